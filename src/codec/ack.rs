@@ -1,0 +1,85 @@
+//! PUBACK, PUBREC, PUBREL and PUBCOMP: four packet types, one body. [5.0 §3.4 to §3.7] [3.1.1 §3.4 to §3.7]
+//!
+//! | field             | bytes | 3.1, 3.1.1 | 5.0                               |
+//! |-------------------|-------|------------|-----------------------------------|
+//! | packet identifier | 2     | always     | always                            |
+//! | reason code       | 1     | never      | may be left out when it is 0x00   |
+//! | properties        | n     | never      | may be left out when there are none |
+
+use super::write::Sink;
+use super::{AckProperties, DecodeError, EncodeError, PacketIdentifier, PacketType, Reader, ReasonCode, Rules, Version};
+
+/// What the four acknowledgements of a PUBLISH say. [5.0 §3.4 to §3.7] [3.1.1 §3.4 to §3.7]
+#[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack<'a> {
+    /// That of the PUBLISH.
+    pub packet_identifier: PacketIdentifier,
+    /// Always [`ReasonCode::SUCCESS`] before 5.0, which has no such field.
+    pub reason_code: ReasonCode,
+    /// Always empty before 5.0.
+    pub properties: AckProperties<'a>,
+}
+
+impl<'a> Ack<'a> {
+    /// An acknowledgement without properties.
+    #[must_use]
+    pub fn new(packet_identifier: PacketIdentifier, reason_code: ReasonCode) -> Self {
+        Self { packet_identifier, reason_code, properties: AckProperties::default() }
+    }
+
+    #[inline]
+    pub(crate) fn decode(r: &mut Reader<'a>, packet: PacketType, rules: Rules) -> Result<Self, DecodeError> {
+        let mut ack = Self::new(PacketIdentifier::decode(r)?, ReasonCode::SUCCESS);
+        // [5.0 §3.4.2.1] [5.0 §3.4.2.2.1]
+        if rules.version == Version::V5_0 && !r.is_empty() {
+            ack.reason_code = ReasonCode::new(r.u8()?);
+            if !r.is_empty() {
+                ack.properties = AckProperties::decode(r)?;
+            }
+            ack.check(packet, rules)?;
+        }
+        Ok(ack)
+    }
+
+    #[inline]
+    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, packet: PacketType, rules: Rules) -> Result<(), EncodeError> {
+        sink.u16(self.packet_identifier.get());
+        encode_reason(
+            self.reason_code,
+            self.properties.is_empty(),
+            sink,
+            rules,
+            || Ok(self.check(packet, rules)?),
+            |sink| self.properties.encode(rules.version, sink),
+        )
+    }
+
+    fn check(&self, packet: PacketType, rules: Rules) -> Result<(), DecodeError> {
+        if self.reason_code.is_allowed(packet, rules) {
+            return Ok(());
+        }
+        Err(DecodeError::InvalidReasonCode(self.reason_code.get()))
+    }
+}
+
+/// The end that six packets of 5.0 have: a reason code and properties, left out when they say nothing.
+#[inline]
+pub(crate) fn encode_reason<S: Sink>(
+    reason_code: ReasonCode,
+    no_properties: bool,
+    sink: &mut S,
+    rules: Rules,
+    check: impl FnOnce() -> Result<(), EncodeError>,
+    properties: impl FnOnce(&mut S) -> Result<(), EncodeError>,
+) -> Result<(), EncodeError> {
+    if reason_code == ReasonCode::SUCCESS && no_properties {
+        return Ok(());
+    }
+    if rules.version < Version::V5_0 {
+        return Err(EncodeError::NotInVersion(rules.version));
+    }
+    sink.check(check)?;
+    sink.u8(reason_code.get());
+    properties(sink)
+}

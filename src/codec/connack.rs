@@ -1,0 +1,68 @@
+//! CONNACK: whether the client is let in, and on which terms. [5.0 §3.2] [3.1.1 §3.2]
+//!
+//! | field       | bytes | 3.1            | 3.1.1                  | 5.0                    |
+//! |-------------|-------|----------------|------------------------|------------------------|
+//! | flags       | 1     | unused         | session present        | session present        |
+//! | reason code | 1     | return code    | return code            | reason code            |
+//! | properties  | n     | never          | never                  | always                 |
+
+use super::write::Sink;
+use super::{ConnackProperties, DecodeError, EncodeError, PacketType, Reader, ReasonCode, Role, Rules, Version};
+
+/// A CONNACK packet. [5.0 §3.2] [3.1.1 §3.2]
+#[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connack<'a> {
+    /// Whether the server goes on with a session that it had; always false in 3.1. [5.0 §3.2.2.1.1] [3.1.1 §3.2.2.2]
+    pub session_present: bool,
+    /// [`ReasonCode::SUCCESS`], or why not. [5.0 §3.2.2.2] [3.1.1 §3.2.2.3]
+    pub reason_code: ReasonCode,
+    /// Always empty before 5.0.
+    pub properties: ConnackProperties<'a>,
+}
+
+impl<'a> Connack<'a> {
+    pub(crate) fn decode(r: &mut Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
+        rules.refuse_from(Role::Client)?;
+        let flags = r.u8()?;
+        if flags > 1 && rules.version > Version::V3_1 {
+            return Err(DecodeError::ConnackReservedFlags);
+        }
+        let code = r.u8()?;
+        let (reason_code, properties) = if rules.version == Version::V5_0 {
+            (ReasonCode::new(code), ConnackProperties::decode(r)?)
+        } else {
+            let code = ReasonCode::from_return_code(code).ok_or(DecodeError::InvalidReasonCode(code))?;
+            (code, ConnackProperties::default())
+        };
+        let connack = Self { session_present: flags == 1 && rules.version > Version::V3_1, reason_code, properties };
+        connack.check(rules)?;
+        Ok(connack)
+    }
+
+    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        sink.check(|| {
+            rules.refuse_from(Role::Client)?;
+            if rules.version == Version::V3_1 && self.session_present {
+                return Err(EncodeError::NotInVersion(rules.version));
+            }
+            Ok(self.check(rules)?)
+        })?;
+        let code = match rules.version {
+            Version::V5_0 => self.reason_code.get(),
+            Version::V3_1 | Version::V3_1_1 => self.reason_code.to_return_code().unwrap_or_default(),
+        };
+        sink.bytes(&[self.session_present.into(), code]);
+        self.properties.encode(rules.version, sink)
+    }
+
+    fn check(&self, rules: Rules) -> Result<(), DecodeError> {
+        if !self.reason_code.is_allowed(PacketType::Connack, rules) {
+            return Err(DecodeError::InvalidReasonCode(self.reason_code.get()));
+        }
+        if self.session_present && self.reason_code != ReasonCode::SUCCESS {
+            return Err(DecodeError::SessionPresentWithError);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,197 @@
+//! CONNECT: who asks, how, and with which will. [5.0 §3.1] [3.1.1 §3.1]
+//!
+//! | field                  | bytes    | 3.1      | 3.1.1 | 5.0                |
+//! |------------------------|----------|----------|-------|--------------------|
+//! | protocol name          | 2 + n    | `MQIsdp` | `MQTT`| `MQTT`             |
+//! | protocol version       | 1        | 3        | 4     | 5                  |
+//! | connect flags          | 1        | always   | always| always             |
+//! | keep alive             | 2        | always   | always| always             |
+//! | properties             | n        | never    | never | always             |
+//! | client identifier      | 2 + n    | always   | always| always             |
+//! | will properties        | n        | never    | never | with a will        |
+//! | will topic, payload    | 2 + n, twice | with a will | with a will | with a will |
+//! | user name, password    | 2 + n each | as flagged, may be cut off | as flagged | as flagged |
+
+use super::write::Sink;
+use super::{ConnectProperties, DecodeError, EncodeError, QoS, Reader, Role, Rules, Text, Version, WillProperties};
+use core::fmt;
+
+const CLEAN_START: u8 = 0x02;
+const WILL: u8 = 0x04;
+const WILL_RETAIN: u8 = 0x20;
+const PASSWORD: u8 = 0x40;
+const USER_NAME: u8 = 0x80;
+
+/// A CONNECT packet. [5.0 §3.1] [3.1.1 §3.1]
+///
+/// It is the one packet that carries its version, so that of the [`Rules`] does not matter.
+#[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Connect<'a> {
+    /// The version that the client asks for.
+    pub version: Version,
+    /// Whether the session begins anew; in 3.1 and 3.1.1 Clean Session, which also says whether it ends with the
+    /// connection. [5.0 §3.1.2.4] [3.1.1 §3.1.2.4]
+    pub clean_start: bool,
+    /// Seconds between packets of the client; 0 turns keep alive off. [5.0 §3.1.2.10] [3.1.1 §3.1.2.10]
+    pub keep_alive: u16,
+    /// Names the session; may be empty where the server is to choose. [5.0 §3.1.3.1] [3.1.1 §3.1.3.1]
+    pub client_identifier: Text<'a>,
+    /// What the server is to publish should the connection break. [5.0 §3.1.2.5] [3.1.1 §3.1.2.5]
+    pub will: Option<Will<'a>>,
+    /// [5.0 §3.1.3.5] [3.1.1 §3.1.3.4]
+    pub user_name: Option<Text<'a>>,
+    /// Any bytes. Before 5.0 only with a user name. [5.0 §3.1.3.6] [3.1.1 §3.1.3.5]
+    pub password: Option<&'a [u8]>,
+    /// Always empty before 5.0.
+    pub properties: ConnectProperties<'a>,
+}
+
+/// The Will Message of a CONNECT. [5.0 §3.1.2.5] [3.1.1 §3.1.2.5]
+#[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Will<'a> {
+    /// [5.0 §3.1.2.6] [3.1.1 §3.1.2.6]
+    pub qos: QoS,
+    /// [5.0 §3.1.2.7] [3.1.1 §3.1.2.7]
+    pub retain: bool,
+    /// [5.0 §3.1.3.3] [3.1.1 §3.1.3.2]
+    pub topic: Text<'a>,
+    /// [5.0 §3.1.3.4] [3.1.1 §3.1.3.3]
+    pub payload: &'a [u8],
+    /// Always empty before 5.0.
+    pub properties: WillProperties<'a>,
+}
+
+impl<'a> Connect<'a> {
+    /// A CONNECT that resumes the session of `client_identifier`, with keep alive off.
+    #[must_use]
+    pub fn new(version: Version, client_identifier: &'a str) -> Self {
+        Self {
+            version,
+            clean_start: false,
+            keep_alive: 0,
+            client_identifier: client_identifier.into(),
+            will: None,
+            user_name: None,
+            password: None,
+            properties: ConnectProperties::default(),
+        }
+    }
+
+    pub(crate) fn decode(r: &mut Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
+        rules.refuse_from(Role::Server)?;
+        let name = Text::decode(r)?;
+        let version = Version::from_protocol(name.as_bytes(), r.u8()?)?;
+        let flags = r.u8()?;
+        // 3.1 calls the bit unused, and disregards what is set for a will that is not there.
+        let strict = version > Version::V3_1;
+        if strict && flags & 1 != 0 {
+            return Err(DecodeError::ConnectReservedFlag);
+        }
+        let will_qos = QoS::from_u8(flags >> 3 & 3);
+        if flags & WILL == 0 && strict {
+            if will_qos != Some(QoS::AtMostOnce) {
+                return Err(DecodeError::WillQosWithoutWill);
+            }
+            if flags & WILL_RETAIN != 0 {
+                return Err(DecodeError::WillRetainWithoutWill);
+            }
+        }
+        let keep_alive = r.u16()?;
+        let properties = if version == Version::V5_0 { ConnectProperties::decode(r)? } else { ConnectProperties::default() };
+        let client_identifier = Text::decode(r)?;
+        let will = if flags & WILL == 0 {
+            None
+        } else {
+            let qos = will_qos.ok_or(DecodeError::InvalidWillQos)?;
+            let properties = if version == Version::V5_0 { WillProperties::decode(r)? } else { WillProperties::default() };
+            let topic = Text::decode_topic_name(r)?;
+            Some(Will { qos, retain: flags & WILL_RETAIN != 0, topic, payload: r.binary()?, properties })
+        };
+        // 3.1 §3.1: where a flag promises a field and the packet ends before it, the packet is right.
+        let cut_off = |r: &Reader<'_>| !strict && r.is_empty();
+        let user_name = if flags & USER_NAME == 0 || cut_off(r) { None } else { Some(Text::decode(r)?) };
+        let password = if flags & PASSWORD == 0 || cut_off(r) { None } else { Some(r.binary()?) };
+        if flags & (USER_NAME | PASSWORD) == PASSWORD && version < Version::V5_0 {
+            return Err(DecodeError::PasswordWithoutUserName);
+        }
+        let clean_start = flags & CLEAN_START != 0;
+        let connect = Self { version, clean_start, keep_alive, client_identifier, will, user_name, password, properties };
+        connect.check()?;
+        Ok(connect)
+    }
+
+    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        sink.check(|| {
+            rules.refuse_from(Role::Server)?;
+            if self.password.is_some() && self.user_name.is_none() && self.version < Version::V5_0 {
+                return Err(DecodeError::PasswordWithoutUserName.into());
+            }
+            Ok(self.check()?)
+        })?;
+        sink.text(self.version.protocol_name().into())?;
+        let will = self.will.map_or(0, |will| WILL | will.qos.as_u8() << 3 | if will.retain { WILL_RETAIN } else { 0 });
+        let clean_start = if self.clean_start { CLEAN_START } else { 0 };
+        let user_name = self.user_name.map_or(0, |_| USER_NAME);
+        let password = self.password.map_or(0, |_| PASSWORD);
+        sink.bytes(&[self.version.level(), clean_start | will | user_name | password]);
+        sink.u16(self.keep_alive);
+        self.properties.encode(self.version, sink)?;
+        sink.text(self.client_identifier)?;
+        if let Some(will) = &self.will {
+            will.properties.encode(self.version, sink)?;
+            sink.topic_name(will.topic)?;
+            sink.binary(will.payload)?;
+        }
+        if let Some(user_name) = self.user_name {
+            sink.text(user_name)?;
+        }
+        if let Some(password) = self.password {
+            sink.binary(password)?;
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), DecodeError> {
+        // [3.1.1 MQTT-3.1.3-7]; 3.1 §3.1 asks for 1 to 23 characters.
+        let acceptable = match self.version {
+            Version::V3_1 => {
+                // Every byte but those that continue a character begins one.
+                let bytes = self.client_identifier.as_bytes().iter();
+                (1..=23).contains(&bytes.filter(|&&byte| byte & 0xC0 != 0x80).count())
+            }
+            Version::V3_1_1 => self.clean_start || !self.client_identifier.is_empty(),
+            Version::V5_0 => true,
+        };
+        if !acceptable {
+            return Err(DecodeError::ClientIdentifierRejected);
+        }
+        if self.will.is_some_and(|will| will.topic.is_empty()) {
+            return Err(DecodeError::EmptyTopicName);
+        }
+        if self.properties.authentication_data.is_some() && self.properties.authentication_method.is_none() {
+            return Err(DecodeError::AuthenticationDataWithoutMethod);
+        }
+        Ok(())
+    }
+}
+
+/// The password and the authentication data are left out.
+impl fmt::Debug for Connect<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { version, clean_start, keep_alive, client_identifier, will, user_name, password, properties } = self;
+        let properties =
+            ConnectProperties { authentication_data: properties.authentication_data.map(|_| &b"..."[..]), ..*properties };
+        f.debug_struct("Connect")
+            .field("version", version)
+            .field("clean_start", clean_start)
+            .field("keep_alive", keep_alive)
+            .field("client_identifier", client_identifier)
+            .field("will", will)
+            .field("user_name", user_name)
+            .field("password", &password.map(|_| "..."))
+            .field("properties", &properties)
+            .finish()
+    }
+}

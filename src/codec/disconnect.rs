@@ -1,0 +1,120 @@
+//! DISCONNECT and AUTH: a reason code and properties, either of which may be left out. [5.0 §3.14] [5.0 §3.15] [3.1.1 §3.14]
+//!
+//! | field       | bytes | 3.1, 3.1.1 | 5.0                                 |
+//! |-------------|-------|------------|-------------------------------------|
+//! | reason code | 1     | never      | may be left out when it is 0x00     |
+//! | properties  | n     | never      | may be left out when there are none |
+
+use super::ack::encode_reason;
+use super::write::Sink;
+use super::{
+    AuthProperties, DecodeError, DisconnectProperties, EncodeError, PacketType, Reader, ReasonCode, Role, Rules, Version,
+};
+
+/// A DISCONNECT packet: the last of its sender. [5.0 §3.14] [3.1.1 §3.14]
+#[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Disconnect<'a> {
+    /// Always [`ReasonCode::SUCCESS`] before 5.0, which has no such field.
+    pub reason_code: ReasonCode,
+    /// Always empty before 5.0.
+    pub properties: DisconnectProperties<'a>,
+}
+
+impl<'a> Disconnect<'a> {
+    /// A DISCONNECT without properties.
+    #[must_use]
+    pub fn new(reason_code: ReasonCode) -> Self {
+        Self { reason_code, properties: DisconnectProperties::default() }
+    }
+
+    pub(crate) fn decode(r: &mut Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
+        let mut disconnect = Self::default();
+        // [5.0 §3.14.2.1] [5.0 §3.14.2.2.1]
+        if rules.version == Version::V5_0 && !r.is_empty() {
+            disconnect.reason_code = ReasonCode::new(r.u8()?);
+            if !r.is_empty() {
+                disconnect.properties = DisconnectProperties::decode(r)?;
+            }
+        }
+        disconnect.check(rules)?;
+        Ok(disconnect)
+    }
+
+    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        sink.check(|| if rules.version < Version::V5_0 { Ok(rules.refuse_from(Role::Server)?) } else { Ok(()) })?;
+        encode_reason(
+            self.reason_code,
+            self.properties.is_empty(),
+            sink,
+            rules,
+            || Ok(self.check(rules)?),
+            |sink| self.properties.encode(rules.version, sink),
+        )
+    }
+
+    fn check(&self, rules: Rules) -> Result<(), DecodeError> {
+        if rules.version < Version::V5_0 {
+            // Before 5.0 a server has no DISCONNECT. [3.1.1 §3.14]
+            return rules.refuse_from(Role::Server);
+        }
+        if !self.reason_code.is_allowed(PacketType::Disconnect, rules) {
+            return Err(DecodeError::InvalidReasonCode(self.reason_code.get()));
+        }
+        self.properties.check_sender(rules)
+    }
+}
+
+/// An AUTH packet: a step of enhanced authentication, in 5.0 only. [5.0 §3.15]
+#[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Auth<'a> {
+    /// [`SUCCESS`](ReasonCode::SUCCESS), [`CONTINUE_AUTHENTICATION`](ReasonCode::CONTINUE_AUTHENTICATION) or
+    /// [`RE_AUTHENTICATE`](ReasonCode::RE_AUTHENTICATE).
+    pub reason_code: ReasonCode,
+    /// With an authentication method, unless the packet is nothing but "success". [5.0 §3.15.2.2.2]
+    pub properties: AuthProperties<'a>,
+}
+
+impl<'a> Auth<'a> {
+    pub(crate) fn decode(r: &mut Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
+        let mut auth = Self::default();
+        // [5.0 §3.15.2.1]
+        if !r.is_empty() {
+            auth.reason_code = ReasonCode::new(r.u8()?);
+            auth.properties = AuthProperties::decode(r)?;
+            auth.check(rules)?;
+        }
+        Ok(auth)
+    }
+
+    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        encode_reason(
+            self.reason_code,
+            self.properties.is_empty(),
+            sink,
+            rules,
+            || Ok(self.check(rules)?),
+            |sink| self.properties.encode(rules.version, sink),
+        )
+    }
+
+    fn check(&self, rules: Rules) -> Result<(), DecodeError> {
+        if !self.reason_code.is_allowed(PacketType::Auth, rules) {
+            return Err(DecodeError::InvalidReasonCode(self.reason_code.get()));
+        }
+        if self.properties.authentication_method.is_none() {
+            return Err(DecodeError::MissingAuthenticationMethod);
+        }
+        Ok(())
+    }
+}
+
+/// The authentication data are left out.
+impl core::fmt::Debug for Auth<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let properties =
+            AuthProperties { authentication_data: self.properties.authentication_data.map(|_| &b"..."[..]), ..self.properties };
+        f.debug_struct("Auth").field("reason_code", &self.reason_code).field("properties", &properties).finish()
+    }
+}

@@ -1,0 +1,485 @@
+//! Bytes to packets and back: pure functions, without state.
+//!
+//! Reading takes two steps. [`frame`] finds one packet at the start of the bytes received, and says so when it is not all
+//! there yet; [`decode`] checks and reads it. A decoded [`Packet`] is a view of the bytes: nothing is allocated for any
+//! packet. [`encode`] goes the other way, and [`OwnedPacket`] is for whoever must keep a packet or send it to another task.
+//!
+//! ```
+//! use mqtt_sansio::codec::{self, Packet, Publish, Version};
+//!
+//! let mut bytes = Vec::new();
+//! codec::encode(&Publish::new("a/b", b"hello").into(), Version::V5_0, &mut bytes)?;
+//!
+//! let frame = codec::frame(&bytes, u32::MAX)?.expect("the packet is all there");
+//! let Packet::Publish(publish) = codec::decode(frame, Version::V5_0)? else { panic!() };
+//! assert_eq!(publish.topic_name, "a/b");
+//! assert_eq!(publish.payload, b"hello");
+//! assert_eq!(frame.as_bytes(), bytes);
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Every rule that a single packet can break is checked, in both directions, and has its own [`DecodeError`]. With
+//! [`Rules`] that name the sender, that goes for what only one side may send as well.
+
+mod ack;
+mod connack;
+mod connect;
+mod disconnect;
+mod error;
+mod owned;
+mod property;
+mod publish;
+mod read;
+mod reason;
+mod sequence;
+mod suback;
+mod subscribe;
+mod text;
+mod topic;
+mod types;
+mod write;
+
+pub use ack::Ack;
+pub use connack::Connack;
+pub use connect::{Connect, Will};
+pub use disconnect::{Auth, Disconnect};
+pub use error::{DecodeError, EncodeError};
+pub use owned::OwnedPacket;
+pub use property::{
+    AckProperties, AuthProperties, ConnackProperties, ConnectProperties, DisconnectProperties, PublishProperties,
+    SubscribeProperties, SubscriptionIdentifier, UnsubscribeProperties, UserProperty, WillProperties,
+};
+pub use publish::Publish;
+pub use reason::ReasonCode;
+pub use sequence::{Iter, Sequence};
+pub use suback::Suback;
+pub use subscribe::{RetainHandling, Subscribe, Subscription, SubscriptionOptions, Unsubscribe};
+pub use text::Text;
+pub use topic::TopicFilter;
+pub use types::{PacketIdentifier, QoS, Role, Rules, Version};
+
+pub(crate) use read::Reader;
+pub(crate) use topic::{is_hidden, levels};
+
+use bytes::BufMut;
+use write::{Measure, Sink, Write};
+
+/// The type of a packet. [5.0 §2.1.2] [3.1.1 §2.2.1]
+#[expect(clippy::exhaustive_enums, reason = "the standard has given out all numbers but 0")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PacketType {
+    /// From the client: to be let in.
+    Connect = 1,
+    /// From the server: whether it is.
+    Connack,
+    /// A message.
+    Publish,
+    /// A message with QoS 1 has arrived.
+    Puback,
+    /// A message with QoS 2 has arrived.
+    Pubrec,
+    /// PUBREC has arrived.
+    Pubrel,
+    /// PUBREL has arrived.
+    Pubcomp,
+    /// From the client: which messages it wants.
+    Subscribe,
+    /// From the server: which it gets.
+    Suback,
+    /// From the client: which messages it no longer wants.
+    Unsubscribe,
+    /// From the server: that it gets them no longer.
+    Unsuback,
+    /// From the client: is there anybody?
+    Pingreq,
+    /// From the server: yes.
+    Pingresp,
+    /// The last packet of its sender.
+    Disconnect,
+    /// A step of enhanced authentication; 5.0 only.
+    Auth,
+}
+
+impl PacketType {
+    const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Connect,
+            2 => Self::Connack,
+            3 => Self::Publish,
+            4 => Self::Puback,
+            5 => Self::Pubrec,
+            6 => Self::Pubrel,
+            7 => Self::Pubcomp,
+            8 => Self::Subscribe,
+            9 => Self::Suback,
+            10 => Self::Unsubscribe,
+            11 => Self::Unsuback,
+            12 => Self::Pingreq,
+            13 => Self::Pingresp,
+            14 => Self::Disconnect,
+            15 => Self::Auth,
+            _ => return None,
+        })
+    }
+
+    /// One bit, for sets of packet types.
+    pub(crate) const fn bit(self) -> u16 {
+        1 << self as u16
+    }
+
+    /// The flags that the standard fixes for the fixed header; PUBLISH has its own. [5.0 §2.1.3] [3.1.1 §2.2.2]
+    const fn flags(self) -> u8 {
+        if matches!(self, Self::Pubrel | Self::Subscribe | Self::Unsubscribe) { 0x02 } else { 0 }
+    }
+}
+
+/// The fixed header of a packet: all that is known before the rest has arrived. [5.0 §2.1] [3.1.1 §2.2]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    packet_type: PacketType,
+    flags: u8,
+    packet_size: u32,
+}
+
+impl Header {
+    /// The type of the packet.
+    #[must_use]
+    pub const fn packet_type(self) -> PacketType {
+        self.packet_type
+    }
+
+    /// The size of the whole packet in bytes, the header included. [5.0 §2.1.4]
+    #[must_use]
+    pub const fn packet_size(self) -> u32 {
+        self.packet_size
+    }
+}
+
+/// One packet's bytes, found but not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    packet_type: PacketType,
+    flags: u8,
+    bytes: &'a [u8],
+    body: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// The type of the packet.
+    #[must_use]
+    pub const fn packet_type(self) -> PacketType {
+        self.packet_type
+    }
+
+    /// The whole packet, from its first byte to its last.
+    #[must_use]
+    pub const fn as_bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The protocol version that a CONNECT asks for, known or not, for an answer to one that cannot be decoded.
+    pub(crate) fn protocol_version(self) -> Option<u8> {
+        let mut reader = Reader(self.body);
+        reader.binary().ok()?;
+        reader.u8().ok()
+    }
+
+    /// Checks the flags and reads the body with `read`, all of it.
+    #[inline]
+    pub(crate) fn read<T>(
+        self,
+        rules: Rules,
+        read: impl FnOnce(&mut Reader<'a>) -> Result<T, DecodeError>,
+    ) -> Result<T, DecodeError> {
+        let expected = self.packet_type.flags();
+        // 3.1 lets a packet that is sent again carry DUP. [3.1 §3.6, §3.8, §3.10]
+        let right = self.flags == expected || rules.version == Version::V3_1 && expected != 0 && self.flags == expected | 0x08;
+        if !right && self.packet_type != PacketType::Publish {
+            return Err(DecodeError::InvalidHeaderFlags);
+        }
+        Reader::all(self.body, read)
+    }
+}
+
+/// Reads the fixed header at the start of `bytes`, or gives `None` while it is not all there.
+///
+/// With the [`packet_size`](Header::packet_size) a reader knows how many bytes to wait for. A packet larger than
+/// `maximum_packet_size` is refused here, before anything of it needs to be kept.
+///
+/// ```
+/// use mqtt_sansio::codec::{self, DecodeError};
+///
+/// let header = codec::header(&[0x30, 0x80, 0x01], u32::MAX)?.unwrap();
+/// assert_eq!(header.packet_size(), 3 + 128);
+/// let announced = [0x30, 0xFF, 0xFF, 0xFF, 0x7F];
+/// assert_eq!(
+///     codec::header(&announced, 1_000_000),
+///     Err(DecodeError::PacketTooLarge { size: 268_435_460, maximum: 1_000_000 })
+/// );
+/// # Ok::<_, DecodeError>(())
+/// ```
+#[inline]
+pub fn header(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Header>, DecodeError> {
+    let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
+    let packet_type = PacketType::from_number(first >> 4).ok_or(DecodeError::ReservedPacketType)?;
+    let Some((remaining_length, _)) = read::variable_byte_integer(rest)? else { return Ok(None) };
+    let packet_size = packet_size(remaining_length);
+    if packet_size > maximum_packet_size {
+        return Err(DecodeError::PacketTooLarge { size: packet_size, maximum: maximum_packet_size });
+    }
+    Ok(Some(Header { packet_type, flags: first & 0x0F, packet_size }))
+}
+
+/// Finds the packet at the start of `bytes`, or gives `None` while it is not all there.
+///
+/// "Not all there" is not an error, and nothing of the packet needs reading again but its header.
+#[inline]
+pub fn frame(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Frame<'_>>, DecodeError> {
+    // Two bytes of header are by far the most frequent.
+    if let [first, length @ 0..=0x7F, rest @ ..] = bytes {
+        let Some(packet_type) = PacketType::from_number(first >> 4) else { return Err(DecodeError::ReservedPacketType) };
+        let length = u32::from(*length);
+        if length + 2 > maximum_packet_size {
+            return Err(DecodeError::PacketTooLarge { size: length + 2, maximum: maximum_packet_size });
+        }
+        let length = length as usize;
+        let (Some(body), Some(bytes)) = (rest.get(..length), bytes.get(..length + 2)) else { return Ok(None) };
+        return Ok(Some(Frame { packet_type, flags: first & 0x0F, bytes, body }));
+    }
+    let Some(Header { packet_type, flags, packet_size }) = header(bytes, maximum_packet_size)? else { return Ok(None) };
+    let Some(bytes) = usize::try_from(packet_size).ok().and_then(|size| bytes.get(..size)) else { return Ok(None) };
+    let after_type = bytes.split_first().map_or(bytes, |(_, rest)| rest);
+    let Some((_, body)) = read::variable_byte_integer(after_type)? else { return Ok(None) };
+    Ok(Some(Frame { packet_type, flags, bytes, body }))
+}
+
+/// A packet of any type, as a view of its bytes or of the values that it was made from.
+///
+/// It is as large as the largest of them, a CONNECT with a will; whoever expects one type matches on
+/// [`Frame::packet_type`] first.
+#[expect(clippy::exhaustive_enums, reason = "the standard has closed the set")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the types have the names of the variants")]
+pub enum Packet<'a> {
+    Connect(Connect<'a>),
+    Connack(Connack<'a>),
+    Publish(Publish<'a>),
+    Puback(Ack<'a>),
+    Pubrec(Ack<'a>),
+    Pubrel(Ack<'a>),
+    Pubcomp(Ack<'a>),
+    Subscribe(Subscribe<'a>),
+    Suback(Suback<'a>),
+    Unsubscribe(Unsubscribe<'a>),
+    Unsuback(Suback<'a>),
+    Pingreq,
+    Pingresp,
+    Disconnect(Disconnect<'a>),
+    Auth(Auth<'a>),
+}
+
+impl Packet<'_> {
+    /// The type of the packet.
+    #[must_use]
+    pub const fn packet_type(&self) -> PacketType {
+        match self {
+            Self::Connect(_) => PacketType::Connect,
+            Self::Connack(_) => PacketType::Connack,
+            Self::Publish(_) => PacketType::Publish,
+            Self::Puback(_) => PacketType::Puback,
+            Self::Pubrec(_) => PacketType::Pubrec,
+            Self::Pubrel(_) => PacketType::Pubrel,
+            Self::Pubcomp(_) => PacketType::Pubcomp,
+            Self::Subscribe(_) => PacketType::Subscribe,
+            Self::Suback(_) => PacketType::Suback,
+            Self::Unsubscribe(_) => PacketType::Unsubscribe,
+            Self::Unsuback(_) => PacketType::Unsuback,
+            Self::Pingreq => PacketType::Pingreq,
+            Self::Pingresp => PacketType::Pingresp,
+            Self::Disconnect(_) => PacketType::Disconnect,
+            Self::Auth(_) => PacketType::Auth,
+        }
+    }
+}
+
+macro_rules! from_struct {
+    ($($name:ident)*) => {
+        $(impl<'a> From<$name<'a>> for Packet<'a> {
+            fn from(packet: $name<'a>) -> Self {
+                Self::$name(packet)
+            }
+        })*
+    };
+}
+
+from_struct! { Connect Connack Publish Subscribe Unsubscribe Disconnect Auth }
+
+/// Reads a packet by the rules of a version and, if they name one, of a sender.
+///
+/// A CONNECT brings its own version.
+#[inline]
+pub fn decode<'a>(frame: Frame<'a>, rules: impl Into<Rules>) -> Result<Packet<'a>, DecodeError> {
+    let rules = rules.into();
+    let packet = frame.packet_type;
+    frame.read(rules, |r| {
+        Ok(match packet {
+            PacketType::Connect => Packet::Connect(Connect::decode(r, rules)?),
+            PacketType::Connack => Packet::Connack(Connack::decode(r, rules)?),
+            PacketType::Publish => Packet::Publish(Publish::decode(r, frame.flags, rules)?),
+            PacketType::Puback => Packet::Puback(Ack::decode(r, packet, rules)?),
+            PacketType::Pubrec => Packet::Pubrec(Ack::decode(r, packet, rules)?),
+            PacketType::Pubrel => Packet::Pubrel(Ack::decode(r, packet, rules)?),
+            PacketType::Pubcomp => Packet::Pubcomp(Ack::decode(r, packet, rules)?),
+            PacketType::Subscribe => Packet::Subscribe(Subscribe::decode(r, rules)?),
+            PacketType::Suback => Packet::Suback(Suback::decode(r, packet, rules)?),
+            PacketType::Unsubscribe => Packet::Unsubscribe(Unsubscribe::decode(r, rules)?),
+            PacketType::Unsuback => Packet::Unsuback(Suback::decode(r, packet, rules)?),
+            PacketType::Pingreq => rules.refuse_from(Role::Server).map(|()| Packet::Pingreq)?,
+            PacketType::Pingresp => rules.refuse_from(Role::Client).map(|()| Packet::Pingresp)?,
+            PacketType::Disconnect => Packet::Disconnect(Disconnect::decode(r, rules)?),
+            PacketType::Auth if rules.version < Version::V5_0 => return Err(DecodeError::ReservedPacketType),
+            PacketType::Auth => Packet::Auth(Auth::decode(r, rules)?),
+        })
+    })
+}
+
+/// Appends a packet to `out`, by the rules of a version and, if they name one, of a sender; a CONNECT brings its own version.
+///
+/// What a receiver would have to refuse, and what the version has no place for, is an error, and `out` is as it was. So it
+/// is when `out` is a slice that has no room for the packet.
+#[inline]
+pub fn encode(packet: &Packet<'_>, rules: impl Into<Rules>, out: &mut impl BufMut) -> Result<(), EncodeError> {
+    packet.encode_to(rules.into(), out)
+}
+
+/// Appends a PUBLISH without its payload to `out`, for who hands the payload on without copying it: the packet is what is
+/// written here and then [`Publish::payload`].
+///
+/// ```
+/// use mqtt_sansio::codec::{self, Publish, Version};
+///
+/// let publish = Publish::new("a", &[0; 65_536]);
+/// let mut out = Vec::new();
+/// codec::encode_publish_header(&publish, Version::V3_1_1, &mut out)?;
+/// assert_eq!(out, [0x30, 0x83, 0x80, 0x04, 0x00, 0x01, b'a']);
+/// # Ok::<_, codec::EncodeError>(())
+/// ```
+pub fn encode_publish_header(publish: &Publish<'_>, rules: impl Into<Rules>, out: &mut impl BufMut) -> Result<(), EncodeError> {
+    PublishHeader(publish).encode_to(rules.into(), out)
+}
+
+/// A packet, or what is written like one.
+pub(crate) trait Encode {
+    /// Packet type and flags.
+    fn first_byte(&self) -> u8;
+
+    /// Writes all that follows the Remaining Length.
+    fn body<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError>;
+
+    /// Bytes of the packet that are not written.
+    fn left_out(&self) -> usize {
+        0
+    }
+
+    #[inline]
+    fn encode_to(&self, rules: Rules, out: &mut impl BufMut) -> Result<(), EncodeError> {
+        let measure = Measure::of(|sink| self.body(sink, rules))?;
+        let remaining_length = write::remaining_length(measure.length.saturating_add(self.left_out()))?;
+        // At most five bytes stand before the body.
+        if out.remaining_mut() < measure.length + 5 {
+            let size = packet_size(remaining_length) as usize;
+            if out.remaining_mut() < size - self.left_out() {
+                return Err(EncodeError::NoRoom(size));
+            }
+        }
+        let mut sink = Write::new(&measure, out);
+        sink.u8(self.first_byte());
+        sink.variable_byte_integer(remaining_length)?;
+        self.body(&mut sink, rules)
+    }
+
+    /// The size of the whole packet, if it can be encoded. [5.0 §2.1.4]
+    fn packet_size(&self, rules: Rules) -> Result<u32, EncodeError> {
+        let measure = Measure::of(|sink| self.body(sink, rules))?;
+        Ok(packet_size(write::remaining_length(measure.length.saturating_add(self.left_out()))?))
+    }
+}
+
+/// The size of a packet with its header. [5.0 §2.1.4]
+const fn packet_size(remaining_length: u32) -> u32 {
+    let length_of_length = match remaining_length {
+        0..=0x7F => 1,
+        0x80..=0x3FFF => 2,
+        0x4000..=0x1F_FFFF => 3,
+        _ => 4,
+    };
+    1 + length_of_length + remaining_length
+}
+
+impl Encode for Packet<'_> {
+    fn first_byte(&self) -> u8 {
+        let packet = self.packet_type();
+        let flags = if let Packet::Publish(publish) = self { publish.flags() } else { packet.flags() };
+        (packet as u8) << 4 | flags
+    }
+
+    #[inline]
+    fn body<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        let packet = self.packet_type();
+        match self {
+            Self::Connect(connect) => connect.encode(sink, rules),
+            Self::Connack(connack) => connack.encode(sink, rules),
+            Self::Publish(publish) => publish.encode(sink, rules),
+            Self::Puback(ack) | Self::Pubrec(ack) | Self::Pubrel(ack) | Self::Pubcomp(ack) => ack.encode(sink, packet, rules),
+            Self::Subscribe(subscribe) => subscribe.encode(sink, rules),
+            Self::Unsubscribe(unsubscribe) => unsubscribe.encode(sink, rules),
+            Self::Suback(suback) | Self::Unsuback(suback) => suback.encode(sink, packet, rules),
+            Self::Pingreq => sink.check(|| Ok(rules.refuse_from(Role::Server)?)),
+            Self::Pingresp => sink.check(|| Ok(rules.refuse_from(Role::Client)?)),
+            Self::Disconnect(disconnect) => disconnect.encode(sink, rules),
+            Self::Auth(_) if rules.version < Version::V5_0 => Err(EncodeError::NotInVersion(rules.version)),
+            Self::Auth(auth) => auth.encode(sink, rules),
+        }
+    }
+}
+
+impl Encode for Publish<'_> {
+    #[inline]
+    fn first_byte(&self) -> u8 {
+        (PacketType::Publish as u8) << 4 | self.flags()
+    }
+
+    #[inline]
+    fn body<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        self.encode(sink, rules)
+    }
+}
+
+struct PublishHeader<'p, 'a>(&'p Publish<'a>);
+
+impl Encode for PublishHeader<'_, '_> {
+    fn first_byte(&self) -> u8 {
+        self.0.first_byte()
+    }
+
+    fn body<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        self.0.encode_header(sink, rules)
+    }
+
+    fn left_out(&self) -> usize {
+        self.0.payload.len()
+    }
+}
+
+/// An acknowledgement and its packet type.
+impl Encode for (PacketType, Ack<'_>) {
+    #[inline]
+    fn first_byte(&self) -> u8 {
+        (self.0 as u8) << 4 | self.0.flags()
+    }
+
+    #[inline]
+    fn body<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        self.1.encode(sink, self.0, rules)
+    }
+}

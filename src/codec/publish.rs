@@ -1,0 +1,114 @@
+//! PUBLISH: a message. [5.0 §3.3] [3.1.1 §3.3]
+//!
+//! | field             | bytes | when                         |
+//! |-------------------|-------|------------------------------|
+//! | topic name        | 2 + n | always                       |
+//! | packet identifier | 2     | QoS 1 and 2                  |
+//! | properties        | n     | 5.0                          |
+//! | payload           | n     | always: the rest of the packet |
+
+use super::write::Sink;
+use super::{DecodeError, EncodeError, PacketIdentifier, PublishProperties, QoS, Reader, Rules, Text, Version};
+
+const RETAIN: u8 = 0x01;
+const DUP: u8 = 0x08;
+
+/// A PUBLISH packet. [5.0 §3.3] [3.1.1 §3.3]
+///
+/// ```
+/// use mqtt_sansio::codec::{Publish, QoS};
+///
+/// let reading = Publish { qos: QoS::AtLeastOnce, ..Publish::new("room/4/temperature", b"21.5") };
+/// assert!(!reading.retain);
+/// ```
+#[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Publish<'a> {
+    /// Whether it may have been sent before. [5.0 §3.3.1.1] [3.1.1 §3.3.1.1]
+    pub dup: bool,
+    /// [5.0 §3.3.1.2] [3.1.1 §3.3.1.2]
+    pub qos: QoS,
+    /// To a server: whether it is to be kept for later subscribers. From one: whether it was. [5.0 §3.3.1.3] [3.1.1 §3.3.1.3]
+    pub retain: bool,
+    /// Empty where a topic alias stands for it. [5.0 §3.3.2.1] [3.1.1 §3.3.2.1]
+    pub topic_name: Text<'a>,
+    /// With QoS 1 and 2, and only then. [5.0 §3.3.2.2] [3.1.1 §3.3.2.2]
+    pub packet_identifier: Option<PacketIdentifier>,
+    /// Always empty before 5.0.
+    pub properties: PublishProperties<'a>,
+    /// Any bytes. [5.0 §3.3.3] [3.1.1 §3.3.3]
+    pub payload: &'a [u8],
+}
+
+impl<'a> Publish<'a> {
+    /// A message with QoS 0.
+    #[must_use]
+    pub fn new(topic_name: &'a str, payload: &'a [u8]) -> Self {
+        Self { topic_name: topic_name.into(), payload, ..Self::default() }
+    }
+
+    /// The message as far as a version can say it: without properties before 5.0.
+    #[must_use]
+    pub fn for_version(self, version: Version) -> Self {
+        match version {
+            Version::V5_0 => self,
+            Version::V3_1 | Version::V3_1_1 => Self { properties: PublishProperties::default(), ..self },
+        }
+    }
+
+    #[inline]
+    pub(crate) fn decode(r: &mut Reader<'a>, flags: u8, rules: Rules) -> Result<Self, DecodeError> {
+        let qos = QoS::from_u8(flags >> 1 & 3).ok_or(DecodeError::InvalidQos)?;
+        let topic_name = Text::decode_topic_name(r)?;
+        let packet_identifier = if qos == QoS::AtMostOnce { None } else { Some(PacketIdentifier::decode(r)?) };
+        let properties =
+            if rules.version == Version::V5_0 { PublishProperties::decode(r)? } else { PublishProperties::default() };
+        let (dup, retain) = (flags & DUP != 0, flags & RETAIN != 0);
+        let publish = Self { dup, qos, retain, topic_name, packet_identifier, properties, payload: r.rest() };
+        publish.check(rules)?;
+        Ok(publish)
+    }
+
+    pub(crate) fn flags(&self) -> u8 {
+        (if self.dup { DUP } else { 0 }) | self.qos.as_u8() << 1 | u8::from(self.retain)
+    }
+
+    #[inline]
+    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        self.encode_header(sink, rules)?;
+        sink.bytes(self.payload);
+        Ok(())
+    }
+
+    /// All but the payload.
+    #[inline]
+    pub(crate) fn encode_header<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        sink.check(|| {
+            if self.packet_identifier.is_some() != (self.qos > QoS::AtMostOnce) {
+                return Err(EncodeError::PacketIdentifier);
+            }
+            Ok(self.check(rules)?)
+        })?;
+        sink.topic_name(self.topic_name)?;
+        if let Some(packet_identifier) = self.packet_identifier {
+            sink.u16(packet_identifier.get());
+        }
+        self.properties.encode(rules.version, sink)
+    }
+
+    #[inline]
+    fn check(&self, rules: Rules) -> Result<(), DecodeError> {
+        if self.dup && self.qos == QoS::AtMostOnce {
+            return Err(DecodeError::DupWithQos0);
+        }
+        if self.topic_name.is_empty() {
+            if rules.version < Version::V5_0 {
+                return Err(DecodeError::EmptyTopicName);
+            }
+            if self.properties.topic_alias.is_none() {
+                return Err(DecodeError::MissingTopicName);
+            }
+        }
+        self.properties.check_sender(rules)
+    }
+}

@@ -1,0 +1,99 @@
+//! The cursor over the peer's bytes: every read is checked, and what is not read is an error.
+
+use super::DecodeError;
+
+/// The unread part of a packet, or of a part of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    /// Runs `read` over all of `bytes`; bytes left over are an error, not slack.
+    #[inline]
+    pub(crate) fn all<T>(bytes: &'a [u8], read: impl FnOnce(&mut Self) -> Result<T, DecodeError>) -> Result<T, DecodeError> {
+        let mut reader = Self(bytes);
+        let value = read(&mut reader)?;
+        if reader.0.is_empty() { Ok(value) } else { Err(DecodeError::TrailingBytes) }
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All that is left.
+    #[inline]
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
+        core::mem::take(&mut self.0)
+    }
+
+    #[inline]
+    pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or(DecodeError::Truncated)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    #[inline]
+    fn chunk<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let (chunk, rest) = self.0.split_first_chunk().ok_or(DecodeError::Truncated)?;
+        self.0 = rest;
+        Ok(*chunk)
+    }
+
+    #[inline]
+    pub(crate) fn u8(&mut self) -> Result<u8, DecodeError> {
+        self.chunk().map(u8::from_be_bytes)
+    }
+
+    #[inline]
+    pub(crate) fn u16(&mut self) -> Result<u16, DecodeError> {
+        self.chunk().map(u16::from_be_bytes)
+    }
+
+    #[inline]
+    pub(crate) fn u32(&mut self) -> Result<u32, DecodeError> {
+        self.chunk().map(u32::from_be_bytes)
+    }
+
+    /// Binary Data, or the bytes of a string: a length of two bytes, and that many. [5.0 §1.5.6]
+    #[inline]
+    pub(crate) fn binary(&mut self) -> Result<&'a [u8], DecodeError> {
+        let length = self.u16()?;
+        self.take(length.into())
+    }
+
+    /// A Variable Byte Integer, in its shortest form. [5.0 MQTT-1.5.5-1]
+    #[inline]
+    pub(crate) fn variable_byte_integer(&mut self) -> Result<u32, DecodeError> {
+        let (value, rest) = variable_byte_integer(self.0)?.ok_or(DecodeError::Truncated)?;
+        self.0 = rest;
+        Ok(value)
+    }
+
+    /// The part that a Variable Byte Integer before it gives the length of.
+    #[inline]
+    pub(crate) fn section(&mut self) -> Result<Self, DecodeError> {
+        let length = self.variable_byte_integer()?;
+        usize::try_from(length).map_err(|_| DecodeError::Truncated).and_then(|length| self.take(length)).map(Self)
+    }
+}
+
+/// The number at the start of `bytes` and what follows it, or `None` if the bytes end inside the number.
+#[inline]
+pub(crate) fn variable_byte_integer(bytes: &[u8]) -> Result<Option<(u32, &[u8])>, DecodeError> {
+    if let [byte @ 0..=0x7F, rest @ ..] = bytes {
+        return Ok(Some(((*byte).into(), rest)));
+    }
+    let mut value = 0;
+    let mut rest = bytes;
+    for shift in [0, 7, 14, 21] {
+        let Some((&byte, after)) = rest.split_first() else { return Ok(None) };
+        rest = after;
+        value |= u32::from(byte & 0x7F) << shift;
+        if byte & 0x80 == 0 {
+            // A last byte of zero adds nothing to the bytes before it.
+            return if byte == 0 { Err(DecodeError::NonMinimalVariableByteInteger) } else { Ok(Some((value, rest))) };
+        }
+    }
+    Err(DecodeError::InvalidRemainingLength)
+}

@@ -1,0 +1,74 @@
+//! SUBACK and UNSUBACK: two packet types, one body. [5.0 §3.9] [5.0 §3.11] [3.1.1 §3.9] [3.1.1 §3.11]
+//!
+//! | field             | bytes | SUBACK                | UNSUBACK            |
+//! |-------------------|-------|-----------------------|---------------------|
+//! | packet identifier | 2     | always                | always              |
+//! | properties        | n     | 5.0                   | 5.0                 |
+//! | reason codes      | 1     | one for each filter   | 5.0: one for each filter |
+
+use super::sequence::Element;
+use super::write::Sink;
+use super::{
+    AckProperties, DecodeError, EncodeError, PacketIdentifier, PacketType, Reader, ReasonCode, Role, Rules, Sequence, Version,
+};
+
+/// What a SUBACK and an UNSUBACK say. [5.0 §3.9] [5.0 §3.11] [3.1.1 §3.9] [3.1.1 §3.11]
+#[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suback<'a> {
+    /// That of the SUBSCRIBE or UNSUBSCRIBE.
+    pub packet_identifier: PacketIdentifier,
+    /// Always empty before 5.0.
+    pub properties: AckProperties<'a>,
+    /// One for each topic filter in its order; none in an UNSUBACK before 5.0.
+    pub reason_codes: Sequence<'a, ReasonCode>,
+}
+
+impl<'a> Suback<'a> {
+    pub(crate) fn decode(r: &mut Reader<'a>, packet: PacketType, rules: Rules) -> Result<Self, DecodeError> {
+        rules.refuse_from(Role::Client)?;
+        let packet_identifier = PacketIdentifier::decode(r)?;
+        let properties = if rules.version == Version::V5_0 { AckProperties::decode(r)? } else { AckProperties::default() };
+        // What an UNSUBACK of 3.1 or 3.1.1 has here is left over, and refused as such.
+        let codes = if has_codes(packet, rules) { r.rest() } else { &[] };
+        let suback = Self { packet_identifier, properties, reason_codes: Sequence::wire(codes) };
+        suback.check(packet, rules)?;
+        Ok(suback)
+    }
+
+    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, packet: PacketType, rules: Rules) -> Result<(), EncodeError> {
+        sink.check(|| {
+            rules.refuse_from(Role::Client)?;
+            if !has_codes(packet, rules) && !self.reason_codes.is_empty() {
+                return Err(EncodeError::NotInVersion(rules.version));
+            }
+            Ok(self.check(packet, rules)?)
+        })?;
+        sink.u16(self.packet_identifier.get());
+        self.properties.encode(rules.version, sink)?;
+        self.reason_codes.encode(sink)
+    }
+
+    fn check(&self, packet: PacketType, rules: Rules) -> Result<(), DecodeError> {
+        if has_codes(packet, rules) && self.reason_codes.is_empty() {
+            return Err(DecodeError::EmptySubscribe);
+        }
+        let wrong = self.reason_codes.iter().find(|code| !code.is_allowed(packet, rules));
+        wrong.map_or(Ok(()), |code| Err(DecodeError::InvalidReasonCode(code.get())))
+    }
+}
+
+fn has_codes(packet: PacketType, rules: Rules) -> bool {
+    packet == PacketType::Suback || rules.version == Version::V5_0
+}
+
+impl Element<'_> for ReasonCode {
+    fn next(r: &mut Reader<'_>) -> Result<Option<Self>, DecodeError> {
+        if r.is_empty() { Ok(None) } else { r.u8().map(Self::new).map(Some) }
+    }
+
+    fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+        sink.u8(self.get());
+        Ok(())
+    }
+}

@@ -1,0 +1,242 @@
+//! SUBSCRIBE and UNSUBSCRIBE: lists of topic filters. [5.0 §3.8] [5.0 §3.10] [3.1.1 §3.8] [3.1.1 §3.10]
+//!
+//! | field             | bytes | SUBSCRIBE | UNSUBSCRIBE |
+//! |-------------------|-------|-----------|-------------|
+//! | packet identifier | 2     | always    | always      |
+//! | properties        | n     | 5.0       | 5.0         |
+//! | topic filter      | 2 + n | one or more | one or more |
+//! | options           | 1     | after each filter; before 5.0 only the QoS | never |
+
+use super::sequence::Element;
+use super::write::Sink;
+use super::{
+    DecodeError, EncodeError, PacketIdentifier, QoS, Reader, Role, Rules, Sequence, SubscribeProperties, Text, TopicFilter,
+    UnsubscribeProperties, Version,
+};
+
+/// A SUBSCRIBE packet. [5.0 §3.8] [3.1.1 §3.8]
+#[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscribe<'a> {
+    /// That of the SUBACK to come.
+    pub packet_identifier: PacketIdentifier,
+    /// Always empty before 5.0.
+    pub properties: SubscribeProperties<'a>,
+    /// At least one. [5.0 MQTT-3.8.3-2] [3.1.1 MQTT-3.8.3-3]
+    pub subscriptions: Sequence<'a, Subscription<'a>>,
+}
+
+/// A topic filter, and how messages for it are to be sent. [5.0 §3.8.3.1] [3.1.1 §3.8.3]
+#[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Subscription<'a> {
+    /// Which topics are meant.
+    pub topic_filter: Text<'a>,
+    /// How messages for it are to be sent.
+    pub options: SubscriptionOptions,
+}
+
+impl<'a> Subscription<'a> {
+    /// A subscription with only a maximum QoS, as in 3.1.1.
+    #[must_use]
+    pub fn new(topic_filter: &'a str, maximum_qos: QoS) -> Self {
+        let options = SubscriptionOptions { maximum_qos, ..SubscriptionOptions::default() };
+        Self { topic_filter: topic_filter.into(), options }
+    }
+}
+
+/// The Subscription Options. [5.0 §3.8.3.1]
+#[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SubscriptionOptions {
+    /// The greatest QoS at which messages are to be sent; the only option before 5.0.
+    pub maximum_qos: QoS,
+    /// Whether the client's own messages are to be left out; not with a shared subscription. [5.0 MQTT-3.8.3-4]
+    pub no_local: bool,
+    /// Whether the RETAIN flag is to be as it was published. [5.0 MQTT-3.3.1-13]
+    pub retain_as_published: bool,
+    /// Whether retained messages are to be sent at once.
+    pub retain_handling: RetainHandling,
+}
+
+/// When a subscription brings the retained messages. [5.0 §3.8.3.1]
+#[expect(clippy::exhaustive_enums, reason = "the standard has closed the set")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum RetainHandling {
+    /// 0: at each SUBSCRIBE.
+    #[default]
+    Send,
+    /// 1: only if there was no such subscription.
+    SendIfNew,
+    /// 2: never.
+    DoNotSend,
+}
+
+const NO_LOCAL: u8 = 0x04;
+const RETAIN_AS_PUBLISHED: u8 = 0x08;
+
+impl SubscriptionOptions {
+    fn decode(byte: u8, rules: Rules) -> Result<Self, DecodeError> {
+        let reserved = if rules.version == Version::V5_0 { 0xC0 } else { 0xFC };
+        if byte & reserved != 0 {
+            return Err(DecodeError::SubscribeReservedBits);
+        }
+        Ok(Self {
+            maximum_qos: QoS::from_u8(byte & 3).ok_or(DecodeError::InvalidSubscriptionQos)?,
+            no_local: byte & NO_LOCAL != 0,
+            retain_as_published: byte & RETAIN_AS_PUBLISHED != 0,
+            retain_handling: match byte >> 4 {
+                0 => RetainHandling::Send,
+                1 => RetainHandling::SendIfNew,
+                2 => RetainHandling::DoNotSend,
+                _ => return Err(DecodeError::InvalidRetainHandling),
+            },
+        })
+    }
+
+    fn as_u8(self) -> u8 {
+        let retain_handling = match self.retain_handling {
+            RetainHandling::Send => 0x00,
+            RetainHandling::SendIfNew => 0x10,
+            RetainHandling::DoNotSend => 0x20,
+        };
+        let no_local = if self.no_local { NO_LOCAL } else { 0 };
+        let retain_as_published = if self.retain_as_published { RETAIN_AS_PUBLISHED } else { 0 };
+        retain_handling | retain_as_published | no_local | self.maximum_qos.as_u8()
+    }
+}
+
+impl<'a> Subscription<'a> {
+    fn decode(r: &mut Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
+        let topic_filter = decode_topic_filter(r, rules.version)?;
+        let subscription = Self { topic_filter, options: SubscriptionOptions::decode(r.u8()?, rules)? };
+        subscription.check()?;
+        Ok(subscription)
+    }
+
+    fn check(&self) -> Result<(), DecodeError> {
+        if self.options.no_local && self.topic_filter.as_bytes().starts_with(b"$share/") {
+            return Err(DecodeError::NoLocalOnSharedSubscription);
+        }
+        Ok(())
+    }
+}
+
+/// A topic filter whose syntax is right. [5.0 §4.7] [3.1.1 §4.7]
+fn decode_topic_filter<'a>(r: &mut Reader<'a>, version: Version) -> Result<Text<'a>, DecodeError> {
+    let (text, has_wildcard) = Text::decode_topic_filter(r)?;
+    TopicFilter::check(text, has_wildcard, version)?;
+    Ok(text)
+}
+
+impl<'a> Element<'a> for Subscription<'a> {
+    fn next(r: &mut Reader<'a>) -> Result<Option<Self>, DecodeError> {
+        if r.is_empty() {
+            return Ok(None);
+        }
+        // The bits that only 5.0 has were seen to be zero before it, so its rules read all versions.
+        let topic_filter = Text::decode(r)?;
+        Ok(Some(Self { topic_filter, options: SubscriptionOptions::decode(r.u8()?, Version::V5_0.into())? }))
+    }
+
+    fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+        sink.check(|| Ok(self.check()?))?;
+        sink.text(self.topic_filter)?;
+        sink.u8(self.options.as_u8());
+        Ok(())
+    }
+}
+
+impl<'a> Element<'a> for Text<'a> {
+    fn next(r: &mut Reader<'a>) -> Result<Option<Self>, DecodeError> {
+        if r.is_empty() { Ok(None) } else { Text::decode(r).map(Some) }
+    }
+
+    fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+        sink.text(self)
+    }
+}
+
+impl<'a> Subscribe<'a> {
+    pub(crate) fn decode(r: &mut Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
+        rules.refuse_from(Role::Server)?;
+        let packet_identifier = PacketIdentifier::decode(r)?;
+        let properties =
+            if rules.version == Version::V5_0 { SubscribeProperties::decode(r)? } else { SubscribeProperties::default() };
+        let subscriptions = decode_list(r, |r| Subscription::decode(r, rules).map(|_| ()))?;
+        Ok(Self { packet_identifier, properties, subscriptions })
+    }
+
+    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        sink.check(|| {
+            rules.refuse_from(Role::Server)?;
+            if self.subscriptions.is_empty() {
+                return Err(DecodeError::EmptySubscribe.into());
+            }
+            for Subscription { topic_filter, options } in self.subscriptions {
+                TopicFilter::check(topic_filter, topic_filter.has_wildcard(), rules.version)?;
+                if rules.version < Version::V5_0 && options.as_u8() > 2 {
+                    return Err(EncodeError::NotInVersion(rules.version));
+                }
+            }
+            Ok(())
+        })?;
+        sink.u16(self.packet_identifier.get());
+        self.properties.encode(rules.version, sink)?;
+        self.subscriptions.encode(sink)
+    }
+}
+
+/// An UNSUBSCRIBE packet. [5.0 §3.10] [3.1.1 §3.10]
+#[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsubscribe<'a> {
+    /// That of the UNSUBACK to come.
+    pub packet_identifier: PacketIdentifier,
+    /// Always empty before 5.0.
+    pub properties: UnsubscribeProperties<'a>,
+    /// At least one. [5.0 MQTT-3.10.3-2] [3.1.1 MQTT-3.10.3-2]
+    pub topic_filters: Sequence<'a, Text<'a>>,
+}
+
+impl<'a> Unsubscribe<'a> {
+    pub(crate) fn decode(r: &mut Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
+        rules.refuse_from(Role::Server)?;
+        let packet_identifier = PacketIdentifier::decode(r)?;
+        let properties =
+            if rules.version == Version::V5_0 { UnsubscribeProperties::decode(r)? } else { UnsubscribeProperties::default() };
+        let topic_filters = decode_list(r, |r| decode_topic_filter(r, rules.version).map(|_| ()))?;
+        Ok(Self { packet_identifier, properties, topic_filters })
+    }
+
+    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        sink.check(|| {
+            rules.refuse_from(Role::Server)?;
+            if self.topic_filters.is_empty() {
+                return Err(DecodeError::EmptySubscribe.into());
+            }
+            for filter in self.topic_filters {
+                TopicFilter::check(filter, filter.has_wildcard(), rules.version)?;
+            }
+            Ok(())
+        })?;
+        sink.u16(self.packet_identifier.get());
+        self.properties.encode(rules.version, sink)?;
+        self.topic_filters.encode(sink)
+    }
+}
+
+/// Checks the rest of the packet as a list that is not empty.
+fn decode_list<'a, T: Element<'a>>(
+    r: &mut Reader<'a>,
+    check: impl Fn(&mut Reader<'a>) -> Result<(), DecodeError>,
+) -> Result<Sequence<'a, T>, DecodeError> {
+    if r.is_empty() {
+        return Err(DecodeError::EmptySubscribe);
+    }
+    let list = Sequence::wire(r.0);
+    while !r.is_empty() {
+        check(r)?;
+    }
+    Ok(list)
+}

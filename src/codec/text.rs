@@ -1,0 +1,218 @@
+//! UTF-8 Encoded Strings, and the one pass that checks them. [5.0 §1.5.4] [3.1.1 §1.5.3]
+
+use super::{DecodeError, Reader};
+use core::fmt;
+
+/// A UTF-8 Encoded String of a packet. [5.0 §1.5.4]
+///
+/// It is `&str` but for the moment at which `str` is made. The decoder checks a string in one pass, for well-formed UTF-8,
+/// U+0000 and wildcards at once; a `&str` would need a second one, which costs more than the rest of a PUBLISH. So
+/// the bytes are kept, known to be UTF-8, and [`as_str`](Self::as_str) makes the `&str` when it is asked for. Routing,
+/// storing and comparing need the bytes only.
+///
+/// Any `&str` can become one. Whether the standard allows it where it stands (no U+0000, at most 65,535 bytes, no
+/// wildcards in a Topic Name) is checked by [`encode`](super::encode).
+///
+/// ```
+/// use mqtt_sansio::codec::Text;
+///
+/// let topic: Text = "sport/tennis".into();
+/// assert_eq!(topic, "sport/tennis");
+/// assert_eq!(topic.as_str().split('/').next(), Some("sport"));
+/// assert_eq!(topic.as_bytes().len(), 12);
+/// ```
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Text<'a>(&'a [u8]);
+
+impl<'a> Text<'a> {
+    /// The string. Costs one pass over it; keep the result rather than calling twice.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "the comment proves it")]
+    pub fn as_str(self) -> &'a str {
+        // There are two ways to make a `Text`: from a `&str`, and by `Text::decode`, where `Scan` has seen ASCII alone or
+        // `from_utf8` has said yes.
+        core::str::from_utf8(self.0).expect("a Text is UTF-8")
+    }
+
+    /// The bytes of the string, without the length that stands before it on the wire.
+    #[must_use]
+    pub const fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// Whether it has no characters.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Self::checked(reader.binary()?).map(|(text, _)| text)
+    }
+
+    /// A Topic Name, which may be empty but has no wildcards. [5.0 MQTT-3.3.2-2] [3.1.1 MQTT-3.3.2-2]
+    pub(crate) fn decode_topic_name(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let (text, scan) = Self::checked(reader.binary()?)?;
+        if scan.wildcard { Err(DecodeError::WildcardInTopicName) } else { Ok(text) }
+    }
+
+    /// A string, and whether it has wildcard characters.
+    pub(crate) fn decode_topic_filter(reader: &mut Reader<'a>) -> Result<(Self, bool), DecodeError> {
+        let (text, scan) = Self::checked(reader.binary()?)?;
+        Ok((text, scan.wildcard))
+    }
+
+    /// What `decode` would say of it.
+    pub(crate) fn check(self) -> Result<(), DecodeError> {
+        if Scan::of(self.0).null { Err(DecodeError::NullCharacter) } else { Ok(()) }
+    }
+
+    /// What `decode_topic_name` would say of it.
+    pub(crate) fn check_topic_name(self) -> Result<(), DecodeError> {
+        let scan = Scan::of(self.0);
+        if scan.null {
+            return Err(DecodeError::NullCharacter);
+        }
+        if scan.wildcard { Err(DecodeError::WildcardInTopicName) } else { Ok(()) }
+    }
+
+    pub(crate) fn has_wildcard(self) -> bool {
+        Scan::of(self.0).wildcard
+    }
+
+    /// For bytes that were checked when they were stored; empty should they not be what they were.
+    pub(crate) fn stored(bytes: &'a [u8]) -> Self {
+        core::str::from_utf8(bytes).map(Self::from).unwrap_or_default()
+    }
+
+    /// For a part of a string that was cut at an ASCII character, and so is UTF-8 too.
+    pub(crate) const fn part(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    fn checked(bytes: &'a [u8]) -> Result<(Self, Scan), DecodeError> {
+        let scan = Scan::of(bytes);
+        if scan.null {
+            return Err(DecodeError::NullCharacter);
+        }
+        if !scan.ascii && core::str::from_utf8(bytes).is_err() {
+            return Err(DecodeError::InvalidUtf8);
+        }
+        Ok((Self(bytes), scan))
+    }
+}
+
+impl<'a> From<&'a str> for Text<'a> {
+    fn from(string: &'a str) -> Self {
+        Self(string.as_bytes())
+    }
+}
+
+impl<'a> From<Text<'a>> for &'a str {
+    fn from(text: Text<'a>) -> Self {
+        text.as_str()
+    }
+}
+
+impl PartialEq<str> for Text<'_> {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl PartialEq<&str> for Text<'_> {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Debug for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+/// What one pass over some bytes has found. U+0000 and the wildcards are single bytes that occur in no longer sequence of
+/// UTF-8, so they can be looked for before it is known whether the bytes are UTF-8.
+struct Scan {
+    ascii: bool,
+    null: bool,
+    wildcard: bool,
+}
+
+impl Scan {
+    #[inline]
+    fn of(bytes: &[u8]) -> Self {
+        let mut found = Found::default();
+        if let Some(last) = bytes.last_chunk::<8>() {
+            let mut rest = bytes;
+            // The last word overlaps the one before it: looking twice at a byte finds the same.
+            while let Some((word, after)) = rest.split_first_chunk::<8>() {
+                found.look(u64::from_le_bytes(*word));
+                rest = after;
+            }
+            found.look(u64::from_le_bytes(*last));
+        } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+            found.look(u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last)));
+        } else {
+            for &byte in bytes {
+                found.look(u64::from(byte) | ONES << 8);
+            }
+        }
+        Self { ascii: found.high & HIGHS == 0, null: found.null != 0, wildcard: found.wildcard != 0 }
+    }
+}
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = 0x8080_8080_8080_8080;
+
+#[derive(Default)]
+struct Found {
+    high: u64,
+    null: u64,
+    wildcard: u64,
+}
+
+impl Found {
+    #[inline]
+    fn look(&mut self, word: u64) {
+        self.high |= word;
+        self.null |= zero_byte(word);
+        // `#` is 0x23 and `+` is 0x2B: the bit 0x08 is all that tells them apart.
+        self.wildcard |= zero_byte((word | (8 * ONES)) ^ (0x2B * ONES));
+    }
+}
+
+/// Not zero if and only if a byte of the word is zero.
+#[inline]
+const fn zero_byte(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & HIGHS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn the_scan_agrees_with_a_look_at_each_byte() {
+        for length in 0..40 {
+            for position in 0..length {
+                for byte in 0..=255 {
+                    let mut bytes = vec![b'a'; length];
+                    bytes[position] = byte;
+                    let scan = Scan::of(&bytes);
+                    assert_eq!(scan.ascii, byte < 0x80, "{length} {position} {byte}");
+                    assert_eq!(scan.null, byte == 0, "{length} {position} {byte}");
+                    assert_eq!(scan.wildcard, byte == b'#' || byte == b'+', "{length} {position} {byte}");
+                }
+            }
+        }
+    }
+}
