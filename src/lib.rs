@@ -6,7 +6,9 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+pub mod client;
 pub mod codec;
+pub mod session;
 mod time;
 
 #[cfg(feature = "std")]

@@ -62,7 +62,8 @@ pub(crate) use read::Reader;
 pub(crate) use topic::{is_hidden, levels};
 
 use bytes::BufMut;
-use write::{Measure, Sink, Write};
+use write::Sink;
+pub(crate) use write::{Measure, Write};
 
 /// The type of a packet. [5.0 §2.1.2] [3.1.1 §2.2.1]
 #[expect(clippy::exhaustive_enums, reason = "the standard has given out all numbers but 0")]
@@ -198,6 +199,30 @@ impl<'a> Frame<'a> {
             return Err(DecodeError::InvalidHeaderFlags);
         }
         Reader::all(self.body, read)
+    }
+}
+
+impl<'a> Frame<'a> {
+    /// Reads a packet that is known to be a PUBLISH.
+    #[inline]
+    pub(crate) fn publish(self, rules: Rules) -> Result<Publish<'a>, DecodeError> {
+        self.read(rules, |r| Publish::decode(r, self.flags, rules))
+    }
+
+    /// Reads a packet that is known to be one of the four acknowledgements.
+    #[inline]
+    pub(crate) fn ack(self, rules: Rules) -> Result<Ack<'a>, DecodeError> {
+        self.read(rules, |r| Ack::decode(r, self.packet_type, rules))
+    }
+
+    /// The first packet of `input`, taken off it.
+    #[inline]
+    pub(crate) fn take(input: &mut &'a [u8], maximum_packet_size: u32) -> Result<Option<Self>, DecodeError> {
+        let frame = frame(input, maximum_packet_size)?;
+        if let Some(frame) = frame {
+            *input = input.get(frame.bytes.len()..).unwrap_or_default();
+        }
+        Ok(frame)
     }
 }
 

@@ -1,0 +1,75 @@
+//! How a client behaves, apart from what its CONNECT says.
+
+use crate::session::Queue;
+use core::time::Duration;
+
+/// How a client behaves, apart from what it tells the server in its [`Connect`](crate::codec::Connect).
+///
+/// ```
+/// use core::time::Duration;
+/// use mqtt_sansio::client::ClientConfig;
+///
+/// let config = ClientConfig::new().manual_acknowledgement(true).connect_timeout(Duration::from_secs(5));
+/// # let _ = config;
+/// ```
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    pub(super) manual_acknowledgement: bool,
+    pub(super) connect_timeout: Duration,
+    pub(super) ping_timeout: Duration,
+    pub(super) maximum_packet_size: u32,
+    pub(super) queue: Queue,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ClientConfig {
+    /// The defaults that the methods name.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            manual_acknowledgement: false,
+            connect_timeout: Duration::from_secs(30),
+            ping_timeout: Duration::from_secs(10),
+            maximum_packet_size: 268_435_460,
+            queue: Queue { messages: 1_000, bytes: 64 * 1024 * 1024 },
+        }
+    }
+
+    /// Whether messages are acknowledged by [`acknowledge`](super::Client::acknowledge) alone. The default is false: a message
+    /// is acknowledged when the next step is taken.
+    #[must_use]
+    pub const fn manual_acknowledgement(self, manual_acknowledgement: bool) -> Self {
+        Self { manual_acknowledgement, ..self }
+    }
+
+    /// How long to wait for each answer of the server until it has accepted the connection. The default is 30 seconds.
+    #[must_use]
+    pub const fn connect_timeout(self, connect_timeout: Duration) -> Self {
+        Self { connect_timeout, ..self }
+    }
+
+    /// How long the server may be silent after a PINGREQ. The default is 10 seconds.
+    #[must_use]
+    pub const fn ping_timeout(self, ping_timeout: Duration) -> Self {
+        Self { ping_timeout, ..self }
+    }
+
+    /// The largest packet in bytes that is accepted; a smaller Maximum Packet Size in CONNECT goes before it. The server is told of
+    /// the latter only. The default is 268,435,460, the largest that there is.
+    #[must_use]
+    pub const fn maximum_packet_size(self, maximum_packet_size: u32) -> Self {
+        Self { maximum_packet_size, ..self }
+    }
+
+    /// How many messages, and bytes of them, may wait for a connection or for the server's Receive Maximum; a single message may
+    /// be larger. The default is 1,000 messages and 64 MiB.
+    #[must_use]
+    pub const fn maximum_queued(self, messages: usize, bytes: usize) -> Self {
+        Self { queue: Queue { messages, bytes }, ..self }
+    }
+}

@@ -1,0 +1,613 @@
+//! The client's end of a connection. It knows the client's rules, and no sockets, clocks or threads.
+
+mod config;
+
+pub use config::ClientConfig;
+
+use crate::codec::{
+    self, Auth, Connack, Connect, DecodeError, Disconnect, Encode, EncodeError, Frame, Packet, PacketIdentifier, PacketType,
+    Publish, ReasonCode, Role, Rules, Suback, Subscribe, SubscribeProperties, Subscription, Text, TopicFilter, Unsubscribe,
+    UnsubscribeProperties, Version,
+};
+use crate::session::{
+    AckToken, AcknowledgeError, CloseCause, Connection, Endpoint, HIGH_WATER, Limits, ProtocolError, PublishError, Published,
+    Received, Session, SubscribeError,
+};
+use crate::time::Instant;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+/// What only the host can do, or wants to know. At most one comes of each step.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "an action is looked at where it is returned, and a box would be an allocation")]
+pub enum Action<'a> {
+    /// The server has accepted the connection, on these terms.
+    Connected(Connack<'a>),
+    /// The next step of enhanced authentication, to be answered with [`Client::authenticate`] unless its reason code is
+    /// [`SUCCESS`](ReasonCode::SUCCESS), which ends a re-authentication.
+    Authenticate(Auth<'a>),
+    /// A message has arrived. It is acknowledged when the next step is taken, or by hand.
+    Message(Received<'a>),
+    /// A message with QoS 1 or 2 has come to its end.
+    Published(Published<'a>),
+    /// The answer to [`Client::subscribe`], under its key: a reason code for each filter.
+    Subscribed(u64, Suback<'a>),
+    /// The answer to [`Client::unsubscribe`], under its key; before 5.0 without reason codes.
+    Unsubscribed(u64, Suback<'a>),
+    /// The connection has ended: flush `out`, close the socket. Nothing comes after it until the next [`Client::connect`].
+    Closed(CloseCause<'a>),
+}
+
+/// Why there was no CONNECT. Nothing was written.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// The connection before it has not ended with [`Action::Closed`].
+    #[error("there is a connection already")]
+    InUse,
+    /// The packet cannot be encoded.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+}
+
+/// The state of the connection.
+///
+/// ```text
+///  Idle ──connect──► AwaitConnack ──CONNACK──► Connected
+///   ▲                     │                       │
+///   └──────Closed─────────┴───────────────────────┘
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Idle,
+    AwaitConnack {
+        deadline: Instant,
+    },
+    Connected,
+    /// The host has ended it, and is yet to be told so.
+    Closing,
+}
+
+/// The client's end of a connection, and of the connections after it.
+///
+/// The host owns the socket, the clock and both buffers, and runs this loop:
+///
+/// ```
+/// use mqtt_sansio::client::{Action, Client, ClientConfig};
+/// use mqtt_sansio::codec::{Connect, Publish, QoS, Version};
+/// use mqtt_sansio::Instant;
+///
+/// # struct Socket(Vec<&'static [u8]>, Vec<u8>);
+/// # impl Socket { fn read(&mut self) -> &'static [u8] { self.0.remove(0) } fn write_all(&mut self, b: &[u8]) { self.1.extend(b) } }
+/// # let mut socket = Socket(vec![b"\x20", b"\x03\0\0\0", b"\x40\x02\0\x01", b"\x30\x06\0\x01t\0hi"], vec![]);
+/// # let now = Instant::from_millis(0);
+/// let mut client = Client::new(ClientConfig::new());
+/// let (mut received, mut out) = (Vec::new(), Vec::new());
+/// client.connect(&Connect { clean_start: true, ..Connect::new(Version::V5_0, "sensor-4") }, now, &mut out)?;
+/// 'connection: loop {
+///     socket.write_all(&out);
+///     out.clear();
+///     // Until `client.poll_timeout()`, at which `client.handle_timeout(…)` is due.
+///     received.extend_from_slice(socket.read());
+///     let mut input = received.as_slice();
+///     while let Some(action) = client.handle_input(&mut input, now, &mut out) {
+///         match action {
+///             Action::Connected(_) => {
+///                 let reading = Publish { qos: QoS::AtLeastOnce, ..Publish::new("t", b"21.5") };
+///                 client.publish(1, &reading, now, &mut out)?;
+///             }
+///             Action::Published(published) => assert_eq!(published.key, 1),
+///             Action::Message(message) => {
+///                 assert_eq!(message.payload, b"hi");
+///                 # break 'connection;
+///             }
+///             Action::Closed(cause) => {
+///                 println!("{cause:?}");
+///                 break 'connection;
+///             }
+///             _ => {}
+///         }
+///     }
+///     let taken = received.len() - input.len();
+///     received.drain(..taken);
+/// }
+/// socket.write_all(&out);
+/// # assert_eq!(socket.1, b"\x10\x15\0\x04MQTT\x05\x02\0\0\0\0\x08sensor-4\x32\x0A\0\x01t\0\x01\x0021.5");
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+///
+/// - Bytes of an incomplete packet stay with the host, which gives them again with those that follow.
+/// - An action borrows the input, not the client, so commands can be called while one is held.
+/// - A command has written all that it can when it returns; what must wait, for CONNACK or for the server's Receive Maximum,
+///   is written by a later step.
+/// - Each call does work in proportion to the packet at hand, but for [`connect`](Self::connect)'s answer, which resumes
+///   the whole session.
+/// - The end of a connection is its last action. After it the session is kept for the next [`connect`](Self::connect).
+#[derive(Debug)]
+pub struct Client {
+    config: ClientConfig,
+    endpoint: Endpoint,
+    state: State,
+    requested: Requested,
+    terms: Terms,
+    clock: KeepAlive,
+    /// How many bytes of input the last step left.
+    left: usize,
+}
+
+/// What the last CONNECT said, as far as it matters after it.
+#[derive(Debug, Default)]
+struct Requested {
+    version: Option<Version>,
+    clean_start: bool,
+    keep_alive: u16,
+    session_expiry_interval: u32,
+    authentication_method: Option<Box<[u8]>>,
+}
+
+/// What the server has said of subscriptions. [5.0 §3.2.2.3.11 to §3.2.2.3.13]
+#[derive(Clone, Copy, Debug)]
+struct Terms {
+    wildcards: bool,
+    identifiers: bool,
+    shared: bool,
+    session_expiry_interval: u32,
+}
+
+/// When something was last heard and said. [5.0 §3.1.2.10] [3.1.1 §3.1.2.10]
+#[derive(Clone, Copy, Debug, Default)]
+struct KeepAlive {
+    /// Seconds; 0 turns it off.
+    interval: u16,
+    last_sent: Instant,
+    last_received: Instant,
+    /// The first PINGREQ that is not answered.
+    ping_sent: Option<Instant>,
+}
+
+impl Client {
+    /// A client with a new session.
+    #[must_use]
+    pub fn new(config: ClientConfig) -> Self {
+        Self::with_session(config, Session::new())
+    }
+
+    /// A client that goes on with a session.
+    #[must_use]
+    pub fn with_session(config: ClientConfig, session: Session) -> Self {
+        let endpoint = Endpoint::new(Role::Client, session, config.manual_acknowledgement, config.queue);
+        let terms = Terms { wildcards: true, identifiers: true, shared: true, session_expiry_interval: 0 };
+        let (requested, clock) = (Requested::default(), KeepAlive::default());
+        Self { config, endpoint, state: State::Idle, requested, terms, clock, left: 0 }
+    }
+
+    /// The session, as it stands.
+    #[must_use]
+    pub const fn session(&self) -> &Session {
+        &self.endpoint.session
+    }
+
+    /// The session, for another client to go on with. A connection that has not ended is lost.
+    #[must_use]
+    pub fn into_session(mut self) -> Session {
+        self.endpoint.close();
+        self.endpoint.session
+    }
+
+    /// Whether the server has accepted the connection, and it has not ended.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.state == State::Connected
+    }
+
+    /// Whether the next packet can be taken. It is false when the connection has ended.
+    #[must_use]
+    pub fn wants_input(&self) -> bool {
+        matches!(self.state, State::AwaitConnack { .. } | State::Connected)
+    }
+
+    // ---- what the application asks for ----
+
+    /// Begins a connection, the transport of which is open: writes CONNECT.
+    ///
+    /// All that a client can ask of a server stands in the packet; the limits in its properties are enforced. Messages that
+    /// wait, and those of the session that were not acknowledged, are sent once the server has accepted.
+    pub fn connect(&mut self, connect: &Connect<'_>, now: Instant, out: &mut Vec<u8>) -> Result<(), ConnectError> {
+        if self.state != State::Idle {
+            return Err(ConnectError::InUse);
+        }
+        Packet::from(*connect).encode_to(Rules::new(connect.version).sent_by(Role::Client), out)?;
+        let properties = &connect.properties;
+        let own = Limits {
+            receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX),
+            maximum_packet_size: self.config.maximum_packet_size.min(properties.maximum_packet_size.unwrap_or(u32::MAX)),
+            topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
+            ..Limits::default()
+        };
+        self.endpoint.connection = Connection::new(connect.version, own, Limits::default());
+        self.requested = Requested {
+            version: Some(connect.version),
+            clean_start: connect.clean_start,
+            keep_alive: connect.keep_alive,
+            session_expiry_interval: match connect.version {
+                Version::V5_0 => properties.session_expiry_interval.unwrap_or(0),
+                // Clean Session has both meanings. [3.1.1 MQTT-3.1.2-6]
+                Version::V3_1 | Version::V3_1_1 => {
+                    if connect.clean_start {
+                        0
+                    } else {
+                        u32::MAX
+                    }
+                }
+            },
+            authentication_method: properties.authentication_method.map(|method| method.as_bytes().into()),
+        };
+        self.clock = KeepAlive { interval: 0, last_sent: now, last_received: now, ping_sent: None };
+        self.state = State::AwaitConnack { deadline: now + self.config.connect_timeout };
+        self.left = 0;
+        Ok(())
+    }
+
+    /// Sends a message, or lets it wait while it cannot be sent.
+    ///
+    /// With QoS 1 and 2 it ends with an [`Action::Published`] under `key`; with QoS 0 nothing more is heard of it. A topic alias may
+    /// be set by the rules of the standard; a message that waits, or is sent again, goes with its full topic name.
+    ///
+    /// A message may be given at any time after the first [`connect`](Self::connect), also while there is no connection. Should the
+    /// next one be of an older version, it goes without what that version cannot say.
+    pub fn publish(&mut self, key: u64, publish: &Publish<'_>, now: Instant, out: &mut Vec<u8>) -> Result<(), PublishError> {
+        if self.requested.version.is_none() {
+            return Err(PublishError::NotConnected);
+        }
+        self.sending(now, out, |client, out| client.endpoint.publish(key, publish, out))
+    }
+
+    /// Asks for messages. Ends with an [`Action::Subscribed`] under `key`.
+    pub fn subscribe(
+        &mut self,
+        key: u64,
+        subscriptions: &[Subscription<'_>],
+        properties: SubscribeProperties<'_>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SubscribeError> {
+        if properties.subscription_identifier.is_some() && !self.terms.identifiers {
+            return Err(SubscribeError::NotSupported(ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED));
+        }
+        for subscription in subscriptions {
+            let filter = TopicFilter::new(subscription.topic_filter, self.endpoint.connection.version);
+            let filter = filter.map_err(EncodeError::from)?;
+            if filter.share_name().is_some() && !self.terms.shared {
+                return Err(SubscribeError::NotSupported(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED));
+            }
+            if filter.has_wildcard() && !self.terms.wildcards {
+                return Err(SubscribeError::NotSupported(ReasonCode::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED));
+            }
+        }
+        self.request(key, subscriptions.len(), false, now, out, |packet_identifier| {
+            Subscribe { packet_identifier, properties, subscriptions: subscriptions.into() }.into()
+        })
+    }
+
+    /// Asks for no more messages. Ends with an [`Action::Unsubscribed`] under `key`.
+    pub fn unsubscribe(
+        &mut self,
+        key: u64,
+        topic_filters: &[Text<'_>],
+        properties: UnsubscribeProperties<'_>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SubscribeError> {
+        self.request(key, topic_filters.len(), true, now, out, |packet_identifier| {
+            Unsubscribe { packet_identifier, properties, topic_filters: topic_filters.into() }.into()
+        })
+    }
+
+    /// Acknowledges a message by hand. In 5.0 an error says that it is not taken; before it every message is.
+    ///
+    /// Acknowledgements leave in the order in which the messages came, so this one may wait for those before it.
+    /// [5.0 MQTT-4.6.0-2] [3.1.1 MQTT-4.6.0-2]
+    pub fn acknowledge(
+        &mut self,
+        token: AckToken,
+        reason_code: ReasonCode,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(), AcknowledgeError> {
+        self.endpoint.acknowledge(token, reason_code)?;
+        // An answer that has no room ends the connection at the next step, which tries again.
+        let _ = self.sending(now, out, |client, out| client.endpoint.send_acknowledgements(out));
+        Ok(())
+    }
+
+    /// Sends a step of enhanced authentication: an answer, or the begin of a re-authentication.
+    pub fn authenticate(&mut self, auth: &Auth<'_>, now: Instant, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        if !self.wants_input() {
+            return Ok(());
+        }
+        if let State::AwaitConnack { deadline } = &mut self.state {
+            *deadline = now + self.config.connect_timeout;
+        }
+        self.sending(now, out, |client, out| Packet::from(*auth).encode_to(client.endpoint.rules(), out))
+    }
+
+    /// Ends the connection with a DISCONNECT; the next step is [`Action::Closed`].
+    pub fn disconnect(&mut self, disconnect: &Disconnect<'_>, now: Instant, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        if !self.wants_input() {
+            return Ok(());
+        }
+        let expiry = disconnect.properties.session_expiry_interval;
+        if expiry.is_some_and(|expiry| expiry > 0) && self.requested.session_expiry_interval == 0 {
+            return Err(DecodeError::InvalidPropertyValue(0x11).into());
+        }
+        self.sending(now, out, |client, out| Packet::from(*disconnect).encode_to(client.endpoint.rules(), out))?;
+        self.terms.session_expiry_interval = expiry.unwrap_or(self.terms.session_expiry_interval);
+        self.state = State::Closing;
+        Ok(())
+    }
+
+    // ---- what comes from outside ----
+
+    /// Takes the next step: consumes packets from `input` up to the first that has an action.
+    ///
+    /// `None` means that more input is needed, or that there is no connection.
+    pub fn handle_input<'i>(&mut self, input: &mut &'i [u8], now: Instant, out: &mut Vec<u8>) -> Option<Action<'i>> {
+        // Any byte is a sign of life, also one of a packet that is not complete.
+        if input.len() != self.left {
+            self.clock.last_received = now;
+        }
+        let action = self.sending(now, out, |client, out| client.step(input, now, out));
+        self.left = input.len();
+        action
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due, if at all. It changes with every other call.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self.state {
+            State::Idle => None,
+            State::AwaitConnack { deadline } => Some(deadline),
+            State::Connected => {
+                let response = self.ping_deadline();
+                let ping = self.ping_due();
+                response.into_iter().chain(ping).min()
+            }
+            State::Closing => Some(self.clock.last_sent),
+        }
+    }
+
+    /// Does what is due: sends PINGREQ, or gives up on the server. Harmless when nothing is.
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Action<'static>> {
+        match self.state {
+            State::AwaitConnack { deadline } if now >= deadline => Some(self.close(CloseCause::ConnectTimeout)),
+            State::Closing => Some(self.close(CloseCause::Requested)),
+            State::Connected if self.ping_deadline().is_some_and(|deadline| now >= deadline) => {
+                Some(self.close(CloseCause::KeepAliveTimeout))
+            }
+            State::Connected if self.ping_due().is_some_and(|due| now >= due) => {
+                self.clock.ping_sent.get_or_insert(now);
+                // A server that takes not even two bytes will hear nothing, and close.
+                let _ = self.sending(now, out, |client, out| client.endpoint.write(&Packet::Pingreq, out));
+                None
+            }
+            State::Idle | State::AwaitConnack { .. } | State::Connected => None,
+        }
+    }
+
+    /// The transport is closed or broken. Gives the last action, unless it was given before.
+    pub fn connection_lost(&mut self) -> Option<Action<'static>> {
+        match self.state {
+            State::Idle => None,
+            State::Closing => Some(self.close(CloseCause::Requested)),
+            State::AwaitConnack { .. } | State::Connected => Some(self.close(CloseCause::ConnectionLost)),
+        }
+    }
+
+    // ---- inside ----
+
+    /// Notes that something is sent, if it is.
+    fn sending<T>(&mut self, now: Instant, out: &mut Vec<u8>, call: impl FnOnce(&mut Self, &mut Vec<u8>) -> T) -> T {
+        let before = out.len();
+        let result = call(self, out);
+        if out.len() > before {
+            self.clock.last_sent = now;
+        }
+        result
+    }
+
+    fn ping_due(&self) -> Option<Instant> {
+        let interval = self.clock.interval;
+        if interval == 0 { None } else { Some(self.clock.last_sent.plus_seconds(interval.into())) }
+    }
+
+    fn ping_deadline(&self) -> Option<Instant> {
+        self.clock.ping_sent.map(|sent| sent.max(self.clock.last_received) + self.config.ping_timeout)
+    }
+
+    fn request<'p>(
+        &mut self,
+        key: u64,
+        filters: usize,
+        unsubscribe: bool,
+        now: Instant,
+        out: &mut Vec<u8>,
+        packet: impl FnOnce(PacketIdentifier) -> Packet<'p>,
+    ) -> Result<(), SubscribeError> {
+        if !self.is_connected() {
+            return Err(SubscribeError::NotConnected);
+        }
+        let identifier = self.endpoint.next_identifier().ok_or(SubscribeError::NoPacketIdentifier)?;
+        let packet = packet(identifier);
+        self.sending(now, out, |client, out| match client.endpoint.write(&packet, out) {
+            Err(PublishError::TooLarge { size, maximum }) => Err(SubscribeError::TooLarge { size, maximum }),
+            Err(PublishError::Encode(error)) => Err(error.into()),
+            Err(_) => Err(SubscribeError::NotConnected),
+            Ok(()) => Ok(()),
+        })?;
+        self.endpoint.insert_subscribe(key, filters, unsubscribe);
+        Ok(())
+    }
+
+    fn step<'i>(&mut self, input: &mut &'i [u8], now: Instant, out: &mut Vec<u8>) -> Option<Action<'i>> {
+        if self.state == State::Closing {
+            return Some(self.close(CloseCause::Requested));
+        }
+        if self.endpoint.is_open() {
+            if let Err(error) = self.endpoint.settle(out) {
+                return Some(self.violation(error, out));
+            }
+            self.endpoint.flush(now, out, HIGH_WATER);
+        }
+        loop {
+            if let Some(published) = self.endpoint.next_completed() {
+                return Some(Action::Published(published));
+            }
+            if !self.wants_input() {
+                return None;
+            }
+            let taken = Frame::take(input, self.endpoint.connection.own.maximum_packet_size);
+            let handled = match taken {
+                Ok(None) => return None,
+                Ok(Some(frame)) if self.state == State::Connected => self.on_frame(frame, now, out),
+                Ok(Some(frame)) => self.on_handshake(frame, now, out),
+                Err(error) => Err(error.into()),
+            };
+            match handled {
+                Ok(None) => {}
+                Ok(action) => return action,
+                // Nothing after it is looked at.
+                Err(error) => return Some(self.violation(error, out)),
+            }
+        }
+    }
+
+    /// A packet before the server has accepted. [5.0 §3.1.4] [5.0 §4.12]
+    fn on_handshake<'i>(
+        &mut self,
+        frame: Frame<'i>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Action<'i>>, ProtocolError> {
+        let rules = self.endpoint.peer_rules();
+        match frame.packet_type() {
+            PacketType::Connack => {
+                let connack = connack(frame, rules)?;
+                if connack.reason_code != ReasonCode::SUCCESS {
+                    return Ok(Some(self.close(CloseCause::Refused(connack))));
+                }
+                self.accepted(&connack, now, out)?;
+                Ok(Some(Action::Connected(connack)))
+            }
+            // [5.0 MQTT-4.12.0-6]
+            PacketType::Auth if self.requested.authentication_method.is_some() => self.on_auth(frame, rules),
+            other => Err(ProtocolError::UnexpectedPacket(other)),
+        }
+    }
+
+    fn accepted(&mut self, connack: &Connack<'_>, now: Instant, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+        let properties = &connack.properties;
+        let version = self.endpoint.connection.version;
+        if connack.session_present {
+            // [5.0 MQTT-3.2.2-2] [5.0 MQTT-3.2.2-4]; before 5.0 a client may go on with a session that it has nothing of.
+            let unknown = !self.endpoint.is_established() && version == Version::V5_0;
+            if self.requested.clean_start || unknown {
+                return Err(ProtocolError::UnknownSession);
+            }
+        } else {
+            self.endpoint.session_lost();
+        }
+        // [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-6]
+        let method = properties.authentication_method.map(Text::as_bytes);
+        if method != self.requested.authentication_method.as_deref() {
+            return Err(ProtocolError::AuthenticationMethod);
+        }
+        self.endpoint.connection.peer = Limits {
+            receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX),
+            maximum_packet_size: properties.maximum_packet_size.unwrap_or(u32::MAX),
+            topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
+            maximum_qos: properties.maximum_qos.unwrap_or(codec::QoS::ExactlyOnce),
+            retain_available: properties.retain_available.unwrap_or(true),
+        };
+        self.terms = Terms {
+            wildcards: properties.wildcard_subscription_available.unwrap_or(true),
+            identifiers: properties.subscription_identifier_available.unwrap_or(true),
+            shared: properties.shared_subscription_available.unwrap_or(true),
+            session_expiry_interval: properties.session_expiry_interval.unwrap_or(self.requested.session_expiry_interval),
+        };
+        // [5.0 MQTT-3.1.2-21]
+        self.clock.interval = properties.server_keep_alive.unwrap_or(self.requested.keep_alive);
+        self.state = State::Connected;
+        self.endpoint.open(now, out);
+        Ok(())
+    }
+
+    fn on_frame<'i>(&mut self, frame: Frame<'i>, now: Instant, out: &mut Vec<u8>) -> Result<Option<Action<'i>>, ProtocolError> {
+        let rules = self.endpoint.peer_rules();
+        Ok(match frame.packet_type() {
+            PacketType::Publish => self.endpoint.on_publish(frame.publish(rules)?, out)?.map(Action::Message),
+            packet @ (PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp) => {
+                self.endpoint.on_ack(packet, frame.ack(rules)?, now, out)?.map(Action::Published)
+            }
+            PacketType::Auth if rules.version == Version::V5_0 => return self.on_auth(frame, rules),
+            other => match codec::decode(frame, rules)? {
+                Packet::Suback(suback) => Some(Action::Subscribed(self.endpoint.on_suback(other, &suback)?, suback)),
+                Packet::Unsuback(unsuback) => Some(Action::Unsubscribed(self.endpoint.on_suback(other, &unsuback)?, unsuback)),
+                Packet::Pingresp => {
+                    self.clock.ping_sent = None;
+                    None
+                }
+                Packet::Disconnect(disconnect) => Some(self.close(CloseCause::Disconnected(disconnect))),
+                _ => return Err(ProtocolError::UnexpectedPacket(other)),
+            },
+        })
+    }
+
+    fn on_auth<'i>(&mut self, frame: Frame<'i>, rules: Rules) -> Result<Option<Action<'i>>, ProtocolError> {
+        match codec::decode(frame, rules)? {
+            // [5.0 MQTT-4.12.0-5]
+            Packet::Auth(auth)
+                if auth.properties.authentication_method.map(Text::as_bytes)
+                    == self.requested.authentication_method.as_deref() =>
+            {
+                Ok(Some(Action::Authenticate(auth)))
+            }
+            _ => Err(ProtocolError::AuthenticationMethod),
+        }
+    }
+
+    /// The server broke a rule: it is told, where the version can say so. [5.0 §4.13.1]
+    fn violation<'i>(&mut self, error: ProtocolError, out: &mut Vec<u8>) -> Action<'i> {
+        if self.state == State::Connected && self.endpoint.connection.version == Version::V5_0 {
+            // A code that only a server may send is no use to it.
+            let _ = self.endpoint.write(&Packet::from(Disconnect::new(error.reason_code())), out);
+        }
+        self.close(CloseCause::Violation(error))
+    }
+
+    fn close<'i>(&mut self, cause: CloseCause<'i>) -> Action<'i> {
+        if self.endpoint.is_open() {
+            self.endpoint.close();
+            // [5.0 MQTT-3.1.2-23]
+            if self.terms.session_expiry_interval == 0 {
+                self.endpoint.session_ended();
+            }
+        }
+        self.state = State::Idle;
+        Action::Closed(cause)
+    }
+}
+
+/// A server that does not know the version refuses in the form of another one. [5.0 §3.1.2.2] [3.1.1 MQTT-3.1.2-2]
+fn connack<'a>(frame: Frame<'a>, rules: Rules) -> Result<Connack<'a>, ProtocolError> {
+    let decode = |version| match codec::decode(frame, Rules::new(version).sent_by(Role::Server)) {
+        Ok(Packet::Connack(connack)) => Ok(connack),
+        Ok(_) => Err(ProtocolError::UnexpectedPacket(frame.packet_type())),
+        Err(error) => Err(error.into()),
+    };
+    let other = if rules.version == Version::V5_0 { Version::V3_1_1 } else { Version::V5_0 };
+    decode(rules.version).or_else(|error| match decode(other) {
+        Ok(connack) if connack.reason_code != ReasonCode::SUCCESS => Ok(connack),
+        _ => Err(error),
+    })
+}

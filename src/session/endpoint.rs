@@ -1,0 +1,596 @@
+//! One end of a connection, as far as both roles are the same: the machines put a role, a handshake and keep alive around it.
+
+use super::inbound::{Exchange, Unacknowledged};
+use super::outbound::{Slot, is_exactly_once};
+use super::{
+    AckToken, AcknowledgeError, Message, Outcome, Outgoing, ProtocolError, PublishError, Published, Received, Session, TopicName,
+};
+use crate::codec::{
+    Ack, Encode, PacketIdentifier, PacketType, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Suback, Text, Version,
+};
+use crate::time::Instant;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// What one side takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) receive_maximum: u16,
+    pub(crate) maximum_packet_size: u32,
+    pub(crate) topic_alias_maximum: u16,
+    pub(crate) maximum_qos: QoS,
+    pub(crate) retain_available: bool,
+}
+
+/// What a side takes that says nothing.
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            receive_maximum: u16::MAX,
+            maximum_packet_size: u32::MAX,
+            topic_alias_maximum: 0,
+            maximum_qos: QoS::ExactlyOnce,
+            retain_available: true,
+        }
+    }
+}
+
+/// What lasts as long as a connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) version: Version,
+    /// What this side takes.
+    pub(crate) own: Limits,
+    /// What the peer takes.
+    pub(crate) peer: Limits,
+    /// Messages sent on this connection that take part of the peer's Receive Maximum. [5.0 §4.9]
+    sent: u16,
+    /// Messages received on it that take part of ours.
+    received: u16,
+    unacknowledged: Unacknowledged,
+    /// The topics of the peer's aliases, from alias 1 on. [5.0 MQTT-3.3.2-7]
+    peer_aliases: Vec<Option<Arc<[u8]>>>,
+    own_aliases: Vec<Option<Arc<[u8]>>>,
+}
+
+impl Connection {
+    pub(crate) fn new(version: Version, own: Limits, peer: Limits) -> Self {
+        let (peer_aliases, own_aliases) = (Vec::new(), Vec::new());
+        Self { version, own, peer, sent: 0, received: 0, unacknowledged: Unacknowledged::default(), peer_aliases, own_aliases }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    role: Role,
+    pub(crate) session: Session,
+    pub(crate) connection: Connection,
+    /// Whether messages may flow.
+    open: bool,
+    /// Counts connections, so that a token of an old one is known.
+    epoch: u32,
+    manual_acknowledgement: bool,
+    maximum_queued: Queue,
+    /// Ends of messages that no packet has brought; few, and only after a reconnect.
+    completed: VecDeque<Published<'static>>,
+}
+
+/// How much may wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Queue {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
+/// Output beyond this waits until the host has room: a host that clears `out` asks again.
+pub(crate) const HIGH_WATER: usize = 64 * 1024;
+
+impl Endpoint {
+    pub(crate) fn new(role: Role, session: Session, manual_acknowledgement: bool, maximum_queued: Queue) -> Self {
+        let connection = Connection::new(Version::V5_0, Limits::default(), Limits::default());
+        let (open, epoch, completed) = (false, 0, VecDeque::new());
+        Self { role, session, connection, open, epoch, manual_acknowledgement, maximum_queued, completed }
+    }
+
+    /// By which the peer's packets are read.
+    pub(crate) fn peer_rules(&self) -> Rules {
+        let peer = if self.role == Role::Client { Role::Server } else { Role::Client };
+        Rules::new(self.connection.version).sent_by(peer)
+    }
+
+    /// By which packets are written.
+    pub(crate) fn rules(&self) -> Rules {
+        Rules::new(self.connection.version).sent_by(self.role)
+    }
+
+    pub(crate) const fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// A connection has been accepted: messages may flow, those of the session first.
+    pub(crate) fn open(&mut self, now: Instant, out: &mut Vec<u8>) {
+        self.open = true;
+        self.epoch = self.epoch.wrapping_add(1);
+        self.session.established = true;
+        self.resume(now, out);
+        self.flush(now, out, usize::MAX);
+    }
+
+    /// The connection has ended.
+    pub(crate) fn close(&mut self) {
+        self.open = false;
+        self.epoch = self.epoch.wrapping_add(1);
+        self.session.disconnected();
+        self.connection.unacknowledged = Unacknowledged::default();
+    }
+
+    /// Whether the peer could have state of this session.
+    pub(crate) const fn is_established(&self) -> bool {
+        self.session.established
+    }
+
+    /// The session does not outlive the connection; what was in flight is told of at the next one.
+    pub(crate) const fn session_ended(&mut self) {
+        self.session.established = false;
+    }
+
+    /// The peer has no state of the session: both directions forget. [5.0 MQTT-3.2.2-5]
+    pub(crate) fn session_lost(&mut self) {
+        self.session.inbound.clear();
+        let lost = self.session.outbound.forget();
+        self.completed.extend(lost.map(|(key, message)| Published { key, outcome: Outcome::SessionLost(message) }));
+    }
+
+    /// Ends of messages that no packet has brought, one at a time.
+    pub(crate) fn next_completed(&mut self) -> Option<Published<'static>> {
+        self.completed.pop_front()
+    }
+
+    /// Encodes a packet, unless it is larger than the peer takes.
+    pub(crate) fn write(&self, packet: &impl Encode, out: &mut Vec<u8>) -> Result<(), PublishError> {
+        let start = out.len();
+        packet.encode_to(self.rules(), out)?;
+        let size = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
+        let maximum = self.connection.peer.maximum_packet_size;
+        if size > maximum {
+            out.truncate(start);
+            return Err(PublishError::TooLarge { size, maximum });
+        }
+        Ok(())
+    }
+
+    /// Encodes a packet that the peer must be sent.
+    pub(crate) fn answer(&self, packet: &impl Encode, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+        self.write(packet, out).map_err(|_| ProtocolError::NoRoomForAnswer)
+    }
+
+    // ---- sending ----
+
+    pub(crate) fn publish(&mut self, key: u64, publish: &Publish<'_>, out: &mut Vec<u8>) -> Result<(), PublishError> {
+        if publish.dup || publish.packet_identifier.is_some() {
+            return Err(PublishError::NotNew);
+        }
+        self.check_allowed(publish.qos, publish.retain)?;
+        let full = self.resolve(publish)?;
+        let outbound = &self.session.outbound;
+        let waits = !self.open || outbound.queued() > 0 || publish.qos > QoS::AtMostOnce && !self.has_quota();
+        if !waits && publish.qos == QoS::AtMostOnce {
+            self.write(publish, out)?;
+            self.set_alias(publish);
+            return Ok(());
+        }
+        // Also where the message waits: whether it can be encoded does not depend on the identifier.
+        let packet_identifier = if publish.qos == QoS::AtMostOnce { None } else { outbound.next().or(PacketIdentifier::new(1)) };
+        if waits {
+            let size = Publish { packet_identifier, ..full }.packet_size(self.rules())?;
+            let maximum = self.connection.peer.maximum_packet_size;
+            if size > maximum {
+                return Err(PublishError::TooLarge { size, maximum });
+            }
+            return self.enqueue(Outgoing::new(key, Message::new(&full)?));
+        }
+        let outgoing = Outgoing::new(key, Message::new(&full)?);
+        self.write(&Publish { packet_identifier, ..*publish }, out)?;
+        self.set_alias(publish);
+        self.connection.sent += 1;
+        self.session.outbound.insert(Slot::AwaitAck(outgoing));
+        Ok(())
+    }
+
+    /// Lets a message wait, if there is room.
+    pub(crate) fn enqueue(&mut self, outgoing: Outgoing) -> Result<(), PublishError> {
+        let outbound = &mut self.session.outbound;
+        let bytes = outbound.queued_bytes().saturating_add(outgoing.message.size());
+        // One message may always wait, whatever its size.
+        if outbound.queued() >= self.maximum_queued.messages || outbound.queued() > 0 && bytes > self.maximum_queued.bytes {
+            return Err(PublishError::QueueFull);
+        }
+        outbound.enqueue(outgoing);
+        Ok(())
+    }
+
+    /// Sends what waits, as far as the quota and the room in `out` go: first what must be sent again.
+    pub(crate) fn flush(&mut self, now: Instant, out: &mut Vec<u8>, high_water: usize) {
+        while self.open && out.len() < high_water {
+            let sent_all = self.connection.sent >= self.connection.peer.receive_maximum;
+            if let Some((identifier, outgoing)) = self.session.outbound.next_due() {
+                if sent_all {
+                    return;
+                }
+                let outgoing = outgoing.clone();
+                self.send_again(identifier, outgoing, now, out);
+                continue;
+            }
+            let Some(front) = self.session.outbound.queue_front() else { return };
+            if front.message.qos() > QoS::AtMostOnce && !self.has_quota() {
+                return;
+            }
+            if let Some(outgoing) = self.session.outbound.dequeue() {
+                self.send(outgoing, now, out);
+            }
+        }
+    }
+
+    /// Whether something waits that could be sent.
+    pub(crate) fn can_flush(&mut self) -> bool {
+        if !self.open {
+            return false;
+        }
+        if self.session.outbound.next_due().is_some() {
+            return self.connection.sent < self.connection.peer.receive_maximum;
+        }
+        let front = self.session.outbound.queue_front();
+        front.is_some_and(|front| front.message.qos() == QoS::AtMostOnce || self.has_quota())
+    }
+
+    /// PUBLISH and PUBREL packets of the session in their order; where the quota ends, the PUBREL packets go on alone.
+    /// [5.0 MQTT-4.4.0-1] [5.0 MQTT-4.6.0-1] [3.1.1 MQTT-4.4.0-1] [3.1.1 MQTT-4.6.0-1]
+    fn resume(&mut self, now: Instant, out: &mut Vec<u8>) {
+        let mut index = 0;
+        while let Some((identifier, slot)) = self.session.outbound.slot_at(index) {
+            index += 1;
+            match slot {
+                Slot::DuePubrel { key } => {
+                    *slot = Slot::AwaitPubcomp { key: *key, counted: false };
+                    // If the peer takes not even four bytes it will never learn.
+                    let _ = self.write_ack(PacketType::Pubrel, identifier, ReasonCode::SUCCESS, out);
+                }
+                Slot::DuePublish(outgoing) => {
+                    let outgoing = outgoing.clone();
+                    if self.connection.sent < self.connection.peer.receive_maximum && out.len() < HIGH_WATER {
+                        self.send_again(identifier, outgoing, now, out);
+                    }
+                }
+                Slot::Free | Slot::AwaitAck(_) | Slot::AwaitPubcomp { .. } | Slot::AwaitSuback { .. } => {}
+            }
+        }
+    }
+
+    fn send_again(&mut self, identifier: PacketIdentifier, outgoing: Outgoing, now: Instant, out: &mut Vec<u8>) {
+        let sent = self.write_outgoing(&outgoing, Some(identifier), true, now, out);
+        if sent.is_err() {
+            return self.not_allowed(Some(identifier), outgoing);
+        }
+        self.connection.sent += 1;
+        if let Some(slot) = self.session.outbound.get_mut(identifier) {
+            *slot = Slot::AwaitAck(outgoing);
+        }
+    }
+
+    fn send(&mut self, outgoing: Outgoing, now: Instant, out: &mut Vec<u8>) {
+        let key = outgoing.key;
+        if outgoing.expires_at.is_some_and(|at| at <= now) {
+            self.completed.push_back(Published { key, outcome: Outcome::Expired });
+            return;
+        }
+        if self.check_allowed(outgoing.message.qos(), outgoing.message.retain()).is_err() {
+            return self.not_allowed(None, outgoing);
+        }
+        let exchange = outgoing.message.qos() > QoS::AtMostOnce;
+        let identifier = if exchange { self.session.outbound.next() } else { None };
+        if self.write_outgoing(&outgoing, identifier, false, now, out).is_err() {
+            return self.not_allowed(None, outgoing);
+        }
+        if exchange {
+            self.connection.sent += 1;
+            self.session.outbound.insert(Slot::AwaitAck(outgoing));
+        }
+    }
+
+    fn not_allowed(&mut self, identifier: Option<PacketIdentifier>, outgoing: Outgoing) {
+        if let Some(identifier) = identifier {
+            self.session.outbound.free(identifier);
+        }
+        self.completed.push_back(Published { key: outgoing.key, outcome: Outcome::NotAllowed(outgoing.message) });
+    }
+
+    fn write_outgoing(
+        &self,
+        outgoing: &Outgoing,
+        packet_identifier: Option<PacketIdentifier>,
+        dup: bool,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(), PublishError> {
+        let publish = outgoing.message.publish();
+        // What is left of it, in whole seconds; a message that is sent again may have none left. [5.0 MQTT-3.3.2-6]
+        let left = outgoing.expires_at.map(|at| u32::try_from((at - now).as_millis().div_ceil(1_000)).unwrap_or(u32::MAX));
+        let properties = PublishProperties {
+            message_expiry_interval: left.or(publish.properties.message_expiry_interval),
+            subscription_identifiers: outgoing.subscription_identifiers.as_slice().into(),
+            ..publish.properties
+        };
+        let publish = Publish { dup, packet_identifier, properties, ..publish };
+        self.write(&publish.for_version(self.connection.version), out)
+    }
+
+    fn check_allowed(&self, qos: QoS, retain: bool) -> Result<(), PublishError> {
+        let peer = &self.connection.peer;
+        if qos > peer.maximum_qos {
+            return Err(PublishError::QosNotSupported { maximum: peer.maximum_qos });
+        }
+        if retain && !peer.retain_available {
+            return Err(PublishError::RetainNotSupported);
+        }
+        Ok(())
+    }
+
+    /// Whether a message with QoS 1 or 2 can be sent now. [5.0 MQTT-4.9.0-2] [5.0 MQTT-3.3.4-7] [5.0 MQTT-3.3.4-9]
+    fn has_quota(&self) -> bool {
+        let maximum = self.connection.peer.receive_maximum;
+        // A peer that leaves one message unacknowledged and acknowledges those after it makes the ring longer than what is
+        // in flight; there is an end to that too.
+        let span = self.session.outbound.span();
+        self.connection.sent < maximum && span < usize::from(maximum).saturating_mul(4).saturating_add(64) && span < 65_535
+    }
+
+    /// The message with the topic that its alias stands for, and without the alias.
+    fn resolve<'p>(&'p self, publish: &Publish<'p>) -> Result<Publish<'p>, PublishError> {
+        let Some(alias) = publish.properties.topic_alias else { return Ok(*publish) };
+        let maximum = self.connection.peer.topic_alias_maximum;
+        if alias == 0 || alias > maximum {
+            return Err(PublishError::TopicAliasInvalid { maximum });
+        }
+        let properties = PublishProperties { topic_alias: None, ..publish.properties };
+        if !publish.topic_name.is_empty() {
+            return Ok(Publish { properties, ..*publish });
+        }
+        let name = self.connection.own_aliases.get(usize::from(alias) - 1).and_then(Option::as_deref);
+        let topic_name = Text::part(name.filter(|_| self.open).ok_or(PublishError::UnknownTopicAlias)?);
+        Ok(Publish { topic_name, properties, ..*publish })
+    }
+
+    /// Notes the alias that a message, now sent, has given its topic.
+    fn set_alias(&mut self, publish: &Publish<'_>) {
+        if let Some(alias) = publish.properties.topic_alias {
+            if !publish.topic_name.is_empty() {
+                set_alias(&mut self.connection.own_aliases, alias, publish.topic_name);
+            }
+        }
+    }
+
+    pub(crate) fn insert_subscribe(&mut self, key: u64, filters: usize, unsubscribe: bool) -> Option<PacketIdentifier> {
+        self.session.outbound.insert(Slot::AwaitSuback { key, filters, unsubscribe })
+    }
+
+    pub(crate) fn next_identifier(&self) -> Option<PacketIdentifier> {
+        self.session.outbound.next()
+    }
+
+    // ---- receiving ----
+
+    /// A PUBLISH that was decoded; `None` if it needs nobody's attention, as a QoS 2 message that came before.
+    pub(crate) fn on_publish<'a>(
+        &mut self,
+        publish: Publish<'a>,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Received<'a>>, ProtocolError> {
+        let topic_name = self.topic_name(&publish)?;
+        if publish.qos > self.connection.own.maximum_qos {
+            return Err(ProtocolError::QosNotSupported);
+        }
+        if publish.retain && !self.connection.own.retain_available {
+            return Err(ProtocolError::RetainNotSupported);
+        }
+        let mut token = None;
+        if let Some(identifier) = publish.packet_identifier {
+            if publish.qos == QoS::ExactlyOnce {
+                match self.session.inbound.get(&identifier) {
+                    // [5.0 MQTT-4.3.3-10] [3.1.1 MQTT-4.3.3-2]
+                    Some(Exchange::AwaitPubrel { .. }) => {
+                        self.write_ack(PacketType::Pubrec, identifier, ReasonCode::SUCCESS, out)?;
+                        return Ok(None);
+                    }
+                    Some(Exchange::DuePubrec) => return Ok(None),
+                    None => {}
+                }
+            }
+            if self.connection.received >= self.connection.own.receive_maximum {
+                return Err(ProtocolError::ReceiveMaximumExceeded);
+            }
+            self.connection.received += 1;
+            if publish.qos == QoS::ExactlyOnce {
+                self.session.inbound.insert(identifier, Exchange::DuePubrec);
+            }
+            token = Some(self.connection.unacknowledged.push(identifier, publish.qos, self.epoch));
+        }
+        let Publish { payload, qos, retain, dup, properties, .. } = publish;
+        let properties = PublishProperties { topic_alias: None, ..properties };
+        Ok(Some(Received { topic_name, payload, qos, retain, dup, properties, token }))
+    }
+
+    /// Resolves an alias, or notes it. [5.0 §3.3.4]
+    fn topic_name<'a>(&mut self, publish: &Publish<'a>) -> Result<TopicName<'a>, ProtocolError> {
+        let Some(alias) = publish.properties.topic_alias else { return Ok(TopicName::inline(publish.topic_name)) };
+        if alias > self.connection.own.topic_alias_maximum {
+            return Err(ProtocolError::TopicAliasInvalid(alias));
+        }
+        let aliases = &mut self.connection.peer_aliases;
+        if !publish.topic_name.is_empty() {
+            set_alias(aliases, alias, publish.topic_name);
+            return Ok(TopicName::inline(publish.topic_name));
+        }
+        let name = usize::from(alias).checked_sub(1).and_then(|index| aliases.get(index)?.clone());
+        name.map(TopicName::aliased).ok_or(ProtocolError::UnknownTopicAlias(alias))
+    }
+
+    /// The host has taken the next step: what it does not acknowledge by hand is acknowledged.
+    pub(crate) fn settle(&mut self, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+        if !self.manual_acknowledgement {
+            self.connection.unacknowledged.accept_all();
+        }
+        self.send_acknowledgements(out)
+    }
+
+    pub(crate) fn acknowledge(&mut self, token: AckToken, reason_code: ReasonCode) -> Result<(), AcknowledgeError> {
+        if token.epoch != self.epoch || !self.open {
+            return Err(AcknowledgeError::Stale);
+        }
+        if !reason_code.is_allowed(PacketType::Puback, Rules::new(Version::V5_0).sent_by(self.role)) {
+            return Err(AcknowledgeError::ReasonCode(reason_code));
+        }
+        if self.connection.unacknowledged.decide(token, reason_code) {
+            Ok(())
+        } else {
+            Err(AcknowledgeError::AlreadyAcknowledged)
+        }
+    }
+
+    pub(crate) fn send_acknowledgements(&mut self, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+        while let Some((waiting, verdict)) = self.connection.unacknowledged.pop() {
+            let identifier = waiting.packet_identifier;
+            if waiting.qos == QoS::ExactlyOnce {
+                // Before 5.0 there is no refusing. [3.1.1 MQTT-3.3.5-2]
+                if verdict.is_error() && self.connection.version == Version::V5_0 {
+                    // [5.0 MQTT-4.3.3-9]
+                    self.session.inbound.remove(&identifier);
+                    self.connection.received -= 1;
+                } else {
+                    self.session.inbound.insert(identifier, Exchange::AwaitPubrel { counted: true });
+                }
+                self.write_ack(PacketType::Pubrec, identifier, verdict, out)?;
+            } else {
+                self.connection.received -= 1;
+                self.write_ack(PacketType::Puback, identifier, verdict, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// PUBACK, PUBREC, PUBREL or PUBCOMP; the end of a message if it is one.
+    pub(crate) fn on_ack<'a>(
+        &mut self,
+        packet: PacketType,
+        ack: Ack<'a>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Published<'a>>, ProtocolError> {
+        let Ack { packet_identifier, reason_code, properties } = ack;
+        if packet == PacketType::Pubrel {
+            return self.on_pubrel(packet_identifier, out).map(|()| None);
+        }
+        let wrong = Err(ProtocolError::WrongAcknowledgement(packet));
+        let slot = self.session.outbound.get_mut(packet_identifier);
+        // A message whose PUBLISH waits to be sent again may still be acknowledged: the peer has it.
+        let (key, counted, next) = match (packet, slot) {
+            // [5.0 §4.3.3] An error is no end of the connection, and may come of a recovery.
+            (PacketType::Pubrec, None | Some(Slot::Free)) => {
+                let code = if reason_code.is_error() { return Ok(None) } else { ReasonCode::PACKET_IDENTIFIER_NOT_FOUND };
+                self.write_ack(PacketType::Pubrel, packet_identifier, code, out)?;
+                return Ok(None);
+            }
+            (_, None | Some(Slot::Free)) => return Ok(None),
+            (_, Some(Slot::AwaitSuback { .. })) => return wrong,
+            (_, Some(slot @ (Slot::AwaitAck(_) | Slot::DuePublish(_)))) => {
+                let counted = matches!(slot, Slot::AwaitAck(_));
+                let (Slot::AwaitAck(outgoing) | Slot::DuePublish(outgoing)) = slot else { return wrong };
+                let key = outgoing.key;
+                match (packet, is_exactly_once(outgoing)) {
+                    (PacketType::Puback, false) => (key, counted, None),
+                    (PacketType::Pubrec, true) if reason_code.is_error() => (key, counted, None),
+                    (PacketType::Pubrec, true) => (key, counted, Some(slot)),
+                    _ => return wrong,
+                }
+            }
+            (_, Some(Slot::AwaitPubcomp { key, counted })) => match packet {
+                PacketType::Pubcomp => (*key, *counted, None),
+                // A repeat, after which PUBREL is owed again; an error now comes too late to matter.
+                PacketType::Pubrec => {
+                    self.write_ack(PacketType::Pubrel, packet_identifier, ReasonCode::SUCCESS, out)?;
+                    return Ok(None);
+                }
+                _ => return wrong,
+            },
+            (_, Some(Slot::DuePubrel { key })) => match packet {
+                PacketType::Pubcomp => (*key, false, None),
+                _ => return wrong,
+            },
+        };
+        if let Some(slot) = next {
+            *slot = Slot::AwaitPubcomp { key, counted };
+            self.write_ack(PacketType::Pubrel, packet_identifier, ReasonCode::SUCCESS, out)?;
+            return Ok(None);
+        }
+        self.session.outbound.free(packet_identifier);
+        if counted {
+            self.connection.sent -= 1;
+        }
+        self.flush(now, out, HIGH_WATER);
+        Ok(Some(Published { key, outcome: Outcome::Acknowledged { reason_code, properties } }))
+    }
+
+    fn on_pubrel(&mut self, identifier: PacketIdentifier, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+        let reason_code = match self.session.inbound.get(&identifier) {
+            Some(Exchange::AwaitPubrel { counted }) => {
+                self.connection.received -= u16::from(*counted);
+                self.session.inbound.remove(&identifier);
+                ReasonCode::SUCCESS
+            }
+            Some(Exchange::DuePubrec) => return Err(ProtocolError::WrongAcknowledgement(PacketType::Pubrel)),
+            None => ReasonCode::PACKET_IDENTIFIER_NOT_FOUND,
+        };
+        self.write_ack(PacketType::Pubcomp, identifier, reason_code, out)
+    }
+
+    /// SUBACK or UNSUBACK: the key of what it answers.
+    pub(crate) fn on_suback(&mut self, packet: PacketType, suback: &Suback<'_>) -> Result<u64, ProtocolError> {
+        let codes = suback.reason_codes.iter().count();
+        let no_codes = packet == PacketType::Unsuback && self.connection.version < Version::V5_0;
+        let expected = match self.session.outbound.get_mut(suback.packet_identifier) {
+            Some(Slot::AwaitSuback { key, filters, unsubscribe }) if *unsubscribe == (packet == PacketType::Unsuback) => {
+                Some(*key).filter(|_| no_codes || codes == *filters)
+            }
+            _ => None,
+        };
+        let key = expected.ok_or(ProtocolError::WrongAnswer(packet))?;
+        self.session.outbound.free(suback.packet_identifier);
+        Ok(key)
+    }
+
+    /// Whether the peer has a QoS 2 message under way with that identifier.
+    pub(crate) fn is_in_use(&self, identifier: PacketIdentifier) -> bool {
+        self.session.inbound.contains_key(&identifier)
+    }
+
+    fn write_ack(
+        &self,
+        packet: PacketType,
+        identifier: PacketIdentifier,
+        reason_code: ReasonCode,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ProtocolError> {
+        let reason_code = if self.connection.version == Version::V5_0 { reason_code } else { ReasonCode::SUCCESS };
+        self.answer(&(packet, Ack::new(identifier, reason_code)), out)
+    }
+}
+
+fn set_alias(aliases: &mut Vec<Option<Arc<[u8]>>>, alias: u16, topic_name: Text<'_>) {
+    let index = usize::from(alias).saturating_sub(1);
+    if aliases.len() <= index {
+        aliases.resize(index + 1, None);
+    }
+    if let Some(entry) = aliases.get_mut(index) {
+        *entry = Some(topic_name.as_bytes().into());
+    }
+}

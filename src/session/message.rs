@@ -1,0 +1,250 @@
+//! Messages on their way: received ones as views of the input, kept ones in an allocation of their own.
+
+use super::AckToken;
+use crate::codec::{
+    AckProperties, EncodeError, Measure, Publish, PublishProperties, QoS, Reader, ReasonCode, Sequence, SubscriptionIdentifier,
+    Text, Write,
+};
+use crate::time::Instant;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::fmt;
+
+/// A message that has arrived: a view of the input, apart from a topic that an alias stood for.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received<'a> {
+    /// The topic, whether it came as a name or as an alias.
+    pub topic_name: TopicName<'a>,
+    /// Any bytes.
+    pub payload: &'a [u8],
+    /// At which it was sent to this side.
+    pub qos: QoS,
+    /// To a server: whether it is to be kept. From one: whether it was.
+    pub retain: bool,
+    /// Whether the peer says that it may have sent it before.
+    pub dup: bool,
+    /// Without the topic alias, which means nothing outside the connection.
+    pub properties: PublishProperties<'a>,
+    /// With QoS 1 and 2: what acknowledges it, for those who do so by hand.
+    pub token: Option<AckToken>,
+}
+
+impl Received<'_> {
+    /// The message as a PUBLISH, to be sent on or kept.
+    #[must_use]
+    pub fn publish(&self) -> Publish<'_> {
+        Publish {
+            dup: false,
+            qos: self.qos,
+            retain: self.retain,
+            topic_name: self.topic_name.as_text(),
+            packet_identifier: None,
+            properties: self.properties,
+            payload: self.payload,
+        }
+    }
+}
+
+/// The Topic Name of a message that has arrived. An alias is resolved to a name that the machine keeps, so that
+/// nothing borrows from the machine.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TopicName<'a>(Topic<'a>);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Topic<'a> {
+    Inline(Text<'a>),
+    Aliased(Arc<[u8]>),
+}
+
+impl<'a> TopicName<'a> {
+    /// The name.
+    #[must_use]
+    pub fn as_text(&self) -> Text<'_> {
+        match &self.0 {
+            Topic::Inline(text) => *text,
+            // Only the bytes of a `Text` are ever put behind an alias.
+            Topic::Aliased(bytes) => Text::part(bytes),
+        }
+    }
+
+    /// The name. Costs one pass over it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.as_text().as_str()
+    }
+
+    pub(crate) const fn inline(text: Text<'a>) -> Self {
+        Self(Topic::Inline(text))
+    }
+
+    pub(crate) const fn aliased(name: Arc<[u8]>) -> Self {
+        Self(Topic::Aliased(name))
+    }
+}
+
+impl PartialEq<&str> for TopicName<'_> {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_text() == *other
+    }
+}
+
+impl fmt::Debug for TopicName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_text().fmt(f)
+    }
+}
+
+impl fmt::Display for TopicName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.as_text(), f)
+    }
+}
+
+/// A message that is kept: topic name, properties and payload in one allocation, which clones share.
+///
+/// It is independent of the version and of the connection: it can be sent to clients of any version, and again after a
+/// reconnect.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Topic name, properties as 5.0 writes them, payload.
+    bytes: Bytes,
+    topic_length: u16,
+    properties_length: u32,
+    qos: QoS,
+    retain: bool,
+}
+
+impl Message {
+    /// Copies a PUBLISH, without its packet identifier, DUP flag, topic alias and subscription identifiers.
+    pub fn new(publish: &Publish<'_>) -> Result<Self, EncodeError> {
+        let properties =
+            PublishProperties { topic_alias: None, subscription_identifiers: Sequence::default(), ..publish.properties };
+        let topic = publish.topic_name.as_bytes();
+        let topic_length = u16::try_from(topic.len()).map_err(|_| EncodeError::FieldTooLong)?;
+        let measure = Measure::of(|sink| properties.encode_section(sink))?;
+        let properties_length = u32::try_from(measure.length).map_err(|_| EncodeError::PacketTooLong)?;
+        let mut bytes = Vec::with_capacity(topic.len() + measure.length + publish.payload.len());
+        bytes.extend_from_slice(topic);
+        properties.encode_section(&mut Write::new(&measure, &mut bytes))?;
+        bytes.extend_from_slice(publish.payload);
+        Ok(Self { bytes: bytes.into(), topic_length, properties_length, qos: publish.qos, retain: publish.retain })
+    }
+
+    /// The topic.
+    #[must_use]
+    pub fn topic_name(&self) -> Text<'_> {
+        Text::part(self.parts().0)
+    }
+
+    /// Any bytes.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        self.parts().2
+    }
+
+    /// At which it was published.
+    #[must_use]
+    pub const fn qos(&self) -> QoS {
+        self.qos
+    }
+
+    /// The RETAIN flag with which it was published.
+    #[must_use]
+    pub const fn retain(&self) -> bool {
+        self.retain
+    }
+
+    /// The message as a PUBLISH, still without a packet identifier.
+    #[must_use]
+    pub fn publish(&self) -> Publish<'_> {
+        let (topic, properties, payload) = self.parts();
+        Publish {
+            dup: false,
+            qos: self.qos,
+            retain: self.retain,
+            topic_name: Text::part(topic),
+            packet_identifier: None,
+            // They were written by `new`, so they read without an error.
+            properties: PublishProperties::decode_section(Reader(properties)).unwrap_or_default(),
+            payload,
+        }
+    }
+
+    /// The size in bytes of what is kept.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The same message with QoS and RETAIN as given, sharing the bytes.
+    pub(crate) fn with(&self, qos: QoS, retain: bool) -> Self {
+        Self { qos, retain, ..self.clone() }
+    }
+
+    fn parts(&self) -> (&[u8], &[u8], &[u8]) {
+        let (topic, rest) = self.bytes.split_at_checked(self.topic_length.into()).unwrap_or_default();
+        let (properties, payload) = rest.split_at_checked(self.properties_length as usize).unwrap_or_default();
+        (topic, properties, payload)
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.publish().fmt(f)
+    }
+}
+
+/// A message for one receiver, and what is to be said of it there.
+#[expect(clippy::exhaustive_structs, reason = "all of it is the caller's to choose")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The message, with the QoS and RETAIN flag that it is to be sent with.
+    pub message: Message,
+    /// The caller's name for it: its completion comes back under it.
+    pub key: u64,
+    /// Those of the subscriptions for which it is sent; none before 5.0 and from a client.
+    pub subscription_identifiers: Vec<SubscriptionIdentifier>,
+    /// From when on it must no longer be sent for the first time. [5.0 MQTT-3.3.2-5]
+    pub expires_at: Option<Instant>,
+}
+
+impl Outgoing {
+    /// A message without subscription identifiers that does not expire.
+    #[must_use]
+    pub const fn new(key: u64, message: Message) -> Self {
+        Self { message, key, subscription_identifiers: Vec::new(), expires_at: None }
+    }
+}
+
+/// A message with QoS 1 or 2 has come to its end. Each one does once, under its key.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published<'a> {
+    /// The caller's name for the message.
+    pub key: u64,
+    /// How it ended.
+    pub outcome: Outcome<'a>,
+}
+
+/// How a message with QoS 1 or 2 has ended.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome<'a> {
+    /// The receiver has answered, with PUBACK, PUBCOMP, or a PUBREC with an error.
+    Acknowledged {
+        /// An [error](ReasonCode::is_error) if it did not take the message.
+        reason_code: ReasonCode,
+        /// What else the answer says.
+        properties: AckProperties<'a>,
+    },
+    /// The message waited until it had expired, and was not sent. [5.0 MQTT-3.3.2-5]
+    Expired,
+    /// The message waited for a connection that turned out not to allow it, by its size, QoS or RETAIN flag. A server's counts
+    /// as delivered. [5.0 MQTT-3.1.2-25] [5.0 MQTT-3.2.2-15]
+    NotAllowed(Message),
+    /// The peer has no session any more, and it is not known whether the message had arrived. To send it again may make it
+    /// arrive twice. Without the message if it had arrived, and only the end of a QoS 2 exchange was missing.
+    SessionLost(Option<Message>),
+}

@@ -1,0 +1,87 @@
+//! What survives a connection, and the rules that both ends of a connection share: messages with their three QoS levels, packet
+//! identifiers, flow control and topic aliases. [5.0 §4.1] [5.0 §4.3] [5.0 §4.9]
+//!
+//! A [`Session`] is a plain value. A machine is given one, and it can be taken out of the machine when the connection has
+//! ended, and put into the next. What does not survive, as aliases and quotas, is no part of it.
+//!
+//! This module knows neither of the two roles: [`client`](crate::client) and [`server`](crate::server) do.
+
+mod endpoint;
+mod error;
+mod inbound;
+mod message;
+mod outbound;
+
+pub use error::{AcknowledgeError, CloseCause, ProtocolError, PublishError, SubscribeError};
+pub use inbound::AckToken;
+pub use message::{Message, Outcome, Outgoing, Published, Received, TopicName};
+
+pub(crate) use endpoint::{Connection, Endpoint, HIGH_WATER, Limits, Queue};
+
+use crate::time::Instant;
+use inbound::Inbound;
+use outbound::Outbound;
+
+/// The state of a session, as far as it is about messages on their way: those not acknowledged in either direction, and those
+/// that wait to be sent. [5.0 §4.1] [3.1.1 §4.1]
+///
+/// Subscriptions, which only a server has, are kept by whoever routes messages.
+#[derive(Debug, Default)]
+pub struct Session {
+    outbound: Outbound,
+    inbound: Inbound,
+    /// For a client: whether the server can have this session.
+    established: bool,
+}
+
+impl Session {
+    /// A session of which the server knows nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A client's session that the server may have kept, and of which nothing is on its way here.
+    ///
+    /// A client that resumes the session of an earlier run without having stored its state needs this: by the standard it must
+    /// close the connection when the server has a session and it has none. [5.0 MQTT-3.2.2-4]
+    #[must_use]
+    pub fn established() -> Self {
+        Self { established: true, ..Self::default() }
+    }
+
+    /// Messages with QoS 1 and 2 that were sent and are not completed. Looks at each of them.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.outbound.in_flight()
+    }
+
+    /// Messages that wait to be sent.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.outbound.queued()
+    }
+
+    /// The bytes of the messages that wait to be sent.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.outbound.queued_bytes()
+    }
+
+    /// Adds a message to those that wait, as for a client that is away.
+    pub fn enqueue(&mut self, outgoing: Outgoing) {
+        self.outbound.enqueue(outgoing);
+    }
+
+    /// Drops the waiting messages that have expired. They are dropped in any case before they are sent; this makes room
+    /// earlier, and looks at each of them.
+    pub fn drop_expired(&mut self, now: Instant) {
+        self.outbound.drop_expired(now);
+    }
+
+    /// The end of the connection: a pure change of states. [5.0 §4.4] [3.1.1 §4.4]
+    fn disconnected(&mut self) {
+        self.outbound.disconnected();
+        inbound::disconnected(&mut self.inbound);
+    }
+}
