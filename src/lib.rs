@@ -6,8 +6,11 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+pub mod broker;
 pub mod client;
 pub mod codec;
+pub mod router;
+pub mod server;
 pub mod session;
 mod time;
 

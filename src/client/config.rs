@@ -1,6 +1,6 @@
 //! How a client behaves, apart from what its CONNECT says.
 
-use crate::session::Queue;
+use crate::session::QueueLimit;
 use core::time::Duration;
 
 /// How a client behaves, apart from what it tells the server in its [`Connect`](crate::codec::Connect).
@@ -18,7 +18,7 @@ pub struct ClientConfig {
     pub(super) connect_timeout: Duration,
     pub(super) ping_timeout: Duration,
     pub(super) maximum_packet_size: u32,
-    pub(super) queue: Queue,
+    pub(super) queue: QueueLimit,
 }
 
 impl Default for ClientConfig {
@@ -36,7 +36,7 @@ impl ClientConfig {
             connect_timeout: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(10),
             maximum_packet_size: 268_435_460,
-            queue: Queue { messages: 1_000, bytes: 64 * 1024 * 1024 },
+            queue: QueueLimit { messages: 1_000, bytes: 64 * 1024 * 1024 },
         }
     }
 
@@ -70,6 +70,6 @@ impl ClientConfig {
     /// be larger. The default is 1,000 messages and 64 MiB.
     #[must_use]
     pub const fn maximum_queued(self, messages: usize, bytes: usize) -> Self {
-        Self { queue: Queue { messages, bytes }, ..self }
+        Self { queue: QueueLimit { messages, bytes }, ..self }
     }
 }

@@ -1,5 +1,7 @@
 //! The client's end of a connection. It knows the client's rules, and no sockets, clocks or threads.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "what is not named in a match may not come in that state")]
+
 mod config;
 
 pub use config::ClientConfig;
@@ -10,8 +12,8 @@ use crate::codec::{
     UnsubscribeProperties, Version,
 };
 use crate::session::{
-    AckToken, AcknowledgeError, CloseCause, Connection, Endpoint, HIGH_WATER, Limits, ProtocolError, PublishError, Published,
-    Received, Session, SubscribeError,
+    AckToken, AcknowledgeError, CloseCause, Connection, Endpoint, Limits, ProtocolError, PublishError, Published, Received,
+    Session, SubscribeError,
 };
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -20,7 +22,6 @@ use alloc::vec::Vec;
 /// What only the host can do, or wants to know. At most one comes of each step.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "an action is looked at where it is returned, and a box would be an allocation")]
 pub enum Action<'a> {
     /// The server has accepted the connection, on these terms.
     Connected(Connack<'a>),
@@ -457,7 +458,7 @@ impl Client {
             if let Err(error) = self.endpoint.settle(out) {
                 return Some(self.violation(error, out));
             }
-            self.endpoint.flush(now, out, HIGH_WATER);
+            self.endpoint.flush(now, out);
         }
         loop {
             if let Some(published) = self.endpoint.next_completed() {

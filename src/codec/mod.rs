@@ -178,13 +178,6 @@ impl<'a> Frame<'a> {
         self.bytes
     }
 
-    /// The protocol version that a CONNECT asks for, known or not, for an answer to one that cannot be decoded.
-    pub(crate) fn protocol_version(self) -> Option<u8> {
-        let mut reader = Reader(self.body);
-        reader.binary().ok()?;
-        reader.u8().ok()
-    }
-
     /// Checks the flags and reads the body with `read`, all of it.
     #[inline]
     pub(crate) fn read<T>(
@@ -276,6 +269,14 @@ pub fn frame(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Frame<'_>>
     let after_type = bytes.split_first().map_or(bytes, |(_, rest)| rest);
     let Some((_, body)) = read::variable_byte_integer(after_type)? else { return Ok(None) };
     Ok(Some(Frame { packet_type, flags, bytes, body }))
+}
+
+/// The protocol version that the start of a CONNECT asks for, known or not, for an answer to one that cannot be decoded.
+pub(crate) fn connect_version(bytes: &[u8]) -> Option<u8> {
+    let (_, body) = read::variable_byte_integer(bytes.get(1..)?).ok()??;
+    let mut reader = Reader(body);
+    reader.binary().ok()?;
+    reader.u8().ok()
 }
 
 /// A packet of any type, as a view of its bytes or of the values that it was made from.

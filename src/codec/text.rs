@@ -80,12 +80,7 @@ impl<'a> Text<'a> {
         Scan::of(self.0).wildcard
     }
 
-    /// For bytes that were checked when they were stored; empty should they not be what they were.
-    pub(crate) fn stored(bytes: &'a [u8]) -> Self {
-        core::str::from_utf8(bytes).map(Self::from).unwrap_or_default()
-    }
-
-    /// For a part of a string that was cut at an ASCII character, and so is UTF-8 too.
+    /// For the bytes of a `Text` that were kept, and for a part of one that was cut at an ASCII character: they are UTF-8.
     pub(crate) const fn part(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }

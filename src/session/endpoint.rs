@@ -1,9 +1,12 @@
 //! One end of a connection, as far as both roles are the same: the machines put a role, a handshake and keep alive around it.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "what is not named in a match may not come in that state")]
+
 use super::inbound::{Exchange, Unacknowledged};
 use super::outbound::{Slot, is_exactly_once};
 use super::{
-    AckToken, AcknowledgeError, Message, Outcome, Outgoing, ProtocolError, PublishError, Published, Received, Session, TopicName,
+    AckToken, AcknowledgeError, Message, Outcome, Outgoing, ProtocolError, PublishError, Published, QueueLimit, Received,
+    Session, TopicName,
 };
 use crate::codec::{
     Ack, Encode, PacketIdentifier, PacketType, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Suback, Text, Version,
@@ -71,23 +74,17 @@ pub(crate) struct Endpoint {
     /// Counts connections, so that a token of an old one is known.
     epoch: u32,
     manual_acknowledgement: bool,
-    maximum_queued: Queue,
+    maximum_queued: QueueLimit,
     /// Ends of messages that no packet has brought; few, and only after a reconnect.
     completed: VecDeque<Published<'static>>,
 }
 
-/// How much may wait.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Queue {
-    pub(crate) messages: usize,
-    pub(crate) bytes: usize,
-}
-
-/// Output beyond this waits until the host has room: a host that clears `out` asks again.
-pub(crate) const HIGH_WATER: usize = 64 * 1024;
+/// From a server, output beyond this waits until the host has room and asks again: its clients are many, and some are slow. A
+/// client writes all that the quota allows.
+const HIGH_WATER: usize = 64 * 1024;
 
 impl Endpoint {
-    pub(crate) fn new(role: Role, session: Session, manual_acknowledgement: bool, maximum_queued: Queue) -> Self {
+    pub(crate) fn new(role: Role, session: Session, manual_acknowledgement: bool, maximum_queued: QueueLimit) -> Self {
         let connection = Connection::new(Version::V5_0, Limits::default(), Limits::default());
         let (open, epoch, completed) = (false, 0, VecDeque::new());
         Self { role, session, connection, open, epoch, manual_acknowledgement, maximum_queued, completed }
@@ -114,7 +111,7 @@ impl Endpoint {
         self.epoch = self.epoch.wrapping_add(1);
         self.session.established = true;
         self.resume(now, out);
-        self.flush(now, out, usize::MAX);
+        self.flush(now, out);
     }
 
     /// The connection has ended.
@@ -200,19 +197,12 @@ impl Endpoint {
 
     /// Lets a message wait, if there is room.
     pub(crate) fn enqueue(&mut self, outgoing: Outgoing) -> Result<(), PublishError> {
-        let outbound = &mut self.session.outbound;
-        let bytes = outbound.queued_bytes().saturating_add(outgoing.message.size());
-        // One message may always wait, whatever its size.
-        if outbound.queued() >= self.maximum_queued.messages || outbound.queued() > 0 && bytes > self.maximum_queued.bytes {
-            return Err(PublishError::QueueFull);
-        }
-        outbound.enqueue(outgoing);
-        Ok(())
+        self.session.enqueue(outgoing, self.maximum_queued)
     }
 
     /// Sends what waits, as far as the quota and the room in `out` go: first what must be sent again.
-    pub(crate) fn flush(&mut self, now: Instant, out: &mut Vec<u8>, high_water: usize) {
-        while self.open && out.len() < high_water {
+    pub(crate) fn flush(&mut self, now: Instant, out: &mut Vec<u8>) {
+        while self.open && self.has_room(out) {
             let sent_all = self.connection.sent >= self.connection.peer.receive_maximum;
             if let Some((identifier, outgoing)) = self.session.outbound.next_due() {
                 if sent_all {
@@ -230,6 +220,10 @@ impl Endpoint {
                 self.send(outgoing, now, out);
             }
         }
+    }
+
+    fn has_room(&self, out: &[u8]) -> bool {
+        self.role == Role::Client || out.len() < HIGH_WATER
     }
 
     /// Whether something waits that could be sent.
@@ -258,7 +252,7 @@ impl Endpoint {
                 }
                 Slot::DuePublish(outgoing) => {
                     let outgoing = outgoing.clone();
-                    if self.connection.sent < self.connection.peer.receive_maximum && out.len() < HIGH_WATER {
+                    if self.connection.sent < self.connection.peer.receive_maximum && self.has_room(out) {
                         self.send_again(identifier, outgoing, now, out);
                     }
                 }
@@ -536,7 +530,7 @@ impl Endpoint {
         if counted {
             self.connection.sent -= 1;
         }
-        self.flush(now, out, HIGH_WATER);
+        self.flush(now, out);
         Ok(Some(Published { key, outcome: Outcome::Acknowledged { reason_code, properties } }))
     }
 

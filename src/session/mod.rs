@@ -16,11 +16,21 @@ pub use error::{AcknowledgeError, CloseCause, ProtocolError, PublishError, Subsc
 pub use inbound::AckToken;
 pub use message::{Message, Outcome, Outgoing, Published, Received, TopicName};
 
-pub(crate) use endpoint::{Connection, Endpoint, HIGH_WATER, Limits, Queue};
+pub(crate) use endpoint::{Connection, Endpoint, Limits};
 
 use crate::time::Instant;
 use inbound::Inbound;
 use outbound::Outbound;
+
+/// How many messages may wait, and how many bytes of them. A message that finds none waiting may be larger.
+#[expect(clippy::exhaustive_structs, reason = "a limit is its two numbers")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLimit {
+    /// At most so many messages.
+    pub messages: usize,
+    /// At most so many bytes of topic names, properties and payloads.
+    pub bytes: usize,
+}
 
 /// The state of a session, as far as it is about messages on their way: those not acknowledged in either direction, and those
 /// that wait to be sent. [5.0 §4.1] [3.1.1 §4.1]
@@ -68,9 +78,14 @@ impl Session {
         self.outbound.queued_bytes()
     }
 
-    /// Adds a message to those that wait, as for a client that is away.
-    pub fn enqueue(&mut self, outgoing: Outgoing) {
+    /// Adds a message to those that wait, as for a client that is away, if there is room.
+    pub fn enqueue(&mut self, outgoing: Outgoing, limit: QueueLimit) -> Result<(), PublishError> {
+        let bytes = self.queued_bytes().saturating_add(outgoing.message.size());
+        if self.queued() >= limit.messages || self.queued() > 0 && bytes > limit.bytes {
+            return Err(PublishError::QueueFull);
+        }
         self.outbound.enqueue(outgoing);
+        Ok(())
     }
 
     /// Drops the waiting messages that have expired. They are dropped in any case before they are sent; this makes room

@@ -1,0 +1,212 @@
+//! Who gets which message: subscriptions, retained messages and queues.
+
+use super::{Broker, ConnectionId, SessionId};
+use crate::codec::{
+    EncodeError, Publish, PublishProperties, QoS, ReasonCode, RetainHandling, Subscribe, SubscriptionIdentifier,
+    SubscriptionOptions, Text, TopicFilter, Unsubscribe, Version, Will,
+};
+use crate::router::{Retained, RetainedStore};
+use crate::session::{Message, Outgoing};
+use crate::time::Instant;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+/// What a session has asked for with one of its filters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Subscriber {
+    options: SubscriptionOptions,
+    identifier: Option<SubscriptionIdentifier>,
+}
+
+/// The retained messages for a subscription, as far as they have not been sent.
+///
+/// They are fetched when there is room for them, so that a filter that matches a million of them takes no more memory than one that
+/// matches none.
+#[derive(Debug)]
+pub(super) struct RetainedCursor {
+    filter: Box<[u8]>,
+    subscriber: Subscriber,
+    /// The topic name of the last one sent.
+    after: Option<Box<[u8]>>,
+}
+
+/// With fewer messages waiting than this, a session is given more retained ones.
+const RETAINED_AT_ONCE: usize = 16;
+
+impl Broker {
+    /// A client has published. What it is to be told. [5.0 §3.3.4] [3.1.1 §3.3.5]
+    pub(super) fn on_message(&mut self, id: ConnectionId, publish: &Publish<'_>, now: Instant) -> ReasonCode {
+        let Some(session_id) = self.session_of(id).map(|(session_id, _)| session_id) else {
+            return ReasonCode::UNSPECIFIED_ERROR;
+        };
+        self.route(session_id, publish, now)
+    }
+
+    fn route(&mut self, from: SessionId, publish: &Publish<'_>, now: Instant) -> ReasonCode {
+        let mut matches = core::mem::take(&mut self.matches);
+        matches.clear();
+        self.subscriptions.matches(publish.topic_name, |session_id, subscriber| {
+            // [5.0 MQTT-3.8.3-3]
+            if !(subscriber.options.no_local && *session_id == from) {
+                matches.push((*session_id, *subscriber));
+            }
+        });
+        let reason_code = if matches.is_empty() && !publish.retain {
+            ReasonCode::NO_MATCHING_SUBSCRIBERS
+        } else {
+            self.route_to(&mut matches, publish, now)
+        };
+        self.matches = matches;
+        reason_code
+    }
+
+    fn route_to(&mut self, matches: &mut [(SessionId, Subscriber)], publish: &Publish<'_>, now: Instant) -> ReasonCode {
+        let Ok(message) = Message::new(publish) else { return ReasonCode::UNSPECIFIED_ERROR };
+        let expires_at = publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
+        if publish.retain {
+            let limit = self.config.maximum_retained;
+            let has_room = |store: &RetainedStore| {
+                let old = store.get(publish.topic_name).map(|retained| retained.message.size());
+                let bytes = store.bytes() - old.unwrap_or(0) + message.size();
+                (old.is_some() || store.len() < limit.messages) && bytes <= limit.bytes
+            };
+            if !publish.payload.is_empty() && !has_room(&self.retained) {
+                self.retained.remove_expired(now);
+                if !has_room(&self.retained) {
+                    return ReasonCode::QUOTA_EXCEEDED;
+                }
+            }
+            self.retained.insert(message.clone(), expires_at);
+        }
+        // One copy for each session, whatever the number of its filters that match. [5.0 MQTT-3.3.4-2] [3.1.1 MQTT-3.3.5-1]
+        matches.sort_unstable_by_key(|(session_id, _)| *session_id);
+        for same in matches.chunk_by(|(one, _), (other, _)| one == other) {
+            let Some((session_id, _)) = same.first() else { continue };
+            let granted = same.iter().map(|(_, subscriber)| subscriber.options.maximum_qos).max();
+            let as_published = same.iter().any(|(_, subscriber)| subscriber.options.retain_as_published);
+            // [5.0 MQTT-3.8.4-8] [3.1.1 MQTT-3.8.4-6]
+            let qos = publish.qos.min(granted.unwrap_or_default());
+            // [5.0 MQTT-3.3.1-12] [5.0 MQTT-3.3.1-13] [3.1.1 MQTT-3.3.1-9]
+            let message = message.with(qos, publish.retain && as_published);
+            // [5.0 MQTT-3.3.4-3] [5.0 MQTT-3.3.4-4]
+            let subscription_identifiers = same.iter().filter_map(|(_, subscriber)| subscriber.identifier).collect();
+            self.deliver(*session_id, Outgoing { subscription_identifiers, expires_at, ..Outgoing::new(0, message) });
+        }
+        if matches.is_empty() { ReasonCode::NO_MATCHING_SUBSCRIBERS } else { ReasonCode::SUCCESS }
+    }
+
+    /// Lets a message wait for a client, be it here or away. [5.0 MQTT-4.5.0-1] [3.1.1 MQTT-3.1.2-5]
+    fn deliver(&mut self, session_id: SessionId, outgoing: Outgoing) {
+        let Some(state) = self.sessions.get_mut(session_id.0) else { return };
+        let connection = state.connection.and_then(|id| self.connections.get_mut(id.0).map(|connection| (id, connection)));
+        let delivered = match connection {
+            Some((_, connection)) => connection.server.deliver(outgoing),
+            None if outgoing.message.qos() == QoS::AtMostOnce => return,
+            None => state.parked.enqueue(outgoing, self.config.server.queue_limit()),
+        };
+        match (delivered, state.connection) {
+            (Ok(()), Some(id)) => self.tell(id),
+            (Ok(()), None) => {}
+            (Err(_), _) => self.dropped += 1,
+        }
+    }
+
+    /// [5.0 §3.8.4] [3.1.1 §3.8.4]
+    pub(super) fn subscribe(&mut self, id: ConnectionId, subscribe: &Subscribe<'_>) -> Vec<ReasonCode> {
+        let version = self.connections.get(id.0).map_or(Version::V5_0, |connection| connection.server.version());
+        let maximum = self.config.maximum_subscriptions;
+        let mut codes = Vec::new();
+        for subscription in subscribe.subscriptions {
+            if let Err(reason_code) = self.config.server.check(&subscription, &subscribe.properties, version) {
+                codes.push(reason_code);
+                continue;
+            }
+            let options = subscription.options;
+            let subscriber = Subscriber { options, identifier: subscribe.properties.subscription_identifier };
+            let filter = subscription.topic_filter.as_bytes();
+            let Some((session_id, state)) = self.session_of(id) else { break };
+            if state.subscriptions.len() >= maximum && !state.subscriptions.contains_key(filter) {
+                codes.push(ReasonCode::QUOTA_EXCEEDED);
+                continue;
+            }
+            // [5.0 MQTT-3.8.4-3] [3.1.1 MQTT-3.8.4-3]
+            let is_new = state.subscriptions.insert(filter.into(), subscriber).is_none();
+            // [5.0 MQTT-3.3.1-9 to -11] [3.1.1 MQTT-3.3.1-6]
+            let wanted = match options.retain_handling {
+                RetainHandling::Send => true,
+                RetainHandling::SendIfNew => is_new,
+                RetainHandling::DoNotSend => false,
+            };
+            state.retained.retain(|cursor| *cursor.filter != *filter);
+            if wanted {
+                state.retained.push_back(RetainedCursor { filter: filter.into(), subscriber, after: None });
+            }
+            self.subscriptions.insert(subscription.topic_filter, session_id, subscriber);
+            codes.push(ReasonCode::new(options.maximum_qos.as_u8()));
+        }
+        codes
+    }
+
+    /// [5.0 §3.10.4] [3.1.1 §3.10.4]
+    pub(super) fn unsubscribe(&mut self, id: ConnectionId, unsubscribe: &Unsubscribe<'_>) -> Vec<ReasonCode> {
+        let mut codes = Vec::new();
+        for filter in unsubscribe.topic_filters {
+            let Some((session_id, state)) = self.session_of(id) else { break };
+            state.retained.retain(|cursor| *cursor.filter != *filter.as_bytes());
+            let known = state.subscriptions.remove(filter.as_bytes()).is_some();
+            if known {
+                self.subscriptions.remove(filter, &session_id);
+            }
+            codes.push(if known { ReasonCode::SUCCESS } else { ReasonCode::NO_SUBSCRIPTION_EXISTED });
+        }
+        codes
+    }
+
+    /// Gives a connection some of the retained messages that it is due, if it has room for them; whether it was given any.
+    pub(super) fn deliver_retained(&mut self, id: ConnectionId, now: Instant) -> bool {
+        let mut delivered = false;
+        loop {
+            let Some(connection) = self.connections.get(id.0) else { return delivered };
+            let Some(session_id) = connection.session else { return delivered };
+            let has_room = connection.server.session().queued() < RETAINED_AT_ONCE;
+            let Some(state) = self.sessions.get_mut(session_id.0).filter(|_| has_room) else { return delivered };
+            let Some(cursor) = state.retained.front_mut() else { return delivered };
+            let Subscriber { options, identifier } = cursor.subscriber;
+            let filter = TopicFilter::new(Text::part(&cursor.filter), Version::V3_1_1).ok();
+            let next = filter.and_then(|filter| self.retained.next(filter, cursor.after.as_deref(), now));
+            let Some(Retained { message, expires_at, .. }) = next.cloned() else {
+                state.retained.pop_front();
+                continue;
+            };
+            cursor.after = Some(message.topic_name().as_bytes().into());
+            // [5.0 MQTT-3.8.4-8] [3.1.1 MQTT-3.3.1-8]
+            let message = message.with(message.qos().min(options.maximum_qos), true);
+            let subscription_identifiers = identifier.into_iter().collect();
+            self.deliver(session_id, Outgoing { subscription_identifiers, expires_at, ..Outgoing::new(0, message) });
+            delivered = true;
+        }
+    }
+
+    /// Publishes the will of a session, if it has one, and forgets it. [5.0 MQTT-3.1.2-10] [3.1.1 MQTT-3.1.2-10]
+    pub(super) fn publish_will(&mut self, session_id: SessionId, now: Instant) {
+        let will = self.sessions.get_mut(session_id.0).and_then(|state| state.will.take());
+        if let Some(will) = will {
+            self.route(session_id, &will.message.publish(), now);
+        }
+    }
+}
+
+/// A will as the message that it will be. [5.0 §3.1.3.2] [5.0 MQTT-3.1.3-10]
+pub(super) fn will_message(will: &Will<'_>) -> Result<Message, EncodeError> {
+    let Will { qos, retain, topic, payload, properties } = *will;
+    let properties = PublishProperties {
+        payload_format_indicator: properties.payload_format_indicator,
+        message_expiry_interval: properties.message_expiry_interval,
+        content_type: properties.content_type,
+        response_topic: properties.response_topic,
+        correlation_data: properties.correlation_data,
+        user_properties: properties.user_properties,
+        ..PublishProperties::default()
+    };
+    Message::new(&Publish { qos, retain, topic_name: topic, payload, properties, ..Publish::default() })
+}

@@ -1,0 +1,90 @@
+//! Places for values that come and go, found by a number.
+
+use alloc::vec::Vec;
+
+/// Values by keys that are never given out twice.
+#[derive(Debug)]
+pub(super) struct Slab<T> {
+    places: Vec<Place<T>>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Place<T> {
+    /// How many values the place has had: the upper half of the key.
+    generation: u32,
+    value: Option<T>,
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Self { places: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<T> Slab<T> {
+    pub(super) fn insert(&mut self, value: T) -> u64 {
+        let position = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place { generation: 0, value: None });
+            // Four thousand million places do not fit into memory.
+            u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)
+        });
+        let mut generation = 0;
+        if let Some(place) = self.places.get_mut(position as usize) {
+            place.value = Some(value);
+            generation = place.generation;
+        }
+        u64::from(generation) << 32 | u64::from(position)
+    }
+
+    pub(super) fn get(&self, key: u64) -> Option<&T> {
+        let place = self.places.get(position(key)).filter(|place| place.generation == generation(key))?;
+        place.value.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, key: u64) -> Option<&mut T> {
+        let place = self.places.get_mut(position(key)).filter(|place| place.generation == generation(key))?;
+        place.value.as_mut()
+    }
+
+    pub(super) fn remove(&mut self, key: u64) -> Option<T> {
+        let place = self.places.get_mut(position(key)).filter(|place| place.generation == generation(key))?;
+        let value = place.value.take()?;
+        place.generation = place.generation.wrapping_add(1);
+        self.free.push(low_half(key));
+        Some(value)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is what is asked for")]
+const fn low_half(key: u64) -> u32 {
+    key as u32
+}
+
+const fn position(key: u64) -> usize {
+    low_half(key) as usize
+}
+
+const fn generation(key: u64) -> u32 {
+    low_half(key >> 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_key_finds_nothing() {
+        let mut slab = Slab::default();
+        let first = slab.insert('a');
+        assert_eq!(slab.remove(first), Some('a'));
+        let second = slab.insert('b');
+        assert_ne!(first, second);
+        assert_eq!((slab.get(first), slab.get(second), slab.len()), (None, Some(&'b'), 1));
+        assert_eq!(slab.remove(first), None);
+    }
+}

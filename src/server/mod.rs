@@ -1,0 +1,753 @@
+//! The server's end of a connection. It knows the server's rules for one client, and no sockets, clocks, threads or other clients.
+
+#![expect(clippy::wildcard_enum_match_arm, reason = "what is not named in a match may not come in that state")]
+
+mod config;
+
+pub use config::ServerConfig;
+
+use crate::codec::{
+    self, AckProperties, Auth, Connack, ConnackProperties, Connect, DecodeError, Disconnect, EncodeError, Frame, Packet,
+    PacketIdentifier, PacketType, ReasonCode, Role, Rules, Sequence, Suback, Subscribe, Text, Unsubscribe, Version,
+};
+use crate::session::{
+    AckToken, AcknowledgeError, CloseCause, Connection, Endpoint, Limits, Outgoing, ProtocolError, PublishError, Published,
+    Received, Session,
+};
+use crate::time::Instant;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+/// What only the host can do, or wants to know. At most one comes of each step.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action<'a> {
+    /// A client asks to be let in. To be answered with [`Server::accept`], [`Server::refuse`] or [`Server::challenge`];
+    /// until then no input is taken.
+    Connect(Connect<'a>),
+    /// The client's next step of enhanced authentication, or, after CONNACK, its wish to authenticate again. To be answered with the
+    /// same calls; after CONNACK with [`Server::challenge`], with reason code [`SUCCESS`](ReasonCode::SUCCESS) to end it, or
+    /// [`Server::disconnect`].
+    Authenticate(Auth<'a>),
+    /// A message has arrived. It is acknowledged when the next step is taken, or by hand.
+    Message(Received<'a>),
+    /// The client asks for messages. To be answered with [`Server::suback`], now or later.
+    Subscribe(Subscribe<'a>),
+    /// The client asks for no more messages. To be answered with [`Server::unsuback`], now or later.
+    Unsubscribe(Unsubscribe<'a>),
+    /// A message with QoS 1 or 2 has come to its end.
+    Published(Published<'a>),
+    /// The connection has ended: flush `out`, close the socket. Nothing comes after it.
+    Closed {
+        /// Why it has ended.
+        cause: CloseCause<'a>,
+        /// Whether the Will Message, if the CONNECT had one, is to be published, after its Will Delay Interval. It is not after a
+        /// DISCONNECT with [`SUCCESS`](ReasonCode::SUCCESS), nor if the client was never accepted. [5.0 MQTT-3.1.2-8] [3.1.1 MQTT-3.1.2-8]
+        publish_will: bool,
+    },
+}
+
+/// Why an answer was not given. Nothing was written; the connection goes on.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// There is nothing to answer: it was answered before, or the connection has ended.
+    #[error("there is nothing to answer")]
+    NotAsked,
+    /// The client has asked for a new session, so it cannot be given an old one. [5.0 MQTT-3.1.2-4] [3.1.1 MQTT-3.1.2-6]
+    #[error("client has asked for a new session")]
+    CleanStart,
+    /// There are more or fewer reason codes than topic filters. [5.0 MQTT-3.8.4-6] [3.1.1 MQTT-3.8.4-5]
+    #[error("{given} reason codes answer {asked} topic filters")]
+    ReasonCodes {
+        /// How many topic filters were asked for.
+        asked: usize,
+        /// How many reason codes were given.
+        given: usize,
+    },
+    /// The packet cannot be encoded.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The client takes no packet of that size. [5.0 MQTT-3.1.2-24]
+    #[error("client takes no packet of {size} bytes")]
+    TooLarge {
+        /// The size of the whole packet in bytes.
+        size: u32,
+    },
+}
+
+impl From<PublishError> for AnswerError {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Encode(error) => Self::Encode(error),
+            PublishError::TooLarge { size, .. } => Self::TooLarge { size },
+            _ => Self::NotAsked,
+        }
+    }
+}
+
+/// The state of the connection.
+///
+/// ```text
+///  AwaitConnect ──CONNECT──► Asked ──accept──► Connected ◄──challenge── Reauthenticating
+///                            ▲   │                 │                        ▲
+///                            │   challenge         └─────────AUTH───────────┘
+///                          AUTH  ▼
+///                            AwaitAuth                     any ──► Closing, Closed
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    AwaitConnect {
+        deadline: Instant,
+    },
+    /// CONNECT or AUTH waits for the host's answer.
+    Asked,
+    AwaitAuth {
+        deadline: Instant,
+    },
+    Connected,
+    /// AUTH waits for the host's answer.
+    Reauthenticating,
+    /// The host has ended it, and is yet to be told so.
+    Closing,
+    Closed,
+}
+
+/// The server's end of one connection.
+///
+/// The host owns the socket, the clock and both buffers, and runs the same loop as for a [`Client`](crate::client::Client):
+///
+/// ```
+/// use mqtt_sansio::codec::{AckProperties, ConnackProperties, ReasonCode};
+/// use mqtt_sansio::server::{Action, Server, ServerConfig};
+/// use mqtt_sansio::Instant;
+///
+/// let now = Instant::from_millis(0);
+/// let mut server = Server::new(ServerConfig::new(), now);
+/// let mut out = Vec::new();
+///
+/// // CONNECT of 3.1.1, SUBSCRIBE to "t", PINGREQ, and the first byte of another packet.
+/// let received = b"\x10\x0D\0\x04MQTT\x04\x02\0\x3C\0\x01c\x82\x06\0\x07\0\x01t\x01\xC0\0\xE0";
+/// let mut input = &received[..];
+/// while let Some(action) = server.handle_input(&mut input, now, &mut out) {
+///     match action {
+///         Action::Connect(connect) => {
+///             assert_eq!(connect.client_identifier, "c");
+///             server.accept(None, ConnackProperties::default(), now, &mut out)?;
+///         }
+///         Action::Subscribe(subscribe) => {
+///             server.suback(subscribe.packet_identifier, &[ReasonCode::GRANTED_QOS_1], AckProperties::default(), &mut out)?;
+///         }
+///         _ => {}
+///     }
+/// }
+/// assert_eq!(out, b"\x20\x02\0\0\x90\x03\0\x07\x01\xD0\0");
+/// assert_eq!(input, b"\xE0");
+/// assert_eq!(server.poll_timeout(), Some(Instant::from_millis(90_000)), "one and a half times the keep alive");
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+///
+/// - `None` means that more input is needed, or, if [`wants_input`](Self::wants_input) is false, that the host owes an answer:
+///   it keeps the bytes and takes the next step when it has given it.
+/// - Messages for the client are [delivered](Self::deliver) to a bounded queue, from which [`flush`](Self::flush) and each step write as
+///   many as the client's Receive Maximum and the room in `out` allow.
+#[derive(Debug)]
+pub struct Server {
+    config: ServerConfig,
+    endpoint: Endpoint,
+    state: State,
+    client: Client,
+    last_received: Instant,
+    /// SUBSCRIBE and UNSUBSCRIBE packets that are not answered, with the number of their filters.
+    requests: BTreeMap<PacketIdentifier, (PacketType, usize)>,
+    /// How many bytes of input the last step left.
+    left: usize,
+}
+
+/// What the CONNECT said, as far as it matters after it.
+#[derive(Debug, Default)]
+struct Client {
+    clean_start: bool,
+    keep_alive: u16,
+    session_expiry_interval: u32,
+    no_problem_information: bool,
+    authentication_method: Option<Box<[u8]>>,
+}
+
+impl Server {
+    /// A server's end of a connection that was opened just now.
+    #[must_use]
+    pub fn new(config: ServerConfig, now: Instant) -> Self {
+        Self {
+            endpoint: Endpoint::new(Role::Server, Session::new(), config.manual_acknowledgement, config.queue),
+            state: State::AwaitConnect { deadline: now + config.connect_timeout },
+            client: Client::default(),
+            last_received: now,
+            requests: BTreeMap::new(),
+            left: 0,
+            config,
+        }
+    }
+
+    /// The version that the client asked for; before CONNECT it is 5.0.
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.endpoint.connection.version
+    }
+
+    /// The session, as it stands.
+    #[must_use]
+    pub const fn session(&self) -> &Session {
+        &self.endpoint.session
+    }
+
+    /// Seconds that the session outlives the connection, as granted or as changed by DISCONNECT; 4,294,967,295 is for ever.
+    /// [5.0 §3.1.2.11.2]
+    #[must_use]
+    pub const fn session_expiry_interval(&self) -> u32 {
+        self.client.session_expiry_interval
+    }
+
+    /// Takes the session out, to be kept for the client's next connection. A connection that has not ended is lost.
+    #[must_use]
+    pub fn take_session(&mut self) -> Session {
+        if self.state != State::Closed {
+            self.close(CloseCause::ConnectionLost);
+        }
+        core::mem::take(&mut self.endpoint.session)
+    }
+
+    /// Whether the client has been accepted, and the connection has not ended.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.endpoint.is_open()
+    }
+
+    /// Whether the next packet can be taken. It is false while the host owes an answer, and when the connection has ended.
+    #[must_use]
+    pub fn wants_input(&self) -> bool {
+        matches!(self.state, State::AwaitConnect { .. } | State::AwaitAuth { .. } | State::Connected)
+            && self.requests.len() < self.config.maximum_requests
+    }
+
+    // ---- what the host answers ----
+
+    /// Lets the client in: writes CONNACK, with the limits of the configuration, and what the session has to send again.
+    ///
+    /// `session` is what the server has kept for the client, if anything; it decides Session Present. `properties` are what the
+    /// host has to add, such as an Assigned Client Identifier; before 5.0 they cannot be sent. Reason string and user
+    /// properties are left out should the client's Maximum Packet Size not allow them.
+    pub fn accept(
+        &mut self,
+        session: Option<Session>,
+        properties: ConnackProperties<'_>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(), AnswerError> {
+        if self.state != State::Asked {
+            return Err(AnswerError::NotAsked);
+        }
+        if self.client.clean_start && session.is_some() {
+            return Err(AnswerError::CleanStart);
+        }
+        let version = self.version();
+        let asked = self.client.session_expiry_interval;
+        let authentication_method = self.client.authentication_method.as_deref().map(Text::part);
+        let properties = ConnackProperties { authentication_method, ..properties };
+        let connack = Connack {
+            session_present: session.is_some() && version > Version::V3_1,
+            reason_code: ReasonCode::SUCCESS,
+            properties: match version {
+                Version::V5_0 => self.config.state(properties, self.client.keep_alive, asked),
+                Version::V3_1 | Version::V3_1_1 => ConnackProperties::default(),
+            },
+        };
+        self.write_connack(connack, out)?;
+        self.client.session_expiry_interval = self.config.session_expiry_interval(asked);
+        self.client.keep_alive = self.config.keep_alive(self.client.keep_alive, version);
+        self.endpoint.session = session.unwrap_or_default();
+        self.state = State::Connected;
+        self.last_received = now;
+        self.endpoint.open(now, out);
+        Ok(())
+    }
+
+    /// Does not let the client in: writes CONNACK in the form that the client understands. The next step is
+    /// [`Action::Closed`].
+    ///
+    /// Before 5.0 the nearest of the five return codes is sent, or nothing where none is near. [3.1.1 MQTT-3.2.2-6]
+    pub fn refuse(
+        &mut self,
+        reason_code: ReasonCode,
+        properties: ConnackProperties<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), AnswerError> {
+        if self.state != State::Asked {
+            return Err(AnswerError::NotAsked);
+        }
+        let refused = self.write_refusal(reason_code, properties, out);
+        self.state = State::Closing;
+        refused
+    }
+
+    /// Sends a step of enhanced authentication. [5.0 §4.12]
+    pub fn challenge(&mut self, auth: &Auth<'_>, now: Instant, out: &mut Vec<u8>) -> Result<(), AnswerError> {
+        let next = match self.state {
+            State::Asked => State::AwaitAuth { deadline: now + self.config.connect_timeout },
+            State::Reauthenticating => State::Connected,
+            _ => return Err(AnswerError::NotAsked),
+        };
+        // [5.0 MQTT-4.12.0-6]
+        if self.client.authentication_method.is_none() {
+            return Err(AnswerError::NotAsked);
+        }
+        self.endpoint.write(&Packet::from(*auth), out)?;
+        self.state = next;
+        Ok(())
+    }
+
+    /// Answers a SUBSCRIBE, with a code for each topic filter in its order: the QoS granted, or an error.
+    ///
+    /// Errors that the version does not know become the one that 3.1.1 has; 3.1, which has none, says QoS 0.
+    pub fn suback(
+        &mut self,
+        packet_identifier: PacketIdentifier,
+        reason_codes: &[ReasonCode],
+        properties: AckProperties<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), AnswerError> {
+        self.answer(PacketType::Subscribe, packet_identifier, reason_codes, properties, out)
+    }
+
+    /// Answers an UNSUBSCRIBE, with a code for each topic filter in its order; before 5.0 they cannot be sent.
+    pub fn unsuback(
+        &mut self,
+        packet_identifier: PacketIdentifier,
+        reason_codes: &[ReasonCode],
+        properties: AckProperties<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), AnswerError> {
+        self.answer(PacketType::Unsubscribe, packet_identifier, reason_codes, properties, out)
+    }
+
+    /// Acknowledges a message by hand. In 5.0 an error says that it is not taken; before it every message is.
+    ///
+    /// Acknowledgements leave in the order in which the messages came, so this one may wait for those before it.
+    pub fn acknowledge(&mut self, token: AckToken, reason_code: ReasonCode, out: &mut Vec<u8>) -> Result<(), AcknowledgeError> {
+        self.endpoint.acknowledge(token, reason_code)?;
+        // An answer that has no room ends the connection at the next step, which tries again.
+        let _ = self.endpoint.send_acknowledgements(out);
+        Ok(())
+    }
+
+    // ---- what the host sends ----
+
+    /// Lets a message wait for the client. It is written by [`flush`](Self::flush) or the next step, and, with QoS 1 and 2, ends with an
+    /// [`Action::Published`] under its key.
+    pub fn deliver(&mut self, outgoing: Outgoing) -> Result<(), PublishError> {
+        if !self.endpoint.is_open() {
+            return Err(PublishError::NotConnected);
+        }
+        self.endpoint.enqueue(outgoing)
+    }
+
+    /// Writes what waits, as far as the client's Receive Maximum goes and until `out` holds 64 KiB or more.
+    /// Whether more could be written once `out` is empty.
+    pub fn flush(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
+        self.endpoint.flush(now, out);
+        self.endpoint.can_flush()
+    }
+
+    /// Ends the connection, with a DISCONNECT in 5.0 and without a word before. The next step is [`Action::Closed`].
+    ///
+    /// To send the client elsewhere, the reason code is [`USE_ANOTHER_SERVER`](ReasonCode::USE_ANOTHER_SERVER) or
+    /// [`SERVER_MOVED`](ReasonCode::SERVER_MOVED), with a Server Reference.
+    pub fn disconnect(&mut self, disconnect: &Disconnect<'_>, out: &mut Vec<u8>) -> Result<(), AnswerError> {
+        if matches!(self.state, State::Closing | State::Closed) {
+            return Err(AnswerError::NotAsked);
+        }
+        // [5.0 MQTT-3.14.0-1]
+        let said = if self.endpoint.is_open() { self.write_disconnect(disconnect, out) } else { Ok(()) };
+        self.state = State::Closing;
+        said
+    }
+
+    // ---- what comes from outside ----
+
+    /// Takes the next step: consumes packets from `input` up to the first that has an action.
+    pub fn handle_input<'i>(&mut self, input: &mut &'i [u8], now: Instant, out: &mut Vec<u8>) -> Option<Action<'i>> {
+        // Any byte is a sign of life, also one of a packet that is not complete.
+        if input.len() != self.left {
+            self.last_received = now;
+        }
+        let action = self.step(input, now, out);
+        self.left = input.len();
+        action
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due, if at all. It changes with every other call.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self.state {
+            State::AwaitConnect { deadline } | State::AwaitAuth { deadline } => Some(deadline),
+            State::Connected | State::Reauthenticating => self.keep_alive_deadline(),
+            State::Closing => Some(self.last_received),
+            State::Asked | State::Closed => None,
+        }
+    }
+
+    /// Gives up on a client that was silent for too long. Harmless when none was.
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Action<'static>> {
+        match self.state {
+            State::AwaitConnect { deadline } | State::AwaitAuth { deadline } if now >= deadline => {
+                Some(self.close(CloseCause::ConnectTimeout))
+            }
+            // [5.0 MQTT-3.1.2-22] [3.1.1 MQTT-3.1.2-24]
+            State::Connected | State::Reauthenticating if self.keep_alive_deadline().is_some_and(|deadline| now >= deadline) => {
+                let _ = self.write_disconnect(&Disconnect::new(ReasonCode::KEEP_ALIVE_TIMEOUT), out);
+                Some(self.close(CloseCause::KeepAliveTimeout))
+            }
+            State::Closing => Some(self.close(CloseCause::Requested)),
+            _ => None,
+        }
+    }
+
+    /// The transport is closed or broken. Gives the last action, unless it was given before.
+    pub fn connection_lost(&mut self) -> Option<Action<'static>> {
+        match self.state {
+            State::Closed => None,
+            State::Closing => Some(self.close(CloseCause::Requested)),
+            _ => Some(self.close(CloseCause::ConnectionLost)),
+        }
+    }
+
+    // ---- inside ----
+
+    fn keep_alive_deadline(&self) -> Option<Instant> {
+        let milliseconds = u64::from(self.client.keep_alive) * 1_500;
+        if milliseconds == 0 { None } else { Some(self.last_received + core::time::Duration::from_millis(milliseconds)) }
+    }
+
+    fn step<'i>(&mut self, input: &mut &'i [u8], now: Instant, out: &mut Vec<u8>) -> Option<Action<'i>> {
+        if self.state == State::Closing {
+            return Some(self.close(CloseCause::Requested));
+        }
+        if self.endpoint.is_open() {
+            if let Err(error) = self.endpoint.settle(out) {
+                return Some(self.violation(error, out));
+            }
+            self.endpoint.flush(now, out);
+        }
+        loop {
+            if let Some(published) = self.endpoint.next_completed() {
+                return Some(Action::Published(published));
+            }
+            if !self.wants_input() {
+                return None;
+            }
+            let first = matches!(self.state, State::AwaitConnect { .. });
+            let maximum = if first { self.config.maximum_connect_size } else { self.config.maximum_packet_size };
+            let before = *input;
+            let handled = match Frame::take(input, maximum) {
+                Ok(None) => return None,
+                Ok(Some(frame)) if first => self.on_connect(frame, out),
+                Ok(Some(frame)) if self.state == State::Connected => self.on_frame(frame, now, out),
+                Ok(Some(frame)) => self.on_handshake(frame),
+                Err(error) => {
+                    if first {
+                        self.refuse_unread(error, codec::connect_version(before), out);
+                    }
+                    Err(error.into())
+                }
+            };
+            match handled {
+                Ok(None) => {}
+                Ok(action) => return action,
+                // Nothing after it is looked at.
+                Err(error) => return Some(self.violation(error, out)),
+            }
+        }
+    }
+
+    /// The first packet, whatever it is. [5.0 MQTT-3.1.0-1] [3.1.1 MQTT-3.1.0-1]
+    fn on_connect<'i>(&mut self, frame: Frame<'i>, out: &mut Vec<u8>) -> Result<Option<Action<'i>>, ProtocolError> {
+        if frame.packet_type() != PacketType::Connect {
+            return Err(ProtocolError::UnexpectedPacket(frame.packet_type()));
+        }
+        let connect = match codec::decode(frame, Rules::new(Version::V5_0).sent_by(Role::Client)) {
+            Ok(Packet::Connect(connect)) => connect,
+            Ok(_) => return Err(ProtocolError::UnexpectedPacket(frame.packet_type())),
+            Err(error) => {
+                self.refuse_unread(error, codec::connect_version(frame.as_bytes()), out);
+                return Err(error.into());
+            }
+        };
+        let properties = &connect.properties;
+        let peer = Limits {
+            receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX).min(self.config.maximum_in_flight),
+            maximum_packet_size: properties.maximum_packet_size.unwrap_or(u32::MAX),
+            topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
+            ..Limits::default()
+        };
+        self.endpoint.connection = Connection::new(connect.version, self.config.limits(connect.version), peer);
+        self.client = Client {
+            clean_start: connect.clean_start,
+            keep_alive: connect.keep_alive,
+            session_expiry_interval: match connect.version {
+                Version::V5_0 => properties.session_expiry_interval.unwrap_or(0),
+                // Clean Session has both meanings. [3.1.1 MQTT-3.1.2-6]
+                Version::V3_1 | Version::V3_1_1 => {
+                    if connect.clean_start {
+                        0
+                    } else {
+                        u32::MAX
+                    }
+                }
+            },
+            no_problem_information: properties.request_problem_information == Some(false),
+            authentication_method: properties.authentication_method.map(|method| method.as_bytes().into()),
+        };
+        self.state = State::Asked;
+        if let Some(will) = connect.will {
+            // [5.0 MQTT-3.2.2-12] [5.0 MQTT-3.2.2-13]
+            let retain_not_supported = will.retain && !self.config.retain_available;
+            if will.qos > self.config.maximum_qos || retain_not_supported {
+                let error = if retain_not_supported { ProtocolError::RetainNotSupported } else { ProtocolError::QosNotSupported };
+                let _ = self.write_refusal(error.reason_code(), ConnackProperties::default(), out);
+                return Err(error);
+            }
+        }
+        Ok(Some(Action::Connect(connect)))
+    }
+
+    /// A packet before CONNACK, after a challenge. [5.0 MQTT-3.1.2-30]
+    fn on_handshake<'i>(&mut self, frame: Frame<'i>) -> Result<Option<Action<'i>>, ProtocolError> {
+        match codec::decode(frame, self.endpoint.peer_rules())? {
+            Packet::Auth(auth) if auth.reason_code == ReasonCode::CONTINUE_AUTHENTICATION => {
+                self.check_method(&auth)?;
+                self.state = State::Asked;
+                Ok(Some(Action::Authenticate(auth)))
+            }
+            Packet::Disconnect(disconnect) => Ok(Some(self.close(CloseCause::Disconnected(disconnect)))),
+            packet => Err(ProtocolError::UnexpectedPacket(packet.packet_type())),
+        }
+    }
+
+    fn on_frame<'i>(&mut self, frame: Frame<'i>, now: Instant, out: &mut Vec<u8>) -> Result<Option<Action<'i>>, ProtocolError> {
+        let rules = self.endpoint.peer_rules();
+        Ok(match frame.packet_type() {
+            PacketType::Publish => self.endpoint.on_publish(frame.publish(rules)?, out)?.map(Action::Message),
+            packet @ (PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp) => {
+                self.endpoint.on_ack(packet, frame.ack(rules)?, now, out)?.map(Action::Published)
+            }
+            // It would be decoded by its own version, and may not come at all. [5.0 MQTT-3.1.0-2] [3.1.1 MQTT-3.1.0-2]
+            PacketType::Connect => return Err(ProtocolError::UnexpectedPacket(PacketType::Connect)),
+            other => match codec::decode(frame, rules)? {
+                Packet::Subscribe(subscribe) => {
+                    let filters = subscribe.subscriptions.iter().count();
+                    let taken = self.take_request(other, subscribe.packet_identifier, filters, out)?;
+                    taken.then_some(Action::Subscribe(subscribe))
+                }
+                Packet::Unsubscribe(unsubscribe) => {
+                    let filters = unsubscribe.topic_filters.iter().count();
+                    let taken = self.take_request(other, unsubscribe.packet_identifier, filters, out)?;
+                    taken.then_some(Action::Unsubscribe(unsubscribe))
+                }
+                Packet::Pingreq => {
+                    self.endpoint.answer(&Packet::Pingresp, out)?;
+                    None
+                }
+                Packet::Disconnect(disconnect) => Some(self.on_disconnect(disconnect)?),
+                Packet::Auth(auth) => {
+                    self.check_method(&auth)?;
+                    self.state = State::Reauthenticating;
+                    Some(Action::Authenticate(auth))
+                }
+                _ => return Err(ProtocolError::UnexpectedPacket(other)),
+            },
+        })
+    }
+
+    fn on_disconnect<'i>(&mut self, disconnect: Disconnect<'i>) -> Result<Action<'i>, ProtocolError> {
+        if let Some(expiry) = disconnect.properties.session_expiry_interval {
+            // [5.0 §3.14.2.2.2]
+            if self.client.session_expiry_interval == 0 && expiry > 0 {
+                return Err(ProtocolError::SessionExpiryInterval);
+            }
+            self.client.session_expiry_interval = self.config.session_expiry_interval(expiry);
+        }
+        Ok(self.close(CloseCause::Disconnected(disconnect)))
+    }
+
+    /// [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-7]
+    fn check_method(&self, auth: &Auth<'_>) -> Result<(), ProtocolError> {
+        let method = auth.properties.authentication_method.map(Text::as_bytes);
+        let same = method.is_some() && method == self.client.authentication_method.as_deref();
+        if same { Ok(()) } else { Err(ProtocolError::AuthenticationMethod) }
+    }
+
+    /// Notes a request; false if its identifier is in use, which is the answer. [5.0 §3.9.3] [5.0 §3.11.3]
+    fn take_request(
+        &mut self,
+        packet: PacketType,
+        packet_identifier: PacketIdentifier,
+        filters: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, ProtocolError> {
+        if !self.requests.contains_key(&packet_identifier) && !self.endpoint.is_in_use(packet_identifier) {
+            self.requests.insert(packet_identifier, (packet, filters));
+            return Ok(true);
+        }
+        let known = self.requests.insert(packet_identifier, (packet, filters));
+        let codes = alloc::vec![ReasonCode::PACKET_IDENTIFIER_IN_USE; filters];
+        let answered = self.answer(packet, packet_identifier, &codes, AckProperties::default(), out);
+        if let Some(known) = known {
+            self.requests.insert(packet_identifier, known);
+        }
+        answered.map(|()| false).map_err(|_| ProtocolError::NoRoomForAnswer)
+    }
+
+    fn answer(
+        &mut self,
+        request: PacketType,
+        packet_identifier: PacketIdentifier,
+        reason_codes: &[ReasonCode],
+        properties: AckProperties<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), AnswerError> {
+        let asked = match self.requests.get(&packet_identifier) {
+            Some((packet, filters)) if *packet == request && self.endpoint.is_open() => *filters,
+            _ => return Err(AnswerError::NotAsked),
+        };
+        let given = reason_codes.len();
+        if asked != given {
+            return Err(AnswerError::ReasonCodes { asked, given });
+        }
+        let codes: Vec<_>;
+        let reason_codes = match (self.version(), request) {
+            (Version::V5_0, _) => Sequence::from(reason_codes),
+            (_, PacketType::Unsubscribe) => Sequence::default(),
+            (version, _) => {
+                let error = if version == Version::V3_1 { ReasonCode::SUCCESS } else { ReasonCode::UNSPECIFIED_ERROR };
+                codes = reason_codes.iter().map(|code| if code.is_error() { error } else { *code }).collect::<Vec<_>>();
+                Sequence::from(codes.as_slice())
+            }
+        };
+        let packet = |properties| {
+            let suback = Suback { packet_identifier, properties, reason_codes };
+            if request == PacketType::Subscribe { Packet::Suback(suback) } else { Packet::Unsuback(suback) }
+        };
+        // [5.0 MQTT-3.1.2-29] [5.0 MQTT-3.9.2-1] [5.0 MQTT-3.11.2-1]
+        let unwanted = self.client.no_problem_information || self.version() < Version::V5_0;
+        let properties = if unwanted { AckProperties::default() } else { properties };
+        if let Err(error) = self.endpoint.write(&packet(properties), out) {
+            let PublishError::TooLarge { .. } = error else { return Err(error.into()) };
+            self.endpoint.write(&packet(AckProperties::default()), out)?;
+        }
+        self.requests.remove(&packet_identifier);
+        Ok(())
+    }
+
+    /// Leaves out what is for people to read where it does not fit. [5.0 MQTT-3.2.2-19] [5.0 MQTT-3.2.2-20]
+    fn write_connack(&self, connack: Connack<'_>, out: &mut Vec<u8>) -> Result<(), AnswerError> {
+        self.endpoint.write(&Packet::from(connack), out).or_else(|error| {
+            let PublishError::TooLarge { .. } = error else { return Err(error.into()) };
+            let properties =
+                ConnackProperties { reason_string: None, user_properties: Sequence::default(), ..connack.properties };
+            Ok(self.endpoint.write(&Packet::from(Connack { properties, ..connack }), out)?)
+        })
+    }
+
+    fn write_refusal(
+        &self,
+        reason_code: ReasonCode,
+        properties: ConnackProperties<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), AnswerError> {
+        let (reason_code, properties) = match self.version() {
+            Version::V5_0 => (reason_code, properties),
+            Version::V3_1 | Version::V3_1_1 => match nearest_return_code(reason_code) {
+                Some(code) => (code, ConnackProperties::default()),
+                None => return Ok(()),
+            },
+        };
+        self.write_connack(Connack { session_present: false, reason_code, properties }, out)
+    }
+
+    /// [5.0 MQTT-3.14.2-3] [5.0 MQTT-3.14.2-4]
+    fn write_disconnect(&self, disconnect: &Disconnect<'_>, out: &mut Vec<u8>) -> Result<(), AnswerError> {
+        if self.version() < Version::V5_0 {
+            return Ok(());
+        }
+        self.endpoint.write(&Packet::from(*disconnect), out).or_else(|error| {
+            let PublishError::TooLarge { .. } = error else { return Err(error.into()) };
+            let properties = codec::DisconnectProperties {
+                reason_string: None,
+                user_properties: Sequence::default(),
+                ..disconnect.properties
+            };
+            Ok(self.endpoint.write(&Packet::from(Disconnect { properties, ..*disconnect }), out)?)
+        })
+    }
+
+    /// A CONNECT that is none, in the form of the version that it asks for. [5.0 MQTT-3.1.2-2] [5.0 MQTT-3.1.4-1]
+    /// [3.1.1 MQTT-3.1.2-2] [3.1.1 MQTT-3.1.4-1]
+    fn refuse_unread(&mut self, error: DecodeError, asked: Option<u8>, out: &mut Vec<u8>) {
+        let (version, code) = match (error, asked) {
+            // Whoever speaks another protocol, or no version at all, would not understand.
+            (DecodeError::InvalidProtocolName, _) | (_, None) => return,
+            (_, Some(5..)) => (Version::V5_0, Some(error.reason_code())),
+            // 3.1.1 has no code for what is malformed.
+            (DecodeError::UnsupportedProtocolVersion(_) | DecodeError::ClientIdentifierRejected, Some(_)) => {
+                (Version::V3_1_1, nearest_return_code(error.reason_code()))
+            }
+            _ => return,
+        };
+        self.endpoint.connection.version = version;
+        if let Some(reason_code) = code {
+            let _ = self.write_refusal(reason_code, ConnackProperties::default(), out);
+        }
+    }
+
+    /// The client broke a rule: it is told, where the version can say so. [5.0 MQTT-4.13.1-1] [3.1.1 MQTT-4.8.0-1]
+    fn violation<'i>(&mut self, error: ProtocolError, out: &mut Vec<u8>) -> Action<'i> {
+        if self.endpoint.is_open() {
+            let _ = self.write_disconnect(&Disconnect::new(error.reason_code()), out);
+        } else if matches!(self.state, State::AwaitAuth { .. }) {
+            let _ = self.write_refusal(error.reason_code(), ConnackProperties::default(), out);
+        }
+        self.close(CloseCause::Violation(error))
+    }
+
+    fn close<'i>(&mut self, cause: CloseCause<'i>) -> Action<'i> {
+        let accepted = self.endpoint.is_open();
+        if accepted {
+            self.endpoint.close();
+        }
+        self.requests.clear();
+        self.state = State::Closed;
+        // [5.0 MQTT-3.14.4-3] [3.1.1 MQTT-3.14.4-3]
+        let normal = matches!(cause, CloseCause::Disconnected(disconnect) if disconnect.reason_code == ReasonCode::SUCCESS);
+        Action::Closed { cause, publish_will: accepted && !normal }
+    }
+}
+
+/// The one of the return codes of 3.1 and 3.1.1 that says as much. [3.1.1 §3.2.2.3]
+fn nearest_return_code(reason_code: ReasonCode) -> Option<ReasonCode> {
+    Some(match reason_code {
+        ReasonCode::UNSUPPORTED_PROTOCOL_VERSION
+        | ReasonCode::CLIENT_IDENTIFIER_NOT_VALID
+        | ReasonCode::SERVER_UNAVAILABLE
+        | ReasonCode::BAD_USER_NAME_OR_PASSWORD
+        | ReasonCode::NOT_AUTHORIZED => reason_code,
+        ReasonCode::BANNED | ReasonCode::BAD_AUTHENTICATION_METHOD => ReasonCode::NOT_AUTHORIZED,
+        ReasonCode::SERVER_BUSY
+        | ReasonCode::SERVER_SHUTTING_DOWN
+        | ReasonCode::QUOTA_EXCEEDED
+        | ReasonCode::USE_ANOTHER_SERVER
+        | ReasonCode::SERVER_MOVED
+        | ReasonCode::CONNECTION_RATE_EXCEEDED => ReasonCode::SERVER_UNAVAILABLE,
+        _ => return None,
+    })
+}
