@@ -8,6 +8,12 @@
 //! [`drive`] is the run loop: socket, timers, stdin or stdout and signals in one `select!`. A [`Task`] is what is done over the
 //! connection, and [`Link`] is the client with the clock and the buffers that it wants of its host.
 
+#![expect(clippy::std_instead_of_core, reason = "a program has `std`")]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a new kind of action or outcome is logged as any other that is not expected"
+)]
+
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::{Buf as _, BytesMut};
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -18,7 +24,6 @@ use mqtt_sansio::codec::{
     UnsubscribeProperties, Version, Will, WillProperties,
 };
 use mqtt_sansio::session::{AckToken, CloseCause, Outcome, PublishError, Published, Received, Session};
-use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{Cursor, ErrorKind, IsTerminal as _, Read as _};
 use std::path::PathBuf;
@@ -42,9 +47,11 @@ const READ_SIZE: usize = 64 * 1024;
 const OUTPUT_LIMIT: usize = 64 * 1024;
 /// Output that may wait for stdout, or for a server that does not read its acknowledgements, before the socket is read again.
 const PRINT_LIMIT: usize = 1024 * 1024;
-/// Messages that may be on their way, and bytes of them. Before 5.0 a server cannot say how many it takes; those that take fewer
-/// than 65,535 drop the rest or the connection.
-const IN_FLIGHT_LIMIT: (usize, usize) = (1_000, 64 * 1024 * 1024);
+/// Messages that may be on their way to a server that has not said how many it takes, as none can before 5.0. Mosquitto drops the
+/// QoS 2 messages that are more than its `max_inflight_messages`, of which this is the default.
+const IN_FLIGHT_BEFORE_5: usize = 20;
+/// The same where the server has said it, for what goes beyond that waits in memory.
+const IN_FLIGHT: usize = 1_000;
 /// As `mosquitto_sub` says that `-W` is over.
 const EXIT_TIMED_OUT: u8 = 27;
 
@@ -201,31 +208,22 @@ fn parse_expiry(text: &str) -> Result<u32, String> {
 
 fn main() -> ExitCode {
     let command = Options::parse().command;
-    init_logging(match &command {
-        Command::Pub(options) => options.connect.debug,
-        Command::Sub(options) => options.connect.debug,
-    });
-    start(&command).unwrap_or_else(|error| {
+    let (Command::Pub(PubOptions { connect, .. }) | Command::Sub(SubOptions { connect, .. })) = &command;
+    let filter = if connect.debug { "debug" } else { "warn" };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).init();
+    start(&command, connect).unwrap_or_else(|error| {
         eprintln!("Error: {error:#}");
         ExitCode::FAILURE
     })
 }
 
-fn init_logging(debug: bool) {
-    let default = if debug { "debug" } else { "warn" };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(default)).init();
-}
-
-fn start(command: &Command) -> Result<ExitCode> {
+fn start(command: &Command, connect: &ConnectOptions) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = match command {
-        Command::Pub(options) => {
-            let publisher = Publisher::new(options)?;
-            runtime.block_on(run(&options.connect, publisher))
-        }
-        Command::Sub(options) => runtime.block_on(run(&options.connect, Subscriber::new(options))),
+        Command::Pub(options) => runtime.block_on(run(connect, Publisher::new(options)?)),
+        Command::Sub(options) => runtime.block_on(run(connect, Subscriber::new(options))),
     };
-    // A thread that is still blocked in a read of stdin would have to be waited for.
+    // A thread that is blocked in a read of stdin would have to be waited for.
     runtime.shutdown_background();
     result
 }
@@ -294,7 +292,9 @@ struct Link {
 impl Link {
     /// A client that has written its CONNECT.
     fn new(options: &ConnectOptions) -> Result<Self> {
-        let config = ClientConfig::new().manual_acknowledgement(true).connect_timeout(CONNECT_TIMEOUT);
+        // PINGREQ may wait behind megabytes in the system's send buffer, so a slow line needs more than the default.
+        let ping_timeout = Duration::from_secs(options.keepalive.into()).max(STALL_TIMEOUT);
+        let config = ClientConfig::new().manual_acknowledgement(true).connect_timeout(CONNECT_TIMEOUT).ping_timeout(ping_timeout);
         // Nothing is stored between runs, but the server may have kept the session of an earlier one.
         let session = if options.disable_clean_session { Session::established() } else { Session::new() };
         let mut link = Self {
@@ -325,11 +325,6 @@ impl Link {
             mem::swap(&mut self.out, self.sending.get_mut());
         }
         &mut self.sending
-    }
-
-    fn note_sent(&mut self, bytes: usize) {
-        self.sent += bytes as u64;
-        self.last_sent = Instant::now();
     }
 
     /// When [`Client::handle_timeout`] is to be called.
@@ -407,7 +402,10 @@ async fn drive(link: &mut Link, task: &mut impl Task, socket: &mut TcpStream) ->
                 Err(error) => return Err(anyhow!(error).context("the connection is lost")),
             },
             result = writer.write_buf(output), if writes => match result {
-                Ok(bytes) => link.note_sent(bytes),
+                Ok(bytes) => {
+                    link.sent += bytes as u64;
+                    link.last_sent = Instant::now();
+                }
                 Err(error) => {
                     // The server may have said why, so the input is read to its end.
                     log::debug!("writing: {error}");
@@ -507,37 +505,31 @@ struct Publisher<'a> {
     source: Source,
     /// The number of the last message, which is its key too.
     published: u64,
-    /// The size of each message that is not completed, by its key.
-    in_flight: HashMap<u64, usize>,
-    in_flight_bytes: usize,
+    in_flight: usize,
     failed: bool,
     progress: Progress,
 }
 
 impl<'a> Publisher<'a> {
     fn new(options: &'a PubOptions) -> Result<Self> {
-        let source = Source::new(options)?;
-        let (published, in_flight, in_flight_bytes) = (0, HashMap::new(), 0);
-        Ok(Self { options, source, published, in_flight, in_flight_bytes, failed: false, progress: Progress::new() })
+        let (source, progress) = (Source::new(options)?, Progress::new());
+        Ok(Self { options, source, published: 0, in_flight: 0, failed: false, progress })
     }
 
     /// Publishes as much as can be without more and more waiting in memory: QoS 0 is limited by what waits for the socket, the
     /// others by what is not acknowledged too.
     fn publish(&mut self, link: &mut Link) {
-        let (messages, bytes) = IN_FLIGHT_LIMIT;
-        let qos = self.options.connect.qos;
-        while link.out.len() < OUTPUT_LIMIT && self.in_flight.len() < messages && self.in_flight_bytes < bytes {
+        let ConnectOptions { qos, protocol_version, .. } = self.options.connect;
+        let limit = if protocol_version < Version::V5_0 { IN_FLIGHT_BEFORE_5 } else { IN_FLIGHT };
+        while link.out.len() < OUTPUT_LIMIT && self.in_flight < limit {
             let Some(payload) = self.source.front() else { return };
             let publish = Publish { qos, retain: self.options.retain, ..Publish::new(&self.options.topic, payload) };
-            let (key, size) = (self.published + 1, payload.len());
+            let key = self.published + 1;
             match link.client.publish(key, &publish, link.clock.now(), &mut link.out) {
                 Ok(()) => {
                     self.source.pop();
                     self.published = key;
-                    if qos > QoS::AtMostOnce {
-                        self.in_flight.insert(key, size);
-                        self.in_flight_bytes += size;
-                    }
+                    self.in_flight += usize::from(qos > QoS::AtMostOnce);
                 }
                 // The next `Published` makes room.
                 Err(PublishError::QueueFull) => return,
@@ -552,7 +544,7 @@ impl<'a> Publisher<'a> {
 
     fn on_published(&mut self, published: Published<'_>) {
         let Published { key, outcome, .. } = published;
-        self.in_flight_bytes -= self.in_flight.remove(&key).unwrap_or_default();
+        self.in_flight -= 1;
         match outcome {
             Outcome::Acknowledged { reason_code, properties } if reason_code.is_error() => {
                 let reason = properties.reason_string.map(|reason| format!(" ({reason})")).unwrap_or_default();
@@ -586,8 +578,8 @@ impl Task for Publisher<'_> {
             return Ok(());
         }
         self.publish(link);
-        self.progress.show(self.published - self.in_flight.len() as u64, link.sent, self.source.total());
-        if self.source.is_exhausted() && self.in_flight.is_empty() && link.is_flushed() {
+        self.progress.show(self.published - self.in_flight as u64, link.sent, self.source.total());
+        if self.source.is_exhausted() && self.in_flight == 0 && link.is_flushed() {
             link.disconnect()?;
         }
         Ok(())
@@ -709,7 +701,6 @@ impl Progress {
         Self { next: io::stderr().is_terminal().then(|| Instant::now() + 4 * Self::INTERVAL), shown: false }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "it is shown with one decimal")]
     fn show(&mut self, completed: u64, sent: u64, total: Option<u64>) {
         let now = Instant::now();
         if self.next.is_none_or(|next| now < next) {

@@ -515,7 +515,8 @@ impl Client {
             if self.requested.clean_start || unknown {
                 return Err(ProtocolError::UnknownSession);
             }
-        } else {
+        } else if version > Version::V3_1 || self.requested.clean_start {
+            // A 3.1 server cannot say whether it has the session; it was asked to keep it.
             self.endpoint.session_lost();
         }
         // [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-6]

@@ -449,6 +449,10 @@ impl Server {
             let first = matches!(self.state, State::AwaitConnect { .. });
             let maximum = if first { self.config.maximum_connect_size } else { self.config.maximum_packet_size };
             let before = *input;
+            if first && !matches!(before, [] | [CONNECT, ..]) {
+                // Whatever speaks here is not to be waited for.
+                return Some(self.violation(ProtocolError::NotConnect, out));
+            }
             let handled = match Frame::take(input, maximum) {
                 Ok(None) => return None,
                 Ok(Some(frame)) if first => self.on_connect(frame, out),
@@ -470,11 +474,8 @@ impl Server {
         }
     }
 
-    /// The first packet, whatever it is. [5.0 MQTT-3.1.0-1] [3.1.1 MQTT-3.1.0-1]
+    /// The first packet.
     fn on_connect<'i>(&mut self, frame: Frame<'i>, out: &mut Vec<u8>) -> Result<Option<Action<'i>>, ProtocolError> {
-        if frame.packet_type() != PacketType::Connect {
-            return Err(ProtocolError::UnexpectedPacket(frame.packet_type()));
-        }
         let connect = match codec::decode(frame, Rules::new(Version::V5_0).sent_by(Role::Client)) {
             Ok(Packet::Connect(connect)) => connect,
             Ok(_) => return Err(ProtocolError::UnexpectedPacket(frame.packet_type())),
@@ -732,6 +733,9 @@ impl Server {
         Action::Closed { cause, publish_will: accepted && !normal }
     }
 }
+
+/// The first byte of a CONNECT: its packet type, and no flags. [5.0 §3.1.1] [3.1.1 §3.1.1]
+const CONNECT: u8 = 0x10;
 
 /// The one of the return codes of 3.1 and 3.1.1 that says as much. [3.1.1 §3.2.2.3]
 fn nearest_return_code(reason_code: ReasonCode) -> Option<ReasonCode> {

@@ -530,6 +530,9 @@ impl Endpoint {
         if counted {
             self.connection.sent -= 1;
         }
+        // PUBREL was sent again, to a peer that had it and forgot: no error during recovery. [5.0 §3.7.2.1]
+        let recovered = !counted && packet == PacketType::Pubcomp && reason_code == ReasonCode::PACKET_IDENTIFIER_NOT_FOUND;
+        let reason_code = if recovered { ReasonCode::SUCCESS } else { reason_code };
         self.flush(now, out);
         Ok(Some(Published { key, outcome: Outcome::Acknowledged { reason_code, properties } }))
     }

@@ -9,7 +9,10 @@ pub enum ProtocolError {
     /// Its bytes are not a packet.
     #[error(transparent)]
     Packet(#[from] DecodeError),
-    /// The packet may not come now: before CONNECT or CONNACK, or for the second time. [5.0 MQTT-3.1.0-2] [3.1.1 MQTT-3.1.0-2]
+    /// The first bytes do not begin a CONNECT. [5.0 MQTT-3.1.0-1] [3.1.1 MQTT-3.1.0-1]
+    #[error("first packet is not a CONNECT")]
+    NotConnect,
+    /// The packet may not come now: before CONNACK, or for the second time. [5.0 MQTT-3.1.0-2] [3.1.1 MQTT-3.1.0-2]
     #[error("{0:?} packet came when it must not")]
     UnexpectedPacket(PacketType),
     /// More QoS 1 and 2 messages at once than this side has allowed. [5.0 §3.3.4]
@@ -59,7 +62,8 @@ impl ProtocolError {
             Self::QosNotSupported => ReasonCode::QOS_NOT_SUPPORTED,
             Self::RetainNotSupported => ReasonCode::RETAIN_NOT_SUPPORTED,
             Self::NoRoomForAnswer => ReasonCode::PACKET_TOO_LARGE,
-            Self::UnexpectedPacket(_)
+            Self::NotConnect
+            | Self::UnexpectedPacket(_)
             | Self::UnknownTopicAlias(_)
             | Self::WrongAcknowledgement(_)
             | Self::WrongAnswer(_)
