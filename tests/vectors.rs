@@ -1,6 +1,11 @@
 //! Runs `spec-vectors/`: each valid packet decodes to its values and encodes to its bytes, each invalid one is refused for
 //! the reason that the vector names. The format is described in `spec-vectors/README.md`.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, dead_code, reason = "tests may panic")]
+
+#[path = "../fuzz/vectors.rs"]
+mod vectors;
+
 use mqtt_sansio::codec::{
     self, Ack, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect, ConnectProperties, Disconnect,
     DisconnectProperties, OwnedPacket, Packet, PacketIdentifier, Publish, PublishProperties, QoS, ReasonCode, RetainHandling,
@@ -10,6 +15,7 @@ use mqtt_sansio::codec::{
 use std::fs;
 use std::path::Path;
 use toml::{Table, Value};
+use vectors::hex;
 
 #[test]
 fn v3_1() {
@@ -102,26 +108,6 @@ fn check_from(version: Version, sender: Role, bytes: &[u8], vector: &Table) -> R
     Ok(())
 }
 
-fn hex(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for line in text.lines() {
-        let mut digits = line.split('#').next().unwrap();
-        while let Some(rest) = digits.trim_start().get(2..) {
-            let byte = u8::from_str_radix(&digits.trim_start()[..2], 16).unwrap();
-            let mut times = 1;
-            digits = rest;
-            if let Some(rest) = rest.strip_prefix('*') {
-                let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-                times = rest[..end].parse().unwrap();
-                digits = &rest[end..];
-            }
-            bytes.extend(std::iter::repeat_n(byte, times));
-        }
-        assert!(digits.trim().is_empty(), "{line}");
-    }
-    bytes
-}
-
 /// Packets borrow; what these borrow from lives as long as the test process.
 fn leak<T>(values: Vec<T>) -> &'static [T] {
     values.leak()
@@ -139,10 +125,10 @@ fn binary(value: &Value) -> &'static [u8] {
 }
 
 fn text(value: &Value) -> Text<'static> {
-    std::str::from_utf8(binary(value)).unwrap().into()
+    core::str::from_utf8(binary(value)).unwrap().into()
 }
 
-fn number<T: TryFrom<i64, Error: std::fmt::Debug>>(value: &Value) -> T {
+fn number<T: TryFrom<i64, Error: core::fmt::Debug>>(value: &Value) -> T {
     value.as_integer().unwrap().try_into().unwrap()
 }
 

@@ -18,6 +18,7 @@ use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use routing::{RetainedCursor, Subscriber};
 use slab::Slab;
@@ -451,7 +452,7 @@ impl Broker {
     }
 
     /// A client identifier that no session has. [5.0 MQTT-3.2.2-16] [3.1.1 MQTT-3.1.3-6]
-    fn assign(&mut self) -> alloc::string::String {
+    fn assign(&mut self) -> String {
         loop {
             self.assigned += 1;
             let name = format!("auto-{:016x}-{}", self.seed, self.assigned);

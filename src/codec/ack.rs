@@ -12,6 +12,7 @@ use super::{AckProperties, DecodeError, EncodeError, PacketIdentifier, PacketTyp
 /// What the four acknowledgements of a PUBLISH say. [5.0 §3.4 to §3.7] [3.1.1 §3.4 to §3.7]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Ack<'a> {
     /// That of the PUBLISH.
     pub packet_identifier: PacketIdentifier,

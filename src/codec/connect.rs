@@ -27,6 +27,7 @@ const USER_NAME: u8 = 0x80;
 /// It is the one packet that carries its version, so that of the [`Rules`] does not matter.
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Connect<'a> {
     /// The version that the client asks for.
     pub version: Version,
@@ -50,6 +51,7 @@ pub struct Connect<'a> {
 /// The Will Message of a CONNECT. [5.0 §3.1.2.5] [3.1.1 §3.1.2.5]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Will<'a> {
     /// [5.0 §3.1.2.6] [3.1.1 §3.1.2.6]
     pub qos: QoS,

@@ -14,6 +14,7 @@ use super::{
 /// A DISCONNECT packet: the last of its sender. [5.0 §3.14] [3.1.1 §3.14]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Disconnect<'a> {
     /// Always [`ReasonCode::SUCCESS`] before 5.0, which has no such field.
     pub reason_code: ReasonCode,
@@ -68,6 +69,7 @@ impl<'a> Disconnect<'a> {
 /// An AUTH packet: a step of enhanced authentication, in 5.0 only. [5.0 §3.15]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Auth<'a> {
     /// [`SUCCESS`](ReasonCode::SUCCESS), [`CONTINUE_AUTHENTICATION`](ReasonCode::CONTINUE_AUTHENTICATION) or
     /// [`RE_AUTHENTICATE`](ReasonCode::RE_AUTHENTICATE).

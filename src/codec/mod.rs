@@ -26,6 +26,8 @@ mod connack;
 mod connect;
 mod disconnect;
 mod error;
+#[cfg(feature = "arbitrary")]
+mod examples;
 mod owned;
 mod property;
 mod publish;
@@ -68,6 +70,7 @@ pub(crate) use write::{Measure, Write};
 /// The type of a packet. [5.0 §2.1.2] [3.1.1 §2.2.1]
 #[expect(clippy::exhaustive_enums, reason = "the standard has given out all numbers but 0")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub enum PacketType {
     /// From the client: to be let in.
     Connect = 1,
@@ -285,6 +288,7 @@ pub(crate) fn connect_version(bytes: &[u8]) -> Option<u8> {
 /// [`Frame::packet_type`] first.
 #[expect(clippy::exhaustive_enums, reason = "the standard has closed the set")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 #[expect(missing_docs, reason = "the types have the names of the variants")]
 pub enum Packet<'a> {
     Connect(Connect<'a>),

@@ -10,6 +10,7 @@ const SUBSCRIPTION_IDENTIFIER: u32 = 0x0B;
 /// A User Property: a name and a value. The same name may come more than once. [5.0 §2.2.2.2]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct UserProperty<'a> {
     /// What it is called.
     pub name: Text<'a>,
@@ -47,6 +48,9 @@ impl<'a> Element<'a> for UserProperty<'a> {
 pub struct SubscriptionIdentifier(core::num::NonZeroU32);
 
 impl SubscriptionIdentifier {
+    /// 268,435,455, the greatest.
+    pub const MAX: Self = Self(core::num::NonZeroU32::MIN.saturating_add(268_435_454));
+
     /// The identifier of that number, if it is neither zero nor too large.
     #[must_use]
     pub const fn new(number: u32) -> Option<Self> {
@@ -224,6 +228,7 @@ macro_rules! properties {
         $(#[$meta])*
         #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
         pub struct $name<'a> {
             $($(#[$field_meta])* pub $field: Option<$type>,)*
             $($(#[$repeated_meta])* pub $repeated: Sequence<'a, $element>,)*

@@ -20,6 +20,7 @@ use core::fmt;
 /// assert_eq!(code.to_string(), "Not authorized");
 /// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct ReasonCode(u8);
 
 impl ReasonCode {

@@ -17,6 +17,7 @@ use super::{
 /// A SUBSCRIBE packet. [5.0 §3.8] [3.1.1 §3.8]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Subscribe<'a> {
     /// That of the SUBACK to come.
     pub packet_identifier: PacketIdentifier,
@@ -29,6 +30,7 @@ pub struct Subscribe<'a> {
 /// A topic filter, and how messages for it are to be sent. [5.0 §3.8.3.1] [3.1.1 §3.8.3]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Subscription<'a> {
     /// Which topics are meant.
     pub topic_filter: Text<'a>,
@@ -48,6 +50,7 @@ impl<'a> Subscription<'a> {
 /// The Subscription Options. [5.0 §3.8.3.1]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct SubscriptionOptions {
     /// The greatest QoS at which messages are to be sent; the only option before 5.0.
     pub maximum_qos: QoS,
@@ -62,6 +65,7 @@ pub struct SubscriptionOptions {
 /// When a subscription brings the retained messages. [5.0 §3.8.3.1]
 #[expect(clippy::exhaustive_enums, reason = "the standard has closed the set")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub enum RetainHandling {
     /// 0: at each SUBSCRIBE.
     #[default]
@@ -190,6 +194,7 @@ impl<'a> Subscribe<'a> {
 /// An UNSUBSCRIBE packet. [5.0 §3.10] [3.1.1 §3.10]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Unsubscribe<'a> {
     /// That of the UNSUBACK to come.
     pub packet_identifier: PacketIdentifier,

@@ -34,6 +34,19 @@ impl<'a> Text<'a> {
         core::str::from_utf8(self.0).expect("a Text is UTF-8")
     }
 
+    /// A string known when the program is compiled.
+    ///
+    /// ```
+    /// use mqtt_sansio::codec::Text;
+    ///
+    /// const TOPIC: Text<'_> = Text::literal("room/4");
+    /// assert_eq!(TOPIC, "room/4");
+    /// ```
+    #[must_use]
+    pub const fn literal(string: &'a str) -> Self {
+        Self(string.as_bytes())
+    }
+
     /// The bytes of the string, without the length that stands before it on the wire.
     #[must_use]
     pub const fn as_bytes(self) -> &'a [u8] {
@@ -99,7 +112,7 @@ impl<'a> Text<'a> {
 
 impl<'a> From<&'a str> for Text<'a> {
     fn from(string: &'a str) -> Self {
-        Self(string.as_bytes())
+        Self::literal(string)
     }
 }
 

@@ -7,6 +7,7 @@ use core::num::NonZeroU16;
 /// A version of the protocol. They are ordered by age.
 #[expect(clippy::exhaustive_enums, reason = "a new version of the standard would change every layer")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub enum Version {
     /// 3.1: protocol name `MQIsdp`, protocol level 3.
     V3_1,
@@ -59,6 +60,7 @@ impl fmt::Display for Version {
 /// A side of a connection.
 #[expect(clippy::exhaustive_enums, reason = "a connection has two sides")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub enum Role {
     /// The side that sends CONNECT.
     Client,
@@ -112,6 +114,7 @@ impl From<Version> for Rules {
 /// Quality of Service: how often a message may arrive. [5.0 §4.3] [3.1.1 §4.3]
 #[expect(clippy::exhaustive_enums, reason = "the standard has closed the set")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub enum QoS {
     /// QoS 0: sent once and not acknowledged.
     #[default]
@@ -147,6 +150,7 @@ impl QoS {
 
 /// A Packet Identifier, which is never zero. [5.0 §2.2.1] [3.1.1 §2.3.1]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct PacketIdentifier(NonZeroU16);
 
 impl PacketIdentifier {

@@ -154,9 +154,9 @@ impl Pair {
             let size = frame.as_bytes().len();
             let packet: Vec<u8> = direction.sent.drain(..size).collect();
             if to_server {
-                self.feed_server(&packet)
+                self.feed_server(&packet);
             } else {
-                self.feed_client(&packet)
+                self.feed_client(&packet);
             }
             true
         };
@@ -190,7 +190,7 @@ impl Pair {
 
     /// The log since the last call.
     pub(crate) fn take_log(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.log)
+        core::mem::take(&mut self.log)
     }
 
     fn flush(&mut self) {
@@ -206,7 +206,7 @@ impl Pair {
 
     fn carry(&mut self) -> bool {
         self.flush();
-        let (to_server, to_client) = (std::mem::take(&mut self.to_server.sent), std::mem::take(&mut self.to_client.sent));
+        let (to_server, to_client) = (core::mem::take(&mut self.to_server.sent), core::mem::take(&mut self.to_client.sent));
         for chunk in split(&to_server, self.chunks, &mut self.to_server.carried) {
             self.feed_server(chunk);
         }
@@ -217,7 +217,7 @@ impl Pair {
     }
 
     fn feed_server(&mut self, chunk: &[u8]) {
-        let mut received = std::mem::take(&mut self.to_server.received);
+        let mut received = core::mem::take(&mut self.to_server.received);
         received.extend_from_slice(chunk);
         let mut input = received.as_slice();
         while let Some(action) = self.server.handle_input(&mut input, self.now, &mut self.to_client.sent) {
@@ -227,7 +227,7 @@ impl Pair {
     }
 
     fn feed_client(&mut self, chunk: &[u8]) {
-        let mut received = std::mem::take(&mut self.to_client.received);
+        let mut received = core::mem::take(&mut self.to_client.received);
         received.extend_from_slice(chunk);
         let mut input = received.as_slice();
         while let Some(action) = self.client.handle_input(&mut input, self.now, &mut self.to_server.sent) {
@@ -270,7 +270,7 @@ impl Pair {
                 let session = self.server.take_session();
                 self.parked = (self.server.session_expiry_interval() > 0).then_some(session);
                 // The client sees what was written, and then the end of the transport.
-                let farewell = std::mem::take(&mut self.to_client.sent);
+                let farewell = core::mem::take(&mut self.to_client.sent);
                 self.feed_client(&farewell);
                 let lost = self.client.connection_lost();
                 lost.into_iter().for_each(|action| self.on_client_action(action));

@@ -1,0 +1,159 @@
+//! What the fuzz targets check, one function each. `tests/corpus.rs` runs them as ordinary tests.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, reason = "a panic is a finding")]
+
+use arbitrary::{Arbitrary, Unstructured};
+use mqtt_sansio::codec::{self, DecodeError, OwnedPacket, Packet, Role, Rules, TopicFilter, Version};
+
+const VERSIONS: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5_0];
+
+/// The rules that the first byte of the data stands for, and the rest.
+fn rules(data: &[u8]) -> Option<(Rules, &[u8])> {
+    let (first, rest) = data.split_first()?;
+    let rules = Rules::new(VERSIONS[usize::from(first % 3)]);
+    let rules = match first / 3 % 3 {
+        0 => rules,
+        1 => rules.sent_by(Role::Client),
+        _ => rules.sent_by(Role::Server),
+    };
+    Some((rules, rest))
+}
+
+/// Whatever the bytes are, they are a packet or an error that can be told.
+pub(crate) fn decode(data: &[u8]) {
+    let Some((rules, bytes)) = rules(data) else { return };
+    let told = |error: DecodeError| {
+        assert!(!error.to_string().is_empty());
+        assert!(error.reason_code().is_error());
+        assert!(VERSIONS.iter().all(|version| !error.citation(*version).is_empty()));
+    };
+    match codec::frame(bytes, u32::MAX) {
+        Ok(None) => {
+            if let Some(header) = codec::header(bytes, u32::MAX).unwrap() {
+                assert!(header.packet_size() as usize > bytes.len());
+            }
+        }
+        Ok(Some(frame)) => match codec::decode(frame, rules) {
+            // Its `Debug` form visits every field and every element.
+            Ok(packet) => assert!(format!("{packet:?}").len() >= 7),
+            Err(error) => told(error),
+        },
+        Err(error) => told(error),
+    }
+    let limited = codec::frame(bytes, 16);
+    assert!(!matches!(limited, Ok(Some(frame)) if frame.as_bytes().len() > 16));
+}
+
+/// What decodes encodes, to what decodes equal; and what was encoded once is encoded to the same bytes.
+pub(crate) fn roundtrip(data: &[u8]) {
+    let Some((rules, bytes)) = rules(data) else { return };
+    let Ok(Some(frame)) = codec::frame(bytes, u32::MAX) else { return };
+    let Ok(packet) = codec::decode(frame, rules) else { return };
+    let mut encoded = Vec::new();
+    codec::encode(&packet, rules, &mut encoded).expect("what decodes can be encoded");
+    let again = codec::frame(&encoded, u32::MAX).unwrap().expect("a whole packet");
+    assert_eq!(again.as_bytes().len(), encoded.len());
+    let decoded = codec::decode(again, rules).expect("what was encoded decodes");
+    assert_eq!(decoded, packet);
+    // A CONNECT of 3.1 may have promised fields that it has not; nothing else becomes longer than the two bytes of an
+    // acknowledgement whose properties were left out.
+    assert!(encoded.len() <= frame.as_bytes().len() + 1);
+    let mut twice = Vec::new();
+    codec::encode(&decoded, rules, &mut twice).unwrap();
+    assert_eq!(twice, encoded);
+    let owned = OwnedPacket::new(&packet, rules).unwrap();
+    assert_eq!((owned.packet(), &owned.as_bytes()[..]), (packet, &encoded[..]));
+}
+
+/// However a stream is cut, the same packets and the same error come of it, and nothing before its last byte has come.
+pub(crate) fn split(data: &[u8]) {
+    let Some((rules, stream)) = rules(data) else { return };
+    let (step, stream) = stream.split_first().map_or((1, stream), |(step, rest)| (usize::from(step % 31) + 1, rest));
+    let whole = outcomes(stream, usize::MAX, rules);
+    assert_eq!(outcomes(stream, step, rules), whole);
+    if stream.len() <= 64 {
+        assert_eq!(outcomes(stream, 1, rules), whole);
+    }
+}
+
+/// What comes of a stream that arrives in chunks: packets as text, and how it ends.
+fn outcomes(stream: &[u8], step: usize, rules: Rules) -> Vec<String> {
+    let mut outcomes = Vec::new();
+    let (mut start, mut end) = (0, 0);
+    loop {
+        match codec::frame(&stream[start..end], 4096) {
+            Ok(Some(frame)) => {
+                start += frame.as_bytes().len();
+                outcomes.push(format!("{:?}", codec::decode(frame, rules)));
+                continue;
+            }
+            Ok(None) if end == stream.len() => {
+                outcomes.push(format!("{} bytes are left", end - start));
+                return outcomes;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                outcomes.push(format!("{error:?}"));
+                return outcomes;
+            }
+        }
+        end = end.saturating_add(step).min(stream.len());
+    }
+}
+
+/// Any packet either encodes, and decodes equal, or is refused with the output as it was.
+pub(crate) fn encode(data: &[u8]) {
+    let mut u = Unstructured::new(data);
+    let Ok((packet, first)) = <(Packet<'_>, u8)>::arbitrary(&mut u) else { return };
+    let Some((rules, _)) = rules(&[first]) else { return };
+    let mut out = b"before".to_vec();
+    match codec::encode(&packet, rules, &mut out) {
+        Ok(()) => {
+            let encoded = out.strip_prefix(b"before").expect("encoding appends");
+            let frame = codec::frame(encoded, u32::MAX).unwrap().expect("a whole packet");
+            assert_eq!(frame.as_bytes().len(), encoded.len());
+            assert_eq!(codec::decode(frame, rules), Ok(packet));
+        }
+        Err(_) => assert_eq!(out, b"before"),
+    }
+}
+
+/// The syntax and the matching of topic filters against what the standard says, written out plainly.
+pub(crate) fn topic(data: &[u8]) {
+    let Ok((filter, name)) = <(&str, &str)>::arbitrary(&mut Unstructured::new(data)) else { return };
+    let parsed = TopicFilter::new(filter, Version::V3_1_1);
+    assert_eq!(parsed.is_ok(), is_filter(filter), "{filter:?}");
+    if let Ok(parsed) = parsed {
+        let filter_levels: Vec<_> = filter.split('/').collect();
+        let name_levels: Vec<_> = name.split('/').collect();
+        let hidden = name.starts_with('$') && (filter.starts_with('+') || filter.starts_with('#'));
+        let expected = !hidden && matches(&filter_levels, &name_levels);
+        assert_eq!(parsed.matches(name), expected, "{filter:?} {name:?}");
+    }
+    let shared = filter.strip_prefix("$share/").map(|rest| rest.split_once('/'));
+    let expected = match shared {
+        None => is_filter(filter),
+        Some(None) => false,
+        Some(Some((group, rest))) => !group.is_empty() && !group.contains(['+', '#', '\0']) && is_filter(rest),
+    };
+    assert_eq!(TopicFilter::new(filter, Version::V5_0).is_ok(), expected, "{filter:?}");
+}
+
+fn is_filter(filter: &str) -> bool {
+    let levels: Vec<_> = filter.split('/').collect();
+    let level = |(index, level): (usize, &&str)| match *level {
+        "#" => index + 1 == levels.len(),
+        "+" => true,
+        level => !level.contains(['+', '#', '\0']),
+    };
+    !filter.is_empty() && levels.iter().enumerate().all(level)
+}
+
+fn matches(filter: &[&str], name: &[&str]) -> bool {
+    match (filter, name) {
+        (["#"], _) => true,
+        (["+", filter @ ..], [_, name @ ..]) => matches(filter, name),
+        ([level, filter @ ..], [other, name @ ..]) => level == other && matches(filter, name),
+        (filter, name) => filter.is_empty() && name.is_empty(),
+    }
+}
