@@ -38,7 +38,7 @@ pub(crate) fn hex(text: &str) -> Vec<u8> {
                 times = count[..end].parse().expect("a number");
                 rest = &count[end..];
             }
-            bytes.extend(std::iter::repeat_n(byte, times));
+            bytes.extend(core::iter::repeat_n(byte, times));
             digits = rest.trim_start();
         }
     }

@@ -1,6 +1,12 @@
 //! The client and the server machine against each other: what a session owes, whatever becomes of the connection.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::wildcard_enum_match_arm, reason = "tests may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    clippy::cast_possible_truncation,
+    reason = "tests may panic"
+)]
 
 mod pair;
 

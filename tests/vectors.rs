@@ -1,7 +1,15 @@
 //! Runs `spec-vectors/`: each valid packet decodes to its values and encodes to its bytes, each invalid one is refused for
 //! the reason that the vector names. The format is described in `spec-vectors/README.md`.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, dead_code, reason = "tests may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    clippy::wildcard_enum_match_arm,
+    dead_code,
+    reason = "tests may panic"
+)]
 
 #[path = "../fuzz/vectors.rs"]
 mod vectors;
@@ -44,7 +52,7 @@ fn run(version: Version, folder: &str, at_least: usize) {
             count += 1;
             let vector = vector.as_table().unwrap();
             if let Err(failure) = check(version, vector) {
-                failures.push(format!("{} {}: {failure}", path.file_name().unwrap().display(), vector["name"]));
+                failures.push(format!("{} {}: {failure}", path.file_stem().unwrap().to_string_lossy(), vector["name"]));
             }
         }
     }

@@ -1,0 +1,563 @@
+//! A broker, a clock and any number of clients, in one thread and without sockets.
+//!
+//! What a client receives is decoded and told in short words: `t=hi q1 R` is a PUBLISH to `t` with QoS 1 and RETAIN, `suback #1 00 80` a
+//! SUBACK for packet 1, `closed` the end of the connection.
+
+use bytes::BytesMut;
+use mqtt_sansio::Instant;
+use mqtt_sansio::broker::{Action, Broker, BrokerConfig, ConnectionId};
+use mqtt_sansio::codec::{
+    self, Ack, Connect, ConnectProperties, Disconnect, OwnedPacket, Packet, PacketIdentifier, Publish, QoS, ReasonCode, Role,
+    Rules, Subscribe, SubscribeProperties, Subscription, SubscriptionIdentifier, SubscriptionOptions, Text, Unsubscribe,
+    UnsubscribeProperties, Version,
+};
+use mqtt_sansio::server::ServerConfig;
+use std::fmt::Write as _;
+use std::mem;
+
+pub const ALL: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5_0];
+
+/// Which client, in the order of their connections.
+pub type C = usize;
+
+/// Plays a scenario with a broker of this configuration: with packets fed whole, byte by byte, and cut in two at each position. What
+/// each client receives, and when, must be the same.
+pub fn play_with(config: &BrokerConfig, scenario: impl Fn(&mut Net)) {
+    let mut whole = Net::new(config.clone(), Feed::Whole);
+    scenario(&mut whole);
+    let cuts = (1..whole.longest.min(256)).map(Feed::Cut);
+    for feed in core::iter::once(Feed::Bytes).chain(cuts) {
+        let mut net = Net::new(config.clone(), feed);
+        scenario(&mut net);
+        assert!(
+            net.peers.iter().map(|peer| &peer.log).eq(whole.peers.iter().map(|peer| &peer.log)),
+            "{feed:?} makes a difference"
+        );
+    }
+}
+
+/// Plays a scenario with what a server offers by default but for what is given.
+pub fn play_on(server: ServerConfig, scenario: impl Fn(&mut Net)) {
+    play_with(&BrokerConfig::new(server), scenario);
+}
+
+/// Plays a scenario with the default configuration.
+pub fn play(scenario: impl Fn(&mut Net)) {
+    play_on(ServerConfig::new(), scenario);
+}
+
+/// Plays a scenario for each version that a client can have.
+pub fn each(scenario: impl Fn(&mut Net, Version)) {
+    ALL.into_iter().for_each(|version| play(|net| scenario(net, version)));
+}
+
+/// How the packets of the clients reach the broker.
+#[derive(Clone, Copy, Debug)]
+pub enum Feed {
+    Whole,
+    Bytes,
+    Cut(usize),
+}
+
+pub fn qos(number: u8) -> QoS {
+    QoS::from_u8(number).unwrap()
+}
+
+/// Options that state a QoS alone.
+pub fn at(number: u8) -> SubscriptionOptions {
+    SubscriptionOptions { maximum_qos: qos(number), ..SubscriptionOptions::default() }
+}
+
+pub fn identifier(number: u16) -> PacketIdentifier {
+    PacketIdentifier::new(number).unwrap()
+}
+
+/// A CONNECT for a session that begins and ends with the connection.
+pub fn clean(version: Version, name: &str) -> Connect<'_> {
+    Connect { clean_start: true, ..Connect::new(version, name) }
+}
+
+/// A CONNECT for a session that goes on, and does not end.
+pub fn kept(version: Version, name: &str) -> Connect<'_> {
+    let forever = if version == Version::V5_0 { Some(u32::MAX) } else { None };
+    Connect {
+        properties: ConnectProperties { session_expiry_interval: forever, ..Default::default() },
+        ..Connect::new(version, name)
+    }
+}
+
+/// A 5.0 CONNECT for a session that goes on, and ends so many seconds after the connection.
+pub fn expiring(name: &str, seconds: u32) -> Connect<'_> {
+    let properties = ConnectProperties { session_expiry_interval: Some(seconds), ..Default::default() };
+    Connect { properties, ..Connect::new(Version::V5_0, name) }
+}
+
+/// A PUBLISH to `topic`; who sends it sees to its packet identifier.
+pub fn message<'a>(topic: &'a str, payload: &'a str, number: u8) -> Publish<'a> {
+    Publish { qos: qos(number), ..Publish::new(topic, payload.as_bytes()) }
+}
+
+pub fn encoded(packet: Packet<'_>, version: Version) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    codec::encode(&packet, version, &mut bytes).unwrap();
+    bytes
+}
+
+struct Peer {
+    id: ConnectionId,
+    version: Version,
+    is_open: bool,
+    is_stalled: bool,
+    input: Vec<u8>,
+    output: BytesMut,
+    inbox: Vec<OwnedPacket>,
+    /// The end of the connection was seen, and was not yet told.
+    ended: bool,
+    next_identifier: u16,
+    log: Vec<(u64, String)>,
+}
+
+pub struct Net {
+    pub broker: Broker,
+    pub now: u64,
+    /// The answer to a client that asks to be let in; `None` leaves it for later, in `asked`.
+    pub policy: fn(&Connect<'_>) -> Option<ReasonCode>,
+    pub asked: Vec<ConnectionId>,
+    peers: Vec<Peer>,
+    feed: Feed,
+    longest: usize,
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let received: Vec<_> = self.peers.iter().map(|peer| &peer.log).collect();
+            eprintln!("fed {:?}, at {} ms; received: {received:#?}", self.feed, self.now);
+        }
+    }
+}
+
+impl Net {
+    pub fn new(config: BrokerConfig, feed: Feed) -> Self {
+        let broker = Broker::new(config, 0x5EED);
+        let policy = |_: &Connect<'_>| Some(ReasonCode::SUCCESS);
+        Self { broker, now: 1_000_000, policy, asked: Vec::new(), peers: Vec::new(), feed, longest: 0 }
+    }
+
+    fn instant(&self) -> Instant {
+        Instant::from_millis(self.now)
+    }
+
+    // ---- connections ----
+
+    pub fn open(&mut self, version: Version) -> C {
+        let id = self.broker.open(self.instant());
+        self.peers.push(Peer {
+            id,
+            version,
+            is_open: true,
+            is_stalled: false,
+            input: Vec::new(),
+            output: BytesMut::new(),
+            inbox: Vec::new(),
+            ended: false,
+            next_identifier: 1,
+            log: Vec::new(),
+        });
+        self.peers.len() - 1
+    }
+
+    pub fn connect(&mut self, connect: Connect<'_>) -> C {
+        let c = self.open(connect.version);
+        self.send(c, connect.into());
+        c
+    }
+
+    /// Connects, and finds no session.
+    pub fn join(&mut self, connect: Connect<'_>) -> C {
+        let c = self.connect(connect);
+        assert_eq!(self.next(c).as_deref(), Some("connack 00"));
+        c
+    }
+
+    /// Connects, and finds its session.
+    pub fn resume(&mut self, connect: Connect<'_>) -> C {
+        let c = self.connect(connect);
+        let expected = if connect.version == Version::V3_1 { "connack 00" } else { "connack 00 present" };
+        assert_eq!(self.next(c).as_deref(), Some(expected));
+        c
+    }
+
+    pub fn leave(&mut self, c: C) {
+        self.send(c, Disconnect::default().into());
+    }
+
+    /// The transport fails.
+    pub fn cut(&mut self, c: C) {
+        if mem::take(&mut self.peers[c].is_open) {
+            self.broker.closed(self.peers[c].id, self.instant());
+            self.drain();
+        }
+    }
+
+    pub fn disconnect(&mut self, c: C, reason_code: ReasonCode) {
+        self.broker.disconnect(self.peers[c].id, &Disconnect::new(reason_code), self.instant());
+        self.drain();
+    }
+
+    pub fn is_open(&self, c: C) -> bool {
+        self.peers[c].is_open
+    }
+
+    /// The host answers a client that it has let wait.
+    pub fn admit(&mut self, id: ConnectionId) {
+        self.broker.admit(id, self.instant());
+        self.drain();
+        self.feed_late(id);
+    }
+
+    /// Whether the client takes what there is for it.
+    pub fn stall(&mut self, c: C, is_stalled: bool) {
+        self.peers[c].is_stalled = is_stalled;
+        if !is_stalled {
+            self.transmit(c);
+            self.drain();
+        }
+    }
+
+    // ---- time ----
+
+    /// Lets time pass; the broker is woken when it wants to be.
+    pub fn advance(&mut self, milliseconds: u64) {
+        let end = self.now + milliseconds;
+        let mut stuck = 0;
+        while let Some(due) = self.broker.poll_timeout().filter(|due| due.as_millis() <= end) {
+            stuck = if due.as_millis() > self.now { 0 } else { stuck + 1 };
+            assert!(stuck < 100, "the broker wants to be woken again and again");
+            self.now = self.now.max(due.as_millis());
+            self.broker.handle_timeout(self.instant());
+            self.drain();
+        }
+        self.now = end;
+    }
+
+    // ---- to the broker ----
+
+    pub fn send(&mut self, c: C, packet: Packet<'_>) {
+        self.raw(c, &encoded(packet, self.peers[c].version));
+    }
+
+    pub fn raw(&mut self, c: C, bytes: &[u8]) {
+        self.longest = self.longest.max(bytes.len());
+        let size = match self.feed {
+            Feed::Whole => bytes.len(),
+            Feed::Bytes => 1,
+            Feed::Cut(position) => position.min(bytes.len()),
+        };
+        let (first, rest) = bytes.split_at(size);
+        self.feed(c, first);
+        if matches!(self.feed, Feed::Bytes) {
+            rest.iter().for_each(|byte| self.feed(c, &[*byte]));
+        } else if !rest.is_empty() {
+            self.feed(c, rest);
+        }
+    }
+
+    fn feed(&mut self, c: C, bytes: &[u8]) {
+        let now = self.instant();
+        let peer = &mut self.peers[c];
+        if peer.is_open {
+            peer.input.extend_from_slice(bytes);
+            let (mut input, mut out) = (&peer.input[..], Vec::new());
+            self.broker.handle_input(peer.id, &mut input, now, &mut out);
+            let rest = input.len();
+            peer.input.drain(..peer.input.len() - rest);
+            peer.output.extend_from_slice(&out);
+            self.drain();
+        }
+    }
+
+    fn feed_late(&mut self, id: ConnectionId) {
+        let c = self.peer(id);
+        self.feed(c, &[]);
+    }
+
+    /// Sends a message and sees its flow to the end; gives the reason code of the first answer.
+    pub fn put(&mut self, c: C, publish: Publish<'_>) -> u8 {
+        if publish.qos == QoS::AtMostOnce {
+            self.send(c, publish.into());
+            return 0;
+        }
+        let number = self.next_identifier(c);
+        self.send(c, Publish { packet_identifier: Some(identifier(number)), ..publish }.into());
+        let code = self.answer(c, |packet| match packet {
+            Packet::Puback(ack) | Packet::Pubrec(ack) if ack.packet_identifier.get() == number => Some(ack.reason_code.get()),
+            _ => None,
+        });
+        if publish.qos == QoS::ExactlyOnce && code < 0x80 {
+            self.ack(c, Packet::Pubrel, number, 0);
+            self.answer(c, |packet| {
+                matches!(packet, Packet::Pubcomp(ack) if ack.packet_identifier.get() == number).then_some(())
+            });
+        }
+        code
+    }
+
+    pub fn publish(&mut self, c: C, topic: &str, payload: &str, qos: u8) {
+        assert!(self.put(c, message(topic, payload, qos)) < 0x80);
+    }
+
+    pub fn retain(&mut self, c: C, topic: &str, payload: &str, qos: u8) {
+        assert!(self.put(c, Publish { retain: true, ..message(topic, payload, qos) }) < 0x80);
+    }
+
+    pub fn ack(&mut self, c: C, packet: fn(Ack<'static>) -> Packet<'static>, number: u16, code: u8) {
+        self.send(c, packet(Ack::new(identifier(number), ReasonCode::new(code))));
+    }
+
+    /// Subscribes, and gives the codes of the answer.
+    pub fn subscribe_all(&mut self, c: C, number: Option<u32>, filters: &[(&str, SubscriptionOptions)]) -> Vec<u8> {
+        let packet_identifier = identifier(self.next_identifier(c));
+        let subscription_identifier = number.map(|number| SubscriptionIdentifier::new(number).unwrap());
+        let subscriptions: Vec<_> =
+            filters.iter().map(|(filter, options)| Subscription { topic_filter: (*filter).into(), options: *options }).collect();
+        let properties = SubscribeProperties { subscription_identifier, ..Default::default() };
+        self.send(c, Subscribe { packet_identifier, properties, subscriptions: subscriptions[..].into() }.into());
+        self.answer(c, |packet| match packet {
+            Packet::Suback(suback) if suback.packet_identifier == packet_identifier => {
+                Some(suback.reason_codes.iter().map(ReasonCode::get).collect())
+            }
+            _ => None,
+        })
+    }
+
+    pub fn subscribe_with(&mut self, c: C, filter: &str, options: SubscriptionOptions) {
+        assert_eq!(self.subscribe_all(c, None, &[(filter, options)]), [options.maximum_qos.as_u8()]);
+    }
+
+    pub fn subscribe(&mut self, c: C, filter: &str, qos: u8) {
+        self.subscribe_with(c, filter, at(qos));
+    }
+
+    /// Unsubscribes, and gives the codes of the answer.
+    pub fn unsubscribe(&mut self, c: C, filters: &[&str]) -> Vec<u8> {
+        let packet_identifier = identifier(self.next_identifier(c));
+        let filters: Vec<Text<'_>> = filters.iter().map(|filter| (*filter).into()).collect();
+        let properties = UnsubscribeProperties::default();
+        self.send(c, Unsubscribe { packet_identifier, properties, topic_filters: filters[..].into() }.into());
+        self.answer(c, |packet| match packet {
+            Packet::Unsuback(unsuback) if unsuback.packet_identifier == packet_identifier => {
+                Some(unsuback.reason_codes.iter().map(ReasonCode::get).collect())
+            }
+            _ => None,
+        })
+    }
+
+    fn next_identifier(&mut self, c: C) -> u16 {
+        let number = self.peers[c].next_identifier;
+        self.peers[c].next_identifier += 1;
+        number
+    }
+
+    // ---- from the broker ----
+
+    /// Takes the one packet that `find` knows out of what the client has received.
+    fn answer<T>(&mut self, c: C, find: impl Fn(&Packet<'_>) -> Option<T>) -> T {
+        let inbox = &mut self.peers[c].inbox;
+        let found = inbox.iter().enumerate().find_map(|(i, packet)| find(&packet.packet()).map(|found| (i, found)));
+        let (i, found) = found.expect("the broker has answered");
+        inbox.remove(i);
+        found
+    }
+
+    /// Takes the first packet that the client has received.
+    pub fn next_packet(&mut self, c: C) -> Option<OwnedPacket> {
+        let inbox = &mut self.peers[c].inbox;
+        if inbox.is_empty() { None } else { Some(inbox.remove(0)) }
+    }
+
+    pub fn next(&mut self, c: C) -> Option<String> {
+        self.next_packet(c).map(|packet| show(&packet.packet(), false))
+    }
+
+    /// Takes all that the client has received, without the packet identifiers that the broker chose.
+    pub fn take(&mut self, c: C) -> Vec<String> {
+        self.take_shown(c, false)
+    }
+
+    /// Takes all that the client has received, with the packet identifiers that the broker chose.
+    pub fn take_numbered(&mut self, c: C) -> Vec<String> {
+        self.take_shown(c, true)
+    }
+
+    fn take_shown(&mut self, c: C, is_numbered: bool) -> Vec<String> {
+        let packets = mem::take(&mut self.peers[c].inbox);
+        let end = mem::take(&mut self.peers[c].ended).then(|| "closed".to_owned());
+        packets.iter().map(|packet| show(&packet.packet(), is_numbered)).chain(end).collect()
+    }
+
+    /// Takes all messages that the client has received or will, acknowledging them.
+    pub fn messages(&mut self, c: C) -> Vec<String> {
+        let mut messages = Vec::new();
+        while let Some(packet) = self.next_packet(c) {
+            let shown = show(&packet.packet(), false);
+            let number = number_of(&packet.packet());
+            match packet.packet() {
+                Packet::Publish(publish) => {
+                    messages.push(shown);
+                    match publish.qos {
+                        QoS::AtMostOnce => {}
+                        QoS::AtLeastOnce => self.ack(c, Packet::Puback, number, 0),
+                        QoS::ExactlyOnce => self.ack(c, Packet::Pubrec, number, 0),
+                    }
+                }
+                Packet::Pubrel(_) => self.ack(c, Packet::Pubcomp, number, 0),
+                _ => panic!("a message was expected, not {shown}"),
+            }
+        }
+        messages
+    }
+
+    /// The packet identifiers of the messages that the client has received and not taken.
+    pub fn numbers(&self, c: C) -> Vec<u16> {
+        let packets = self.peers[c].inbox.iter().map(OwnedPacket::packet);
+        packets.filter(|packet| matches!(packet, Packet::Publish(_))).map(|packet| number_of(&packet)).collect()
+    }
+
+    /// All that the client has ever received, and when.
+    pub fn log(&self, c: C) -> &[(u64, String)] {
+        &self.peers[c].log
+    }
+
+    // ---- the host's loop ----
+
+    fn peer(&self, id: ConnectionId) -> C {
+        self.peers.iter().position(|peer| peer.id == id).expect("the connection is one of ours")
+    }
+
+    fn transmit(&mut self, c: C) {
+        for _ in 0..100_000 {
+            let mut out = Vec::new();
+            let more = self.broker.transmit(self.peers[c].id, self.instant(), &mut out);
+            self.peers[c].output.extend_from_slice(&out);
+            if !more {
+                return;
+            }
+        }
+        panic!("there is always more");
+    }
+
+    fn drain(&mut self) {
+        while let Some(action) = self.broker.poll_action() {
+            match action {
+                Action::Authenticate { connection, connect } => {
+                    let Packet::Connect(connect) = connect.packet() else { panic!("{connect:?}") };
+                    match (self.policy)(&connect) {
+                        Some(ReasonCode::SUCCESS) => self.broker.admit(connection, self.instant()),
+                        Some(reason_code) => self.broker.refuse(connection, reason_code),
+                        None => self.asked.push(connection),
+                    }
+                    self.feed_late(connection);
+                }
+                Action::Transmit(id) => {
+                    let c = self.peer(id);
+                    if self.peers[c].is_open && !self.peers[c].is_stalled {
+                        self.transmit(c);
+                    }
+                }
+                Action::Close(id) => {
+                    let c = self.peer(id);
+                    assert!(self.peers[c].is_open, "a connection that is gone is to be closed");
+                    self.transmit(c);
+                    self.peers[c].is_open = false;
+                    self.peers[c].ended = true;
+                    self.broker.closed(id, self.instant());
+                }
+                _ => panic!("{action:?}"),
+            }
+        }
+        self.peers.iter_mut().for_each(|peer| peer.read(self.now));
+    }
+}
+
+impl Peer {
+    fn read(&mut self, now: u64) {
+        let rules = Rules::new(self.version).sent_by(Role::Server);
+        while let Some(packet) =
+            OwnedPacket::split_from(&mut self.output, u32::MAX, rules).expect("the broker's packets are right")
+        {
+            let shown = show(&packet.packet(), true);
+            // [5.0 MQTT-3.14.4-1]
+            assert!(!self.log.iter().any(|(_, before)| before.starts_with("disconnect")), "{shown} comes after DISCONNECT");
+            // [5.0 MQTT-3.2.0-1] [3.1.1 MQTT-3.2.0-1] [5.0 MQTT-3.2.0-2]
+            assert_eq!(self.log.is_empty(), shown.starts_with("connack"), "{shown}");
+            self.log.push((now, shown));
+            self.inbox.push(packet);
+        }
+        if self.ended && self.log.last().is_none_or(|(_, last)| last != "closed") {
+            assert!(self.output.is_empty(), "the last packet is cut off");
+            self.log.push((now, "closed".to_owned()));
+        }
+    }
+}
+
+pub fn number_of(packet: &Packet<'_>) -> u16 {
+    match packet {
+        Packet::Publish(publish) => publish.packet_identifier.map_or(0, PacketIdentifier::get),
+        Packet::Puback(ack) | Packet::Pubrec(ack) | Packet::Pubrel(ack) | Packet::Pubcomp(ack) => ack.packet_identifier.get(),
+        Packet::Suback(suback) | Packet::Unsuback(suback) => suback.packet_identifier.get(),
+        _ => 0,
+    }
+}
+
+/// A packet in short words, with its packet identifier if the client chose it, or if all are wanted.
+pub fn show(packet: &Packet<'_>, is_numbered: bool) -> String {
+    let number = number_of(packet);
+    let chosen = if is_numbered && number > 0 { format!("#{number} ") } else { String::new() };
+    let codes = |codes: Vec<ReasonCode>| codes.iter().map(|code| format!(" {:02x}", code.get())).collect::<String>();
+    match packet {
+        Packet::Connack(connack) => {
+            let mut shown = format!("connack{}", codes(vec![connack.reason_code]));
+            let present = connack.session_present.then_some(" present");
+            shown.push_str(present.unwrap_or_default());
+            let p = &connack.properties;
+            let _ = p.session_expiry_interval.map(|value| write!(shown, " expiry={value}"));
+            let _ = p.assigned_client_identifier.map(|value| write!(shown, " assigned={}", value.as_str()));
+            let _ = p.server_keep_alive.map(|value| write!(shown, " keep-alive={value}"));
+            shown
+        }
+        Packet::Publish(publish) => chosen + &show_publish(publish),
+        Packet::Puback(ack) => format!("puback #{number}{}", codes(vec![ack.reason_code])),
+        Packet::Pubrec(ack) => format!("pubrec #{number}{}", codes(vec![ack.reason_code])),
+        Packet::Pubrel(ack) => format!("{chosen}pubrel{}", codes(vec![ack.reason_code])),
+        Packet::Pubcomp(ack) => format!("pubcomp #{number}{}", codes(vec![ack.reason_code])),
+        Packet::Suback(suback) => format!("suback #{number}{}", codes(suback.reason_codes.iter().collect())),
+        Packet::Unsuback(suback) => format!("unsuback #{number}{}", codes(suback.reason_codes.iter().collect())),
+        Packet::Pingresp => "pingresp".to_owned(),
+        Packet::Disconnect(disconnect) => format!("disconnect{}", codes(vec![disconnect.reason_code])),
+        _ => panic!("a server does not send {packet:?}"),
+    }
+}
+
+fn show_publish(publish: &Publish<'_>) -> String {
+    let mut shown = format!("{}={}", publish.topic_name.as_str(), String::from_utf8_lossy(publish.payload));
+    if publish.qos > QoS::AtMostOnce {
+        let _ = write!(shown, " q{}", publish.qos.as_u8());
+    }
+    shown.push_str(if publish.retain { " R" } else { "" });
+    shown.push_str(if publish.dup { " D" } else { "" });
+    let p = &publish.properties;
+    let _ = p.payload_format_indicator.map(|value| write!(shown, " text={value}"));
+    let _ = p.message_expiry_interval.map(|value| write!(shown, " expiry={value}"));
+    let _ = p.content_type.map(|value| write!(shown, " type={}", value.as_str()));
+    let _ = p.response_topic.map(|value| write!(shown, " to={}", value.as_str()));
+    let _ = p.correlation_data.map(|value| write!(shown, " for={value:?}"));
+    let _ = p.topic_alias.map(|value| write!(shown, " alias={value}"));
+    let mut identifiers: Vec<_> = p.subscription_identifiers.iter().map(SubscriptionIdentifier::get).collect();
+    identifiers.sort_unstable();
+    let _ = (!identifiers.is_empty()).then(|| write!(shown, " ids={identifiers:?}"));
+    for property in &p.user_properties {
+        let _ = write!(shown, " {}:{}", property.name.as_str(), property.value.as_str());
+    }
+    shown
+}
