@@ -12,6 +12,7 @@ use mqtt_sansio::codec::{
     ReasonCode, RetainHandling, SubscriptionOptions, UserProperty, Version, Will, WillProperties,
 };
 use mqtt_sansio::server::ServerConfig;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::time::Duration;
@@ -70,7 +71,7 @@ fn filters_match_topics() {
         ("+", &["a", "ab"], &["/a", "a/", "a/b"]),
         ("+/+", &["/finance", "a/b", "a/", "/"], &["a", "a/b/c"]),
         ("/+", &["/finance", "/"], &["finance", "a/finance"]),
-        ("+/a/#", &["x/a", "/a", "x/a/b/c"], &["a", "a/a/a".split_at(1).0, "x/b"]),
+        ("+/a/#", &["x/a", "/a", "x/a/b/c"], &["a", "a/b", "x/b"]),
         ("a/+/c", &["a/b/c", "a//c"], &["a/b/d", "a/b/b/c", "a/c"]),
         ("a//b", &["a//b"], &["a/b", "a/x/b"]),
         ("/a", &["/a"], &["a", "a/", "//a"]),
@@ -317,16 +318,16 @@ fn a_payload_may_be_empty_or_large() {
 /// [5.0 MQTT-4.6.0-5] [3.1.1 MQTT-4.6.0-6]
 #[test]
 fn messages_of_a_topic_and_qos_keep_their_order() {
-    play_on(ServerConfig::new().maximum_in_flight(2), |net| {
-        for version in ALL {
+    for version in ALL {
+        play_on(ServerConfig::new().maximum_in_flight(2), |net| {
             let (sender, mut receiver) = (net.join(clean(version, "sender")), net.join(kept(version, "receiver")));
             net.subscribe(receiver, "#", 2);
             let mut received = Vec::new();
             for i in 0..20 {
                 net.publish(sender, "t", &i.to_string(), i % 2 + 1);
                 match i {
-                    5 | 11 => net.cut(receiver),
-                    8 | 15 => {
+                    5 => net.cut(receiver),
+                    8 | 11 | 15 => {
                         net.cut(receiver);
                         receiver = net.resume(kept(version, "receiver"));
                     }
@@ -341,9 +342,8 @@ fn messages_of_a_topic_and_qos_keep_their_order() {
                 let expected: Vec<_> = (first..20).step_by(2).map(|i| i.to_string()).collect();
                 assert_eq!(payloads, expected, "{version} {kind}");
             }
-            net.leave(receiver);
-        }
-    });
+        });
+    }
 }
 
 // ---- SUBSCRIBE and UNSUBSCRIBE ----
@@ -616,28 +616,63 @@ fn more_retained_messages_than_the_queue_holds_all_come() {
 #[test]
 fn retained_messages_still_to_be_sent_come_after_a_resume() {
     for version in ALL {
-        play_on(ServerConfig::new().maximum_queued(3, 1_000).maximum_in_flight(2), |net| {
-            let expected: BTreeSet<_> = retain_many(net, 20).into_iter().filter(|shown| shown.contains('q')).collect();
+        play_on(ServerConfig::new().maximum_in_flight(2), |net| {
+            let expected: BTreeSet<_> = retain_many(net, 200).into_iter().filter(|shown| shown.contains('q')).collect();
             let mut receiver = net.join(kept(version, "receiver"));
             net.subscribe(receiver, "#", 2);
             net.cut(receiver);
             receiver = net.resume(kept(version, "receiver"));
             let received: BTreeSet<_> = net.messages(receiver).iter().map(|shown| shown.replace(" D", "")).collect();
-            assert!(received.is_superset(&expected), "{received:?}");
+            assert!(received.is_superset(&expected), "{} of {}", received.intersection(&expected).count(), expected.len());
         });
     }
 }
 
-/// [5.0 MQTT-4.6.0-5] [3.1.1 MQTT-4.6.0-6]
+/// [5.0 MQTT-4.6.0-5] [3.1.1 MQTT-4.6.0-6] [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6]
 #[test]
 fn a_retained_message_comes_before_what_is_published_after_the_subscription() {
-    for version in ALL {
+    for (version, retain) in ALL.into_iter().flat_map(|version| [false, true].map(|retain| (version, retain))) {
         play_on(ServerConfig::new().maximum_in_flight(1), |net| {
             let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
-            ["a", "b", "c"].iter().for_each(|topic| net.retain(sender, topic, "1", 1));
+            let topics: Vec<_> = (0..200).map(|i| format!("many/{i}")).collect();
+            topics.iter().for_each(|topic| net.retain(sender, topic, "1", 1));
             net.subscribe(receiver, "#", 1);
-            net.publish(sender, "c", "2", 1);
-            assert_eq!(only(&net.messages(receiver), "c="), ["c=1 q1 R", "c=2 q1"]);
+            for topic in &topics {
+                net.put(sender, Publish { retain, ..message(topic, "2", 1) });
+            }
+            let received = net.messages(receiver);
+            for topic in topics {
+                assert_eq!(only(&received, &format!("{topic}=")), [format!("{topic}=1 q1 R"), format!("{topic}=2 q1")]);
+            }
+        });
+    }
+}
+
+/// [5.0 §3.3.1.3] [5.0 MQTT-3.3.1-12] [3.1.1 MQTT-3.3.1-9]
+#[test]
+fn a_message_retained_after_the_subscription_comes_once_and_not_as_retained() {
+    for version in ALL {
+        play_on(ServerConfig::new().maximum_in_flight(1), |net| {
+            retain_many(net, 200);
+            let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
+            net.subscribe(receiver, "#", 2);
+            ["a", "many/~", "z"].iter().for_each(|topic| net.retain(sender, topic, "new", 2));
+            assert_eq!(only(&net.messages(receiver), "new"), ["a=new q2", "many/~=new q2", "z=new q2"]);
+        });
+    }
+}
+
+/// [5.0 MQTT-3.10.4-2] [3.1.1 MQTT-3.10.4-2]
+#[test]
+fn a_message_retained_after_unsubscribe_does_not_come() {
+    for version in ALL {
+        play_on(ServerConfig::new().maximum_in_flight(1), |net| {
+            retain_many(net, 200);
+            let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
+            net.subscribe(receiver, "#", 2);
+            net.unsubscribe(receiver, &["#"]);
+            ["a", "many/~", "z"].iter().for_each(|topic| net.retain(sender, topic, "new", 2));
+            assert_eq!(only(&net.messages(receiver), "new"), NONE);
         });
     }
 }
@@ -736,7 +771,10 @@ const ENDINGS: [Ending; 12] = [
 
 fn end(net: &mut Net, c: C, connect: Connect<'_>, ending: Ending) {
     match ending {
-        Ending::Disconnect(code) => net.send(c, Disconnect::new(ReasonCode::new(code)).into()),
+        Ending::Disconnect(code) => {
+            let code = if connect.version == V5_0 { code } else { 0 };
+            net.send(c, Disconnect::new(ReasonCode::new(code)).into());
+        }
         Ending::UndefinedDisconnect => net.raw(c, &[0xE0, 1, 3]),
         Ending::ConnectionLost => net.cut(c),
         Ending::KeepAlive => net.advance(15_000),
@@ -1137,15 +1175,18 @@ fn what_is_unacknowledged_is_sent_again_in_order_with_its_identifiers() {
         assert_eq!(net.take(receiver), ["pubrel 00", "pubrel 00"]);
         net.advance(100_000_000);
         assert_eq!(net.take(receiver), NONE, "nothing is sent again on the same connection");
-        for again in ["7", "8"] {
+        let mut resent: Vec<_> =
+            [0, 3, 4].map(|i| format!("#{} t={} q{} D", numbers[i], i + 1, if i == 3 { 2 } else { 1 })).to_vec();
+        for new in ["7", "8"] {
             net.cut(receiver);
-            net.publish(sender, "t", again, 1);
+            net.publish(sender, "t", new, 1);
             receiver = net.resume(kept(version, "receiver"));
             let received = net.take_numbered(receiver);
             assert_eq!(only(&received, "pubrel"), [format!("#{} pubrel 00", numbers[1])]);
-            let expected = [0, 3, 4].map(|i| format!("#{} t={} q{} D", numbers[i], i + 1, if i == 3 { 2 } else { 1 }));
-            assert_eq!(only(&received, " D"), expected);
-            assert!(received.last().unwrap().ends_with(&format!("t={again} q1")), "what is new comes last: {received:?}");
+            assert_eq!(only(&received, " D"), resent);
+            let last = received.last().unwrap();
+            assert!(last.ends_with(&format!("t={new} q1")), "what is new comes last: {received:?}");
+            resent.push(format!("{last} D"));
         }
         let fresh = net.connect(clean(version, "receiver"));
         assert_eq!(net.take(fresh), ["connack 00"]);
@@ -1224,16 +1265,11 @@ fn a_break_after_any_packet_loses_and_doubles_nothing_for_a_receiver() {
     for (version, number) in ALL.into_iter().flat_map(|version| [1, 2].map(|number| (version, number))) {
         for window in [1, 2, 10] {
             for break_after in 0.. {
-                let mut goes_on = false;
-                let goes_on = {
-                    let cell = std::cell::Cell::new(goes_on);
-                    play_on(ServerConfig::new().maximum_in_flight(window), |net| {
-                        cell.set(receive_with_a_break(net, version, number, break_after));
-                    });
-                    goes_on = cell.get();
-                    goes_on
-                };
-                if !goes_on {
+                let goes_on = Cell::new(false);
+                play_on(ServerConfig::new().maximum_in_flight(window), |net| {
+                    goes_on.set(receive_with_a_break(net, version, number, break_after));
+                });
+                if !goes_on.get() {
                     assert!(break_after >= 6, "there was nothing to break");
                     break;
                 }
@@ -1348,6 +1384,63 @@ fn a_message_that_the_receiver_refuses_is_done_with() {
     });
 }
 
+/// [5.0 §3.5.2.1] [5.0 §3.6.2.1] [3.1.1 MQTT-4.3.3-1]
+#[test]
+fn an_acknowledgement_of_nothing_known_is_answered_and_does_no_harm() {
+    each(|net, version| {
+        let client = net.join(clean(version, "client"));
+        net.ack(client, Packet::Pubrec, 5, 0);
+        assert_eq!(net.take_numbered(client), [if version == V5_0 { "#5 pubrel 92" } else { "#5 pubrel 00" }]);
+        assert!(net.is_open(client));
+    });
+}
+
+/// [5.0 §3.8.4] [5.0 MQTT-3.3.4-3]
+#[test]
+fn a_session_keeps_its_subscription_identifiers() {
+    play(|net| {
+        let (sender, receiver) = (helper(net, "sender"), net.join(kept(V5_0, "receiver")));
+        net.subscribe_all(receiver, Some(7), &[("t", at(1))]);
+        net.publish(sender, "t", "1", 1);
+        net.cut(receiver);
+        net.publish(sender, "t", "2", 1);
+        let receiver = net.resume(kept(V5_0, "receiver"));
+        net.publish(sender, "t", "3", 1);
+        assert_eq!(net.messages(receiver), ["t=1 q1 D ids=[7]", "t=2 q1 ids=[7]", "t=3 q1 ids=[7]"]);
+    });
+}
+
+/// [5.0 MQTT-4.3.3-9] [5.0 §3.3.4]
+#[test]
+fn a_message_that_the_broker_refuses_frees_its_identifier_and_its_place() {
+    play_with(&BrokerConfig::new(ServerConfig::new().receive_maximum(1)).maximum_retained(0, 0), |net| {
+        let (sender, receiver) = (helper(net, "sender"), watcher(net));
+        let publish = Publish { retain: true, packet_identifier: Some(identifier(9)), ..message("t", "x", 2) };
+        net.send(sender, publish.into());
+        assert_eq!((net.take(sender), net.messages(receiver)), (vec!["pubrec #9 97".to_owned()], vec![]));
+        net.send(sender, Publish { retain: false, ..publish }.into());
+        assert_eq!((net.take(sender), net.messages(receiver)), (vec!["pubrec #9 00".to_owned()], vec!["t=x q2".to_owned()]));
+    });
+}
+
+/// [5.0 §4.1] [3.1.1 §4.1]
+#[test]
+fn nothing_is_left_of_clients_that_are_gone() {
+    each(|net, version| {
+        let will = Will { topic: "will".into(), ..Default::default() };
+        let connect = Connect { will: Some(will), keep_alive: 10, ..clean(version, "client") };
+        for ending in ENDINGS {
+            let client = net.join(connect);
+            net.subscribe(client, "t", 1);
+            end(net, client, connect, ending);
+            net.connect(clean(version, "client"));
+            let last = net.connect(clean(version, "client"));
+            net.leave(last);
+            assert_eq!((net.broker.connections(), net.broker.sessions(), net.broker.poll_timeout()), (0, 0, None), "{ending:?}");
+        }
+    });
+}
+
 /// [5.0 MQTT-3.1.4-3] [3.1.1 MQTT-3.1.4-2] [5.0 MQTT-4.4.0-1]
 #[test]
 fn a_second_connection_of_a_client_takes_over() {
@@ -1399,6 +1492,20 @@ fn of_two_connections_that_wait_for_the_host_the_one_let_in_last_stays() {
     });
 }
 
+/// [5.0 §3.1.4] [3.1.1 §3.1.4]
+#[test]
+fn the_hosts_answer_may_come_when_the_client_is_gone() {
+    each(|net, version| {
+        net.policy = |_| None;
+        let client = net.connect(kept(version, "client"));
+        let asked = net.asked.pop().unwrap();
+        net.cut(client);
+        net.admit(asked);
+        net.broker.refuse(asked, ReasonCode::NOT_AUTHORIZED);
+        assert_eq!((net.broker.connections(), net.broker.sessions(), net.take(client).len()), (0, 0, 0));
+    });
+}
+
 /// [5.0 MQTT-3.1.3-6] [5.0 MQTT-3.1.3-7] [5.0 MQTT-3.2.2-16]
 #[test]
 fn a_client_without_an_identifier_is_given_a_new_one() {
@@ -1419,7 +1526,7 @@ fn a_client_without_an_identifier_is_given_a_new_one() {
         assert_eq!((net.broker.sessions(), net.broker.connections()), (3, 3));
     });
     // A broker with the same seed would choose the same, were it not taken.
-    let taken = std::cell::RefCell::new(String::new());
+    let taken = RefCell::new(String::new());
     play(|net| {
         let client = net.connect(expiring("", 100));
         *taken.borrow_mut() = net.next(client).unwrap().split('=').nth(1).unwrap().to_owned();
@@ -1573,6 +1680,49 @@ fn the_window_is_that_of_the_connection() {
     });
 }
 
+/// [5.0 MQTT-3.3.4-9] [5.0 MQTT-3.3.4-10] [5.0 §4.9]
+#[test]
+fn a_pubrel_that_is_sent_again_takes_no_place_and_frees_none() {
+    play(|net| {
+        let (sender, receiver) = (helper(net, "sender"), net.join(with_receive_maximum(kept(V5_0, "receiver"), 3)));
+        net.subscribe(receiver, "t", 2);
+        ["1", "2", "3"].iter().for_each(|payload| net.publish(sender, "t", payload, 2));
+        let numbers = net.numbers(receiver);
+        numbers.iter().for_each(|number| net.ack(receiver, Packet::Pubrec, *number, 0));
+        net.cut(receiver);
+        ["4", "5", "6"].iter().for_each(|payload| net.publish(sender, "t", payload, 1));
+        let receiver = net.resume(with_receive_maximum(kept(V5_0, "receiver"), 1));
+        let received = net.take_numbered(receiver);
+        assert_eq!(only(&received, "pubrel").len(), 3, "they do not wait");
+        let mut sent = received.len() - 3;
+        for number in numbers {
+            net.ack(receiver, Packet::Pubcomp, number, 0);
+            sent += net.take(receiver).len();
+            assert!(sent <= 1, "more is under way than the client takes");
+        }
+        assert_eq!(sent, 1);
+    });
+}
+
+/// [5.0 MQTT-3.1.2-24] [5.0 MQTT-3.1.2-25]
+#[test]
+fn a_message_to_be_sent_again_may_have_become_too_large() {
+    for number in 1..=2 {
+        play(|net| {
+            let (sender, receiver) = (helper(net, "sender"), net.join(kept(V5_0, "receiver")));
+            net.subscribe(receiver, "t", 2);
+            net.publish(sender, "t", &"x".repeat(200), number);
+            assert_eq!(net.take(receiver).len(), 1);
+            net.cut(receiver);
+            let connect = with_receive_maximum(kept(V5_0, "receiver"), 1);
+            let properties = ConnectProperties { maximum_packet_size: Some(100), ..connect.properties };
+            let receiver = net.resume(Connect { properties, ..connect });
+            net.publish(sender, "t", "small", number);
+            assert_eq!(net.messages(receiver), [format!("t=small q{number}")]);
+        });
+    }
+}
+
 /// [5.0 MQTT-4.9.0-1]
 #[test]
 fn the_broker_may_have_a_smaller_window_of_its_own() {
@@ -1646,26 +1796,25 @@ fn identifiers_count_in_the_size_of_a_message() {
 fn a_queue_that_is_full_takes_no_more_messages() {
     for version in ALL {
         play_on(ServerConfig::new().maximum_queued(3, 10_000), |net| {
-            let (sender, receiver) = (helper(net, "sender"), net.join(kept(version, "receiver")));
+            let (sender, mut receiver) = (helper(net, "sender"), net.join(kept(version, "receiver")));
             net.subscribe(receiver, "t", 1);
-            for is_connected in [false, true] {
-                net.stall(receiver, is_connected);
-                if !is_connected {
-                    net.cut(receiver);
+            for is_connected in [true, false] {
+                if is_connected {
+                    net.stall(receiver, true)
+                } else {
+                    net.cut(receiver)
                 }
                 let before = net.broker.dropped();
                 ["1", "2", "3", "4", "5"].iter().for_each(|payload| net.publish(sender, "t", payload, 1));
                 assert_eq!(net.broker.dropped() - before, 2, "and the sender is none the wiser");
                 if is_connected {
-                    net.stall(receiver, false);
-                    assert_eq!(net.messages(receiver), ["t=1 q1", "t=2 q1", "t=3 q1"]);
+                    net.stall(receiver, false)
                 } else {
-                    let receiver = net.resume(kept(version, "receiver"));
-                    assert_eq!(net.messages(receiver), ["t=1 q1", "t=2 q1", "t=3 q1"]);
-                    net.publish(sender, "t", "6", 1);
-                    assert_eq!(net.messages(receiver), ["t=6 q1"]);
-                    break;
+                    receiver = net.resume(kept(version, "receiver"))
                 }
+                assert_eq!(net.messages(receiver), ["t=1 q1", "t=2 q1", "t=3 q1"]);
+                net.publish(sender, "t", "6", 1);
+                assert_eq!(net.messages(receiver), ["t=6 q1"]);
             }
         });
     }
@@ -1761,7 +1910,7 @@ fn who_goes_beyond_a_limit_of_the_server_is_told_which() {
         ] {
             let watcher = watcher(net);
             let client = helper(net, "client");
-            assert_eq!(net.subscribe_all(client, None, &[("t", at(2))]).len(), 1);
+            assert!(net.subscribe_all(client, None, &[("t", at(2))])[0] <= 2);
             net.raw(client, &bytes);
             assert_eq!(net.take(client), [format!("disconnect {code}"), "closed".to_owned()], "{bytes:?}");
             assert_eq!(net.messages(watcher), NONE);
@@ -1811,7 +1960,7 @@ fn a_will_beyond_a_limit_of_the_server_is_refused() {
 #[test]
 fn more_messages_under_way_than_the_server_takes_are_a_violation_and_repeats_are_not() {
     play_on(ServerConfig::new().receive_maximum(2), |net| {
-        let client = helper(net, "client");
+        let (client, _) = (helper(net, "client"), watcher(net));
         let publish = |id, dup| Publish { dup, packet_identifier: Some(identifier(id)), ..message("t", "x", 2) };
         for (id, dup) in [(1, false), (2, false), (1, true), (2, true), (1, false)] {
             net.send(client, publish(id, dup).into());

@@ -694,6 +694,54 @@ fn a_missing_pingresp_closes_and_any_byte_is_life() {
     assert_eq!(client.poll_timeout(), None);
 }
 
+#[test]
+fn a_long_upload_and_a_host_that_does_not_read_are_no_silence() {
+    let mut client = Client::new(ClientConfig::new());
+    let at = |seconds: u64| Instant::from_millis(seconds * 1_000);
+    let mut out = Vec::new();
+    client.connect(&Connect { keep_alive: 10, ..lasting(Version::V5_0) }, at(0), &mut out).unwrap();
+    assert!(client.handle_input(&mut &[0x20, 0x03, 0x00, 0x00, 0x00][..], at(0), &mut out).is_some());
+    assert!(client.handle_timeout(at(10), &mut out).is_none(), "PINGREQ, behind a megabyte that leaves slowly");
+    client.handle_progress(at(19));
+    assert!(client.handle_timeout(at(20), &mut out).is_none());
+    assert_eq!(client.poll_timeout(), Some(at(29)));
+    assert!(client.handle_timeout(at(29), &mut out).is_some());
+}
+
+#[test]
+fn before_5_0_twenty_messages_are_under_way() {
+    let mut pair = Pair::new(Chunks::Whole);
+    pair.connect(&lasting(Version::V3_1_1));
+    for key in 0..30 {
+        pair.publish(key, &message(QoS::ExactlyOnce, "x"));
+    }
+    assert_eq!((pair.client.session().in_flight(), pair.client.session().queued()), (20, 10));
+    pair.settle();
+    assert_eq!((pair.at_server.len(), pair.done_at_client.len()), (30, 30));
+}
+
+#[test]
+fn what_is_no_mqtt_server_is_not_waited_for() {
+    for bytes in [&b"HTTP/1.1 400 Bad Request\r\n"[..], b"SSH-2.0-OpenSSH_9.2\r\n", &[0x30, 0xFF, 0xFF, 0xFF, 0x7F]] {
+        let mut client = Client::new(ClientConfig::new());
+        client.connect(&lasting(Version::V5_0), Instant::default(), &mut Vec::new()).unwrap();
+        let action = client.handle_input(&mut &bytes[..1], Instant::default(), &mut Vec::new());
+        assert!(matches!(action, Some(client::Action::Closed(CloseCause::Violation(ProtocolError::NotConnack)))));
+    }
+}
+
+#[test]
+fn disconnecting_acknowledges_what_was_delivered() {
+    let mut pair = Pair::new(Chunks::Whole);
+    pair.connect(&lasting(Version::V3_1_1));
+    pair.deliver(1, &message(QoS::AtLeastOnce, "x"));
+    let bytes = pair.written_by_server();
+    let mut out = Vec::new();
+    assert!(pair.client.handle_input(&mut &bytes[..], pair.now, &mut out).is_some());
+    pair.client.disconnect(&Disconnect::default(), pair.now, &mut out).unwrap();
+    assert_eq!(out, [0x40, 0x02, 0x00, 0x01, 0xE0, 0x00]);
+}
+
 /// [5.0 MQTT-3.1.2-21] [5.0 MQTT-3.2.2-21]
 #[test]
 fn the_server_keep_alive_goes_before_the_clients() {

@@ -16,7 +16,8 @@ use core::time::Duration;
 pub struct ClientConfig {
     pub(super) manual_acknowledgement: bool,
     pub(super) connect_timeout: Duration,
-    pub(super) ping_timeout: Duration,
+    pub(super) ping_timeout: Option<Duration>,
+    pub(super) maximum_in_flight: Option<u16>,
     pub(super) maximum_packet_size: u32,
     pub(super) queue: QueueLimit,
 }
@@ -34,7 +35,8 @@ impl ClientConfig {
         Self {
             manual_acknowledgement: false,
             connect_timeout: Duration::from_secs(30),
-            ping_timeout: Duration::from_secs(10),
+            ping_timeout: None,
+            maximum_in_flight: None,
             maximum_packet_size: 268_435_460,
             queue: QueueLimit { messages: 1_000, bytes: 64 * 1024 * 1024 },
         }
@@ -53,10 +55,17 @@ impl ClientConfig {
         Self { connect_timeout, ..self }
     }
 
-    /// How long the server may be silent after a PINGREQ. The default is 10 seconds.
+    /// How long the server may be silent after a PINGREQ. The default is the Keep Alive, as 3.1 has it.
     #[must_use]
     pub const fn ping_timeout(self, ping_timeout: Duration) -> Self {
-        Self { ping_timeout, ..self }
+        Self { ping_timeout: Some(ping_timeout), ..self }
+    }
+
+    /// How many messages with QoS 1 and 2 may be under way, at least 1, whatever greater Receive Maximum the server states. The default
+    /// is what the server states; before 5.0, where it cannot, it is 20, since some servers lose what is more.
+    #[must_use]
+    pub const fn maximum_in_flight(self, maximum_in_flight: u16) -> Self {
+        Self { maximum_in_flight: Some(if maximum_in_flight == 0 { 1 } else { maximum_in_flight }), ..self }
     }
 
     /// The largest packet in bytes that is accepted; a smaller Maximum Packet Size in CONNECT goes before it. The server is told of

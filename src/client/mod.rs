@@ -18,6 +18,7 @@ use crate::session::{
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 /// What only the host can do, or wants to know. At most one comes of each step.
 #[non_exhaustive]
@@ -124,6 +125,8 @@ enum State {
 ///   is written by a later step.
 /// - Each call does work in proportion to the packet at hand, but for [`connect`](Self::connect)'s answer, which resumes
 ///   the whole session.
+/// - To close the transport so that nothing is lost, the host writes `out`, shuts down its sending side, and reads to the end for a moment.
+///   A failure to write is no reason to stop reading: the server's last words may say why.
 /// - The end of a connection is its last action. After it the session is kept for the next [`connect`](Self::connect).
 #[derive(Debug)]
 pub struct Client {
@@ -165,6 +168,8 @@ struct KeepAlive {
     last_received: Instant,
     /// The first PINGREQ that is not answered.
     ping_sent: Option<Instant>,
+    /// When the host last said that the transport goes on.
+    progress: Instant,
 }
 
 impl Client {
@@ -244,7 +249,7 @@ impl Client {
             },
             authentication_method: properties.authentication_method.map(|method| method.as_bytes().into()),
         };
-        self.clock = KeepAlive { interval: 0, last_sent: now, last_received: now, ping_sent: None };
+        self.clock = KeepAlive { interval: 0, last_sent: now, last_received: now, ping_sent: None, progress: now };
         self.state = State::AwaitConnack { deadline: now + self.config.connect_timeout };
         self.left = 0;
         Ok(())
@@ -252,7 +257,8 @@ impl Client {
 
     /// Sends a message, or lets it wait while it cannot be sent.
     ///
-    /// With QoS 1 and 2 it ends with an [`Action::Published`] under `key`; with QoS 0 nothing more is heard of it. A topic alias may
+    /// With QoS 1 and 2 it ends with an [`Action::Published`] under `key`; with QoS 0 nothing more is heard of it, and nothing holds
+    /// it back while there is a connection: a host that publishes much looks at the size of `out`. A topic alias may
     /// be set by the rules of the standard; a message that waits, or is sent again, goes with its full topic name.
     ///
     /// A message may be given at any time after the first [`connect`](Self::connect), also while there is no connection. Should the
@@ -333,7 +339,8 @@ impl Client {
         self.sending(now, out, |client, out| Packet::from(*auth).encode_to(client.endpoint.rules(), out))
     }
 
-    /// Ends the connection with a DISCONNECT; the next step is [`Action::Closed`].
+    /// Ends the connection with a DISCONNECT; the next step is [`Action::Closed`]. What was delivered is acknowledged before it, unless
+    /// that is done by hand.
     pub fn disconnect(&mut self, disconnect: &Disconnect<'_>, now: Instant, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         if !self.wants_input() {
             return Ok(());
@@ -341,6 +348,10 @@ impl Client {
         let expiry = disconnect.properties.session_expiry_interval;
         if expiry.is_some_and(|expiry| expiry > 0) && self.requested.session_expiry_interval == 0 {
             return Err(DecodeError::InvalidPropertyValue(0x11).into());
+        }
+        if self.endpoint.is_open() {
+            // If there is no room for an answer the peer will send the message again.
+            let _ = self.sending(now, out, |client, out| client.endpoint.settle(out));
         }
         self.sending(now, out, |client, out| Packet::from(*disconnect).encode_to(client.endpoint.rules(), out))?;
         self.terms.session_expiry_interval = expiry.unwrap_or(self.terms.session_expiry_interval);
@@ -355,7 +366,7 @@ impl Client {
     /// `None` means that more input is needed, or that there is no connection.
     pub fn handle_input<'i>(&mut self, input: &mut &'i [u8], now: Instant, out: &mut Vec<u8>) -> Option<Action<'i>> {
         // Any byte is a sign of life, also one of a packet that is not complete.
-        if input.len() != self.left {
+        if input.len() > self.left {
             self.clock.last_received = now;
         }
         let action = self.sending(now, out, |client, out| client.step(input, now, out));
@@ -389,11 +400,20 @@ impl Client {
             State::Connected if self.ping_due().is_some_and(|due| now >= due) => {
                 self.clock.ping_sent.get_or_insert(now);
                 // A server that takes not even two bytes will hear nothing, and close.
-                let _ = self.sending(now, out, |client, out| client.endpoint.write(&Packet::Pingreq, out));
+                let _ = self.endpoint.write(&Packet::Pingreq, out);
+                self.clock.last_sent = now;
                 None
             }
             State::Idle | State::AwaitConnack { .. } | State::Connected => None,
         }
+    }
+
+    /// The transport goes on, though the machine cannot see it: some of a long output has left, or the host is not reading for a while.
+    ///
+    /// The time that the server has to answer a PINGREQ, which may stand at the end of that output, or whose answer is not read,
+    /// starts anew. Hosts that write and read without such delays need not call it.
+    pub fn handle_progress(&mut self, now: Instant) {
+        self.clock.progress = self.clock.progress.max(now);
     }
 
     /// The transport is closed or broken. Gives the last action, unless it was given before.
@@ -423,7 +443,10 @@ impl Client {
     }
 
     fn ping_deadline(&self) -> Option<Instant> {
-        self.clock.ping_sent.map(|sent| sent.max(self.clock.last_received) + self.config.ping_timeout)
+        let KeepAlive { interval, last_received, ping_sent, progress, .. } = self.clock;
+        let keep_alive = Duration::from_secs(interval.into());
+        let timeout = self.config.ping_timeout.unwrap_or(keep_alive);
+        ping_sent.map(|sent| sent.max(last_received).max(progress) + timeout)
     }
 
     fn request<'p>(
@@ -467,10 +490,15 @@ impl Client {
             if !self.wants_input() {
                 return None;
             }
-            let taken = Frame::take(input, self.endpoint.connection.own.maximum_packet_size);
-            let handled = match taken {
+            let connected = self.state == State::Connected;
+            if !connected && !matches!(input, [] | [CONNACK | AUTH, ..]) {
+                // Whatever speaks here is not to be waited for.
+                return Some(self.violation(ProtocolError::NotConnack, out));
+            }
+            let maximum = self.endpoint.connection.own.maximum_packet_size;
+            let handled = match Frame::take(input, if connected { maximum } else { maximum.min(HANDSHAKE_SIZE) }) {
                 Ok(None) => return None,
-                Ok(Some(frame)) if self.state == State::Connected => self.on_frame(frame, now, out),
+                Ok(Some(frame)) if connected => self.on_frame(frame, now, out),
                 Ok(Some(frame)) => self.on_handshake(frame, now, out),
                 Err(error) => Err(error.into()),
             };
@@ -524,8 +552,9 @@ impl Client {
         if method != self.requested.authentication_method.as_deref() {
             return Err(ProtocolError::AuthenticationMethod);
         }
+        let usual = if version == Version::V5_0 { u16::MAX } else { IN_FLIGHT_BEFORE_5_0 };
         self.endpoint.connection.peer = Limits {
-            receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX),
+            receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX).min(self.config.maximum_in_flight.unwrap_or(usual)),
             maximum_packet_size: properties.maximum_packet_size.unwrap_or(u32::MAX),
             topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
             maximum_qos: properties.maximum_qos.unwrap_or(codec::QoS::ExactlyOnce),
@@ -599,6 +628,16 @@ impl Client {
         Action::Closed(cause)
     }
 }
+
+/// The first bytes of the packets that a server may send before it has accepted.
+const CONNACK: u8 = 0x20;
+const AUTH: u8 = 0xF0;
+
+/// The largest of them that is waited for: 1 MiB.
+const HANDSHAKE_SIZE: u32 = 1 << 20;
+
+/// See [`ClientConfig::maximum_in_flight`].
+const IN_FLIGHT_BEFORE_5_0: u16 = 20;
 
 /// A server that does not know the version refuses in the form of another one. [5.0 §3.1.2.2] [3.1.1 MQTT-3.1.2-2]
 fn connack<'a>(frame: Frame<'a>, rules: Rules) -> Result<Connack<'a>, ProtocolError> {

@@ -378,7 +378,7 @@ impl Server {
     /// Takes the next step: consumes packets from `input` up to the first that has an action.
     pub fn handle_input<'i>(&mut self, input: &mut &'i [u8], now: Instant, out: &mut Vec<u8>) -> Option<Action<'i>> {
         // Any byte is a sign of life, also one of a packet that is not complete.
-        if input.len() != self.left {
+        if input.len() > self.left {
             self.last_received = now;
         }
         let action = self.step(input, now, out);

@@ -1,6 +1,7 @@
 //! What ends a connection, and what a command can be refused for.
 
 use crate::codec::{Connack, DecodeError, Disconnect, EncodeError, PacketType, QoS, ReasonCode};
+use core::fmt;
 
 /// A rule that the peer has broken. It ends the connection.
 #[non_exhaustive]
@@ -12,6 +13,9 @@ pub enum ProtocolError {
     /// The first bytes do not begin a CONNECT. [5.0 MQTT-3.1.0-1] [3.1.1 MQTT-3.1.0-1]
     #[error("first packet is not a CONNECT")]
     NotConnect,
+    /// The first bytes do not begin a CONNACK, nor an AUTH. [3.1.1 MQTT-3.2.0-1]
+    #[error("first packet is not a CONNACK")]
+    NotConnack,
     /// The packet may not come now: before CONNACK, or for the second time. [5.0 MQTT-3.1.0-2] [3.1.1 MQTT-3.1.0-2]
     #[error("{0:?} packet came when it must not")]
     UnexpectedPacket(PacketType),
@@ -63,6 +67,7 @@ impl ProtocolError {
             Self::RetainNotSupported => ReasonCode::RETAIN_NOT_SUPPORTED,
             Self::NoRoomForAnswer => ReasonCode::PACKET_TOO_LARGE,
             Self::NotConnect
+            | Self::NotConnack
             | Self::UnexpectedPacket(_)
             | Self::UnknownTopicAlias(_)
             | Self::WrongAcknowledgement(_)
@@ -92,6 +97,23 @@ pub enum CloseCause<'a> {
     KeepAliveTimeout,
     /// The host said that the connection is lost.
     ConnectionLost,
+}
+
+/// A sentence for people, with the reason string of the peer if it gave one.
+impl fmt::Display for CloseCause<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (text, reason_string) = match self {
+            Self::Requested => return f.write_str("connection was closed on request"),
+            Self::Refused(connack) => ("server refused the connection", connack.properties.reason_string),
+            Self::Disconnected(disconnect) => ("peer closed the connection", disconnect.properties.reason_string),
+            Self::Violation(error) => return write!(f, "peer broke a rule: {error}"),
+            Self::ConnectTimeout => return f.write_str("peer did not answer in time"),
+            Self::KeepAliveTimeout => return f.write_str("peer fell silent"),
+            Self::ConnectionLost => return f.write_str("connection was lost"),
+        };
+        write!(f, "{text}: {}", self.reason_code())?;
+        reason_string.map_or(Ok(()), |reason_string| write!(f, " ({reason_string})"))
+    }
 }
 
 impl CloseCause<'_> {
