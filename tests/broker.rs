@@ -6,16 +6,16 @@
 
 mod support;
 
+use core::cell::{Cell, RefCell};
+use core::num::NonZeroU16;
+use core::time::Duration;
 use mqtt_sansio::broker::BrokerConfig;
 use mqtt_sansio::codec::{
     Auth, AuthProperties, Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, Publish, PublishProperties,
     ReasonCode, RetainHandling, SubscriptionOptions, UserProperty, Version, Will, WillProperties,
 };
 use mqtt_sansio::server::ServerConfig;
-use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU16;
-use std::time::Duration;
 use support::{
     ALL, C, Net, at, clean, each, encoded, expiring, identifier, kept, message, number_of, play, play_on, play_with, qos, show,
 };
@@ -551,7 +551,7 @@ fn retain_handling_says_when_a_subscription_brings_retained_messages() {
         {
             let options = SubscriptionOptions { retain_handling, ..at(0) };
             let mut receiver = net.join(Connect { clean_start: true, ..kept(V5_0, "receiver") });
-            let mut subscribed = |net: &mut Net, receiver| {
+            let subscribed = |net: &mut Net, receiver| {
                 net.subscribe_with(receiver, "t", options);
                 net.messages(receiver)
             };
@@ -592,8 +592,8 @@ fn retain_many(net: &mut Net, count: usize) -> BTreeSet<String> {
 /// [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6]
 #[test]
 fn more_retained_messages_than_the_queue_holds_all_come() {
-    for version in ALL {
-        play_on(ServerConfig::new().maximum_queued(3, 1_000).maximum_in_flight(2), |net| {
+    for (version, limit) in ALL.into_iter().flat_map(|version| [(3, 1_000), (1_000, 20)].map(|limit| (version, limit))) {
+        play_on(ServerConfig::new().maximum_queued(limit.0, limit.1).maximum_in_flight(2), |net| {
             let expected = retain_many(net, 40);
             let receiver = net.join(clean(version, "receiver"));
             for filter in ["many/+", "#"] {
@@ -986,9 +986,9 @@ fn a_session_keeps_its_subscriptions_and_messages_while_its_client_is_away() {
         net.subscribe(receiver, "#", 2);
         for is_cut in [false, true] {
             if is_cut {
-                net.cut(receiver)
+                net.cut(receiver);
             } else {
-                net.leave(receiver)
+                net.leave(receiver);
             }
             for (payload, number) in [("1", 1), ("2", 0), ("3", 2), ("4", 1), ("5", 2), ("6", 0)] {
                 net.publish(sender, "t", payload, number);
@@ -1105,21 +1105,22 @@ fn a_session_ends_when_its_expiry_interval_has_passed() {
 
 /// [5.0 MQTT-4.1.0-2] [5.0 MQTT-3.1.2-8]
 #[test]
-fn a_host_that_is_late_does_not_prolong_a_session_or_hold_back_its_will_for_ever() {
-    play(|net| {
-        let watcher = watcher(net);
-        let properties = WillProperties { will_delay_interval: Some(10), ..Default::default() };
-        let will = Will { topic: "will".into(), payload: b"x", properties, ..Default::default() };
-        let client = net.join(Connect { will: Some(will), ..expiring("client", 10) });
-        net.subscribe(client, "t", 1);
-        net.cut(client);
-        // The clock goes on, and nobody calls `handle_timeout`.
-        net.now += 10_001;
-        let client = net.join(expiring("client", 10));
-        net.advance(0);
-        net.publish(client, "t", "x", 1);
-        assert_eq!((net.messages(client), net.messages(watcher)), (vec![], vec!["will=x".to_owned(), "t=x q1".to_owned()]));
-    });
+fn a_host_that_is_late_prolongs_no_session_and_swallows_no_will() {
+    // The session has ended with its will, or its will alone was due.
+    for (expiry, expected) in [(10, "connack 00"), (100, "connack 00 present")] {
+        play(|net| {
+            let watcher = watcher(net);
+            let properties = WillProperties { will_delay_interval: Some(10), ..Default::default() };
+            let will = Will { topic: "will".into(), payload: b"x", properties, ..Default::default() };
+            let client = net.join(Connect { will: Some(will), ..expiring("client", expiry) });
+            net.cut(client);
+            // The clock goes on, and nobody calls `handle_timeout`.
+            net.now += 10_001;
+            let client = net.connect(expiring("client", 10));
+            net.advance(0);
+            assert_eq!((net.take(client), net.messages(watcher)), (vec![expected.to_owned()], vec!["will=x".to_owned()]));
+        });
+    }
 }
 
 /// [5.0 §3.1.2.11.2]
@@ -1482,7 +1483,7 @@ fn of_two_connections_that_wait_for_the_host_the_one_let_in_last_stays() {
     each(|net, version| {
         net.policy = |_| None;
         let clients = [net.connect(kept(version, "same")), net.connect(kept(version, "same"))];
-        let asked = std::mem::take(&mut net.asked);
+        let asked = core::mem::take(&mut net.asked);
         assert_eq!((net.take(clients[0]), net.take(clients[1])), (vec![], vec![]));
         net.admit(asked[1]);
         net.admit(asked[0]);
@@ -1791,6 +1792,20 @@ fn identifiers_count_in_the_size_of_a_message() {
     });
 }
 
+/// [5.0 MQTT-3.1.2-24] [5.0 MQTT-3.1.4-5]
+#[test]
+fn a_connack_that_is_too_large_for_the_client_is_not_sent() {
+    for maximum in 1..40 {
+        play(|net| {
+            let properties = ConnectProperties { maximum_packet_size: Some(maximum), ..Default::default() };
+            let client = net.connect(Connect { properties, ..clean(V5_0, "client") });
+            let connack = net.next_packet(client);
+            assert_eq!(connack.is_some(), net.is_open(client));
+            assert!(connack.is_none_or(|connack| connack.as_bytes().len() <= usize::try_from(maximum).unwrap()));
+        });
+    }
+}
+
 /// [5.0 §4.1.1] [3.1.1 §4.1]
 #[test]
 fn a_queue_that_is_full_takes_no_more_messages() {
@@ -1800,17 +1815,17 @@ fn a_queue_that_is_full_takes_no_more_messages() {
             net.subscribe(receiver, "t", 1);
             for is_connected in [true, false] {
                 if is_connected {
-                    net.stall(receiver, true)
+                    net.stall(receiver, true);
                 } else {
-                    net.cut(receiver)
+                    net.cut(receiver);
                 }
                 let before = net.broker.dropped();
                 ["1", "2", "3", "4", "5"].iter().for_each(|payload| net.publish(sender, "t", payload, 1));
                 assert_eq!(net.broker.dropped() - before, 2, "and the sender is none the wiser");
                 if is_connected {
-                    net.stall(receiver, false)
+                    net.stall(receiver, false);
                 } else {
-                    receiver = net.resume(kept(version, "receiver"))
+                    receiver = net.resume(kept(version, "receiver"));
                 }
                 assert_eq!(net.messages(receiver), ["t=1 q1", "t=2 q1", "t=3 q1"]);
                 net.publish(sender, "t", "6", 1);
@@ -2004,6 +2019,22 @@ fn a_topic_alias_stands_for_its_topic_within_its_connection() {
         let two = net.resume(kept(V5_0, "two"));
         send(net, two, 1, "", 0);
         assert_eq!(net.take(two), ["disconnect 82", "closed"]);
+    });
+}
+
+/// [5.0 MQTT-3.3.2-12] [5.0 MQTT-4.3.3-10]
+#[test]
+fn a_topic_alias_is_set_by_a_message_that_is_refused_or_repeated_as_well() {
+    play_with(&BrokerConfig::new(ServerConfig::new()).maximum_retained(0, 0), |net| {
+        let (receiver, client) = (watcher(net), helper(net, "client"));
+        let properties = |alias| PublishProperties { topic_alias: Some(alias), ..Default::default() };
+        let publish = Publish { packet_identifier: Some(identifier(99)), ..message("a", "x", 2) };
+        net.send(client, publish.into());
+        net.send(client, Publish { dup: true, properties: properties(1), ..publish }.into());
+        net.send(client, Publish { properties: properties(1), ..message("", "1", 0) }.into());
+        assert_eq!(net.put(client, Publish { retain: true, properties: properties(2), ..message("b", "x", 1) }), 0x97);
+        net.send(client, Publish { properties: properties(2), ..message("", "2", 0) }.into());
+        assert_eq!(net.messages(receiver), ["a=x q2", "a=1", "b=2"]);
     });
 }
 
@@ -2284,6 +2315,24 @@ fn enhanced_authentication_is_refused() {
         net.send(client, Auth { reason_code: ReasonCode::RE_AUTHENTICATE, properties }.into());
         let received = net.take(client);
         assert!(received == ["disconnect 82", "closed"] || received == ["disconnect 8c", "closed"], "{received:?}");
+    });
+}
+
+/// [5.0 MQTT-3.14.0-1] [5.0 MQTT-3.14.4-2] [3.1.1 §3.14]
+#[test]
+fn the_host_ends_a_connection_without_disconnect_before_connack_and_before_5_0() {
+    each(|net, version| {
+        let expected = if version == V5_0 { &["disconnect 98", "closed"][..] } else { &["closed"] };
+        let client = net.join(clean(version, "client"));
+        net.disconnect(client, ReasonCode::ADMINISTRATIVE_ACTION);
+        assert_eq!(net.take(client), expected);
+        net.policy = |_| None;
+        let (silent, waiting) = (net.open(version), net.connect(clean(version, "client")));
+        for early in [silent, waiting] {
+            net.disconnect(early, ReasonCode::ADMINISTRATIVE_ACTION);
+            assert_eq!(net.take(early), ["closed"]);
+        }
+        assert_eq!((net.broker.connections(), net.broker.sessions()), (0, 0));
     });
 }
 

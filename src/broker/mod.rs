@@ -131,6 +131,8 @@ struct Connection {
     /// The earliest timer that is set.
     timer: Option<Instant>,
     closed: bool,
+    /// Whether the host knows that it has ended.
+    gone: bool,
 }
 
 #[derive(Debug)]
@@ -213,6 +215,7 @@ impl Broker {
             told: false,
             timer: None,
             closed: false,
+            gone: false,
         };
         let id = ConnectionId(self.connections.insert(connection));
         self.set_timer(id);
@@ -256,7 +259,9 @@ impl Broker {
 
     /// The transport of a connection is closed: by the peer, by a failure, or after [`Action::Close`]. The connection is forgotten.
     pub fn closed(&mut self, id: ConnectionId, now: Instant) {
-        if let Some(action) = self.connections.get_mut(id.0).and_then(|connection| connection.server.connection_lost()) {
+        let Some(connection) = self.connections.get_mut(id.0) else { return };
+        connection.gone = true;
+        if let Some(action) = connection.server.connection_lost() {
             self.on_action(id, action, now, &mut Vec::new());
         }
         if let Some(connection) = self.connections.remove(id.0) {
@@ -420,6 +425,8 @@ impl Broker {
     /// The session that the client goes on with; the end of the one that it does not. [5.0 §3.1.2.4] [3.1.1 §3.1.2.4]
     fn resume(&mut self, client_identifier: &[u8], connect: &Connect<'_>, now: Instant) -> Option<(SessionId, Session)> {
         let id = *self.by_client.get(client_identifier)?;
+        // What was due while the host was late: the session may have ended, and its will been published. [5.0 MQTT-4.1.0-2]
+        self.on_session_timer(id, now);
         if let Some(old) = self.sessions.get(id.0)?.connection {
             // [5.0 MQTT-3.1.4-3] [3.1.1 MQTT-3.1.4-2]
             self.disconnect(old, &Disconnect::new(ReasonCode::SESSION_TAKEN_OVER), now);
@@ -468,7 +475,9 @@ impl Broker {
         if core::mem::replace(&mut connection.closed, true) {
             return;
         }
-        self.actions.push_back(Action::Close(id));
+        if !connection.gone {
+            self.actions.push_back(Action::Close(id));
+        }
         let Some(session_id) = connection.session.take() else { return };
         let expiry = connection.server.session_expiry_interval();
         let session = connection.server.take_session();

@@ -9,6 +9,7 @@ use crate::router::{Retained, RetainedStore};
 use crate::session::{Message, Outgoing};
 use crate::time::Instant;
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 /// What a session has asked for with one of its filters.
@@ -21,13 +22,40 @@ pub(super) struct Subscriber {
 /// The retained messages for a subscription, as far as they have not been sent.
 ///
 /// They are fetched when there is room for them, so that a filter that matches a million of them takes no more memory than one that
-/// matches none.
+/// matches none. Those are meant that there were at the time of the subscription; what was published since then is sent as any
+/// message is, after the retained one of its topic. [5.0 §3.3.1.3] [5.0 MQTT-4.6.0-5]
 #[derive(Debug)]
 pub(super) struct RetainedCursor {
     filter: Box<[u8]>,
     subscriber: Subscriber,
+    /// The version of the store at the time of the subscription.
+    version: u64,
     /// The topic name of the last one sent.
     after: Option<Box<[u8]>>,
+    /// The topic names after it whose messages were sent before their turn.
+    sent: BTreeSet<Box<[u8]>>,
+}
+
+impl RetainedCursor {
+    /// Whether the message is one of those still to be sent.
+    fn wants(&self, retained: &Retained) -> bool {
+        let topic_name = retained.message.topic_name().as_bytes();
+        retained.version <= self.version
+            && self.after.as_deref().is_none_or(|after| after < topic_name)
+            && !self.sent.contains(topic_name)
+    }
+
+    fn filter(&self) -> Option<TopicFilter<'_>> {
+        // Shared subscriptions are not available, so what stands here is a filter as it was before 5.0.
+        TopicFilter::new(Text::part(&self.filter), Version::V3_1_1).ok()
+    }
+
+    /// The message as it is sent. [5.0 MQTT-3.8.4-8] [3.1.1 MQTT-3.3.1-8]
+    fn outgoing(&self, retained: &Retained) -> Outgoing {
+        let message = retained.message.with(retained.message.qos().min(self.subscriber.options.maximum_qos), true);
+        let subscription_identifiers = self.subscriber.identifier.into_iter().collect();
+        Outgoing { subscription_identifiers, expires_at: retained.expires_at, ..Outgoing::new(0, message) }
+    }
 }
 
 /// With fewer messages waiting than this, a session is given more retained ones.
@@ -63,6 +91,7 @@ impl Broker {
     fn route_to(&mut self, matches: &mut [(SessionId, Subscriber)], publish: &Publish<'_>, now: Instant) -> ReasonCode {
         let Ok(message) = Message::new(publish) else { return ReasonCode::UNSPECIFIED_ERROR };
         let expires_at = publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
+        self.deliver_retained_before(matches, publish.topic_name, now);
         if publish.retain {
             let limit = self.config.maximum_retained;
             let has_room = |store: &RetainedStore| {
@@ -115,6 +144,7 @@ impl Broker {
     pub(super) fn subscribe(&mut self, id: ConnectionId, subscribe: &Subscribe<'_>) -> Vec<ReasonCode> {
         let version = self.connections.get(id.0).map_or(Version::V5_0, |connection| connection.server.version());
         let maximum = self.config.maximum_subscriptions;
+        let version_of_store = self.retained.version();
         let mut codes = Vec::new();
         for subscription in subscribe.subscriptions {
             if let Err(reason_code) = self.config.server.check(&subscription, &subscribe.properties, version) {
@@ -139,7 +169,8 @@ impl Broker {
             };
             state.retained.retain(|cursor| *cursor.filter != *filter);
             if wanted {
-                state.retained.push_back(RetainedCursor { filter: filter.into(), subscriber, after: None });
+                let (version, after, sent) = (version_of_store, None, BTreeSet::new());
+                state.retained.push_back(RetainedCursor { filter: filter.into(), subscriber, version, after, sent });
             }
             self.subscriptions.insert(subscription.topic_filter, session_id, subscriber);
             codes.push(ReasonCode::new(options.maximum_qos.as_u8()));
@@ -164,26 +195,55 @@ impl Broker {
 
     /// Gives a connection some of the retained messages that it is due, if it has room for them; whether it was given any.
     pub(super) fn deliver_retained(&mut self, id: ConnectionId, now: Instant) -> bool {
+        let limit = self.config.server.queue_limit();
         let mut delivered = false;
         loop {
             let Some(connection) = self.connections.get(id.0) else { return delivered };
             let Some(session_id) = connection.session else { return delivered };
-            let has_room = connection.server.session().queued() < RETAINED_AT_ONCE;
-            let Some(state) = self.sessions.get_mut(session_id.0).filter(|_| has_room) else { return delivered };
+            let Some(state) = self.sessions.get_mut(session_id.0) else { return delivered };
             let Some(cursor) = state.retained.front_mut() else { return delivered };
-            let Subscriber { options, identifier } = cursor.subscriber;
-            let filter = TopicFilter::new(Text::part(&cursor.filter), Version::V3_1_1).ok();
-            let next = filter.and_then(|filter| self.retained.next(filter, cursor.after.as_deref(), now));
-            let Some(Retained { message, expires_at, .. }) = next.cloned() else {
+            let next = cursor.filter().and_then(|filter| self.retained.next(filter, cursor.after.as_deref(), now));
+            let Some(retained) = next else {
                 state.retained.pop_front();
                 continue;
             };
-            cursor.after = Some(message.topic_name().as_bytes().into());
-            // [5.0 MQTT-3.8.4-8] [3.1.1 MQTT-3.3.1-8]
-            let message = message.with(message.qos().min(options.maximum_qos), true);
-            let subscription_identifiers = identifier.into_iter().collect();
-            self.deliver(session_id, Outgoing { subscription_identifiers, expires_at, ..Outgoing::new(0, message) });
-            delivered = true;
+            let wanted = cursor.wants(retained);
+            let session = connection.server.session();
+            if wanted && !(session.queued() < RETAINED_AT_ONCE && session.has_room(&retained.message, limit)) {
+                return delivered;
+            }
+            let topic_name = retained.message.topic_name().as_bytes();
+            let outgoing = wanted.then(|| cursor.outgoing(retained));
+            cursor.sent.remove(topic_name);
+            cursor.after = Some(topic_name.into());
+            if let Some(outgoing) = outgoing {
+                self.deliver(session_id, outgoing);
+                delivered = true;
+            }
+        }
+    }
+
+    /// A message is about to be sent to sessions, some of which may still be due the retained message of its topic: they are given
+    /// that first.
+    fn deliver_retained_before(&mut self, matches: &[(SessionId, Subscriber)], topic_name: Text<'_>, now: Instant) {
+        let due = |(session_id, _): &&(SessionId, Subscriber)| {
+            self.sessions.get(session_id.0).is_some_and(|state| !state.retained.is_empty())
+        };
+        let Some(retained) = self.retained.get(topic_name).filter(|retained| !retained.is_expired(now)).cloned() else { return };
+        let mut sessions: Vec<SessionId> = matches.iter().filter(due).map(|(session_id, _)| *session_id).collect();
+        sessions.sort_unstable();
+        sessions.dedup();
+        for session_id in sessions {
+            let Some(state) = self.sessions.get_mut(session_id.0) else { continue };
+            let mut due = Vec::new();
+            for cursor in &mut state.retained {
+                let matches = cursor.filter().is_some_and(|filter| filter.matches(topic_name));
+                if matches && cursor.wants(&retained) {
+                    cursor.sent.insert(topic_name.as_bytes().into());
+                    due.push(cursor.outgoing(&retained));
+                }
+            }
+            due.into_iter().for_each(|outgoing| self.deliver(session_id, outgoing));
         }
     }
 

@@ -53,7 +53,8 @@ impl<'a> Connack<'a> {
             Version::V5_0 => self.reason_code.get(),
             Version::V3_1 | Version::V3_1_1 => self.reason_code.to_return_code().unwrap_or_default(),
         };
-        sink.bytes(&[self.session_present.into(), code]);
+        sink.u8(self.session_present.into());
+        sink.u8(code);
         self.properties.encode(rules.version, sink)
     }
 

@@ -137,7 +137,8 @@ impl<'a> Connect<'a> {
         let clean_start = if self.clean_start { CLEAN_START } else { 0 };
         let user_name = self.user_name.map_or(0, |_| USER_NAME);
         let password = self.password.map_or(0, |_| PASSWORD);
-        sink.bytes(&[self.version.level(), clean_start | will | user_name | password]);
+        sink.u8(self.version.level());
+        sink.u8(clean_start | will | user_name | password);
         sink.u16(self.keep_alive);
         self.properties.encode(self.version, sink)?;
         sink.text(self.client_identifier)?;

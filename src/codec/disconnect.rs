@@ -91,6 +91,9 @@ impl<'a> Auth<'a> {
     }
 
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        if rules.version < Version::V5_0 {
+            return Err(EncodeError::NotInVersion(rules.version));
+        }
         encode_reason(
             self.reason_code,
             self.properties.is_empty(),

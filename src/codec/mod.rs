@@ -351,25 +351,24 @@ from_struct! { Connect Connack Publish Subscribe Unsubscribe Disconnect Auth }
 pub fn decode<'a>(frame: Frame<'a>, rules: impl Into<Rules>) -> Result<Packet<'a>, DecodeError> {
     let rules = rules.into();
     let packet = frame.packet_type;
-    frame.read(rules, |r| {
-        Ok(match packet {
-            PacketType::Connect => Packet::Connect(Connect::decode(r, rules)?),
-            PacketType::Connack => Packet::Connack(Connack::decode(r, rules)?),
-            PacketType::Publish => Packet::Publish(Publish::decode(r, frame.flags, rules)?),
-            PacketType::Puback => Packet::Puback(Ack::decode(r, packet, rules)?),
-            PacketType::Pubrec => Packet::Pubrec(Ack::decode(r, packet, rules)?),
-            PacketType::Pubrel => Packet::Pubrel(Ack::decode(r, packet, rules)?),
-            PacketType::Pubcomp => Packet::Pubcomp(Ack::decode(r, packet, rules)?),
-            PacketType::Subscribe => Packet::Subscribe(Subscribe::decode(r, rules)?),
-            PacketType::Suback => Packet::Suback(Suback::decode(r, packet, rules)?),
-            PacketType::Unsubscribe => Packet::Unsubscribe(Unsubscribe::decode(r, rules)?),
-            PacketType::Unsuback => Packet::Unsuback(Suback::decode(r, packet, rules)?),
-            PacketType::Pingreq => rules.refuse_from(Role::Server).map(|()| Packet::Pingreq)?,
-            PacketType::Pingresp => rules.refuse_from(Role::Client).map(|()| Packet::Pingresp)?,
-            PacketType::Disconnect => Packet::Disconnect(Disconnect::decode(r, rules)?),
-            PacketType::Auth if rules.version < Version::V5_0 => return Err(DecodeError::ReservedPacketType),
-            PacketType::Auth => Packet::Auth(Auth::decode(r, rules)?),
-        })
+    // Each arm makes its packet in place: a packet that is moved costs more than one that is read.
+    Ok(match packet {
+        PacketType::Publish => Packet::Publish(frame.publish(rules)?),
+        PacketType::Puback => Packet::Puback(frame.ack(rules)?),
+        PacketType::Pubrec => Packet::Pubrec(frame.ack(rules)?),
+        PacketType::Pubrel => Packet::Pubrel(frame.ack(rules)?),
+        PacketType::Pubcomp => Packet::Pubcomp(frame.ack(rules)?),
+        PacketType::Connect => Packet::Connect(frame.read(rules, |r| Connect::decode(r, rules))?),
+        PacketType::Connack => Packet::Connack(frame.read(rules, |r| Connack::decode(r, rules))?),
+        PacketType::Subscribe => Packet::Subscribe(frame.read(rules, |r| Subscribe::decode(r, rules))?),
+        PacketType::Suback => Packet::Suback(frame.read(rules, |r| Suback::decode(r, packet, rules))?),
+        PacketType::Unsubscribe => Packet::Unsubscribe(frame.read(rules, |r| Unsubscribe::decode(r, rules))?),
+        PacketType::Unsuback => Packet::Unsuback(frame.read(rules, |r| Suback::decode(r, packet, rules))?),
+        PacketType::Pingreq => frame.read(rules, |_| rules.refuse_from(Role::Server)).map(|()| Packet::Pingreq)?,
+        PacketType::Pingresp => frame.read(rules, |_| rules.refuse_from(Role::Client)).map(|()| Packet::Pingresp)?,
+        PacketType::Disconnect => Packet::Disconnect(frame.read(rules, |r| Disconnect::decode(r, rules))?),
+        PacketType::Auth if rules.version < Version::V5_0 => return Err(DecodeError::ReservedPacketType),
+        PacketType::Auth => Packet::Auth(frame.read(rules, |r| Auth::decode(r, rules))?),
     })
 }
 
@@ -398,8 +397,16 @@ pub fn encode_publish_header(publish: &Publish<'_>, rules: impl Into<Rules>, out
     PublishHeader(publish).encode_to(rules.into(), out)
 }
 
-/// A packet, or what is written like one.
+/// What can be encoded: a packet of one type, or of any.
 pub(crate) trait Encode {
+    fn encode_to(&self, rules: Rules, out: &mut impl BufMut) -> Result<(), EncodeError>;
+
+    /// The size of the whole packet, if it can be encoded. [5.0 §2.1.4]
+    fn packet_size(&self, rules: Rules) -> Result<u32, EncodeError>;
+}
+
+/// A packet of one type, or what is written like one.
+trait Body {
     /// Packet type and flags.
     fn first_byte(&self) -> u8;
 
@@ -407,10 +414,13 @@ pub(crate) trait Encode {
     fn body<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError>;
 
     /// Bytes of the packet that are not written.
+    #[inline]
     fn left_out(&self) -> usize {
         0
     }
+}
 
+impl<T: Body> Encode for T {
     #[inline]
     fn encode_to(&self, rules: Rules, out: &mut impl BufMut) -> Result<(), EncodeError> {
         let measure = Measure::of(|sink| self.body(sink, rules))?;
@@ -428,7 +438,6 @@ pub(crate) trait Encode {
         self.body(&mut sink, rules)
     }
 
-    /// The size of the whole packet, if it can be encoded. [5.0 §2.1.4]
     fn packet_size(&self, rules: Rules) -> Result<u32, EncodeError> {
         let measure = Measure::of(|sink| self.body(sink, rules))?;
         Ok(packet_size(write::remaining_length(measure.length.saturating_add(self.left_out()))?))
@@ -446,37 +455,66 @@ const fn packet_size(remaining_length: u32) -> u32 {
     1 + length_of_length + remaining_length
 }
 
+/// Calls the function for the packet's own type, so that both passes over it are made for that type alone.
+macro_rules! for_own_type {
+    ($self:expr, $packet:ident => $call:expr) => {
+        match $self {
+            Packet::Publish($packet) => $call,
+            Packet::Puback(ack) | Packet::Pubrec(ack) | Packet::Pubrel(ack) | Packet::Pubcomp(ack) => {
+                let $packet = &($self.packet_type(), *ack);
+                $call
+            }
+            Packet::Connect($packet) => $call,
+            Packet::Connack($packet) => $call,
+            Packet::Subscribe($packet) => $call,
+            Packet::Unsubscribe($packet) => $call,
+            Packet::Suback(suback) | Packet::Unsuback(suback) => {
+                let $packet = &($self.packet_type(), *suback);
+                $call
+            }
+            Packet::Pingreq | Packet::Pingresp => {
+                let $packet = &$self.packet_type();
+                $call
+            }
+            Packet::Disconnect($packet) => $call,
+            Packet::Auth($packet) => $call,
+        }
+    };
+}
+
 impl Encode for Packet<'_> {
-    fn first_byte(&self) -> u8 {
-        let packet = self.packet_type();
-        let flags = if let Packet::Publish(publish) = self { publish.flags() } else { packet.flags() };
-        (packet as u8) << 4 | flags
+    #[inline]
+    fn encode_to(&self, rules: Rules, out: &mut impl BufMut) -> Result<(), EncodeError> {
+        for_own_type!(self, packet => packet.encode_to(rules, out))
     }
 
-    #[inline]
-    fn body<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        let packet = self.packet_type();
-        match self {
-            Self::Connect(connect) => connect.encode(sink, rules),
-            Self::Connack(connack) => connack.encode(sink, rules),
-            Self::Publish(publish) => publish.encode(sink, rules),
-            Self::Puback(ack) | Self::Pubrec(ack) | Self::Pubrel(ack) | Self::Pubcomp(ack) => ack.encode(sink, packet, rules),
-            Self::Subscribe(subscribe) => subscribe.encode(sink, rules),
-            Self::Unsubscribe(unsubscribe) => unsubscribe.encode(sink, rules),
-            Self::Suback(suback) | Self::Unsuback(suback) => suback.encode(sink, packet, rules),
-            Self::Pingreq => sink.check(|| Ok(rules.refuse_from(Role::Server)?)),
-            Self::Pingresp => sink.check(|| Ok(rules.refuse_from(Role::Client)?)),
-            Self::Disconnect(disconnect) => disconnect.encode(sink, rules),
-            Self::Auth(_) if rules.version < Version::V5_0 => Err(EncodeError::NotInVersion(rules.version)),
-            Self::Auth(auth) => auth.encode(sink, rules),
-        }
+    fn packet_size(&self, rules: Rules) -> Result<u32, EncodeError> {
+        for_own_type!(self, packet => packet.packet_size(rules))
     }
 }
 
-impl Encode for Publish<'_> {
+macro_rules! bodies {
+    ($($name:ident)*) => {
+        $(impl Body for $name<'_> {
+            #[inline]
+            fn first_byte(&self) -> u8 {
+                PacketType::$name.first_byte()
+            }
+
+            #[inline]
+            fn body<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+                self.encode(sink, rules)
+            }
+        })*
+    };
+}
+
+bodies! { Connect Connack Subscribe Unsubscribe Disconnect Auth }
+
+impl Body for Publish<'_> {
     #[inline]
     fn first_byte(&self) -> u8 {
-        (PacketType::Publish as u8) << 4 | self.flags()
+        PacketType::Publish.first_byte() | self.flags()
     }
 
     #[inline]
@@ -487,11 +525,12 @@ impl Encode for Publish<'_> {
 
 struct PublishHeader<'p, 'a>(&'p Publish<'a>);
 
-impl Encode for PublishHeader<'_, '_> {
+impl Body for PublishHeader<'_, '_> {
     fn first_byte(&self) -> u8 {
         self.0.first_byte()
     }
 
+    #[inline]
     fn body<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
         self.0.encode_header(sink, rules)
     }
@@ -501,15 +540,41 @@ impl Encode for PublishHeader<'_, '_> {
     }
 }
 
-/// An acknowledgement and its packet type.
-impl Encode for (PacketType, Ack<'_>) {
+/// One of the four acknowledgements, by its packet type.
+impl Body for (PacketType, Ack<'_>) {
     #[inline]
     fn first_byte(&self) -> u8 {
-        (self.0 as u8) << 4 | self.0.flags()
+        self.0.first_byte()
     }
 
     #[inline]
     fn body<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
         self.1.encode(sink, self.0, rules)
+    }
+}
+
+/// SUBACK or UNSUBACK.
+impl Body for (PacketType, Suback<'_>) {
+    fn first_byte(&self) -> u8 {
+        self.0.first_byte()
+    }
+
+    #[inline]
+    fn body<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        self.1.encode(sink, self.0, rules)
+    }
+}
+
+/// PINGREQ or PINGRESP.
+impl Body for PacketType {
+    #[inline]
+    fn first_byte(&self) -> u8 {
+        (*self as u8) << 4 | self.flags()
+    }
+
+    #[inline]
+    fn body<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        let receiver = if *self == Self::Pingreq { Role::Server } else { Role::Client };
+        sink.check(|| Ok(rules.refuse_from(receiver)?))
     }
 }

@@ -167,19 +167,20 @@ impl Scan {
             }
             found.look(u64::from_le_bytes(*last));
         } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
-            found.look(u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last)));
-        } else {
-            for &byte in bytes {
-                found.look(u64::from(byte) | ONES << 8);
-            }
+            found.look((u64::from(u32::from_le_bytes(*first)) << 32) | u64::from(u32::from_le_bytes(*last)));
+        } else if let [first, .., last] | [first @ last] = bytes {
+            let middle = bytes.get(1).unwrap_or(first);
+            found.look(u64::from_le_bytes([*first, *middle, *last, *last, *last, *last, *last, *last]));
         }
-        Self { ascii: found.high & HIGHS == 0, null: found.null != 0, wildcard: found.wildcard != 0 }
+        let Found { high, null, wildcard } = found;
+        Self { ascii: high & HIGHS == 0, null: null & HIGHS != 0, wildcard: wildcard & HIGHS != 0 }
     }
 }
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
 
+/// What was found in words of eight bytes, in the highest bit of each byte.
 #[derive(Default)]
 struct Found {
     high: u64,
@@ -197,10 +198,10 @@ impl Found {
     }
 }
 
-/// Not zero if and only if a byte of the word is zero.
+/// Has the highest bit of a byte set if, and if none before it is zero only if, that byte of the word is zero.
 #[inline]
 const fn zero_byte(word: u64) -> u64 {
-    word.wrapping_sub(ONES) & !word & HIGHS
+    word.wrapping_sub(ONES) & !word
 }
 
 #[cfg(test)]

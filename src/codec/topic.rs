@@ -98,16 +98,18 @@ fn check_levels(filter: Text<'_>, has_wildcard: bool) -> Result<(), DecodeError>
     if !has_wildcard {
         return Ok(());
     }
-    let mut levels = levels(filter);
-    while let Some(level) = levels.next() {
-        let right = match level {
-            b"#" => levels.next().is_none(),
-            b"+" => true,
-            level => !level.iter().any(|byte| matches!(byte, b'+' | b'#')),
-        };
-        if !right {
-            return Err(DecodeError::InvalidWildcard);
+    // A wildcard stands alone: between separators or the ends, and `#` before the end.
+    let mut before = b'/';
+    let mut rest = filter.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        if matches!(byte, b'+' | b'#') {
+            let ends = if byte == b'#' { after.is_empty() } else { matches!(after, [] | [b'/', ..]) };
+            if before != b'/' || !ends {
+                return Err(DecodeError::InvalidWildcard);
+            }
         }
+        before = byte;
+        rest = after;
     }
     Ok(())
 }

@@ -17,20 +17,9 @@ pub(crate) trait Sink: Sized {
     /// A part that is written with its length before it, such as a property section.
     fn section(&mut self, write: impl FnOnce(&mut Self) -> Result<(), EncodeError>) -> Result<(), EncodeError>;
 
-    #[inline]
-    fn u8(&mut self, value: u8) {
-        self.bytes(&[value]);
-    }
-
-    #[inline]
-    fn u16(&mut self, value: u16) {
-        self.bytes(&value.to_be_bytes());
-    }
-
-    #[inline]
-    fn u32(&mut self, value: u32) {
-        self.bytes(&value.to_be_bytes());
-    }
+    fn u8(&mut self, value: u8);
+    fn u16(&mut self, value: u16);
+    fn u32(&mut self, value: u32);
 
     #[inline]
     fn binary(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
@@ -55,7 +44,7 @@ pub(crate) trait Sink: Sized {
     #[inline]
     fn variable_byte_integer(&mut self, value: u32) -> Result<(), EncodeError> {
         if value < 0x80 {
-            self.bytes(&[low_bits(value)]);
+            self.u8(low_bits(value));
             return Ok(());
         }
         self.check(|| {
@@ -101,6 +90,21 @@ impl Sink for Measure {
     }
 
     #[inline]
+    fn u8(&mut self, _: u8) {
+        self.length = self.length.saturating_add(1);
+    }
+
+    #[inline]
+    fn u16(&mut self, _: u16) {
+        self.length = self.length.saturating_add(2);
+    }
+
+    #[inline]
+    fn u32(&mut self, _: u32) {
+        self.length = self.length.saturating_add(4);
+    }
+
+    #[inline]
     fn check(&self, check: impl FnOnce() -> Result<(), EncodeError>) -> Result<(), EncodeError> {
         check()
     }
@@ -131,6 +135,7 @@ pub(crate) struct Write<'o, B> {
 }
 
 impl<'o, B: BufMut> Write<'o, B> {
+    #[inline]
     pub(crate) fn new(measure: &Measure, out: &'o mut B) -> Self {
         Self { out, sections: measure.sections, count: 0 }
     }
@@ -140,6 +145,21 @@ impl<B: BufMut> Sink for Write<'_, B> {
     #[inline]
     fn bytes(&mut self, bytes: &[u8]) {
         self.out.put_slice(bytes);
+    }
+
+    #[inline]
+    fn u8(&mut self, value: u8) {
+        self.out.put_slice(&[value]);
+    }
+
+    #[inline]
+    fn u16(&mut self, value: u16) {
+        self.out.put_slice(&value.to_be_bytes());
+    }
+
+    #[inline]
+    fn u32(&mut self, value: u32) {
+        self.out.put_slice(&value.to_be_bytes());
     }
 
     #[inline]

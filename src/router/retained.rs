@@ -14,6 +14,7 @@ use core::ops::Bound;
 pub struct RetainedStore {
     messages: BTreeMap<Box<[u8]>, Retained>,
     bytes: usize,
+    version: u64,
 }
 
 /// A message that is kept for later subscribers.
@@ -24,10 +25,14 @@ pub struct Retained {
     pub message: Message,
     /// From when on it is not sent any more. [5.0 §3.3.2.3.3]
     pub expires_at: Option<Instant>,
+    /// The [version](RetainedStore::version) of the store that it made.
+    pub version: u64,
 }
 
 impl Retained {
-    fn is_expired(&self, now: Instant) -> bool {
+    /// Whether it must not be sent any more.
+    #[must_use]
+    pub fn is_expired(&self, now: Instant) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
     }
 }
@@ -57,6 +62,12 @@ impl RetainedStore {
         self.bytes
     }
 
+    /// Counts the messages that were ever kept: one with a greater version came later.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
     /// The message of a topic name.
     #[must_use]
     pub fn get<'t>(&self, topic_name: impl Into<Text<'t>>) -> Option<&Retained> {
@@ -74,7 +85,9 @@ impl RetainedStore {
             return;
         }
         self.bytes += message.size();
-        if let Some(old) = self.messages.insert(topic_name.into(), Retained { message, expires_at }) {
+        self.version += 1;
+        let retained = Retained { message: message.clone(), expires_at, version: self.version };
+        if let Some(old) = self.messages.insert(topic_name.into(), retained) {
             self.bytes -= old.message.size();
         }
     }

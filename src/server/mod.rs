@@ -458,6 +458,12 @@ impl Server {
                 Ok(Some(frame)) if first => self.on_connect(frame, out),
                 Ok(Some(frame)) if self.state == State::Connected => self.on_frame(frame, now, out),
                 Ok(Some(frame)) => self.on_handshake(frame),
+                // The answer has the form of the version, which comes a little later.
+                Err(DecodeError::PacketTooLarge { .. })
+                    if first && before.len() < 16 && codec::connect_version(before).is_none() =>
+                {
+                    return None;
+                }
                 Err(error) => {
                     if first {
                         self.refuse_unread(error, codec::connect_version(before), out);

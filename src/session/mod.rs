@@ -80,12 +80,18 @@ impl Session {
 
     /// Adds a message to those that wait, as for a client that is away, if there is room.
     pub fn enqueue(&mut self, outgoing: Outgoing, limit: QueueLimit) -> Result<(), PublishError> {
-        let bytes = self.queued_bytes().saturating_add(outgoing.message.size());
-        if self.queued() >= limit.messages || self.queued() > 0 && bytes > limit.bytes {
+        if !self.has_room(&outgoing.message, limit) {
             return Err(PublishError::QueueFull);
         }
         self.outbound.enqueue(outgoing);
         Ok(())
+    }
+
+    /// Whether a message could wait as well.
+    #[must_use]
+    pub fn has_room(&self, message: &Message, limit: QueueLimit) -> bool {
+        let bytes = self.queued_bytes().saturating_add(message.size());
+        self.queued() < limit.messages && (self.queued() == 0 || bytes <= limit.bytes)
     }
 
     /// Drops the waiting messages that have expired. They are dropped in any case before they are sent; this makes room

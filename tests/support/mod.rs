@@ -4,6 +4,8 @@
 //! SUBACK for packet 1, `closed` the end of the connection.
 
 use bytes::BytesMut;
+use core::fmt::Write as _;
+use core::mem;
 use mqtt_sansio::Instant;
 use mqtt_sansio::broker::{Action, Broker, BrokerConfig, ConnectionId};
 use mqtt_sansio::codec::{
@@ -12,8 +14,6 @@ use mqtt_sansio::codec::{
     UnsubscribeProperties, Version,
 };
 use mqtt_sansio::server::ServerConfig;
-use std::fmt::Write as _;
-use std::mem;
 
 pub const ALL: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5_0];
 

@@ -1,0 +1,42 @@
+//! mqtt-format: borrowed, 3.1.1 only. It refuses every packet whose body has 128 bytes or more.
+
+use crate::codec::{Codec, Refused, Seen, Unread};
+use mqtt_format::v3::packet::{MPacket, mpacket};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+pub struct V4;
+
+impl Codec for V4 {
+    type Buffer = Unread;
+    type Packet<'a> = MPacket<'a>;
+    type Outgoing<'a> = &'a MPacket<'a>;
+    type Output = Vec<u8>;
+
+    fn decode<'a>(&mut self, buffer: &'a mut Unread) -> Result<Option<MPacket<'a>>, Refused> {
+        let Some(whole) = buffer.whole()? else { return Ok(None) };
+        mpacket(whole.bytes).map(|(_, packet)| Some(packet)).map_err(|_| Refused)
+    }
+
+    fn outgoing<'a>(packet: &'a MPacket<'_>) -> &'a MPacket<'a> {
+        packet
+    }
+
+    /// A `Vec` is always ready, so one poll is all it takes.
+    fn encode(&mut self, packet: &MPacket<'_>, out: &mut Vec<u8>) -> Result<(), Refused> {
+        match pin!(packet.write_to(Pin::new(out))).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => Ok(()),
+            _ => Err(Refused),
+        }
+    }
+
+    fn seen(packet: &MPacket<'_>) -> Option<Seen> {
+        match packet {
+            MPacket::Publish(publish) => {
+                Some(Seen::publish(publish.topic_name.value, publish.payload, publish.id.map(|id| id.0)))
+            }
+            MPacket::Puback(ack) => Some(Seen::puback(ack.id.0)),
+            _ => None,
+        }
+    }
+}

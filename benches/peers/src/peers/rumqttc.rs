@@ -1,0 +1,113 @@
+//! rumqttc and mqttbytes: siblings, with the same types but for details.
+//!
+//! rumqttc's 5.0 codec takes the topic as unchecked bytes.
+
+use crate::codec::{Codec, Refused, Seen};
+use bytes::BytesMut;
+
+/// `$more` is what `$read` says when the packet is not all there.
+macro_rules! sibling {
+    ($name:ident, $packet:path, $read:expr, $write:expr, $more:pat, |$publish:ident, $seen:ident| $with:expr) => {
+        pub struct $name;
+
+        impl Codec for $name {
+            type Buffer = BytesMut;
+            type Packet<'a> = $packet;
+            type Outgoing<'a> = &'a $packet;
+            type Output = BytesMut;
+
+            fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<$packet>, Refused> {
+                match $read(buffer) {
+                    Ok(packet) => Ok(Some(packet)),
+                    Err($more) => Ok(None),
+                    Err(_) => Err(Refused),
+                }
+            }
+
+            fn outgoing<'a>(packet: &'a $packet) -> &'a $packet {
+                packet
+            }
+
+            fn encode(&mut self, packet: &$packet, out: &mut BytesMut) -> Result<(), Refused> {
+                $write(packet, out).map(drop).map_err(|_| Refused)
+            }
+
+            fn seen(packet: &$packet) -> Option<Seen> {
+                use $packet as Packet;
+                match packet {
+                    Packet::Publish($publish) => {
+                        let $seen = Seen::publish(&$publish.topic, &$publish.payload, $publish.pkid);
+                        Some($with)
+                    }
+                    Packet::PubAck(ack) => Some(Seen::puback(ack.pkid)),
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+macro_rules! with_properties {
+    ($publish:ident, $seen:ident) => {
+        match &$publish.properties {
+            Some(properties) => $seen.with(properties.message_expiry_interval, properties.content_type.as_ref()),
+            None => $seen,
+        }
+    };
+}
+
+sibling!(
+    RumqttcV4,
+    rumqttc::mqttbytes::v4::Packet,
+    |buffer: &mut BytesMut| rumqttc::mqttbytes::v4::Packet::read(buffer, usize::MAX),
+    |packet: &rumqttc::mqttbytes::v4::Packet, out: &mut BytesMut| packet.write(out, usize::MAX),
+    rumqttc::mqttbytes::Error::InsufficientBytes(_),
+    |publish, seen| seen
+);
+
+sibling!(
+    RumqttcV5,
+    rumqttc::v5::mqttbytes::v5::Packet,
+    |buffer: &mut BytesMut| rumqttc::v5::mqttbytes::v5::Packet::read(buffer, None),
+    |packet: &rumqttc::v5::mqttbytes::v5::Packet, out: &mut BytesMut| packet.write(out, None),
+    rumqttc::v5::mqttbytes::Error::InsufficientBytes(_),
+    |publish, seen| with_properties!(publish, seen)
+);
+
+sibling!(
+    MqttbytesV4,
+    mqttbytes::v4::Packet,
+    |buffer: &mut BytesMut| mqttbytes::v4::read(buffer, usize::MAX),
+    write_v4,
+    mqttbytes::Error::InsufficientBytes(_),
+    |publish, seen| seen
+);
+
+sibling!(
+    MqttbytesV5,
+    mqttbytes::v5::Packet,
+    |buffer: &mut BytesMut| mqttbytes::v5::read(buffer, usize::MAX),
+    write_v5,
+    mqttbytes::Error::InsufficientBytes(_),
+    |publish, seen| with_properties!(publish, seen)
+);
+
+/// mqttbytes leaves it to its users to call the `write` of each packet.
+macro_rules! write {
+    ($name:ident, $version:ident, $($variant:ident($packet:ident) => $value:expr,)*) => {
+        fn $name(packet: &mqttbytes::$version::Packet, out: &mut BytesMut) -> Result<usize, mqttbytes::Error> {
+            use mqttbytes::$version::*;
+            match packet {
+                Packet::PingReq => PingReq.write(out),
+                Packet::PingResp => PingResp.write(out),
+                $(Packet::$variant($packet) => $value.write(out),)*
+                #[allow(unreachable_patterns)]
+                _ => Disconnect::new().write(out),
+            }
+        }
+    };
+    ($name:ident, $version:ident, $($variant:ident)*) => { write! { $name, $version, $($variant(packet) => packet,)* } };
+}
+
+write! { write_v4, v4, Connect ConnAck Publish PubAck PubRec PubRel PubComp Subscribe SubAck Unsubscribe UnsubAck }
+write! { write_v5, v5, Connect ConnAck Publish PubAck PubRec PubRel PubComp Subscribe SubAck Unsubscribe UnsubAck Disconnect }
