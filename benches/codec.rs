@@ -2,13 +2,15 @@
 //!
 //! `cargo bench --bench codec`. For comparisons with other crates see `benches/peers/`.
 
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench may panic")]
+
+use core::hint::black_box;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use mqtt_sansio::codec::{
     self, Ack, AckProperties, Connack, ConnackProperties, Connect, ConnectProperties, Disconnect, OwnedPacket, Packet,
     PacketIdentifier, Publish, PublishProperties, QoS, ReasonCode, Sequence, Suback, Subscribe, SubscribeProperties,
     Subscription, Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will, WillProperties,
 };
-use std::hint::black_box;
 
 const TOPIC: &str = "sensors/room4/temp/1";
 

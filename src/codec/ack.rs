@@ -29,17 +29,31 @@ impl<'a> Ack<'a> {
         Self { packet_identifier, reason_code, properties: AckProperties::default() }
     }
 
-    #[inline]
-    pub(crate) fn decode(r: &mut Reader<'a>, packet: PacketType, rules: Rules) -> Result<Self, DecodeError> {
-        let mut ack = Self::new(PacketIdentifier::decode(r)?, ReasonCode::SUCCESS);
-        // [5.0 §3.4.2.1] [5.0 §3.4.2.2.1]
-        if rules.version == Version::V5_0 && !r.is_empty() {
+    #[inline(always)]
+    pub(crate) fn decode(mut r: Reader<'a>, packet: PacketType, rules: Rules) -> Result<Self, DecodeError> {
+        let packet_identifier = PacketIdentifier::decode(&mut r)?;
+        if r.is_empty() {
+            return Ok(Self::new(packet_identifier, ReasonCode::SUCCESS));
+        }
+        Self::decode_reason(packet_identifier, r, packet, rules)
+    }
+
+    /// [5.0 §3.4.2.1] [5.0 §3.4.2.2.1]
+    fn decode_reason(
+        packet_identifier: PacketIdentifier,
+        mut r: Reader<'a>,
+        packet: PacketType,
+        rules: Rules,
+    ) -> Result<Self, DecodeError> {
+        let mut ack = Self::new(packet_identifier, ReasonCode::SUCCESS);
+        if rules.version == Version::V5_0 {
             ack.reason_code = ReasonCode::new(r.u8()?);
             if !r.is_empty() {
-                ack.properties = AckProperties::decode(r)?;
+                ack.properties = AckProperties::decode(&mut r)?;
             }
-            ack.check(packet, rules)?;
         }
+        r.end()?;
+        ack.check(packet, rules)?;
         Ok(ack)
     }
 

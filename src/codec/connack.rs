@@ -23,7 +23,7 @@ pub struct Connack<'a> {
 }
 
 impl<'a> Connack<'a> {
-    pub(crate) fn decode(r: &mut Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(mut r: Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
         rules.refuse_from(Role::Client)?;
         let flags = r.u8()?;
         if flags > 1 && rules.version > Version::V3_1 {
@@ -31,11 +31,12 @@ impl<'a> Connack<'a> {
         }
         let code = r.u8()?;
         let (reason_code, properties) = if rules.version == Version::V5_0 {
-            (ReasonCode::new(code), ConnackProperties::decode(r)?)
+            (ReasonCode::new(code), ConnackProperties::decode(&mut r)?)
         } else {
             let code = ReasonCode::from_return_code(code).ok_or(DecodeError::InvalidReasonCode(code))?;
             (code, ConnackProperties::default())
         };
+        r.end()?;
         let connack = Self { session_present: flags == 1 && rules.version > Version::V3_1, reason_code, properties };
         connack.check(rules)?;
         Ok(connack)

@@ -81,8 +81,9 @@ impl<'a> Connect<'a> {
         }
     }
 
-    pub(crate) fn decode(r: &mut Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(mut reader: Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
         rules.refuse_from(Role::Server)?;
+        let r = &mut reader;
         let name = Text::decode(r)?;
         let version = Version::from_protocol(name.as_bytes(), r.u8()?)?;
         let flags = r.u8()?;
@@ -118,6 +119,7 @@ impl<'a> Connect<'a> {
         if flags & (USER_NAME | PASSWORD) == PASSWORD && version < Version::V5_0 {
             return Err(DecodeError::PasswordWithoutUserName);
         }
+        reader.end()?;
         let clean_start = flags & CLEAN_START != 0;
         let connect = Self { version, clean_start, keep_alive, client_identifier, will, user_name, password, properties };
         connect.check()?;

@@ -29,15 +29,16 @@ impl<'a> Disconnect<'a> {
         Self { reason_code, properties: DisconnectProperties::default() }
     }
 
-    pub(crate) fn decode(r: &mut Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(mut r: Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
         let mut disconnect = Self::default();
         // [5.0 §3.14.2.1] [5.0 §3.14.2.2.1]
         if rules.version == Version::V5_0 && !r.is_empty() {
             disconnect.reason_code = ReasonCode::new(r.u8()?);
             if !r.is_empty() {
-                disconnect.properties = DisconnectProperties::decode(r)?;
+                disconnect.properties = DisconnectProperties::decode(&mut r)?;
             }
         }
+        r.end()?;
         disconnect.check(rules)?;
         Ok(disconnect)
     }
@@ -79,12 +80,13 @@ pub struct Auth<'a> {
 }
 
 impl<'a> Auth<'a> {
-    pub(crate) fn decode(r: &mut Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(mut r: Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
         let mut auth = Self::default();
         // [5.0 §3.15.2.1]
         if !r.is_empty() {
             auth.reason_code = ReasonCode::new(r.u8()?);
-            auth.properties = AuthProperties::decode(r)?;
+            auth.properties = AuthProperties::decode(&mut r)?;
+            r.end()?;
             auth.check(rules)?;
         }
         Ok(auth)

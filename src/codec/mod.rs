@@ -181,34 +181,27 @@ impl<'a> Frame<'a> {
         self.bytes
     }
 
-    /// Checks the flags and reads the body with `read`, all of it.
-    #[inline]
-    pub(crate) fn read<T>(
-        self,
-        rules: Rules,
-        read: impl FnOnce(&mut Reader<'a>) -> Result<T, DecodeError>,
-    ) -> Result<T, DecodeError> {
+    /// The body, if the flags are right; not for PUBLISH, which has other flags.
+    #[inline(always)]
+    pub(crate) fn body(self, rules: Rules) -> Result<Reader<'a>, DecodeError> {
         let expected = self.packet_type.flags();
         // 3.1 lets a packet that is sent again carry DUP. [3.1 §3.6, §3.8, §3.10]
         let right = self.flags == expected || rules.version == Version::V3_1 && expected != 0 && self.flags == expected | 0x08;
-        if !right && self.packet_type != PacketType::Publish {
-            return Err(DecodeError::InvalidHeaderFlags);
-        }
-        Reader::all(self.body, read)
+        if right { Ok(Reader(self.body)) } else { Err(DecodeError::InvalidHeaderFlags) }
     }
 }
 
 impl<'a> Frame<'a> {
     /// Reads a packet that is known to be a PUBLISH.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn publish(self, rules: Rules) -> Result<Publish<'a>, DecodeError> {
-        self.read(rules, |r| Publish::decode(r, self.flags, rules))
+        Publish::decode(Reader(self.body), self.flags, rules)
     }
 
     /// Reads a packet that is known to be one of the four acknowledgements.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn ack(self, rules: Rules) -> Result<Ack<'a>, DecodeError> {
-        self.read(rules, |r| Ack::decode(r, self.packet_type, rules))
+        Ack::decode(self.body(rules)?, self.packet_type, rules)
     }
 
     /// The first packet of `input`, taken off it.
@@ -351,25 +344,27 @@ from_struct! { Connect Connack Publish Subscribe Unsubscribe Disconnect Auth }
 pub fn decode<'a>(frame: Frame<'a>, rules: impl Into<Rules>) -> Result<Packet<'a>, DecodeError> {
     let rules = rules.into();
     let packet = frame.packet_type;
-    // Each arm makes its packet in place: a packet that is moved costs more than one that is read.
-    Ok(match packet {
-        PacketType::Publish => Packet::Publish(frame.publish(rules)?),
-        PacketType::Puback => Packet::Puback(frame.ack(rules)?),
-        PacketType::Pubrec => Packet::Pubrec(frame.ack(rules)?),
-        PacketType::Pubrel => Packet::Pubrel(frame.ack(rules)?),
-        PacketType::Pubcomp => Packet::Pubcomp(frame.ack(rules)?),
-        PacketType::Connect => Packet::Connect(frame.read(rules, |r| Connect::decode(r, rules))?),
-        PacketType::Connack => Packet::Connack(frame.read(rules, |r| Connack::decode(r, rules))?),
-        PacketType::Subscribe => Packet::Subscribe(frame.read(rules, |r| Subscribe::decode(r, rules))?),
-        PacketType::Suback => Packet::Suback(frame.read(rules, |r| Suback::decode(r, packet, rules))?),
-        PacketType::Unsubscribe => Packet::Unsubscribe(frame.read(rules, |r| Unsubscribe::decode(r, rules))?),
-        PacketType::Unsuback => Packet::Unsuback(frame.read(rules, |r| Suback::decode(r, packet, rules))?),
-        PacketType::Pingreq => frame.read(rules, |_| rules.refuse_from(Role::Server)).map(|()| Packet::Pingreq)?,
-        PacketType::Pingresp => frame.read(rules, |_| rules.refuse_from(Role::Client)).map(|()| Packet::Pingresp)?,
-        PacketType::Disconnect => Packet::Disconnect(frame.read(rules, |r| Disconnect::decode(r, rules))?),
-        PacketType::Auth if rules.version < Version::V5_0 => return Err(DecodeError::ReservedPacketType),
-        PacketType::Auth => Packet::Auth(frame.read(rules, |r| Auth::decode(r, rules))?),
-    })
+    // Each arm makes the result in place: moving a packet costs as much as reading one.
+    match packet {
+        PacketType::Publish => frame.publish(rules).map(Packet::Publish),
+        PacketType::Puback => frame.ack(rules).map(Packet::Puback),
+        PacketType::Pubrec => frame.ack(rules).map(Packet::Pubrec),
+        PacketType::Pubrel => frame.ack(rules).map(Packet::Pubrel),
+        PacketType::Pubcomp => frame.ack(rules).map(Packet::Pubcomp),
+        PacketType::Connect => Connect::decode(frame.body(rules)?, rules).map(Packet::Connect),
+        PacketType::Connack => Connack::decode(frame.body(rules)?, rules).map(Packet::Connack),
+        PacketType::Subscribe => Subscribe::decode(frame.body(rules)?, rules).map(Packet::Subscribe),
+        PacketType::Suback => Suback::decode(frame.body(rules)?, packet, rules).map(Packet::Suback),
+        PacketType::Unsubscribe => Unsubscribe::decode(frame.body(rules)?, rules).map(Packet::Unsubscribe),
+        PacketType::Unsuback => Suback::decode(frame.body(rules)?, packet, rules).map(Packet::Unsuback),
+        PacketType::Pingreq => frame.body(rules)?.end().and_then(|()| rules.refuse_from(Role::Server)).map(|()| Packet::Pingreq),
+        PacketType::Pingresp => {
+            frame.body(rules)?.end().and_then(|()| rules.refuse_from(Role::Client)).map(|()| Packet::Pingresp)
+        }
+        PacketType::Disconnect => Disconnect::decode(frame.body(rules)?, rules).map(Packet::Disconnect),
+        PacketType::Auth if rules.version < Version::V5_0 => Err(DecodeError::ReservedPacketType),
+        PacketType::Auth => Auth::decode(frame.body(rules)?, rules).map(Packet::Auth),
+    }
 }
 
 /// Appends a packet to `out`, by the rules of a version and, if they name one, of a sender; a CONNECT brings its own version.

@@ -24,19 +24,14 @@ impl<'a> UserProperty<'a> {
     pub fn new(name: &'a str, value: &'a str) -> Self {
         Self { name: name.into(), value: value.into() }
     }
+}
 
+impl<'a> Value<'a> for UserProperty<'a> {
     fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         Ok(Self { name: Text::decode(reader)?, value: Text::decode(reader)? })
     }
-}
-
-impl<'a> Element<'a> for UserProperty<'a> {
-    fn next(reader: &mut Reader<'a>) -> Result<Option<Self>, DecodeError> {
-        next_property(reader, USER_PROPERTY, Self::decode)
-    }
 
     fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
-        sink.variable_byte_integer(USER_PROPERTY)?;
         sink.text(self.name)?;
         sink.text(self.value)
     }
@@ -67,31 +62,34 @@ impl SubscriptionIdentifier {
     }
 }
 
-impl<'a> Element<'a> for SubscriptionIdentifier {
-    fn next(reader: &mut Reader<'a>) -> Result<Option<Self>, DecodeError> {
-        next_property(reader, SUBSCRIPTION_IDENTIFIER, Value::decode)
-    }
+/// The properties that may repeat, with their identifiers.
+macro_rules! repeated_properties {
+    ($($type:ty: $identifier:ident;)*) => {
+        $(impl<'a> Element<'a> for $type {
+            /// The next one in a section that has been checked, and holds others as well.
+            fn next(reader: &mut Reader<'a>) -> Result<Option<Self>, DecodeError> {
+                while !reader.is_empty() {
+                    let identifier = reader.variable_byte_integer()?;
+                    if identifier == $identifier {
+                        return Value::decode(reader).map(Some);
+                    }
+                    pass_over(identifier, reader)?;
+                }
+                Ok(None)
+            }
 
-    fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
-        sink.variable_byte_integer(SUBSCRIPTION_IDENTIFIER)?;
-        Value::encode(self, sink)
-    }
+            #[inline]
+            fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+                sink.variable_byte_integer($identifier)?;
+                Value::encode(self, sink)
+            }
+        })*
+    };
 }
 
-/// The next property with that identifier in a section that has been checked.
-fn next_property<'a, T>(
-    reader: &mut Reader<'a>,
-    wanted: u32,
-    decode: impl FnOnce(&mut Reader<'a>) -> Result<T, DecodeError>,
-) -> Result<Option<T>, DecodeError> {
-    while !reader.is_empty() {
-        let identifier = reader.variable_byte_integer()?;
-        if identifier == wanted {
-            return decode(reader).map(Some);
-        }
-        pass_over(identifier, reader)?;
-    }
-    Ok(None)
+repeated_properties! {
+    UserProperty<'a>: USER_PROPERTY;
+    SubscriptionIdentifier: SUBSCRIPTION_IDENTIFIER;
 }
 
 /// Goes past the value of a property. [5.0 §2.2.2.2, Table 2-4]
@@ -102,7 +100,7 @@ fn pass_over(identifier: u32, reader: &mut Reader<'_>) -> Result<(), DecodeError
         0x02 | 0x11 | 0x18 | 0x27 => reader.take(4).map(|_| ()),
         0x03 | 0x08 | 0x09 | 0x12 | 0x15 | 0x16 | 0x1A | 0x1C | 0x1F => reader.binary().map(|_| ()),
         SUBSCRIPTION_IDENTIFIER => reader.variable_byte_integer().map(|_| ()),
-        USER_PROPERTY => UserProperty::decode(reader).map(|_| ()),
+        USER_PROPERTY => reader.binary().and_then(|_| reader.binary()).map(|_| ()),
         _ => Err(DecodeError::PropertyNotAllowed(identifier)),
     }
 }
@@ -242,12 +240,17 @@ macro_rules! properties {
             }
 
             /// Reads the Property Length and the properties.
+            #[inline(always)]
             pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+                // Most packets have none.
+                if let [0, rest @ ..] = reader.0 {
+                    reader.0 = rest;
+                    return Ok(Self::default());
+                }
                 Self::decode_section(reader.section()?)
             }
 
             /// Reads properties that have no length before them.
-            #[inline]
             pub(crate) fn decode_section(mut section: Reader<'a>) -> Result<Self, DecodeError> {
                 let mut properties = Self::default();
                 while !section.is_empty() {
@@ -266,9 +269,7 @@ macro_rules! properties {
                             if properties.$repeated.is_empty() {
                                 properties.$repeated = Sequence::wire(start);
                             }
-                            let mut one = Reader(start);
-                            <$element as Element<'a>>::next(&mut one).map_err(|error| named(error, identifier))?;
-                            section = one;
+                            <$element as Value>::decode(&mut section).map_err(|error| named(error, identifier))?;
                         })*
                         _ => return Err(DecodeError::PropertyNotAllowed(identifier)),
                     }
@@ -282,7 +283,7 @@ macro_rules! properties {
                 if version == Version::V5_0 {
                     return sink.section(|sink| self.encode_section(sink));
                 }
-                if self.is_empty() { Ok(()) } else { Err(EncodeError::NotInVersion(version)) }
+                sink.check(|| if self.is_empty() { Ok(()) } else { Err(EncodeError::NotInVersion(version)) })
             }
 
             /// Writes the properties alone.

@@ -57,17 +57,22 @@ impl<'a> Publish<'a> {
         }
     }
 
-    #[inline]
-    pub(crate) fn decode(r: &mut Reader<'a>, flags: u8, rules: Rules) -> Result<Self, DecodeError> {
+    /// Reads a PUBLISH, of which the payload is all that is left.
+    #[inline(always)]
+    pub(crate) fn decode(mut r: Reader<'a>, flags: u8, rules: Rules) -> Result<Self, DecodeError> {
         let qos = QoS::from_u8(flags >> 1 & 3).ok_or(DecodeError::InvalidQos)?;
-        let topic_name = Text::decode_topic_name(r)?;
-        let packet_identifier = if qos == QoS::AtMostOnce { None } else { Some(PacketIdentifier::decode(r)?) };
-        let properties =
-            if rules.version == Version::V5_0 { PublishProperties::decode(r)? } else { PublishProperties::default() };
-        let (dup, retain) = (flags & DUP != 0, flags & RETAIN != 0);
-        let publish = Self { dup, qos, retain, topic_name, packet_identifier, properties, payload: r.rest() };
-        publish.check(rules)?;
-        Ok(publish)
+        let dup = flags & DUP != 0;
+        let topic_name = Text::decode_topic_name(&mut r)?;
+        let packet_identifier = if qos == QoS::AtMostOnce { None } else { Some(PacketIdentifier::decode(&mut r)?) };
+        let properties = if rules.version == Version::V5_0 {
+            let properties = PublishProperties::decode(&mut r)?;
+            properties.check_sender(rules)?;
+            properties
+        } else {
+            PublishProperties::default()
+        };
+        check(dup, qos, topic_name, properties.topic_alias, rules)?;
+        Ok(Self { dup, qos, retain: flags & RETAIN != 0, topic_name, packet_identifier, properties, payload: r.0 })
     }
 
     pub(crate) fn flags(&self) -> u8 {
@@ -88,7 +93,8 @@ impl<'a> Publish<'a> {
             if self.packet_identifier.is_some() != (self.qos > QoS::AtMostOnce) {
                 return Err(EncodeError::PacketIdentifier);
             }
-            Ok(self.check(rules)?)
+            self.properties.check_sender(rules)?;
+            Ok(check(self.dup, self.qos, self.topic_name, self.properties.topic_alias, rules)?)
         })?;
         sink.topic_name(self.topic_name)?;
         if let Some(packet_identifier) = self.packet_identifier {
@@ -96,20 +102,17 @@ impl<'a> Publish<'a> {
         }
         self.properties.encode(rules.version, sink)
     }
+}
 
-    #[inline]
-    fn check(&self, rules: Rules) -> Result<(), DecodeError> {
-        if self.dup && self.qos == QoS::AtMostOnce {
-            return Err(DecodeError::DupWithQos0);
-        }
-        if self.topic_name.is_empty() {
-            if rules.version < Version::V5_0 {
-                return Err(DecodeError::EmptyTopicName);
-            }
-            if self.properties.topic_alias.is_none() {
-                return Err(DecodeError::MissingTopicName);
-            }
-        }
-        self.properties.check_sender(rules)
+/// What the fields of a PUBLISH must not be together.
+#[inline(always)]
+fn check(dup: bool, qos: QoS, topic_name: Text<'_>, topic_alias: Option<u16>, rules: Rules) -> Result<(), DecodeError> {
+    if dup && qos == QoS::AtMostOnce {
+        return Err(DecodeError::DupWithQos0);
     }
+    if topic_name.is_empty() && topic_alias.is_none() {
+        let v5 = rules.version == Version::V5_0;
+        return Err(if v5 { DecodeError::MissingTopicName } else { DecodeError::EmptyTopicName });
+    }
+    Ok(())
 }

@@ -7,12 +7,10 @@ use super::DecodeError;
 pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// Runs `read` over all of `bytes`; bytes left over are an error, not slack.
-    #[inline]
-    pub(crate) fn all<T>(bytes: &'a [u8], read: impl FnOnce(&mut Self) -> Result<T, DecodeError>) -> Result<T, DecodeError> {
-        let mut reader = Self(bytes);
-        let value = read(&mut reader)?;
-        if reader.0.is_empty() { Ok(value) } else { Err(DecodeError::TrailingBytes) }
+    /// The end of a packet: bytes left over are an error, not slack.
+    #[inline(always)]
+    pub(crate) fn end(self) -> Result<(), DecodeError> {
+        if self.0.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes) }
     }
 
     #[inline]

@@ -26,12 +26,13 @@ pub struct Suback<'a> {
 }
 
 impl<'a> Suback<'a> {
-    pub(crate) fn decode(r: &mut Reader<'a>, packet: PacketType, rules: Rules) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(mut r: Reader<'a>, packet: PacketType, rules: Rules) -> Result<Self, DecodeError> {
         rules.refuse_from(Role::Client)?;
-        let packet_identifier = PacketIdentifier::decode(r)?;
-        let properties = if rules.version == Version::V5_0 { AckProperties::decode(r)? } else { AckProperties::default() };
+        let packet_identifier = PacketIdentifier::decode(&mut r)?;
+        let properties = if rules.version == Version::V5_0 { AckProperties::decode(&mut r)? } else { AckProperties::default() };
         // What an UNSUBACK of 3.1 or 3.1.1 has here is left over, and refused as such.
         let codes = if has_codes(packet, rules) { r.rest() } else { &[] };
+        r.end()?;
         let suback = Self { packet_identifier, properties, reason_codes: Sequence::wire(codes) };
         suback.check(packet, rules)?;
         Ok(suback)

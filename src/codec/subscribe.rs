@@ -145,7 +145,8 @@ impl<'a> Element<'a> for Subscription<'a> {
 
     fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
         sink.check(|| Ok(self.check()?))?;
-        sink.text(self.topic_filter)?;
+        // The packet has checked the syntax of each filter, which goes further than that of a string.
+        sink.binary(self.topic_filter.as_bytes())?;
         sink.u8(self.options.as_u8());
         Ok(())
     }
@@ -157,17 +158,17 @@ impl<'a> Element<'a> for Text<'a> {
     }
 
     fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
-        sink.text(self)
+        sink.binary(self.as_bytes())
     }
 }
 
 impl<'a> Subscribe<'a> {
-    pub(crate) fn decode(r: &mut Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(mut r: Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
         rules.refuse_from(Role::Server)?;
-        let packet_identifier = PacketIdentifier::decode(r)?;
+        let packet_identifier = PacketIdentifier::decode(&mut r)?;
         let properties =
-            if rules.version == Version::V5_0 { SubscribeProperties::decode(r)? } else { SubscribeProperties::default() };
-        let subscriptions = decode_list(r, |r| Subscription::decode(r, rules).map(|_| ()))?;
+            if rules.version == Version::V5_0 { SubscribeProperties::decode(&mut r)? } else { SubscribeProperties::default() };
+        let subscriptions = decode_list(&mut r, |r| Subscription::decode(r, rules).map(|_| ()))?;
         Ok(Self { packet_identifier, properties, subscriptions })
     }
 
@@ -178,7 +179,7 @@ impl<'a> Subscribe<'a> {
                 return Err(DecodeError::EmptySubscribe.into());
             }
             for Subscription { topic_filter, options } in self.subscriptions {
-                TopicFilter::check(topic_filter, topic_filter.has_wildcard(), rules.version)?;
+                TopicFilter::check_all(topic_filter, rules.version)?;
                 if rules.version < Version::V5_0 && options.as_u8() > 2 {
                     return Err(EncodeError::NotInVersion(rules.version));
                 }
@@ -205,12 +206,15 @@ pub struct Unsubscribe<'a> {
 }
 
 impl<'a> Unsubscribe<'a> {
-    pub(crate) fn decode(r: &mut Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(mut r: Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
         rules.refuse_from(Role::Server)?;
-        let packet_identifier = PacketIdentifier::decode(r)?;
-        let properties =
-            if rules.version == Version::V5_0 { UnsubscribeProperties::decode(r)? } else { UnsubscribeProperties::default() };
-        let topic_filters = decode_list(r, |r| decode_topic_filter(r, rules.version).map(|_| ()))?;
+        let packet_identifier = PacketIdentifier::decode(&mut r)?;
+        let properties = if rules.version == Version::V5_0 {
+            UnsubscribeProperties::decode(&mut r)?
+        } else {
+            UnsubscribeProperties::default()
+        };
+        let topic_filters = decode_list(&mut r, |r| decode_topic_filter(r, rules.version).map(|_| ()))?;
         Ok(Self { packet_identifier, properties, topic_filters })
     }
 
@@ -221,7 +225,7 @@ impl<'a> Unsubscribe<'a> {
                 return Err(DecodeError::EmptySubscribe.into());
             }
             for filter in self.topic_filters {
-                TopicFilter::check(filter, filter.has_wildcard(), rules.version)?;
+                TopicFilter::check_all(filter, rules.version)?;
             }
             Ok(())
         })?;

@@ -59,38 +59,71 @@ impl<'a> Text<'a> {
         self.0.is_empty()
     }
 
+    #[inline]
     pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        Self::checked(reader.binary()?).map(|(text, _)| text)
+        let bytes = reader.binary()?;
+        let scan = Scan::of(bytes, false);
+        if scan.found != 0 {
+            return Err(DecodeError::NullCharacter);
+        }
+        Self::checked(bytes, scan)
     }
 
     /// A Topic Name, which may be empty but has no wildcards. [5.0 MQTT-3.3.2-2] [3.1.1 MQTT-3.3.2-2]
+    #[inline]
     pub(crate) fn decode_topic_name(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        let (text, scan) = Self::checked(reader.binary()?)?;
-        if scan.wildcard { Err(DecodeError::WildcardInTopicName) } else { Ok(text) }
+        let bytes = reader.binary()?;
+        let scan = Scan::of(bytes, true);
+        if scan.found != 0 {
+            return Err(Self(bytes).null_or(DecodeError::WildcardInTopicName));
+        }
+        Self::checked(bytes, scan)
     }
 
     /// A string, and whether it has wildcard characters.
+    #[inline]
     pub(crate) fn decode_topic_filter(reader: &mut Reader<'a>) -> Result<(Self, bool), DecodeError> {
-        let (text, scan) = Self::checked(reader.binary()?)?;
-        Ok((text, scan.wildcard))
+        let bytes = reader.binary()?;
+        let scan = Scan::of(bytes, true);
+        if scan.found != 0 {
+            Self(bytes).check()?;
+        }
+        Ok((Self::checked(bytes, scan)?, scan.found != 0))
+    }
+
+    /// What `decode_topic_filter` would say of it.
+    #[inline]
+    pub(crate) fn check_topic_filter(self) -> Result<bool, DecodeError> {
+        let has_wildcard = Scan::of(self.0, true).found != 0;
+        if has_wildcard {
+            self.check()?;
+        }
+        Ok(has_wildcard)
     }
 
     /// What `decode` would say of it.
+    #[inline]
     pub(crate) fn check(self) -> Result<(), DecodeError> {
-        if Scan::of(self.0).null { Err(DecodeError::NullCharacter) } else { Ok(()) }
+        if Scan::of(self.0, false).found != 0 { Err(DecodeError::NullCharacter) } else { Ok(()) }
     }
 
     /// What `decode_topic_name` would say of it.
+    #[inline]
     pub(crate) fn check_topic_name(self) -> Result<(), DecodeError> {
-        let scan = Scan::of(self.0);
-        if scan.null {
-            return Err(DecodeError::NullCharacter);
+        if Scan::of(self.0, true).found == 0 {
+            return Ok(());
         }
-        if scan.wildcard { Err(DecodeError::WildcardInTopicName) } else { Ok(()) }
+        Err(self.null_or(DecodeError::WildcardInTopicName))
     }
 
+    /// In a string without U+0000.
     pub(crate) fn has_wildcard(self) -> bool {
-        Scan::of(self.0).wildcard
+        Scan::of(self.0, true).found != 0
+    }
+
+    #[cold]
+    fn null_or(self, error: DecodeError) -> DecodeError {
+        self.check().err().unwrap_or(error)
     }
 
     /// For the bytes of a `Text` that were kept, and for a part of one that was cut at an ASCII character: they are UTF-8.
@@ -98,15 +131,12 @@ impl<'a> Text<'a> {
         Self(bytes)
     }
 
-    fn checked(bytes: &'a [u8]) -> Result<(Self, Scan), DecodeError> {
-        let scan = Scan::of(bytes);
-        if scan.null {
-            return Err(DecodeError::NullCharacter);
-        }
-        if !scan.ascii && core::str::from_utf8(bytes).is_err() {
+    #[inline]
+    fn checked(bytes: &'a [u8], scan: Scan) -> Result<Self, DecodeError> {
+        if scan.high & HIGHS != 0 && core::str::from_utf8(bytes).is_err() {
             return Err(DecodeError::InvalidUtf8);
         }
-        Ok((Self(bytes), scan))
+        Ok(Self(bytes))
     }
 }
 
@@ -148,55 +178,51 @@ impl fmt::Debug for Text<'_> {
 
 /// What one pass over some bytes has found. U+0000 and the wildcards are single bytes that occur in no longer sequence of
 /// UTF-8, so they can be looked for before it is known whether the bytes are UTF-8.
+#[derive(Clone, Copy)]
 struct Scan {
-    ascii: bool,
-    null: bool,
-    wildcard: bool,
+    /// The highest bit of some byte is set if not all is ASCII.
+    high: u64,
+    /// Not zero if there was U+0000, or, if they were looked for, a wildcard.
+    found: u64,
 }
 
 impl Scan {
     #[inline]
-    fn of(bytes: &[u8]) -> Self {
-        let mut found = Found::default();
+    fn of(bytes: &[u8], wildcards: bool) -> Self {
+        let mut scan = Self { high: 0, found: 0 };
         if let Some(last) = bytes.last_chunk::<8>() {
             let mut rest = bytes;
             // The last word overlaps the one before it: looking twice at a byte finds the same.
             while let Some((word, after)) = rest.split_first_chunk::<8>() {
-                found.look(u64::from_le_bytes(*word));
+                scan.look(u64::from_le_bytes(*word), wildcards);
                 rest = after;
             }
-            found.look(u64::from_le_bytes(*last));
+            scan.look(u64::from_le_bytes(*last), wildcards);
         } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
-            found.look((u64::from(u32::from_le_bytes(*first)) << 32) | u64::from(u32::from_le_bytes(*last)));
+            let word = (u64::from(u32::from_le_bytes(*first)) << 32) | u64::from(u32::from_le_bytes(*last));
+            scan.look(word, wildcards);
         } else if let [first, .., last] | [first @ last] = bytes {
             let middle = bytes.get(1).unwrap_or(first);
-            found.look(u64::from_le_bytes([*first, *middle, *last, *last, *last, *last, *last, *last]));
+            scan.look(u64::from_le_bytes([*first, *middle, *last, *last, *last, *last, *last, *last]), wildcards);
         }
-        let Found { high, null, wildcard } = found;
-        Self { ascii: high & HIGHS == 0, null: null & HIGHS != 0, wildcard: wildcard & HIGHS != 0 }
+        scan.found &= HIGHS;
+        scan
+    }
+
+    /// Finds in words of eight bytes, in the highest bit of each byte.
+    #[inline]
+    fn look(&mut self, word: u64, wildcards: bool) {
+        self.high |= word;
+        self.found |= zero_byte(word);
+        if wildcards {
+            // `#` is 0x23 and `+` is 0x2B: the bit 0x08 is all that tells them apart.
+            self.found |= zero_byte((word | (8 * ONES)) ^ (0x2B * ONES));
+        }
     }
 }
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
-
-/// What was found in words of eight bytes, in the highest bit of each byte.
-#[derive(Default)]
-struct Found {
-    high: u64,
-    null: u64,
-    wildcard: u64,
-}
-
-impl Found {
-    #[inline]
-    fn look(&mut self, word: u64) {
-        self.high |= word;
-        self.null |= zero_byte(word);
-        // `#` is 0x23 and `+` is 0x2B: the bit 0x08 is all that tells them apart.
-        self.wildcard |= zero_byte((word | (8 * ONES)) ^ (0x2B * ONES));
-    }
-}
 
 /// Has the highest bit of a byte set if, and if none before it is zero only if, that byte of the word is zero.
 #[inline]
@@ -216,10 +242,11 @@ mod tests {
                 for byte in 0..=255 {
                     let mut bytes = vec![b'a'; length];
                     bytes[position] = byte;
-                    let scan = Scan::of(&bytes);
-                    assert_eq!(scan.ascii, byte < 0x80, "{length} {position} {byte}");
-                    assert_eq!(scan.null, byte == 0, "{length} {position} {byte}");
-                    assert_eq!(scan.wildcard, byte == b'#' || byte == b'+', "{length} {position} {byte}");
+                    let scan = Scan::of(&bytes, false);
+                    assert_eq!(scan.high & HIGHS == 0, byte < 0x80, "{length} {position} {byte}");
+                    assert_eq!(scan.found != 0, byte == 0, "{length} {position} {byte}");
+                    let scan = Scan::of(&bytes, true);
+                    assert_eq!(scan.found != 0, matches!(byte, 0 | b'#' | b'+'), "{length} {position} {byte}");
                 }
             }
         }

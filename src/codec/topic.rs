@@ -29,8 +29,7 @@ impl<'a> TopicFilter<'a> {
     /// Checks the syntax. A shared subscription, `$share/{ShareName}/{filter}`, is one in 5.0 only.
     pub fn new(filter: impl Into<Text<'a>>, version: Version) -> Result<Self, DecodeError> {
         let text = filter.into();
-        text.check()?;
-        Self::check(text, text.has_wildcard(), version)
+        Self::check(text, text.check_topic_filter()?, version)
     }
 
     /// The name of the group that shares the subscription.
@@ -71,7 +70,14 @@ impl<'a> TopicFilter<'a> {
         names.next().is_none()
     }
 
+    /// The syntax of a string, whatever it is.
+    #[inline]
+    pub(crate) fn check_all(text: Text<'a>, version: Version) -> Result<(), DecodeError> {
+        Self::check(text, text.check_topic_filter()?, version).map(|_| ())
+    }
+
     /// The syntax of a string that is known to be one, and to have wildcard characters or not.
+    #[inline]
     pub(crate) fn check(text: Text<'a>, has_wildcard: bool, version: Version) -> Result<Self, DecodeError> {
         let shared = text.as_bytes().strip_prefix(SHARE).filter(|_| version == Version::V5_0);
         let Some(shared) = shared else {
@@ -99,16 +105,15 @@ fn check_levels(filter: Text<'_>, has_wildcard: bool) -> Result<(), DecodeError>
         return Ok(());
     }
     // A wildcard stands alone: between separators or the ends, and `#` before the end.
-    let mut before = b'/';
+    let mut before = &b'/';
     let mut rest = filter.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        if matches!(byte, b'+' | b'#') {
-            let ends = if byte == b'#' { after.is_empty() } else { matches!(after, [] | [b'/', ..]) };
-            if before != b'/' || !ends {
-                return Err(DecodeError::InvalidWildcard);
-            }
+    while let Some(position) = rest.iter().position(|byte| matches!(byte, b'+' | b'#')) {
+        let Some((start, [wildcard, after @ ..])) = rest.split_at_checked(position) else { break };
+        let ends = after.is_empty() || *wildcard == b'+' && after.starts_with(b"/");
+        if *start.last().unwrap_or(before) != b'/' || !ends {
+            return Err(DecodeError::InvalidWildcard);
         }
-        before = byte;
+        before = wildcard;
         rest = after;
     }
     Ok(())
