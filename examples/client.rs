@@ -20,7 +20,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use mqtt_sansio::Clock;
 use mqtt_sansio::client::{Action, Client, ClientConfig};
 use mqtt_sansio::codec::{
-    Connack, Connect, ConnectProperties, Disconnect, Publish, QoS, ReasonCode, Suback, SubscribeProperties, Subscription, Text,
+    Connect, ConnectProperties, Disconnect, Publish, QoS, ReasonCode, Suback, SubscribeProperties, Subscription, Text,
     UnsubscribeProperties, Version, Will, WillProperties,
 };
 use mqtt_sansio::session::{AckToken, CloseCause, Outcome, PublishError, Published, Received, Session};
@@ -39,19 +39,14 @@ use tokio::time::{Instant, sleep_until, timeout};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the last packets may take to leave, and then the server to close the connection.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
-/// For how long the socket may take nothing before the output counts as stuck.
-const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Room for one read from the socket or stdin.
 const READ_SIZE: usize = 64 * 1024;
 /// Output that may wait for the socket before the next message is published.
 const OUTPUT_LIMIT: usize = 64 * 1024;
 /// Output that may wait for stdout, or for a server that does not read its acknowledgements, before the socket is read again.
 const PRINT_LIMIT: usize = 1024 * 1024;
-/// Messages that may be on their way to a server that has not said how many it takes, as none can before 5.0. Mosquitto drops the
-/// QoS 2 messages that are more than its `max_inflight_messages`, of which this is the default.
-const IN_FLIGHT_BEFORE_5: usize = 20;
-/// The same where the server has said it, for what goes beyond that waits in memory.
-const IN_FLIGHT: usize = 1_000;
+/// Messages that may wait for the server's Receive Maximum before the next one is read.
+const QUEUE_LIMIT: usize = 1_000;
 /// As `mosquitto_sub` says that `-W` is over.
 const EXIT_TIMED_OUT: u8 = 27;
 
@@ -286,15 +281,13 @@ struct Link {
     sending: Cursor<Vec<u8>>,
     /// Bytes that the socket has taken.
     sent: u64,
-    last_sent: Instant,
 }
 
 impl Link {
     /// A client that has written its CONNECT.
     fn new(options: &ConnectOptions) -> Result<Self> {
-        // PINGREQ may wait behind megabytes in the system's send buffer, so a slow line needs more than the default.
-        let ping_timeout = Duration::from_secs(options.keepalive.into()).max(STALL_TIMEOUT);
-        let config = ClientConfig::new().manual_acknowledgement(true).connect_timeout(CONNECT_TIMEOUT).ping_timeout(ping_timeout);
+        let config = ClientConfig::new().manual_acknowledgement(true).connect_timeout(CONNECT_TIMEOUT);
+        let config = config.maximum_queued(QUEUE_LIMIT, OUTPUT_LIMIT * 16);
         // Nothing is stored between runs, but the server may have kept the session of an earlier one.
         let session = if options.disable_clean_session { Session::established() } else { Session::new() };
         let mut link = Self {
@@ -303,7 +296,6 @@ impl Link {
             out: Vec::new(),
             sending: Cursor::default(),
             sent: 0,
-            last_sent: Instant::now(),
         };
         let id = options.id.clone().unwrap_or_else(generate_id);
         let connect = connect_packet(options, &id)?;
@@ -328,12 +320,8 @@ impl Link {
     }
 
     /// When [`Client::handle_timeout`] is to be called.
-    ///
-    /// A PINGREQ that is written behind a large message leaves after it, so its answer may come later than the client allows.
-    /// As long as output leaves there is no need for one: the server hears from us.
     fn deadline(&self) -> Option<Instant> {
-        let deadline = Instant::from_std(self.clock.to_std(self.client.poll_timeout()?));
-        Some(if self.sending.has_remaining() { deadline.max(self.last_sent + STALL_TIMEOUT) } else { deadline })
+        Some(Instant::from_std(self.clock.to_std(self.client.poll_timeout()?)))
     }
 
     fn disconnect(&mut self) -> Result<()> {
@@ -390,6 +378,10 @@ async fn drive(link: &mut Link, task: &mut impl Task, socket: &mut TcpStream) ->
         }
         received.reserve(READ_SIZE);
         let reads = !task.is_busy(link);
+        if !reads {
+            // The server may have answered; it is this side that does not read.
+            link.client.handle_progress(link.clock.now());
+        }
         let deadline = link.deadline();
         let output = link.output();
         let writes = writable && output.has_remaining();
@@ -404,7 +396,8 @@ async fn drive(link: &mut Link, task: &mut impl Task, socket: &mut TcpStream) ->
             result = writer.write_buf(output), if writes => match result {
                 Ok(bytes) => {
                     link.sent += bytes as u64;
-                    link.last_sent = Instant::now();
+                    // A PINGREQ behind a large message leaves after it.
+                    link.client.handle_progress(link.clock.now());
                 }
                 Err(error) => {
                     // The server may have said why, so the input is read to its end.
@@ -413,7 +406,7 @@ async fn drive(link: &mut Link, task: &mut impl Task, socket: &mut TcpStream) ->
                 }
             },
             result = task.wait() => result?,
-            () = sleep_until_some(deadline), if reads => {
+            () = sleep_until_some(deadline) => {
                 if let Some(action) = link.client.handle_timeout(link.clock.now(), &mut link.out) {
                     return ended(Some(action));
                 }
@@ -447,21 +440,7 @@ fn take_steps(link: &mut Link, task: &mut impl Task, received: &mut BytesMut) ->
 /// The last action, as a result.
 fn ended(action: Option<Action<'_>>) -> Result<()> {
     let Some(Action::Closed(cause)) = action else { return Ok(()) };
-    let because = |reason: Option<Text<'_>>| reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
-    match cause {
-        CloseCause::Requested => Ok(()),
-        CloseCause::Refused(Connack { reason_code, properties, .. }) => {
-            bail!("the server refuses the connection: {reason_code}{}", because(properties.reason_string))
-        }
-        CloseCause::Disconnected(Disconnect { reason_code, properties }) => {
-            bail!("the server has disconnected: {reason_code}{}", because(properties.reason_string))
-        }
-        CloseCause::Violation(error) => bail!("the server broke the protocol: {error}"),
-        CloseCause::ConnectTimeout => bail!("the server does not answer"),
-        CloseCause::KeepAliveTimeout => bail!("the server does not answer any more"),
-        CloseCause::ConnectionLost => bail!("the server has closed the connection"),
-        other => bail!("the connection has ended: {}", other.reason_code()),
-    }
+    if cause == CloseCause::Requested { Ok(()) } else { Err(anyhow!("{cause}")) }
 }
 
 /// Sends the rest, and closes the connection once the server has: with input that nobody has read, the system would reset it,
@@ -517,11 +496,10 @@ impl<'a> Publisher<'a> {
     }
 
     /// Publishes as much as can be without more and more waiting in memory: QoS 0 is limited by what waits for the socket, the
-    /// others by what is not acknowledged too.
+    /// others by what waits for acknowledgements too.
     fn publish(&mut self, link: &mut Link) {
-        let ConnectOptions { qos, protocol_version, .. } = self.options.connect;
-        let limit = if protocol_version < Version::V5_0 { IN_FLIGHT_BEFORE_5 } else { IN_FLIGHT };
-        while link.out.len() < OUTPUT_LIMIT && self.in_flight < limit {
+        let qos = self.options.connect.qos;
+        while link.out.len() < OUTPUT_LIMIT {
             let Some(payload) = self.source.front() else { return };
             let publish = Publish { qos, retain: self.options.retain, ..Publish::new(&self.options.topic, payload) };
             let key = self.published + 1;
