@@ -7,6 +7,9 @@ mod properties;
 #[path = "../fuzz/vectors.rs"]
 mod vectors;
 
+use arbitrary::{Arbitrary as _, Unstructured};
+use mqtt_sansio::codec::{self, Packet, Role, Rules, Version};
+use proptest::prelude::*;
 use std::fs;
 use std::path::Path;
 
@@ -65,4 +68,46 @@ fn encode() {
 #[test]
 fn topic() {
     run("topic", properties::topic);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    /// Packets of all types with arbitrary fields, by the rules of each version and sender.
+    #[test]
+    fn any_packet_encodes_and_decodes_equal_or_is_refused(data in prop::collection::vec(any::<u8>(), 0..300)) {
+        properties::encode(&data);
+    }
+
+    #[test]
+    fn any_topic_filter_is_judged_and_matched_as_the_standard_says(data in prop::collection::vec(
+        prop::sample::select(b"ab/+#$\0\x05\xC3\xA9".as_slice()), 0..30,
+    )) {
+        properties::topic(&data);
+    }
+}
+
+/// The properties above would hold as well if nothing ever encoded.
+#[test]
+fn many_arbitrary_packets_encode_in_each_version() {
+    let mut encoded = [[0; 16]; 3];
+    let mut state = 1_u64;
+    for _ in 0..60_000 {
+        let data: Vec<u8> = (0..200)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                state.to_be_bytes()[0]
+            })
+            .collect();
+        let packet = Packet::arbitrary(&mut Unstructured::new(&data)).unwrap();
+        for (version, encoded) in [Version::V3_1, Version::V3_1_1, Version::V5_0].into_iter().zip(&mut encoded) {
+            for sender in [Role::Client, Role::Server] {
+                let done = codec::encode(&packet, Rules::new(version).sent_by(sender), &mut Vec::new()).is_ok();
+                encoded[packet.packet_type() as usize] += usize::from(done);
+            }
+        }
+    }
+    for (packet_type, count) in encoded[2].iter().enumerate().skip(1) {
+        assert!(*count > 20, "packet type {packet_type}: {encoded:?}");
+    }
 }
