@@ -62,7 +62,7 @@ impl<'a> Text<'a> {
     #[inline]
     pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let bytes = reader.binary()?;
-        let scan = Scan::of(bytes, false);
+        let scan = Scan::of::<false>(bytes);
         if scan.found != 0 {
             return Err(DecodeError::NullCharacter);
         }
@@ -73,7 +73,7 @@ impl<'a> Text<'a> {
     #[inline]
     pub(crate) fn decode_topic_name(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let bytes = reader.binary()?;
-        let scan = Scan::of(bytes, true);
+        let scan = Scan::of::<true>(bytes);
         if scan.found != 0 {
             return Err(Self(bytes).null_or(DecodeError::WildcardInTopicName));
         }
@@ -84,7 +84,7 @@ impl<'a> Text<'a> {
     #[inline]
     pub(crate) fn decode_topic_filter(reader: &mut Reader<'a>) -> Result<(Self, bool), DecodeError> {
         let bytes = reader.binary()?;
-        let scan = Scan::of(bytes, true);
+        let scan = Scan::of::<true>(bytes);
         if scan.found != 0 {
             Self(bytes).check()?;
         }
@@ -94,7 +94,7 @@ impl<'a> Text<'a> {
     /// What `decode_topic_filter` would say of it.
     #[inline]
     pub(crate) fn check_topic_filter(self) -> Result<bool, DecodeError> {
-        let has_wildcard = Scan::of(self.0, true).found != 0;
+        let has_wildcard = Scan::of::<true>(self.0).found != 0;
         if has_wildcard {
             self.check()?;
         }
@@ -104,13 +104,13 @@ impl<'a> Text<'a> {
     /// What `decode` would say of it.
     #[inline]
     pub(crate) fn check(self) -> Result<(), DecodeError> {
-        if Scan::of(self.0, false).found != 0 { Err(DecodeError::NullCharacter) } else { Ok(()) }
+        if Scan::of::<false>(self.0).found != 0 { Err(DecodeError::NullCharacter) } else { Ok(()) }
     }
 
     /// What `decode_topic_name` would say of it.
     #[inline]
     pub(crate) fn check_topic_name(self) -> Result<(), DecodeError> {
-        if Scan::of(self.0, true).found == 0 {
+        if Scan::of::<true>(self.0).found == 0 {
             return Ok(());
         }
         Err(self.null_or(DecodeError::WildcardInTopicName))
@@ -118,7 +118,7 @@ impl<'a> Text<'a> {
 
     /// In a string without U+0000.
     pub(crate) fn has_wildcard(self) -> bool {
-        Scan::of(self.0, true).found != 0
+        Scan::of::<true>(self.0).found != 0
     }
 
     #[cold]
@@ -188,22 +188,22 @@ struct Scan {
 
 impl Scan {
     #[inline]
-    fn of(bytes: &[u8], wildcards: bool) -> Self {
+    fn of<const WILDCARDS: bool>(bytes: &[u8]) -> Self {
         let mut scan = Self { high: 0, found: 0 };
         if let Some(last) = bytes.last_chunk::<8>() {
             let mut rest = bytes;
             // The last word overlaps the one before it: looking twice at a byte finds the same.
             while let Some((word, after)) = rest.split_first_chunk::<8>() {
-                scan.look(u64::from_le_bytes(*word), wildcards);
+                scan.look::<WILDCARDS>(u64::from_le_bytes(*word));
                 rest = after;
             }
-            scan.look(u64::from_le_bytes(*last), wildcards);
+            scan.look::<WILDCARDS>(u64::from_le_bytes(*last));
         } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
             let word = (u64::from(u32::from_le_bytes(*first)) << 32) | u64::from(u32::from_le_bytes(*last));
-            scan.look(word, wildcards);
+            scan.look::<WILDCARDS>(word);
         } else if let [first, .., last] | [first @ last] = bytes {
             let middle = bytes.get(1).unwrap_or(first);
-            scan.look(u64::from_le_bytes([*first, *middle, *last, *last, *last, *last, *last, *last]), wildcards);
+            scan.look::<WILDCARDS>(u64::from_le_bytes([*first, *middle, *last, *last, *last, *last, *last, *last]));
         }
         scan.found &= HIGHS;
         scan
@@ -211,10 +211,10 @@ impl Scan {
 
     /// Finds in words of eight bytes, in the highest bit of each byte.
     #[inline]
-    fn look(&mut self, word: u64, wildcards: bool) {
+    fn look<const WILDCARDS: bool>(&mut self, word: u64) {
         self.high |= word;
         self.found |= zero_byte(word);
-        if wildcards {
+        if WILDCARDS {
             // `#` is 0x23 and `+` is 0x2B: the bit 0x08 is all that tells them apart.
             self.found |= zero_byte((word | (8 * ONES)) ^ (0x2B * ONES));
         }
@@ -242,10 +242,10 @@ mod tests {
                 for byte in 0..=255 {
                     let mut bytes = vec![b'a'; length];
                     bytes[position] = byte;
-                    let scan = Scan::of(&bytes, false);
+                    let scan = Scan::of::<false>(&bytes);
                     assert_eq!(scan.high & HIGHS == 0, byte < 0x80, "{length} {position} {byte}");
                     assert_eq!(scan.found != 0, byte == 0, "{length} {position} {byte}");
-                    let scan = Scan::of(&bytes, true);
+                    let scan = Scan::of::<true>(&bytes);
                     assert_eq!(scan.found != 0, matches!(byte, 0 | b'#' | b'+'), "{length} {position} {byte}");
                 }
             }

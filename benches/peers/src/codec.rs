@@ -9,14 +9,20 @@ pub trait Codec {
     /// Where bytes that have arrived wait.
     type Buffer: Buffer;
     /// What the codec decodes to. It borrows from the buffer, or the lifetime says nothing.
-    type Packet<'a>;
+    type Packet<'a>: Clone + 'a;
     /// What one call of `encode` takes: a reference where it takes one, a packet of its own where it uses it up.
     type Outgoing<'a>;
     /// Where encoded bytes go.
     type Output: Output;
 
-    /// Takes the first packet off the buffer; `None` if it is not all there.
-    fn decode<'a>(&mut self, buffer: &'a mut Self::Buffer) -> Result<Option<Self::Packet<'a>>, Refused>;
+    /// Takes the first packet off the buffer and shows it to `user`; `None` if it is not all there.
+    ///
+    /// It is not returned because that would move it once more than the codec does, and packets are large: some have 500 bytes.
+    fn decode<'a, R>(
+        &mut self,
+        buffer: &'a mut Self::Buffer,
+        user: impl FnOnce(&Self::Packet<'a>) -> R,
+    ) -> Result<Option<R>, Refused>;
 
     /// Makes what `encode` takes. Not timed: a sender has it.
     fn outgoing<'a>(packet: &'a Self::Packet<'_>) -> Self::Outgoing<'a>;
@@ -24,10 +30,13 @@ pub trait Codec {
     /// Encodes a packet into an output that is empty and warm.
     fn encode(&mut self, packet: Self::Outgoing<'_>, out: &mut Self::Output) -> Result<(), Refused>;
 
-    /// Encodes a PUBLISH without copying its payload. Gives the payload if it is not part of the output.
-    fn hand_on<'a>(&mut self, _packet: Self::Outgoing<'a>, _out: &mut Self::Output) -> Result<&'a [u8], Refused> {
+    /// Encodes a PUBLISH without copying its payload.
+    fn hand_on(&mut self, _packet: Self::Outgoing<'_>, _out: &mut Self::Output) -> Result<(), Refused> {
         Err(Refused)
     }
+
+    /// Whether the caller of `hand_on` is to send the payload after the output; else it is part of the output.
+    const PAYLOAD_APART: bool = false;
 
     /// What the codec shows of a PUBLISH or PUBACK; `None` for other packets, which are checked by encoding them again.
     fn seen(packet: &Self::Packet<'_>) -> Option<Seen>;
@@ -94,7 +103,7 @@ impl Seen {
 }
 
 /// Bytes that have arrived.
-pub trait Buffer {
+pub trait Buffer: 'static {
     /// A buffer with some bytes, and room for more, as the buffer of a connection has: some codecs reserve after each packet.
     fn of(bytes: &[u8]) -> Self;
 
@@ -106,25 +115,14 @@ const ROOM: usize = 16_384;
 
 /// The buffer of codecs that decode slices.
 pub struct Unread {
-    bytes: Vec<u8>,
-    start: usize,
+    pub bytes: Vec<u8>,
+    pub start: usize,
 }
 
 impl Unread {
-    pub fn as_slice(&self) -> &[u8] {
-        &self.bytes[self.start..]
-    }
-
-    /// Takes what the codec says it has used.
-    pub fn advance(&mut self, used: usize) -> &[u8] {
-        let from = self.start;
-        self.start += used;
-        &self.bytes[from..self.start]
-    }
-
     /// Takes the next packet, for codecs that want whole packets or do not say how much they have used.
     pub fn whole(&mut self) -> Result<Option<Whole<'_>>, Refused> {
-        let bytes = self.as_slice();
+        let bytes = &self.bytes[self.start..];
         let (mut length, mut header) = (0, 1);
         loop {
             let Some(&byte) = bytes.get(header) else { return Ok(None) };
@@ -137,10 +135,9 @@ impl Unread {
                 return Err(Refused);
             }
         }
-        if bytes.len() < header + length {
-            return Ok(None);
-        }
-        Ok(Some(Whole { bytes: self.advance(header + length), header }))
+        let Some(bytes) = bytes.get(..header + length) else { return Ok(None) };
+        self.start += bytes.len();
+        Ok(Some(Whole { bytes, header }))
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::codec::{Codec, Refused, Seen, Unread};
 use flowsdk::mqtt_serde::control_packet::MqttPacket;
 use flowsdk::mqtt_serde::mqttv5::common::properties::Property;
-use flowsdk::mqtt_serde::parser::{ParseError, ParseOk};
+use flowsdk::mqtt_serde::parser::ParseOk;
 
 /// The protocol level.
 pub struct Level(pub u8);
@@ -14,16 +14,12 @@ impl Codec for Level {
     type Outgoing<'a> = &'a MqttPacket;
     type Output = Vec<u8>;
 
-    fn decode(&mut self, buffer: &mut Unread) -> Result<Option<MqttPacket>, Refused> {
-        if buffer.as_slice().is_empty() {
-            return Ok(None);
-        }
-        match MqttPacket::from_bytes_with_version(buffer.as_slice(), self.0) {
-            Ok(ParseOk::Packet(packet, used)) => {
-                buffer.advance(used);
-                Ok(Some(packet))
-            }
-            Ok(_) | Err(ParseError::More(..)) => Ok(None),
+    #[inline(always)]
+    fn decode<'a, R>(&mut self, buffer: &'a mut Unread, user: impl FnOnce(&Self::Packet<'a>) -> R) -> Result<Option<R>, Refused> {
+        let Some(whole) = buffer.whole()? else { return Ok(None) };
+        match &MqttPacket::from_bytes_with_version(whole.bytes, self.0) {
+            Ok(ParseOk::Packet(packet, _)) => Ok(Some(user(packet))),
+            Ok(_) => Ok(None),
             Err(_) => Err(Refused),
         }
     }
@@ -33,6 +29,7 @@ impl Codec for Level {
     }
 
     /// It has no other way than to make a `Vec` of its own.
+    #[inline(always)]
     fn encode(&mut self, packet: &MqttPacket, out: &mut Vec<u8>) -> Result<(), Refused> {
         *out = packet.to_bytes().map_err(|_| Refused)?;
         Ok(())

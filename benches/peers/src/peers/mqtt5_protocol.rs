@@ -14,7 +14,12 @@ impl Codec for Level {
     type Outgoing<'a> = &'a Packet;
     type Output = Vec<u8>;
 
-    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Packet>, Refused> {
+    #[inline(always)]
+    fn decode<'a, R>(
+        &mut self,
+        buffer: &'a mut BytesMut,
+        user: impl FnOnce(&Self::Packet<'a>) -> R,
+    ) -> Result<Option<R>, Refused> {
         // It has no word for "not all there" but an error like any other, so the rest of the length is looked for first.
         let header_is_there = buffer.len() > 4 || buffer.iter().skip(1).any(|byte| byte & 0x80 == 0);
         if !header_is_there {
@@ -29,14 +34,17 @@ impl Codec for Level {
         let before = buffer.len() - rest.len();
         buffer.advance(before);
         let mut body = buffer.split_to(length).freeze();
-        let packet = Packet::decode_from_body_with_version(header.packet_type, &header, &mut body, self.0);
-        packet.map(Some).map_err(|_| Refused)
+        match &Packet::decode_from_body_with_version(header.packet_type, &header, &mut body, self.0) {
+            Ok(packet) => Ok(Some(user(packet))),
+            Err(_) => Err(Refused),
+        }
     }
 
     fn outgoing<'a>(packet: &'a Packet) -> &'a Packet {
         packet
     }
 
+    #[inline(always)]
     fn encode(&mut self, packet: &Packet, out: &mut Vec<u8>) -> Result<(), Refused> {
         match packet {
             Packet::Connect(packet) => packet.encode(out),

@@ -16,15 +16,24 @@ macro_rules! version {
             type Outgoing<'a> = &'a $version::packet::VariablePacket;
             type Output = Vec<u8>;
 
-            fn decode(&mut self, buffer: &mut Unread) -> Result<Option<$version::packet::VariablePacket>, Refused> {
+            #[inline(always)]
+            fn decode<'a, R>(
+                &mut self,
+                buffer: &'a mut Unread,
+                user: impl FnOnce(&Self::Packet<'a>) -> R,
+            ) -> Result<Option<R>, Refused> {
                 let Some(whole) = buffer.whole()? else { return Ok(None) };
-                $version::packet::VariablePacket::decode(&mut &*whole.bytes).map(Some).map_err(|_| Refused)
+                match &$version::packet::VariablePacket::decode(&mut &*whole.bytes) {
+                    Ok(packet) => Ok(Some(user(packet))),
+                    Err(_) => Err(Refused),
+                }
             }
 
             fn outgoing<'a>(packet: &'a $version::packet::VariablePacket) -> &'a $version::packet::VariablePacket {
                 packet
             }
 
+            #[inline(always)]
             fn encode(&mut self, packet: &$version::packet::VariablePacket, out: &mut Vec<u8>) -> Result<(), Refused> {
                 packet.encode(out).map_err(|_| Refused)
             }

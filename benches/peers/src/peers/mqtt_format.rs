@@ -13,9 +13,13 @@ impl Codec for V4 {
     type Outgoing<'a> = &'a MPacket<'a>;
     type Output = Vec<u8>;
 
-    fn decode<'a>(&mut self, buffer: &'a mut Unread) -> Result<Option<MPacket<'a>>, Refused> {
+    #[inline(always)]
+    fn decode<'a, R>(&mut self, buffer: &'a mut Unread, user: impl FnOnce(&Self::Packet<'a>) -> R) -> Result<Option<R>, Refused> {
         let Some(whole) = buffer.whole()? else { return Ok(None) };
-        mpacket(whole.bytes).map(|(_, packet)| Some(packet)).map_err(|_| Refused)
+        match &mpacket(whole.bytes) {
+            Ok((_, packet)) => Ok(Some(user(packet))),
+            Err(_) => Err(Refused),
+        }
     }
 
     fn outgoing<'a>(packet: &'a MPacket<'_>) -> &'a MPacket<'a> {
@@ -23,6 +27,7 @@ impl Codec for V4 {
     }
 
     /// A `Vec` is always ready, so one poll is all it takes.
+    #[inline(always)]
     fn encode(&mut self, packet: &MPacket<'_>, out: &mut Vec<u8>) -> Result<(), Refused> {
         match pin!(packet.write_to(Pin::new(out))).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => Ok(()),

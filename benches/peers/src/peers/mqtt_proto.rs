@@ -13,14 +13,22 @@ macro_rules! version {
             type Outgoing<'a> = &'a $version::Packet;
             type Output = Vec<u8>;
 
-            fn decode(&mut self, buffer: &mut Unread) -> Result<Option<$version::Packet>, Refused> {
+            #[inline(always)]
+            fn decode<'a, R>(
+                &mut self,
+                buffer: &'a mut Unread,
+                user: impl FnOnce(&Self::Packet<'a>) -> R,
+            ) -> Result<Option<R>, Refused> {
                 let Some(whole) = buffer.whole()? else { return Ok(None) };
                 let (length, size) = (whole.body().len() as u32, whole.bytes.len() as u32);
                 let header = $version::Header::new_with(whole.first_byte(), length, size).map_err(|_| Refused)?;
-                if let Some(packet) = header.build_empty_packet() {
-                    return Ok(Some(packet));
+                if let Some(packet) = &header.build_empty_packet() {
+                    return Ok(Some(user(packet)));
                 }
-                header.decode_buffer(whole.body(), &mut 0).map(Some).map_err(|_| Refused)
+                match &header.decode_buffer(whole.body(), &mut 0) {
+                    Ok(packet) => Ok(Some(user(packet))),
+                    Err(_) => Err(Refused),
+                }
             }
 
             fn outgoing<'a>(packet: &'a $version::Packet) -> &'a $version::Packet {
@@ -28,6 +36,7 @@ macro_rules! version {
             }
 
             /// It has no other way than to make an array or `Vec` of its own.
+            #[inline(always)]
             fn encode(&mut self, packet: &$version::Packet, out: &mut Vec<u8>) -> Result<(), Refused> {
                 out.extend_from_slice(packet.encode().map_err(|_| Refused)?.as_ref());
                 Ok(())
@@ -37,7 +46,7 @@ macro_rules! version {
                 match packet {
                     $version::Packet::Publish($publish) => {
                         let identifier = $publish.qos_pid.pid().map(|pid| pid.value());
-                        let $seen = Seen::publish(&**$publish.topic_name, &$publish.payload, identifier);
+                        let $seen = Seen::publish(&*$publish.topic_name, &$publish.payload, identifier);
                         Some($with)
                     }
                     $version::Packet::Puback($puback) => Some(Seen::puback($pid.value())),

@@ -13,7 +13,8 @@ macro_rules! version {
             type Outgoing<'a> = &'a Packet;
             type Output = Vec<u8>;
 
-            fn decode(&mut self, buffer: &mut Unread) -> Result<Option<Packet>, Refused> {
+            #[inline(always)]
+            fn decode<'a, R>(&mut self, buffer: &'a mut Unread, user: impl FnOnce(&Self::Packet<'a>) -> R) -> Result<Option<R>, Refused> {
                 let Some(whole) = buffer.whole()? else { return Ok(None) };
                 let (first, body) = (whole.first_byte(), whole.body());
                 let packet = match first >> 4 {
@@ -21,13 +22,17 @@ macro_rules! version {
                     $($number => $version::$packet::parse(body).map(|(packet, _)| packet.into()),)*
                     _ => return Err(Refused),
                 };
-                packet.map(Some).map_err(|_| Refused)
+                match &packet {
+                    Ok(packet) => Ok(Some(user(packet))),
+                    Err(_) => Err(Refused),
+                }
             }
 
             fn outgoing<'a>(packet: &'a Packet) -> &'a Packet {
                 packet
             }
 
+            #[inline(always)]
             fn encode(&mut self, packet: &Packet, out: &mut Vec<u8>) -> Result<(), Refused> {
                 for part in packet.to_buffers() {
                     out.extend_from_slice(&part);

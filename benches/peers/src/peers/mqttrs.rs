@@ -11,15 +11,20 @@ impl Codec for V4 {
     type Outgoing<'a> = &'a Packet<'a>;
     type Output = Slots;
 
-    fn decode<'a>(&mut self, buffer: &'a mut Unread) -> Result<Option<Packet<'a>>, Refused> {
+    #[inline(always)]
+    fn decode<'a, R>(&mut self, buffer: &'a mut Unread, user: impl FnOnce(&Self::Packet<'a>) -> R) -> Result<Option<R>, Refused> {
         let Some(whole) = buffer.whole()? else { return Ok(None) };
-        decode_slice(whole.bytes).map_err(|_| Refused)
+        match &decode_slice(whole.bytes) {
+            Ok(packet) => Ok(packet.as_ref().map(user)),
+            Err(_) => Err(Refused),
+        }
     }
 
     fn outgoing<'a>(packet: &'a Packet<'_>) -> &'a Packet<'a> {
         packet
     }
 
+    #[inline(always)]
     fn encode(&mut self, packet: &Packet<'_>, out: &mut Slots) -> Result<(), Refused> {
         out.used = encode_slice(packet, &mut out.slots).map_err(|_| Refused)?;
         Ok(())

@@ -22,15 +22,24 @@ macro_rules! version {
             type Outgoing<'a> = &'a $version::Packet;
             type Output = BytesMut;
 
-            fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<$version::Packet>, Refused> {
+            #[inline(always)]
+            fn decode<'a, R>(
+                &mut self,
+                buffer: &'a mut BytesMut,
+                user: impl FnOnce(&Self::Packet<'a>) -> R,
+            ) -> Result<Option<R>, Refused> {
                 let Some(raw) = self.0.decode(buffer).map_err(|_| Refused)? else { return Ok(None) };
-                $version::Packet::decode(raw).map(Some).map_err(|_| Refused)
+                match &$version::Packet::decode(raw) {
+                    Ok(packet) => Ok(Some(user(packet))),
+                    Err(_) => Err(Refused),
+                }
             }
 
             fn outgoing<'a>(packet: &'a $version::Packet) -> &'a $version::Packet {
                 packet
             }
 
+            #[inline(always)]
             fn encode(&mut self, packet: &$version::Packet, out: &mut BytesMut) -> Result<(), Refused> {
                 packet.encode(out).map_err(|_| Refused)
             }

@@ -1,7 +1,7 @@
 //! ntex-mqtt: its own `Bytes`; payloads come in the chunks in which they arrive, here each in one.
 
 use crate::codec::{Codec, Refused, Seen};
-use ntex_bytes::{BytePages, Bytes, BytesMut};
+use ntex_bytes::{BytePages, BytesMut};
 use ntex_codec::{Decoder, Encoder};
 
 /// Payloads above this are chained, never copied into the pages.
@@ -29,33 +29,44 @@ macro_rules! version {
 
             impl super::Codec for Codec {
                 type Buffer = BytesMut;
-                type Packet<'a> = Encoded;
+                type Packet<'a> = Decoded;
                 type Outgoing<'a> = Encoded;
                 type Output = BytePages;
 
-                fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Encoded>, Refused> {
+                #[inline(always)]
+                fn decode<'a, R>(
+                    &mut self,
+                    buffer: &'a mut BytesMut,
+                    user: impl FnOnce(&Self::Packet<'a>) -> R,
+                ) -> Result<Option<R>, Refused> {
                     loop {
-                        return Ok(match self.codec.decode(buffer).map_err(|_| Refused)? {
-                            Some(Decoded::Packet(packet, _)) => Some(Encoded::Packet(packet)),
-                            Some(Decoded::Publish(publish, payload, _)) => {
-                                if payload.len() < publish.payload_size as usize {
-                                    self.begun = Some(publish);
-                                    continue;
-                                }
-                                Some(Encoded::Publish(publish, Some(payload)))
+                        let decoded = &self.codec.decode(buffer);
+                        return match decoded {
+                            Ok(Some(Decoded::Publish(publish, payload, _))) if payload.len() < publish.payload_size as usize => {
+                                self.begun = Some(publish.clone());
+                                continue;
                             }
-                            Some(Decoded::PayloadChunk(payload, _)) => {
-                                self.begun.take().map(|publish| Encoded::Publish(publish, Some(payload)))
+                            Ok(Some(Decoded::PayloadChunk(payload, _))) => {
+                                let publish = self.begun.take().ok_or(Refused)?;
+                                let size = publish.payload_size;
+                                Ok(Some(user(&Decoded::Publish(publish, payload.clone(), size))))
                             }
-                            None => None,
-                        });
+                            Ok(Some(packet)) => Ok(Some(user(packet))),
+                            Ok(None) => Ok(None),
+                            Err(_) => Err(Refused),
+                        };
                     }
                 }
 
-                fn outgoing(packet: &Encoded) -> Encoded {
-                    packet.clone()
+                fn outgoing(packet: &Decoded) -> Encoded {
+                    match packet.clone() {
+                        Decoded::Packet(packet, _) => Encoded::Packet(packet),
+                        Decoded::Publish(publish, payload, _) => Encoded::Publish(publish, Some(payload)),
+                        Decoded::PayloadChunk(payload, _) => Encoded::PayloadChunk(payload),
+                    }
                 }
 
+                #[inline(always)]
                 fn encode(&mut self, packet: Encoded, out: &mut BytePages) -> Result<(), Refused> {
                     match &packet {
                         Encoded::Publish(_, Some(payload)) if payload.len() > COPIED => Err(Refused),
@@ -63,20 +74,19 @@ macro_rules! version {
                     }
                 }
 
-                fn hand_on<'a>(&mut self, packet: Encoded, out: &mut BytePages) -> Result<&'a [u8], Refused> {
-                    self.codec.encodev(packet, out).map_err(|_| Refused)?;
-                    Ok(&[])
+                #[inline(always)]
+                fn hand_on(&mut self, packet: Encoded, out: &mut BytePages) -> Result<(), Refused> {
+                    self.codec.encodev(packet, out).map_err(|_| Refused)
                 }
 
-                fn seen(packet: &Encoded) -> Option<Seen> {
+                fn seen(packet: &Decoded) -> Option<Seen> {
                     match packet {
-                        Encoded::Publish($publish, payload) => {
-                            let payload: &Bytes = payload.as_ref()?;
+                        Decoded::Publish($publish, payload, _) => {
                             let identifier = $publish.packet_id.map(|identifier| identifier.get());
                             let $seen = Seen::publish(&*$publish.topic, payload, identifier);
                             Some($with)
                         }
-                        Encoded::Packet($ack) => Some(Seen::puback($identifier.get())),
+                        Decoded::Packet($ack, _) => Some(Seen::puback($identifier.get())),
                         _ => None,
                     }
                 }

@@ -3,6 +3,7 @@
 use crate::codec::{Codec, Refused, Seen, Unread};
 use bytes::BytesMut;
 use mqtt_sansio::codec::{self, OwnedPacket, Packet, Role, Rules};
+use std::hint::black_box;
 
 /// `codec::frame` and `codec::decode`.
 pub struct Borrowed(pub Rules);
@@ -13,29 +14,33 @@ impl Codec for Borrowed {
     type Outgoing<'a> = &'a Packet<'a>;
     type Output = Vec<u8>;
 
-    fn decode<'a>(&mut self, buffer: &'a mut Unread) -> Result<Option<Packet<'a>>, Refused> {
-        let Some(frame) = codec::frame(buffer.as_slice(), u32::MAX).map_err(|_| Refused)? else { return Ok(None) };
-        let size = frame.as_bytes().len();
-        // The frame borrows all of the buffer; its bytes taken from the buffer borrow no more than the packet needs.
-        let rules = self.0;
-        let bytes = buffer.advance(size);
-        let Ok(Some(frame)) = codec::frame(bytes, u32::MAX) else { return Err(Refused) };
-        codec::decode(frame, rules).map(Some).map_err(|_| Refused)
+    #[inline(always)]
+    fn decode<'a, R>(&mut self, buffer: &'a mut Unread, user: impl FnOnce(&Self::Packet<'a>) -> R) -> Result<Option<R>, Refused> {
+        let Unread { bytes, start } = buffer;
+        let Some(frame) = codec::frame(&bytes[*start..], u32::MAX).map_err(|_| Refused)? else { return Ok(None) };
+        *start += frame.as_bytes().len();
+        match &codec::decode(frame, self.0) {
+            Ok(packet) => Ok(Some(user(packet))),
+            Err(_) => Err(Refused),
+        }
     }
 
     fn outgoing<'a>(packet: &'a Packet<'_>) -> &'a Packet<'a> {
         packet
     }
 
+    #[inline(always)]
     fn encode(&mut self, packet: &Packet<'_>, out: &mut Vec<u8>) -> Result<(), Refused> {
         codec::encode(packet, self.0, out).map_err(|_| Refused)
     }
 
-    fn hand_on<'a>(&mut self, packet: &'a Packet<'a>, out: &mut Vec<u8>) -> Result<&'a [u8], Refused> {
+    #[inline(always)]
+    fn hand_on(&mut self, packet: &Packet<'_>, out: &mut Vec<u8>) -> Result<(), Refused> {
         let Packet::Publish(publish) = packet else { return Err(Refused) };
-        codec::encode_publish_header(publish, self.0, out).map_err(|_| Refused)?;
-        Ok(publish.payload)
+        codec::encode_publish_header(publish, self.0, out).map_err(|_| Refused)
     }
+
+    const PAYLOAD_APART: bool = true;
 
     fn seen(packet: &Packet<'_>) -> Option<Seen> {
         Seen::of(packet)
@@ -59,18 +64,29 @@ impl<const READ: bool> Codec for Owned<READ> {
     type Outgoing<'a> = &'a OwnedPacket;
     type Output = Vec<u8>;
 
-    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<OwnedPacket>, Refused> {
-        let packet = OwnedPacket::split_from(buffer, u32::MAX, self.0).map_err(|_| Refused)?;
-        if READ {
-            std::hint::black_box(packet.as_ref().map(OwnedPacket::packet));
+    #[inline(always)]
+    fn decode<'a, R>(
+        &mut self,
+        buffer: &'a mut BytesMut,
+        user: impl FnOnce(&Self::Packet<'a>) -> R,
+    ) -> Result<Option<R>, Refused> {
+        match &OwnedPacket::split_from(buffer, u32::MAX, self.0) {
+            Ok(Some(packet)) => {
+                if READ {
+                    black_box(&packet.packet());
+                }
+                Ok(Some(user(packet)))
+            }
+            Ok(None) => Ok(None),
+            Err(_) => Err(Refused),
         }
-        Ok(packet)
     }
 
     fn outgoing<'a>(packet: &'a OwnedPacket) -> &'a OwnedPacket {
         packet
     }
 
+    #[inline(always)]
     fn encode(&mut self, packet: &OwnedPacket, out: &mut Vec<u8>) -> Result<(), Refused> {
         codec::encode(&packet.packet(), self.0, out).map_err(|_| Refused)
     }

@@ -16,14 +16,24 @@ macro_rules! version {
             type Outgoing<'a> = $version::Packet;
             type Output = BytesMut;
 
-            fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<$version::Packet>, Refused> {
-                self.0.decode(buffer).map(|decoded| decoded.map(|(packet, _)| packet)).map_err(|_| Refused)
+            #[inline(always)]
+            fn decode<'a, R>(
+                &mut self,
+                buffer: &'a mut BytesMut,
+                user: impl FnOnce(&Self::Packet<'a>) -> R,
+            ) -> Result<Option<R>, Refused> {
+                match &self.0.decode(buffer) {
+                    Ok(Some((packet, _))) => Ok(Some(user(packet))),
+                    Ok(None) => Ok(None),
+                    Err(_) => Err(Refused),
+                }
             }
 
             fn outgoing(packet: &$version::Packet) -> $version::Packet {
                 packet.clone()
             }
 
+            #[inline(always)]
             fn encode(&mut self, packet: $version::Packet, out: &mut BytesMut) -> Result<(), Refused> {
                 self.0.encode(packet, out).map_err(|_| Refused)
             }

@@ -16,9 +16,14 @@ macro_rules! sibling {
             type Outgoing<'a> = &'a $packet;
             type Output = BytesMut;
 
-            fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<$packet>, Refused> {
-                match $read(buffer) {
-                    Ok(packet) => Ok(Some(packet)),
+            #[inline(always)]
+            fn decode<'a, R>(
+                &mut self,
+                buffer: &'a mut BytesMut,
+                user: impl FnOnce(&Self::Packet<'a>) -> R,
+            ) -> Result<Option<R>, Refused> {
+                match &$read(buffer) {
+                    Ok(packet) => Ok(Some(user(packet))),
                     Err($more) => Ok(None),
                     Err(_) => Err(Refused),
                 }
@@ -28,6 +33,7 @@ macro_rules! sibling {
                 packet
             }
 
+            #[inline(always)]
             fn encode(&mut self, packet: &$packet, out: &mut BytesMut) -> Result<(), Refused> {
                 $write(packet, out).map(drop).map_err(|_| Refused)
             }
@@ -94,20 +100,24 @@ sibling!(
 
 /// mqttbytes leaves it to its users to call the `write` of each packet.
 macro_rules! write {
-    ($name:ident, $version:ident, $($variant:ident($packet:ident) => $value:expr,)*) => {
+    ($name:ident, $version:ident, $($variant:ident)*, $disconnect:pat => $write:expr) => {
         fn $name(packet: &mqttbytes::$version::Packet, out: &mut BytesMut) -> Result<usize, mqttbytes::Error> {
             use mqttbytes::$version::*;
             match packet {
                 Packet::PingReq => PingReq.write(out),
                 Packet::PingResp => PingResp.write(out),
-                $(Packet::$variant($packet) => $value.write(out),)*
-                #[allow(unreachable_patterns)]
-                _ => Disconnect::new().write(out),
+                $disconnect => $write.write(out),
+                $(Packet::$variant(packet) => packet.write(out),)*
             }
         }
     };
-    ($name:ident, $version:ident, $($variant:ident)*) => { write! { $name, $version, $($variant(packet) => packet,)* } };
 }
 
-write! { write_v4, v4, Connect ConnAck Publish PubAck PubRec PubRel PubComp Subscribe SubAck Unsubscribe UnsubAck }
-write! { write_v5, v5, Connect ConnAck Publish PubAck PubRec PubRel PubComp Subscribe SubAck Unsubscribe UnsubAck Disconnect }
+write! {
+    write_v4, v4, Connect ConnAck Publish PubAck PubRec PubRel PubComp Subscribe SubAck Unsubscribe UnsubAck,
+    Packet::Disconnect => Disconnect
+}
+write! {
+    write_v5, v5, Connect ConnAck Publish PubAck PubRec PubRel PubComp Subscribe SubAck Unsubscribe UnsubAck,
+    Packet::Disconnect(disconnect) => disconnect
+}
