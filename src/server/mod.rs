@@ -7,8 +7,9 @@ mod config;
 pub use config::ServerConfig;
 
 use crate::codec::{
-    self, AckProperties, Auth, Connack, ConnackProperties, Connect, DecodeError, Disconnect, EncodeError, Frame, Packet,
-    PacketIdentifier, PacketType, ReasonCode, Role, Rules, Sequence, Suback, Subscribe, Text, Unsubscribe, Version,
+    self, AckProperties, Auth, Connack, ConnackProperties, Connect, DecodeError, Disconnect, DisconnectProperties, EncodeError,
+    Frame, Packet, PacketIdentifier, PacketType, ReasonCode, Role, Rules, Sequence, Suback, Subscribe, Text, Unsubscribe,
+    Version,
 };
 use crate::session::{
     AckToken, AcknowledgeError, CloseCause, Connection, Endpoint, Limits, Outgoing, ProtocolError, PublishError, Published,
@@ -648,22 +649,23 @@ impl Server {
         // [5.0 MQTT-3.1.2-29] [5.0 MQTT-3.9.2-1] [5.0 MQTT-3.11.2-1]
         let unwanted = self.client.no_problem_information || self.version() < Version::V5_0;
         let properties = if unwanted { AckProperties::default() } else { properties };
-        if let Err(error) = self.endpoint.write(&packet(properties), out) {
-            let PublishError::TooLarge { .. } = error else { return Err(error.into()) };
-            self.endpoint.write(&packet(AckProperties::default()), out)?;
-        }
+        self.write_or(packet(properties), packet(AckProperties::default()), out)?;
         self.requests.remove(&packet_identifier);
         Ok(())
     }
 
-    /// Leaves out what is for people to read where it does not fit. [5.0 MQTT-3.2.2-19] [5.0 MQTT-3.2.2-20]
     fn write_connack(&self, connack: Connack<'_>, out: &mut Vec<u8>) -> Result<(), AnswerError> {
-        self.endpoint.write(&Packet::from(connack), out).or_else(|error| {
-            let PublishError::TooLarge { .. } = error else { return Err(error.into()) };
-            let properties =
-                ConnackProperties { reason_string: None, user_properties: Sequence::default(), ..connack.properties };
-            Ok(self.endpoint.write(&Packet::from(Connack { properties, ..connack }), out)?)
-        })
+        // [5.0 MQTT-3.2.2-19] [5.0 MQTT-3.2.2-20]
+        let properties = ConnackProperties { reason_string: None, user_properties: Sequence::default(), ..connack.properties };
+        self.write_or(connack.into(), Connack { properties, ..connack }.into(), out)
+    }
+
+    /// Writes a packet, or, where the client takes none so large, the same without what is for people to read.
+    fn write_or(&self, packet: Packet<'_>, lean: Packet<'_>, out: &mut Vec<u8>) -> Result<(), AnswerError> {
+        match self.endpoint.write(&packet, out) {
+            Err(PublishError::TooLarge { .. }) => Ok(self.endpoint.write(&lean, out)?),
+            written => Ok(written?),
+        }
     }
 
     fn write_refusal(
@@ -687,15 +689,9 @@ impl Server {
         if self.version() < Version::V5_0 {
             return Ok(());
         }
-        self.endpoint.write(&Packet::from(*disconnect), out).or_else(|error| {
-            let PublishError::TooLarge { .. } = error else { return Err(error.into()) };
-            let properties = codec::DisconnectProperties {
-                reason_string: None,
-                user_properties: Sequence::default(),
-                ..disconnect.properties
-            };
-            Ok(self.endpoint.write(&Packet::from(Disconnect { properties, ..*disconnect }), out)?)
-        })
+        let properties =
+            DisconnectProperties { reason_string: None, user_properties: Sequence::default(), ..disconnect.properties };
+        self.write_or((*disconnect).into(), Disconnect { properties, ..*disconnect }.into(), out)
     }
 
     /// A CONNECT that is none, in the form of the version that it asks for. [5.0 MQTT-3.1.2-2] [5.0 MQTT-3.1.4-1]

@@ -24,7 +24,7 @@ impl Codec for Level {
         }
     }
 
-    fn outgoing<'a>(packet: &'a MqttPacket) -> &'a MqttPacket {
+    fn outgoing(packet: &MqttPacket) -> &MqttPacket {
         packet
     }
 

@@ -40,7 +40,7 @@ impl Codec for Level {
         }
     }
 
-    fn outgoing<'a>(packet: &'a Packet) -> &'a Packet {
+    fn outgoing(packet: &Packet) -> &Packet {
         packet
     }
 

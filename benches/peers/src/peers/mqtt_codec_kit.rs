@@ -29,7 +29,7 @@ macro_rules! version {
                 }
             }
 
-            fn outgoing<'a>(packet: &'a $version::packet::VariablePacket) -> &'a $version::packet::VariablePacket {
+            fn outgoing(packet: &$version::packet::VariablePacket) -> &$version::packet::VariablePacket {
                 packet
             }
 

@@ -31,7 +31,7 @@ macro_rules! version {
                 }
             }
 
-            fn outgoing<'a>(packet: &'a $version::Packet) -> &'a $version::Packet {
+            fn outgoing(packet: &$version::Packet) -> &$version::Packet {
                 packet
             }
 

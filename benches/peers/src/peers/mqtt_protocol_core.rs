@@ -28,7 +28,7 @@ macro_rules! version {
                 }
             }
 
-            fn outgoing<'a>(packet: &'a Packet) -> &'a Packet {
+            fn outgoing(packet: &Packet) -> &Packet {
                 packet
             }
 

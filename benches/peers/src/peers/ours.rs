@@ -82,7 +82,7 @@ impl<const READ: bool> Codec for Owned<READ> {
         }
     }
 
-    fn outgoing<'a>(packet: &'a OwnedPacket) -> &'a OwnedPacket {
+    fn outgoing(packet: &OwnedPacket) -> &OwnedPacket {
         packet
     }
 

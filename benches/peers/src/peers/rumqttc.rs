@@ -29,7 +29,7 @@ macro_rules! sibling {
                 }
             }
 
-            fn outgoing<'a>(packet: &'a $packet) -> &'a $packet {
+            fn outgoing(packet: &$packet) -> &$packet {
                 packet
             }
 
