@@ -147,59 +147,62 @@ fn a_resume_repeats_in_the_original_order_with_dup_and_pubrel_owed() {
 /// [5.0 MQTT-3.2.2-5]
 #[test]
 fn a_lost_session_ends_what_was_in_flight_and_sends_what_waited() {
-    let mut pair = Pair::new(Chunks::Whole);
-    pair.connect(&lasting(Version::V5_0));
-    pair.publish(1, &message(QoS::AtLeastOnce, "sent"));
-    pair.cut();
-    pair.publish(2, &message(QoS::AtLeastOnce, "waiting"));
-    pair.connect(&Connect { clean_start: true, ..lasting(Version::V5_0) });
-    assert_eq!(pair.done_at_client, [(1, "SessionLost(true)".into()), (2, "Success".into())]);
-    assert_eq!(pair.at_server, ["waiting"]);
+    Pair::in_all_chunks(|pair| {
+        pair.connect(&lasting(Version::V5_0));
+        pair.publish(1, &message(QoS::AtLeastOnce, "sent"));
+        pair.cut();
+        pair.publish(2, &message(QoS::AtLeastOnce, "waiting"));
+        pair.connect(&Connect { clean_start: true, ..lasting(Version::V5_0) });
+        assert_eq!(pair.done_at_client, [(1, "SessionLost(true)".into()), (2, "Success".into())]);
+        assert_eq!(pair.at_server, ["waiting"]);
+    });
 }
 
 /// [5.0 MQTT-3.3.4-7] [5.0 MQTT-3.3.4-9] [5.0 MQTT-4.9.0-2] [5.0 MQTT-4.9.0-3]
 #[test]
 fn no_more_than_receive_maximum_messages_are_under_way() {
-    let mut pair = Pair::with(ClientConfig::new(), ServerConfig::new().receive_maximum(2), Chunks::Whole);
-    let mut connect = lasting(Version::V5_0);
-    connect.properties.receive_maximum = Some(3);
-    pair.connect(&connect);
-    for key in 0..10 {
-        pair.publish(key, &message(QoS::ExactlyOnce, "up"));
-        pair.deliver(key, &message(QoS::AtLeastOnce, "down"));
-    }
-    pair.client(|client, now, out| {
-        client.subscribe(99, &[Subscription::new("#", QoS::AtMostOnce)], SubscribeProperties::default(), now, out)
-    })
-    .unwrap();
-    let written = pair.written_by_client();
-    let written = packets(&written, Version::V5_0);
-    assert_eq!(written.iter().filter(|packet| matches!(packet, Packet::Publish(_))).count(), 2);
-    assert!(matches!(written[2], Packet::Subscribe(_)), "other packets do not wait");
-    assert_eq!(packets(&pair.written_by_server(), Version::V5_0).len(), 3);
-    assert_eq!(pair.client.session().queued(), 8);
-    pair.settle();
-    assert_eq!((pair.at_server.len(), pair.at_client.len()), (10, 10));
-    assert_eq!((pair.done_at_client.len(), pair.done_at_server.len()), (10, 10));
+    Pair::in_all_chunks_with(&ClientConfig::new(), &ServerConfig::new().receive_maximum(2), |pair| {
+        let mut connect = lasting(Version::V5_0);
+        connect.properties.receive_maximum = Some(3);
+        pair.connect(&connect);
+        for key in 0..10 {
+            pair.publish(key, &message(QoS::ExactlyOnce, "up"));
+            pair.deliver(key, &message(QoS::AtLeastOnce, "down"));
+        }
+        pair.client(|client, now, out| {
+            client.subscribe(99, &[Subscription::new("#", QoS::AtMostOnce)], SubscribeProperties::default(), now, out)
+        })
+        .unwrap();
+        let written = pair.written_by_client();
+        let written = packets(&written, Version::V5_0);
+        assert_eq!(written.iter().filter(|packet| matches!(packet, Packet::Publish(_))).count(), 2);
+        assert!(matches!(written[2], Packet::Subscribe(_)), "other packets do not wait");
+        assert_eq!(packets(&pair.written_by_server(), Version::V5_0).len(), 3);
+        assert_eq!(pair.client.session().queued(), 8);
+        pair.settle();
+        assert_eq!((pair.at_server.len(), pair.at_client.len()), (10, 10));
+        assert_eq!((pair.done_at_client.len(), pair.done_at_server.len()), (10, 10));
+    });
 }
 
 /// [5.0 MQTT-4.9.0-1]
 #[test]
 fn what_is_sent_again_counts_against_the_new_receive_maximum() {
-    let mut pair = Pair::new(Chunks::Whole);
-    pair.connect(&lasting(Version::V5_0));
-    for (key, payload) in (0..5).zip(["a", "b", "c", "d", "e"]) {
-        pair.deliver(key, &message(QoS::AtLeastOnce, payload));
-    }
-    pair.cut();
-    let mut connect = lasting(Version::V5_0);
-    connect.properties.receive_maximum = Some(1);
-    pair.open(&connect);
-    assert!(pair.carry_packet(), "CONNECT");
-    assert_eq!(packets(&pair.written_by_server(), Version::V5_0).len(), 2, "CONNACK and one PUBLISH");
-    pair.settle();
-    assert_eq!(pair.at_client, ["a", "b", "c", "d", "e"]);
-    assert_eq!(pair.done_at_server.len(), 5);
+    Pair::in_all_chunks(|pair| {
+        pair.connect(&lasting(Version::V5_0));
+        for (key, payload) in (0..5).zip(["a", "b", "c", "d", "e"]) {
+            pair.deliver(key, &message(QoS::AtLeastOnce, payload));
+        }
+        pair.cut();
+        let mut connect = lasting(Version::V5_0);
+        connect.properties.receive_maximum = Some(1);
+        pair.open(&connect);
+        assert!(pair.carry_packet(), "CONNECT");
+        assert_eq!(packets(&pair.written_by_server(), Version::V5_0).len(), 2, "CONNACK and one PUBLISH");
+        pair.settle();
+        assert_eq!(pair.at_client, ["a", "b", "c", "d", "e"]);
+        assert_eq!(pair.done_at_server.len(), 5);
+    });
 }
 
 /// [5.0 §3.3.4]
@@ -232,28 +235,29 @@ fn more_than_receive_maximum_messages_close_the_connection() {
 /// [5.0 MQTT-2.2.1-3] [3.1.1 MQTT-2.3.1-2]
 #[test]
 fn messages_and_subscriptions_share_the_identifiers() {
-    let mut pair = Pair::new(Chunks::Whole);
-    pair.connect(&lasting(Version::V3_1_1));
-    pair.publish(1, &message(QoS::AtLeastOnce, "x"));
-    let filter = [Subscription::new("#", QoS::AtMostOnce)];
-    pair.client(|client, now, out| client.subscribe(2, &filter, SubscribeProperties::default(), now, out)).unwrap();
-    pair.publish(3, &message(QoS::AtLeastOnce, "y"));
-    let filters = ["#".into()];
-    pair.client(|client, now, out| client.unsubscribe(4, &filters, UnsubscribeProperties::default(), now, out)).unwrap();
-    let written = pair.written_by_client();
-    let identifiers: Vec<_> = packets(&written, Version::V3_1_1)
-        .iter()
-        .map(|packet| match packet {
-            Packet::Publish(publish) => publish.packet_identifier.unwrap().get(),
-            Packet::Subscribe(subscribe) => subscribe.packet_identifier.get(),
-            Packet::Unsubscribe(unsubscribe) => unsubscribe.packet_identifier.get(),
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    assert_eq!(identifiers, [1, 2, 3, 4]);
-    pair.settle();
-    let log = pair.take_log().join("\n");
-    assert!(log.contains("client: Subscribed(2,") && log.contains("client: Unsubscribed(4,"), "{log}");
+    Pair::in_all_chunks(|pair| {
+        pair.connect(&lasting(Version::V3_1_1));
+        pair.publish(1, &message(QoS::AtLeastOnce, "x"));
+        let filter = [Subscription::new("#", QoS::AtMostOnce)];
+        pair.client(|client, now, out| client.subscribe(2, &filter, SubscribeProperties::default(), now, out)).unwrap();
+        pair.publish(3, &message(QoS::AtLeastOnce, "y"));
+        let filters = ["#".into()];
+        pair.client(|client, now, out| client.unsubscribe(4, &filters, UnsubscribeProperties::default(), now, out)).unwrap();
+        let written = pair.written_by_client();
+        let identifiers: Vec<_> = packets(&written, Version::V3_1_1)
+            .iter()
+            .map(|packet| match packet {
+                Packet::Publish(publish) => publish.packet_identifier.unwrap().get(),
+                Packet::Subscribe(subscribe) => subscribe.packet_identifier.get(),
+                Packet::Unsubscribe(unsubscribe) => unsubscribe.packet_identifier.get(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(identifiers, [1, 2, 3, 4]);
+        pair.settle();
+        let log = pair.take_log().join("\n");
+        assert!(log.contains("client: Subscribed(2,") && log.contains("client: Unsubscribed(4,"), "{log}");
+    });
 }
 
 /// [5.0 §4.3.3] [5.0 §3.6.2.1] [5.0 §3.7.2.1]
@@ -350,66 +354,69 @@ fn acknowledgements_by_hand_leave_in_order_and_die_with_the_connection() {
 /// [5.0 MQTT-3.2.2-15] [5.0 MQTT-3.1.2-24] [5.0 MQTT-3.1.2-25]
 #[test]
 fn a_packet_as_large_as_the_limit_is_sent_and_one_byte_more_is_not() {
-    let mut pair = Pair::with(ClientConfig::new(), ServerConfig::new().maximum_packet_size(50), Chunks::Whole);
-    let mut connect = lasting(Version::V5_0);
-    connect.properties.maximum_packet_size = Some(50);
-    pair.connect(&connect);
-    // A header of two bytes, three of topic name and one of properties stand before the payload.
-    let (fits, larger) = ("x".repeat(44), "x".repeat(45));
-    pair.publish(1, &message(QoS::AtMostOnce, &fits));
-    let refused = pair.client(|client, now, out| client.publish(2, &message(QoS::AtMostOnce, &larger), now, out));
-    assert_eq!(refused, Err(PublishError::TooLarge { size: 51, maximum: 50 }));
-    pair.deliver(1, &message(QoS::AtMostOnce, &fits));
-    pair.deliver(2, &message(QoS::AtLeastOnce, &larger));
-    pair.settle();
-    assert_eq!((pair.at_server.len(), pair.at_client.len()), (1, 1));
-    assert_eq!(pair.server.session().in_flight(), 0);
-    pair.publish(3, &message(QoS::AtMostOnce, "next"));
-    pair.settle();
-    assert_eq!(pair.done_at_server, [(2, "NotAllowed".to_owned())], "as if it had been sent");
+    Pair::in_all_chunks_with(&ClientConfig::new(), &ServerConfig::new().maximum_packet_size(50), |pair| {
+        let mut connect = lasting(Version::V5_0);
+        connect.properties.maximum_packet_size = Some(50);
+        pair.connect(&connect);
+        // A header of two bytes, three of topic name and one of properties stand before the payload.
+        let (fits, larger) = ("x".repeat(44), "x".repeat(45));
+        pair.publish(1, &message(QoS::AtMostOnce, &fits));
+        let refused = pair.client(|client, now, out| client.publish(2, &message(QoS::AtMostOnce, &larger), now, out));
+        assert_eq!(refused, Err(PublishError::TooLarge { size: 51, maximum: 50 }));
+        pair.deliver(1, &message(QoS::AtMostOnce, &fits));
+        pair.deliver(2, &message(QoS::AtLeastOnce, &larger));
+        pair.settle();
+        assert_eq!((pair.at_server.len(), pair.at_client.len()), (1, 1));
+        assert_eq!(pair.server.session().in_flight(), 0);
+        pair.publish(3, &message(QoS::AtMostOnce, "next"));
+        pair.settle();
+        assert_eq!(pair.done_at_server, [(2, "NotAllowed".to_owned())], "as if it had been sent");
+    });
 }
 
 /// A header is enough to refuse a packet. [5.0 §3.2.2.3.6]
 #[test]
 fn five_bytes_that_announce_a_large_packet_are_refused_at_once() {
-    let mut pair = Pair::new(Chunks::Whole);
-    pair.connect(&lasting(Version::V5_0));
-    pair.forge_to_server(&[0x30, 0xFF, 0xFF, 0xFF, 0x7F]);
-    pair.take_log();
-    pair.settle();
-    let log = pair.take_log();
-    assert!(log[0].contains("PacketTooLarge { size: 268435460, maximum: 1048576 }"), "{log:#?}");
-    assert!(log[1].contains("Disconnected") && log[1].contains("Packet too large"), "{log:#?}");
+    Pair::in_all_chunks(|pair| {
+        pair.connect(&lasting(Version::V5_0));
+        pair.forge_to_server(&[0x30, 0xFF, 0xFF, 0xFF, 0x7F]);
+        pair.take_log();
+        pair.settle();
+        let log = pair.take_log();
+        assert!(log[0].contains("PacketTooLarge { size: 268435460, maximum: 1048576 }"), "{log:#?}");
+        assert!(log[1].contains("Disconnected") && log[1].contains("Packet too large"), "{log:#?}");
+    });
 }
 
 /// [5.0 MQTT-3.3.2-9] [5.0 MQTT-3.3.2-11] [5.0 MQTT-3.3.2-7]
 #[test]
 fn topic_aliases_are_set_used_and_forgotten() {
-    let mut pair = Pair::with(ClientConfig::new(), ServerConfig::new().topic_alias_maximum(2), Chunks::Whole);
-    pair.connect(&lasting(Version::V5_0));
-    let aliased = |topic, alias| {
-        let properties = PublishProperties { topic_alias: Some(alias), ..PublishProperties::default() };
-        Publish { properties, qos: QoS::AtLeastOnce, ..Publish::new(topic, b"x") }
-    };
-    let publish =
-        |pair: &mut Pair, topic, alias| pair.client(|client, now, out| client.publish(1, &aliased(topic, alias), now, out));
-    assert_eq!(publish(&mut pair, "", 1), Err(PublishError::UnknownTopicAlias));
-    assert_eq!(publish(&mut pair, "a", 3), Err(PublishError::TopicAliasInvalid { maximum: 2 }));
-    publish(&mut pair, "a", 1).unwrap();
-    publish(&mut pair, "", 1).unwrap();
-    let written = pair.written_by_client();
-    assert!(matches!(packets(&written, Version::V5_0)[1], Packet::Publish(publish) if publish.topic_name.is_empty()));
-    pair.cut();
-    pair.connect(&lasting(Version::V5_0));
-    let log = pair.take_log();
-    let topics = log.iter().filter(|line| line.starts_with("server: Message(Received { topic_name: \"a\""));
-    assert_eq!(topics.count(), 2, "sent again with the topic name: {log:#?}");
-    assert_eq!(publish(&mut pair, "", 1), Err(PublishError::UnknownTopicAlias));
-    publish(&mut pair, "b", 1).unwrap();
-    publish(&mut pair, "", 1).unwrap();
-    pair.settle();
-    let log = pair.take_log();
-    assert_eq!(log.iter().filter(|line| line.contains("topic_name: \"b\"")).count(), 2, "{log:#?}");
+    Pair::in_all_chunks_with(&ClientConfig::new(), &ServerConfig::new().topic_alias_maximum(2), |pair| {
+        pair.connect(&lasting(Version::V5_0));
+        let aliased = |topic, alias| {
+            let properties = PublishProperties { topic_alias: Some(alias), ..PublishProperties::default() };
+            Publish { properties, qos: QoS::AtLeastOnce, ..Publish::new(topic, b"x") }
+        };
+        let publish =
+            |pair: &mut Pair, topic, alias| pair.client(|client, now, out| client.publish(1, &aliased(topic, alias), now, out));
+        assert_eq!(publish(pair, "", 1), Err(PublishError::UnknownTopicAlias));
+        assert_eq!(publish(pair, "a", 3), Err(PublishError::TopicAliasInvalid { maximum: 2 }));
+        publish(pair, "a", 1).unwrap();
+        publish(pair, "", 1).unwrap();
+        let written = pair.written_by_client();
+        assert!(matches!(packets(&written, Version::V5_0)[1], Packet::Publish(publish) if publish.topic_name.is_empty()));
+        pair.cut();
+        pair.connect(&lasting(Version::V5_0));
+        let log = pair.take_log();
+        let topics = log.iter().filter(|line| line.starts_with("server: Message(Received { topic_name: \"a\""));
+        assert_eq!(topics.count(), 2, "sent again with the topic name: {log:#?}");
+        assert_eq!(publish(pair, "", 1), Err(PublishError::UnknownTopicAlias));
+        publish(pair, "b", 1).unwrap();
+        publish(pair, "", 1).unwrap();
+        pair.settle();
+        let log = pair.take_log();
+        assert_eq!(log.iter().filter(|line| line.contains("topic_name: \"b\"")).count(), 2, "{log:#?}");
+    });
 }
 
 /// [5.0 §3.3.4]
@@ -438,41 +445,44 @@ fn what_the_server_does_not_offer_is_refused_to_the_caller() {
         .wildcard_subscription_available(false)
         .shared_subscription_available(false)
         .subscription_identifier_available(false);
-    let mut pair = Pair::with(ClientConfig::new(), config, Chunks::Whole);
-    pair.connect(&lasting(Version::V5_0));
-    let publish = |pair: &mut Pair, publish: Publish<'_>| pair.client(|client, now, out| client.publish(1, &publish, now, out));
-    let too_high = publish(&mut pair, message(QoS::ExactlyOnce, "x"));
-    assert_eq!(too_high, Err(PublishError::QosNotSupported { maximum: QoS::AtLeastOnce }));
-    let retained = publish(&mut pair, Publish { retain: true, ..message(QoS::AtMostOnce, "x") });
-    assert_eq!(retained, Err(PublishError::RetainNotSupported));
-    for (filter, code) in [
-        ("a/#", ReasonCode::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED),
-        ("$share/g/a", ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED),
-    ] {
-        let filter = [Subscription::new(filter, QoS::AtMostOnce)];
-        let refused = pair.client(|client, now, out| client.subscribe(1, &filter, SubscribeProperties::default(), now, out));
-        assert_eq!(refused, Err(mqtt_sansio::session::SubscribeError::NotSupported(code)));
-    }
-    assert!(pair.written_by_client().is_empty());
-    // A peer that does it all the same is told.
-    pair.forge_to_server(&encoded(Publish { retain: true, ..message(QoS::AtMostOnce, "x") }, Version::V5_0));
-    pair.settle();
-    assert!(pair.take_log().join("\n").contains("Retain not supported"));
+    Pair::in_all_chunks_with(&ClientConfig::new(), &config, |pair| {
+        pair.connect(&lasting(Version::V5_0));
+        let publish =
+            |pair: &mut Pair, publish: Publish<'_>| pair.client(|client, now, out| client.publish(1, &publish, now, out));
+        let too_high = publish(pair, message(QoS::ExactlyOnce, "x"));
+        assert_eq!(too_high, Err(PublishError::QosNotSupported { maximum: QoS::AtLeastOnce }));
+        let retained = publish(pair, Publish { retain: true, ..message(QoS::AtMostOnce, "x") });
+        assert_eq!(retained, Err(PublishError::RetainNotSupported));
+        for (filter, code) in [
+            ("a/#", ReasonCode::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED),
+            ("$share/g/a", ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED),
+        ] {
+            let filter = [Subscription::new(filter, QoS::AtMostOnce)];
+            let refused = pair.client(|client, now, out| client.subscribe(1, &filter, SubscribeProperties::default(), now, out));
+            assert_eq!(refused, Err(mqtt_sansio::session::SubscribeError::NotSupported(code)));
+        }
+        assert!(pair.written_by_client().is_empty());
+        // A peer that does it all the same is told.
+        pair.forge_to_server(&encoded(Publish { retain: true, ..message(QoS::AtMostOnce, "x") }, Version::V5_0));
+        pair.settle();
+        assert!(pair.take_log().join("\n").contains("Retain not supported"));
+    });
 }
 
 #[test]
 fn a_full_queue_gives_the_message_back() {
-    let mut pair = Pair::with(ClientConfig::new().maximum_queued(2, 1_000), ServerConfig::new(), Chunks::Whole);
-    let nothing = pair.client(|client, now, out| client.publish(0, &message(QoS::AtLeastOnce, "x"), now, out));
-    assert_eq!(nothing, Err(PublishError::NotConnected), "the version is not known yet");
-    pair.connect(&lasting(Version::V3_1_1));
-    pair.cut();
-    pair.publish(1, &message(QoS::AtMostOnce, "one"));
-    pair.publish(2, &message(QoS::ExactlyOnce, "two"));
-    let full = pair.client(|client, now, out| client.publish(3, &message(QoS::AtLeastOnce, "three"), now, out));
-    assert_eq!(full, Err(PublishError::QueueFull));
-    pair.connect(&lasting(Version::V3_1_1));
-    assert_eq!(pair.at_server, ["one", "two"]);
+    Pair::in_all_chunks_with(&ClientConfig::new().maximum_queued(2, 1_000), &ServerConfig::new(), |pair| {
+        let nothing = pair.client(|client, now, out| client.publish(0, &message(QoS::AtLeastOnce, "x"), now, out));
+        assert_eq!(nothing, Err(PublishError::NotConnected), "the version is not known yet");
+        pair.connect(&lasting(Version::V3_1_1));
+        pair.cut();
+        pair.publish(1, &message(QoS::AtMostOnce, "one"));
+        pair.publish(2, &message(QoS::ExactlyOnce, "two"));
+        let full = pair.client(|client, now, out| client.publish(3, &message(QoS::AtLeastOnce, "three"), now, out));
+        assert_eq!(full, Err(PublishError::QueueFull));
+        pair.connect(&lasting(Version::V3_1_1));
+        assert_eq!(pair.at_server, ["one", "two"]);
+    });
 }
 
 // ---- connecting ----
@@ -626,13 +636,14 @@ fn the_will_is_published_unless_the_client_says_good_bye() {
 fn a_session_expiry_interval_of_zero_cannot_be_changed_at_the_end() {
     let properties = DisconnectProperties { session_expiry_interval: Some(10), ..DisconnectProperties::default() };
     let farewell = Disconnect { properties, ..Disconnect::default() };
-    let mut pair = Pair::new(Chunks::Whole);
-    pair.connect(&Connect::new(Version::V5_0, "c"));
-    assert!(pair.client(|client, now, out| client.disconnect(&farewell, now, out)).is_err());
-    pair.forge_to_server(&encoded(farewell, Version::V5_0));
-    pair.settle();
-    let log = pair.take_log().join("\n");
-    assert!(log.contains("server: Closed { cause: Violation(SessionExpiryInterval), publish_will: true }"), "{log}");
+    Pair::in_all_chunks(|pair| {
+        pair.connect(&Connect::new(Version::V5_0, "c"));
+        assert!(pair.client(|client, now, out| client.disconnect(&farewell, now, out)).is_err());
+        pair.forge_to_server(&encoded(farewell, Version::V5_0));
+        pair.settle();
+        let log = pair.take_log().join("\n");
+        assert!(log.contains("server: Closed { cause: Violation(SessionExpiryInterval), publish_will: true }"), "{log}");
+    });
 }
 
 // ---- time ----
@@ -710,14 +721,15 @@ fn a_long_upload_and_a_host_that_does_not_read_are_no_silence() {
 
 #[test]
 fn before_5_0_twenty_messages_are_under_way() {
-    let mut pair = Pair::new(Chunks::Whole);
-    pair.connect(&lasting(Version::V3_1_1));
-    for key in 0..30 {
-        pair.publish(key, &message(QoS::ExactlyOnce, "x"));
-    }
-    assert_eq!((pair.client.session().in_flight(), pair.client.session().queued()), (20, 10));
-    pair.settle();
-    assert_eq!((pair.at_server.len(), pair.done_at_client.len()), (30, 30));
+    Pair::in_all_chunks(|pair| {
+        pair.connect(&lasting(Version::V3_1_1));
+        for key in 0..30 {
+            pair.publish(key, &message(QoS::ExactlyOnce, "x"));
+        }
+        assert_eq!((pair.client.session().in_flight(), pair.client.session().queued()), (20, 10));
+        pair.settle();
+        assert_eq!((pair.at_server.len(), pair.done_at_client.len()), (30, 30));
+    });
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub(crate) struct Pair {
     pub(crate) now: Instant,
     /// What the two have said, one line for each action: "client: …" or "server: …".
     pub(crate) log: Vec<String>,
+    /// The same, from the beginning, whatever was taken.
+    all: Vec<String>,
     /// The payloads that the server and the client were given, in order.
     pub(crate) at_server: Vec<String>,
     pub(crate) at_client: Vec<String>,
@@ -60,6 +62,7 @@ impl Pair {
             server: Server::new(server_config.clone(), Instant::default()),
             now: Instant::default(),
             log: Vec::new(),
+            all: Vec::new(),
             at_server: Vec::new(),
             at_client: Vec::new(),
             done_at_client: Vec::new(),
@@ -75,16 +78,20 @@ impl Pair {
 
     /// Runs a scenario whole, byte by byte, and cut at each position, and demands the same of all.
     pub(crate) fn in_all_chunks(scenario: impl Fn(&mut Self)) {
+        Self::in_all_chunks_with(&ClientConfig::new(), &ServerConfig::new(), scenario);
+    }
+
+    pub(crate) fn in_all_chunks_with(client: &ClientConfig, server: &ServerConfig, scenario: impl Fn(&mut Self)) {
         let run = |chunks| {
-            let mut pair = Self::new(chunks);
+            let mut pair = Self::with(client.clone(), server.clone(), chunks);
             scenario(&mut pair);
             pair
         };
         let whole = run(Chunks::Whole);
-        assert!(!whole.log.is_empty());
         let bytes = whole.to_server.carried.max(whole.to_client.carried);
+        assert!(bytes > 0);
         for chunks in (1..bytes).map(Chunks::CutAt).chain([Chunks::Bytes]) {
-            assert_eq!(run(chunks).log, whole.log, "{chunks:?}");
+            assert_eq!(run(chunks).all, whole.all, "{chunks:?}");
         }
     }
 
@@ -193,6 +200,11 @@ impl Pair {
         core::mem::take(&mut self.log)
     }
 
+    fn note(&mut self, line: String) {
+        self.all.push(line.clone());
+        self.log.push(line);
+    }
+
     fn flush(&mut self) {
         while self.server.flush(self.now, &mut self.to_client.sent) {
             if self.to_client.sent.len() > 10_000_000 {
@@ -237,7 +249,7 @@ impl Pair {
     }
 
     fn on_client_action(&mut self, action: client::Action<'_>) {
-        self.log.push(format!("client: {action:?}"));
+        self.note(format!("client: {action:?}"));
         match action {
             client::Action::Message(message) => self.at_client.push(String::from_utf8_lossy(message.payload).into()),
             client::Action::Published(published) => self.done_at_client.push(outcome(&published)),
@@ -248,7 +260,7 @@ impl Pair {
 
     /// A server that lets everybody in, with the session that there is, and grants all.
     fn on_server_action(&mut self, action: server::Action<'_>) {
-        self.log.push(format!("server: {action:?}"));
+        self.note(format!("server: {action:?}"));
         let out = &mut self.to_client.sent;
         match action {
             server::Action::Connect(connect) => {
