@@ -1,0 +1,227 @@
+//! What a client can take.
+
+use super::*;
+
+fn with_receive_maximum(connect: Connect<'_>, receive_maximum: u16) -> Connect<'_> {
+    Connect { properties: ConnectProperties { receive_maximum: Some(receive_maximum), ..connect.properties }, ..connect }
+}
+
+/// [5.0 MQTT-3.3.4-9] [5.0 MQTT-3.3.4-10] [5.0 MQTT-4.9.0-2] [5.0 MQTT-4.9.0-3]
+#[test]
+fn no_more_messages_are_under_way_than_the_client_takes() {
+    play(|net| {
+        let (sender, receiver) = (helper(net, "sender"), net.join(with_receive_maximum(clean(V5_0, "receiver"), 2)));
+        net.subscribe(receiver, "t", 2);
+        for (payload, number) in [("1", 2), ("2", 1), ("3", 2), ("4", 1), ("5", 1)] {
+            net.publish(sender, "t", payload, number);
+        }
+        let mut numbers = net.numbers(receiver);
+        assert_eq!(net.take(receiver), ["t=1 q2", "t=2 q1"]);
+        net.send(receiver, Packet::Pingreq);
+        assert_eq!(net.subscribe_all(receiver, None, &[("u", at(1))]), [1]);
+        assert_eq!(net.take(receiver), ["pingresp"]);
+        net.ack(receiver, Packet::Pubrec, numbers[0], 0);
+        assert_eq!(net.take(receiver), ["pubrel 00"], "PUBREC frees nothing");
+        net.ack(receiver, Packet::Pubcomp, numbers[0], 0);
+        numbers.extend(net.numbers(receiver));
+        assert_eq!(net.take(receiver), ["t=3 q2"]);
+        net.ack(receiver, Packet::Puback, numbers[1], 0);
+        numbers.extend(net.numbers(receiver));
+        assert_eq!(net.take(receiver), ["t=4 q1"]);
+        net.ack(receiver, Packet::Pubrec, numbers[2], 0x80);
+        assert_eq!(net.take(receiver), ["t=5 q1"], "a PUBREC that refuses does");
+    });
+}
+
+/// [5.0 §4.9] [5.0 MQTT-4.9.0-1]
+#[test]
+fn the_window_is_that_of_the_connection() {
+    play(|net| {
+        let sender = helper(net, "sender");
+        let mut receiver = net.join(with_receive_maximum(kept(V5_0, "receiver"), 4));
+        net.subscribe(receiver, "t", 1);
+        ["1", "2", "3", "4", "5"].iter().for_each(|payload| net.publish(sender, "t", payload, 1));
+        assert_eq!(net.take(receiver).len(), 4);
+        for (window, expected) in [(1, 1), (2, 2), (3, 3), (65_535, 5)] {
+            net.cut(receiver);
+            receiver = net.resume(with_receive_maximum(kept(V5_0, "receiver"), window));
+            assert_eq!(net.take(receiver).len(), expected);
+        }
+        net.cut(receiver);
+        receiver = net.resume(with_receive_maximum(kept(V5_0, "receiver"), 1));
+        assert_eq!(net.messages(receiver), ["t=1 q1 D", "t=2 q1 D", "t=3 q1 D", "t=4 q1 D", "t=5 q1 D"]);
+    });
+}
+
+/// [5.0 MQTT-3.3.4-9] [5.0 MQTT-3.3.4-10] [5.0 §4.9]
+#[test]
+fn a_pubrel_that_is_sent_again_takes_no_place_and_frees_none() {
+    play(|net| {
+        let (sender, receiver) = (helper(net, "sender"), net.join(with_receive_maximum(kept(V5_0, "receiver"), 3)));
+        net.subscribe(receiver, "t", 2);
+        ["1", "2", "3"].iter().for_each(|payload| net.publish(sender, "t", payload, 2));
+        let numbers = net.numbers(receiver);
+        numbers.iter().for_each(|number| net.ack(receiver, Packet::Pubrec, *number, 0));
+        net.cut(receiver);
+        ["4", "5", "6"].iter().for_each(|payload| net.publish(sender, "t", payload, 1));
+        let receiver = net.resume(with_receive_maximum(kept(V5_0, "receiver"), 1));
+        let received = net.take_numbered(receiver);
+        assert_eq!(only(&received, "pubrel").len(), 3, "they do not wait");
+        let mut sent = received.len() - 3;
+        for number in numbers {
+            net.ack(receiver, Packet::Pubcomp, number, 0);
+            sent += net.take(receiver).len();
+            assert!(sent <= 1, "more is under way than the client takes");
+        }
+        assert_eq!(sent, 1);
+    });
+}
+
+/// [5.0 MQTT-3.1.2-24] [5.0 MQTT-3.1.2-25]
+#[test]
+fn a_message_to_be_sent_again_may_have_become_too_large() {
+    for number in 1..=2 {
+        play(|net| {
+            let (sender, receiver) = (helper(net, "sender"), net.join(kept(V5_0, "receiver")));
+            net.subscribe(receiver, "t", 2);
+            net.publish(sender, "t", &"x".repeat(200), number);
+            assert_eq!(net.take(receiver).len(), 1);
+            net.cut(receiver);
+            let connect = with_receive_maximum(kept(V5_0, "receiver"), 1);
+            let properties = ConnectProperties { maximum_packet_size: Some(100), ..connect.properties };
+            let receiver = net.resume(Connect { properties, ..connect });
+            net.publish(sender, "t", "small", number);
+            assert_eq!(net.messages(receiver), [format!("t=small q{number}")]);
+        });
+    }
+}
+
+/// [5.0 MQTT-4.9.0-1]
+#[test]
+fn the_broker_may_have_a_smaller_window_of_its_own() {
+    for version in ALL {
+        play_on(ServerConfig::new().maximum_in_flight(3), |net| {
+            let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
+            net.subscribe(receiver, "t", 1);
+            ["1", "2", "3", "4", "5"].iter().for_each(|payload| net.publish(sender, "t", payload, 1));
+            assert_eq!(net.numbers(receiver).len(), 3);
+            assert_eq!(net.messages(receiver).len(), 5);
+        });
+    }
+}
+
+/// [5.0 MQTT-3.1.2-24] [5.0 MQTT-3.1.2-25]
+#[test]
+fn a_message_that_is_too_large_for_a_client_counts_as_sent() {
+    for number in 0..=2 {
+        play(|net| {
+            let packet_identifier = (number > 0).then(|| identifier(1));
+            let fitting = Publish { packet_identifier, ..message("t", "12345678901234567890123456789012", number) };
+            let maximum = u32::try_from(encoded(fitting.into(), V5_0).len()).unwrap();
+            let (sender, other) = (helper(net, "sender"), watcher(net));
+            let properties =
+                ConnectProperties { maximum_packet_size: Some(maximum), receive_maximum: Some(1), ..kept(V5_0, "").properties };
+            let connect = Connect { properties, ..kept(V5_0, "receiver") };
+            let mut receiver = net.join(connect);
+            net.subscribe(receiver, "t", 2);
+            let send = |net: &mut Net| {
+                for payload in
+                    ["123456789012345678901234567890123", "12345678901234567890123456789012", "\0".repeat(300).as_str(), "x"]
+                {
+                    net.publish(sender, "t", payload, number);
+                }
+            };
+            let expected = ["t=12345678901234567890123456789012", "t=x"].map(|shown| match number {
+                0 => shown.to_owned(),
+                _ => format!("{shown} q{number}"),
+            });
+            send(net);
+            assert_eq!((net.messages(receiver), net.messages(other).len()), (expected.to_vec(), 4));
+            net.cut(receiver);
+            send(net);
+            receiver = net.resume(connect);
+            assert_eq!(net.messages(receiver), if number > 0 { &expected[..] } else { &[] });
+            net.retain(sender, "t", "123456789012345678901234567890123", number);
+            net.subscribe(receiver, "t", 2);
+            assert_eq!(net.messages(receiver), NONE);
+        });
+    }
+}
+
+/// [5.0 MQTT-3.1.2-24] [5.0 MQTT-3.1.2-25]
+#[test]
+fn identifiers_count_in_the_size_of_a_message() {
+    play(|net| {
+        let maximum = u32::try_from(encoded(message("t", "123456789012345678901", 0).into(), V5_0).len()).unwrap();
+        let properties = ConnectProperties { maximum_packet_size: Some(maximum), ..Default::default() };
+        let receiver = net.join(Connect { properties, ..clean(V5_0, "receiver") });
+        net.subscribe(receiver, "t", 0);
+        net.publish(receiver, "t", "123456789012345678901", 0);
+        net.subscribe_all(receiver, Some(1), &[("t", at(0))]);
+        net.publish(receiver, "t", "123456789012345678902", 0);
+        net.publish(receiver, "t", "1234567890123456789", 0);
+        assert_eq!(net.messages(receiver), ["t=123456789012345678901", "t=1234567890123456789 ids=[1]"]);
+    });
+}
+
+/// [5.0 MQTT-3.1.2-24] [5.0 MQTT-3.1.4-5]
+#[test]
+fn a_connack_that_is_too_large_for_the_client_is_not_sent() {
+    for maximum in 1..40 {
+        play(|net| {
+            let properties = ConnectProperties { maximum_packet_size: Some(maximum), ..Default::default() };
+            let client = net.connect(Connect { properties, ..clean(V5_0, "client") });
+            let connack = net.next_packet(client);
+            assert_eq!(connack.is_some(), net.is_open(client));
+            assert!(connack.is_none_or(|connack| connack.as_bytes().len() <= usize::try_from(maximum).unwrap()));
+        });
+    }
+}
+
+/// [5.0 §4.1.1] [3.1.1 §4.1]
+#[test]
+fn a_queue_that_is_full_takes_no_more_messages() {
+    for version in ALL {
+        play_on(ServerConfig::new().maximum_queued(3, 10_000), |net| {
+            let (sender, mut receiver) = (helper(net, "sender"), net.join(kept(version, "receiver")));
+            net.subscribe(receiver, "t", 1);
+            for is_connected in [true, false] {
+                if is_connected {
+                    net.stall(receiver, true);
+                } else {
+                    net.cut(receiver);
+                }
+                let before = net.broker.dropped();
+                ["1", "2", "3", "4", "5"].iter().for_each(|payload| net.publish(sender, "t", payload, 1));
+                assert_eq!(net.broker.dropped() - before, 2, "and the sender is none the wiser");
+                if is_connected {
+                    net.stall(receiver, false);
+                } else {
+                    receiver = net.resume(kept(version, "receiver"));
+                }
+                assert_eq!(net.messages(receiver), ["t=1 q1", "t=2 q1", "t=3 q1"]);
+                net.publish(sender, "t", "6", 1);
+                assert_eq!(net.messages(receiver), ["t=6 q1"]);
+            }
+        });
+    }
+}
+
+/// [5.0 §4.1.1]
+#[test]
+fn a_client_that_does_not_read_fills_its_queue() {
+    for number in 0..=2 {
+        play_on(ServerConfig::new().maximum_queued(1_000, 300), |net| {
+            let (sender, receiver) = (helper(net, "sender"), helper(net, "receiver"));
+            net.subscribe(receiver, "t", 2);
+            net.stall(receiver, true);
+            (0..10).for_each(|_| net.publish(sender, "t", &"x".repeat(100), number));
+            let dropped = usize::try_from(net.broker.dropped()).unwrap();
+            assert!((7..=9).contains(&dropped), "{dropped}");
+            net.stall(receiver, false);
+            assert_eq!(net.messages(receiver).len(), 10 - dropped);
+            net.publish(sender, "t", &"x".repeat(1_000), number);
+            assert_eq!(net.messages(receiver).len(), 1, "a single message may be larger");
+        });
+    }
+}

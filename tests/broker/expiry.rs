@@ -1,0 +1,56 @@
+//! Messages that expire.
+
+use super::*;
+
+/// [5.0 MQTT-3.3.2-5] [5.0 MQTT-3.3.2-6]
+#[test]
+fn a_message_that_waits_too_long_is_not_sent_and_others_come_with_what_is_left() {
+    let properties = PublishProperties { message_expiry_interval: Some(10), ..Default::default() };
+    for (wait, v5, v3) in [
+        (0, &["t=1 q1 expiry=10", "t=2 q1"][..], &["t=1 q1", "t=2 q1"][..]),
+        (4_000, &["t=1 q1 expiry=6", "t=2 q1"], &["t=1 q1", "t=2 q1"]),
+        (9_000, &["t=1 q1 expiry=1", "t=2 q1"], &["t=1 q1", "t=2 q1"]),
+        (10_000, &["t=2 q1"], &["t=2 q1"]),
+        (10_001, &["t=2 q1"], &["t=2 q1"]),
+    ] {
+        each(|net, version| {
+            let (sender, receiver) = (helper(net, "sender"), net.join(kept(version, "receiver")));
+            net.subscribe(receiver, "t", 2);
+            let expected = if version == V5_0 { v5 } else { v3 };
+            let send = |net: &mut Net| {
+                net.put(sender, Publish { properties, ..message("t", "1", 1) });
+                net.publish(sender, "t", "2", 1);
+            };
+            net.stall(receiver, true);
+            send(net);
+            net.advance(wait);
+            net.stall(receiver, false);
+            assert_eq!(net.messages(receiver), expected, "connected, after {wait} ms");
+            net.cut(receiver);
+            send(net);
+            net.advance(wait);
+            let receiver = net.resume(kept(version, "receiver"));
+            assert_eq!(net.messages(receiver), expected, "away, after {wait} ms");
+        });
+    }
+}
+
+/// [5.0 MQTT-4.3.3-7] [5.0 MQTT-4.4.0-1]
+#[test]
+fn a_message_that_was_sent_does_not_expire() {
+    play(|net| {
+        let (sender, receiver) = (helper(net, "sender"), net.join(kept(V5_0, "receiver")));
+        net.subscribe(receiver, "t", 2);
+        let properties = PublishProperties { message_expiry_interval: Some(10), ..Default::default() };
+        (1..=2).for_each(|number| assert_eq!(net.put(sender, Publish { properties, ..message("t", "x", number) }), 0));
+        assert_eq!(net.take(receiver), ["t=x q1 expiry=10", "t=x q2 expiry=10"]);
+        net.cut(receiver);
+        net.advance(20_000);
+        let receiver = net.resume(kept(V5_0, "receiver"));
+        let received = net.messages(receiver);
+        assert!(
+            received.len() == 2 && received[0].starts_with("t=x q1 D") && received[1].starts_with("t=x q2 D"),
+            "{received:?}"
+        );
+    });
+}

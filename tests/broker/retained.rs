@@ -1,0 +1,290 @@
+//! Retained messages.
+
+use super::*;
+
+/// [5.0 MQTT-3.3.1-5] [5.0 MQTT-3.3.1-12] [3.1.1 MQTT-3.3.1-5] [3.1.1 MQTT-3.3.1-6] [3.1.1 MQTT-3.3.1-8] [3.1.1 MQTT-3.3.1-9]
+#[test]
+fn the_last_retained_message_comes_with_a_new_subscription() {
+    each(|net, version| {
+        let (sender, old) = (net.join(clean(version, "sender")), net.join(clean(version, "old")));
+        net.subscribe(old, "#", 2);
+        for (published, granted) in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)] {
+            net.retain(sender, "a/b", "before", 1);
+            net.retain(sender, "a/b", "x", published);
+            assert_eq!(net.messages(old).last().unwrap(), ["a/b=x", "a/b=x q1", "a/b=x q2"][usize::from(published)]);
+            for filter in ["a/b", "a/+", "#", "a/b/#"] {
+                let new = net.join(clean(version, "new"));
+                net.subscribe(new, filter, granted);
+                let expected = ["a/b=x R", "a/b=x q1 R", "a/b=x q2 R"][usize::from(published.min(granted))];
+                assert_eq!(net.messages(new), [expected]);
+            }
+        }
+    });
+}
+
+/// [5.0 MQTT-3.3.1-6] [5.0 MQTT-3.3.1-7] [3.1.1 MQTT-3.3.1-10] [3.1.1 MQTT-3.3.1-11]
+#[test]
+fn an_empty_retained_message_removes_the_one_that_is_there() {
+    each(|net, version| {
+        let (sender, old) = (net.join(clean(version, "sender")), net.join(clean(version, "old")));
+        net.subscribe(old, "#", 2);
+        for number in 0..=2 {
+            net.retain(sender, "t", "x", 2 - number);
+            net.retain(sender, "t", "", number);
+            assert_eq!(net.messages(old).last().unwrap(), ["t=", "t= q1", "t= q2"][usize::from(number)]);
+            assert!(net.broker.retained().is_empty());
+            let new = net.join(clean(version, "new"));
+            net.subscribe(new, "#", 0);
+            assert_eq!(net.messages(new), NONE);
+        }
+    });
+}
+
+/// [5.0 MQTT-3.3.1-8] [3.1.1 MQTT-3.3.1-12]
+#[test]
+fn a_message_without_retain_changes_nothing_that_is_retained() {
+    each(|net, version| {
+        let sender = net.join(clean(version, "sender"));
+        net.retain(sender, "t", "kept", 1);
+        for payload in ["x", ""] {
+            net.publish(sender, "t", payload, 1);
+            net.publish(sender, "u", payload, 1);
+        }
+        let receiver = net.join(clean(version, "receiver"));
+        net.subscribe(receiver, "#", 0);
+        assert_eq!(net.messages(receiver), ["t=kept R"]);
+    });
+}
+
+/// [3.1.1 MQTT-3.1.2-7] [5.0 §3.1.2.4]
+#[test]
+fn retained_messages_outlive_the_session_that_sent_them() {
+    each(|net, version| {
+        let sender = net.join(clean(version, "sender"));
+        net.retain(sender, "t", "x", 1);
+        net.cut(sender);
+        net.advance(1_000_000);
+        let receiver = net.join(clean(version, "sender"));
+        net.subscribe(receiver, "t", 1);
+        assert_eq!(net.messages(receiver), ["t=x q1 R"]);
+    });
+}
+
+/// [5.0 MQTT-3.3.1-12] [5.0 MQTT-3.3.1-13]
+#[test]
+fn retain_as_published_goes_for_established_subscriptions() {
+    play(|net| {
+        for (retain_as_published, live) in [(false, "t=x"), (true, "t=x R")] {
+            let options = SubscriptionOptions { retain_as_published, ..at(0) };
+            let (sender, receiver) = (net.join(clean(V3_1_1, "sender")), helper(net, "receiver"));
+            net.subscribe_with(receiver, "t", options);
+            assert_eq!(net.messages(receiver), NONE);
+            net.publish(sender, "t", "x", 0);
+            net.retain(sender, "t", "x", 0);
+            assert_eq!(net.messages(receiver), ["t=x", live]);
+            net.subscribe_with(receiver, "t", options);
+            assert_eq!(net.messages(receiver), ["t=x R"]);
+            net.retain(sender, "t", "", 0);
+            assert_eq!(net.messages(receiver), [live.replace('x', "")]);
+        }
+    });
+}
+
+/// [5.0 MQTT-3.3.1-9] [5.0 MQTT-3.3.1-10] [5.0 MQTT-3.3.1-11] [5.0 MQTT-3.8.4-4] [5.0 §3.8.3.1]
+#[test]
+fn retain_handling_says_when_a_subscription_brings_retained_messages() {
+    use RetainHandling::{DoNotSend, Send, SendIfNew};
+    const COMES: &[&str] = &["t=x R"];
+    play(|net| {
+        let sender = helper(net, "sender");
+        net.retain(sender, "t", "x", 1);
+        // At the first SUBSCRIBE, at a second, and at one in a resumed session.
+        for (retain_handling, first, again, resumed) in
+            [(Send, COMES, COMES, COMES), (SendIfNew, COMES, &[], &[]), (DoNotSend, &[], &[], &[])]
+        {
+            let options = SubscriptionOptions { retain_handling, ..at(0) };
+            let mut receiver = net.join(Connect { clean_start: true, ..kept(V5_0, "receiver") });
+            let subscribed = |net: &mut Net, receiver| {
+                net.subscribe_with(receiver, "t", options);
+                net.messages(receiver)
+            };
+            assert_eq!(subscribed(net, receiver), first);
+            assert_eq!(subscribed(net, receiver), again);
+            net.cut(receiver);
+            receiver = net.resume(kept(V5_0, "receiver"));
+            assert_eq!(net.messages(receiver), NONE, "resuming alone brings none");
+            assert_eq!(subscribed(net, receiver), resumed);
+            net.unsubscribe(receiver, &["t"]);
+            assert_eq!(subscribed(net, receiver), first, "after UNSUBSCRIBE it is new");
+            net.cut(receiver);
+            receiver = net.join(Connect { clean_start: true, ..kept(V5_0, "receiver") });
+            assert_eq!(subscribed(net, receiver), first, "in a new session it is new");
+        }
+    });
+}
+
+/// [3.1.1 MQTT-3.8.4-3] [5.0 MQTT-3.8.4-5]
+#[test]
+fn each_subscription_brings_the_retained_messages() {
+    each(|net, version| {
+        let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
+        net.retain(sender, "t", "x", 2);
+        net.subscribe(receiver, "t", 0);
+        net.subscribe(receiver, "t", 2);
+        net.subscribe_all(receiver, None, &[("#", at(1)), ("+", at(0))]);
+        assert_eq!(net.messages(receiver), ["t=x R", "t=x q2 R", "t=x q1 R", "t=x R"]);
+    });
+}
+
+fn retain_many(net: &mut Net, count: usize) -> BTreeSet<String> {
+    let sender = helper(net, "sender");
+    (0..count).for_each(|i| net.retain(sender, &format!("many/{i}"), "x", u8::try_from(i % 3).unwrap()));
+    (0..count).map(|i| format!("many/{i}=x{} R", ["", " q1", " q2"][i % 3])).collect()
+}
+
+/// [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6]
+#[test]
+fn more_retained_messages_than_the_queue_holds_all_come() {
+    for (version, limit) in ALL.into_iter().flat_map(|version| [(3, 1_000), (1_000, 20)].map(|limit| (version, limit))) {
+        play_on(ServerConfig::new().maximum_queued(limit.0, limit.1).maximum_in_flight(2), |net| {
+            let expected = retain_many(net, 40);
+            let receiver = net.join(clean(version, "receiver"));
+            for filter in ["many/+", "#"] {
+                net.subscribe(receiver, filter, 2);
+                let received = net.messages(receiver);
+                assert_eq!((received.len(), received.into_iter().collect()), (40, expected.clone()));
+            }
+            // So it is for a client that takes its time.
+            net.stall(receiver, true);
+            net.subscribe_all(receiver, None, &[("many/#", at(2)), ("+/+", at(2))]);
+            net.stall(receiver, false);
+            let received = net.messages(receiver);
+            assert_eq!((received.len(), received.into_iter().collect()), (80, expected));
+            assert_eq!(net.broker.dropped(), 0);
+        });
+    }
+}
+
+/// [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6] [5.0 MQTT-4.4.0-1]
+#[test]
+fn retained_messages_still_to_be_sent_come_after_a_resume() {
+    for version in ALL {
+        play_on(ServerConfig::new().maximum_in_flight(2), |net| {
+            let expected: BTreeSet<_> = retain_many(net, 200).into_iter().filter(|shown| shown.contains('q')).collect();
+            let mut receiver = net.join(kept(version, "receiver"));
+            net.subscribe(receiver, "#", 2);
+            net.cut(receiver);
+            receiver = net.resume(kept(version, "receiver"));
+            let received: BTreeSet<_> = net.messages(receiver).iter().map(|shown| shown.replace(" D", "")).collect();
+            assert!(received.is_superset(&expected), "{} of {}", received.intersection(&expected).count(), expected.len());
+        });
+    }
+}
+
+/// [5.0 MQTT-4.6.0-5] [3.1.1 MQTT-4.6.0-6] [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6]
+#[test]
+fn a_retained_message_comes_before_what_is_published_after_the_subscription() {
+    for (version, retain) in ALL.into_iter().flat_map(|version| [false, true].map(|retain| (version, retain))) {
+        play_on(ServerConfig::new().maximum_in_flight(1), |net| {
+            let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
+            let topics: Vec<_> = (0..200).map(|i| format!("many/{i}")).collect();
+            topics.iter().for_each(|topic| net.retain(sender, topic, "1", 1));
+            net.subscribe(receiver, "#", 1);
+            for topic in &topics {
+                net.put(sender, Publish { retain, ..message(topic, "2", 1) });
+            }
+            let received = net.messages(receiver);
+            for topic in topics {
+                assert_eq!(only(&received, &format!("{topic}=")), [format!("{topic}=1 q1 R"), format!("{topic}=2 q1")]);
+            }
+        });
+    }
+}
+
+/// [5.0 §3.3.1.3] [5.0 MQTT-3.3.1-12] [3.1.1 MQTT-3.3.1-9]
+#[test]
+fn a_message_retained_after_the_subscription_comes_once_and_not_as_retained() {
+    for version in ALL {
+        play_on(ServerConfig::new().maximum_in_flight(1), |net| {
+            retain_many(net, 200);
+            let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
+            net.subscribe(receiver, "#", 2);
+            ["a", "many/~", "z"].iter().for_each(|topic| net.retain(sender, topic, "new", 2));
+            assert_eq!(only(&net.messages(receiver), "new"), ["a=new q2", "many/~=new q2", "z=new q2"]);
+        });
+    }
+}
+
+/// [5.0 MQTT-3.10.4-2] [3.1.1 MQTT-3.10.4-2]
+#[test]
+fn a_message_retained_after_unsubscribe_does_not_come() {
+    for version in ALL {
+        play_on(ServerConfig::new().maximum_in_flight(1), |net| {
+            retain_many(net, 200);
+            let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
+            net.subscribe(receiver, "#", 2);
+            net.unsubscribe(receiver, &["#"]);
+            ["a", "many/~", "z"].iter().for_each(|topic| net.retain(sender, topic, "new", 2));
+            assert_eq!(only(&net.messages(receiver), "new"), NONE);
+        });
+    }
+}
+
+/// [5.0 §3.3.1.3] [5.0 MQTT-3.3.2-6]
+#[test]
+fn a_retained_message_expires() {
+    play(|net| {
+        let (sender, receiver) = (helper(net, "sender"), helper(net, "receiver"));
+        let properties = PublishProperties { message_expiry_interval: Some(10), ..Default::default() };
+        net.put(sender, Publish { retain: true, properties, ..message("t", "x", 1) });
+        for (wait, expected) in
+            [(0, &["t=x R expiry=10"][..]), (4_000, &["t=x R expiry=6"]), (5_000, &["t=x R expiry=1"]), (1_000, &[])]
+        {
+            net.advance(wait);
+            net.subscribe(receiver, "t", 0);
+            assert_eq!(net.messages(receiver), expected);
+        }
+        let old = net.join(clean(V3_1_1, "old"));
+        net.put(sender, Publish { retain: true, properties, ..message("t", "x", 1) });
+        net.advance(9_000);
+        net.subscribe(old, "t", 0);
+        net.advance(1_000);
+        net.subscribe(old, "t", 0);
+        assert_eq!(net.messages(old), ["t=x R"]);
+    });
+}
+
+/// [5.0 §3.3.1.3]
+#[test]
+fn a_new_retained_message_has_its_own_expiry() {
+    play(|net| {
+        let (sender, receiver) = (helper(net, "sender"), helper(net, "receiver"));
+        let properties = PublishProperties { message_expiry_interval: Some(10), ..Default::default() };
+        net.put(sender, Publish { retain: true, properties, ..message("t", "old", 0) });
+        net.put(sender, Publish { retain: true, properties, ..message("u", "old", 0) });
+        net.advance(5_000);
+        net.put(sender, Publish { retain: true, properties, ..message("t", "new", 0) });
+        net.retain(sender, "u", "new", 0);
+        net.advance(9_000);
+        net.subscribe(receiver, "+", 0);
+        assert_eq!(net.messages(receiver), ["t=new R expiry=1", "u=new R"]);
+    });
+}
+
+/// [5.0 §3.4.2.1] [5.0 §3.5.2.1]
+#[test]
+fn more_retained_messages_than_there_may_be_are_refused() {
+    play_with(&BrokerConfig::new(ServerConfig::new()).maximum_retained(2, 10_000), |net| {
+        let sender = helper(net, "sender");
+        ["a", "b"].iter().for_each(|topic| net.retain(sender, topic, "x", 1));
+        for number in 1..=2 {
+            assert_eq!(net.put(sender, Publish { retain: true, ..message("c", "x", number) }), 0x97);
+        }
+        net.retain(sender, "a", "y", 1);
+        net.retain(sender, "b", "", 1);
+        net.retain(sender, "c", "x", 1);
+        let receiver = helper(net, "receiver");
+        net.subscribe(receiver, "#", 0);
+        assert_eq!(net.messages(receiver), ["a=y R", "c=x R"]);
+    });
+}
