@@ -12,7 +12,7 @@ use core::num::{NonZeroU16, NonZeroU32};
 use core::time::Duration;
 use log::{debug, info, warn};
 use mqtt_sansio::broker::{Action, Broker, BrokerConfig, ConnectionId};
-use mqtt_sansio::codec::{Disconnect, OwnedPacket, Packet, QoS, ReasonCode};
+use mqtt_sansio::codec::{ConnackProperties, Disconnect, OwnedPacket, Packet, QoS, ReasonCode};
 use mqtt_sansio::server::ServerConfig;
 use mqtt_sansio::{Clock, Instant};
 use std::collections::HashMap;
@@ -207,8 +207,8 @@ impl Host {
         while let Some(action) = broker.poll_action() {
             match action {
                 Action::Authenticate { connection, connect } => match self.authenticate(&connect) {
-                    ReasonCode::SUCCESS => broker.admit(connection, now),
-                    reason_code => broker.refuse(connection, reason_code),
+                    ReasonCode::SUCCESS => broker.admit(connection, ConnackProperties::default(), now),
+                    reason_code => broker.refuse(connection, reason_code, ConnackProperties::default(), now),
                 },
                 Action::Transmit(connection) => self.wake(connection, |link| link.transmit.set(true)),
                 Action::Close(connection) => self.wake(connection, |link| link.close.set(true)),

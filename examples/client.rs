@@ -23,7 +23,7 @@ use mqtt_sansio::codec::{
     Connect, ConnectProperties, Disconnect, Publish, QoS, ReasonCode, Suback, SubscribeProperties, Subscription, Text,
     UnsubscribeProperties, Version, Will, WillProperties,
 };
-use mqtt_sansio::session::{AckToken, CloseCause, Outcome, PublishError, Published, Received, Session};
+use mqtt_sansio::session::{AckToken, CloseCause, Outcome, PublishError, Published, Received, RequestError, Session};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{Cursor, ErrorKind, IsTerminal as _, Read as _};
 use std::path::PathBuf;
@@ -324,8 +324,12 @@ impl Link {
         Some(Instant::from_std(self.clock.to_std(self.client.poll_timeout()?)))
     }
 
+    /// Ends the connection, unless it has ended.
     fn disconnect(&mut self) -> Result<()> {
-        Ok(self.client.disconnect(&Disconnect::default(), self.clock.now(), &mut self.out)?)
+        match self.client.disconnect(&Disconnect::default(), self.clock.now(), &mut self.out) {
+            Ok(()) | Err(RequestError::NotConnected) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

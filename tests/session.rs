@@ -349,6 +349,126 @@ fn acknowledgements_by_hand_leave_in_order_and_die_with_the_connection() {
     }
 }
 
+/// A CONNACK that is lost tells the client nothing; the server has the session all the same. [5.0 MQTT-3.1.2-4]
+#[test]
+fn a_lost_connack_neither_locks_the_client_out_nor_swallows_messages() {
+    for version in VERSIONS {
+        let mut pair = Pair::new(Chunks::Whole);
+        pair.open(&lasting(version));
+        assert!(pair.carry_packet(), "CONNECT; the CONNACK is lost");
+        pair.cut();
+        pair.connect(&lasting(version));
+        assert!(pair.client.is_connected(), "{version} {:#?}", pair.log);
+        // An exchange that the server has begun, and the client has answered.
+        pair.deliver(1, &message(QoS::ExactlyOnce, "old"));
+        assert!(pair.carry_packet(), "PUBLISH");
+        pair.cut();
+        pair.open(&Connect { clean_start: true, ..lasting(version) });
+        assert!(pair.carry_packet(), "CONNECT; the CONNACK is lost");
+        pair.cut();
+        pair.connect(&lasting(version));
+        pair.deliver(2, &message(QoS::ExactlyOnce, "new"));
+        pair.settle();
+        assert_eq!(pair.at_client, ["old", "new"], "{version}");
+    }
+}
+
+/// [5.0 §3.3.2.3.4]
+#[test]
+fn an_alias_of_a_message_that_waits_is_not_taken_for_an_older_one() {
+    Pair::in_all_chunks_with(&ClientConfig::new(), &ServerConfig::new().receive_maximum(1), |pair| {
+        pair.connect(&lasting(Version::V5_0));
+        let aliased = |topic| {
+            let properties = PublishProperties { topic_alias: Some(1), ..PublishProperties::default() };
+            Publish { properties, qos: QoS::AtLeastOnce, ..Publish::new(topic, b"x") }
+        };
+        pair.publish(1, &aliased("a"));
+        pair.publish(2, &aliased("b"));
+        let third = pair.client(|client, now, out| client.publish(3, &aliased(""), now, out));
+        assert_eq!(third, Err(PublishError::UnknownTopicAlias));
+        pair.settle();
+        assert_eq!(pair.at_server.len(), 2);
+    });
+}
+
+/// [5.0 MQTT-4.4.0-1] [5.0 MQTT-4.6.0-1] [5.0 MQTT-3.1.2-25]
+#[test]
+fn a_resume_keeps_its_order_when_a_message_has_become_too_large() {
+    let mut pair = Pair::new(Chunks::Whole);
+    pair.connect(&lasting(Version::V5_0));
+    let large = "x".repeat(100);
+    for (key, payload) in [(1, large.as_str()), (2, "two"), (3, "three"), (4, "four")] {
+        pair.deliver(key, &message(QoS::ExactlyOnce, payload));
+    }
+    // Only PUBREC for "three" comes back.
+    pair.written_by_server();
+    let pubrec = encoded(Packet::Pubrec(Ack::new(id(3), ReasonCode::SUCCESS)), Version::V5_0);
+    let (now, mut out) = (pair.now, Vec::new());
+    assert!(pair.server.handle_input(&mut &pubrec[..], now, &mut out).is_none());
+    pair.cut();
+    let mut connect = lasting(Version::V5_0);
+    connect.properties.maximum_packet_size = Some(60);
+    pair.open(&connect);
+    assert!(pair.carry_packet());
+    let written = pair.written_by_server();
+    let written: Vec<_> = packets(&written, Version::V5_0).into_iter().skip(1).collect();
+    assert!(matches!(written[0], Packet::Publish(publish) if publish.payload == b"two"), "{written:?}");
+    assert!(matches!(written[1], Packet::Pubrel(ack) if ack.packet_identifier == id(3)), "{written:?}");
+    assert!(matches!(written[2], Packet::Publish(publish) if publish.payload == b"four"), "{written:?}");
+}
+
+/// [5.0 MQTT-4.3.3-10] [3.1.1 MQTT-4.3.3-2]
+#[test]
+fn a_message_taken_by_hand_out_of_turn_comes_once() {
+    for version in VERSIONS {
+        let mut pair = Pair::with(ClientConfig::new().manual_acknowledgement(true), ServerConfig::new(), Chunks::Whole);
+        pair.connect(&lasting(version));
+        pair.deliver(1, &message(QoS::ExactlyOnce, "one"));
+        pair.deliver(2, &message(QoS::ExactlyOnce, "two"));
+        let bytes = pair.written_by_server();
+        let (mut input, mut out, now) = (&bytes[..], Vec::new(), pair.now);
+        let mut token = || match pair.client.handle_input(&mut input, now, &mut out) {
+            Some(client::Action::Message(received)) => received.token.unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let (_, second) = (token(), token());
+        pair.client.acknowledge(second, ReasonCode::SUCCESS, now, &mut out).unwrap();
+        pair.cut();
+        pair.connect(&lasting(version));
+        assert_eq!(pair.at_client, ["one"], "{version}: the other was taken before");
+    }
+}
+
+/// [5.0 MQTT-3.14.4-1] [3.1.1 MQTT-3.14.4-2]
+#[test]
+fn nothing_is_written_after_disconnect() {
+    let mut pair = Pair::new(Chunks::Whole);
+    pair.connect(&lasting(Version::V5_0));
+    pair.client(|client, now, out| client.disconnect(&Disconnect::default(), now, out)).unwrap();
+    pair.publish(1, &message(QoS::AtLeastOnce, "later"));
+    assert_eq!(pair.written_by_client(), [0xE0, 0x00]);
+    assert_eq!(pair.client.session().queued(), 1);
+    pair.deliver(2, &message(QoS::AtLeastOnce, "x"));
+    let mut out = Vec::new();
+    pair.server.disconnect(&Disconnect::new(ReasonCode::SERVER_SHUTTING_DOWN), &mut out).unwrap();
+    let written = out.len();
+    assert!(!pair.server.flush(pair.now, &mut out));
+    assert_eq!(out.len(), written);
+    pair.settle();
+    pair.connect(&lasting(Version::V5_0));
+    assert_eq!((pair.at_server, pair.at_client), (vec!["later".to_owned()], vec!["x".to_owned()]));
+}
+
+/// [5.0 MQTT-4.12.0-6] [5.0 §4.12.1]
+#[test]
+fn authentication_that_was_not_agreed_closes_the_connection() {
+    let mut pair = Pair::new(Chunks::Whole);
+    pair.connect(&lasting(Version::V5_0));
+    let action = pair.client.handle_input(&mut &[0xF0, 0x00][..], pair.now, &mut Vec::new());
+    let Some(client::Action::Closed(CloseCause::Violation(error))) = action else { panic!("{action:?}") };
+    assert_eq!(error, ProtocolError::AuthenticationMethod);
+}
+
 // ---- limits ----
 
 /// [5.0 MQTT-3.2.2-15] [5.0 MQTT-3.1.2-24] [5.0 MQTT-3.1.2-25]
@@ -459,7 +579,7 @@ fn what_the_server_does_not_offer_is_refused_to_the_caller() {
         ] {
             let filter = [Subscription::new(filter, QoS::AtMostOnce)];
             let refused = pair.client(|client, now, out| client.subscribe(1, &filter, SubscribeProperties::default(), now, out));
-            assert_eq!(refused, Err(mqtt_sansio::session::SubscribeError::NotSupported(code)));
+            assert_eq!(refused, Err(mqtt_sansio::session::RequestError::NotSupported(code)));
         }
         assert!(pair.written_by_client().is_empty());
         // A peer that does it all the same is told.
@@ -793,13 +913,13 @@ fn a_message_expires_while_it_waits_and_not_once_it_was_sent() {
     let outgoing = |pair: &Pair, key| {
         let publish = Publish { properties, ..message(QoS::ExactlyOnce, "x") };
         let message = mqtt_sansio::session::Message::new(&publish).unwrap();
-        let mut outgoing = mqtt_sansio::session::Outgoing::new(key, message);
+        let mut outgoing = mqtt_sansio::session::Outgoing::new(Some(key), message);
         outgoing.expires_at = Some(pair.now + Duration::from_secs(10));
         outgoing
     };
     for key in 1..=2 {
         let outgoing = outgoing(&pair, key);
-        pair.server.deliver(outgoing).unwrap();
+        pair.server.deliver(outgoing, pair.now).unwrap();
     }
     let first = pair.written_by_server();
     assert_eq!(packets(&first, Version::V5_0).len(), 1);

@@ -17,6 +17,7 @@ pub struct BrokerConfig {
     pub(super) server: ServerConfig,
     pub(super) maximum_sessions: usize,
     pub(super) maximum_subscriptions: usize,
+    pub(super) maximum_levels: usize,
     pub(super) maximum_retained: QueueLimit,
 }
 
@@ -31,6 +32,7 @@ impl BrokerConfig {
             server: server.shared_subscription_available(false).manual_acknowledgement(true),
             maximum_sessions: 1_000_000,
             maximum_subscriptions: 10_000,
+            maximum_levels: 128,
             maximum_retained: QueueLimit { messages: 1_000_000, bytes: 1024 * 1024 * 1024 },
         }
     }
@@ -47,6 +49,13 @@ impl BrokerConfig {
     #[must_use]
     pub const fn maximum_subscriptions(self, maximum_subscriptions: usize) -> Self {
         Self { maximum_subscriptions, ..self }
+    }
+
+    /// How many levels the topic filter of a subscription may have; more are refused with
+    /// [`QUOTA_EXCEEDED`](crate::codec::ReasonCode::QUOTA_EXCEEDED). The default is 128.
+    #[must_use]
+    pub const fn maximum_levels(self, maximum_levels: usize) -> Self {
+        Self { maximum_levels, ..self }
     }
 
     /// How many messages, and bytes of them, may be retained; more are refused with

@@ -54,6 +54,7 @@ pub enum Action {
 ///
 /// ```
 /// use mqtt_sansio::broker::{Action, Broker, BrokerConfig};
+/// use mqtt_sansio::codec::ConnackProperties;
 /// use mqtt_sansio::server::ServerConfig;
 /// use mqtt_sansio::Instant;
 ///
@@ -64,7 +65,7 @@ pub enum Action {
 /// let mut drain = |broker: &mut Broker, to_bob: &mut Vec<u8>| {
 ///     while let Some(action) = broker.poll_action() {
 ///         match action {
-///             Action::Authenticate { connection, .. } => broker.admit(connection, now),
+///             Action::Authenticate { connection, .. } => broker.admit(connection, ConnackProperties::default(), now),
 ///             Action::Transmit(connection) => {
 ///                 broker.transmit(connection, now, if connection == bob { &mut *to_bob } else { &mut to_alice });
 ///             }
@@ -108,6 +109,8 @@ pub struct Broker {
     seed: u64,
     assigned: u64,
     dropped: u64,
+    /// How often retained messages were asked for.
+    cursors: u64,
     /// Used anew for each message.
     matches: Vec<(SessionId, Subscriber)>,
 }
@@ -142,12 +145,16 @@ struct SessionState {
     /// While the client is away. Else the session is with the connection.
     parked: Session,
     subscriptions: BTreeMap<Box<[u8]>, Subscriber>,
-    /// Retained messages that are still to be sent, subscription by subscription.
-    retained: VecDeque<RetainedCursor>,
+    /// Retained messages that are still to be sent, by topic filter.
+    retained: BTreeMap<Box<[u8]>, RetainedCursor>,
+    /// The topic names of those that were sent before their turn, and which cursors there were then.
+    sent_early: BTreeMap<Box<[u8]>, u64>,
     will: Option<StoredWill>,
     /// While the client is away: when the will is published, and when the session ends.
     will_at: Option<Instant>,
     expires_at: Option<Instant>,
+    /// The timer that is set.
+    timer: Option<Instant>,
 }
 
 /// A will that waits for the end of the connection.
@@ -175,6 +182,7 @@ impl Broker {
             seed,
             assigned: 0,
             dropped: 0,
+            cursors: 0,
             matches: Vec::new(),
         }
     }
@@ -234,7 +242,7 @@ impl Broker {
         }
         self.set_timer(id);
         let due = self.session_of(id).is_some_and(|(_, session)| !session.retained.is_empty());
-        if due {
+        if due || self.connections.get(id.0).is_some_and(|connection| connection.server.wants_flush()) {
             self.tell(id);
         }
     }
@@ -254,6 +262,13 @@ impl Broker {
             if !self.deliver_retained(id, now) {
                 return false;
             }
+        }
+    }
+
+    /// The transport of a connection goes on, though the broker cannot see it: the host was not reading from it for a while.
+    pub fn handle_progress(&mut self, id: ConnectionId, now: Instant) {
+        if let Some(connection) = self.connections.get_mut(id.0) {
+            connection.server.handle_progress(now);
         }
     }
 
@@ -289,9 +304,7 @@ impl Broker {
                 Timer::Connection(id) => {
                     let Some(connection) = self.connections.get_mut(id.0) else { continue };
                     connection.timer = None;
-                    let mut out = core::mem::take(&mut connection.out);
-                    let action = connection.server.handle_timeout(now, &mut out);
-                    connection.out = out;
+                    let action = connection.server.handle_timeout(now, &mut connection.out);
                     if let Some(action) = action {
                         self.on_action(id, action, now, &mut Vec::new());
                     }
@@ -306,61 +319,69 @@ impl Broker {
 
     /// Lets the client of a connection in, with its session if it has one. Another connection of the same client is closed.
     /// [5.0 §3.1.4] [3.1.1 §3.1.4]
-    pub fn admit(&mut self, id: ConnectionId, now: Instant) {
+    ///
+    /// `properties` are what the host has to add to CONNACK, such as Response Information; before 5.0 they cannot be sent.
+    pub fn admit(&mut self, id: ConnectionId, properties: ConnackProperties<'_>, now: Instant) {
         let Some(asked) = self.connections.get_mut(id.0).and_then(|connection| connection.asked.take()) else { return };
         let Packet::Connect(connect) = asked.packet() else { return };
-        if connect.properties.authentication_method.is_some() {
-            return self.refuse_asked(id, ReasonCode::BAD_AUTHENTICATION_METHOD);
+        match self.admit_asked(id, &connect, properties, now) {
+            Ok(()) => {
+                self.set_timer(id);
+                self.tell(id);
+            }
+            Err(reason_code) => self.refuse_asked(id, reason_code, ConnackProperties::default(), now),
         }
-        let will = match connect.will.map(|will| stored_will(&will)).transpose() {
-            Ok(will) => will,
-            Err(reason_code) => return self.refuse_asked(id, reason_code),
-        };
+    }
+
+    fn admit_asked(
+        &mut self,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+        properties: ConnackProperties<'_>,
+        now: Instant,
+    ) -> Result<(), ReasonCode> {
+        if connect.properties.authentication_method.is_some() {
+            return Err(ReasonCode::BAD_AUTHENTICATION_METHOD);
+        }
+        let will = connect.will.map(|will| stored_will(&will)).transpose()?;
         let assigned = if connect.client_identifier.is_empty() { Some(self.assign()) } else { None };
         let client_identifier = assigned.as_deref().map_or(connect.client_identifier.as_bytes(), str::as_bytes);
-        let (session_id, session) = match self.resume(client_identifier, &connect, now) {
+        let assigned_client_identifier = assigned.as_deref().map(Into::into);
+        let properties = ConnackProperties { assigned_client_identifier, ..properties };
+        // Before anything is changed for it: a client that takes not even a CONNACK leaves all as it was.
+        let connection = self.connections.get(id.0).ok_or(ReasonCode::UNSPECIFIED_ERROR)?;
+        connection.server.check_accept(false, properties).map_err(|_| ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR)?;
+        let (session_id, mut session) = match self.resume(client_identifier, connect, now) {
             Some((session_id, session)) => (session_id, Some(session)),
-            None if self.sessions.len() >= self.config.maximum_sessions => {
-                return self.refuse_asked(id, ReasonCode::QUOTA_EXCEEDED);
-            }
+            None if self.sessions.len() >= self.config.maximum_sessions => return Err(ReasonCode::QUOTA_EXCEEDED),
             None => (self.insert_session(client_identifier), None),
         };
-        let properties =
-            ConnackProperties { assigned_client_identifier: assigned.as_deref().map(Into::into), ..ConnackProperties::default() };
         if let Some(state) = self.sessions.get_mut(session_id.0) {
             state.connection = Some(id);
             state.will = will;
             (state.will_at, state.expires_at) = (None, None);
         }
+        self.set_session_timer(session_id);
         if let Some(connection) = self.connections.get_mut(id.0) {
             connection.session = Some(session_id);
-            let mut out = core::mem::take(&mut connection.out);
-            let accepted = connection.server.accept(session, properties, now, &mut out);
-            connection.out = out;
-            if accepted.is_err() {
-                // The client takes not even a CONNACK, and is gone as if it had never come.
-                let action = connection.server.connection_lost();
-                action.into_iter().for_each(|action| self.on_action(id, action, now, &mut Vec::new()));
-            }
+            // It was checked that it can.
+            let _ = connection.server.accept(&mut session, properties, now, &mut connection.out);
         }
-        self.set_timer(id);
-        self.tell(id);
+        Ok(())
     }
 
-    /// Does not let the client of a connection in.
-    pub fn refuse(&mut self, id: ConnectionId, reason_code: ReasonCode) {
+    /// Does not let the client of a connection in; `properties` may say why, or where else to go.
+    pub fn refuse(&mut self, id: ConnectionId, reason_code: ReasonCode, properties: ConnackProperties<'_>, now: Instant) {
         if self.connections.get_mut(id.0).is_some_and(|connection| connection.asked.take().is_some()) {
-            self.refuse_asked(id, reason_code);
+            self.refuse_asked(id, reason_code, properties, now);
         }
     }
 
     /// Ends a connection on the host's own account; before 5.0 without a word.
     pub fn disconnect(&mut self, id: ConnectionId, disconnect: &Disconnect<'_>, now: Instant) {
         let Some(connection) = self.connections.get_mut(id.0) else { return };
-        let mut out = core::mem::take(&mut connection.out);
         // Where the farewell cannot be said, the end comes without it.
-        let _ = connection.server.disconnect(disconnect, &mut out);
-        connection.out = out;
+        let _ = connection.server.disconnect(disconnect, &mut connection.out);
         let action = connection.server.connection_lost();
         action.into_iter().for_each(|action| self.on_action(id, action, now, &mut Vec::new()));
     }
@@ -412,14 +433,12 @@ impl Broker {
         }
     }
 
-    fn refuse_asked(&mut self, id: ConnectionId, reason_code: ReasonCode) {
+    fn refuse_asked(&mut self, id: ConnectionId, reason_code: ReasonCode, properties: ConnackProperties<'_>, now: Instant) {
         let Some(connection) = self.connections.get_mut(id.0) else { return };
-        let mut out = core::mem::take(&mut connection.out);
         // A client that takes not even a CONNACK gets none.
-        let _ = connection.server.refuse(reason_code, ConnackProperties::default(), &mut out);
-        connection.out = out;
+        let _ = connection.server.refuse(reason_code, properties, &mut connection.out);
         connection.server.connection_lost();
-        self.on_closed(id, false, Instant::default());
+        self.on_closed(id, false, now);
     }
 
     /// The session that the client goes on with; the end of the one that it does not. [5.0 §3.1.2.4] [3.1.1 §3.1.2.4]
@@ -448,7 +467,9 @@ impl Broker {
             connection: None,
             parked: Session::new(),
             subscriptions: BTreeMap::new(),
-            retained: VecDeque::new(),
+            retained: BTreeMap::new(),
+            sent_early: BTreeMap::new(),
+            timer: None,
             will: None,
             will_at: None,
             expires_at: None,
@@ -475,6 +496,7 @@ impl Broker {
         if core::mem::replace(&mut connection.closed, true) {
             return;
         }
+        connection.asked = None;
         if !connection.gone {
             self.actions.push_back(Action::Close(id));
         }
@@ -503,6 +525,9 @@ impl Broker {
 
     fn on_session_timer(&mut self, id: SessionId, now: Instant) {
         let Some(state) = self.sessions.get_mut(id.0).filter(|state| state.connection.is_none()) else { return };
+        if let Some(set) = state.timer.take() {
+            self.timers.remove(&(set, Timer::Session(id)));
+        }
         if state.expires_at.is_some_and(|at| at <= now) {
             return self.end_session(id, now);
         }
@@ -517,6 +542,9 @@ impl Broker {
     fn end_session(&mut self, id: SessionId, now: Instant) {
         self.publish_will(id, now);
         let Some(state) = self.sessions.remove(id.0) else { return };
+        if let Some(set) = state.timer {
+            self.timers.remove(&(set, Timer::Session(id)));
+        }
         self.by_client.remove(&state.client_identifier);
         for filter in state.subscriptions.keys() {
             self.subscriptions.remove(crate::codec::Text::part(filter), &id);
@@ -537,8 +565,12 @@ impl Broker {
     }
 
     fn set_session_timer(&mut self, id: SessionId) {
-        let Some(state) = self.sessions.get(id.0) else { return };
-        if let Some(due) = state.will_at.into_iter().chain(state.expires_at).min() {
+        let Some(state) = self.sessions.get_mut(id.0) else { return };
+        let due = state.will_at.into_iter().chain(state.expires_at).min();
+        if let Some(set) = core::mem::replace(&mut state.timer, due) {
+            self.timers.remove(&(set, Timer::Session(id)));
+        }
+        if let Some(due) = due {
             self.timers.insert((due, Timer::Session(id)));
         }
     }

@@ -3,13 +3,13 @@
 use super::{Broker, ConnectionId, SessionId};
 use crate::codec::{
     EncodeError, Publish, PublishProperties, QoS, ReasonCode, RetainHandling, Subscribe, SubscriptionIdentifier,
-    SubscriptionOptions, Text, TopicFilter, Unsubscribe, Version, Will,
+    SubscriptionOptions, Text, TopicFilter, Unsubscribe, Version, Will, levels,
 };
 use crate::router::{Retained, RetainedStore};
 use crate::session::{Message, Outgoing};
 use crate::time::Instant;
 use alloc::boxed::Box;
-use alloc::collections::BTreeSet;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 /// What a session has asked for with one of its filters.
@@ -26,36 +26,39 @@ pub(super) struct Subscriber {
 /// message is, after the retained one of its topic. [5.0 §3.3.1.3] [5.0 MQTT-4.6.0-5]
 #[derive(Debug)]
 pub(super) struct RetainedCursor {
-    filter: Box<[u8]>,
     subscriber: Subscriber,
     /// The version of the store at the time of the subscription.
     version: u64,
     /// The topic name of the last one sent.
     after: Option<Box<[u8]>>,
-    /// The topic names after it whose messages were sent before their turn.
-    sent: BTreeSet<Box<[u8]>>,
+    /// Counts the cursors of the broker.
+    number: u64,
 }
+
+/// How many messages of a session are sent before their turn; with more the order is given up.
+const SENT_EARLY: usize = 1_000;
 
 impl RetainedCursor {
     /// Whether the message is one of those still to be sent.
-    fn wants(&self, retained: &Retained) -> bool {
+    fn wants(&self, retained: &Retained, sent_early: &BTreeMap<Box<[u8]>, u64>) -> bool {
         let topic_name = retained.message.topic_name().as_bytes();
         retained.version <= self.version
             && self.after.as_deref().is_none_or(|after| after < topic_name)
-            && !self.sent.contains(topic_name)
-    }
-
-    fn filter(&self) -> Option<TopicFilter<'_>> {
-        // Shared subscriptions are not available, so what stands here is a filter as it was before 5.0.
-        TopicFilter::new(Text::part(&self.filter), Version::V3_1_1).ok()
+            && sent_early.get(topic_name).is_none_or(|number| *number < self.number)
     }
 
     /// The message as it is sent. [5.0 MQTT-3.8.4-8] [3.1.1 MQTT-3.3.1-8]
     fn outgoing(&self, retained: &Retained) -> Outgoing {
         let message = retained.message.with(retained.message.qos().min(self.subscriber.options.maximum_qos), true);
         let subscription_identifiers = self.subscriber.identifier.into_iter().collect();
-        Outgoing { subscription_identifiers, expires_at: retained.expires_at, ..Outgoing::new(0, message) }
+        Outgoing { subscription_identifiers, expires_at: retained.expires_at, ..Outgoing::new(None, message) }
     }
+}
+
+/// A filter of a subscription that there is.
+fn stored_filter(filter: &[u8]) -> Option<TopicFilter<'_>> {
+    // Shared subscriptions are not available, so it is a filter as it was before 5.0.
+    TopicFilter::new(Text::part(filter), Version::V3_1_1).ok()
 }
 
 /// With fewer messages waiting than this, a session is given more retained ones.
@@ -67,10 +70,11 @@ impl Broker {
         let Some(session_id) = self.session_of(id).map(|(session_id, _)| session_id) else {
             return ReasonCode::UNSPECIFIED_ERROR;
         };
-        self.route(session_id, publish, now)
+        let v5 = self.connections.get(id.0).is_some_and(|connection| connection.server.version() == Version::V5_0);
+        self.route(session_id, publish, v5 && publish.qos > QoS::AtMostOnce, now)
     }
 
-    fn route(&mut self, from: SessionId, publish: &Publish<'_>, now: Instant) -> ReasonCode {
+    fn route(&mut self, from: SessionId, publish: &Publish<'_>, can_be_told: bool, now: Instant) -> ReasonCode {
         let mut matches = core::mem::take(&mut self.matches);
         matches.clear();
         self.subscriptions.matches(publish.topic_name, |session_id, subscriber| {
@@ -82,18 +86,25 @@ impl Broker {
         let reason_code = if matches.is_empty() && !publish.retain {
             ReasonCode::NO_MATCHING_SUBSCRIBERS
         } else {
-            self.route_to(&mut matches, publish, now)
+            self.route_to(&mut matches, publish, can_be_told, now)
         };
         self.matches = matches;
         reason_code
     }
 
-    fn route_to(&mut self, matches: &mut [(SessionId, Subscriber)], publish: &Publish<'_>, now: Instant) -> ReasonCode {
+    fn route_to(
+        &mut self,
+        matches: &mut [(SessionId, Subscriber)],
+        publish: &Publish<'_>,
+        can_be_told: bool,
+        now: Instant,
+    ) -> ReasonCode {
         let Ok(message) = Message::new(publish) else { return ReasonCode::UNSPECIFIED_ERROR };
         let expires_at = publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
         self.deliver_retained_before(matches, publish.topic_name, now);
         if publish.retain {
             let limit = self.config.maximum_retained;
+            // Only a 5.0 client that waits for an answer can be told that there is no room; for others the message goes to those who are here.
             let has_room = |store: &RetainedStore| {
                 let old = store.get(publish.topic_name).map(|retained| retained.message.size());
                 let bytes = store.bytes() - old.unwrap_or(0) + message.size();
@@ -101,11 +112,14 @@ impl Broker {
             };
             if !publish.payload.is_empty() && !has_room(&self.retained) {
                 self.retained.remove_expired(now);
-                if !has_room(&self.retained) {
-                    return ReasonCode::QUOTA_EXCEEDED;
-                }
             }
-            self.retained.insert(message.clone(), expires_at);
+            if publish.payload.is_empty() || has_room(&self.retained) {
+                self.retained.insert(message.clone(), expires_at);
+            } else if can_be_told {
+                return ReasonCode::QUOTA_EXCEEDED;
+            } else {
+                self.dropped += 1;
+            }
         }
         // One copy for each session, whatever the number of its filters that match. [5.0 MQTT-3.3.4-2] [3.1.1 MQTT-3.3.5-1]
         matches.sort_unstable_by_key(|(session_id, _)| *session_id);
@@ -119,19 +133,19 @@ impl Broker {
             let message = message.with(qos, publish.retain && as_published);
             // [5.0 MQTT-3.3.4-3] [5.0 MQTT-3.3.4-4]
             let subscription_identifiers = same.iter().filter_map(|(_, subscriber)| subscriber.identifier).collect();
-            self.deliver(*session_id, Outgoing { subscription_identifiers, expires_at, ..Outgoing::new(0, message) });
+            self.deliver(*session_id, now, Outgoing { subscription_identifiers, expires_at, ..Outgoing::new(None, message) });
         }
         if matches.is_empty() { ReasonCode::NO_MATCHING_SUBSCRIBERS } else { ReasonCode::SUCCESS }
     }
 
     /// Lets a message wait for a client, be it here or away. [5.0 MQTT-4.5.0-1] [3.1.1 MQTT-3.1.2-5]
-    fn deliver(&mut self, session_id: SessionId, outgoing: Outgoing) {
+    fn deliver(&mut self, session_id: SessionId, now: Instant, outgoing: Outgoing) {
         let Some(state) = self.sessions.get_mut(session_id.0) else { return };
         let connection = state.connection.and_then(|id| self.connections.get_mut(id.0).map(|connection| (id, connection)));
         let delivered = match connection {
-            Some((_, connection)) => connection.server.deliver(outgoing),
+            Some((_, connection)) => connection.server.deliver(outgoing, now),
             None if outgoing.message.qos() == QoS::AtMostOnce => return,
-            None => state.parked.enqueue(outgoing, self.config.server.queue_limit()),
+            None => state.parked.enqueue(outgoing, self.config.server.queue_limit(), now),
         };
         match (delivered, state.connection) {
             (Ok(()), Some(id)) => self.tell(id),
@@ -145,10 +159,16 @@ impl Broker {
         let version = self.connections.get(id.0).map_or(Version::V5_0, |connection| connection.server.version());
         let maximum = self.config.maximum_subscriptions;
         let version_of_store = self.retained.version();
+        self.cursors += 1;
+        let number = self.cursors;
         let mut codes = Vec::new();
         for subscription in subscribe.subscriptions {
             if let Err(reason_code) = self.config.server.check(&subscription, &subscribe.properties, version) {
                 codes.push(reason_code);
+                continue;
+            }
+            if levels(subscription.topic_filter).count() > self.config.maximum_levels {
+                codes.push(ReasonCode::QUOTA_EXCEEDED);
                 continue;
             }
             let options = subscription.options;
@@ -167,10 +187,11 @@ impl Broker {
                 RetainHandling::SendIfNew => is_new,
                 RetainHandling::DoNotSend => false,
             };
-            state.retained.retain(|cursor| *cursor.filter != *filter);
             if wanted {
-                let (version, after, sent) = (version_of_store, None, BTreeSet::new());
-                state.retained.push_back(RetainedCursor { filter: filter.into(), subscriber, version, after, sent });
+                let cursor = RetainedCursor { subscriber, version: version_of_store, after: None, number };
+                state.retained.insert(filter.into(), cursor);
+            } else {
+                state.retained.remove(filter);
             }
             self.subscriptions.insert(subscription.topic_filter, session_id, subscriber);
             codes.push(ReasonCode::new(options.maximum_qos.as_u8()));
@@ -183,7 +204,7 @@ impl Broker {
         let mut codes = Vec::new();
         for filter in unsubscribe.topic_filters {
             let Some((session_id, state)) = self.session_of(id) else { break };
-            state.retained.retain(|cursor| *cursor.filter != *filter.as_bytes());
+            state.retained.remove(filter.as_bytes());
             let known = state.subscriptions.remove(filter.as_bytes()).is_some();
             if known {
                 self.subscriptions.remove(filter, &session_id);
@@ -201,23 +222,27 @@ impl Broker {
             let Some(connection) = self.connections.get(id.0) else { return delivered };
             let Some(session_id) = connection.session else { return delivered };
             let Some(state) = self.sessions.get_mut(session_id.0) else { return delivered };
-            let Some(cursor) = state.retained.front_mut() else { return delivered };
-            let next = cursor.filter().and_then(|filter| self.retained.next(filter, cursor.after.as_deref(), now));
+            let session = connection.server.session();
+            let Some(mut entry) = state.retained.first_entry().filter(|_| session.queued() < RETAINED_AT_ONCE) else {
+                return delivered;
+            };
+            let after = entry.get().after.as_deref();
+            let next = stored_filter(entry.key()).and_then(|filter| self.retained.next(filter, after, now));
             let Some(retained) = next else {
-                state.retained.pop_front();
+                entry.remove();
+                if state.retained.is_empty() {
+                    state.sent_early.clear();
+                }
                 continue;
             };
-            let wanted = cursor.wants(retained);
-            let session = connection.server.session();
-            if wanted && !(session.queued() < RETAINED_AT_ONCE && session.has_room(&retained.message, limit)) {
+            let cursor = entry.get_mut();
+            let outgoing = cursor.wants(retained, &state.sent_early).then(|| cursor.outgoing(retained));
+            if outgoing.is_some() && !session.has_room(&retained.message, limit) {
                 return delivered;
             }
-            let topic_name = retained.message.topic_name().as_bytes();
-            let outgoing = wanted.then(|| cursor.outgoing(retained));
-            cursor.sent.remove(topic_name);
-            cursor.after = Some(topic_name.into());
+            cursor.after = Some(retained.message.topic_name().as_bytes().into());
             if let Some(outgoing) = outgoing {
-                self.deliver(session_id, outgoing);
+                self.deliver(session_id, now, outgoing);
                 delivered = true;
             }
         }
@@ -235,15 +260,18 @@ impl Broker {
         sessions.dedup();
         for session_id in sessions {
             let Some(state) = self.sessions.get_mut(session_id.0) else { continue };
-            let mut due = Vec::new();
-            for cursor in &mut state.retained {
-                let matches = cursor.filter().is_some_and(|filter| filter.matches(topic_name));
-                if matches && cursor.wants(&retained) {
-                    cursor.sent.insert(topic_name.as_bytes().into());
-                    due.push(cursor.outgoing(&retained));
-                }
+            if state.sent_early.len() >= SENT_EARLY {
+                continue;
             }
-            due.into_iter().for_each(|outgoing| self.deliver(session_id, outgoing));
+            let wanting = state.retained.iter().filter(|(filter, cursor)| {
+                cursor.wants(&retained, &state.sent_early)
+                    && stored_filter(filter).is_some_and(|filter| filter.matches(topic_name))
+            });
+            let due: Vec<_> = wanting.map(|(_, cursor)| cursor.outgoing(&retained)).collect();
+            if !due.is_empty() {
+                state.sent_early.insert(topic_name.as_bytes().into(), self.cursors);
+            }
+            due.into_iter().for_each(|outgoing| self.deliver(session_id, now, outgoing));
         }
     }
 
@@ -251,7 +279,7 @@ impl Broker {
     pub(super) fn publish_will(&mut self, session_id: SessionId, now: Instant) {
         let will = self.sessions.get_mut(session_id.0).and_then(|state| state.will.take());
         if let Some(will) = will {
-            self.route(session_id, &will.message.publish(), now);
+            self.route(session_id, &will.message.publish(), false, now);
         }
     }
 }

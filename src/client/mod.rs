@@ -13,7 +13,7 @@ use crate::codec::{
 };
 use crate::session::{
     AckToken, AcknowledgeError, CloseCause, Connection, Endpoint, Limits, ProtocolError, PublishError, Published, Received,
-    Session, SubscribeError,
+    RequestError, Session,
 };
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -144,6 +144,8 @@ pub struct Client {
 #[derive(Debug, Default)]
 struct Requested {
     version: Option<Version>,
+    /// Whether the client has the session that it asks for.
+    has_session: bool,
     clean_start: bool,
     keep_alive: u16,
     session_expiry_interval: u32,
@@ -197,7 +199,7 @@ impl Client {
     /// The session, for another client to go on with. A connection that has not ended is lost.
     #[must_use]
     pub fn into_session(mut self) -> Session {
-        self.endpoint.close();
+        self.end();
         self.endpoint.session
     }
 
@@ -217,6 +219,8 @@ impl Client {
 
     /// Begins a connection, the transport of which is open: writes CONNECT.
     ///
+    /// Input that is left over from the connection before is not for this one: the host drops it.
+    ///
     /// All that a client can ask of a server stands in the packet; the limits in its properties are enforced. Messages that
     /// wait, and those of the session that were not acknowledged, are sent once the server has accepted.
     pub fn connect(&mut self, connect: &Connect<'_>, now: Instant, out: &mut Vec<u8>) -> Result<(), ConnectError> {
@@ -224,6 +228,13 @@ impl Client {
             return Err(ConnectError::InUse);
         }
         Packet::from(*connect).encode_to(Rules::new(connect.version).sent_by(Role::Client), out)?;
+        let has_session = self.endpoint.is_established() && !connect.clean_start;
+        if !has_session {
+            // Whatever becomes of this CONNECT, the old session is over. [5.0 MQTT-3.1.2-4] [3.1.1 MQTT-3.1.2-6]
+            self.endpoint.session_lost();
+        }
+        // The server may have the session from now on, even if its CONNACK is never seen.
+        self.endpoint.set_established(true);
         let properties = &connect.properties;
         let own = Limits {
             receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX),
@@ -234,19 +245,10 @@ impl Client {
         self.endpoint.connection = Connection::new(connect.version, own, Limits::default());
         self.requested = Requested {
             version: Some(connect.version),
+            has_session,
             clean_start: connect.clean_start,
             keep_alive: connect.keep_alive,
-            session_expiry_interval: match connect.version {
-                Version::V5_0 => properties.session_expiry_interval.unwrap_or(0),
-                // Clean Session has both meanings. [3.1.1 MQTT-3.1.2-6]
-                Version::V3_1 | Version::V3_1_1 => {
-                    if connect.clean_start {
-                        0
-                    } else {
-                        u32::MAX
-                    }
-                }
-            },
+            session_expiry_interval: connect.session_expiry_interval(),
             authentication_method: properties.authentication_method.map(|method| method.as_bytes().into()),
         };
         self.clock = KeepAlive { interval: 0, last_sent: now, last_received: now, ping_sent: None, progress: now };
@@ -267,7 +269,7 @@ impl Client {
         if self.requested.version.is_none() {
             return Err(PublishError::NotConnected);
         }
-        self.sending(now, out, |client, out| client.endpoint.publish(key, publish, out))
+        self.sending(now, out, |client, out| client.endpoint.publish(key, publish, now, out))
     }
 
     /// Asks for messages. Ends with an [`Action::Subscribed`] under `key`.
@@ -278,18 +280,18 @@ impl Client {
         properties: SubscribeProperties<'_>,
         now: Instant,
         out: &mut Vec<u8>,
-    ) -> Result<(), SubscribeError> {
+    ) -> Result<(), RequestError> {
         if properties.subscription_identifier.is_some() && !self.terms.identifiers {
-            return Err(SubscribeError::NotSupported(ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED));
+            return Err(RequestError::NotSupported(ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED));
         }
         for subscription in subscriptions {
             let filter = TopicFilter::new(subscription.topic_filter, self.endpoint.connection.version);
             let filter = filter.map_err(EncodeError::from)?;
             if filter.share_name().is_some() && !self.terms.shared {
-                return Err(SubscribeError::NotSupported(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED));
+                return Err(RequestError::NotSupported(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED));
             }
             if filter.has_wildcard() && !self.terms.wildcards {
-                return Err(SubscribeError::NotSupported(ReasonCode::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED));
+                return Err(RequestError::NotSupported(ReasonCode::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED));
             }
         }
         self.request(key, subscriptions.len(), false, now, out, |packet_identifier| {
@@ -305,7 +307,7 @@ impl Client {
         properties: UnsubscribeProperties<'_>,
         now: Instant,
         out: &mut Vec<u8>,
-    ) -> Result<(), SubscribeError> {
+    ) -> Result<(), RequestError> {
         self.request(key, topic_filters.len(), true, now, out, |packet_identifier| {
             Unsubscribe { packet_identifier, properties, topic_filters: topic_filters.into() }.into()
         })
@@ -329,32 +331,34 @@ impl Client {
     }
 
     /// Sends a step of enhanced authentication: an answer, or the begin of a re-authentication.
-    pub fn authenticate(&mut self, auth: &Auth<'_>, now: Instant, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    pub fn authenticate(&mut self, auth: &Auth<'_>, now: Instant, out: &mut Vec<u8>) -> Result<(), RequestError> {
         if !self.wants_input() {
-            return Ok(());
+            return Err(RequestError::NotConnected);
         }
+        self.sending(now, out, |client, out| client.endpoint.write(&Packet::from(*auth), out))?;
         if let State::AwaitConnack { deadline } = &mut self.state {
             *deadline = now + self.config.connect_timeout;
         }
-        self.sending(now, out, |client, out| Packet::from(*auth).encode_to(client.endpoint.rules(), out))
+        Ok(())
     }
 
     /// Ends the connection with a DISCONNECT; the next step is [`Action::Closed`]. What was delivered is acknowledged before it, unless
-    /// that is done by hand.
-    pub fn disconnect(&mut self, disconnect: &Disconnect<'_>, now: Instant, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    /// that is done by hand, and nothing is written after it: a message that is published now waits for the next connection.
+    pub fn disconnect(&mut self, disconnect: &Disconnect<'_>, now: Instant, out: &mut Vec<u8>) -> Result<(), RequestError> {
         if !self.wants_input() {
-            return Ok(());
+            return Err(RequestError::NotConnected);
         }
         let expiry = disconnect.properties.session_expiry_interval;
         if expiry.is_some_and(|expiry| expiry > 0) && self.requested.session_expiry_interval == 0 {
-            return Err(DecodeError::InvalidPropertyValue(0x11).into());
+            return Err(EncodeError::from(DecodeError::InvalidPropertyValue(0x11)).into());
         }
         if self.endpoint.is_open() {
             // If there is no room for an answer the peer will send the message again.
             let _ = self.sending(now, out, |client, out| client.endpoint.settle(out));
         }
-        self.sending(now, out, |client, out| Packet::from(*disconnect).encode_to(client.endpoint.rules(), out))?;
+        self.sending(now, out, |client, out| client.endpoint.write(&Packet::from(*disconnect), out))?;
         self.terms.session_expiry_interval = expiry.unwrap_or(self.terms.session_expiry_interval);
+        self.end();
         self.state = State::Closing;
         Ok(())
     }
@@ -457,18 +461,13 @@ impl Client {
         now: Instant,
         out: &mut Vec<u8>,
         packet: impl FnOnce(PacketIdentifier) -> Packet<'p>,
-    ) -> Result<(), SubscribeError> {
+    ) -> Result<(), RequestError> {
         if !self.is_connected() {
-            return Err(SubscribeError::NotConnected);
+            return Err(RequestError::NotConnected);
         }
-        let identifier = self.endpoint.next_identifier().ok_or(SubscribeError::NoPacketIdentifier)?;
+        let identifier = self.endpoint.next_identifier().ok_or(RequestError::NoPacketIdentifier)?;
         let packet = packet(identifier);
-        self.sending(now, out, |client, out| match client.endpoint.write(&packet, out) {
-            Err(PublishError::TooLarge { size, maximum }) => Err(SubscribeError::TooLarge { size, maximum }),
-            Err(PublishError::Encode(error)) => Err(error.into()),
-            Err(_) => Err(SubscribeError::NotConnected),
-            Ok(()) => Ok(()),
-        })?;
+        self.sending(now, out, |client, out| client.endpoint.write(&packet, out))?;
         self.endpoint.insert_subscribe(key, filters, unsubscribe);
         Ok(())
     }
@@ -484,11 +483,11 @@ impl Client {
             self.endpoint.flush(now, out);
         }
         loop {
-            if let Some(published) = self.endpoint.next_completed() {
-                return Some(Action::Published(published));
-            }
             if !self.wants_input() {
                 return None;
+            }
+            if let Some(published) = self.endpoint.next_completed() {
+                return Some(Action::Published(published));
             }
             let connected = self.state == State::Connected;
             if !connected && !matches!(input, [] | [CONNACK | AUTH, ..]) {
@@ -538,13 +537,14 @@ impl Client {
         let properties = &connack.properties;
         let version = self.endpoint.connection.version;
         if connack.session_present {
-            // [5.0 MQTT-3.2.2-2] [5.0 MQTT-3.2.2-4]; before 5.0 a client may go on with a session that it has nothing of.
-            let unknown = !self.endpoint.is_established() && version == Version::V5_0;
-            if self.requested.clean_start || unknown {
+            // [5.0 MQTT-3.2.2-2] [5.0 MQTT-3.2.2-4]; before 5.0 a client may go on with a session that it has nothing of, but not with
+            // one that it has asked to be ended.
+            if !self.requested.has_session && (version == Version::V5_0 || self.requested.clean_start) {
+                self.endpoint.set_established(false);
                 return Err(ProtocolError::UnknownSession);
             }
-        } else if version > Version::V3_1 || self.requested.clean_start {
-            // A 3.1 server cannot say whether it has the session; it was asked to keep it.
+        } else if version > Version::V3_1 {
+            // A 3.1 server cannot say whether it has the session.
             self.endpoint.session_lost();
         }
         // [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-6]
@@ -596,10 +596,11 @@ impl Client {
 
     fn on_auth<'i>(&mut self, frame: Frame<'i>, rules: Rules) -> Result<Option<Action<'i>>, ProtocolError> {
         match codec::decode(frame, rules)? {
-            // [5.0 MQTT-4.12.0-5]
+            // [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-6]
             Packet::Auth(auth)
-                if auth.properties.authentication_method.map(Text::as_bytes)
-                    == self.requested.authentication_method.as_deref() =>
+                if self.requested.authentication_method.is_some()
+                    && auth.properties.authentication_method.map(Text::as_bytes)
+                        == self.requested.authentication_method.as_deref() =>
             {
                 Ok(Some(Action::Authenticate(auth)))
             }
@@ -617,15 +618,18 @@ impl Client {
     }
 
     fn close<'i>(&mut self, cause: CloseCause<'i>) -> Action<'i> {
+        self.end();
+        self.state = State::Idle;
+        Action::Closed(cause)
+    }
+
+    /// The end of the connection for the session.
+    fn end(&mut self) {
         if self.endpoint.is_open() {
             self.endpoint.close();
             // [5.0 MQTT-3.1.2-23]
-            if self.terms.session_expiry_interval == 0 {
-                self.endpoint.session_ended();
-            }
+            self.endpoint.set_established(self.terms.session_expiry_interval > 0);
         }
-        self.state = State::Idle;
-        Action::Closed(cause)
     }
 }
 

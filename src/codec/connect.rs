@@ -81,6 +81,17 @@ impl<'a> Connect<'a> {
         }
     }
 
+    /// Seconds that the session is to outlive the connection; 4,294,967,295 is for ever. Before 5.0 it is what Clean Session says.
+    /// [5.0 §3.1.2.11.2] [3.1.1 MQTT-3.1.2-6]
+    #[must_use]
+    pub fn session_expiry_interval(&self) -> u32 {
+        match self.version {
+            Version::V5_0 => self.properties.session_expiry_interval.unwrap_or(0),
+            Version::V3_1 | Version::V3_1_1 if self.clean_start => 0,
+            Version::V3_1 | Version::V3_1_1 => u32::MAX,
+        }
+    }
+
     pub(crate) fn decode(mut reader: Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
         rules.refuse_from(Role::Server)?;
         let r = &mut reader;

@@ -148,6 +148,13 @@ impl ServerConfig {
         Self { maximum_in_flight: if maximum_in_flight == 0 { 1 } else { maximum_in_flight }, ..self }
     }
 
+    /// How many SUBSCRIBE and UNSUBSCRIBE packets may wait for the host's answer, at least 1, before no more input is taken. The default
+    /// is 8.
+    #[must_use]
+    pub const fn maximum_requests(self, maximum_requests: usize) -> Self {
+        Self { maximum_requests: if maximum_requests == 0 { 1 } else { maximum_requests }, ..self }
+    }
+
     /// How many messages, and bytes of them, may wait for a client; a single message may be larger. The default is 1,000 messages
     /// and 16 MiB.
     #[must_use]

@@ -49,7 +49,8 @@ pub enum Action<'a> {
     },
 }
 
-/// Why an answer was not given. Nothing was written; the connection goes on.
+/// Why an answer was not given: it was not written. The connection goes on, but for [`Server::refuse`] and [`Server::disconnect`], which end
+/// it all the same.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
@@ -135,7 +136,7 @@ enum State {
 ///     match action {
 ///         Action::Connect(connect) => {
 ///             assert_eq!(connect.client_identifier, "c");
-///             server.accept(None, ConnackProperties::default(), now, &mut out)?;
+///             server.accept(&mut None, ConnackProperties::default(), now, &mut out)?;
 ///         }
 ///         Action::Subscribe(subscribe) => {
 ///             server.suback(subscribe.packet_identifier, &[ReasonCode::GRANTED_QOS_1], AckProperties::default(), &mut out)?;
@@ -160,6 +161,10 @@ pub struct Server {
     state: State,
     client: Client,
     last_received: Instant,
+    /// Whether the client was let in.
+    accepted: bool,
+    /// Whether a re-authentication is under way.
+    reauthenticates: bool,
     /// SUBSCRIBE and UNSUBSCRIBE packets that are not answered, with the number of their filters.
     requests: BTreeMap<PacketIdentifier, (PacketType, usize)>,
     /// How many bytes of input the last step left.
@@ -172,6 +177,8 @@ struct Client {
     clean_start: bool,
     keep_alive: u16,
     session_expiry_interval: u32,
+    /// Whether it asked for more than 0, so that it may ask for something else at the end. [5.0 §3.14.2.2.2]
+    may_expire_later: bool,
     no_problem_information: bool,
     authentication_method: Option<Box<[u8]>>,
 }
@@ -185,6 +192,8 @@ impl Server {
             state: State::AwaitConnect { deadline: now + config.connect_timeout },
             client: Client::default(),
             last_received: now,
+            accepted: false,
+            reauthenticates: false,
             requests: BTreeMap::new(),
             left: 0,
             config,
@@ -236,42 +245,56 @@ impl Server {
 
     /// Lets the client in: writes CONNACK, with the limits of the configuration, and what the session has to send again.
     ///
-    /// `session` is what the server has kept for the client, if anything; it decides Session Present. `properties` are what the
+    /// `session` is what the server has kept for the client, if anything; it decides Session Present, and is taken unless there is an
+    /// error. `properties` are what the
     /// host has to add, such as an Assigned Client Identifier; before 5.0 they cannot be sent. Reason string and user
     /// properties are left out should the client's Maximum Packet Size not allow them.
     pub fn accept(
         &mut self,
-        session: Option<Session>,
+        session: &mut Option<Session>,
         properties: ConnackProperties<'_>,
         now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(), AnswerError> {
+        let asked = self.client.session_expiry_interval;
+        self.write_accepting_connack(session.is_some(), properties, out)?;
+        self.client.session_expiry_interval = self.config.session_expiry_interval(asked);
+        self.client.keep_alive = self.config.keep_alive(self.client.keep_alive, self.version());
+        self.endpoint.session = session.take().unwrap_or_default();
+        self.accepted = true;
+        self.state = State::Connected;
+        self.last_received = now;
+        self.endpoint.open(now, out);
+        Ok(())
+    }
+
+    /// Whether [`accept`](Self::accept) would do it.
+    pub(crate) fn check_accept(&self, resume: bool, properties: ConnackProperties<'_>) -> Result<(), AnswerError> {
+        self.write_accepting_connack(resume, properties, &mut Vec::new())
+    }
+
+    fn write_accepting_connack(
+        &self,
+        resume: bool,
+        properties: ConnackProperties<'_>,
         out: &mut Vec<u8>,
     ) -> Result<(), AnswerError> {
         if self.state != State::Asked {
             return Err(AnswerError::NotAsked);
         }
-        if self.client.clean_start && session.is_some() {
+        if self.client.clean_start && resume {
             return Err(AnswerError::CleanStart);
         }
-        let version = self.version();
-        let asked = self.client.session_expiry_interval;
         let authentication_method = self.client.authentication_method.as_deref().map(Text::part);
-        let properties = ConnackProperties { authentication_method, ..properties };
-        let connack = Connack {
-            session_present: session.is_some() && version > Version::V3_1,
-            reason_code: ReasonCode::SUCCESS,
-            properties: match version {
-                Version::V5_0 => self.config.state(properties, self.client.keep_alive, asked),
-                Version::V3_1 | Version::V3_1_1 => ConnackProperties::default(),
-            },
+        let properties = match self.version() {
+            Version::V5_0 => {
+                let properties = ConnackProperties { authentication_method, ..properties };
+                self.config.state(properties, self.client.keep_alive, self.client.session_expiry_interval)
+            }
+            Version::V3_1 | Version::V3_1_1 => ConnackProperties::default(),
         };
-        self.write_connack(connack, out)?;
-        self.client.session_expiry_interval = self.config.session_expiry_interval(asked);
-        self.client.keep_alive = self.config.keep_alive(self.client.keep_alive, version);
-        self.endpoint.session = session.unwrap_or_default();
-        self.state = State::Connected;
-        self.last_received = now;
-        self.endpoint.open(now, out);
-        Ok(())
+        let session_present = resume && self.version() > Version::V3_1;
+        self.write_connack(Connack { session_present, reason_code: ReasonCode::SUCCESS, properties }, out)
     }
 
     /// Does not let the client in: writes CONNACK in the form that the client understands. The next step is
@@ -304,6 +327,7 @@ impl Server {
             return Err(AnswerError::NotAsked);
         }
         self.endpoint.write(&Packet::from(*auth), out)?;
+        self.reauthenticates = next == State::Connected && auth.reason_code == ReasonCode::CONTINUE_AUTHENTICATION;
         self.state = next;
         Ok(())
     }
@@ -345,18 +369,21 @@ impl Server {
     // ---- what the host sends ----
 
     /// Lets a message wait for the client. It is written by [`flush`](Self::flush) or the next step, and, with QoS 1 and 2, ends with an
-    /// [`Action::Published`] under its key.
-    pub fn deliver(&mut self, outgoing: Outgoing) -> Result<(), PublishError> {
-        if !self.endpoint.is_open() {
-            return Err(PublishError::NotConnected);
-        }
-        self.endpoint.enqueue(outgoing)
+    /// [`Action::Published`] under its key. Where there is no connection or no room it is given back.
+    pub fn deliver(&mut self, outgoing: Outgoing, now: Instant) -> Result<(), Outgoing> {
+        if self.endpoint.is_open() { self.endpoint.enqueue(outgoing, now) } else { Err(outgoing) }
     }
 
     /// Writes what waits, as far as the client's Receive Maximum goes and until `out` holds 64 KiB or more.
-    /// Whether more could be written once `out` is empty.
+    /// Whether more could be written once `out` is empty. What has expired meanwhile, or is not allowed, is told of by the next step.
     pub fn flush(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
         self.endpoint.flush(now, out);
+        self.wants_flush()
+    }
+
+    /// Whether [`flush`](Self::flush) would write something, given room.
+    #[must_use]
+    pub fn wants_flush(&self) -> bool {
         self.endpoint.can_flush()
     }
 
@@ -369,7 +396,14 @@ impl Server {
             return Err(AnswerError::NotAsked);
         }
         // [5.0 MQTT-3.14.0-1]
-        let said = if self.endpoint.is_open() { self.write_disconnect(disconnect, out) } else { Ok(()) };
+        let said = if self.endpoint.is_open() {
+            // If there is no room for an answer the client will send the message again.
+            let _ = self.endpoint.settle(out);
+            self.write_disconnect(disconnect, out)
+        } else {
+            Ok(())
+        };
+        self.end();
         self.state = State::Closing;
         said
     }
@@ -414,6 +448,12 @@ impl Server {
         }
     }
 
+    /// The transport goes on, though the machine cannot see it: the host was not reading for a while. The client's time to send
+    /// something starts anew.
+    pub fn handle_progress(&mut self, now: Instant) {
+        self.last_received = self.last_received.max(now);
+    }
+
     /// The transport is closed or broken. Gives the last action, unless it was given before.
     pub fn connection_lost(&mut self) -> Option<Action<'static>> {
         match self.state {
@@ -427,7 +467,12 @@ impl Server {
 
     fn keep_alive_deadline(&self) -> Option<Instant> {
         let milliseconds = u64::from(self.client.keep_alive) * 1_500;
-        if milliseconds == 0 { None } else { Some(self.last_received + core::time::Duration::from_millis(milliseconds)) }
+        // While the host owes an answer it does not read, so it cannot hear.
+        if milliseconds == 0 || !self.wants_input() {
+            None
+        } else {
+            Some(self.last_received + core::time::Duration::from_millis(milliseconds))
+        }
     }
 
     fn step<'i>(&mut self, input: &mut &'i [u8], now: Instant, out: &mut Vec<u8>) -> Option<Action<'i>> {
@@ -441,7 +486,7 @@ impl Server {
             self.endpoint.flush(now, out);
         }
         loop {
-            if let Some(published) = self.endpoint.next_completed() {
+            if let Some(published) = self.next_completed() {
                 return Some(Action::Published(published));
             }
             if !self.wants_input() {
@@ -481,6 +526,10 @@ impl Server {
         }
     }
 
+    fn next_completed(&mut self) -> Option<Published<'static>> {
+        if self.endpoint.is_open() { self.endpoint.next_completed() } else { None }
+    }
+
     /// The first packet.
     fn on_connect<'i>(&mut self, frame: Frame<'i>, out: &mut Vec<u8>) -> Result<Option<Action<'i>>, ProtocolError> {
         let connect = match codec::decode(frame, Rules::new(Version::V5_0).sent_by(Role::Client)) {
@@ -502,17 +551,8 @@ impl Server {
         self.client = Client {
             clean_start: connect.clean_start,
             keep_alive: connect.keep_alive,
-            session_expiry_interval: match connect.version {
-                Version::V5_0 => properties.session_expiry_interval.unwrap_or(0),
-                // Clean Session has both meanings. [3.1.1 MQTT-3.1.2-6]
-                Version::V3_1 | Version::V3_1_1 => {
-                    if connect.clean_start {
-                        0
-                    } else {
-                        u32::MAX
-                    }
-                }
-            },
+            session_expiry_interval: connect.session_expiry_interval(),
+            may_expire_later: connect.session_expiry_interval() > 0,
             no_problem_information: properties.request_problem_information == Some(false),
             authentication_method: properties.authentication_method.map(|method| method.as_bytes().into()),
         };
@@ -569,6 +609,10 @@ impl Server {
                 Packet::Disconnect(disconnect) => Some(self.on_disconnect(disconnect)?),
                 Packet::Auth(auth) => {
                     self.check_method(&auth)?;
+                    // The first of them begins it, and the others go on. [5.0 §4.12.1]
+                    if self.reauthenticates == (auth.reason_code == ReasonCode::RE_AUTHENTICATE) {
+                        return Err(ProtocolError::AuthenticationMethod);
+                    }
                     self.state = State::Reauthenticating;
                     Some(Action::Authenticate(auth))
                 }
@@ -580,7 +624,7 @@ impl Server {
     fn on_disconnect<'i>(&mut self, disconnect: Disconnect<'i>) -> Result<Action<'i>, ProtocolError> {
         if let Some(expiry) = disconnect.properties.session_expiry_interval {
             // [5.0 §3.14.2.2.2]
-            if self.client.session_expiry_interval == 0 && expiry > 0 {
+            if !self.client.may_expire_later && expiry > 0 {
                 return Err(ProtocolError::SessionExpiryInterval);
             }
             self.client.session_expiry_interval = self.config.session_expiry_interval(expiry);
@@ -603,7 +647,12 @@ impl Server {
         filters: usize,
         out: &mut Vec<u8>,
     ) -> Result<bool, ProtocolError> {
-        if !self.requests.contains_key(&packet_identifier) && !self.endpoint.is_in_use(packet_identifier) {
+        let repeated = self.requests.contains_key(&packet_identifier);
+        if repeated && self.version() < Version::V5_0 {
+            // The answer to the first will do for both.
+            return Ok(false);
+        }
+        if !repeated && (self.version() < Version::V5_0 || !self.endpoint.is_in_use(packet_identifier)) {
             self.requests.insert(packet_identifier, (packet, filters));
             return Ok(true);
         }
@@ -724,15 +773,19 @@ impl Server {
     }
 
     fn close<'i>(&mut self, cause: CloseCause<'i>) -> Action<'i> {
-        let accepted = self.endpoint.is_open();
-        if accepted {
-            self.endpoint.close();
-        }
-        self.requests.clear();
+        self.end();
         self.state = State::Closed;
         // [5.0 MQTT-3.14.4-3] [3.1.1 MQTT-3.14.4-3]
         let normal = matches!(cause, CloseCause::Disconnected(disconnect) if disconnect.reason_code == ReasonCode::SUCCESS);
-        Action::Closed { cause, publish_will: accepted && !normal }
+        Action::Closed { cause, publish_will: self.accepted && !normal }
+    }
+
+    /// The end of the connection for the session.
+    fn end(&mut self) {
+        if self.endpoint.is_open() {
+            self.endpoint.close();
+        }
+        self.requests.clear();
     }
 }
 

@@ -12,7 +12,6 @@ use crate::codec::{
     Ack, Encode, PacketIdentifier, PacketType, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Suback, Text, Version,
 };
 use crate::time::Instant;
-use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -75,8 +74,6 @@ pub(crate) struct Endpoint {
     epoch: u32,
     manual_acknowledgement: bool,
     maximum_queued: QueueLimit,
-    /// Ends of messages that no packet has brought; few, and only after a reconnect.
-    completed: VecDeque<Published<'static>>,
 }
 
 /// From a server, output beyond this waits until the host has room and asks again: its clients are many, and some are slow. A
@@ -86,8 +83,8 @@ const HIGH_WATER: usize = 64 * 1024;
 impl Endpoint {
     pub(crate) fn new(role: Role, session: Session, manual_acknowledgement: bool, maximum_queued: QueueLimit) -> Self {
         let connection = Connection::new(Version::V5_0, Limits::default(), Limits::default());
-        let (open, epoch, completed) = (false, 0, VecDeque::new());
-        Self { role, session, connection, open, epoch, manual_acknowledgement, maximum_queued, completed }
+        let (open, epoch) = (false, 0);
+        Self { role, session, connection, open, epoch, manual_acknowledgement, maximum_queued }
     }
 
     /// By which the peer's packets are read.
@@ -109,7 +106,6 @@ impl Endpoint {
     pub(crate) fn open(&mut self, now: Instant, out: &mut Vec<u8>) {
         self.open = true;
         self.epoch = self.epoch.wrapping_add(1);
-        self.session.established = true;
         self.resume(now, out);
         self.flush(now, out);
     }
@@ -119,6 +115,10 @@ impl Endpoint {
         self.open = false;
         self.epoch = self.epoch.wrapping_add(1);
         self.session.disconnected();
+        // The host has taken them; another PUBLISH would be the same message.
+        for identifier in self.connection.unacknowledged.taken() {
+            self.session.inbound.insert(identifier, Exchange::AwaitPubrel { counted: false });
+        }
         self.connection.unacknowledged = Unacknowledged::default();
     }
 
@@ -127,21 +127,21 @@ impl Endpoint {
         self.session.established
     }
 
-    /// The session does not outlive the connection; what was in flight is told of at the next one.
-    pub(crate) const fn session_ended(&mut self) {
-        self.session.established = false;
+    /// Whether the peer can have state of the session from now on. Where it cannot, what was in flight is told of at the next connection.
+    pub(crate) const fn set_established(&mut self, established: bool) {
+        self.session.established = established;
     }
 
     /// The peer has no state of the session: both directions forget. [5.0 MQTT-3.2.2-5]
     pub(crate) fn session_lost(&mut self) {
         self.session.inbound.clear();
         let lost = self.session.outbound.forget();
-        self.completed.extend(lost.map(|(key, message)| Published { key, outcome: Outcome::SessionLost(message) }));
+        self.session.completed.extend(lost.map(|(key, message)| Published { key, outcome: Outcome::SessionLost(message) }));
     }
 
     /// Ends of messages that no packet has brought, one at a time.
     pub(crate) fn next_completed(&mut self) -> Option<Published<'static>> {
-        self.completed.pop_front()
+        self.session.completed.pop_front()
     }
 
     /// Encodes a packet, unless it is larger than the peer takes.
@@ -164,7 +164,13 @@ impl Endpoint {
 
     // ---- sending ----
 
-    pub(crate) fn publish(&mut self, key: u64, publish: &Publish<'_>, out: &mut Vec<u8>) -> Result<(), PublishError> {
+    pub(crate) fn publish(
+        &mut self,
+        key: u64,
+        publish: &Publish<'_>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(), PublishError> {
         if publish.dup || publish.packet_identifier.is_some() {
             return Err(PublishError::NotNew);
         }
@@ -179,15 +185,19 @@ impl Endpoint {
         }
         // Also where the message waits: whether it can be encoded does not depend on the identifier.
         let packet_identifier = if publish.qos == QoS::AtMostOnce { None } else { outbound.next().or(PacketIdentifier::new(1)) };
+        let expires_at = publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
         if waits {
             let size = Publish { packet_identifier, ..full }.packet_size(self.rules())?;
             let maximum = self.connection.peer.maximum_packet_size;
             if size > maximum {
                 return Err(PublishError::TooLarge { size, maximum });
             }
-            return self.enqueue(Outgoing::new(key, Message::new(&full)?));
+            let outgoing = Outgoing { expires_at, ..Outgoing::new(Some(key), Message::new(&full)?) };
+            self.enqueue(outgoing, now).map_err(|_| PublishError::QueueFull)?;
+            self.forget_alias(publish);
+            return Ok(());
         }
-        let outgoing = Outgoing::new(key, Message::new(&full)?);
+        let outgoing = Outgoing { expires_at, ..Outgoing::new(Some(key), Message::new(&full)?) };
         self.write(&Publish { packet_identifier, ..*publish }, out)?;
         self.set_alias(publish);
         self.connection.sent += 1;
@@ -196,8 +206,8 @@ impl Endpoint {
     }
 
     /// Lets a message wait, if there is room.
-    pub(crate) fn enqueue(&mut self, outgoing: Outgoing) -> Result<(), PublishError> {
-        self.session.enqueue(outgoing, self.maximum_queued)
+    pub(crate) fn enqueue(&mut self, outgoing: Outgoing, now: Instant) -> Result<(), Outgoing> {
+        self.session.enqueue(outgoing, self.maximum_queued, now)
     }
 
     /// Sends what waits, as far as the quota and the room in `out` go: first what must be sent again.
@@ -210,6 +220,7 @@ impl Endpoint {
                 }
                 let outgoing = outgoing.clone();
                 self.send_again(identifier, outgoing, now, out);
+                self.session.outbound.trim();
                 continue;
             }
             let Some(front) = self.session.outbound.queue_front() else { return };
@@ -227,11 +238,11 @@ impl Endpoint {
     }
 
     /// Whether something waits that could be sent.
-    pub(crate) fn can_flush(&mut self) -> bool {
+    pub(crate) fn can_flush(&self) -> bool {
         if !self.open {
             return false;
         }
-        if self.session.outbound.next_due().is_some() {
+        if self.session.outbound.has_due() {
             return self.connection.sent < self.connection.peer.receive_maximum;
         }
         let front = self.session.outbound.queue_front();
@@ -259,12 +270,14 @@ impl Endpoint {
                 Slot::Free | Slot::AwaitAck(_) | Slot::AwaitPubcomp { .. } | Slot::AwaitSuback { .. } => {}
             }
         }
+        self.session.outbound.trim();
     }
 
     fn send_again(&mut self, identifier: PacketIdentifier, outgoing: Outgoing, now: Instant, out: &mut Vec<u8>) {
-        let sent = self.write_outgoing(&outgoing, Some(identifier), true, now, out);
-        if sent.is_err() {
-            return self.not_allowed(Some(identifier), outgoing);
+        let allowed = self.check_allowed(outgoing.message.qos(), outgoing.message.retain());
+        if allowed.and_then(|()| self.write_outgoing(&outgoing, Some(identifier), true, now, out)).is_err() {
+            self.session.outbound.release(identifier);
+            return self.not_allowed(&outgoing);
         }
         self.connection.sent += 1;
         if let Some(slot) = self.session.outbound.get_mut(identifier) {
@@ -273,18 +286,16 @@ impl Endpoint {
     }
 
     fn send(&mut self, outgoing: Outgoing, now: Instant, out: &mut Vec<u8>) {
-        let key = outgoing.key;
         if outgoing.expires_at.is_some_and(|at| at <= now) {
-            self.completed.push_back(Published { key, outcome: Outcome::Expired });
-            return;
+            return self.session.completed.extend(outgoing.ended(Outcome::Expired));
         }
         if self.check_allowed(outgoing.message.qos(), outgoing.message.retain()).is_err() {
-            return self.not_allowed(None, outgoing);
+            return self.not_allowed(&outgoing);
         }
         let exchange = outgoing.message.qos() > QoS::AtMostOnce;
         let identifier = if exchange { self.session.outbound.next() } else { None };
         if self.write_outgoing(&outgoing, identifier, false, now, out).is_err() {
-            return self.not_allowed(None, outgoing);
+            return self.not_allowed(&outgoing);
         }
         if exchange {
             self.connection.sent += 1;
@@ -292,11 +303,8 @@ impl Endpoint {
         }
     }
 
-    fn not_allowed(&mut self, identifier: Option<PacketIdentifier>, outgoing: Outgoing) {
-        if let Some(identifier) = identifier {
-            self.session.outbound.free(identifier);
-        }
-        self.completed.push_back(Published { key: outgoing.key, outcome: Outcome::NotAllowed(outgoing.message) });
+    fn not_allowed(&mut self, outgoing: &Outgoing) {
+        self.session.completed.extend(outgoing.ended(Outcome::NotAllowed(outgoing.message.clone())));
     }
 
     fn write_outgoing(
@@ -361,6 +369,14 @@ impl Endpoint {
             if !publish.topic_name.is_empty() {
                 set_alias(&mut self.connection.own_aliases, alias, publish.topic_name);
             }
+        }
+    }
+
+    /// A message that would have given an alias its topic waits, and will go without it: the alias stands for nothing the caller means.
+    fn forget_alias(&mut self, publish: &Publish<'_>) {
+        let index = publish.properties.topic_alias.map(|alias| usize::from(alias).saturating_sub(1));
+        if let Some(entry) = index.and_then(|index| self.connection.own_aliases.get_mut(index)) {
+            *entry = None;
         }
     }
 
@@ -452,9 +468,13 @@ impl Endpoint {
     }
 
     pub(crate) fn send_acknowledgements(&mut self, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
-        while let Some((waiting, verdict)) = self.connection.unacknowledged.pop() {
+        while let Some((waiting, verdict)) = self.connection.unacknowledged.next() {
             let identifier = waiting.packet_identifier;
-            if waiting.qos == QoS::ExactlyOnce {
+            let packet = if waiting.qos == QoS::ExactlyOnce { PacketType::Pubrec } else { PacketType::Puback };
+            // Where it has no room it stays, and the next step ends the connection for it.
+            self.write_ack(packet, identifier, verdict, out)?;
+            self.connection.unacknowledged.pop();
+            if packet == PacketType::Pubrec {
                 // Before 5.0 there is no refusing. [3.1.1 MQTT-3.3.5-2]
                 if verdict.is_error() && self.connection.version == Version::V5_0 {
                     // [5.0 MQTT-4.3.3-9]
@@ -463,10 +483,8 @@ impl Endpoint {
                 } else {
                     self.session.inbound.insert(identifier, Exchange::AwaitPubrel { counted: true });
                 }
-                self.write_ack(PacketType::Pubrec, identifier, verdict, out)?;
             } else {
                 self.connection.received -= 1;
-                self.write_ack(PacketType::Puback, identifier, verdict, out)?;
             }
         }
         Ok(())
@@ -534,7 +552,7 @@ impl Endpoint {
         let recovered = !counted && packet == PacketType::Pubcomp && reason_code == ReasonCode::PACKET_IDENTIFIER_NOT_FOUND;
         let reason_code = if recovered { ReasonCode::SUCCESS } else { reason_code };
         self.flush(now, out);
-        Ok(Some(Published { key, outcome: Outcome::Acknowledged { reason_code, properties } }))
+        Ok(key.map(|key| Published { key, outcome: Outcome::Acknowledged { reason_code, properties } }))
     }
 
     fn on_pubrel(&mut self, identifier: PacketIdentifier, out: &mut Vec<u8>) -> Result<(), ProtocolError> {

@@ -175,10 +175,10 @@ pub enum PublishError {
     QueueFull,
 }
 
-/// Why a SUBSCRIBE or UNSUBSCRIBE was not sent. Nothing was written; the connection goes on.
+/// Why a SUBSCRIBE, UNSUBSCRIBE, AUTH or DISCONNECT was not sent. It was not written; the connection goes on.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SubscribeError {
+pub enum RequestError {
     /// The server has not accepted a connection, or it has ended.
     #[error("there is no connection")]
     NotConnected,
@@ -200,6 +200,22 @@ pub enum SubscribeError {
     /// All packet identifiers are in use.
     #[error("all packet identifiers are in use")]
     NoPacketIdentifier,
+}
+
+impl From<PublishError> for RequestError {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Encode(error) => Self::Encode(error),
+            PublishError::TooLarge { size, maximum } => Self::TooLarge { size, maximum },
+            PublishError::NotConnected
+            | PublishError::NotNew
+            | PublishError::QosNotSupported { .. }
+            | PublishError::RetainNotSupported
+            | PublishError::TopicAliasInvalid { .. }
+            | PublishError::UnknownTopicAlias
+            | PublishError::QueueFull => Self::NotConnected,
+        }
+    }
 }
 
 /// Why a message was not acknowledged.

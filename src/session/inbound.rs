@@ -34,7 +34,8 @@ pub(crate) fn disconnected(inbound: &mut Inbound) {
     });
 }
 
-/// Permission to acknowledge one message, on the connection that it came by.
+/// Permission to acknowledge one message, on the connection that it came by. It is for the machine that gave it: another one may take
+/// it for one of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AckToken {
     pub(crate) epoch: u32,
@@ -86,11 +87,22 @@ impl Unacknowledged {
     }
 
     /// The next one that can be acknowledged.
-    pub(crate) fn pop(&mut self) -> Option<(Waiting, ReasonCode)> {
+    pub(crate) fn next(&self) -> Option<(Waiting, ReasonCode)> {
         let waiting = *self.waiting.front()?;
-        let verdict = waiting.verdict?;
-        self.waiting.pop_front();
-        self.first += 1;
-        Some((waiting, verdict))
+        Some((waiting, waiting.verdict?))
+    }
+
+    /// The next one has been acknowledged.
+    pub(crate) fn pop(&mut self) {
+        if self.waiting.pop_front().is_some() {
+            self.first += 1;
+        }
+    }
+
+    /// QoS 2 messages that were taken, but whose acknowledgement waits for that of an earlier one.
+    pub(crate) fn taken(&self) -> impl Iterator<Item = PacketIdentifier> + '_ {
+        let taken =
+            |waiting: &&Waiting| waiting.qos == QoS::ExactlyOnce && waiting.verdict.is_some_and(|verdict| !verdict.is_error());
+        self.waiting.iter().filter(taken).map(|waiting| waiting.packet_identifier)
     }
 }

@@ -2,8 +2,8 @@
 
 use super::AckToken;
 use crate::codec::{
-    AckProperties, EncodeError, Measure, Publish, PublishProperties, QoS, Reader, ReasonCode, Sequence, SubscriptionIdentifier,
-    Text, Write,
+    AckProperties, DecodeError, EncodeError, Measure, Publish, PublishProperties, QoS, Reader, ReasonCode, Sequence,
+    SubscriptionIdentifier, Text, Write,
 };
 use crate::time::Instant;
 use alloc::sync::Arc;
@@ -121,6 +121,10 @@ impl Message {
     pub fn new(publish: &Publish<'_>) -> Result<Self, EncodeError> {
         let properties =
             PublishProperties { topic_alias: None, subscription_identifiers: Sequence::default(), ..publish.properties };
+        if publish.topic_name.is_empty() {
+            return Err(DecodeError::EmptyTopicName.into());
+        }
+        publish.topic_name.check_topic_name()?;
         let topic = publish.topic_name.as_bytes();
         let topic_length = u16::try_from(topic.len()).map_err(|_| EncodeError::FieldTooLong)?;
         let measure = Measure::of(|sink| properties.encode_section(sink))?;
@@ -202,8 +206,8 @@ impl fmt::Debug for Message {
 pub struct Outgoing {
     /// The message, with the QoS and RETAIN flag that it is to be sent with.
     pub message: Message,
-    /// The caller's name for it: its completion comes back under it.
-    pub key: u64,
+    /// The caller's name for it, under which its end comes back; without one nothing is heard of it.
+    pub key: Option<u64>,
     /// Those of the subscriptions for which it is sent; none before 5.0 and from a client.
     pub subscription_identifiers: Vec<SubscriptionIdentifier>,
     /// From when on it must no longer be sent for the first time. [5.0 MQTT-3.3.2-5]
@@ -213,8 +217,14 @@ pub struct Outgoing {
 impl Outgoing {
     /// A message without subscription identifiers that does not expire.
     #[must_use]
-    pub const fn new(key: u64, message: Message) -> Self {
+    pub const fn new(key: Option<u64>, message: Message) -> Self {
         Self { message, key, subscription_identifiers: Vec::new(), expires_at: None }
+    }
+
+    /// Its end, of which nothing is said for QoS 0.
+    pub(crate) fn ended(&self, outcome: Outcome<'static>) -> Option<Published<'static>> {
+        let key = self.key.filter(|_| self.message.qos() > QoS::AtMostOnce)?;
+        Some(Published { key, outcome })
     }
 }
 
@@ -241,8 +251,9 @@ pub enum Outcome<'a> {
     },
     /// The message waited until it had expired, and was not sent. [5.0 MQTT-3.3.2-5]
     Expired,
-    /// The message waited for a connection that turned out not to allow it, by its size, QoS or RETAIN flag. A server's counts
-    /// as delivered. [5.0 MQTT-3.1.2-25] [5.0 MQTT-3.2.2-15]
+    /// The message waited, or was to be sent again, for a connection that turned out not to allow it, by its size, QoS or RETAIN flag.
+    /// One that was to be sent again may have arrived before. A server's counts as delivered. [5.0 MQTT-3.1.2-25]
+    /// [5.0 MQTT-3.2.2-15]
     NotAllowed(Message),
     /// The peer has no session any more, and it is not known whether the message had arrived. To send it again may make it
     /// arrive twice. Without the message if it had arrived, and only the end of a QoS 2 exchange was missing.

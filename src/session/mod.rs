@@ -12,13 +12,14 @@ mod inbound;
 mod message;
 mod outbound;
 
-pub use error::{AcknowledgeError, CloseCause, ProtocolError, PublishError, SubscribeError};
+pub use error::{AcknowledgeError, CloseCause, ProtocolError, PublishError, RequestError};
 pub use inbound::AckToken;
 pub use message::{Message, Outcome, Outgoing, Published, Received, TopicName};
 
 pub(crate) use endpoint::{Connection, Endpoint, Limits};
 
 use crate::time::Instant;
+use alloc::collections::VecDeque;
 use inbound::Inbound;
 use outbound::Outbound;
 
@@ -42,6 +43,8 @@ pub struct Session {
     inbound: Inbound,
     /// For a client: whether the server can have this session.
     established: bool,
+    /// Ends of messages that no packet has brought, and nobody was told of yet.
+    completed: VecDeque<Published<'static>>,
 }
 
 impl Session {
@@ -78,13 +81,25 @@ impl Session {
         self.outbound.queued_bytes()
     }
 
-    /// Adds a message to those that wait, as for a client that is away, if there is room.
-    pub fn enqueue(&mut self, outgoing: Outgoing, limit: QueueLimit) -> Result<(), PublishError> {
+    /// Adds a message to those that wait, as for a client that is away. Where there is no room, not even without those that have
+    /// expired, it is given back.
+    pub fn enqueue(&mut self, outgoing: Outgoing, limit: QueueLimit, now: Instant) -> Result<(), Outgoing> {
         if !self.has_room(&outgoing.message, limit) {
-            return Err(PublishError::QueueFull);
+            let expired = self.outbound.take_expired(now);
+            expired.for_each(|outgoing| self.completed.extend(outgoing.ended(Outcome::Expired)));
+            if !self.has_room(&outgoing.message, limit) {
+                return Err(outgoing);
+            }
         }
         self.outbound.enqueue(outgoing);
         Ok(())
+    }
+
+    /// The end of a message that nobody was told of yet, as of one that has expired while the client was away. A machine that has the
+    /// session gives them as actions.
+    #[must_use]
+    pub fn next_completed(&mut self) -> Option<Published<'static>> {
+        self.completed.pop_front()
     }
 
     /// Whether a message could wait as well.
@@ -92,12 +107,6 @@ impl Session {
     pub fn has_room(&self, message: &Message, limit: QueueLimit) -> bool {
         let bytes = self.queued_bytes().saturating_add(message.size());
         self.queued() < limit.messages && (self.queued() == 0 || bytes <= limit.bytes)
-    }
-
-    /// Drops the waiting messages that have expired. They are dropped in any case before they are sent; this makes room
-    /// earlier, and looks at each of them.
-    pub fn drop_expired(&mut self, now: Instant) {
-        self.outbound.drop_expired(now);
     }
 
     /// The end of the connection: a pure change of states. [5.0 §4.4] [3.1.1 §4.4]

@@ -25,10 +25,10 @@ pub(crate) enum Slot {
     /// A PUBLISH that was sent on this connection.
     AwaitAck(Outgoing),
     /// A PUBREL that must be sent again.
-    DuePubrel { key: u64 },
+    DuePubrel { key: Option<u64> },
     /// A PUBREL that was sent on this connection.
     AwaitPubcomp {
-        key: u64,
+        key: Option<u64>,
         /// Whether its PUBLISH was sent on this connection too, and so takes part of the Receive Maximum.
         counted: bool,
     },
@@ -99,10 +99,15 @@ impl Outbound {
     }
 
     pub(crate) fn free(&mut self, identifier: PacketIdentifier) {
+        self.release(identifier);
+        self.trim();
+    }
+
+    /// Frees an identifier, and leaves the places in the ring as they are until [`trim`](Self::trim).
+    pub(crate) fn release(&mut self, identifier: PacketIdentifier) {
         if let Some(slot) = self.get_mut(identifier) {
             *slot = Slot::Free;
         }
-        self.trim();
     }
 
     /// The places of the ring from `index` on, with their identifiers.
@@ -152,10 +157,21 @@ impl Outbound {
         self.queued_bytes
     }
 
-    /// Forgets queued messages that have expired, all of them. [5.0 MQTT-3.3.2-5]
-    pub(crate) fn drop_expired(&mut self, now: Instant) {
-        self.queue.retain(|outgoing| outgoing.expires_at.is_none_or(|at| now < at));
+    /// Takes out the queued messages that have expired, all of them. [5.0 MQTT-3.3.2-5]
+    pub(crate) fn take_expired(&mut self, now: Instant) -> impl Iterator<Item = Outgoing> + use<> {
+        let live = |outgoing: &Outgoing| outgoing.expires_at.is_none_or(|at| now < at);
+        if self.queue.iter().all(live) {
+            return VecDeque::new().into_iter();
+        }
+        let (kept, expired): (VecDeque<_>, VecDeque<_>) = core::mem::take(&mut self.queue).into_iter().partition(live);
+        self.queue = kept;
         self.queued_bytes = self.queue.iter().map(|outgoing| outgoing.message.size()).sum();
+        expired.into_iter()
+    }
+
+    /// Whether a message must be sent again.
+    pub(crate) fn has_due(&self) -> bool {
+        self.ring.iter().skip(self.resent).any(|slot| matches!(slot, Slot::DuePublish(_)))
     }
 
     /// Messages that were sent, and not completed.
@@ -177,13 +193,14 @@ impl Outbound {
         // Identifiers go on from where they were: what the peer still sends for the old ones finds nothing.
         self.first = self.next().map_or(1, PacketIdentifier::get);
         core::mem::take(&mut self.ring).into_iter().filter_map(|slot| match slot {
-            Slot::DuePublish(outgoing) | Slot::AwaitAck(outgoing) => Some((outgoing.key, Some(outgoing.message))),
-            Slot::DuePubrel { key } | Slot::AwaitPubcomp { key, .. } => Some((key, None)),
+            Slot::DuePublish(outgoing) | Slot::AwaitAck(outgoing) => Some((outgoing.key?, Some(outgoing.message))),
+            Slot::DuePubrel { key } | Slot::AwaitPubcomp { key, .. } => Some((key?, None)),
             Slot::Free | Slot::AwaitSuback { .. } => None,
         })
     }
 
-    fn trim(&mut self) {
+    /// Gives back the places before the oldest identifier in use.
+    pub(crate) fn trim(&mut self) {
         while let Some(Slot::Free) = self.ring.front() {
             self.ring.pop_front();
             self.first = if self.first == u16::MAX { 1 } else { self.first + 1 };

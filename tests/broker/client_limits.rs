@@ -172,7 +172,9 @@ fn a_connack_that_is_too_large_for_the_client_is_not_sent() {
             let properties = ConnectProperties { maximum_packet_size: Some(maximum), ..Default::default() };
             let client = net.connect(Connect { properties, ..clean(V5_0, "client") });
             let connack = net.next_packet(client);
-            assert_eq!(connack.is_some(), net.is_open(client));
+            // A refusal may fit where the terms do not.
+            let accepted = connack.as_ref().is_some_and(|connack| connack.as_bytes().get(3) == Some(&0));
+            assert_eq!(accepted, net.is_open(client));
             assert!(connack.is_none_or(|connack| connack.as_bytes().len() <= usize::try_from(maximum).unwrap()));
         });
     }

@@ -24,8 +24,8 @@ use delivery::all_properties;
 use delivery::user_properties;
 use mqtt_sansio::broker::BrokerConfig;
 use mqtt_sansio::codec::{
-    Auth, AuthProperties, Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, Publish, PublishProperties,
-    ReasonCode, RetainHandling, SubscriptionOptions, UserProperty, Version, Will, WillProperties,
+    Auth, AuthProperties, ConnackProperties, Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, Publish,
+    PublishProperties, ReasonCode, RetainHandling, SubscriptionOptions, UserProperty, Version, Will, WillProperties,
 };
 use mqtt_sansio::server::ServerConfig;
 use std::collections::{BTreeMap, BTreeSet};

@@ -527,7 +527,8 @@ fn the_hosts_answer_may_come_when_the_client_is_gone() {
         let asked = net.asked.pop().unwrap();
         net.cut(client);
         net.admit(asked);
-        net.broker.refuse(asked, ReasonCode::NOT_AUTHORIZED);
+        let now = net.instant();
+        net.broker.refuse(asked, ReasonCode::NOT_AUTHORIZED, ConnackProperties::default(), now);
         assert_eq!((net.broker.connections(), net.broker.sessions(), net.take(client).len()), (0, 0, 0));
     });
 }

@@ -9,9 +9,9 @@ use core::mem;
 use mqtt_sansio::Instant;
 use mqtt_sansio::broker::{Action, Broker, BrokerConfig, ConnectionId};
 use mqtt_sansio::codec::{
-    self, Ack, Connect, ConnectProperties, Disconnect, OwnedPacket, Packet, PacketIdentifier, Publish, QoS, ReasonCode, Role,
-    Rules, Subscribe, SubscribeProperties, Subscription, SubscriptionIdentifier, SubscriptionOptions, Text, Unsubscribe,
-    UnsubscribeProperties, Version,
+    self, Ack, ConnackProperties, Connect, ConnectProperties, Disconnect, OwnedPacket, Packet, PacketIdentifier, Publish, QoS,
+    ReasonCode, Role, Rules, Subscribe, SubscribeProperties, Subscription, SubscriptionIdentifier, SubscriptionOptions, Text,
+    Unsubscribe, UnsubscribeProperties, Version,
 };
 use mqtt_sansio::server::ServerConfig;
 
@@ -144,7 +144,7 @@ impl Net {
         Self { broker, now: 1_000_000, policy, asked: Vec::new(), peers: Vec::new(), feed, longest: 0 }
     }
 
-    fn instant(&self) -> Instant {
+    pub fn instant(&self) -> Instant {
         Instant::from_millis(self.now)
     }
 
@@ -211,7 +211,7 @@ impl Net {
 
     /// The host answers a client that it has let wait.
     pub fn admit(&mut self, id: ConnectionId) {
-        self.broker.admit(id, self.instant());
+        self.broker.admit(id, ConnackProperties::default(), self.instant());
         self.drain();
         self.feed_late(id);
     }
@@ -453,8 +453,10 @@ impl Net {
                 Action::Authenticate { connection, connect } => {
                     let Packet::Connect(connect) = connect.packet() else { panic!("{connect:?}") };
                     match (self.policy)(&connect) {
-                        Some(ReasonCode::SUCCESS) => self.broker.admit(connection, self.instant()),
-                        Some(reason_code) => self.broker.refuse(connection, reason_code),
+                        Some(ReasonCode::SUCCESS) => self.broker.admit(connection, ConnackProperties::default(), self.instant()),
+                        Some(reason_code) => {
+                            self.broker.refuse(connection, reason_code, ConnackProperties::default(), self.instant());
+                        }
                         None => self.asked.push(connection),
                     }
                     self.feed_late(connection);

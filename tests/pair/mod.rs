@@ -120,10 +120,10 @@ impl Pair {
 
     /// A message from the server, or for its parked session.
     pub(crate) fn deliver(&mut self, key: u64, publish: &Publish<'_>) {
-        let outgoing = Outgoing::new(key, Message::new(publish).unwrap());
+        let outgoing = Outgoing::new(Some(key), Message::new(publish).unwrap());
         match &mut self.parked {
-            Some(session) if !self.connected => session.enqueue(outgoing, self.server_config.queue_limit()).unwrap(),
-            _ => self.server.deliver(outgoing).unwrap(),
+            Some(session) if !self.connected => session.enqueue(outgoing, self.server_config.queue_limit(), self.now).unwrap(),
+            _ => self.server.deliver(outgoing, self.now).unwrap(),
         }
         self.flush();
     }
@@ -264,8 +264,8 @@ impl Pair {
         let out = &mut self.to_client.sent;
         match action {
             server::Action::Connect(connect) => {
-                let session = self.parked.take().filter(|_| !connect.clean_start);
-                self.server.accept(session, ConnackProperties::default(), self.now, out).unwrap();
+                let mut session = self.parked.take().filter(|_| !connect.clean_start);
+                self.server.accept(&mut session, ConnackProperties::default(), self.now, out).unwrap();
             }
             server::Action::Subscribe(subscribe) => {
                 let code = |qos: QoS| ReasonCode::new(qos.as_u8());
