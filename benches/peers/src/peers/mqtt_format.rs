@@ -1,4 +1,5 @@
-//! mqtt-format: borrowed, 3.1.1 only. It refuses every packet whose body has 128 bytes or more.
+//! mqtt-format: borrowed, 3.1.1 only. It takes the length to go on in the wrong bytes, so it refuses bodies of 128 bytes or more, and
+//! those that begin with a byte of 0x80 or more, such as a PUBACK with the packet identifier 32,768.
 
 use crate::codec::{Codec, Refused, Seen, Unread};
 use mqtt_format::v3::packet::{MPacket, mpacket};

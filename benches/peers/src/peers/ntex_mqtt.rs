@@ -100,6 +100,6 @@ version! {
     v5, v5, |codec::Packet::PublishAck(ack)| ack.packet_id,
     |publish, seen| {
         let expiry = publish.properties.message_expiry_interval.map(|seconds| seconds.get());
-        seen.with(expiry, publish.properties.content_type.as_ref().map(|text| &**text))
+        seen.with(expiry, publish.properties.content_type.as_deref())
     }
 }

@@ -1,0 +1,387 @@
+//! The cases: packets as bytes, written here without any encoder, and as the values that they stand for.
+
+use crate::peers::Form;
+use mqtt_sansio::codec::{
+    self, Ack, Connack, ConnackProperties, Connect, ConnectProperties, Packet, PacketIdentifier, Publish, PublishProperties, QoS,
+    ReasonCode, Sequence, Subscribe, SubscribeProperties, Subscription, Text, UserProperty, Version, Will, WillProperties,
+};
+use std::rc::Rc;
+
+/// What is measured.
+pub struct Case {
+    pub name: String,
+    pub task: Task,
+    pub sample: Rc<Sample>,
+}
+
+/// What is done with the bytes or the values.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// In any form, or in the one that is named.
+    Decode(Option<Form>),
+    /// Into one buffer.
+    Encode,
+    /// A PUBLISH without copying its payload.
+    HandOn,
+}
+
+/// Bytes, and what they stand for.
+pub struct Sample {
+    pub name: &'static str,
+    pub version: Version,
+    pub bytes: Vec<u8>,
+    pub packets: Vec<Packet<'static>>,
+}
+
+const V4: Version = Version::V3_1_1;
+const V5: Version = Version::V5_0;
+
+const TOPIC: &str = "sensors/room4/temp/1";
+const FILTERS: [&str; 10] = [
+    "sensors/room0/+/temp",
+    "sensors/room1/#",
+    "sensors/room2/temp",
+    "sensors/+/temp",
+    "sensors/room4/temp/+",
+    "a/b/c/d/e",
+    "sensors/room6/#",
+    "$SYS/broker/load/#",
+    "sensors/room8/temp",
+    "sensors/room9/+",
+];
+const REGION: (&str, &str) = ("region", "eu-central-1");
+const TRACE: (&str, &str) = ("trace", "00-4bf92f3577b34da6-01");
+static REGION_ONLY: [UserProperty<'static>; 1] = [user(REGION)];
+static REGION_AND_TRACE: [UserProperty<'static>; 2] = [user(REGION), user(TRACE)];
+static PAYLOAD: [u8; 65_536] = [b'x'; 65_536];
+
+const fn user((name, value): (&'static str, &'static str)) -> UserProperty<'static> {
+    UserProperty { name: Text::literal(name), value: Text::literal(value) }
+}
+
+/// Every case, in the order of the table.
+pub fn all() -> Vec<Case> {
+    let publishes = [publish_64(V4), publish_64(V5), publish_with_properties()].map(Rc::new);
+    let pubacks = [puback(V4), puback(V5)].map(Rc::new);
+    let connects = [connect_v4(), connect_v5()].map(Rc::new);
+    let subscribes = [subscribe(V4), subscribe(V5)].map(Rc::new);
+    let streams = [stream(V4), stream(V5)].map(Rc::new);
+    let connack = Rc::new(connack());
+    let large = Rc::new(publish_64_kib());
+
+    let mut cases = Vec::new();
+    let mut add = |what: &str, task: Task, sample: &Rc<Sample>| {
+        let version = if sample.version == V4 { "v4" } else { "v5" };
+        cases.push(Case { name: format!("{what}: {version} {}", sample.name), task, sample: sample.clone() });
+    };
+    let packets = || publishes.iter().chain(&pubacks).chain(&connects).chain(&subscribes);
+    packets().chain([&connack]).chain(&streams).for_each(|sample| add("decode", Task::Decode(None), sample));
+    publishes.iter().chain(&streams).for_each(|sample| add("decode owned", Task::Decode(Some(Form::Owned)), sample));
+    publishes.iter().for_each(|sample| add("decode owned and read", Task::Decode(Some(Form::OwnedAndRead)), sample));
+    packets().filter(|sample| !Rc::ptr_eq(sample, &publishes[1])).for_each(|sample| add("encode", Task::Encode, sample));
+    add("encode", Task::Encode, &large);
+    add("encode, payload handed on", Task::HandOn, &large);
+    cases
+}
+
+fn publish_64(version: Version) -> Sample {
+    let properties: &[&[u8]] = if version == V5 { &[&[0]] } else { &[] };
+    Sample {
+        name: "PUBLISH 64 B",
+        version,
+        bytes: packet(0x30, &[&string(TOPIC), &properties.concat(), &PAYLOAD[..64]]),
+        packets: vec![Publish::new(TOPIC, &PAYLOAD[..64]).into()],
+    }
+}
+
+fn publish_64_kib() -> Sample {
+    Sample {
+        name: "PUBLISH 64 KiB",
+        version: V4,
+        bytes: packet(0x30, &[&string(TOPIC), &PAYLOAD]),
+        packets: vec![Publish::new(TOPIC, &PAYLOAD).into()],
+    }
+}
+
+fn publish_with_properties() -> Sample {
+    let properties = section(&[
+        &[0x02, 0, 0, 0x0E, 0x10],
+        &property(0x03, "application/json"),
+        &property(0x08, "answers/room4"),
+        &property(0x09, "request-17"),
+        &user_property(REGION),
+    ]);
+    let publish = Publish {
+        qos: QoS::AtLeastOnce,
+        packet_identifier: identifier(),
+        properties: PublishProperties {
+            message_expiry_interval: Some(3_600),
+            content_type: Some("application/json".into()),
+            response_topic: Some("answers/room4".into()),
+            correlation_data: Some(b"request-17"),
+            user_properties: (&REGION_ONLY).into(),
+            ..PublishProperties::default()
+        },
+        ..Publish::new(TOPIC, &PAYLOAD[..256])
+    };
+    Sample {
+        name: "PUBLISH 256 B, 5 properties",
+        version: V5,
+        bytes: packet(0x32, &[&string(TOPIC), &IDENTIFIER.to_be_bytes(), &properties, &PAYLOAD[..256]]),
+        packets: vec![publish.into()],
+    }
+}
+
+fn puback(version: Version) -> Sample {
+    let ack = Ack::new(identifier().expect("not zero"), ReasonCode::SUCCESS);
+    let bytes = packet(0x40, &[&IDENTIFIER.to_be_bytes()]);
+    Sample { name: "PUBACK", version, bytes, packets: vec![Packet::Puback(ack)] }
+}
+
+const CLIENT: &str = "client-0001-with-a-name";
+const WILL_TOPIC: &str = "status/client-0001";
+const USER_NAME: &str = "device-0001";
+const PASSWORD: &str = "correct horse battery";
+
+fn connect_v4() -> Sample {
+    let connect = Connect {
+        clean_start: true,
+        keep_alive: 60,
+        will: Some(Will { qos: QoS::AtLeastOnce, topic: WILL_TOPIC.into(), payload: b"offline", ..Will::default() }),
+        user_name: Some(USER_NAME.into()),
+        password: Some(PASSWORD.as_bytes()),
+        ..Connect::new(V4, CLIENT)
+    };
+    let strings = [CLIENT, WILL_TOPIC, "offline", USER_NAME, PASSWORD].map(string).concat();
+    Sample {
+        name: "CONNECT full",
+        version: V4,
+        bytes: packet(0x10, &[&string("MQTT"), &[4, 0b1100_1110, 0, 60], &strings]),
+        packets: vec![connect.into()],
+    }
+}
+
+/// No value is the default of its property: some peers leave those out when they encode.
+fn connect_v5() -> Sample {
+    let properties = section(&[
+        &[0x11, 0, 0, 0x0E, 0x10],
+        &property(0x15, "SCRAM-SHA-256"),
+        &property(0x16, "n,,n=device-0001,r=fyko"),
+        &[0x17, 0],
+        &[0x19, 1],
+        &[0x21, 0, 100],
+        &[0x22, 0, 10],
+        &[0x27, 0, 0x10, 0, 0],
+        &user_property(REGION),
+        &user_property(TRACE),
+    ]);
+    let will_properties = section(&[
+        &[0x01, 1],
+        &[0x02, 0, 0, 0, 120],
+        &property(0x03, "text/plain"),
+        &property(0x08, "answers/status"),
+        &property(0x09, "will-1"),
+        &[0x18, 0, 0, 0, 30],
+        &user_property(REGION),
+    ]);
+    let will = Will {
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        topic: WILL_TOPIC.into(),
+        payload: b"offline",
+        properties: WillProperties {
+            payload_format_indicator: Some(true),
+            message_expiry_interval: Some(120),
+            content_type: Some("text/plain".into()),
+            response_topic: Some("answers/status".into()),
+            correlation_data: Some(b"will-1"),
+            will_delay_interval: Some(30),
+            user_properties: (&REGION_ONLY).into(),
+        },
+    };
+    let connect = Connect {
+        clean_start: true,
+        keep_alive: 60,
+        will: Some(will),
+        user_name: Some(USER_NAME.into()),
+        password: Some(PASSWORD.as_bytes()),
+        properties: ConnectProperties {
+            session_expiry_interval: Some(3_600),
+            authentication_method: Some("SCRAM-SHA-256".into()),
+            authentication_data: Some(b"n,,n=device-0001,r=fyko"),
+            request_problem_information: Some(false),
+            request_response_information: Some(true),
+            receive_maximum: Some(100),
+            topic_alias_maximum: Some(10),
+            maximum_packet_size: Some(1 << 20),
+            user_properties: (&REGION_AND_TRACE).into(),
+        },
+        ..Connect::new(V5, CLIENT)
+    };
+    let strings = [WILL_TOPIC, "offline", USER_NAME, PASSWORD].map(string).concat();
+    let start = [&string("MQTT")[..], &[5, 0b1110_1110, 0, 60]].concat();
+    Sample {
+        name: "CONNECT, all properties",
+        version: V5,
+        bytes: packet(0x10, &[&start, &properties, &string(CLIENT), &will_properties, &strings]),
+        packets: vec![connect.into()],
+    }
+}
+
+fn connack() -> Sample {
+    let properties = section(&[
+        &[0x11, 0, 0, 0x0E, 0x10],
+        &property(0x12, "auto-0123456789"),
+        &[0x13, 0, 30],
+        &property(0x1F, "welcome back"),
+        &[0x21, 0, 100],
+        &[0x22, 0, 10],
+        &[0x24, 1],
+        &[0x27, 0, 0x10, 0, 0],
+        &user_property(REGION),
+        &user_property(TRACE),
+    ]);
+    let connack = Connack {
+        session_present: true,
+        reason_code: ReasonCode::SUCCESS,
+        properties: ConnackProperties {
+            session_expiry_interval: Some(3_600),
+            assigned_client_identifier: Some("auto-0123456789".into()),
+            server_keep_alive: Some(30),
+            reason_string: Some("welcome back".into()),
+            receive_maximum: Some(100),
+            topic_alias_maximum: Some(10),
+            maximum_qos: Some(QoS::AtLeastOnce),
+            maximum_packet_size: Some(1 << 20),
+            user_properties: (&REGION_AND_TRACE).into(),
+            ..ConnackProperties::default()
+        },
+    };
+    Sample {
+        name: "CONNACK, 10 properties",
+        version: V5,
+        bytes: packet(0x20, &[&[1, 0], &properties]),
+        packets: vec![connack.into()],
+    }
+}
+
+fn subscribe(version: Version) -> Sample {
+    let subscriptions: &'static [_] = FILTERS.map(|filter| Subscription::new(filter, QoS::AtLeastOnce)).to_vec().leak();
+    let subscribe = Subscribe {
+        packet_identifier: identifier().expect("not zero"),
+        properties: SubscribeProperties::default(),
+        subscriptions: Sequence::from(subscriptions),
+    };
+    Sample {
+        name: "SUBSCRIBE, 10 filters",
+        version,
+        bytes: packet(0x82, &[&IDENTIFIER.to_be_bytes(), no_properties(version), &subscription_list()]),
+        packets: vec![subscribe.into()],
+    }
+}
+
+fn subscription_list() -> Vec<u8> {
+    FILTERS.map(|filter| [&string(filter)[..], &[1]].concat()).concat()
+}
+
+/// 10,000 packets: 60 % PUBLISH of many sizes, 25 % acknowledgements, 15 % others. The values are those that our decoder finds:
+/// it is checked in the other cases, and here it must agree with the peers. There is no UNSUBSCRIBE, for mqttbytes has a `dbg!` left
+/// in it, and no DISCONNECT, for it would be the last packet.
+fn stream(version: Version) -> Sample {
+    const PACKETS: usize = 10_000;
+    let mut random = Random(1);
+    let identified = |first: u8, rest: &[u8]| packet(first, &[&IDENTIFIER.to_be_bytes(), no_properties(version), rest]);
+    let codes: &[u8] = if version == V5 { &[0; 10] } else { &[] };
+    let mut bytes = Vec::new();
+    for _ in 0..PACKETS {
+        bytes.extend(match random.below(100) {
+            0..60 => random_publish(&mut random, version),
+            60..72 => packet(0x40, &[&random.identifier()]),
+            72..77 => packet(0x50, &[&random.identifier()]),
+            77..81 => packet(0x62, &[&random.identifier()]),
+            81..85 => packet(0x70, &[&random.identifier()]),
+            85..89 => packet(0xC0, &[]),
+            89..93 => packet(0xD0, &[]),
+            93..96 => identified(0x82, &subscription_list()),
+            96..98 => identified(0x90, &[1; 10]),
+            _ => identified(0xB0, codes),
+        });
+    }
+    let mut rest: &'static [u8] = bytes.clone().leak();
+    let mut packets = Vec::new();
+    while let Some(frame) = codec::frame(rest, u32::MAX).expect("frames") {
+        rest = &rest[frame.as_bytes().len()..];
+        packets.push(codec::decode(frame, version).expect("packets"));
+    }
+    assert_eq!(packets.len(), PACKETS);
+    Sample { name: "mixed stream", version, bytes, packets }
+}
+
+/// Half of them with QoS 1, most of them small; in 5.0 a quarter with properties.
+fn random_publish(random: &mut Random, version: Version) -> Vec<u8> {
+    let topic = ["a/b", TOPIC, "factory/hall-2/line-7/robot-12/joint-3/torque"][random.below(3)];
+    let size = [random.below(32), 32 + random.below(96), 128 + random.below(384), random.below(2048)];
+    let size = size[[0, 1, 1, 1, 1, 2, 2, 3][random.below(8)]];
+    let (first, identifier) = if random.below(2) == 0 { (0x30, vec![]) } else { (0x32, random.identifier().to_vec()) };
+    let properties = match version {
+        V5 if random.below(4) == 0 => {
+            section(&[&[0x02, 0, 0, 0, 60], &property(0x03, "application/json"), &user_property(REGION)])
+        }
+        _ => no_properties(version).to_vec(),
+    };
+    packet(first, &[&string(topic), &identifier, &properties, &PAYLOAD[..size]])
+}
+
+/// A linear congruential generator: the same stream in every run.
+struct Random(u32);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (self.0 >> 8) as usize % limit
+    }
+
+    fn identifier(&mut self) -> [u8; 2] {
+        (1 + self.below(65_535) as u16).to_be_bytes()
+    }
+}
+
+const IDENTIFIER: u16 = 10;
+
+fn identifier() -> Option<PacketIdentifier> {
+    PacketIdentifier::new(IDENTIFIER)
+}
+
+fn no_properties(version: Version) -> &'static [u8] {
+    if version == V5 { &[0] } else { &[] }
+}
+
+fn packet(first: u8, parts: &[&[u8]]) -> Vec<u8> {
+    [vec![first], section(parts)].concat()
+}
+
+/// The parts with their length before them.
+fn section(parts: &[&[u8]]) -> Vec<u8> {
+    let body = parts.concat();
+    let mut bytes = Vec::new();
+    let mut length = body.len();
+    while length >= 0x80 {
+        bytes.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    bytes.push(length as u8);
+    bytes.extend(body);
+    bytes
+}
+
+fn string(text: &str) -> Vec<u8> {
+    [&(text.len() as u16).to_be_bytes(), text.as_bytes()].concat()
+}
+
+fn property(identifier: u8, text: &str) -> Vec<u8> {
+    [vec![identifier], string(text)].concat()
+}
+
+fn user_property((name, value): (&str, &str)) -> Vec<u8> {
+    [property(0x26, name), string(value)].concat()
+}

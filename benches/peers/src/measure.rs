@@ -1,0 +1,309 @@
+//! Checks a codec in a case, and only then makes what times it.
+
+use crate::cases::{Case, Sample, Task};
+use crate::codec::{Buffer, Codec, Output, Refused, Seen};
+use mqtt_sansio::codec::{self, Packet, Role};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::hint::black_box;
+use std::ops::AddAssign;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Counts what is allocated. Only one thread does, so a load and a store are enough, and cost less than what they count.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+fn count() {
+    ALLOCATIONS.store(ALLOCATIONS.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
+// SAFETY: the system's allocator does the work.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// What some packets have cost.
+#[derive(Clone, Copy, Default)]
+pub struct Cost {
+    pub packets: u64,
+    pub time: Duration,
+    pub allocations: u64,
+}
+
+impl Cost {
+    pub fn nanoseconds(self) -> f64 {
+        self.time.as_nanos() as f64 / self.packets as f64
+    }
+
+    pub fn allocated(self) -> f64 {
+        self.allocations as f64 / self.packets as f64
+    }
+}
+
+impl AddAssign for Cost {
+    fn add_assign(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.time += other.time;
+        self.allocations += other.allocations;
+    }
+}
+
+/// What it costs to look at the clock twice.
+static CLOCK: LazyLock<Duration> = LazyLock::new(|| (0..10_000).map(|_| Instant::now().elapsed()).min().unwrap_or_default());
+
+/// Runs what gives the number of packets that it has done.
+fn timed(run: impl FnOnce() -> u64) -> Cost {
+    let clock = *CLOCK;
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let start = Instant::now();
+    let packets = run();
+    let time = start.elapsed().saturating_sub(clock);
+    Cost { packets, time, allocations: ALLOCATIONS.load(Ordering::Relaxed) - before }
+}
+
+/// Does at least so many packets, and says what they have cost.
+pub type Bench = Box<dyn FnMut(u64) -> Cost>;
+
+/// What a decoder makes of one packet that is all there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Accepted,
+    Refused,
+    /// It says that bytes are missing, which are not.
+    Waits,
+    Panicked,
+}
+
+/// A [`Codec`] of any type.
+pub trait Measured {
+    /// What times the codec in that case, or why it must not be timed.
+    fn bench(&self, case: &'static Case) -> Result<Bench, String>;
+
+    fn verdict(&self, bytes: &[u8], sender: Option<Role>) -> Verdict;
+}
+
+impl<C: Codec + 'static, F: Fn() -> C> Measured for F {
+    fn bench(&self, case: &'static Case) -> Result<Bench, String> {
+        let sample = &case.sample;
+        let check = || match case.task {
+            Task::Decode(_) => check_decode(self, sample),
+            Task::Encode => check_encode(self(), sample, false),
+            Task::HandOn => check_encode(self(), sample, true),
+        };
+        catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|_| Err("panics".into()))?;
+        let codec = self();
+        Ok(match case.task {
+            Task::Decode(_) if sample.packets.len() > 1 => Box::new(bench_stream(codec, sample)),
+            Task::Decode(_) => Box::new(bench_decode(codec, sample)),
+            Task::Encode => Box::new(bench_encode(codec, sample, C::encode)),
+            Task::HandOn => Box::new(bench_encode(codec, sample, C::hand_on)),
+        })
+    }
+
+    fn verdict(&self, bytes: &[u8], sender: Option<Role>) -> Verdict {
+        let verdict = catch_unwind(AssertUnwindSafe(|| {
+            let mut codec = self();
+            if let Some(role) = sender {
+                codec.sent_by(role);
+            }
+            match codec.decode(&mut C::Buffer::of(bytes), |_| ()) {
+                Ok(Some(())) => Verdict::Accepted,
+                Ok(None) => Verdict::Waits,
+                Err(Refused) => Verdict::Refused,
+            }
+        }));
+        verdict.unwrap_or(Verdict::Panicked)
+    }
+}
+
+/// The chunks in which a stream arrives.
+const CHUNK: usize = 4096;
+
+/// Whether the codec decodes the packets, in chunks, to what they should be.
+fn check_decode<C: Codec>(make: impl Fn() -> C, sample: &Sample) -> Result<(), String> {
+    // Another instance encodes: the one that decodes may have read half a packet.
+    let (mut decoder, mut encoder) = (make(), make());
+    let mut buffer = C::Buffer::of(&[]);
+    let mut packets = sample.packets.iter();
+    for chunk in sample.bytes.chunks(CHUNK) {
+        buffer.receive(chunk);
+        loop {
+            let checked = decoder.decode(&mut buffer, |packet| {
+                let expected = packets.next().ok_or("finds more packets than there are")?;
+                check_packet(&mut encoder, packet, sample, expected).map_err(|wrong| format!("{}: {wrong}", name(expected)))
+            });
+            match checked {
+                Ok(Some(checked)) => checked?,
+                Ok(None) => break,
+                Err(Refused) => return Err(format!("refuses {}", next(&mut packets))),
+            }
+        }
+    }
+    if packets.len() > 0 { Err(format!("waits for more of {}", next(&mut packets))) } else { Ok(()) }
+}
+
+fn next<'p>(packets: &mut impl Iterator<Item = &'p Packet<'static>>) -> String {
+    packets.next().map_or_else(|| "nothing".into(), name)
+}
+
+fn name(packet: &Packet<'_>) -> String {
+    format!("{:?}", packet.packet_type()).to_uppercase()
+}
+
+/// By what the codec shows of the packet, and by what it becomes when the codec encodes it again.
+fn check_packet<C: Codec>(encoder: &mut C, packet: &C::Packet<'_>, sample: &Sample, expected: &Packet<'_>) -> Result<(), String> {
+    let (seen, right) = (C::seen(packet), Seen::of(expected));
+    if seen != right {
+        return Err(format!("decodes to {seen:?}"));
+    }
+    let mut out = C::Output::warm();
+    let encoded = encoder.encode(C::outgoing(packet), &mut out).or_else(|_| {
+        out.clear();
+        encoder.hand_on(C::outgoing(packet), &mut out).map(drop)
+    });
+    match encoded {
+        Ok(()) => becomes(&out.contents(), sample, expected),
+        Err(Refused) if seen.is_some() => Ok(()),
+        Err(Refused) => Err("does not encode it again".into()),
+    }
+}
+
+/// Whether encoded bytes are the packet, by our decoder.
+fn becomes(bytes: &[u8], sample: &Sample, expected: &Packet<'_>) -> Result<(), String> {
+    let wrong = |what: &dyn std::fmt::Debug| Err(format!("encodes to {what:?}"));
+    match codec::frame(bytes, u32::MAX) {
+        Ok(Some(frame)) if frame.as_bytes().len() == bytes.len() => match codec::decode(frame, sample.version) {
+            Ok(packet) if packet == *expected => Ok(()),
+            other => wrong(&other),
+        },
+        other => wrong(&other),
+    }
+}
+
+/// What a sender holds: made from the values where that makes a difference, else decoded from the bytes.
+fn held<C: Codec>(codec: &mut C, sample: &'static Sample) -> Result<C::Packet<'static>, String> {
+    if let Some(packet) = C::from_values(&sample.packets[0]) {
+        return Ok(packet);
+    }
+    let buffer = Box::leak(Box::new(C::Buffer::of(&sample.bytes)));
+    codec.decode(buffer, Clone::clone).ok().flatten().ok_or_else(|| "does not decode it".into())
+}
+
+fn check_encode<C: Codec>(mut codec: C, sample: &'static Sample, hand_on: bool) -> Result<(), String> {
+    let packet = held(&mut codec, sample)?;
+    let mut out = C::Output::warm();
+    let encode = if hand_on { C::hand_on } else { C::encode };
+    encode(&mut codec, C::outgoing(&packet), &mut out).map_err(|_| "does not encode it")?;
+    let mut bytes = out.contents();
+    if let (true, Packet::Publish(publish)) = (hand_on && C::PAYLOAD_APART, &sample.packets[0]) {
+        bytes.extend_from_slice(publish.payload);
+    }
+    becomes(&bytes, sample, &sample.packets[0])
+}
+
+/// Decodes all that is in the buffer. Not inlined, so that `callgrind --toggle-collect` can find it.
+#[inline(never)]
+fn decode_all<C: Codec>(codec: &mut C, buffer: &mut C::Buffer) -> u64 {
+    let mut packets = 0;
+    while let Ok(Some(_)) = codec.decode(buffer, |packet| _ = black_box(packet)) {
+        packets += 1;
+    }
+    packets
+}
+
+/// Encodes all packets, one after another into the same output.
+#[inline(never)]
+fn encode_all<'a, C: Codec>(
+    codec: &mut C,
+    packets: Vec<C::Outgoing<'a>>,
+    out: &mut C::Output,
+    encode: &impl Fn(&mut C, C::Outgoing<'a>, &mut C::Output) -> Result<(), Refused>,
+) -> u64 {
+    let mut encoded = 0;
+    for packet in packets {
+        out.clear();
+        encoded += u64::from(encode(codec, packet, out).is_ok());
+        black_box(&*out);
+    }
+    encoded
+}
+
+/// So much is in the buffer at once: some packets for one look at the clock, and no more than the second cache holds.
+const FILL: usize = 128 * 1024;
+
+/// Filling the buffer is not timed, and neither is freeing it.
+fn bench_decode<C: Codec>(mut codec: C, sample: &'static Sample) -> impl FnMut(u64) -> Cost {
+    let copies = (FILL / sample.bytes.len()).clamp(1, 4096);
+    let bytes = sample.bytes.repeat(copies);
+    move |at_least| {
+        let mut cost = Cost::default();
+        while cost.packets < at_least {
+            let mut buffer = C::Buffer::of(&bytes);
+            cost += timed(|| decode_all(&mut codec, black_box(&mut buffer)));
+        }
+        assert_eq!(cost.packets % copies as u64, 0, "it was right when it was checked");
+        cost
+    }
+}
+
+/// Filling the buffer, in chunks, is timed here: how much of it must be moved is part of a codec's design.
+fn bench_stream<C: Codec>(mut codec: C, sample: &'static Sample) -> impl FnMut(u64) -> Cost {
+    move |at_least| {
+        let mut cost = Cost::default();
+        while cost.packets < at_least {
+            let mut buffer = C::Buffer::of(&[]);
+            cost += timed(|| {
+                let receive = |chunk| {
+                    buffer.receive(chunk);
+                    decode_all(&mut codec, &mut buffer)
+                };
+                sample.bytes.chunks(CHUNK).map(receive).sum()
+            });
+        }
+        assert_eq!(cost.packets % sample.packets.len() as u64, 0, "it was right when it was checked");
+        cost
+    }
+}
+
+/// Making what the codec takes is not timed: cloning, for those that use up the packet.
+fn bench_encode<C: Codec + 'static>(
+    mut codec: C,
+    sample: &'static Sample,
+    encode: impl Fn(&mut C, C::Outgoing<'static>, &mut C::Output) -> Result<(), Refused>,
+) -> impl FnMut(u64) -> Cost {
+    const AT_ONCE: usize = 256;
+    let packet: &'static C::Packet<'static> = Box::leak(Box::new(held(&mut codec, sample).expect("checked")));
+    let mut out = C::Output::warm();
+    move |at_least| {
+        let mut cost = Cost::default();
+        while cost.packets < at_least {
+            let packets: Vec<_> = (0..AT_ONCE).map(|_| C::outgoing(packet)).collect();
+            cost += timed(|| encode_all(&mut codec, black_box(packets), &mut out, &encode));
+        }
+        assert_eq!(cost.packets % AT_ONCE as u64, 0, "it was right when it was checked");
+        cost
+    }
+}

@@ -1,0 +1,103 @@
+//! How many of the wire vectors that are no packets a decoder refuses, and how many of those that are it accepts.
+
+use crate::measure::{Measured, Verdict};
+use crate::peers::Column;
+use mqtt_sansio::codec::{Role, Version};
+use std::fs;
+use std::path::Path;
+use toml::Table;
+
+#[path = "../../../fuzz/vectors.rs"]
+#[expect(dead_code, reason = "all that is wanted of it is `hex`")]
+mod vectors;
+
+/// One vector that is a whole packet, or looks like one.
+struct Vector {
+    bytes: Vec<u8>,
+    sender: Option<Role>,
+    valid: bool,
+}
+
+/// Prints the table, a row for each codec. Ours, which comes first, is told who sends; no peer can be.
+pub fn print(columns: &[Column]) {
+    let versions = [(Version::V3_1_1, "v3.1.1"), (Version::V5_0, "v5.0")].map(|(version, folder)| (version, read(folder)));
+    println!("| decoder | v4: refuses | accepts | v5: refuses | accepts | waits | panics |");
+    println!("|---|---|---|---|---|---|---|");
+    for column in columns {
+        let mut cells = String::new();
+        let mut unusual = [0, 0];
+        for (version, vectors) in &versions {
+            let Some(codec) = column.codec(*version, None) else {
+                cells += " – | – |";
+                continue;
+            };
+            let count = Count::of(codec, vectors);
+            let (invalid, valid) = (count.invalid, count.valid);
+            cells += &format!(" {} of {invalid} | {} of {valid} |", count.refused, count.accepted);
+            unusual[0] += count.waits;
+            unusual[1] += count.panics;
+        }
+        println!("| {} |{cells} {} | {} |", column.name, unusual[0], unusual[1]);
+    }
+    println!();
+    for (version, vectors) in &versions {
+        let number = columns[0].codec(*version, None).map_or(0, |ours| needs_sender(ours, vectors));
+        println!("{version}: {number} of the invalid ones would be valid from the other side; only ours is told who sends.");
+    }
+}
+
+/// How many invalid vectors would be valid if the other side had sent them, by our decoder.
+fn needs_sender(ours: &dyn Measured, vectors: &[Vector]) -> usize {
+    vectors.iter().filter(|vector| !vector.valid && ours.verdict(&vector.bytes, None) == Verdict::Accepted).count()
+}
+
+#[derive(Default)]
+struct Count {
+    invalid: usize,
+    refused: usize,
+    valid: usize,
+    accepted: usize,
+    waits: usize,
+    panics: usize,
+}
+
+impl Count {
+    fn of(codec: &dyn Measured, vectors: &[Vector]) -> Self {
+        let mut count = Self::default();
+        for Vector { bytes, sender, valid } in vectors {
+            let verdict = codec.verdict(bytes, *sender);
+            let one = |verdicts: &[Verdict]| usize::from(verdicts.contains(&verdict));
+            if *valid {
+                count.valid += 1;
+                count.accepted += one(&[Verdict::Accepted]);
+            } else {
+                count.invalid += 1;
+                count.refused += one(&[Verdict::Refused]);
+            }
+            count.waits += one(&[Verdict::Waits]);
+            count.panics += one(&[Verdict::Panicked]);
+        }
+        count
+    }
+}
+
+fn read(version: &str) -> Vec<Vector> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../spec-vectors").join(version);
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder).expect("the vectors are there") {
+        let file: Table = fs::read_to_string(entry.expect("a file").path()).expect("text").parse().expect("TOML");
+        for vector in file["vector"].as_array().expect("a list") {
+            if vector.get("incomplete").is_some() {
+                continue;
+            }
+            let sender = match vector["from"].as_str() {
+                Some("client") => Some(Role::Client),
+                Some("server") => Some(Role::Server),
+                _ => None,
+            };
+            let bytes = vectors::hex(vector["bytes"].as_str().expect("text"));
+            all.push(Vector { bytes, sender, valid: vector.get("error").is_none() });
+        }
+    }
+    all
+}
