@@ -96,12 +96,14 @@
 //! - The broker has no shared subscriptions (CONNACK says so), no enhanced authentication (refused with 0x8C; the two
 //!   machines have it), no authorisation of single messages, no durability, no `$SYS` topics.
 //! - A session cannot be written to bytes yet; it is a value in memory.
+//! - The client does not set topic aliases by itself; the broker uses none towards its clients.
+//! - The lookup of retained messages for a filter with wildcards looks at all topics below its first levels.
 //! - The tolerances that some 3.1 and 3.1.1 devices need are not options yet; both are read strictly, apart from what 3.1 itself
 //!   lets pass.
 //!
 //! # Features
 //!
-//! - `std` (default): [`Clock`], which reads the clock of `std`. Without it the crate is `no_std` + `alloc`.
+//! - `std` (default): `Clock`, which reads the clock of `std`. Without it the crate is `no_std` + `alloc`.
 //! - `arbitrary`: `arbitrary::Arbitrary` for every packet, for fuzzing what is built on the crate.
 //!
 //! The minimum supported Rust version is 1.85.

@@ -221,6 +221,10 @@ impl Client {
     ///
     /// Input that is left over from the connection before is not for this one: the host drops it.
     ///
+    /// With Clean Start, and where the server cannot have the session any more, what was in flight ends at once as
+    /// [`SessionLost`](crate::session::Outcome::SessionLost). Should the packet then not reach the server, which so still has the
+    /// session, messages of that session may come a second time.
+    ///
     /// All that a client can ask of a server stands in the packet; the limits in its properties are enforced. Messages that
     /// wait, and those of the session that were not acknowledged, are sent once the server has accepted.
     pub fn connect(&mut self, connect: &Connect<'_>, now: Instant, out: &mut Vec<u8>) -> Result<(), ConnectError> {

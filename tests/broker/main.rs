@@ -22,7 +22,8 @@ use core::time::Duration;
 use delivery::ALL_PROPERTIES;
 use delivery::all_properties;
 use delivery::user_properties;
-use mqtt_sansio::broker::BrokerConfig;
+use mqtt_sansio::Instant;
+use mqtt_sansio::broker::{Broker, BrokerConfig};
 use mqtt_sansio::codec::{
     Auth, AuthProperties, ConnackProperties, Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, Publish,
     PublishProperties, ReasonCode, RetainHandling, SubscriptionOptions, UserProperty, Version, Will, WillProperties,

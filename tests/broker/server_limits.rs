@@ -241,3 +241,43 @@ fn any_byte_of_a_client_keeps_it_alive_and_what_it_is_sent_does_not() {
         assert!(!net.is_open(client));
     });
 }
+
+/// A filter costs memory for each of its levels.
+#[test]
+fn a_filter_with_too_many_levels_is_refused() {
+    for version in [V3_1_1, V5_0] {
+        play(|net| {
+            let client = net.join(clean(version, "client"));
+            let (fits, too_many) = ("/".repeat(127), "/".repeat(128));
+            let codes = net.subscribe_all(client, None, &[(&fits, at(0)), (&too_many, at(0))]);
+            assert_eq!(codes, [0, if version == V5_0 { 0x97 } else { 0x80 }]);
+        });
+    }
+}
+
+/// [5.0 MQTT-3.1.2-5] [3.1.1 MQTT-3.1.2-4]
+#[test]
+fn an_answer_that_comes_after_the_end_changes_nothing() {
+    let now = Instant::default();
+    let mut broker = Broker::new(BrokerConfig::new(ServerConfig::new()), 1);
+    let connect = encoded(kept(V3_1_1, "client").into(), V3_1_1);
+    let mut out = Vec::new();
+    let mut open = |broker: &mut Broker| {
+        let id = broker.open(now);
+        broker.handle_input(id, &mut &connect[..], now, &mut out);
+        id
+    };
+    let first = open(&mut broker);
+    broker.admit(first, ConnackProperties::default(), now);
+    broker.closed(first, now);
+    let second = open(&mut broker);
+    broker.disconnect(second, &Disconnect::default(), now);
+    broker.admit(second, ConnackProperties::default(), now);
+    broker.closed(second, now);
+    let third = open(&mut broker);
+    broker.admit(third, ConnackProperties::default(), now);
+    let mut out = Vec::new();
+    broker.transmit(third, now, &mut out);
+    assert_eq!(out, [0x20, 0x02, 0x01, 0x00], "the session is there");
+    assert_eq!((broker.sessions(), broker.connections()), (1, 1));
+}
