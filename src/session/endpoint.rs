@@ -1,9 +1,7 @@
 //! One end of a connection, as far as both roles are the same: the machines put a role, a handshake and keep alive around it.
 
-#![expect(clippy::wildcard_enum_match_arm, reason = "what is not named in a match may not come in that state")]
-
 use super::inbound::{Exchange, Unacknowledged};
-use super::outbound::{Slot, is_exactly_once};
+use super::outbound::{Meaning, Slot};
 use super::{
     AckToken, AcknowledgeError, Message, Outcome, Outgoing, ProtocolError, PublishError, Published, QueueLimit, Received,
     Session, TopicName,
@@ -502,48 +500,25 @@ impl Endpoint {
         if packet == PacketType::Pubrel {
             return self.on_pubrel(packet_identifier, out).map(|()| None);
         }
-        let wrong = Err(ProtocolError::WrongAcknowledgement(packet));
         let slot = self.session.outbound.get_mut(packet_identifier);
-        // A message whose PUBLISH waits to be sent again may still be acknowledged: the peer has it.
-        let (key, counted, next) = match (packet, slot) {
-            // [5.0 §4.3.3] An error is no end of the connection, and may come of a recovery.
-            (PacketType::Pubrec, None | Some(Slot::Free)) => {
-                let code = if reason_code.is_error() { return Ok(None) } else { ReasonCode::PACKET_IDENTIFIER_NOT_FOUND };
-                self.write_ack(PacketType::Pubrel, packet_identifier, code, out)?;
-                return Ok(None);
+        let meaning = slot.as_ref().map_or(Meaning::Unknown, |slot| slot.answered(packet, reason_code.is_error()));
+        let (key, counted) = match (meaning, slot) {
+            (Meaning::Ends { key, counted }, _) => (key, counted),
+            (Meaning::Releases { key, counted }, Some(slot)) => {
+                *slot = Slot::AwaitPubcomp { key, counted };
+                return self.write_ack(PacketType::Pubrel, packet_identifier, ReasonCode::SUCCESS, out).map(|()| None);
             }
-            (_, None | Some(Slot::Free)) => return Ok(None),
-            (_, Some(Slot::AwaitSuback { .. })) => return wrong,
-            (_, Some(slot @ (Slot::AwaitAck(_) | Slot::DuePublish(_)))) => {
-                let counted = matches!(slot, Slot::AwaitAck(_));
-                let (Slot::AwaitAck(outgoing) | Slot::DuePublish(outgoing)) = slot else { return wrong };
-                let key = outgoing.key;
-                match (packet, is_exactly_once(outgoing)) {
-                    (PacketType::Puback, false) => (key, counted, None),
-                    (PacketType::Pubrec, true) if reason_code.is_error() => (key, counted, None),
-                    (PacketType::Pubrec, true) => (key, counted, Some(slot)),
-                    _ => return wrong,
-                }
+            (Meaning::ReleasesAgain, _) => {
+                return self.write_ack(PacketType::Pubrel, packet_identifier, ReasonCode::SUCCESS, out).map(|()| None);
             }
-            (_, Some(Slot::AwaitPubcomp { key, counted })) => match packet {
-                PacketType::Pubcomp => (*key, *counted, None),
-                // A repeat, after which PUBREL is owed again; an error now comes too late to matter.
-                PacketType::Pubrec => {
-                    self.write_ack(PacketType::Pubrel, packet_identifier, ReasonCode::SUCCESS, out)?;
-                    return Ok(None);
-                }
-                _ => return wrong,
-            },
-            (_, Some(Slot::DuePubrel { key })) => match packet {
-                PacketType::Pubcomp => (*key, false, None),
-                _ => return wrong,
-            },
+            // No end of the connection, since it may come of a recovery. [5.0 §4.3.3] [5.0 §3.6.2.1]
+            (Meaning::Unknown, _) if packet == PacketType::Pubrec && !reason_code.is_error() => {
+                let code = ReasonCode::PACKET_IDENTIFIER_NOT_FOUND;
+                return self.write_ack(PacketType::Pubrel, packet_identifier, code, out).map(|()| None);
+            }
+            (Meaning::Unknown | Meaning::Releases { .. }, _) => return Ok(None),
+            (Meaning::Wrong, _) => return Err(ProtocolError::WrongAcknowledgement(packet)),
         };
-        if let Some(slot) = next {
-            *slot = Slot::AwaitPubcomp { key, counted };
-            self.write_ack(PacketType::Pubrel, packet_identifier, ReasonCode::SUCCESS, out)?;
-            return Ok(None);
-        }
         self.session.outbound.free(packet_identifier);
         if counted {
             self.connection.sent -= 1;

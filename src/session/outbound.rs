@@ -1,7 +1,9 @@
 //! Messages on their way to the peer: one ring of packet identifiers, and a queue before it.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "what is not named in the table may not come in that state")]
+
 use super::{Message, Outgoing};
-use crate::codec::{PacketIdentifier, QoS};
+use crate::codec::{PacketIdentifier, PacketType, QoS};
 use crate::time::Instant;
 use alloc::collections::VecDeque;
 
@@ -45,6 +47,49 @@ impl Slot {
             // They are not part of the session. [5.0 §4.1] [3.1.1 §4.1]
             Self::AwaitSuback { .. } => Self::Free,
             Self::Free | Self::DuePublish(_) | Self::DuePubrel { .. } => self,
+        }
+    }
+}
+
+/// What a PUBACK, PUBREC or PUBCOMP means for the identifier that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// The message has come to its end.
+    Ends { key: Option<u64>, counted: bool },
+    /// The message has arrived, and PUBREL is owed.
+    Releases { key: Option<u64>, counted: bool },
+    /// PUBREL is owed once more: the PUBREC is a repeat.
+    ReleasesAgain,
+    /// There is no such message.
+    Unknown,
+    /// It acknowledges a packet of another kind.
+    Wrong,
+}
+
+impl Slot {
+    /// The table of what may come, and what it does. [5.0 §4.3] [3.1.1 §4.3]
+    pub(crate) fn answered(&self, packet: PacketType, is_error: bool) -> Meaning {
+        // A message that waits to be sent again may still be acknowledged: the peer has it.
+        let publish = match self {
+            Self::AwaitAck(outgoing) => Some((outgoing, true)),
+            Self::DuePublish(outgoing) => Some((outgoing, false)),
+            _ => None,
+        };
+        if let Some((outgoing, counted)) = publish {
+            let key = outgoing.key;
+            return match (outgoing.message.qos(), packet) {
+                (QoS::AtLeastOnce, PacketType::Puback) => Meaning::Ends { key, counted },
+                (QoS::ExactlyOnce, PacketType::Pubrec) if is_error => Meaning::Ends { key, counted },
+                (QoS::ExactlyOnce, PacketType::Pubrec) => Meaning::Releases { key, counted },
+                _ => Meaning::Wrong,
+            };
+        }
+        match (self, packet) {
+            (Self::Free, _) => Meaning::Unknown,
+            (Self::AwaitPubcomp { key, counted }, PacketType::Pubcomp) => Meaning::Ends { key: *key, counted: *counted },
+            (Self::DuePubrel { key }, PacketType::Pubcomp) => Meaning::Ends { key: *key, counted: false },
+            (Self::AwaitPubcomp { .. } | Self::DuePubrel { .. }, PacketType::Pubrec) => Meaning::ReleasesAgain,
+            _ => Meaning::Wrong,
         }
     }
 }
@@ -224,11 +269,6 @@ impl Outbound {
 /// A ring that a burst has made larger than this gives its memory back when it is empty.
 const KEPT_CAPACITY: usize = 64;
 
-/// What a message's first acknowledgement is.
-pub(crate) fn is_exactly_once(outgoing: &Outgoing) -> bool {
-    outgoing.message.qos() == QoS::ExactlyOnce
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,6 +276,35 @@ mod tests {
 
     fn slot() -> Slot {
         Slot::AwaitSuback { key: 0, filters: 1, unsubscribe: false }
+    }
+
+    /// Each acknowledgement in each state. [5.0 §4.3] [3.1.1 §4.3]
+    #[test]
+    fn each_acknowledgement_has_one_meaning_in_each_state() {
+        let outgoing = |qos| {
+            let publish = crate::codec::Publish { qos, ..crate::codec::Publish::new("t", b"") };
+            Outgoing::new(Some(1), Message::new(&publish).unwrap())
+        };
+        let key = Some(1);
+        let (ends, ended) = (Meaning::Ends { key, counted: true }, Meaning::Ends { key, counted: false });
+        let (releases, released) = (Meaning::Releases { key, counted: true }, Meaning::Releases { key, counted: false });
+        let (again, unknown, wrong) = (Meaning::ReleasesAgain, Meaning::Unknown, Meaning::Wrong);
+        let (once, twice) = (outgoing(QoS::AtLeastOnce), outgoing(QoS::ExactlyOnce));
+        // PUBACK, PUBREC, PUBREC with an error, PUBCOMP.
+        for (slot, expected) in [
+            (Slot::Free, [unknown; 4]),
+            (slot(), [wrong; 4]),
+            (Slot::AwaitAck(once.clone()), [ends, wrong, wrong, wrong]),
+            (Slot::DuePublish(once), [ended, wrong, wrong, wrong]),
+            (Slot::AwaitAck(twice.clone()), [wrong, releases, ends, wrong]),
+            (Slot::DuePublish(twice), [wrong, released, ended, wrong]),
+            (Slot::AwaitPubcomp { key, counted: true }, [wrong, again, again, ends]),
+            (Slot::DuePubrel { key }, [wrong, again, again, ended]),
+        ] {
+            let packets = [PacketType::Puback, PacketType::Pubrec, PacketType::Pubrec, PacketType::Pubcomp];
+            let meant = [0, 1, 2, 3].map(|index| slot.answered(packets[index], index == 2));
+            assert_eq!(meant, expected, "{slot:?}");
+        }
     }
 
     #[test]
