@@ -28,6 +28,7 @@ struct Direction {
     carried: usize,
 }
 
+#[allow(dead_code, reason = "each test uses a part of it")]
 pub(crate) struct Pair {
     pub(crate) client: Client,
     pub(crate) server: Server,
@@ -45,12 +46,15 @@ pub(crate) struct Pair {
     server_config: ServerConfig,
     /// What the server keeps while there is no connection.
     parked: Option<Session>,
+    /// Whether the connection has taken the session.
+    accepted: bool,
     connected: bool,
     chunks: Chunks,
     to_server: Direction,
     to_client: Direction,
 }
 
+#[allow(dead_code, reason = "each test uses a part of it")]
 impl Pair {
     pub(crate) fn new(chunks: Chunks) -> Self {
         Self::with(ClientConfig::new(), ServerConfig::new(), chunks)
@@ -69,6 +73,7 @@ impl Pair {
             done_at_server: Vec::new(),
             server_config,
             parked: None,
+            accepted: false,
             connected: false,
             chunks,
             to_server: Direction::default(),
@@ -120,12 +125,18 @@ impl Pair {
 
     /// A message from the server, or for its parked session.
     pub(crate) fn deliver(&mut self, key: u64, publish: &Publish<'_>) {
+        assert!(self.try_deliver(key, publish), "there is a session");
+    }
+
+    /// The same, unless the server has no session.
+    pub(crate) fn try_deliver(&mut self, key: u64, publish: &Publish<'_>) -> bool {
         let outgoing = Outgoing::new(Some(key), Message::new(publish).unwrap());
-        match &mut self.parked {
-            Some(session) if !self.connected => session.enqueue(outgoing, self.server_config.queue_limit(), self.now).unwrap(),
-            _ => self.server.deliver(outgoing, self.now).unwrap(),
-        }
+        let delivered = match &mut self.parked {
+            Some(session) => session.enqueue(outgoing, self.server_config.queue_limit(), self.now),
+            None => self.server.deliver(outgoing, self.now),
+        };
         self.flush();
+        delivered.is_ok()
     }
 
     /// Bytes as if the other side had written them.
@@ -168,6 +179,22 @@ impl Pair {
             true
         };
         carry_first(true) || carry_first(false)
+    }
+
+    /// Carries some bytes in one direction, which may end inside a packet.
+    pub(crate) fn carry_bytes(&mut self, to_server: bool, count: usize) {
+        self.flush();
+        let direction = if to_server { &mut self.to_server } else { &mut self.to_client };
+        let bytes: Vec<u8> = direction.sent.drain(..count.min(direction.sent.len())).collect();
+        if to_server {
+            self.feed_server(&bytes);
+        } else {
+            self.feed_client(&bytes);
+        }
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected
     }
 
     /// Cuts the connection: what the link has not carried is lost.
@@ -265,6 +292,7 @@ impl Pair {
         match action {
             server::Action::Connect(connect) => {
                 let mut session = self.parked.take().filter(|_| !connect.clean_start);
+                self.accepted = true;
                 self.server.accept(&mut session, ConnackProperties::default(), self.now, out).unwrap();
             }
             server::Action::Subscribe(subscribe) => {
@@ -279,8 +307,10 @@ impl Pair {
             server::Action::Message(message) => self.at_server.push(String::from_utf8_lossy(message.payload).into()),
             server::Action::Published(published) => self.done_at_server.push(outcome(&published)),
             server::Action::Closed { .. } => {
-                let session = self.server.take_session();
-                self.parked = (self.server.session_expiry_interval() > 0).then_some(session);
+                if core::mem::take(&mut self.accepted) {
+                    let session = self.server.take_session();
+                    self.parked = (self.server.session_expiry_interval() > 0).then_some(session);
+                }
                 // The client sees what was written, and then the end of the transport.
                 let farewell = core::mem::take(&mut self.to_client.sent);
                 self.feed_client(&farewell);
@@ -324,6 +354,7 @@ pub(crate) fn lasting(version: Version) -> Connect<'static> {
     connect
 }
 
+#[allow(dead_code, reason = "each test uses a part of it")]
 pub(crate) fn message<'a>(qos: QoS, payload: &'a str) -> Publish<'a> {
     Publish { qos, ..Publish::new("t", payload.as_bytes()) }
 }
