@@ -281,6 +281,10 @@ impl Host {
             if link.close.get() {
                 break;
             }
+            if output.len() >= OUTPUT_LIMIT {
+                // It is this side that does not read, so the client is not silent.
+                self.with_broker(|broker, now| broker.handle_progress(id, now));
+            }
             tokio::select! {
                 read = reader.read_buf(&mut received), if output.len() < OUTPUT_LIMIT => if read? == 0 {
                     return Ok(());
