@@ -62,11 +62,7 @@ impl<'a> Text<'a> {
     #[inline]
     pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let bytes = reader.binary()?;
-        let scan = Scan::of::<false>(bytes);
-        if scan.found != 0 {
-            return Err(DecodeError::NullCharacter);
-        }
-        Self::checked(bytes, scan)
+        Scan::of::<false>(bytes).string(bytes)
     }
 
     /// A Topic Name, which may be empty but has no wildcards. [5.0 MQTT-3.3.2-2] [3.1.1 MQTT-3.3.2-2]
@@ -74,10 +70,8 @@ impl<'a> Text<'a> {
     pub(crate) fn decode_topic_name(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let bytes = reader.binary()?;
         let scan = Scan::of::<true>(bytes);
-        if scan.found != 0 {
-            return Err(Self(bytes).null_or(DecodeError::WildcardInTopicName));
-        }
-        Self::checked(bytes, scan)
+        let text = scan.string(bytes)?;
+        if scan.has_wildcard() { Err(DecodeError::WildcardInTopicName) } else { Ok(text) }
     }
 
     /// A string, and whether it has wildcard characters.
@@ -85,58 +79,36 @@ impl<'a> Text<'a> {
     pub(crate) fn decode_topic_filter(reader: &mut Reader<'a>) -> Result<(Self, bool), DecodeError> {
         let bytes = reader.binary()?;
         let scan = Scan::of::<true>(bytes);
-        if scan.found != 0 {
-            Self(bytes).check()?;
-        }
-        Ok((Self::checked(bytes, scan)?, scan.found != 0))
-    }
-
-    /// What `decode_topic_filter` would say of it.
-    #[inline]
-    pub(crate) fn check_topic_filter(self) -> Result<bool, DecodeError> {
-        let has_wildcard = Scan::of::<true>(self.0).found != 0;
-        if has_wildcard {
-            self.check()?;
-        }
-        Ok(has_wildcard)
+        Ok((scan.string(bytes)?, scan.has_wildcard()))
     }
 
     /// What `decode` would say of it.
     #[inline]
     pub(crate) fn check(self) -> Result<(), DecodeError> {
-        if Scan::of::<false>(self.0).found != 0 { Err(DecodeError::NullCharacter) } else { Ok(()) }
+        Scan::of::<false>(self.0).no_null()
     }
 
     /// What `decode_topic_name` would say of it.
     #[inline]
     pub(crate) fn check_topic_name(self) -> Result<(), DecodeError> {
-        if Scan::of::<true>(self.0).found == 0 {
-            return Ok(());
-        }
-        Err(self.null_or(DecodeError::WildcardInTopicName))
+        if self.check_topic_filter()? { Err(DecodeError::WildcardInTopicName) } else { Ok(()) }
     }
 
-    /// In a string without U+0000.
+    /// What `decode_topic_filter` would say of it.
+    #[inline]
+    pub(crate) fn check_topic_filter(self) -> Result<bool, DecodeError> {
+        let scan = Scan::of::<true>(self.0);
+        scan.no_null()?;
+        Ok(scan.has_wildcard())
+    }
+
     pub(crate) fn has_wildcard(self) -> bool {
-        Scan::of::<true>(self.0).found != 0
-    }
-
-    #[cold]
-    fn null_or(self, error: DecodeError) -> DecodeError {
-        self.check().err().unwrap_or(error)
+        Scan::of::<true>(self.0).has_wildcard()
     }
 
     /// For the bytes of a `Text` that were kept, and for a part of one that was cut at an ASCII character: they are UTF-8.
     pub(crate) const fn part(bytes: &'a [u8]) -> Self {
         Self(bytes)
-    }
-
-    #[inline]
-    fn checked(bytes: &'a [u8], scan: Scan) -> Result<Self, DecodeError> {
-        if scan.high & HIGHS != 0 && core::str::from_utf8(bytes).is_err() {
-            return Err(DecodeError::InvalidUtf8);
-        }
-        Ok(Self(bytes))
     }
 }
 
@@ -178,18 +150,20 @@ impl fmt::Debug for Text<'_> {
 
 /// What one pass over some bytes has found. U+0000 and the wildcards are single bytes that occur in no longer sequence of
 /// UTF-8, so they can be looked for before it is known whether the bytes are UTF-8.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Scan {
     /// The highest bit of some byte is set if not all is ASCII.
     high: u64,
-    /// Not zero if there was U+0000, or, if they were looked for, a wildcard.
-    found: u64,
+    /// The highest bit of some byte is set if there was U+0000.
+    null: u64,
+    /// The same for wildcards, if they were looked for.
+    wildcard: u64,
 }
 
 impl Scan {
     #[inline]
     fn of<const WILDCARDS: bool>(bytes: &[u8]) -> Self {
-        let mut scan = Self { high: 0, found: 0 };
+        let mut scan = Self::default();
         if let Some(last) = bytes.last_chunk::<8>() {
             let mut rest = bytes;
             // The last word overlaps the one before it: looking twice at a byte finds the same.
@@ -205,19 +179,37 @@ impl Scan {
             let middle = bytes.get(1).unwrap_or(first);
             scan.look::<WILDCARDS>(u64::from_le_bytes([*first, *middle, *last, *last, *last, *last, *last, *last]));
         }
-        scan.found &= HIGHS;
         scan
     }
 
-    /// Finds in words of eight bytes, in the highest bit of each byte.
+    /// Looks at eight bytes at once.
     #[inline]
     fn look<const WILDCARDS: bool>(&mut self, word: u64) {
         self.high |= word;
-        self.found |= zero_byte(word);
+        self.null |= zero_byte(word);
         if WILDCARDS {
             // `#` is 0x23 and `+` is 0x2B: the bit 0x08 is all that tells them apart.
-            self.found |= zero_byte((word | (8 * ONES)) ^ (0x2B * ONES));
+            self.wildcard |= zero_byte((word | (8 * ONES)) ^ (0x2B * ONES));
         }
+    }
+
+    #[inline]
+    fn string(self, bytes: &[u8]) -> Result<Text<'_>, DecodeError> {
+        self.no_null()?;
+        if self.high & HIGHS != 0 && core::str::from_utf8(bytes).is_err() {
+            return Err(DecodeError::InvalidUtf8);
+        }
+        Ok(Text(bytes))
+    }
+
+    #[inline]
+    fn no_null(self) -> Result<(), DecodeError> {
+        if self.null & HIGHS != 0 { Err(DecodeError::NullCharacter) } else { Ok(()) }
+    }
+
+    #[inline]
+    fn has_wildcard(self) -> bool {
+        self.wildcard & HIGHS != 0
     }
 }
 
@@ -242,11 +234,10 @@ mod tests {
                 for byte in 0..=255 {
                     let mut bytes = vec![b'a'; length];
                     bytes[position] = byte;
-                    let scan = Scan::of::<false>(&bytes);
-                    assert_eq!(scan.high & HIGHS == 0, byte < 0x80, "{length} {position} {byte}");
-                    assert_eq!(scan.found != 0, byte == 0, "{length} {position} {byte}");
                     let scan = Scan::of::<true>(&bytes);
-                    assert_eq!(scan.found != 0, matches!(byte, 0 | b'#' | b'+'), "{length} {position} {byte}");
+                    assert_eq!(scan.high & HIGHS == 0, byte < 0x80, "{length} {position} {byte}");
+                    assert_eq!(scan.no_null().is_err(), byte == 0, "{length} {position} {byte}");
+                    assert_eq!(scan.has_wildcard(), matches!(byte, b'#' | b'+'), "{length} {position} {byte}");
                 }
             }
         }
