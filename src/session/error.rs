@@ -135,7 +135,7 @@ impl CloseCause<'_> {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// No connection was ever asked for, so the version is not known; or a server's connection has ended.
+    /// No connection was ever asked for, so the version is not known.
     #[error("there is no connection")]
     NotConnected,
     /// The DUP flag or a packet identifier is set; both are the session's to choose.
