@@ -400,26 +400,25 @@ impl Broker {
             }
             server::Action::Subscribe(subscribe) => {
                 let codes = self.subscribe(id, &subscribe);
-                if let Some(connection) = self.connections.get_mut(id.0) {
-                    let answered = connection.server.suback(subscribe.packet_identifier, &codes, AckProperties::default(), out);
-                    if answered.is_err() {
-                        self.disconnect(id, &Disconnect::new(ReasonCode::PACKET_TOO_LARGE), now);
-                    }
-                }
+                self.answer(id, now, |server| server.suback(subscribe.packet_identifier, &codes, AckProperties::default(), out));
             }
             server::Action::Unsubscribe(unsubscribe) => {
                 let codes = self.unsubscribe(id, &unsubscribe);
-                if let Some(connection) = self.connections.get_mut(id.0) {
-                    let answered =
-                        connection.server.unsuback(unsubscribe.packet_identifier, &codes, AckProperties::default(), out);
-                    if answered.is_err() {
-                        self.disconnect(id, &Disconnect::new(ReasonCode::PACKET_TOO_LARGE), now);
-                    }
-                }
+                self.answer(id, now, |server| {
+                    server.unsuback(unsubscribe.packet_identifier, &codes, AckProperties::default(), out)
+                });
             }
             server::Action::Closed { publish_will, .. } => self.on_closed(id, publish_will, now),
             // What a message has come to is the session's business, and enhanced authentication was refused.
             server::Action::Published(_) | server::Action::Authenticate(_) => {}
+        }
+    }
+
+    /// Answers a client; one that takes no packet of that size is let go.
+    fn answer(&mut self, id: ConnectionId, now: Instant, answer: impl FnOnce(&mut Server) -> Result<(), server::AnswerError>) {
+        let Some(connection) = self.connections.get_mut(id.0) else { return };
+        if answer(&mut connection.server).is_err() {
+            self.disconnect(id, &Disconnect::new(ReasonCode::PACKET_TOO_LARGE), now);
         }
     }
 

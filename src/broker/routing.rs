@@ -101,8 +101,8 @@ impl Broker {
     ) -> ReasonCode {
         let Ok(message) = Message::new(publish) else { return ReasonCode::UNSPECIFIED_ERROR };
         let expires_at = publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
-        self.deliver_retained_before(matches, publish.topic_name, now);
-        if publish.retain {
+        let mut keep = publish.retain;
+        if keep && !publish.payload.is_empty() {
             let limit = self.config.maximum_retained;
             // Only a 5.0 client that waits for an answer can be told that there is no room; for others the message goes to those who are here.
             let has_room = |store: &RetainedStore| {
@@ -110,16 +110,14 @@ impl Broker {
                 let bytes = store.bytes() - old.unwrap_or(0) + message.size();
                 (old.is_some() || store.len() < limit.messages) && bytes <= limit.bytes
             };
-            if !publish.payload.is_empty() && !has_room(&self.retained) {
+            if !has_room(&self.retained) {
                 self.retained.remove_expired(now);
+                keep = has_room(&self.retained);
             }
-            if publish.payload.is_empty() || has_room(&self.retained) {
-                self.retained.insert(message.clone(), expires_at);
-            } else if can_be_told {
+            if !keep && can_be_told {
                 return ReasonCode::QUOTA_EXCEEDED;
-            } else {
-                self.dropped += 1;
             }
+            self.dropped += u64::from(!keep);
         }
         // One copy for each session, whatever the number of its filters that match. [5.0 MQTT-3.3.4-2] [3.1.1 MQTT-3.3.5-1]
         matches.sort_unstable_by_key(|(session_id, _)| *session_id);
@@ -130,10 +128,14 @@ impl Broker {
             // [5.0 MQTT-3.8.4-8] [3.1.1 MQTT-3.8.4-6]
             let qos = publish.qos.min(granted.unwrap_or_default());
             // [5.0 MQTT-3.3.1-12] [5.0 MQTT-3.3.1-13] [3.1.1 MQTT-3.3.1-9]
-            let message = message.with(qos, publish.retain && as_published);
+            let copy = message.with(qos, publish.retain && as_published);
             // [5.0 MQTT-3.3.4-3] [5.0 MQTT-3.3.4-4]
             let subscription_identifiers = same.iter().filter_map(|(_, subscriber)| subscriber.identifier).collect();
-            self.deliver(*session_id, now, Outgoing { subscription_identifiers, expires_at, ..Outgoing::new(None, message) });
+            self.deliver_retained_before(*session_id, publish.topic_name, now);
+            self.deliver(*session_id, now, Outgoing { subscription_identifiers, expires_at, ..Outgoing::new(None, copy) });
+        }
+        if keep {
+            self.retained.insert(message, expires_at);
         }
         if matches.is_empty() { ReasonCode::NO_MATCHING_SUBSCRIBERS } else { ReasonCode::SUCCESS }
     }
@@ -141,9 +143,9 @@ impl Broker {
     /// Lets a message wait for a client, be it here or away. [5.0 MQTT-4.5.0-1] [3.1.1 MQTT-3.1.2-5]
     fn deliver(&mut self, session_id: SessionId, now: Instant, outgoing: Outgoing) {
         let Some(state) = self.sessions.get_mut(session_id.0) else { return };
-        let connection = state.connection.and_then(|id| self.connections.get_mut(id.0).map(|connection| (id, connection)));
+        let connection = state.connection.and_then(|id| self.connections.get_mut(id.0));
         let delivered = match connection {
-            Some((_, connection)) => connection.server.deliver(outgoing, now),
+            Some(connection) => connection.server.deliver(outgoing, now),
             None if outgoing.message.qos() == QoS::AtMostOnce => return,
             None => state.parked.enqueue(outgoing, self.config.server.queue_limit(), now),
         };
@@ -248,31 +250,21 @@ impl Broker {
         }
     }
 
-    /// A message is about to be sent to sessions, some of which may still be due the retained message of its topic: they are given
-    /// that first.
-    fn deliver_retained_before(&mut self, matches: &[(SessionId, Subscriber)], topic_name: Text<'_>, now: Instant) {
-        let due = |(session_id, _): &&(SessionId, Subscriber)| {
-            self.sessions.get(session_id.0).is_some_and(|state| !state.retained.is_empty())
-        };
-        let Some(retained) = self.retained.get(topic_name).filter(|retained| !retained.is_expired(now)).cloned() else { return };
-        let mut sessions: Vec<SessionId> = matches.iter().filter(due).map(|(session_id, _)| *session_id).collect();
-        sessions.sort_unstable();
-        sessions.dedup();
-        for session_id in sessions {
-            let Some(state) = self.sessions.get_mut(session_id.0) else { continue };
-            if state.sent_early.len() >= SENT_EARLY {
-                continue;
-            }
-            let wanting = state.retained.iter().filter(|(filter, cursor)| {
-                cursor.wants(&retained, &state.sent_early)
-                    && stored_filter(filter).is_some_and(|filter| filter.matches(topic_name))
-            });
-            let due: Vec<_> = wanting.map(|(_, cursor)| cursor.outgoing(&retained)).collect();
-            if !due.is_empty() {
-                state.sent_early.insert(topic_name.as_bytes().into(), self.cursors);
-            }
-            due.into_iter().for_each(|outgoing| self.deliver(session_id, now, outgoing));
+    /// A message is about to be sent to a session that may still be due the retained message of its topic: it is given that first.
+    fn deliver_retained_before(&mut self, session_id: SessionId, topic_name: Text<'_>, now: Instant) {
+        let Some(state) = self.sessions.get_mut(session_id.0) else { return };
+        if state.retained.is_empty() || state.sent_early.len() >= SENT_EARLY {
+            return;
         }
+        let Some(retained) = self.retained.get(topic_name).filter(|retained| !retained.is_expired(now)) else { return };
+        let wanting = state.retained.iter().filter(|(filter, cursor)| {
+            cursor.wants(retained, &state.sent_early) && stored_filter(filter).is_some_and(|filter| filter.matches(topic_name))
+        });
+        let due: Vec<_> = wanting.map(|(_, cursor)| cursor.outgoing(retained)).collect();
+        if !due.is_empty() {
+            state.sent_early.insert(topic_name.as_bytes().into(), self.cursors);
+        }
+        due.into_iter().for_each(|outgoing| self.deliver(session_id, now, outgoing));
     }
 
     /// Publishes the will of a session, if it has one, and forgets it. [5.0 MQTT-3.1.2-10] [3.1.1 MQTT-3.1.2-10]

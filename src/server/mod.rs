@@ -246,9 +246,8 @@ impl Server {
     /// Lets the client in: writes CONNACK, with the limits of the configuration, and what the session has to send again.
     ///
     /// `session` is what the server has kept for the client, if anything; it decides Session Present, and is taken unless there is an
-    /// error. `properties` are what the
-    /// host has to add, such as an Assigned Client Identifier; before 5.0 they cannot be sent. Reason string and user
-    /// properties are left out should the client's Maximum Packet Size not allow them.
+    /// error. `properties` are what the host has to add, such as an Assigned Client Identifier; before 5.0 they cannot be sent. Reason
+    /// string and user properties are left out should the client's Maximum Packet Size not allow them.
     pub fn accept(
         &mut self,
         session: &mut Option<Session>,
@@ -256,9 +255,8 @@ impl Server {
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Result<(), AnswerError> {
-        let asked = self.client.session_expiry_interval;
         self.write_accepting_connack(session.is_some(), properties, out)?;
-        self.client.session_expiry_interval = self.config.session_expiry_interval(asked);
+        self.client.session_expiry_interval = self.config.session_expiry_interval(self.client.session_expiry_interval);
         self.client.keep_alive = self.config.keep_alive(self.client.keep_alive, self.version());
         self.endpoint.session = session.take().unwrap_or_default();
         self.accepted = true;

@@ -139,7 +139,7 @@ impl Endpoint {
 
     /// Ends of messages that no packet has brought, one at a time.
     pub(crate) fn next_completed(&mut self) -> Option<Published<'static>> {
-        self.session.completed.pop_front()
+        self.session.next_completed()
     }
 
     /// Encodes a packet, unless it is larger than the peer takes.
@@ -147,12 +147,12 @@ impl Endpoint {
         let start = out.len();
         packet.encode_to(self.rules(), out)?;
         let size = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
+        self.check_size(size).inspect_err(|_| out.truncate(start))
+    }
+
+    fn check_size(&self, size: u32) -> Result<(), PublishError> {
         let maximum = self.connection.peer.maximum_packet_size;
-        if size > maximum {
-            out.truncate(start);
-            return Err(PublishError::TooLarge { size, maximum });
-        }
-        Ok(())
+        if size > maximum { Err(PublishError::TooLarge { size, maximum }) } else { Ok(()) }
     }
 
     /// Encodes a packet that the peer must be sent.
@@ -185,17 +185,14 @@ impl Endpoint {
         let packet_identifier = if publish.qos == QoS::AtMostOnce { None } else { outbound.next().or(PacketIdentifier::new(1)) };
         let expires_at = publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
         if waits {
-            let size = Publish { packet_identifier, ..full }.packet_size(self.rules())?;
-            let maximum = self.connection.peer.maximum_packet_size;
-            if size > maximum {
-                return Err(PublishError::TooLarge { size, maximum });
-            }
-            let outgoing = Outgoing { expires_at, ..Outgoing::new(Some(key), Message::new(&full)?) };
+            self.check_size(Publish { packet_identifier, ..full }.packet_size(self.rules())?)?;
+        }
+        let outgoing = Outgoing { expires_at, ..Outgoing::new(Some(key), Message::new(&full)?) };
+        if waits {
             self.enqueue(outgoing, now).map_err(|_| PublishError::QueueFull)?;
             self.forget_alias(publish);
             return Ok(());
         }
-        let outgoing = Outgoing { expires_at, ..Outgoing::new(Some(key), Message::new(&full)?) };
         self.write(&Publish { packet_identifier, ..*publish }, out)?;
         self.set_alias(publish);
         self.connection.sent += 1;
@@ -211,9 +208,9 @@ impl Endpoint {
     /// Sends what waits, as far as the quota and the room in `out` go: first what must be sent again.
     pub(crate) fn flush(&mut self, now: Instant, out: &mut Vec<u8>) {
         while self.open && self.has_room(out) {
-            let sent_all = self.connection.sent >= self.connection.peer.receive_maximum;
+            let may_send = self.may_send();
             if let Some((identifier, outgoing)) = self.session.outbound.next_due() {
-                if sent_all {
+                if !may_send {
                     return;
                 }
                 let outgoing = outgoing.clone();
@@ -241,7 +238,7 @@ impl Endpoint {
             return false;
         }
         if self.session.outbound.has_due() {
-            return self.connection.sent < self.connection.peer.receive_maximum;
+            return self.may_send();
         }
         let front = self.session.outbound.queue_front();
         front.is_some_and(|front| front.message.qos() == QoS::AtMostOnce || self.has_quota())
@@ -261,7 +258,7 @@ impl Endpoint {
                 }
                 Slot::DuePublish(outgoing) => {
                     let outgoing = outgoing.clone();
-                    if self.connection.sent < self.connection.peer.receive_maximum && self.has_room(out) {
+                    if self.may_send() && self.has_room(out) {
                         self.send_again(identifier, outgoing, now, out);
                     }
                 }
@@ -336,13 +333,18 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Whether a message with QoS 1 or 2 can be sent now. [5.0 MQTT-4.9.0-2] [5.0 MQTT-3.3.4-7] [5.0 MQTT-3.3.4-9]
+    /// Whether the Receive Maximum of the peer allows one more message with QoS 1 or 2. [5.0 §4.9]
+    fn may_send(&self) -> bool {
+        self.connection.sent < self.connection.peer.receive_maximum
+    }
+
+    /// Whether a new message with QoS 1 or 2 can be sent now. [5.0 MQTT-4.9.0-2] [5.0 MQTT-3.3.4-7] [5.0 MQTT-3.3.4-9]
     fn has_quota(&self) -> bool {
         let maximum = self.connection.peer.receive_maximum;
         // A peer that leaves one message unacknowledged and acknowledges those after it makes the ring longer than what is
         // in flight; there is an end to that too.
         let span = self.session.outbound.span();
-        self.connection.sent < maximum && span < usize::from(maximum).saturating_mul(4).saturating_add(64) && span < 65_535
+        self.may_send() && span < usize::from(maximum).saturating_mul(4).saturating_add(64) && span < 65_535
     }
 
     /// The message with the topic that its alias stands for, and without the alias.
