@@ -25,20 +25,28 @@ pub struct Ack<'a> {
 impl<'a> Ack<'a> {
     /// An acknowledgement without properties.
     #[must_use]
+    #[inline]
     pub fn new(packet_identifier: PacketIdentifier, reason_code: ReasonCode) -> Self {
         Self { packet_identifier, reason_code, properties: AckProperties::default() }
     }
 
+    /// Reads an acknowledgement, and wraps it where it is made.
     #[inline(always)]
-    pub(crate) fn decode(mut r: Reader<'a>, packet: PacketType, rules: Rules) -> Result<Self, DecodeError> {
+    pub(crate) fn decode<P>(
+        mut r: Reader<'a>,
+        packet: PacketType,
+        rules: Rules,
+        wrap: impl Fn(Self) -> P,
+    ) -> Result<P, DecodeError> {
         let packet_identifier = PacketIdentifier::decode(&mut r)?;
         if r.is_empty() {
-            return Ok(Self::new(packet_identifier, ReasonCode::SUCCESS));
+            return Ok(wrap(Self::new(packet_identifier, ReasonCode::SUCCESS)));
         }
-        Self::decode_reason(packet_identifier, r, packet, rules)
+        Self::decode_reason(packet_identifier, r, packet, rules).map(wrap)
     }
 
     /// [5.0 §3.4.2.1] [5.0 §3.4.2.2.1]
+    #[inline(never)]
     fn decode_reason(
         packet_identifier: PacketIdentifier,
         mut r: Reader<'a>,
@@ -49,7 +57,7 @@ impl<'a> Ack<'a> {
         if rules.version == Version::V5_0 {
             ack.reason_code = ReasonCode::new(r.u8()?);
             if !r.is_empty() {
-                ack.properties = AckProperties::decode(&mut r)?;
+                ack.properties.read(&mut r, rules.version)?;
             }
         }
         r.end()?;

@@ -23,28 +23,26 @@ pub struct Connack<'a> {
 }
 
 impl<'a> Connack<'a> {
-    pub(crate) fn decode(mut r: Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
-        rules.refuse_from(Role::Client)?;
+    pub(crate) fn read(&mut self, mut r: Reader<'a>, rules: Rules) -> Result<(), DecodeError> {
+        rules.only_from(Role::Server)?;
         let flags = r.u8()?;
         if flags > 1 && rules.version > Version::V3_1 {
             return Err(DecodeError::ConnackReservedFlags);
         }
         let code = r.u8()?;
-        let (reason_code, properties) = if rules.version == Version::V5_0 {
-            (ReasonCode::new(code), ConnackProperties::decode(&mut r)?)
-        } else {
-            let code = ReasonCode::from_return_code(code).ok_or(DecodeError::InvalidReasonCode(code))?;
-            (code, ConnackProperties::default())
+        self.session_present = flags == 1 && rules.version > Version::V3_1;
+        self.reason_code = match rules.version {
+            Version::V5_0 => ReasonCode::new(code),
+            Version::V3_1 | Version::V3_1_1 => ReasonCode::from_return_code(code).ok_or(DecodeError::InvalidReasonCode(code))?,
         };
+        self.properties.read(&mut r, rules.version)?;
         r.end()?;
-        let connack = Self { session_present: flags == 1 && rules.version > Version::V3_1, reason_code, properties };
-        connack.check(rules)?;
-        Ok(connack)
+        self.check(rules)
     }
 
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
         sink.check(|| {
-            rules.refuse_from(Role::Client)?;
+            rules.only_from(Role::Server)?;
             if rules.version == Version::V3_1 && self.session_present {
                 return Err(EncodeError::NotInVersion(rules.version));
             }

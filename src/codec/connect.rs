@@ -92,11 +92,11 @@ impl<'a> Connect<'a> {
         }
     }
 
-    pub(crate) fn decode(mut reader: Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
-        rules.refuse_from(Role::Server)?;
+    pub(crate) fn read(&mut self, mut reader: Reader<'a>, rules: Rules) -> Result<(), DecodeError> {
+        rules.only_from(Role::Client)?;
         let r = &mut reader;
-        let name = Text::decode(r)?;
-        let version = Version::from_protocol(name.as_bytes(), r.u8()?)?;
+        let version = Version::decode(r)?;
+        self.version = version;
         let flags = r.u8()?;
         // 3.1 calls the bit unused, and disregards what is set for a will that is not there.
         let strict = version > Version::V3_1;
@@ -112,34 +112,35 @@ impl<'a> Connect<'a> {
                 return Err(DecodeError::WillRetainWithoutWill);
             }
         }
-        let keep_alive = r.u16()?;
-        let properties = if version == Version::V5_0 { ConnectProperties::decode(r)? } else { ConnectProperties::default() };
-        let client_identifier = Text::decode(r)?;
-        let will = if flags & WILL == 0 {
-            None
-        } else {
+        self.clean_start = flags & CLEAN_START != 0;
+        self.keep_alive = r.u16()?;
+        self.properties.read(r, version)?;
+        self.client_identifier = Text::decode(r)?;
+        if flags & WILL != 0 {
             let qos = will_qos.ok_or(DecodeError::InvalidWillQos)?;
-            let properties = if version == Version::V5_0 { WillProperties::decode(r)? } else { WillProperties::default() };
-            let topic = Text::decode_topic_name(r)?;
-            Some(Will { qos, retain: flags & WILL_RETAIN != 0, topic, payload: r.binary()?, properties })
-        };
+            let will = self.will.insert(Will { qos, retain: flags & WILL_RETAIN != 0, ..Will::default() });
+            will.properties.read(r, version)?;
+            will.topic = Text::decode_topic_name(r)?;
+            will.payload = r.binary()?;
+        }
         // 3.1 §3.1: where a flag promises a field and the packet ends before it, the packet is right.
         let cut_off = |r: &Reader<'_>| !strict && r.is_empty();
-        let user_name = if flags & USER_NAME == 0 || cut_off(r) { None } else { Some(Text::decode(r)?) };
-        let password = if flags & PASSWORD == 0 || cut_off(r) { None } else { Some(r.binary()?) };
+        if flags & USER_NAME != 0 && !cut_off(r) {
+            self.user_name = Some(Text::decode(r)?);
+        }
+        if flags & PASSWORD != 0 && !cut_off(r) {
+            self.password = Some(r.binary()?);
+        }
         if flags & (USER_NAME | PASSWORD) == PASSWORD && version < Version::V5_0 {
             return Err(DecodeError::PasswordWithoutUserName);
         }
         reader.end()?;
-        let clean_start = flags & CLEAN_START != 0;
-        let connect = Self { version, clean_start, keep_alive, client_identifier, will, user_name, password, properties };
-        connect.check()?;
-        Ok(connect)
+        self.check()
     }
 
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
         sink.check(|| {
-            rules.refuse_from(Role::Server)?;
+            rules.only_from(Role::Client)?;
             if self.password.is_some() && self.user_name.is_none() && self.version < Version::V5_0 {
                 return Err(DecodeError::PasswordWithoutUserName.into());
             }

@@ -29,22 +29,20 @@ impl<'a> Disconnect<'a> {
         Self { reason_code, properties: DisconnectProperties::default() }
     }
 
-    pub(crate) fn decode(mut r: Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
-        let mut disconnect = Self::default();
+    pub(crate) fn read(&mut self, mut r: Reader<'a>, rules: Rules) -> Result<(), DecodeError> {
         // [5.0 §3.14.2.1] [5.0 §3.14.2.2.1]
         if rules.version == Version::V5_0 && !r.is_empty() {
-            disconnect.reason_code = ReasonCode::new(r.u8()?);
+            self.reason_code = ReasonCode::new(r.u8()?);
             if !r.is_empty() {
-                disconnect.properties = DisconnectProperties::decode(&mut r)?;
+                self.properties.read(&mut r, rules.version)?;
             }
         }
         r.end()?;
-        disconnect.check(rules)?;
-        Ok(disconnect)
+        self.check(rules)
     }
 
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        sink.check(|| if rules.version < Version::V5_0 { Ok(rules.refuse_from(Role::Server)?) } else { Ok(()) })?;
+        sink.check(|| if rules.version < Version::V5_0 { Ok(rules.only_from(Role::Client)?) } else { Ok(()) })?;
         encode_reason(
             self.reason_code,
             self.properties.is_empty(),
@@ -58,7 +56,7 @@ impl<'a> Disconnect<'a> {
     fn check(&self, rules: Rules) -> Result<(), DecodeError> {
         if rules.version < Version::V5_0 {
             // Before 5.0 a server has no DISCONNECT. [3.1.1 §3.14]
-            return rules.refuse_from(Role::Server);
+            return rules.only_from(Role::Client);
         }
         if !self.reason_code.is_allowed(PacketType::Disconnect, rules) {
             return Err(DecodeError::InvalidReasonCode(self.reason_code.get()));
@@ -80,16 +78,18 @@ pub struct Auth<'a> {
 }
 
 impl<'a> Auth<'a> {
-    pub(crate) fn decode(mut r: Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
-        let mut auth = Self::default();
-        // [5.0 §3.15.2.1]
-        if !r.is_empty() {
-            auth.reason_code = ReasonCode::new(r.u8()?);
-            auth.properties = AuthProperties::decode(&mut r)?;
-            r.end()?;
-            auth.check(rules)?;
+    pub(crate) fn read(&mut self, mut r: Reader<'a>, rules: Rules) -> Result<(), DecodeError> {
+        if rules.version < Version::V5_0 {
+            return Err(DecodeError::ReservedPacketType);
         }
-        Ok(auth)
+        // [5.0 §3.15.2.1]
+        if r.is_empty() {
+            return Ok(());
+        }
+        self.reason_code = ReasonCode::new(r.u8()?);
+        self.properties.read(&mut r, rules.version)?;
+        r.end()?;
+        self.check(rules)
     }
 
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {

@@ -22,6 +22,9 @@ impl Arbitrary<'_> for SubscriptionIdentifier {
 /// Some values of an element, as a sequence has nowhere to keep those that it would make up.
 pub(super) trait Examples<'a>: Sized + 'a {
     fn examples() -> &'a [Self];
+
+    /// Whether its strings, which were read without a check, are UTF-8.
+    fn is_text(&self) -> bool;
 }
 
 /// Either some examples, or as much of arbitrary bytes as is in wire form.
@@ -35,7 +38,7 @@ impl<'a, T: Element<'a> + Examples<'a>> Arbitrary<'a> for Sequence<'a, T> {
         let bytes = <&[u8]>::arbitrary(u)?;
         let mut reader = Reader(bytes);
         let mut valid = 0;
-        while let Ok(Some(_)) = T::next(&mut reader) {
+        while T::next(&mut reader).is_ok_and(|value| value.is_some_and(|value| value.is_text())) {
             valid = bytes.len() - reader.0.len();
         }
         Ok(Self::wire(bytes.get(..valid).unwrap_or_default()))
@@ -43,11 +46,16 @@ impl<'a, T: Element<'a> + Examples<'a>> Arbitrary<'a> for Sequence<'a, T> {
 }
 
 macro_rules! examples {
-    ($($type:ty, $constant:ty: [$($value:expr),* $(,)?])*) => {
+    ($($type:ty, $constant:ty, $is_text:expr, [$($value:expr),* $(,)?];)*) => {
         $(impl<'a> Examples<'a> for $type {
             fn examples() -> &'a [Self] {
                 const VALUES: &[$constant] = &[$($value),*];
                 VALUES
+            }
+
+            fn is_text(&self) -> bool {
+                let is_text: fn(&Self) -> bool = $is_text;
+                is_text(self)
             }
         })*
     };
@@ -63,15 +71,28 @@ const fn subscription(topic_filter: &'static str, no_local: bool) -> Subscriptio
     Subscription { topic_filter: Text::literal(topic_filter), options }
 }
 
+fn is_utf8(text: Text<'_>) -> bool {
+    core::str::from_utf8(text.as_bytes()).is_ok()
+}
+
 // Most are right; the later ones are not.
 examples! {
-    UserProperty<'a>, UserProperty<'_>: [
+    UserProperty<'a>, UserProperty<'_>, |property| is_utf8(property.name) && is_utf8(property.value), [
         UserProperty { name: Text::literal("a"), value: Text::literal("b") },
         UserProperty { name: Text::literal(""), value: Text::literal("\u{20AC}") },
         UserProperty { name: Text::literal("a"), value: Text::literal("\0") },
-    ]
-    Subscription<'a>, Subscription<'_>: [subscription("a/+/#", true), subscription("$share/g/x", false), subscription("$share/g/x", true)]
-    Text<'a>, Text<'_>: [Text::literal("a"), Text::literal("#"), Text::literal("$share//x"), Text::literal("")]
-    ReasonCode, ReasonCode: [ReasonCode::SUCCESS, ReasonCode::NOT_AUTHORIZED, ReasonCode::new(0x03)]
-    SubscriptionIdentifier, SubscriptionIdentifier: [SubscriptionIdentifier::MAX, SubscriptionIdentifier::MAX]
+    ];
+    Subscription<'a>, Subscription<'_>, |subscription| is_utf8(subscription.topic_filter), [
+        subscription("a/+/#", true),
+        subscription("$share/g/x", false),
+        subscription("$share/g/x", true),
+    ];
+    Text<'a>, Text<'_>, |text| is_utf8(*text), [
+        Text::literal("a"),
+        Text::literal("#"),
+        Text::literal("$share//x"),
+        Text::literal(""),
+    ];
+    ReasonCode, ReasonCode, |_| true, [ReasonCode::SUCCESS, ReasonCode::NOT_AUTHORIZED, ReasonCode::new(0x03)];
+    SubscriptionIdentifier, SubscriptionIdentifier, |_| true, [SubscriptionIdentifier::MAX, SubscriptionIdentifier::MAX];
 }

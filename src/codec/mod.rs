@@ -189,19 +189,17 @@ impl<'a> Frame<'a> {
         let right = self.flags == expected || rules.version == Version::V3_1 && expected != 0 && self.flags == expected | 0x08;
         if right { Ok(Reader(self.body)) } else { Err(DecodeError::InvalidHeaderFlags) }
     }
-}
 
-impl<'a> Frame<'a> {
     /// Reads a packet that is known to be a PUBLISH.
     #[inline(always)]
     pub(crate) fn publish(self, rules: Rules) -> Result<Publish<'a>, DecodeError> {
-        Publish::decode(Reader(self.body), self.flags, rules)
+        Publish::decode(Reader(self.body), self.flags, rules, core::convert::identity)
     }
 
     /// Reads a packet that is known to be one of the four acknowledgements.
     #[inline(always)]
     pub(crate) fn ack(self, rules: Rules) -> Result<Ack<'a>, DecodeError> {
-        Ack::decode(self.body(rules)?, self.packet_type, rules)
+        Ack::decode(self.body(rules)?, self.packet_type, rules, core::convert::identity)
     }
 
     /// The first packet of `input`, taken off it.
@@ -247,19 +245,20 @@ pub fn header(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Header>, 
 /// Finds the packet at the start of `bytes`, or gives `None` while it is not all there.
 ///
 /// "Not all there" is not an error, and nothing of the packet needs reading again but its header.
-#[inline]
+#[inline(always)]
 pub fn frame(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Frame<'_>>, DecodeError> {
     // Two bytes of header are by far the most frequent.
-    if let [first, length @ 0..=0x7F, rest @ ..] = bytes {
-        let Some(packet_type) = PacketType::from_number(first >> 4) else { return Err(DecodeError::ReservedPacketType) };
-        let length = u32::from(*length);
-        if length + 2 > maximum_packet_size {
-            return Err(DecodeError::PacketTooLarge { size: length + 2, maximum: maximum_packet_size });
+    if let ([first, length @ 0..=0x7F, rest @ ..], 0x81..) = (bytes, maximum_packet_size) {
+        let (packet_type, length) = (PacketType::from_number(first >> 4), usize::from(*length));
+        if let (Some(packet_type), Some(body), Some(bytes)) = (packet_type, rest.get(..length), bytes.get(..length + 2)) {
+            return Ok(Some(Frame { packet_type, flags: first & 0x0F, bytes, body }));
         }
-        let length = length as usize;
-        let (Some(body), Some(bytes)) = (rest.get(..length), bytes.get(..length + 2)) else { return Ok(None) };
-        return Ok(Some(Frame { packet_type, flags: first & 0x0F, bytes, body }));
     }
+    any_frame(bytes, maximum_packet_size)
+}
+
+#[inline(never)]
+fn any_frame(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Frame<'_>>, DecodeError> {
     let Some(Header { packet_type, flags, packet_size }) = header(bytes, maximum_packet_size)? else { return Ok(None) };
     let Some(bytes) = usize::try_from(packet_size).ok().and_then(|size| bytes.get(..size)) else { return Ok(None) };
     let after_type = bytes.split_first().map_or(bytes, |(_, rest)| rest);
@@ -340,30 +339,40 @@ from_struct! { Connect Connack Publish Subscribe Unsubscribe Disconnect Auth }
 /// Reads a packet by the rules of a version and, if they name one, of a sender.
 ///
 /// A CONNECT brings its own version.
-#[inline]
+#[inline(always)]
 pub fn decode<'a>(frame: Frame<'a>, rules: impl Into<Rules>) -> Result<Packet<'a>, DecodeError> {
     let rules = rules.into();
-    let packet = frame.packet_type;
-    // Each arm makes the result in place: moving a packet costs as much as reading one.
-    match packet {
-        PacketType::Publish => frame.publish(rules).map(Packet::Publish),
-        PacketType::Puback => frame.ack(rules).map(Packet::Puback),
-        PacketType::Pubrec => frame.ack(rules).map(Packet::Pubrec),
-        PacketType::Pubrel => frame.ack(rules).map(Packet::Pubrel),
-        PacketType::Pubcomp => frame.ack(rules).map(Packet::Pubcomp),
-        PacketType::Connect => Connect::decode(frame.body(rules)?, rules).map(Packet::Connect),
-        PacketType::Connack => Connack::decode(frame.body(rules)?, rules).map(Packet::Connack),
-        PacketType::Subscribe => Subscribe::decode(frame.body(rules)?, rules).map(Packet::Subscribe),
-        PacketType::Suback => Suback::decode(frame.body(rules)?, packet, rules).map(Packet::Suback),
-        PacketType::Unsubscribe => Unsubscribe::decode(frame.body(rules)?, rules).map(Packet::Unsubscribe),
-        PacketType::Unsuback => Suback::decode(frame.body(rules)?, packet, rules).map(Packet::Unsuback),
-        PacketType::Pingreq => frame.body(rules)?.end().and_then(|()| rules.refuse_from(Role::Server)).map(|()| Packet::Pingreq),
-        PacketType::Pingresp => {
-            frame.body(rules)?.end().and_then(|()| rules.refuse_from(Role::Client)).map(|()| Packet::Pingresp)
-        }
-        PacketType::Disconnect => Disconnect::decode(frame.body(rules)?, rules).map(Packet::Disconnect),
-        PacketType::Auth if rules.version < Version::V5_0 => Err(DecodeError::ReservedPacketType),
-        PacketType::Auth => Auth::decode(frame.body(rules)?, rules).map(Packet::Auth),
+    // What most packets are is read in place, where the compiler sees what becomes of it: moving a packet through memory costs
+    // more than reading it.
+    match frame.packet_type {
+        PacketType::Publish => Publish::decode(Reader(frame.body), frame.flags, rules, Packet::Publish),
+        PacketType::Puback => Ack::decode(frame.body(rules)?, PacketType::Puback, rules, Packet::Puback),
+        PacketType::Pubrec => Ack::decode(frame.body(rules)?, PacketType::Pubrec, rules, Packet::Pubrec),
+        PacketType::Pubrel => Ack::decode(frame.body(rules)?, PacketType::Pubrel, rules, Packet::Pubrel),
+        PacketType::Pubcomp => Ack::decode(frame.body(rules)?, PacketType::Pubcomp, rules, Packet::Pubcomp),
+        other => decode_other(other, frame.body(rules)?, rules),
+    }
+}
+
+#[inline(never)]
+fn decode_other(packet_type: PacketType, r: Reader<'_>, rules: Rules) -> Result<Packet<'_>, DecodeError> {
+    macro_rules! read {
+        ($blank:expr, $variant:ident $(, $packet_type:expr)?) => {{
+            let mut packet = $blank;
+            packet.read(r, $($packet_type,)? rules).map(|()| Packet::$variant(packet))
+        }};
+    }
+    match packet_type {
+        PacketType::Connect => read!(Connect::new(Version::V5_0, ""), Connect),
+        PacketType::Connack => read!(Connack::default(), Connack),
+        PacketType::Subscribe => read!(Subscribe::blank(), Subscribe),
+        PacketType::Suback => read!(Suback::blank(), Suback, PacketType::Suback),
+        PacketType::Unsubscribe => read!(Unsubscribe::blank(), Unsubscribe),
+        PacketType::Unsuback => read!(Suback::blank(), Unsuback, PacketType::Unsuback),
+        PacketType::Pingreq => r.end().and_then(|()| rules.only_from(Role::Client)).map(|()| Packet::Pingreq),
+        PacketType::Pingresp => r.end().and_then(|()| rules.only_from(Role::Server)).map(|()| Packet::Pingresp),
+        PacketType::Disconnect => read!(Disconnect::default(), Disconnect),
+        _ => read!(Auth::default(), Auth),
     }
 }
 
@@ -569,7 +578,7 @@ impl Body for PacketType {
 
     #[inline]
     fn body<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        let receiver = if *self == Self::Pingreq { Role::Server } else { Role::Client };
-        sink.check(|| Ok(rules.refuse_from(receiver)?))
+        let sender = if *self == Self::Pingreq { Role::Client } else { Role::Server };
+        sink.check(|| Ok(rules.only_from(sender)?))
     }
 }

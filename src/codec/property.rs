@@ -31,6 +31,10 @@ impl<'a> Value<'a> for UserProperty<'a> {
         Ok(Self { name: Text::decode(reader)?, value: Text::decode(reader)? })
     }
 
+    fn decode_again(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(Self { name: Text::decode_again(reader)?, value: Text::decode_again(reader)? })
+    }
+
     fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
         sink.text(self.name)?;
         sink.text(self.value)
@@ -71,7 +75,7 @@ macro_rules! repeated_properties {
                 while !reader.is_empty() {
                     let identifier = reader.variable_byte_integer()?;
                     if identifier == $identifier {
-                        return Value::decode(reader).map(Some);
+                        return Value::decode_again(reader).map(Some);
                     }
                     pass_over(identifier, reader)?;
                 }
@@ -108,6 +112,12 @@ fn pass_over(identifier: u32, reader: &mut Reader<'_>) -> Result<(), DecodeError
 /// The type of a property's value.
 trait Value<'a>: Copy {
     fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError>;
+
+    /// Reads what was checked when the packet was decoded.
+    fn decode_again(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Self::decode(reader)
+    }
+
     fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError>;
 }
 
@@ -239,42 +249,38 @@ macro_rules! properties {
                 $(self.$field.is_none() &&)* $(self.$repeated.is_empty() &&)* true
             }
 
-            /// Reads the Property Length and the properties.
+            /// Reads the Property Length and the properties, in place: they are too large to be moved. Nothing before 5.0, which has
+            /// neither.
             #[inline(always)]
-            pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+            pub(crate) fn read(&mut self, reader: &mut Reader<'a>, version: Version) -> Result<(), DecodeError> {
                 // Most packets have none.
-                if let [0, rest @ ..] = reader.0 {
-                    reader.0 = rest;
-                    return Ok(Self::default());
-                }
-                Self::decode_section(reader.section()?)
+                if version < Version::V5_0 || reader.skip_zero() { Ok(()) } else { self.read_section(reader.section()?) }
             }
 
             /// Reads properties that have no length before them.
-            pub(crate) fn decode_section(mut section: Reader<'a>) -> Result<Self, DecodeError> {
-                let mut properties = Self::default();
+            pub(crate) fn read_section(&mut self, mut section: Reader<'a>) -> Result<(), DecodeError> {
                 while !section.is_empty() {
                     let start = section.0;
                     let identifier = section.variable_byte_integer()?;
                     match identifier {
                         $($id => {
-                            if properties.$field.is_some() {
+                            if self.$field.is_some() {
                                 return Err(DecodeError::DuplicateProperty(identifier));
                             }
                             let value: $type = Value::decode(&mut section).map_err(|error| named(error, identifier))?;
                             $($check(value).map_err(|error| named(error, identifier))?;)?
-                            properties.$field = Some(value);
+                            self.$field = Some(value);
                         })*
                         $($repeated_id => {
-                            if properties.$repeated.is_empty() {
-                                properties.$repeated = Sequence::wire(start);
+                            if self.$repeated.is_empty() {
+                                self.$repeated = Sequence::wire(start);
                             }
                             <$element as Value>::decode(&mut section).map_err(|error| named(error, identifier))?;
                         })*
                         _ => return Err(DecodeError::PropertyNotAllowed(identifier)),
                     }
                 }
-                Ok(properties)
+                Ok(())
             }
 
             /// Writes the Property Length and the properties; nothing before 5.0, which has neither.

@@ -57,22 +57,31 @@ impl<'a> Publish<'a> {
         }
     }
 
-    /// Reads a PUBLISH, of which the payload is all that is left.
+    /// Reads a PUBLISH, of which the payload is all that is left, and wraps it where it is made: moving it would cost as much as
+    /// reading it.
     #[inline(always)]
-    pub(crate) fn decode(mut r: Reader<'a>, flags: u8, rules: Rules) -> Result<Self, DecodeError> {
+    pub(crate) fn decode<P>(mut r: Reader<'a>, flags: u8, rules: Rules, wrap: impl Fn(Self) -> P) -> Result<P, DecodeError> {
         let qos = QoS::from_u8(flags >> 1 & 3).ok_or(DecodeError::InvalidQos)?;
-        let dup = flags & DUP != 0;
+        let (dup, retain) = (flags & DUP != 0, flags & RETAIN != 0);
         let topic_name = Text::decode_topic_name(&mut r)?;
         let packet_identifier = if qos == QoS::AtMostOnce { None } else { Some(PacketIdentifier::decode(&mut r)?) };
-        let properties = if rules.version == Version::V5_0 {
-            let properties = PublishProperties::decode(&mut r)?;
-            properties.check_sender(rules)?;
-            properties
-        } else {
-            PublishProperties::default()
-        };
-        check(dup, qos, topic_name, properties.topic_alias, rules)?;
-        Ok(Self { dup, qos, retain: flags & RETAIN != 0, topic_name, packet_identifier, properties, payload: r.0 })
+        let publish =
+            Self { dup, qos, retain, topic_name, packet_identifier, properties: PublishProperties::default(), payload: r.0 };
+        if rules.version == Version::V5_0 && !r.skip_zero() {
+            return publish.decode_properties(rules).map(wrap);
+        }
+        let publish = Self { payload: r.0, ..publish };
+        publish.check(rules)?;
+        Ok(wrap(publish))
+    }
+
+    #[inline(never)]
+    fn decode_properties(mut self, rules: Rules) -> Result<Self, DecodeError> {
+        let mut r = Reader(self.payload);
+        self.properties.read(&mut r, rules.version)?;
+        self.payload = r.0;
+        self.check(rules)?;
+        Ok(self)
     }
 
     pub(crate) fn flags(&self) -> u8 {
@@ -93,8 +102,7 @@ impl<'a> Publish<'a> {
             if self.packet_identifier.is_some() != (self.qos > QoS::AtMostOnce) {
                 return Err(EncodeError::PacketIdentifier);
             }
-            self.properties.check_sender(rules)?;
-            Ok(check(self.dup, self.qos, self.topic_name, self.properties.topic_alias, rules)?)
+            Ok(self.check(rules)?)
         })?;
         sink.topic_name(self.topic_name)?;
         if let Some(packet_identifier) = self.packet_identifier {
@@ -102,17 +110,17 @@ impl<'a> Publish<'a> {
         }
         self.properties.encode(rules.version, sink)
     }
-}
 
-/// What the fields of a PUBLISH must not be together.
-#[inline(always)]
-fn check(dup: bool, qos: QoS, topic_name: Text<'_>, topic_alias: Option<u16>, rules: Rules) -> Result<(), DecodeError> {
-    if dup && qos == QoS::AtMostOnce {
-        return Err(DecodeError::DupWithQos0);
+    /// What the fields must not be together.
+    #[inline(always)]
+    fn check(&self, rules: Rules) -> Result<(), DecodeError> {
+        if self.dup && self.qos == QoS::AtMostOnce {
+            return Err(DecodeError::DupWithQos0);
+        }
+        if self.topic_name.is_empty() && self.properties.topic_alias.is_none() {
+            let v5 = rules.version == Version::V5_0;
+            return Err(if v5 { DecodeError::MissingTopicName } else { DecodeError::EmptyTopicName });
+        }
+        self.properties.check_sender(rules)
     }
-    if topic_name.is_empty() && topic_alias.is_none() {
-        let v5 = rules.version == Version::V5_0;
-        return Err(if v5 { DecodeError::MissingTopicName } else { DecodeError::EmptyTopicName });
-    }
-    Ok(())
 }

@@ -13,6 +13,14 @@ impl<'a> Reader<'a> {
         if self.0.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes) }
     }
 
+    /// Goes past a byte that is zero.
+    #[inline(always)]
+    pub(crate) fn skip_zero(&mut self) -> bool {
+        let [0, rest @ ..] = self.0 else { return false };
+        self.0 = rest;
+        true
+    }
+
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()

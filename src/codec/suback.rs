@@ -26,21 +26,27 @@ pub struct Suback<'a> {
 }
 
 impl<'a> Suback<'a> {
-    pub(crate) fn decode(mut r: Reader<'a>, packet: PacketType, rules: Rules) -> Result<Self, DecodeError> {
-        rules.refuse_from(Role::Client)?;
-        let packet_identifier = PacketIdentifier::decode(&mut r)?;
-        let properties = if rules.version == Version::V5_0 { AckProperties::decode(&mut r)? } else { AckProperties::default() };
+    /// To be filled in.
+    pub(crate) fn blank() -> Self {
+        let (properties, reason_codes) = (AckProperties::default(), Sequence::default());
+        Self { packet_identifier: PacketIdentifier::FIRST, properties, reason_codes }
+    }
+
+    pub(crate) fn read(&mut self, mut r: Reader<'a>, packet: PacketType, rules: Rules) -> Result<(), DecodeError> {
+        rules.only_from(Role::Server)?;
+        self.packet_identifier = PacketIdentifier::decode(&mut r)?;
+        self.properties.read(&mut r, rules.version)?;
         // What an UNSUBACK of 3.1 or 3.1.1 has here is left over, and refused as such.
-        let codes = if has_codes(packet, rules) { r.rest() } else { &[] };
+        if has_codes(packet, rules) {
+            self.reason_codes = Sequence::wire(r.rest());
+        }
         r.end()?;
-        let suback = Self { packet_identifier, properties, reason_codes: Sequence::wire(codes) };
-        suback.check(packet, rules)?;
-        Ok(suback)
+        self.check(packet, rules)
     }
 
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, packet: PacketType, rules: Rules) -> Result<(), EncodeError> {
         sink.check(|| {
-            rules.refuse_from(Role::Client)?;
+            rules.only_from(Role::Server)?;
             if !has_codes(packet, rules) && !self.reason_codes.is_empty() {
                 return Err(EncodeError::NotInVersion(rules.version));
             }

@@ -112,7 +112,7 @@ impl SubscriptionOptions {
 
 impl<'a> Subscription<'a> {
     fn decode(r: &mut Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
-        let topic_filter = decode_topic_filter(r, rules.version)?;
+        let topic_filter = TopicFilter::decode(r, rules.version)?;
         let subscription = Self { topic_filter, options: SubscriptionOptions::decode(r.u8()?, rules)? };
         subscription.check()?;
         Ok(subscription)
@@ -126,20 +126,13 @@ impl<'a> Subscription<'a> {
     }
 }
 
-/// A topic filter whose syntax is right. [5.0 §4.7] [3.1.1 §4.7]
-fn decode_topic_filter<'a>(r: &mut Reader<'a>, version: Version) -> Result<Text<'a>, DecodeError> {
-    let (text, has_wildcard) = Text::decode_topic_filter(r)?;
-    TopicFilter::check(text, has_wildcard, version)?;
-    Ok(text)
-}
-
 impl<'a> Element<'a> for Subscription<'a> {
     fn next(r: &mut Reader<'a>) -> Result<Option<Self>, DecodeError> {
         if r.is_empty() {
             return Ok(None);
         }
         // The bits that only 5.0 has were seen to be zero before it, so its rules read all versions.
-        let topic_filter = Text::decode(r)?;
+        let topic_filter = Text::decode_again(r)?;
         Ok(Some(Self { topic_filter, options: SubscriptionOptions::decode(r.u8()?, Version::V5_0.into())? }))
     }
 
@@ -154,7 +147,7 @@ impl<'a> Element<'a> for Subscription<'a> {
 
 impl<'a> Element<'a> for Text<'a> {
     fn next(r: &mut Reader<'a>) -> Result<Option<Self>, DecodeError> {
-        if r.is_empty() { Ok(None) } else { Text::decode(r).map(Some) }
+        if r.is_empty() { Ok(None) } else { Text::decode_again(r).map(Some) }
     }
 
     fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
@@ -163,23 +156,28 @@ impl<'a> Element<'a> for Text<'a> {
 }
 
 impl<'a> Subscribe<'a> {
-    pub(crate) fn decode(mut r: Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
-        rules.refuse_from(Role::Server)?;
-        let packet_identifier = PacketIdentifier::decode(&mut r)?;
-        let properties =
-            if rules.version == Version::V5_0 { SubscribeProperties::decode(&mut r)? } else { SubscribeProperties::default() };
-        let subscriptions = decode_list(&mut r, |r| Subscription::decode(r, rules).map(|_| ()))?;
-        Ok(Self { packet_identifier, properties, subscriptions })
+    /// To be filled in.
+    pub(crate) fn blank() -> Self {
+        let (properties, subscriptions) = (SubscribeProperties::default(), Sequence::default());
+        Self { packet_identifier: PacketIdentifier::FIRST, properties, subscriptions }
+    }
+
+    pub(crate) fn read(&mut self, mut r: Reader<'a>, rules: Rules) -> Result<(), DecodeError> {
+        rules.only_from(Role::Client)?;
+        self.packet_identifier = PacketIdentifier::decode(&mut r)?;
+        self.properties.read(&mut r, rules.version)?;
+        self.subscriptions = decode_list(r, |r| Subscription::decode(r, rules).map(|_| ()))?;
+        Ok(())
     }
 
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
         sink.check(|| {
-            rules.refuse_from(Role::Server)?;
+            rules.only_from(Role::Client)?;
             if self.subscriptions.is_empty() {
                 return Err(DecodeError::EmptySubscribe.into());
             }
             for Subscription { topic_filter, options } in self.subscriptions {
-                TopicFilter::check_all(topic_filter, rules.version)?;
+                TopicFilter::check(topic_filter, rules.version)?;
                 if rules.version < Version::V5_0 && options.as_u8() > 2 {
                     return Err(EncodeError::NotInVersion(rules.version));
                 }
@@ -206,26 +204,28 @@ pub struct Unsubscribe<'a> {
 }
 
 impl<'a> Unsubscribe<'a> {
-    pub(crate) fn decode(mut r: Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
-        rules.refuse_from(Role::Server)?;
-        let packet_identifier = PacketIdentifier::decode(&mut r)?;
-        let properties = if rules.version == Version::V5_0 {
-            UnsubscribeProperties::decode(&mut r)?
-        } else {
-            UnsubscribeProperties::default()
-        };
-        let topic_filters = decode_list(&mut r, |r| decode_topic_filter(r, rules.version).map(|_| ()))?;
-        Ok(Self { packet_identifier, properties, topic_filters })
+    /// To be filled in.
+    pub(crate) fn blank() -> Self {
+        let (properties, topic_filters) = (UnsubscribeProperties::default(), Sequence::default());
+        Self { packet_identifier: PacketIdentifier::FIRST, properties, topic_filters }
+    }
+
+    pub(crate) fn read(&mut self, mut r: Reader<'a>, rules: Rules) -> Result<(), DecodeError> {
+        rules.only_from(Role::Client)?;
+        self.packet_identifier = PacketIdentifier::decode(&mut r)?;
+        self.properties.read(&mut r, rules.version)?;
+        self.topic_filters = decode_list(r, |r| TopicFilter::decode(r, rules.version).map(|_| ()))?;
+        Ok(())
     }
 
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
         sink.check(|| {
-            rules.refuse_from(Role::Server)?;
+            rules.only_from(Role::Client)?;
             if self.topic_filters.is_empty() {
                 return Err(DecodeError::EmptySubscribe.into());
             }
             for filter in self.topic_filters {
-                TopicFilter::check_all(filter, rules.version)?;
+                TopicFilter::check(filter, rules.version)?;
             }
             Ok(())
         })?;
@@ -236,8 +236,9 @@ impl<'a> Unsubscribe<'a> {
 }
 
 /// Checks the rest of the packet as a list that is not empty.
+#[inline(always)]
 fn decode_list<'a, T: Element<'a>>(
-    r: &mut Reader<'a>,
+    mut r: Reader<'a>,
     check: impl Fn(&mut Reader<'a>) -> Result<(), DecodeError>,
 ) -> Result<Sequence<'a, T>, DecodeError> {
     if r.is_empty() {
@@ -245,7 +246,7 @@ fn decode_list<'a, T: Element<'a>>(
     }
     let list = Sequence::wire(r.0);
     while !r.is_empty() {
-        check(r)?;
+        check(&mut r)?;
     }
     Ok(list)
 }

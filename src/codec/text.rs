@@ -29,8 +29,8 @@ impl<'a> Text<'a> {
     #[must_use]
     #[expect(clippy::expect_used, reason = "the comment proves it")]
     pub fn as_str(self) -> &'a str {
-        // There are two ways to make a `Text`: from a `&str`, and by `Text::decode`, where `Scan` has seen ASCII alone or
-        // `from_utf8` has said yes.
+        // There are two ways to make a `Text`: from a `&str`, and by `Text::decode`, where `is_plain` has seen ASCII alone
+        // or `from_utf8` has said yes.
         core::str::from_utf8(self.0).expect("a Text is UTF-8")
     }
 
@@ -59,51 +59,64 @@ impl<'a> Text<'a> {
         self.0.is_empty()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let bytes = reader.binary()?;
-        Scan::of::<false>(bytes).string(bytes)
+        if is_plain::<false>(bytes) { Ok(Self(bytes)) } else { Self::look_closer(bytes) }
     }
 
     /// A Topic Name, which may be empty but has no wildcards. [5.0 MQTT-3.3.2-2] [3.1.1 MQTT-3.3.2-2]
-    #[inline]
+    #[inline(always)]
     pub(crate) fn decode_topic_name(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let bytes = reader.binary()?;
-        let scan = Scan::of::<true>(bytes);
-        let text = scan.string(bytes)?;
-        if scan.has_wildcard() { Err(DecodeError::WildcardInTopicName) } else { Ok(text) }
+        if is_plain::<true>(bytes) {
+            return Ok(Self(bytes));
+        }
+        let text = Self::look_closer(bytes)?;
+        text.check_topic_name()?;
+        Ok(text)
     }
 
-    /// A string, and whether it has wildcard characters.
+    /// A string that was checked when its packet was decoded.
     #[inline]
-    pub(crate) fn decode_topic_filter(reader: &mut Reader<'a>) -> Result<(Self, bool), DecodeError> {
-        let bytes = reader.binary()?;
-        let scan = Scan::of::<true>(bytes);
-        Ok((scan.string(bytes)?, scan.has_wildcard()))
+    pub(crate) fn decode_again(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        reader.binary().map(Self)
+    }
+
+    /// Reads bytes that are not plain.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn look_closer(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        Self(bytes).no_null()?;
+        if core::str::from_utf8(bytes).is_ok() { Ok(Self(bytes)) } else { Err(DecodeError::InvalidUtf8) }
     }
 
     /// What `decode` would say of it.
     #[inline]
     pub(crate) fn check(self) -> Result<(), DecodeError> {
-        Scan::of::<false>(self.0).no_null()
+        if is_plain::<false>(self.0) { Ok(()) } else { self.no_null() }
     }
 
     /// What `decode_topic_name` would say of it.
     #[inline]
     pub(crate) fn check_topic_name(self) -> Result<(), DecodeError> {
-        if self.check_topic_filter()? { Err(DecodeError::WildcardInTopicName) } else { Ok(()) }
+        if is_plain::<true>(self.0) {
+            return Ok(());
+        }
+        self.no_null()?;
+        if self.has_wildcard() { Err(DecodeError::WildcardInTopicName) } else { Ok(()) }
     }
 
-    /// What `decode_topic_filter` would say of it.
-    #[inline]
-    pub(crate) fn check_topic_filter(self) -> Result<bool, DecodeError> {
-        let scan = Scan::of::<true>(self.0);
-        scan.no_null()?;
-        Ok(scan.has_wildcard())
+    /// [5.0 MQTT-1.5.4-2] [3.1.1 MQTT-1.5.3-2]
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn no_null(self) -> Result<(), DecodeError> {
+        if self.0.contains(&0) { Err(DecodeError::NullCharacter) } else { Ok(()) }
     }
 
+    /// Whether it has a `+` or `#`.
     pub(crate) fn has_wildcard(self) -> bool {
-        Scan::of::<true>(self.0).has_wildcard()
+        self.0.iter().any(|byte| matches!(byte, b'+' | b'#'))
     }
 
     /// For the bytes of a `Text` that were kept, and for a part of one that was cut at an ASCII character: they are UTF-8.
@@ -148,79 +161,87 @@ impl fmt::Debug for Text<'_> {
     }
 }
 
-/// What one pass over some bytes has found. U+0000 and the wildcards are single bytes that occur in no longer sequence of
-/// UTF-8, so they can be looked for before it is known whether the bytes are UTF-8.
-#[derive(Clone, Copy, Default)]
-struct Scan {
-    /// The highest bit of some byte is set if not all is ASCII.
-    high: u64,
-    /// The highest bit of some byte is set if there was U+0000.
-    null: u64,
-    /// The same for wildcards, if they were looked for.
-    wildcard: u64,
+/// Whether all is ASCII without U+0000 and, if they are looked for, without wildcards: what nearly all strings are, and what
+/// one pass over words of eight bytes can tell. Anything else needs a closer look.
+#[inline(never)]
+fn is_plain<const WILDCARDS: bool>(bytes: &[u8]) -> bool {
+    let look = |word| {
+        let found = beyond_ascii_or_null(word);
+        if WILDCARDS { found | zero_if_wildcard(word).wrapping_sub(ONES) } else { found }
+    };
+    let mut found = 0;
+    if let Some(last) = bytes.last_chunk::<16>() {
+        // Two words alike at a time: compilers make one vector of them.
+        let look_at_both = |chunk: &[u8; 16]| {
+            let (first, second) = chunk.split_at(8);
+            [first, second].map(|half| half.first_chunk().map_or(0, |word| look(u64::from_le_bytes(*word))))
+        };
+        let mut both = look_at_both(last);
+        let mut rest = bytes;
+        while let Some((chunk, after)) = rest.split_first_chunk() {
+            let [first, second] = look_at_both(chunk);
+            both = [both[0] | first, both[1] | second];
+            rest = after;
+        }
+        found = both[0] | both[1];
+    } else {
+        for_each_word(bytes, |_, word| found |= look(word));
+    }
+    found & HIGHS == 0
 }
 
-impl Scan {
-    #[inline]
-    fn of<const WILDCARDS: bool>(bytes: &[u8]) -> Self {
-        let mut scan = Self::default();
-        if let Some(last) = bytes.last_chunk::<8>() {
-            let mut rest = bytes;
-            // The last word overlaps the one before it: looking twice at a byte finds the same.
-            while let Some((word, after)) = rest.split_first_chunk::<8>() {
-                scan.look::<WILDCARDS>(u64::from_le_bytes(*word));
-                rest = after;
-            }
-            scan.look::<WILDCARDS>(u64::from_le_bytes(*last));
-        } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
-            let word = (u64::from(u32::from_le_bytes(*first)) << 32) | u64::from(u32::from_le_bytes(*last));
-            scan.look::<WILDCARDS>(word);
-        } else if let [first, .., last] | [first @ last] = bytes {
-            let middle = bytes.get(1).unwrap_or(first);
-            scan.look::<WILDCARDS>(u64::from_le_bytes([*first, *middle, *last, *last, *last, *last, *last, *last]));
+/// Calls `look` with each eight bytes and the position of the first. The last eight overlap those before them: to look twice at
+/// a byte finds the same. A string of less than eight is filled up with U+0001.
+#[inline(always)]
+pub(crate) fn for_each_word(bytes: &[u8], mut look: impl FnMut(usize, u64)) {
+    if let Some(last) = bytes.last_chunk::<8>() {
+        let mut position = 0;
+        let mut rest = bytes;
+        while let Some((word, after)) = rest.split_first_chunk::<8>() {
+            look(position, u64::from_le_bytes(*word));
+            position += 8;
+            rest = after;
         }
-        scan
-    }
-
-    /// Looks at eight bytes at once.
-    #[inline]
-    fn look<const WILDCARDS: bool>(&mut self, word: u64) {
-        self.high |= word;
-        self.null |= zero_byte(word);
-        if WILDCARDS {
-            // `#` is 0x23 and `+` is 0x2B: the bit 0x08 is all that tells them apart.
-            self.wildcard |= zero_byte((word | (8 * ONES)) ^ (0x2B * ONES));
+        if !rest.is_empty() {
+            look(bytes.len() - 8, u64::from_le_bytes(*last));
         }
+        return;
     }
+    let bits = 8 * bytes.len();
+    let word = if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << (bits - 32)
+    } else if let [first, .., last] | [first @ last] = bytes {
+        u64::from(*first) | u64::from(*bytes.get(1).unwrap_or(first)) << (bits / 2 & 8) | u64::from(*last) << (bits - 8)
+    } else {
+        return;
+    };
+    look(0, word | ONES << bits);
+}
 
-    #[inline]
-    fn string(self, bytes: &[u8]) -> Result<Text<'_>, DecodeError> {
-        self.no_null()?;
-        if self.high & HIGHS != 0 && core::str::from_utf8(bytes).is_err() {
-            return Err(DecodeError::InvalidUtf8);
-        }
-        Ok(Text(bytes))
-    }
+/// Has the highest bit of some byte set if one of them is not ASCII, or U+0000.
+#[inline(always)]
+pub(crate) const fn beyond_ascii_or_null(word: u64) -> u64 {
+    // Where all is ASCII, taking one from each byte sets the highest bit of the first that is zero and of none before it.
+    word | word.wrapping_sub(ONES)
+}
 
-    #[inline]
-    fn no_null(self) -> Result<(), DecodeError> {
-        if self.null & HIGHS != 0 { Err(DecodeError::NullCharacter) } else { Ok(()) }
-    }
+/// Has the highest bit set of those bytes that are `#` or `+`.
+#[inline(always)]
+pub(crate) const fn wildcards(word: u64) -> u64 {
+    let zero = zero_if_wildcard(word);
+    // No sum reaches the next byte, so each byte is judged by itself.
+    !(((zero & !HIGHS) + !HIGHS) | zero) & HIGHS
+}
 
-    #[inline]
-    fn has_wildcard(self) -> bool {
-        self.wildcard & HIGHS != 0
-    }
+/// `#` is 0x23 and `+` is 0x2B: the bit 0x08 is all that tells them apart.
+#[inline(always)]
+const fn zero_if_wildcard(word: u64) -> u64 {
+    (word | (8 * ONES)) ^ (0x2B * ONES)
 }
 
 const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGHS: u64 = 0x8080_8080_8080_8080;
-
-/// Has the highest bit of a byte set if, and if none before it is zero only if, that byte of the word is zero.
-#[inline]
-const fn zero_byte(word: u64) -> u64 {
-    word.wrapping_sub(ONES) & !word
-}
+/// The highest bit of each byte of a word.
+pub(crate) const HIGHS: u64 = 0x8080_8080_8080_8080;
 
 #[cfg(test)]
 mod tests {
@@ -228,18 +249,26 @@ mod tests {
     use alloc::vec;
 
     #[test]
-    fn the_scan_agrees_with_a_look_at_each_byte() {
-        for length in 0..40 {
+    fn a_look_at_words_agrees_with_a_look_at_each_byte() {
+        for length in 1..40 {
             for position in 0..length {
                 for byte in 0..=255 {
                     let mut bytes = vec![b'a'; length];
                     bytes[position] = byte;
-                    let scan = Scan::of::<true>(&bytes);
-                    assert_eq!(scan.high & HIGHS == 0, byte < 0x80, "{length} {position} {byte}");
-                    assert_eq!(scan.no_null().is_err(), byte == 0, "{length} {position} {byte}");
-                    assert_eq!(scan.has_wildcard(), matches!(byte, b'#' | b'+'), "{length} {position} {byte}");
+                    let plain = byte.is_ascii() && byte != 0;
+                    let wildcard = matches!(byte, b'#' | b'+');
+                    assert_eq!(is_plain::<false>(&bytes), plain, "{length} {position} {byte}");
+                    assert_eq!(is_plain::<true>(&bytes), plain && !wildcard, "{length} {position} {byte}");
+                    let mut found = vec![];
+                    for_each_word(&bytes, |start, word| {
+                        assert_eq!(wildcards(word).count_ones(), u32::from(wildcards(word) != 0));
+                        found.extend((wildcards(word) != 0).then(|| start + wildcards(word).trailing_zeros() as usize / 8));
+                    });
+                    assert!(found.iter().all(|&found| found == position), "{length} {position} {byte}");
+                    assert_eq!(!found.is_empty(), wildcard, "{length} {position} {byte}");
                 }
             }
         }
+        assert!(is_plain::<true>(b""));
     }
 }

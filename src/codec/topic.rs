@@ -1,6 +1,6 @@
 //! Topic filters: their syntax, and which topic names they match. [5.0 §4.7] [3.1.1 §4.7]
 
-use super::{DecodeError, Text, Version};
+use super::{DecodeError, Reader, Text, Version, text};
 
 const SHARE: &[u8] = b"$share/";
 
@@ -29,7 +29,9 @@ impl<'a> TopicFilter<'a> {
     /// Checks the syntax. A shared subscription, `$share/{ShareName}/{filter}`, is one in 5.0 only.
     pub fn new(filter: impl Into<Text<'a>>, version: Version) -> Result<Self, DecodeError> {
         let text = filter.into();
-        Self::check(text, text.check_topic_filter()?, version)
+        Self::check(text, version)?;
+        let (share_name, filter) = if version == Version::V5_0 { split_shared(text.as_bytes())? } else { (None, text) };
+        Ok(Self { share_name, filter })
     }
 
     /// The name of the group that shares the subscription.
@@ -70,53 +72,67 @@ impl<'a> TopicFilter<'a> {
         names.next().is_none()
     }
 
-    /// The syntax of a string, whatever it is.
+    /// Reads a filter.
     #[inline]
-    pub(crate) fn check_all(text: Text<'a>, version: Version) -> Result<(), DecodeError> {
-        Self::check(text, text.check_topic_filter()?, version).map(|_| ())
+    pub(crate) fn decode(reader: &mut Reader<'a>, version: Version) -> Result<Text<'a>, DecodeError> {
+        let text = Text::decode_again(reader)?;
+        check(text, version, |text| Text::look_closer(text.as_bytes()).map(|_| ()))?;
+        Ok(text)
     }
 
-    /// The syntax of a string that is known to be one, and to have wildcard characters or not.
+    /// What `decode` would say of it.
     #[inline]
-    pub(crate) fn check(text: Text<'a>, has_wildcard: bool, version: Version) -> Result<Self, DecodeError> {
-        let shared = text.as_bytes().strip_prefix(SHARE).filter(|_| version == Version::V5_0);
-        let Some(shared) = shared else {
-            check_levels(text, has_wildcard)?;
-            return Ok(Self { share_name: None, filter: text });
-        };
-        // [5.0 MQTT-4.8.2-1] [5.0 MQTT-4.8.2-2]
-        let slash = shared.iter().position(|&byte| byte == b'/').ok_or(DecodeError::InvalidShareName)?;
-        let (name, rest) = shared.split_at_checked(slash).ok_or(DecodeError::InvalidShareName)?;
-        let (name, filter) = (Text::part(name), Text::part(rest.split_first().map_or(rest, |(_, filter)| filter)));
-        if name.is_empty() || name.has_wildcard() || filter.is_empty() {
-            return Err(DecodeError::InvalidShareName);
-        }
-        check_levels(filter, has_wildcard)?;
-        Ok(Self { share_name: Some(name), filter })
+    pub(crate) fn check(text: Text<'a>, version: Version) -> Result<(), DecodeError> {
+        check(text, version, Text::no_null)
     }
 }
 
-/// [5.0 MQTT-4.7.3-1] [5.0 MQTT-4.7.1-1] [5.0 MQTT-4.7.1-2] [3.1.1 MQTT-4.7.3-1] [3.1.1 MQTT-4.7.1-2] [3.1.1 MQTT-4.7.1-3]
-fn check_levels(filter: Text<'_>, has_wildcard: bool) -> Result<(), DecodeError> {
-    if filter.is_empty() {
-        return Err(DecodeError::EmptyTopicFilter);
-    }
-    if !has_wildcard {
-        return Ok(());
-    }
-    // A wildcard stands alone: between separators or the ends, and `#` before the end.
-    let mut before = &b'/';
-    let mut rest = filter.as_bytes();
-    while let Some(position) = rest.iter().position(|byte| matches!(byte, b'+' | b'#')) {
-        let Some((start, [wildcard, after @ ..])) = rest.split_at_checked(position) else { break };
-        let ends = after.is_empty() || *wildcard == b'+' && after.starts_with(b"/");
-        if *start.last().unwrap_or(before) != b'/' || !ends {
-            return Err(DecodeError::InvalidWildcard);
+/// The syntax, in one pass. [5.0 MQTT-4.7.3-1] [5.0 MQTT-4.7.1-1] [5.0 MQTT-4.7.1-2] [3.1.1 MQTT-4.7.3-1] [3.1.1 MQTT-4.7.1-2]
+/// [3.1.1 MQTT-4.7.1-3]
+#[inline(always)]
+fn check<'a>(
+    filter: Text<'a>,
+    version: Version,
+    look_closer: impl FnOnce(Text<'a>) -> Result<(), DecodeError>,
+) -> Result<(), DecodeError> {
+    let bytes = filter.as_bytes();
+    let (mut found, mut wildcards_stand_alone) = (0, true);
+    text::for_each_word(bytes, |start, word| {
+        found |= text::beyond_ascii_or_null(word);
+        let mut wildcards = text::wildcards(word);
+        while wildcards != 0 {
+            wildcards_stand_alone &= stands_alone(bytes, start + wildcards.trailing_zeros() as usize / 8);
+            wildcards &= wildcards - 1;
         }
-        before = wildcard;
-        rest = after;
+    });
+    if found & text::HIGHS != 0 {
+        look_closer(filter)?;
     }
-    Ok(())
+    match bytes {
+        [] => return Err(DecodeError::EmptyTopicFilter),
+        [b'$', ..] if version == Version::V5_0 => {
+            split_shared(bytes)?;
+        }
+        _ => {}
+    }
+    if wildcards_stand_alone { Ok(()) } else { Err(DecodeError::InvalidWildcard) }
+}
+
+/// Whether a wildcard is all of its level and, if it is `#`, that is the last.
+#[inline(always)]
+fn stands_alone(filter: &[u8], position: usize) -> bool {
+    let before = filter.get(position.wrapping_sub(1)).is_none_or(|&byte| byte == b'/');
+    before && filter.get(position + 1).is_none_or(|&byte| byte == b'/' && filter.get(position) == Some(&b'+'))
+}
+
+/// The share name of `$share/{ShareName}/{filter}`, if it is one, and the filter. [5.0 MQTT-4.8.2-1] [5.0 MQTT-4.8.2-2]
+fn split_shared(filter: &[u8]) -> Result<(Option<Text<'_>>, Text<'_>), DecodeError> {
+    let Some(shared) = filter.strip_prefix(SHARE) else { return Ok((None, Text::part(filter))) };
+    let mut parts = shared.splitn(2, |&byte| byte == b'/').map(Text::part);
+    match (parts.next(), parts.next()) {
+        (Some(name), Some(filter)) if !name.is_empty() && !name.has_wildcard() && !filter.is_empty() => Ok((Some(name), filter)),
+        _ => Err(DecodeError::InvalidShareName),
+    }
 }
 
 /// The levels of a topic name or filter; there is always one. [5.0 §4.7.1.1]

@@ -1,6 +1,6 @@
 //! Values that several packets have: versions, roles, QoS and packet identifiers.
 
-use super::{DecodeError, Reader};
+use super::{DecodeError, Reader, Text};
 use core::fmt;
 use core::num::NonZeroU16;
 
@@ -36,8 +36,9 @@ impl Version {
     }
 
     /// The version with that protocol name and level. [5.0 MQTT-3.1.2-1] [5.0 MQTT-3.1.2-2]
-    pub(crate) fn from_protocol(name: &[u8], level: u8) -> Result<Self, DecodeError> {
-        match (name, level) {
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let name = Text::decode(reader)?;
+        match (name.as_bytes(), reader.u8()?) {
             (b"MQTT", 5) => Ok(Self::V5_0),
             (b"MQTT", 4) => Ok(Self::V3_1_1),
             (b"MQIsdp", 3) => Ok(Self::V3_1),
@@ -100,8 +101,10 @@ impl Rules {
         Self { sender: Some(sender), ..self }
     }
 
-    pub(crate) fn refuse_from(self, role: Role) -> Result<(), DecodeError> {
-        if self.sender == Some(role) { Err(DecodeError::WrongSender) } else { Ok(()) }
+    /// For a packet that only one side may send.
+    #[inline]
+    pub(crate) fn only_from(self, sender: Role) -> Result<(), DecodeError> {
+        if self.sender.is_none_or(|actual| actual == sender) { Ok(()) } else { Err(DecodeError::WrongSender) }
     }
 }
 
@@ -154,6 +157,8 @@ impl QoS {
 pub struct PacketIdentifier(NonZeroU16);
 
 impl PacketIdentifier {
+    pub(crate) const FIRST: Self = Self(NonZeroU16::MIN);
+
     /// The identifier of that number, unless it is zero.
     #[must_use]
     pub const fn new(number: u16) -> Option<Self> {

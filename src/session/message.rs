@@ -164,16 +164,11 @@ impl Message {
     #[must_use]
     pub fn publish(&self) -> Publish<'_> {
         let (topic, properties, payload) = self.parts();
-        Publish {
-            dup: false,
-            qos: self.qos,
-            retain: self.retain,
-            topic_name: Text::part(topic),
-            packet_identifier: None,
-            // They were written by `new`, so they read without an error.
-            properties: PublishProperties::decode_section(Reader(properties)).unwrap_or_default(),
-            payload,
-        }
+        let (qos, retain) = (self.qos, self.retain);
+        let mut publish = Publish { qos, retain, topic_name: Text::part(topic), payload, ..Publish::default() };
+        let read = publish.properties.read_section(Reader(properties));
+        debug_assert!(read.is_ok(), "`new` has written them");
+        publish
     }
 
     /// The size in bytes of what is kept.
