@@ -102,7 +102,7 @@ pub(crate) fn encode_reason<S: Sink>(
     if rules.version < Version::V5_0 {
         return Err(EncodeError::NotInVersion(rules.version));
     }
-    sink.check(check)?;
+    check()?;
     sink.u8(reason_code.get());
     properties(sink)
 }

@@ -41,13 +41,11 @@ impl<'a> Connack<'a> {
     }
 
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        sink.check(|| {
-            rules.only_from(Role::Server)?;
-            if rules.version == Version::V3_1 && self.session_present {
-                return Err(EncodeError::NotInVersion(rules.version));
-            }
-            Ok(self.check(rules)?)
-        })?;
+        rules.only_from(Role::Server)?;
+        if rules.version == Version::V3_1 && self.session_present {
+            return Err(EncodeError::NotInVersion(rules.version));
+        }
+        self.check(rules)?;
         let code = match rules.version {
             Version::V5_0 => self.reason_code.get(),
             Version::V3_1 | Version::V3_1_1 => self.reason_code.to_return_code().unwrap_or_default(),

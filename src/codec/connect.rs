@@ -139,19 +139,16 @@ impl<'a> Connect<'a> {
     }
 
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        sink.check(|| {
-            rules.only_from(Role::Client)?;
-            if self.password.is_some() && self.user_name.is_none() && self.version < Version::V5_0 {
-                return Err(DecodeError::PasswordWithoutUserName.into());
-            }
-            Ok(self.check()?)
-        })?;
-        sink.text(self.version.protocol_name().into())?;
+        rules.only_from(Role::Client)?;
+        if self.password.is_some() && self.user_name.is_none() && self.version < Version::V5_0 {
+            return Err(DecodeError::PasswordWithoutUserName.into());
+        }
+        self.check()?;
+        sink.bytes(self.version.protocol());
         let will = self.will.map_or(0, |will| WILL | will.qos.as_u8() << 3 | if will.retain { WILL_RETAIN } else { 0 });
         let clean_start = if self.clean_start { CLEAN_START } else { 0 };
         let user_name = self.user_name.map_or(0, |_| USER_NAME);
         let password = self.password.map_or(0, |_| PASSWORD);
-        sink.u8(self.version.level());
         sink.u8(clean_start | will | user_name | password);
         sink.u16(self.keep_alive);
         self.properties.encode(self.version, sink)?;

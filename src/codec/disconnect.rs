@@ -42,7 +42,9 @@ impl<'a> Disconnect<'a> {
     }
 
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        sink.check(|| if rules.version < Version::V5_0 { Ok(rules.only_from(Role::Client)?) } else { Ok(()) })?;
+        if rules.version < Version::V5_0 {
+            rules.only_from(Role::Client)?;
+        }
         encode_reason(
             self.reason_code,
             self.properties.is_empty(),

@@ -63,9 +63,8 @@ pub use types::{PacketIdentifier, QoS, Role, Rules, Version};
 pub(crate) use read::Reader;
 pub(crate) use topic::{is_hidden, levels};
 
-use bytes::BufMut;
-use write::Sink;
-pub(crate) use write::{Measure, Write};
+pub use write::{Fixed, Output};
+pub(crate) use write::{Measure, Sink};
 
 /// The type of a packet. [5.0 §2.1.2] [3.1.1 §2.2.1]
 #[expect(clippy::exhaustive_enums, reason = "the standard has given out all numbers but 0")]
@@ -340,6 +339,7 @@ from_struct! { Connect Connack Publish Subscribe Unsubscribe Disconnect Auth }
 ///
 /// A CONNECT brings its own version.
 #[inline(always)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the other function has them all")]
 pub fn decode<'a>(frame: Frame<'a>, rules: impl Into<Rules>) -> Result<Packet<'a>, DecodeError> {
     let rules = rules.into();
     // What most packets are is read in place, where the compiler sees what becomes of it: moving a packet through memory costs
@@ -355,6 +355,7 @@ pub fn decode<'a>(frame: Frame<'a>, rules: impl Into<Rules>) -> Result<Packet<'a
 }
 
 #[inline(never)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "there is one left")]
 fn decode_other(packet_type: PacketType, r: Reader<'_>, rules: Rules) -> Result<Packet<'_>, DecodeError> {
     macro_rules! read {
         ($blank:expr, $variant:ident $(, $packet_type:expr)?) => {{
@@ -378,10 +379,10 @@ fn decode_other(packet_type: PacketType, r: Reader<'_>, rules: Rules) -> Result<
 
 /// Appends a packet to `out`, by the rules of a version and, if they name one, of a sender; a CONNECT brings its own version.
 ///
-/// What a receiver would have to refuse, and what the version has no place for, is an error, and `out` is as it was. So it
-/// is when `out` is a slice that has no room for the packet.
+/// What a receiver would have to refuse, and what the version has no place for, is an error, and `out` holds what it held. So it
+/// does when it is [`Fixed`] and has no room for the packet.
 #[inline]
-pub fn encode(packet: &Packet<'_>, rules: impl Into<Rules>, out: &mut impl BufMut) -> Result<(), EncodeError> {
+pub fn encode(packet: &Packet<'_>, rules: impl Into<Rules>, out: &mut impl Output) -> Result<(), EncodeError> {
     packet.encode_to(rules.into(), out)
 }
 
@@ -397,66 +398,89 @@ pub fn encode(packet: &Packet<'_>, rules: impl Into<Rules>, out: &mut impl BufMu
 /// assert_eq!(out, [0x30, 0x83, 0x80, 0x04, 0x00, 0x01, b'a']);
 /// # Ok::<_, codec::EncodeError>(())
 /// ```
-pub fn encode_publish_header(publish: &Publish<'_>, rules: impl Into<Rules>, out: &mut impl BufMut) -> Result<(), EncodeError> {
-    PublishHeader(publish).encode_to(rules.into(), out)
+pub fn encode_publish_header(publish: &Publish<'_>, rules: impl Into<Rules>, out: &mut impl Output) -> Result<(), EncodeError> {
+    encode_parts(publish, false, rules.into(), out)
 }
 
 /// What can be encoded: a packet of one type, or of any.
 pub(crate) trait Encode {
-    fn encode_to(&self, rules: Rules, out: &mut impl BufMut) -> Result<(), EncodeError>;
+    fn encode_to(&self, rules: Rules, out: &mut impl Sink) -> Result<(), EncodeError>;
 
     /// The size of the whole packet, if it can be encoded. [5.0 §2.1.4]
-    fn packet_size(&self, rules: Rules) -> Result<u32, EncodeError>;
+    fn packet_size(&self, rules: Rules) -> Result<u32, EncodeError> {
+        Measure::of(|sink| self.encode_to(rules, sink))
+    }
 }
 
-/// A packet of one type, or what is written like one.
+/// A packet of one type.
 trait Body {
     /// Packet type and flags.
     fn first_byte(&self) -> u8;
 
-    /// Writes all that follows the Remaining Length.
-    fn body<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError>;
+    /// Checks and writes all that follows the Remaining Length but the payload.
+    fn body(&self, sink: &mut impl Sink, rules: Rules) -> Result<(), EncodeError>;
 
-    /// Bytes of the packet that are not written.
+    /// The payload, which only a PUBLISH has.
     #[inline]
-    fn left_out(&self) -> usize {
+    fn payload(&self) -> &[u8] {
+        &[]
+    }
+
+    /// What the Remaining Length is at least, and most often is.
+    #[inline]
+    fn least_length(&self, _: Rules) -> usize {
         0
     }
 }
 
 impl<T: Body> Encode for T {
     #[inline]
-    fn encode_to(&self, rules: Rules, out: &mut impl BufMut) -> Result<(), EncodeError> {
-        let measure = Measure::of(|sink| self.body(sink, rules))?;
-        let remaining_length = write::remaining_length(measure.length.saturating_add(self.left_out()))?;
-        // At most five bytes stand before the body.
-        if out.remaining_mut() < measure.length + 5 {
-            let size = packet_size(remaining_length) as usize;
-            if out.remaining_mut() < size - self.left_out() {
-                return Err(EncodeError::NoRoom(size));
-            }
-        }
-        let mut sink = Write::new(&measure, out);
-        sink.u8(self.first_byte());
-        sink.variable_byte_integer(remaining_length)?;
-        self.body(&mut sink, rules)
+    fn encode_to(&self, rules: Rules, out: &mut impl Sink) -> Result<(), EncodeError> {
+        encode_parts(self, true, rules, out)
     }
+}
 
-    fn packet_size(&self, rules: Rules) -> Result<u32, EncodeError> {
-        let measure = Measure::of(|sink| self.body(sink, rules))?;
-        Ok(packet_size(write::remaining_length(measure.length.saturating_add(self.left_out()))?))
+/// Leaves the output as it was if there is an error.
+#[inline]
+fn encode_parts(packet: &impl Body, with_payload: bool, rules: Rules, out: &mut impl Sink) -> Result<(), EncodeError> {
+    let start = out.length();
+    let mut result = write_parts(packet, with_payload, rules, out);
+    if !out.is_complete() {
+        result = result.and_then(|()| Err(EncodeError::NoRoom(out.length() - start)));
     }
+    if result.is_err() {
+        out.cut(start);
+    }
+    result
+}
+
+#[inline]
+fn write_parts(packet: &impl Body, with_payload: bool, rules: Rules, out: &mut impl Sink) -> Result<(), EncodeError> {
+    let expected = write::remaining_length(packet.least_length(rules))?;
+    out.expect(expected as usize + 32);
+    let start = out.length() + 1;
+    if let Ok(length @ ..0x80) = u8::try_from(expected) {
+        out.bytes(&[packet.first_byte(), length]);
+    } else {
+        out.u8(packet.first_byte());
+        out.variable_byte_integer(expected);
+    }
+    let kept = out.length() - start;
+    packet.body(out, rules)?;
+    let payload = packet.payload();
+    let length = write::remaining_length(out.length() - start - kept + payload.len())?;
+    if length != expected {
+        out.fill_in(start, kept, length);
+    }
+    if with_payload {
+        out.bytes(payload);
+    }
+    Ok(())
 }
 
 /// The size of a packet with its header. [5.0 §2.1.4]
 const fn packet_size(remaining_length: u32) -> u32 {
-    let length_of_length = match remaining_length {
-        0..=0x7F => 1,
-        0x80..=0x3FFF => 2,
-        0x4000..=0x1F_FFFF => 3,
-        _ => 4,
-    };
-    1 + length_of_length + remaining_length
+    1 + write::length_of_length(remaining_length) + remaining_length
 }
 
 /// Calls the function for the packet's own type, so that both passes over it are made for that type alone.
@@ -488,12 +512,8 @@ macro_rules! for_own_type {
 
 impl Encode for Packet<'_> {
     #[inline]
-    fn encode_to(&self, rules: Rules, out: &mut impl BufMut) -> Result<(), EncodeError> {
+    fn encode_to(&self, rules: Rules, out: &mut impl Sink) -> Result<(), EncodeError> {
         for_own_type!(self, packet => packet.encode_to(rules, out))
-    }
-
-    fn packet_size(&self, rules: Rules) -> Result<u32, EncodeError> {
-        for_own_type!(self, packet => packet.packet_size(rules))
     }
 }
 
@@ -506,7 +526,7 @@ macro_rules! bodies {
             }
 
             #[inline]
-            fn body<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+            fn body(&self, sink: &mut impl Sink, rules: Rules) -> Result<(), EncodeError> {
                 self.encode(sink, rules)
             }
         })*
@@ -522,37 +542,37 @@ impl Body for Publish<'_> {
     }
 
     #[inline]
-    fn body<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+    fn body(&self, sink: &mut impl Sink, rules: Rules) -> Result<(), EncodeError> {
         self.encode(sink, rules)
-    }
-}
-
-struct PublishHeader<'p, 'a>(&'p Publish<'a>);
-
-impl Body for PublishHeader<'_, '_> {
-    fn first_byte(&self) -> u8 {
-        self.0.first_byte()
     }
 
     #[inline]
-    fn body<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        self.0.encode_header(sink, rules)
+    fn payload(&self) -> &[u8] {
+        self.payload
     }
 
-    fn left_out(&self) -> usize {
-        self.0.payload.len()
+    #[inline]
+    fn least_length(&self, rules: Rules) -> usize {
+        let packet_identifier = if self.packet_identifier.is_some() { 2 } else { 0 };
+        let property_length = if rules.version == Version::V5_0 { 1 } else { 0 };
+        2 + self.topic_name.as_bytes().len() + packet_identifier + property_length + self.payload.len()
     }
 }
 
 /// One of the four acknowledgements, by its packet type.
 impl Body for (PacketType, Ack<'_>) {
     #[inline]
+    fn least_length(&self, _: Rules) -> usize {
+        2
+    }
+
+    #[inline]
     fn first_byte(&self) -> u8 {
         self.0.first_byte()
     }
 
     #[inline]
-    fn body<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+    fn body(&self, sink: &mut impl Sink, rules: Rules) -> Result<(), EncodeError> {
         self.1.encode(sink, self.0, rules)
     }
 }
@@ -564,7 +584,7 @@ impl Body for (PacketType, Suback<'_>) {
     }
 
     #[inline]
-    fn body<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+    fn body(&self, sink: &mut impl Sink, rules: Rules) -> Result<(), EncodeError> {
         self.1.encode(sink, self.0, rules)
     }
 }
@@ -577,8 +597,8 @@ impl Body for PacketType {
     }
 
     #[inline]
-    fn body<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+    fn body(&self, _: &mut impl Sink, rules: Rules) -> Result<(), EncodeError> {
         let sender = if *self == Self::Pingreq { Role::Client } else { Role::Server };
-        sink.check(|| Ok(rules.only_from(sender)?))
+        Ok(rules.only_from(sender)?)
     }
 }

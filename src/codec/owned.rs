@@ -40,8 +40,7 @@ impl OwnedPacket {
     /// Encodes a packet.
     pub fn new(packet: &Packet<'_>, rules: impl Into<Rules>) -> Result<Self, EncodeError> {
         let rules = rules.into();
-        let size = usize::try_from(packet.packet_size(rules)?).map_err(|_| EncodeError::PacketTooLong)?;
-        let mut bytes = BytesMut::with_capacity(size);
+        let mut bytes = BytesMut::with_capacity(packet.packet_size(rules)? as usize);
         packet.encode_to(rules, &mut bytes)?;
         Ok(Self { bytes: bytes.freeze(), rules })
     }

@@ -84,7 +84,7 @@ macro_rules! repeated_properties {
 
             #[inline]
             fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
-                sink.variable_byte_integer($identifier)?;
+                sink.variable_byte_integer($identifier);
                 Value::encode(self, sink)
             }
         })*
@@ -176,7 +176,8 @@ impl Value<'_> for SubscriptionIdentifier {
     }
 
     fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
-        sink.variable_byte_integer(self.get())
+        sink.variable_byte_integer(self.get());
+        Ok(())
     }
 }
 
@@ -289,18 +290,20 @@ macro_rules! properties {
                 if version == Version::V5_0 {
                     return sink.section(|sink| self.encode_section(sink));
                 }
-                sink.check(|| if self.is_empty() { Ok(()) } else { Err(EncodeError::NotInVersion(version)) })
+                if self.is_empty() { Ok(()) } else { Err(EncodeError::NotInVersion(version)) }
             }
 
             /// Writes the properties alone.
             #[inline]
             pub(crate) fn encode_section<S: Sink>(&self, sink: &mut S) -> Result<(), EncodeError> {
                 $(if let Some(value) = self.$field {
-                    $(sink.check(|| Ok($check(value).map_err(|error| named(error, $id))?))?;)?
+                    $($check(value).map_err(|error| named(error, $id))?;)?
                     sink.u8($id);
                     Value::encode(value, sink)?;
                 })*
-                $(self.$repeated.encode(sink)?;)*
+                $(if !self.$repeated.is_empty() {
+                    self.$repeated.encode(sink, |_| Ok(()))?;
+                })*
                 Ok(())
             }
         }

@@ -88,22 +88,13 @@ impl<'a> Publish<'a> {
         (if self.dup { DUP } else { 0 }) | self.qos.as_u8() << 1 | u8::from(self.retain)
     }
 
+    /// Writes all but the payload.
     #[inline]
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        self.encode_header(sink, rules)?;
-        sink.bytes(self.payload);
-        Ok(())
-    }
-
-    /// All but the payload.
-    #[inline]
-    pub(crate) fn encode_header<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        sink.check(|| {
-            if self.packet_identifier.is_some() != (self.qos > QoS::AtMostOnce) {
-                return Err(EncodeError::PacketIdentifier);
-            }
-            Ok(self.check(rules)?)
-        })?;
+        if self.packet_identifier.is_some() != (self.qos > QoS::AtMostOnce) {
+            return Err(EncodeError::PacketIdentifier);
+        }
+        self.check(rules)?;
         sink.topic_name(self.topic_name)?;
         if let Some(packet_identifier) = self.packet_identifier {
             sink.u16(packet_identifier.get());

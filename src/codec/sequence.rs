@@ -1,6 +1,6 @@
 //! Parts that repeat: user properties, subscription identifiers, topic filters, reason codes.
 
-use super::write::Sink;
+use super::write::{Sink, remaining_length};
 use super::{DecodeError, EncodeError, Reader};
 use core::fmt;
 use core::marker::PhantomData;
@@ -30,7 +30,7 @@ pub(crate) trait Element<'a>: Copy + PartialEq {
     /// Reads the next value, if there is one; the reader may hold other things to be passed over.
     fn next(reader: &mut Reader<'a>) -> Result<Option<Self>, DecodeError>;
 
-    /// Checks and writes the value.
+    /// Writes the value.
     fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError>;
 }
 
@@ -56,8 +56,17 @@ impl<'a, T: Element<'a>> Sequence<'a, T> {
         Self(Source::Wire(bytes, PhantomData))
     }
 
-    pub(crate) fn encode<S: Sink>(&self, sink: &mut S) -> Result<(), EncodeError> {
-        self.iter().try_for_each(|value| value.encode(sink))
+    /// Checks and writes each value.
+    #[inline]
+    pub(crate) fn encode(&self, sink: &mut impl Sink, check: impl Fn(&T) -> Result<(), EncodeError>) -> Result<(), EncodeError> {
+        let start = sink.length();
+        for value in self.iter() {
+            check(&value)?;
+            value.encode(sink)?;
+            // A list of references can be longer than any memory.
+            remaining_length(sink.length() - start)?;
+        }
+        Ok(())
     }
 }
 

@@ -45,16 +45,14 @@ impl<'a> Suback<'a> {
     }
 
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, packet: PacketType, rules: Rules) -> Result<(), EncodeError> {
-        sink.check(|| {
-            rules.only_from(Role::Server)?;
-            if !has_codes(packet, rules) && !self.reason_codes.is_empty() {
-                return Err(EncodeError::NotInVersion(rules.version));
-            }
-            Ok(self.check(packet, rules)?)
-        })?;
+        rules.only_from(Role::Server)?;
+        if !has_codes(packet, rules) && !self.reason_codes.is_empty() {
+            return Err(EncodeError::NotInVersion(rules.version));
+        }
+        self.check(packet, rules)?;
         sink.u16(self.packet_identifier.get());
         self.properties.encode(rules.version, sink)?;
-        self.reason_codes.encode(sink)
+        self.reason_codes.encode(sink, |_| Ok(()))
     }
 
     fn check(&self, packet: PacketType, rules: Rules) -> Result<(), DecodeError> {

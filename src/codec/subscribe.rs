@@ -137,7 +137,6 @@ impl<'a> Element<'a> for Subscription<'a> {
     }
 
     fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
-        sink.check(|| Ok(self.check()?))?;
         // The packet has checked the syntax of each filter, which goes further than that of a string.
         sink.binary(self.topic_filter.as_bytes())?;
         sink.u8(self.options.as_u8());
@@ -171,22 +170,16 @@ impl<'a> Subscribe<'a> {
     }
 
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        sink.check(|| {
-            rules.only_from(Role::Client)?;
-            if self.subscriptions.is_empty() {
-                return Err(DecodeError::EmptySubscribe.into());
-            }
-            for Subscription { topic_filter, options } in self.subscriptions {
-                TopicFilter::check(topic_filter, rules.version)?;
-                if rules.version < Version::V5_0 && options.as_u8() > 2 {
-                    return Err(EncodeError::NotInVersion(rules.version));
-                }
-            }
-            Ok(())
-        })?;
+        rules.only_from(Role::Client)?;
         sink.u16(self.packet_identifier.get());
         self.properties.encode(rules.version, sink)?;
-        self.subscriptions.encode(sink)
+        encode_list(self.subscriptions, sink, |subscription| {
+            TopicFilter::check(subscription.topic_filter, rules.version)?;
+            if rules.version < Version::V5_0 && subscription.options.as_u8() > 2 {
+                return Err(EncodeError::NotInVersion(rules.version));
+            }
+            Ok(subscription.check()?)
+        })
     }
 }
 
@@ -219,19 +212,10 @@ impl<'a> Unsubscribe<'a> {
     }
 
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        sink.check(|| {
-            rules.only_from(Role::Client)?;
-            if self.topic_filters.is_empty() {
-                return Err(DecodeError::EmptySubscribe.into());
-            }
-            for filter in self.topic_filters {
-                TopicFilter::check(filter, rules.version)?;
-            }
-            Ok(())
-        })?;
+        rules.only_from(Role::Client)?;
         sink.u16(self.packet_identifier.get());
         self.properties.encode(rules.version, sink)?;
-        self.topic_filters.encode(sink)
+        encode_list(self.topic_filters, sink, |filter| Ok(TopicFilter::check(*filter, rules.version)?))
     }
 }
 
@@ -249,4 +233,17 @@ fn decode_list<'a, T: Element<'a>>(
         check(&mut r)?;
     }
     Ok(list)
+}
+
+/// Checks and writes a list that is not empty.
+#[inline(always)]
+fn encode_list<'a, T: Element<'a>>(
+    list: Sequence<'a, T>,
+    sink: &mut impl Sink,
+    check: impl Fn(&T) -> Result<(), EncodeError>,
+) -> Result<(), EncodeError> {
+    if list.is_empty() {
+        return Err(DecodeError::EmptySubscribe.into());
+    }
+    list.encode(sink, check)
 }

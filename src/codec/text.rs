@@ -211,7 +211,7 @@ pub(crate) fn for_each_word(bytes: &[u8], mut look: impl FnMut(usize, u64)) {
     let word = if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
         u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << (bits - 32)
     } else if let [first, .., last] | [first @ last] = bytes {
-        u64::from(*first) | u64::from(*bytes.get(1).unwrap_or(first)) << (bits / 2 & 8) | u64::from(*last) << (bits - 8)
+        u64::from(*first) | u64::from(*bytes.get(1).unwrap_or(first)) << ((bits / 2) & 8) | u64::from(*last) << (bits - 8)
     } else {
         return;
     };

@@ -28,10 +28,12 @@ impl Version {
         }
     }
 
-    pub(crate) const fn protocol_name(self) -> &'static str {
+    /// The Protocol Name and the level, as they begin a CONNECT.
+    pub(crate) const fn protocol(self) -> &'static [u8] {
         match self {
-            Self::V3_1 => "MQIsdp",
-            Self::V3_1_1 | Self::V5_0 => "MQTT",
+            Self::V3_1 => b"\0\x06MQIsdp\x03",
+            Self::V3_1_1 => b"\0\x04MQTT\x04",
+            Self::V5_0 => b"\0\x04MQTT\x05",
         }
     }
 

@@ -1,27 +1,110 @@
-//! Where an encoder writes to. Each packet's encoder runs twice over the same code: first over a [`Measure`], which checks
-//! every rule and learns every length, then over a [`Write`], which only copies. So nothing is written before
-//! all of it is known to be right, and no length is computed by a second function that could disagree.
+//! Where an encoder writes to: an [`Output`], or [`Measure`], which only counts. Both are written to by the same code, so there
+//! is no second function for a length that could disagree.
+//!
+//! A packet is checked and written in one pass. A length that stands before what it counts is filled in after that; should
+//! anything be wrong, the output is cut back to what it was.
 
-use super::{DecodeError, EncodeError, Text};
-use bytes::BufMut;
+use super::{EncodeError, Text};
+use alloc::vec::Vec;
+use bytes::BytesMut;
 
-/// The four-byte Variable Byte Integer goes no further. [5.0 §1.5.5]
-pub(crate) const VARIABLE_BYTE_INTEGER_MAX: usize = 268_435_455;
+/// What packets are appended to: `Vec<u8>` and [`BytesMut`], which grow, and [`Fixed`], which does not.
+#[expect(private_bounds, reason = "nobody else has a use for what it has")]
+pub trait Output: Sink {}
 
-pub(crate) trait Sink: Sized {
+impl Output for Vec<u8> {}
+impl Output for BytesMut {}
+impl Output for Fixed<'_> {}
+
+/// An [`Output`] of a fixed size, in memory that the caller has.
+///
+/// ```
+/// use mqtt_sansio::codec::{self, EncodeError, Fixed, Packet, Publish, Version};
+///
+/// let mut memory = [0; 16];
+/// let mut out = Fixed::new(&mut memory);
+/// codec::encode(&Packet::Pingreq, Version::V5_0, &mut out)?;
+/// assert_eq!(out.written(), [0xC0, 0x00]);
+///
+/// let large = Publish::new("a/b", &[0; 100]).into();
+/// assert_eq!(codec::encode(&large, Version::V5_0, &mut out), Err(EncodeError::NoRoom(108)));
+/// assert_eq!(out.written(), [0xC0, 0x00]);
+/// # Ok::<_, EncodeError>(())
+/// ```
+#[derive(Debug)]
+pub struct Fixed<'m> {
+    memory: &'m mut [u8],
+    /// Greater than the size of the memory once something had no room.
+    length: usize,
+}
+
+impl<'m> Fixed<'m> {
+    /// Nothing is written yet.
+    #[must_use]
+    pub const fn new(memory: &'m mut [u8]) -> Self {
+        Self { memory, length: 0 }
+    }
+
+    /// The packets.
+    #[must_use]
+    pub fn written(&self) -> &[u8] {
+        self.memory.get(..self.length).unwrap_or_default()
+    }
+
+    /// Makes room for others.
+    pub const fn clear(&mut self) {
+        self.length = 0;
+    }
+}
+
+/// Counts.
+pub(crate) struct Measure(usize);
+
+impl Measure {
+    /// How much is written.
+    pub(crate) fn of(write: impl FnOnce(&mut Self) -> Result<(), EncodeError>) -> Result<u32, EncodeError> {
+        let mut measure = Self(0);
+        write(&mut measure)?;
+        u32::try_from(measure.0).map_err(|_| EncodeError::PacketTooLong)
+    }
+}
+
+/// What an encoder needs of an output.
+pub(crate) trait Sink {
+    /// How many bytes were written.
+    fn length(&self) -> usize;
+
     fn bytes(&mut self, bytes: &[u8]);
 
-    /// Runs a check, in the pass that checks.
-    fn check(&self, check: impl FnOnce() -> Result<(), EncodeError>) -> Result<(), EncodeError>;
+    /// What was written after `start`; nothing where it was not kept.
+    fn after(&mut self, start: usize) -> &mut [u8];
 
-    /// A part that is written with its length before it, such as a property section.
-    fn section(&mut self, write: impl FnOnce(&mut Self) -> Result<(), EncodeError>) -> Result<(), EncodeError>;
+    /// Takes back what was written after `start`.
+    fn cut(&mut self, start: usize);
 
-    fn u8(&mut self, value: u8);
-    fn u16(&mut self, value: u16);
-    fn u32(&mut self, value: u32);
+    /// Says that so many bytes will be written.
+    fn expect(&mut self, size: usize);
+
+    /// Whether all that was written has found room.
+    fn is_complete(&self) -> bool;
 
     #[inline]
+    fn u8(&mut self, value: u8) {
+        self.bytes(&[value]);
+    }
+
+    #[inline]
+    fn u16(&mut self, value: u16) {
+        self.bytes(&value.to_be_bytes());
+    }
+
+    #[inline]
+    fn u32(&mut self, value: u32) {
+        self.bytes(&value.to_be_bytes());
+    }
+
+    /// Binary Data, or a string that was checked. [5.0 §1.5.6]
+    #[inline(always)]
     fn binary(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
         let length = u16::try_from(bytes.len()).map_err(|_| EncodeError::FieldTooLong)?;
         self.u16(length);
@@ -31,33 +114,62 @@ pub(crate) trait Sink: Sized {
 
     #[inline]
     fn text(&mut self, text: Text<'_>) -> Result<(), EncodeError> {
-        self.check(|| Ok(text.check()?))?;
+        text.check()?;
         self.binary(text.as_bytes())
     }
 
-    #[inline]
+    #[inline(always)]
     fn topic_name(&mut self, name: Text<'_>) -> Result<(), EncodeError> {
-        self.check(|| Ok(name.check_topic_name()?))?;
+        name.check_topic_name()?;
         self.binary(name.as_bytes())
     }
 
+    /// A number of up to 28 bits. [5.0 §1.5.5]
     #[inline]
-    fn variable_byte_integer(&mut self, value: u32) -> Result<(), EncodeError> {
-        if value < 0x80 {
-            self.u8(low_bits(value));
-            return Ok(());
-        }
-        self.check(|| {
-            let fits = usize::try_from(value).is_ok_and(|value| value <= VARIABLE_BYTE_INTEGER_MAX);
-            if fits { Ok(()) } else { Err(DecodeError::InvalidRemainingLength.into()) }
-        })?;
+    fn variable_byte_integer(&mut self, value: u32) {
         let mut rest = value;
         while rest >= 0x80 {
             self.u8(low_bits(rest) | 0x80);
             rest >>= 7;
         }
         self.u8(low_bits(rest));
+    }
+
+    /// A part that is written with its length before it, such as a property section.
+    #[inline]
+    fn section(&mut self, write: impl FnOnce(&mut Self) -> Result<(), EncodeError>) -> Result<(), EncodeError> {
+        let start = self.length();
+        self.u8(0);
+        write(self)?;
+        let length = remaining_length(self.length() - start - 1)?;
+        self.fill_in(start, 1, length);
         Ok(())
+    }
+
+    /// Fills in the Variable Byte Integer at `start`, for which `kept` bytes were kept, no more than it needs.
+    #[inline]
+    fn fill_in(&mut self, start: usize, kept: usize, value: u32) {
+        let length = length_of_length(value) as usize;
+        if length > kept {
+            self.move_up(start, kept, length);
+        }
+        let mut rest = value;
+        for byte in self.after(start).iter_mut().take(length) {
+            *byte = low_bits(rest) | if rest < 0x80 { 0 } else { 0x80 };
+            rest >>= 7;
+        }
+    }
+
+    /// Moves what stands after the `kept` bytes at `start`, so that there are `length`.
+    #[inline(never)]
+    fn move_up(&mut self, start: usize, kept: usize, length: usize) {
+        for _ in kept..length {
+            self.u8(0);
+        }
+        let after = self.after(start);
+        if let Some(end) = (after.len() + kept).checked_sub(length) {
+            after.copy_within(kept..end, length);
+        }
     }
 }
 
@@ -66,112 +178,108 @@ const fn low_bits(value: u32) -> u8 {
     (value & 0x7F) as u8
 }
 
-/// Counts and checks.
-#[derive(Default)]
-pub(crate) struct Measure {
-    pub(crate) length: usize,
-    /// The lengths of the sections in the order of their ends; a CONNECT has two.
-    sections: [u32; 2],
-    count: usize,
+/// The number of bytes of a Variable Byte Integer.
+pub(crate) const fn length_of_length(value: u32) -> u32 {
+    match value {
+        0..=0x7F => 1,
+        0x80..=0x3FFF => 2,
+        0x4000..=0x1F_FFFF => 3,
+        _ => 4,
+    }
 }
 
-impl Measure {
-    pub(crate) fn of(write: impl FnOnce(&mut Self) -> Result<(), EncodeError>) -> Result<Self, EncodeError> {
-        let mut measure = Self::default();
-        write(&mut measure)?;
-        Ok(measure)
+/// A length that a Variable Byte Integer can tell. [5.0 §1.5.5]
+#[inline]
+pub(crate) fn remaining_length(length: usize) -> Result<u32, EncodeError> {
+    u32::try_from(length).ok().filter(|&length| length <= 268_435_455).ok_or(EncodeError::PacketTooLong)
+}
+
+macro_rules! growing {
+    ($($buffer:ty)*) => {
+        $(impl Sink for $buffer {
+            #[inline]
+            fn length(&self) -> usize {
+                self.len()
+            }
+
+            #[inline]
+            fn bytes(&mut self, bytes: &[u8]) {
+                self.extend_from_slice(bytes);
+            }
+
+            #[inline]
+            fn after(&mut self, start: usize) -> &mut [u8] {
+                self.get_mut(start..).unwrap_or_default()
+            }
+
+            #[inline]
+            fn cut(&mut self, start: usize) {
+                self.truncate(start);
+            }
+
+            #[inline]
+            fn expect(&mut self, size: usize) {
+                self.reserve(size);
+            }
+
+            #[inline]
+            fn is_complete(&self) -> bool {
+                true
+            }
+        })*
+    };
+}
+
+growing! { Vec<u8> BytesMut }
+
+impl Sink for Fixed<'_> {
+    fn length(&self) -> usize {
+        self.length
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        let end = self.length.saturating_add(bytes.len());
+        if let Some(room) = self.memory.get_mut(self.length..end) {
+            room.copy_from_slice(bytes);
+        }
+        self.length = end;
+    }
+
+    fn after(&mut self, start: usize) -> &mut [u8] {
+        self.memory.get_mut(start..self.length).unwrap_or_default()
+    }
+
+    fn cut(&mut self, start: usize) {
+        self.length = start;
+    }
+
+    fn expect(&mut self, _: usize) {}
+
+    fn is_complete(&self) -> bool {
+        self.length <= self.memory.len()
     }
 }
 
 impl Sink for Measure {
-    #[inline]
+    fn length(&self) -> usize {
+        self.0
+    }
+
     fn bytes(&mut self, bytes: &[u8]) {
-        self.length = self.length.saturating_add(bytes.len());
+        self.0 = self.0.saturating_add(bytes.len());
     }
 
-    #[inline]
-    fn u8(&mut self, _: u8) {
-        self.length = self.length.saturating_add(1);
+    fn after(&mut self, _: usize) -> &mut [u8] {
+        &mut []
     }
 
-    #[inline]
-    fn u16(&mut self, _: u16) {
-        self.length = self.length.saturating_add(2);
+    fn cut(&mut self, start: usize) {
+        self.0 = start;
     }
 
-    #[inline]
-    fn u32(&mut self, _: u32) {
-        self.length = self.length.saturating_add(4);
-    }
+    fn expect(&mut self, _: usize) {}
 
-    #[inline]
-    fn check(&self, check: impl FnOnce() -> Result<(), EncodeError>) -> Result<(), EncodeError> {
-        check()
-    }
-
-    #[inline]
-    fn section(&mut self, write: impl FnOnce(&mut Self) -> Result<(), EncodeError>) -> Result<(), EncodeError> {
-        let start = self.length;
-        write(self)?;
-        let length = remaining_length(self.length - start)?;
-        if let Some(slot) = self.sections.get_mut(self.count) {
-            *slot = length;
-        }
-        self.count += 1;
-        self.variable_byte_integer(length)
-    }
-}
-
-/// A length that fits a Variable Byte Integer.
-pub(crate) fn remaining_length(length: usize) -> Result<u32, EncodeError> {
-    u32::try_from(length).ok().filter(|_| length <= VARIABLE_BYTE_INTEGER_MAX).ok_or(EncodeError::PacketTooLong)
-}
-
-/// Copies.
-pub(crate) struct Write<'o, B> {
-    out: &'o mut B,
-    sections: [u32; 2],
-    count: usize,
-}
-
-impl<'o, B: BufMut> Write<'o, B> {
-    #[inline]
-    pub(crate) fn new(measure: &Measure, out: &'o mut B) -> Self {
-        Self { out, sections: measure.sections, count: 0 }
-    }
-}
-
-impl<B: BufMut> Sink for Write<'_, B> {
-    #[inline]
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.out.put_slice(bytes);
-    }
-
-    #[inline]
-    fn u8(&mut self, value: u8) {
-        self.out.put_slice(&[value]);
-    }
-
-    #[inline]
-    fn u16(&mut self, value: u16) {
-        self.out.put_slice(&value.to_be_bytes());
-    }
-
-    #[inline]
-    fn u32(&mut self, value: u32) {
-        self.out.put_slice(&value.to_be_bytes());
-    }
-
-    #[inline]
-    fn check(&self, _: impl FnOnce() -> Result<(), EncodeError>) -> Result<(), EncodeError> {
-        Ok(())
-    }
-
-    #[inline]
-    fn section(&mut self, write: impl FnOnce(&mut Self) -> Result<(), EncodeError>) -> Result<(), EncodeError> {
-        let length = self.sections.get(self.count).copied().unwrap_or_default();
-        self.count += 1;
-        self.variable_byte_integer(length)?;
-        write(self)
+    fn is_complete(&self) -> bool {
+        true
     }
 }

@@ -3,7 +3,7 @@
 use super::AckToken;
 use crate::codec::{
     AckProperties, DecodeError, EncodeError, Measure, Publish, PublishProperties, QoS, Reader, ReasonCode, Sequence,
-    SubscriptionIdentifier, Text, Write,
+    SubscriptionIdentifier, Text,
 };
 use crate::time::Instant;
 use alloc::sync::Arc;
@@ -127,11 +127,10 @@ impl Message {
         publish.topic_name.check_topic_name()?;
         let topic = publish.topic_name.as_bytes();
         let topic_length = u16::try_from(topic.len()).map_err(|_| EncodeError::FieldTooLong)?;
-        let measure = Measure::of(|sink| properties.encode_section(sink))?;
-        let properties_length = u32::try_from(measure.length).map_err(|_| EncodeError::PacketTooLong)?;
-        let mut bytes = Vec::with_capacity(topic.len() + measure.length + publish.payload.len());
+        let properties_length = Measure::of(|sink| properties.encode_section(sink))?;
+        let mut bytes = Vec::with_capacity(topic.len() + properties_length as usize + publish.payload.len());
         bytes.extend_from_slice(topic);
-        properties.encode_section(&mut Write::new(&measure, &mut bytes))?;
+        properties.encode_section(&mut bytes)?;
         bytes.extend_from_slice(publish.payload);
         Ok(Self { bytes: bytes.into(), topic_length, properties_length, qos: publish.qos, retain: publish.retain })
     }
