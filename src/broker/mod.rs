@@ -423,7 +423,7 @@ impl Broker {
     }
 
     fn ask(&mut self, id: ConnectionId, connect: Connect<'_>) {
-        let rules = Rules::new(connect.version).sent_by(Role::Client);
+        let rules = Rules::new(connect.version).sent_by(Role::Client).with(self.config.server.options);
         let Some(connection) = self.connections.get_mut(id.0) else { return };
         // It was decoded just now, by the rules by which it is encoded.
         if let Ok(packet) = OwnedPacket::new(&connect.into(), rules) {

@@ -1,5 +1,6 @@
 //! How a client behaves, apart from what its CONNECT says.
 
+use crate::codec::Options;
 use crate::session::QueueLimit;
 use core::time::Duration;
 
@@ -20,6 +21,7 @@ pub struct ClientConfig {
     pub(super) maximum_in_flight: Option<u16>,
     pub(super) maximum_packet_size: u32,
     pub(super) queue: QueueLimit,
+    pub(crate) options: Options,
 }
 
 impl Default for ClientConfig {
@@ -39,6 +41,7 @@ impl ClientConfig {
             maximum_in_flight: None,
             maximum_packet_size: 268_435_460,
             queue: QueueLimit { messages: 1_000, bytes: 64 * 1024 * 1024 },
+            options: Options::NONE,
         }
     }
 
@@ -80,5 +83,11 @@ impl ClientConfig {
     #[must_use]
     pub const fn maximum_queued(self, messages: usize, bytes: usize) -> Self {
         Self { queue: QueueLimit { messages, bytes }, ..self }
+    }
+
+    /// What is different from the rules of the standard. The default is nothing.
+    #[must_use]
+    pub const fn options(self, options: Options) -> Self {
+        Self { options, ..self }
     }
 }

@@ -184,7 +184,7 @@ impl Client {
     /// A client that goes on with a session.
     #[must_use]
     pub fn with_session(config: ClientConfig, session: Session) -> Self {
-        let endpoint = Endpoint::new(Role::Client, session, config.manual_acknowledgement, config.queue);
+        let endpoint = Endpoint::new(Role::Client, session, config.manual_acknowledgement, config.queue, config.options);
         let terms = Terms { wildcards: true, identifiers: true, shared: true, session_expiry_interval: 0 };
         let (requested, clock) = (Requested::default(), KeepAlive::default());
         Self { config, endpoint, state: State::Idle, requested, terms, clock, left: 0 }
@@ -231,7 +231,8 @@ impl Client {
         if self.state != State::Idle {
             return Err(ConnectError::InUse);
         }
-        Packet::from(*connect).encode_to(Rules::new(connect.version).sent_by(Role::Client), out)?;
+        let rules = Rules::new(connect.version).sent_by(Role::Client).with(self.config.options);
+        Packet::from(*connect).encode_to(rules, out)?;
         let has_session = self.endpoint.is_established() && !connect.clean_start;
         if !has_session {
             // Whatever becomes of this CONNECT, the old session is over. [5.0 MQTT-3.1.2-4] [3.1.1 MQTT-3.1.2-6]
@@ -649,7 +650,7 @@ const IN_FLIGHT_BEFORE_5_0: u16 = 20;
 
 /// A server that does not know the version refuses in the form of another one. [5.0 §3.1.2.2] [3.1.1 MQTT-3.1.2-2]
 fn connack<'a>(frame: Frame<'a>, rules: Rules) -> Result<Connack<'a>, ProtocolError> {
-    let decode = |version| match codec::decode(frame, Rules::new(version).sent_by(Role::Server)) {
+    let decode = |version| match codec::decode(frame, Rules { version, ..rules }) {
         Ok(Packet::Connack(connack)) => Ok(connack),
         Ok(_) => Err(ProtocolError::UnexpectedPacket(frame.packet_type())),
         Err(error) => Err(error.into()),

@@ -79,10 +79,10 @@ impl<'a> Ack<'a> {
     }
 
     fn check(&self, packet: PacketType, rules: Rules) -> Result<(), DecodeError> {
-        if self.reason_code.is_allowed(packet, rules) {
-            return Ok(());
+        if !self.reason_code.is_allowed(packet, rules) {
+            return Err(DecodeError::InvalidReasonCode(self.reason_code.get()));
         }
-        Err(DecodeError::InvalidReasonCode(self.reason_code.get()))
+        rules.options.check_texts(|| self.properties.is_clean())
     }
 }
 

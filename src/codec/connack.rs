@@ -62,6 +62,6 @@ impl<'a> Connack<'a> {
         if self.session_present && self.reason_code != ReasonCode::SUCCESS {
             return Err(DecodeError::SessionPresentWithError);
         }
-        Ok(())
+        rules.options.check_texts(|| self.properties.is_clean())
     }
 }

@@ -13,7 +13,7 @@
 //! | user name, password    | 2 + n each | as flagged, may be cut off | as flagged | as flagged |
 
 use super::write::Sink;
-use super::{ConnectProperties, DecodeError, EncodeError, QoS, Reader, Role, Rules, Text, Version, WillProperties};
+use super::{ConnectProperties, DecodeError, EncodeError, Options, QoS, Reader, Role, Rules, Text, Version, WillProperties};
 use core::fmt;
 
 const CLEAN_START: u8 = 0x02;
@@ -95,7 +95,7 @@ impl<'a> Connect<'a> {
     pub(crate) fn read(&mut self, mut reader: Reader<'a>, rules: Rules) -> Result<(), DecodeError> {
         rules.only_from(Role::Client)?;
         let r = &mut reader;
-        let version = Version::decode(r)?;
+        let version = Version::decode(r, rules.options)?;
         self.version = version;
         let flags = r.u8()?;
         // 3.1 calls the bit unused, and disregards what is set for a will that is not there.
@@ -131,19 +131,20 @@ impl<'a> Connect<'a> {
         if flags & PASSWORD != 0 && !cut_off(r) {
             self.password = Some(r.binary()?);
         }
-        if flags & (USER_NAME | PASSWORD) == PASSWORD && version < Version::V5_0 {
-            return Err(DecodeError::PasswordWithoutUserName);
+        // The flags count: in 3.1 the fields that they promise may be cut off.
+        if flags & USER_NAME == 0 {
+            self.check_password(flags & PASSWORD != 0, rules)?;
         }
         reader.end()?;
-        self.check()
+        self.check(rules)
     }
 
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
         rules.only_from(Role::Client)?;
-        if self.password.is_some() && self.user_name.is_none() && self.version < Version::V5_0 {
-            return Err(DecodeError::PasswordWithoutUserName.into());
+        if self.user_name.is_none() {
+            self.check_password(self.password.is_some(), rules)?;
         }
-        self.check()?;
+        self.check(rules)?;
         sink.bytes(self.version.protocol());
         let will = self.will.map_or(0, |will| WILL | will.qos.as_u8() << 3 | if will.retain { WILL_RETAIN } else { 0 });
         let clean_start = if self.clean_start { CLEAN_START } else { 0 };
@@ -167,13 +168,20 @@ impl<'a> Connect<'a> {
         Ok(())
     }
 
-    fn check(&self) -> Result<(), DecodeError> {
+    /// [3.1.1 MQTT-3.1.2-22]
+    fn check_password(&self, alone: bool, rules: Rules) -> Result<(), DecodeError> {
+        let allowed = self.version == Version::V5_0 || rules.options.has(Options::PASSWORD_WITHOUT_USER_NAME);
+        if alone && !allowed { Err(DecodeError::PasswordWithoutUserName) } else { Ok(()) }
+    }
+
+    fn check(&self, rules: Rules) -> Result<(), DecodeError> {
         // [3.1.1 MQTT-3.1.3-7]; 3.1 §3.1 asks for 1 to 23 characters.
         let acceptable = match self.version {
             Version::V3_1 => {
                 // Every byte but those that continue a character begins one.
                 let bytes = self.client_identifier.as_bytes().iter();
-                (1..=23).contains(&bytes.filter(|&&byte| byte & 0xC0 != 0x80).count())
+                let characters = bytes.filter(|&&byte| byte & 0xC0 != 0x80).count();
+                (1..=23).contains(&characters) || characters > 0 && rules.options.has(Options::LONG_CLIENT_IDENTIFIER)
             }
             Version::V3_1_1 => self.clean_start || !self.client_identifier.is_empty(),
             Version::V5_0 => true,
@@ -187,7 +195,14 @@ impl<'a> Connect<'a> {
         if self.properties.authentication_data.is_some() && self.properties.authentication_method.is_none() {
             return Err(DecodeError::AuthenticationDataWithoutMethod);
         }
-        Ok(())
+        if let Some(will) = &self.will {
+            rules.options.check_payload(will.properties.payload_format_indicator, will.payload)?;
+        }
+        rules.options.check_texts(|| {
+            let will = self.will.as_ref().is_none_or(|will| will.topic.is_clean() && will.properties.is_clean());
+            let names = self.client_identifier.is_clean() && self.user_name.is_none_or(Text::is_clean);
+            will && names && self.properties.is_clean()
+        })
     }
 }
 

@@ -63,6 +63,7 @@ impl<'a> Disconnect<'a> {
         if !self.reason_code.is_allowed(PacketType::Disconnect, rules) {
             return Err(DecodeError::InvalidReasonCode(self.reason_code.get()));
         }
+        rules.options.check_texts(|| self.properties.is_clean())?;
         self.properties.check_sender(rules)
     }
 }
@@ -115,7 +116,7 @@ impl<'a> Auth<'a> {
         if self.properties.authentication_method.is_none() {
             return Err(DecodeError::MissingAuthenticationMethod);
         }
-        Ok(())
+        rules.options.check_texts(|| self.properties.is_clean())
     }
 }
 

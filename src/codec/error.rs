@@ -60,6 +60,8 @@ decode_errors! {
     TrailingBytes, "packet goes on after its last field", MALFORMED_PACKET, "§4.13.1", "§4.8";
     InvalidUtf8, "string is not well-formed UTF-8", MALFORMED_PACKET, "MQTT-1.5.4-1", "MQTT-1.5.3-1";
     NullCharacter, "string contains U+0000", MALFORMED_PACKET, "MQTT-1.5.4-2", "MQTT-1.5.3-2";
+    ControlCharacter, "string has a control character or a noncharacter, which an option refuses", MALFORMED_PACKET, "§1.5.4", "§1.5.3";
+    InvalidPayloadFormat, "payload is said to be UTF-8 and is not, which an option refuses", PAYLOAD_FORMAT_INVALID, "§3.3.2.3.2", "§3.3.3";
     InvalidQos, "PUBLISH has QoS 3", MALFORMED_PACKET, "MQTT-3.3.1-4", "MQTT-3.3.1-4";
     DupWithQos0, "PUBLISH has DUP set and QoS 0", MALFORMED_PACKET, "MQTT-3.3.1-2", "MQTT-3.3.1-2";
     ZeroPacketIdentifier, "packet identifier is zero", MALFORMED_PACKET, "MQTT-2.2.1-3", "MQTT-2.3.1-1";

@@ -28,6 +28,7 @@ mod disconnect;
 mod error;
 #[cfg(feature = "arbitrary")]
 mod examples;
+mod options;
 mod owned;
 mod property;
 mod publish;
@@ -46,6 +47,7 @@ pub use connack::Connack;
 pub use connect::{Connect, Will};
 pub use disconnect::{Auth, Disconnect};
 pub use error::{DecodeError, EncodeError};
+pub use options::Options;
 pub use owned::OwnedPacket;
 pub use property::{
     AckProperties, AuthProperties, ConnackProperties, ConnectProperties, DisconnectProperties, PublishProperties,
@@ -163,6 +165,8 @@ impl Header {
 pub struct Frame<'a> {
     packet_type: PacketType,
     flags: u8,
+    /// Whether the Remaining Length has no more bytes than it needs.
+    minimal: bool,
     bytes: &'a [u8],
     body: &'a [u8],
 }
@@ -185,14 +189,22 @@ impl<'a> Frame<'a> {
     pub(crate) fn body(self, rules: Rules) -> Result<Reader<'a>, DecodeError> {
         let expected = self.packet_type.flags();
         // 3.1 lets a packet that is sent again carry DUP. [3.1 §3.6, §3.8, §3.10]
-        let right = self.flags == expected || rules.version == Version::V3_1 && expected != 0 && self.flags == expected | 0x08;
-        if right { Ok(Reader(self.body)) } else { Err(DecodeError::InvalidHeaderFlags) }
+        let loose = rules.version == Version::V3_1
+            && (rules.options.has(Options::UNUSED_HEADER_FLAGS) || expected != 0 && self.flags == expected | 0x08);
+        if self.flags == expected || loose { self.any_body(rules) } else { Err(DecodeError::InvalidHeaderFlags) }
+    }
+
+    /// The body, whatever the flags.
+    #[inline(always)]
+    fn any_body(self, rules: Rules) -> Result<Reader<'a>, DecodeError> {
+        let right = self.minimal || rules.version < Version::V5_0 && rules.options.has(Options::NON_MINIMAL_LENGTH);
+        if right { Ok(Reader(self.body)) } else { Err(DecodeError::NonMinimalVariableByteInteger) }
     }
 
     /// Reads a packet that is known to be a PUBLISH.
     #[inline(always)]
     pub(crate) fn publish(self, rules: Rules) -> Result<Publish<'a>, DecodeError> {
-        Publish::decode(Reader(self.body), self.flags, rules, core::convert::identity)
+        Publish::decode(self.any_body(rules)?, self.flags, rules, core::convert::identity)
     }
 
     /// Reads a packet that is known to be one of the four acknowledgements.
@@ -233,8 +245,10 @@ impl<'a> Frame<'a> {
 pub fn header(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Header>, DecodeError> {
     let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
     let packet_type = PacketType::from_number(first >> 4).ok_or(DecodeError::ReservedPacketType)?;
-    let Some((remaining_length, _)) = read::variable_byte_integer(rest)? else { return Ok(None) };
-    let packet_size = packet_size(remaining_length);
+    let Some((remaining_length, body)) = read::remaining_length(rest)? else { return Ok(None) };
+    let length_of_length = rest.len() - body.len();
+    // At most 4 and 268,435,455.
+    let packet_size = 1 + u32::try_from(length_of_length).unwrap_or(0) + remaining_length;
     if packet_size > maximum_packet_size {
         return Err(DecodeError::PacketTooLarge { size: packet_size, maximum: maximum_packet_size });
     }
@@ -250,7 +264,7 @@ pub fn frame(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Frame<'_>>
     if let ([first, length @ 0..=0x7F, rest @ ..], 0x81..) = (bytes, maximum_packet_size) {
         let (packet_type, length) = (PacketType::from_number(first >> 4), usize::from(*length));
         if let (Some(packet_type), Some(body), Some(bytes)) = (packet_type, rest.get(..length), bytes.get(..length + 2)) {
-            return Ok(Some(Frame { packet_type, flags: first & 0x0F, bytes, body }));
+            return Ok(Some(Frame { packet_type, flags: first & 0x0F, minimal: true, bytes, body }));
         }
     }
     any_frame(bytes, maximum_packet_size)
@@ -261,13 +275,14 @@ fn any_frame(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Frame<'_>>
     let Some(Header { packet_type, flags, packet_size }) = header(bytes, maximum_packet_size)? else { return Ok(None) };
     let Some(bytes) = usize::try_from(packet_size).ok().and_then(|size| bytes.get(..size)) else { return Ok(None) };
     let after_type = bytes.split_first().map_or(bytes, |(_, rest)| rest);
-    let Some((_, body)) = read::variable_byte_integer(after_type)? else { return Ok(None) };
-    Ok(Some(Frame { packet_type, flags, bytes, body }))
+    let Some((remaining_length, body)) = read::remaining_length(after_type)? else { return Ok(None) };
+    let minimal = bytes.len() == self::packet_size(remaining_length) as usize;
+    Ok(Some(Frame { packet_type, flags, minimal, bytes, body }))
 }
 
 /// The protocol version that the start of a CONNECT asks for, known or not, for an answer to one that cannot be decoded.
 pub(crate) fn connect_version(bytes: &[u8]) -> Option<u8> {
-    let (_, body) = read::variable_byte_integer(bytes.get(1..)?).ok()??;
+    let (_, body) = read::remaining_length(bytes.get(1..)?).ok()??;
     let mut reader = Reader(body);
     reader.binary().ok()?;
     reader.u8().ok()
@@ -345,7 +360,7 @@ pub fn decode<'a>(frame: Frame<'a>, rules: impl Into<Rules>) -> Result<Packet<'a
     // What most packets are is read in place, where the compiler sees what becomes of it: moving a packet through memory costs
     // more than reading it.
     match frame.packet_type {
-        PacketType::Publish => Publish::decode(Reader(frame.body), frame.flags, rules, Packet::Publish),
+        PacketType::Publish => Publish::decode(frame.any_body(rules)?, frame.flags, rules, Packet::Publish),
         PacketType::Puback => Ack::decode(frame.body(rules)?, PacketType::Puback, rules, Packet::Puback),
         PacketType::Pubrec => Ack::decode(frame.body(rules)?, PacketType::Pubrec, rules, Packet::Pubrec),
         PacketType::Pubrel => Ack::decode(frame.body(rules)?, PacketType::Pubrel, rules, Packet::Pubrel),

@@ -39,6 +39,10 @@ impl<'a> Value<'a> for UserProperty<'a> {
         sink.text(self.name)?;
         sink.text(self.value)
     }
+
+    fn is_clean(self) -> bool {
+        self.name.is_clean() && self.value.is_clean()
+    }
 }
 
 /// A Subscription Identifier, 1 to 268,435,455: the number that a client gave a subscription, and that comes with each
@@ -119,6 +123,11 @@ trait Value<'a>: Copy {
     }
 
     fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError>;
+
+    /// Whether its strings have no control characters.
+    fn is_clean(self) -> bool {
+        true
+    }
 }
 
 impl Value<'_> for bool {
@@ -189,6 +198,10 @@ impl<'a> Value<'a> for Text<'a> {
     fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
         sink.text(self)
     }
+
+    fn is_clean(self) -> bool {
+        Text::is_clean(self)
+    }
 }
 
 impl<'a> Value<'a> for &'a [u8] {
@@ -248,6 +261,11 @@ macro_rules! properties {
             #[must_use]
             pub fn is_empty(&self) -> bool {
                 $(self.$field.is_none() &&)* $(self.$repeated.is_empty() &&)* true
+            }
+
+            /// Whether no string has control characters.
+            pub(crate) fn is_clean(&self) -> bool {
+                $(self.$field.is_none_or(Value::is_clean) &&)* $(self.$repeated.iter().all(Value::is_clean) &&)* true
             }
 
             /// Reads the Property Length and the properties, in place: they are too large to be moved. Nothing before 5.0, which has

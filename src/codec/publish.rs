@@ -8,7 +8,7 @@
 //! | payload           | n     | always: the rest of the packet |
 
 use super::write::Sink;
-use super::{DecodeError, EncodeError, PacketIdentifier, PublishProperties, QoS, Reader, Rules, Text, Version};
+use super::{DecodeError, EncodeError, Options, PacketIdentifier, PublishProperties, QoS, Reader, Rules, Text, Version};
 
 const RETAIN: u8 = 0x01;
 const DUP: u8 = 0x08;
@@ -62,7 +62,10 @@ impl<'a> Publish<'a> {
     #[inline(always)]
     pub(crate) fn decode<P>(mut r: Reader<'a>, flags: u8, rules: Rules, wrap: impl Fn(Self) -> P) -> Result<P, DecodeError> {
         let qos = QoS::from_u8(flags >> 1 & 3).ok_or(DecodeError::InvalidQos)?;
-        let (dup, retain) = (flags & DUP != 0, flags & RETAIN != 0);
+        let (mut dup, retain) = (flags & DUP != 0, flags & RETAIN != 0);
+        if dup && qos == QoS::AtMostOnce && rules.options.has(Options::DUP_WITH_QOS_0) {
+            dup = false;
+        }
         let topic_name = Text::decode_topic_name(&mut r)?;
         let packet_identifier = if qos == QoS::AtMostOnce { None } else { Some(PacketIdentifier::decode(&mut r)?) };
         let publish =
@@ -112,6 +115,8 @@ impl<'a> Publish<'a> {
             let v5 = rules.version == Version::V5_0;
             return Err(if v5 { DecodeError::MissingTopicName } else { DecodeError::EmptyTopicName });
         }
+        rules.options.check_payload(self.properties.payload_format_indicator, self.payload)?;
+        rules.options.check_texts(|| self.topic_name.is_clean() && self.properties.is_clean())?;
         self.properties.check_sender(rules)
     }
 }

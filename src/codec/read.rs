@@ -1,6 +1,7 @@
 //! The cursor over the peer's bytes: every read is checked, and what is not read is an error.
 
 use super::DecodeError;
+use super::write::length_of_length;
 
 /// The unread part of a packet, or of a part of it.
 #[derive(Clone, Copy)]
@@ -71,7 +72,19 @@ impl<'a> Reader<'a> {
     /// A Variable Byte Integer, in its shortest form. [5.0 MQTT-1.5.5-1]
     #[inline]
     pub(crate) fn variable_byte_integer(&mut self) -> Result<u32, DecodeError> {
-        let (value, rest) = variable_byte_integer(self.0)?.ok_or(DecodeError::Truncated)?;
+        if let [byte @ 0..=0x7F, rest @ ..] = self.0 {
+            self.0 = rest;
+            return Ok((*byte).into());
+        }
+        self.long_variable_byte_integer()
+    }
+
+    #[inline(never)]
+    fn long_variable_byte_integer(&mut self) -> Result<u32, DecodeError> {
+        let (value, rest) = remaining_length(self.0)?.ok_or(DecodeError::Truncated)?;
+        if self.0.len() - rest.len() != length_of_length(value) as usize {
+            return Err(DecodeError::NonMinimalVariableByteInteger);
+        }
         self.0 = rest;
         Ok(value)
     }
@@ -84,12 +97,10 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The number at the start of `bytes` and what follows it, or `None` if the bytes end inside the number.
+/// The Variable Byte Integer at the start of `bytes`, in its shortest form or a longer one, and what follows it, or `None` if the
+/// bytes end inside it.
 #[inline]
-pub(crate) fn variable_byte_integer(bytes: &[u8]) -> Result<Option<(u32, &[u8])>, DecodeError> {
-    if let [byte @ 0..=0x7F, rest @ ..] = bytes {
-        return Ok(Some(((*byte).into(), rest)));
-    }
+pub(crate) fn remaining_length(bytes: &[u8]) -> Result<Option<(u32, &[u8])>, DecodeError> {
     let mut value = 0;
     let mut rest = bytes;
     for shift in [0, 7, 14, 21] {
@@ -97,8 +108,7 @@ pub(crate) fn variable_byte_integer(bytes: &[u8]) -> Result<Option<(u32, &[u8])>
         rest = after;
         value |= u32::from(byte & 0x7F) << shift;
         if byte & 0x80 == 0 {
-            // A last byte of zero adds nothing to the bytes before it.
-            return if byte == 0 { Err(DecodeError::NonMinimalVariableByteInteger) } else { Ok(Some((value, rest))) };
+            return Ok(Some((value, rest)));
         }
     }
     Err(DecodeError::InvalidRemainingLength)

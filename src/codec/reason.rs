@@ -1,6 +1,6 @@
 //! Reason codes, and which packet may carry which. [5.0 §2.4]
 
-use super::{PacketType, Role, Rules, Version};
+use super::{Options, PacketType, Role, Rules, Version};
 use core::fmt;
 
 /// An MQTT 5.0 Reason Code: any byte, with names for those that the standard assigns. [5.0 §2.4]
@@ -55,7 +55,9 @@ impl ReasonCode {
                 allowed & packet.bit() != 0
             }
             Version::V3_1_1 if packet == PacketType::Suback => matches!(self.0, 0..=2 | 0x80),
-            Version::V3_1 if packet == PacketType::Suback => matches!(self.0, 0..=2),
+            Version::V3_1 if packet == PacketType::Suback => {
+                matches!(self.0, 0..=2) || self.0 == 0x80 && rules.options.has(Options::SUBACK_FAILURE)
+            }
             Version::V3_1 | Version::V3_1_1 if packet == PacketType::Connack => self.to_return_code().is_some(),
             Version::V3_1 | Version::V3_1_1 => self == Self::SUCCESS,
         }

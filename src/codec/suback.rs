@@ -60,7 +60,10 @@ impl<'a> Suback<'a> {
             return Err(DecodeError::EmptySubscribe);
         }
         let wrong = self.reason_codes.iter().find(|code| !code.is_allowed(packet, rules));
-        wrong.map_or(Ok(()), |code| Err(DecodeError::InvalidReasonCode(code.get())))
+        if let Some(code) = wrong {
+            return Err(DecodeError::InvalidReasonCode(code.get()));
+        }
+        rules.options.check_texts(|| self.properties.is_clean())
     }
 }
 

@@ -114,15 +114,15 @@ impl<'a> Subscription<'a> {
     fn decode(r: &mut Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
         let topic_filter = TopicFilter::decode(r, rules.version)?;
         let subscription = Self { topic_filter, options: SubscriptionOptions::decode(r.u8()?, rules)? };
-        subscription.check()?;
+        subscription.check(rules)?;
         Ok(subscription)
     }
 
-    fn check(&self) -> Result<(), DecodeError> {
+    fn check(&self, rules: Rules) -> Result<(), DecodeError> {
         if self.options.no_local && self.topic_filter.as_bytes().starts_with(b"$share/") {
             return Err(DecodeError::NoLocalOnSharedSubscription);
         }
-        Ok(())
+        rules.options.check_texts(|| self.topic_filter.is_clean())
     }
 }
 
@@ -166,11 +166,12 @@ impl<'a> Subscribe<'a> {
         self.packet_identifier = PacketIdentifier::decode(&mut r)?;
         self.properties.read(&mut r, rules.version)?;
         self.subscriptions = decode_list(r, |r| Subscription::decode(r, rules).map(|_| ()))?;
-        Ok(())
+        rules.options.check_texts(|| self.properties.is_clean())
     }
 
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
         rules.only_from(Role::Client)?;
+        rules.options.check_texts(|| self.properties.is_clean())?;
         sink.u16(self.packet_identifier.get());
         self.properties.encode(rules.version, sink)?;
         encode_list(self.subscriptions, sink, |subscription| {
@@ -178,7 +179,7 @@ impl<'a> Subscribe<'a> {
             if rules.version < Version::V5_0 && subscription.options.as_u8() > 2 {
                 return Err(EncodeError::NotInVersion(rules.version));
             }
-            Ok(subscription.check()?)
+            Ok(subscription.check(rules)?)
         })
     }
 }
@@ -207,15 +208,22 @@ impl<'a> Unsubscribe<'a> {
         rules.only_from(Role::Client)?;
         self.packet_identifier = PacketIdentifier::decode(&mut r)?;
         self.properties.read(&mut r, rules.version)?;
-        self.topic_filters = decode_list(r, |r| TopicFilter::decode(r, rules.version).map(|_| ()))?;
-        Ok(())
+        self.topic_filters = decode_list(r, |r| {
+            let filter = TopicFilter::decode(r, rules.version)?;
+            rules.options.check_texts(|| filter.is_clean())
+        })?;
+        rules.options.check_texts(|| self.properties.is_clean())
     }
 
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
         rules.only_from(Role::Client)?;
+        rules.options.check_texts(|| self.properties.is_clean())?;
         sink.u16(self.packet_identifier.get());
         self.properties.encode(rules.version, sink)?;
-        encode_list(self.topic_filters, sink, |filter| Ok(TopicFilter::check(*filter, rules.version)?))
+        encode_list(self.topic_filters, sink, |filter| {
+            TopicFilter::check(*filter, rules.version)?;
+            Ok(rules.options.check_texts(|| filter.is_clean())?)
+        })
     }
 }
 

@@ -119,6 +119,14 @@ impl<'a> Text<'a> {
         self.0.iter().any(|byte| matches!(byte, b'+' | b'#'))
     }
 
+    /// Whether it has no control characters and no noncharacters. [5.0 §1.5.4]
+    pub(crate) fn is_clean(self) -> bool {
+        self.as_str().chars().all(|c| {
+            let noncharacter = matches!(u32::from(c) & 0xFFFF, 0xFFFE | 0xFFFF) || matches!(c, '\u{FDD0}'..='\u{FDEF}');
+            !noncharacter && !c.is_control()
+        })
+    }
+
     /// For the bytes of a `Text` that were kept, and for a part of one that was cut at an ASCII character: they are UTF-8.
     pub(crate) const fn part(bytes: &'a [u8]) -> Self {
         Self(bytes)

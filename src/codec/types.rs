@@ -1,6 +1,6 @@
 //! Values that several packets have: versions, roles, QoS and packet identifiers.
 
-use super::{DecodeError, Reader, Text};
+use super::{DecodeError, Options, Reader, Text};
 use core::fmt;
 use core::num::NonZeroU16;
 
@@ -38,9 +38,10 @@ impl Version {
     }
 
     /// The version with that protocol name and level. [5.0 MQTT-3.1.2-1] [5.0 MQTT-3.1.2-2]
-    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let name = Text::decode(reader)?;
-        match (name.as_bytes(), reader.u8()?) {
+    pub(crate) fn decode(reader: &mut Reader<'_>, options: Options) -> Result<Self, DecodeError> {
+        let (name, level) = (Text::decode(reader)?, reader.u8()?);
+        let bridge = options.has(Options::BRIDGE_PROTOCOL_LEVEL) && matches!(level, 0x83 | 0x84);
+        match (name.as_bytes(), if bridge { level & 0x7F } else { level }) {
             (b"MQTT", 5) => Ok(Self::V5_0),
             (b"MQTT", 4) => Ok(Self::V3_1_1),
             (b"MQIsdp", 3) => Ok(Self::V3_1),
@@ -88,19 +89,26 @@ pub enum Role {
 pub struct Rules {
     pub(crate) version: Version,
     pub(crate) sender: Option<Role>,
+    pub(crate) options: Options,
 }
 
 impl Rules {
     /// The rules of a version, for a packet from either side.
     #[must_use]
     pub const fn new(version: Version) -> Self {
-        Self { version, sender: None }
+        Self { version, sender: None, options: Options::NONE }
     }
 
     /// Also those for what only `sender`, or only the other side, may send.
     #[must_use]
     pub const fn sent_by(self, sender: Role) -> Self {
         Self { sender: Some(sender), ..self }
+    }
+
+    /// Also these options.
+    #[must_use]
+    pub const fn with(self, options: Options) -> Self {
+        Self { options: self.options.and(options), ..self }
     }
 
     /// For a packet that only one side may send.

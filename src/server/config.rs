@@ -1,6 +1,6 @@
 //! What a server offers its clients.
 
-use crate::codec::{ConnackProperties, QoS, ReasonCode, SubscribeProperties, Subscription, TopicFilter, Version};
+use crate::codec::{ConnackProperties, Options, QoS, ReasonCode, SubscribeProperties, Subscription, TopicFilter, Version};
 use crate::session::{Limits, QueueLimit};
 use core::time::Duration;
 
@@ -30,6 +30,7 @@ pub struct ServerConfig {
     pub(super) maximum_in_flight: u16,
     pub(super) maximum_requests: usize,
     pub(super) queue: QueueLimit,
+    pub(crate) options: Options,
     pub(super) manual_acknowledgement: bool,
 }
 
@@ -59,6 +60,7 @@ impl ServerConfig {
             maximum_in_flight: 256,
             maximum_requests: 8,
             queue: QueueLimit { messages: 1_000, bytes: 16 * 1024 * 1024 },
+            options: Options::NONE,
             manual_acknowledgement: false,
         }
     }
@@ -167,6 +169,12 @@ impl ServerConfig {
     #[must_use]
     pub const fn manual_acknowledgement(self, manual_acknowledgement: bool) -> Self {
         Self { manual_acknowledgement, ..self }
+    }
+
+    /// What is different from the rules of the standard. The default is nothing.
+    #[must_use]
+    pub const fn options(self, options: Options) -> Self {
+        Self { options, ..self }
     }
 
     /// What the server says to a subscription before looking further: whether its kind is available. [5.0 §3.9.3]

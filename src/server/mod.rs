@@ -188,7 +188,7 @@ impl Server {
     #[must_use]
     pub fn new(config: ServerConfig, now: Instant) -> Self {
         Self {
-            endpoint: Endpoint::new(Role::Server, Session::new(), config.manual_acknowledgement, config.queue),
+            endpoint: Endpoint::new(Role::Server, Session::new(), config.manual_acknowledgement, config.queue, config.options),
             state: State::AwaitConnect { deadline: now + config.connect_timeout },
             client: Client::default(),
             last_received: now,
@@ -530,7 +530,7 @@ impl Server {
 
     /// The first packet.
     fn on_connect<'i>(&mut self, frame: Frame<'i>, out: &mut Vec<u8>) -> Result<Option<Action<'i>>, ProtocolError> {
-        let connect = match codec::decode(frame, Rules::new(Version::V5_0).sent_by(Role::Client)) {
+        let connect = match codec::decode(frame, Rules::new(Version::V5_0).sent_by(Role::Client).with(self.config.options)) {
             Ok(Packet::Connect(connect)) => connect,
             Ok(_) => return Err(ProtocolError::UnexpectedPacket(frame.packet_type())),
             Err(error) => {

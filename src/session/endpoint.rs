@@ -7,7 +7,8 @@ use super::{
     Session, TopicName,
 };
 use crate::codec::{
-    Ack, Encode, PacketIdentifier, PacketType, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Suback, Text, Version,
+    Ack, Encode, Options, PacketIdentifier, PacketType, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Suback, Text,
+    Version,
 };
 use crate::time::Instant;
 use alloc::sync::Arc;
@@ -72,6 +73,7 @@ pub(crate) struct Endpoint {
     epoch: u32,
     manual_acknowledgement: bool,
     maximum_queued: QueueLimit,
+    options: Options,
 }
 
 /// From a server, output beyond this waits until the host has room and asks again: its clients are many, and some are slow. A
@@ -79,21 +81,27 @@ pub(crate) struct Endpoint {
 const HIGH_WATER: usize = 64 * 1024;
 
 impl Endpoint {
-    pub(crate) fn new(role: Role, session: Session, manual_acknowledgement: bool, maximum_queued: QueueLimit) -> Self {
+    pub(crate) fn new(
+        role: Role,
+        session: Session,
+        manual_acknowledgement: bool,
+        maximum_queued: QueueLimit,
+        options: Options,
+    ) -> Self {
         let connection = Connection::new(Version::V5_0, Limits::default(), Limits::default());
         let (open, epoch) = (false, 0);
-        Self { role, session, connection, open, epoch, manual_acknowledgement, maximum_queued }
+        Self { role, session, connection, open, epoch, manual_acknowledgement, maximum_queued, options }
     }
 
     /// By which the peer's packets are read.
     pub(crate) fn peer_rules(&self) -> Rules {
         let peer = if self.role == Role::Client { Role::Server } else { Role::Client };
-        Rules::new(self.connection.version).sent_by(peer)
+        Rules::new(self.connection.version).sent_by(peer).with(self.options)
     }
 
     /// By which packets are written.
     pub(crate) fn rules(&self) -> Rules {
-        Rules::new(self.connection.version).sent_by(self.role)
+        Rules::new(self.connection.version).sent_by(self.role).with(self.options)
     }
 
     pub(crate) const fn is_open(&self) -> bool {
