@@ -181,7 +181,7 @@ impl Message {
         Self { qos, retain, ..self.clone() }
     }
 
-    fn parts(&self) -> (&[u8], &[u8], &[u8]) {
+    pub(super) fn parts(&self) -> (&[u8], &[u8], &[u8]) {
         let (topic, rest) = self.bytes.split_at_checked(self.topic_length.into()).unwrap_or_default();
         let (properties, payload) = rest.split_at_checked(self.properties_length as usize).unwrap_or_default();
         (topic, properties, payload)

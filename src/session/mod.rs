@@ -11,6 +11,7 @@ mod error;
 mod inbound;
 mod message;
 mod outbound;
+pub mod stored;
 
 pub use error::{AcknowledgeError, CloseCause, ProtocolError, PublishError, RequestError};
 pub use inbound::AckToken;

@@ -6,6 +6,7 @@ use super::{Message, Outgoing};
 use crate::codec::{PacketIdentifier, PacketType, QoS};
 use crate::time::Instant;
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 /// What a packet identifier stands for. [5.0 §4.3] [3.1.1 §4.3]
 ///
@@ -131,6 +132,27 @@ impl Outbound {
     /// The identifier that [`insert`](Self::insert) will give out.
     pub(crate) fn next(&self) -> Option<PacketIdentifier> {
         if self.ring.len() < IDENTIFIERS { self.identifier(self.ring.len()) } else { None }
+    }
+
+    /// For what was stored: all is due.
+    pub(crate) fn load(&mut self, first: PacketIdentifier, ring: VecDeque<Slot>, queue: Vec<Outgoing>) {
+        (self.first, self.ring) = (first.get(), ring);
+        queue.into_iter().for_each(|outgoing| self.enqueue(outgoing));
+        self.trim();
+    }
+
+    pub(crate) fn first(&self) -> u16 {
+        self.first
+    }
+
+    /// The places of the ring, in their order.
+    pub(crate) fn ring(&self) -> impl ExactSizeIterator<Item = &Slot> {
+        self.ring.iter()
+    }
+
+    /// What waits, the next to be sent first.
+    pub(crate) fn queue(&self) -> impl ExactSizeIterator<Item = &Outgoing> {
+        self.queue.iter()
     }
 
     /// How far the identifiers in use are apart.
@@ -272,7 +294,6 @@ const KEPT_CAPACITY: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec::Vec;
 
     fn slot() -> Slot {
         Slot::AwaitSuback { key: 0, filters: 1, unsubscribe: false }

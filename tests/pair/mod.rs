@@ -7,6 +7,7 @@ use mqtt_sansio::codec::{self, AckProperties, ConnackProperties, Connect, Publis
 use mqtt_sansio::server::{self, Server, ServerConfig};
 use mqtt_sansio::session::{Message, Outcome, Outgoing, Published, Session};
 
+#[allow(dead_code, reason = "each test uses a part of it")]
 pub(crate) const VERSIONS: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5_0];
 
 /// How the link hands on what it carries.
@@ -45,7 +46,7 @@ pub(crate) struct Pair {
     pub(crate) done_at_server: Vec<(u64, String)>,
     server_config: ServerConfig,
     /// What the server keeps while there is no connection.
-    parked: Option<Session>,
+    pub(crate) parked: Option<Session>,
     /// Whether the connection has taken the session.
     accepted: bool,
     connected: bool,
