@@ -19,6 +19,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use routing::{RetainedCursor, Subscriber};
 use slab::Slab;
@@ -100,7 +101,7 @@ pub struct Broker {
     connections: Slab<Connection>,
     sessions: Slab<SessionState>,
     /// The sessions by Client Identifier. [5.0 MQTT-3.1.3-2] [3.1.1 MQTT-3.1.3-2]
-    by_client: BTreeMap<Box<[u8]>, SessionId>,
+    by_client: BTreeMap<Arc<[u8]>, SessionId>,
     subscriptions: SubscriptionIndex<SessionId, Subscriber>,
     retained: RetainedStore,
     actions: VecDeque<Action>,
@@ -140,7 +141,7 @@ struct Connection {
 
 #[derive(Debug)]
 struct SessionState {
-    client_identifier: Box<[u8]>,
+    client_identifier: Arc<[u8]>,
     connection: Option<ConnectionId>,
     /// While the client is away. Else the session is with the connection.
     parked: Session,
@@ -423,7 +424,7 @@ impl Broker {
     }
 
     fn ask(&mut self, id: ConnectionId, connect: Connect<'_>) {
-        let rules = Rules::new(connect.version).sent_by(Role::Client).with(self.config.server.options);
+        let rules = Rules::new(connect.version).sent_by(Role::Client).with(self.config.server.conduct.options);
         let Some(connection) = self.connections.get_mut(id.0) else { return };
         // It was decoded just now, by the rules by which it is encoded.
         if let Ok(packet) = OwnedPacket::new(&connect.into(), rules) {
@@ -461,8 +462,9 @@ impl Broker {
     }
 
     fn insert_session(&mut self, client_identifier: &[u8]) -> SessionId {
+        let client_identifier: Arc<[u8]> = client_identifier.into();
         let state = SessionState {
-            client_identifier: client_identifier.into(),
+            client_identifier: client_identifier.clone(),
             connection: None,
             parked: Session::new(),
             subscriptions: BTreeMap::new(),
@@ -474,7 +476,7 @@ impl Broker {
             expires_at: None,
         };
         let id = SessionId(self.sessions.insert(state));
-        self.by_client.insert(client_identifier.into(), id);
+        self.by_client.insert(client_identifier, id);
         id
     }
 

@@ -39,10 +39,13 @@ pub(super) struct RetainedCursor {
 const SENT_EARLY: usize = 1_000;
 
 impl RetainedCursor {
-    /// Whether the message is one of those still to be sent.
-    fn wants(&self, retained: &Retained, sent_early: &BTreeMap<Box<[u8]>, u64>) -> bool {
+    /// Whether the message is one of those still to be sent to the client.
+    fn wants(&self, retained: &Retained, client: &[u8], sent_early: &BTreeMap<Box<[u8]>, u64>) -> bool {
         let topic_name = retained.message.topic_name().as_bytes();
+        let own = *retained.publisher == *client;
         retained.version <= self.version
+            // [5.0 MQTT-3.8.3-3]
+            && !(own && self.subscriber.options.no_local)
             && self.after.as_deref().is_none_or(|after| after < topic_name)
             && sent_early.get(topic_name).is_none_or(|number| *number < self.number)
     }
@@ -86,7 +89,7 @@ impl Broker {
         let reason_code = if matches.is_empty() && !publish.retain {
             ReasonCode::NO_MATCHING_SUBSCRIBERS
         } else {
-            self.route_to(&mut matches, publish, can_be_told, now)
+            self.route_to(from, &mut matches, publish, can_be_told, now)
         };
         self.matches = matches;
         reason_code
@@ -94,6 +97,7 @@ impl Broker {
 
     fn route_to(
         &mut self,
+        from: SessionId,
         matches: &mut [(SessionId, Subscriber)],
         publish: &Publish<'_>,
         can_be_told: bool,
@@ -135,7 +139,8 @@ impl Broker {
             self.deliver(*session_id, now, Outgoing { subscription_identifiers, expires_at, ..Outgoing::new(None, copy) });
         }
         if keep {
-            self.retained.insert(message, expires_at);
+            let publisher = self.sessions.get(from.0).map(|state| state.client_identifier.clone()).unwrap_or_default();
+            self.retained.insert(message, expires_at, publisher);
         }
         if matches.is_empty() { ReasonCode::NO_MATCHING_SUBSCRIBERS } else { ReasonCode::SUCCESS }
     }
@@ -192,8 +197,9 @@ impl Broker {
             if wanted {
                 let cursor = RetainedCursor { subscriber, version: version_of_store, after: None, number };
                 state.retained.insert(filter.into(), cursor);
-            } else {
-                state.retained.remove(filter);
+            } else if let Some(cursor) = state.retained.get_mut(filter) {
+                // Those that the subscription before it was still due go by the new options.
+                cursor.subscriber = subscriber;
             }
             self.subscriptions.insert(subscription.topic_filter, session_id, subscriber);
             codes.push(ReasonCode::new(options.maximum_qos.as_u8()));
@@ -238,7 +244,7 @@ impl Broker {
                 continue;
             };
             let cursor = entry.get_mut();
-            let outgoing = cursor.wants(retained, &state.sent_early).then(|| cursor.outgoing(retained));
+            let outgoing = cursor.wants(retained, &state.client_identifier, &state.sent_early).then(|| cursor.outgoing(retained));
             if outgoing.is_some() && !session.has_room(&retained.message, limit) {
                 return delivered;
             }
@@ -258,7 +264,8 @@ impl Broker {
         }
         let Some(retained) = self.retained.get(topic_name).filter(|retained| !retained.is_expired(now)) else { return };
         let wanting = state.retained.iter().filter(|(filter, cursor)| {
-            cursor.wants(retained, &state.sent_early) && stored_filter(filter).is_some_and(|filter| filter.matches(topic_name))
+            cursor.wants(retained, &state.client_identifier, &state.sent_early)
+                && stored_filter(filter).is_some_and(|filter| filter.matches(topic_name))
         });
         let due: Vec<_> = wanting.map(|(_, cursor)| cursor.outgoing(retained)).collect();
         if !due.is_empty() {

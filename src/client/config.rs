@@ -1,7 +1,7 @@
 //! How a client behaves, apart from what its CONNECT says.
 
 use crate::codec::Options;
-use crate::session::QueueLimit;
+use crate::session::{Conduct, QueueLimit};
 use core::time::Duration;
 
 /// How a client behaves, apart from what it tells the server in its [`Connect`](crate::codec::Connect).
@@ -15,13 +15,11 @@ use core::time::Duration;
 /// ```
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    pub(super) manual_acknowledgement: bool,
     pub(super) connect_timeout: Duration,
     pub(super) ping_timeout: Option<Duration>,
     pub(super) maximum_in_flight: Option<u16>,
     pub(super) maximum_packet_size: u32,
-    pub(super) queue: QueueLimit,
-    pub(crate) options: Options,
+    pub(crate) conduct: Conduct,
 }
 
 impl Default for ClientConfig {
@@ -35,13 +33,11 @@ impl ClientConfig {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            manual_acknowledgement: false,
             connect_timeout: Duration::from_secs(30),
             ping_timeout: None,
             maximum_in_flight: None,
             maximum_packet_size: 268_435_460,
-            queue: QueueLimit { messages: 1_000, bytes: 64 * 1024 * 1024 },
-            options: Options::NONE,
+            conduct: Conduct::new(QueueLimit { messages: 1_000, bytes: 64 * 1024 * 1024 }),
         }
     }
 
@@ -49,7 +45,7 @@ impl ClientConfig {
     /// is acknowledged when the next step is taken.
     #[must_use]
     pub const fn manual_acknowledgement(self, manual_acknowledgement: bool) -> Self {
-        Self { manual_acknowledgement, ..self }
+        Self { conduct: Conduct { manual_acknowledgement, ..self.conduct }, ..self }
     }
 
     /// How long to wait for each answer of the server until it has accepted the connection. The default is 30 seconds.
@@ -82,12 +78,19 @@ impl ClientConfig {
     /// be larger. The default is 1,000 messages and 64 MiB.
     #[must_use]
     pub const fn maximum_queued(self, messages: usize, bytes: usize) -> Self {
-        Self { queue: QueueLimit { messages, bytes }, ..self }
+        Self { conduct: Conduct { queue: QueueLimit { messages, bytes }, ..self.conduct }, ..self }
     }
 
     /// What is different from the rules of the standard. The default is nothing.
     #[must_use]
     pub const fn options(self, options: Options) -> Self {
-        Self { options, ..self }
+        Self { conduct: Conduct { options, ..self.conduct }, ..self }
+    }
+
+    /// How many topics the machine itself may give a [Topic Alias](crate::codec::PublishProperties::topic_alias), as far as the peer takes
+    /// them; the first that come get one. The host cannot set aliases then. The default is 0.
+    #[must_use]
+    pub const fn automatic_topic_aliases(self, automatic_topic_aliases: u16) -> Self {
+        Self { conduct: Conduct { automatic_topic_aliases, ..self.conduct }, ..self }
     }
 }

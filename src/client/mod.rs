@@ -184,7 +184,7 @@ impl Client {
     /// A client that goes on with a session.
     #[must_use]
     pub fn with_session(config: ClientConfig, session: Session) -> Self {
-        let endpoint = Endpoint::new(Role::Client, session, config.manual_acknowledgement, config.queue, config.options);
+        let endpoint = Endpoint::new(Role::Client, session, config.conduct);
         let terms = Terms { wildcards: true, identifiers: true, shared: true, session_expiry_interval: 0 };
         let (requested, clock) = (Requested::default(), KeepAlive::default());
         Self { config, endpoint, state: State::Idle, requested, terms, clock, left: 0 }
@@ -231,7 +231,7 @@ impl Client {
         if self.state != State::Idle {
             return Err(ConnectError::InUse);
         }
-        let rules = Rules::new(connect.version).sent_by(Role::Client).with(self.config.options);
+        let rules = Rules::new(connect.version).sent_by(Role::Client).with(self.config.conduct.options);
         Packet::from(*connect).encode_to(rules, out)?;
         let has_session = self.endpoint.is_established() && !connect.clean_start;
         if !has_session {
@@ -335,10 +335,16 @@ impl Client {
         Ok(())
     }
 
-    /// Sends a step of enhanced authentication: an answer, or the begin of a re-authentication.
+    /// Sends a step of enhanced authentication: an answer, or the begin of a re-authentication. The method is that of CONNECT.
     pub fn authenticate(&mut self, auth: &Auth<'_>, now: Instant, out: &mut Vec<u8>) -> Result<(), RequestError> {
         if !self.wants_input() {
             return Err(RequestError::NotConnected);
+        }
+        // [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-7] [5.0 MQTT-4.12.1-1]
+        let method = auth.properties.authentication_method.map(Text::as_bytes);
+        let begins = auth.reason_code == ReasonCode::RE_AUTHENTICATE;
+        if method.is_none() || method != self.requested.authentication_method.as_deref() || begins && !self.is_connected() {
+            return Err(RequestError::Authentication);
         }
         self.sending(now, out, |client, out| client.endpoint.write(&Packet::from(*auth), out))?;
         if let State::AwaitConnack { deadline } = &mut self.state {

@@ -5,6 +5,7 @@ use crate::session::Message;
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use core::ops::Bound;
 
 /// The last retained message of each topic name.
@@ -27,6 +28,8 @@ pub struct Retained {
     pub expires_at: Option<Instant>,
     /// The [version](RetainedStore::version) of the store that it made.
     pub version: u64,
+    /// Whose it is, by client identifier: a subscription with No Local does not bring it to them. [5.0 MQTT-3.8.3-3]
+    pub publisher: Arc<[u8]>,
 }
 
 impl Retained {
@@ -76,7 +79,7 @@ impl RetainedStore {
 
     /// Keeps a message in place of the one of its topic name; one without payload only removes that.
     /// [5.0 MQTT-3.3.1-5 to -7] [3.1.1 MQTT-3.3.1-5] [3.1.1 MQTT-3.3.1-10] [3.1.1 MQTT-3.3.1-11]
-    pub fn insert(&mut self, message: Message, expires_at: Option<Instant>) {
+    pub fn insert(&mut self, message: Message, expires_at: Option<Instant>, publisher: Arc<[u8]>) {
         let topic_name = message.topic_name().as_bytes();
         if message.payload().is_empty() {
             if let Some(old) = self.messages.remove(topic_name) {
@@ -86,7 +89,7 @@ impl RetainedStore {
         }
         self.bytes += message.size();
         self.version += 1;
-        let retained = Retained { message: message.clone(), expires_at, version: self.version };
+        let retained = Retained { message: message.clone(), expires_at, version: self.version, publisher };
         if let Some(old) = self.messages.insert(topic_name.into(), retained) {
             self.bytes -= old.message.size();
         }
@@ -144,7 +147,7 @@ mod tests {
     fn a_filter_finds_its_topics() {
         let mut store = RetainedStore::new();
         for topic_name in ["a", "a/b", "a/c", "a-b", "a/b/c", "b", "$s/a", "/", "a/"] {
-            store.insert(message(topic_name, "1"), None);
+            store.insert(message(topic_name, "1"), None, Arc::default());
         }
         assert_eq!(topics(&store, "a/#"), ["a", "a/", "a/b", "a/b/c", "a/c"]);
         assert_eq!(topics(&store, "a/+"), ["a/", "a/b", "a/c"]);
@@ -160,11 +163,11 @@ mod tests {
     #[test]
     fn a_message_without_payload_removes() {
         let mut store = RetainedStore::new();
-        store.insert(message("a", "1"), None);
-        store.insert(message("a", "22"), None);
+        store.insert(message("a", "1"), None, Arc::default());
+        store.insert(message("a", "22"), None, Arc::default());
         assert_eq!((store.len(), store.bytes()), (1, 3));
-        store.insert(message("a", ""), None);
-        store.insert(message("b", ""), None);
+        store.insert(message("a", ""), None, Arc::default());
+        store.insert(message("b", ""), None, Arc::default());
         assert_eq!((store.len(), store.bytes()), (0, 0));
     }
 }

@@ -1,7 +1,7 @@
 //! What a server offers its clients.
 
 use crate::codec::{ConnackProperties, Options, QoS, ReasonCode, SubscribeProperties, Subscription, TopicFilter, Version};
-use crate::session::{Limits, QueueLimit};
+use crate::session::{Conduct, Limits, QueueLimit};
 use core::time::Duration;
 
 /// What a server offers its clients: the limits that CONNACK can state, and those that need no stating.
@@ -29,9 +29,7 @@ pub struct ServerConfig {
     maximum_session_expiry_interval: u32,
     pub(super) maximum_in_flight: u16,
     pub(super) maximum_requests: usize,
-    pub(super) queue: QueueLimit,
-    pub(crate) options: Options,
-    pub(super) manual_acknowledgement: bool,
+    pub(crate) conduct: Conduct,
 }
 
 impl Default for ServerConfig {
@@ -59,9 +57,7 @@ impl ServerConfig {
             maximum_session_expiry_interval: u32::MAX,
             maximum_in_flight: 256,
             maximum_requests: 8,
-            queue: QueueLimit { messages: 1_000, bytes: 16 * 1024 * 1024 },
-            options: Options::NONE,
-            manual_acknowledgement: false,
+            conduct: Conduct::new(QueueLimit { messages: 1_000, bytes: 16 * 1024 * 1024 }),
         }
     }
 
@@ -161,20 +157,27 @@ impl ServerConfig {
     /// and 16 MiB.
     #[must_use]
     pub const fn maximum_queued(self, messages: usize, bytes: usize) -> Self {
-        Self { queue: QueueLimit { messages, bytes }, ..self }
+        Self { conduct: Conduct { queue: QueueLimit { messages, bytes }, ..self.conduct }, ..self }
     }
 
     /// Whether messages are acknowledged by [`acknowledge`](super::Server::acknowledge) alone. The default is false: a message
     /// is acknowledged when the next step is taken.
     #[must_use]
     pub const fn manual_acknowledgement(self, manual_acknowledgement: bool) -> Self {
-        Self { manual_acknowledgement, ..self }
+        Self { conduct: Conduct { manual_acknowledgement, ..self.conduct }, ..self }
     }
 
     /// What is different from the rules of the standard. The default is nothing.
     #[must_use]
     pub const fn options(self, options: Options) -> Self {
-        Self { options, ..self }
+        Self { conduct: Conduct { options, ..self.conduct }, ..self }
+    }
+
+    /// How many topics the machine itself may give a [Topic Alias](crate::codec::PublishProperties::topic_alias), as far as the peer takes
+    /// them; the first that come get one. The host cannot set aliases then. The default is 0.
+    #[must_use]
+    pub const fn automatic_topic_aliases(self, automatic_topic_aliases: u16) -> Self {
+        Self { conduct: Conduct { automatic_topic_aliases, ..self.conduct }, ..self }
     }
 
     /// What the server says to a subscription before looking further: whether its kind is available. [5.0 §3.9.3]
@@ -200,7 +203,7 @@ impl ServerConfig {
     /// How much may wait for a client.
     #[must_use]
     pub const fn queue_limit(&self) -> QueueLimit {
-        self.queue
+        self.conduct.queue
     }
 
     /// What is enforced. Before 5.0 a client cannot be told of a Receive Maximum, so there is none.

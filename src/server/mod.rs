@@ -7,9 +7,9 @@ mod config;
 pub use config::ServerConfig;
 
 use crate::codec::{
-    self, AckProperties, Auth, Connack, ConnackProperties, Connect, DecodeError, Disconnect, DisconnectProperties, EncodeError,
-    Frame, Packet, PacketIdentifier, PacketType, ReasonCode, Role, Rules, Sequence, Suback, Subscribe, Text, Unsubscribe,
-    Version,
+    self, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect, DecodeError, Disconnect,
+    DisconnectProperties, EncodeError, Frame, Packet, PacketIdentifier, PacketType, ReasonCode, Role, Rules, Sequence, Suback,
+    Subscribe, Text, Unsubscribe, Version,
 };
 use crate::session::{
     AckToken, AcknowledgeError, CloseCause, Connection, Endpoint, Limits, Outgoing, ProtocolError, PublishError, Published,
@@ -60,6 +60,9 @@ pub enum AnswerError {
     /// The client has asked for a new session, so it cannot be given an old one. [5.0 MQTT-3.1.2-4] [3.1.1 MQTT-3.1.2-6]
     #[error("client has asked for a new session")]
     CleanStart,
+    /// The authentication method is not that of the CONNECT. [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-6]
+    #[error("authentication method is not that of the client")]
+    AuthenticationMethod,
     /// There are more or fewer reason codes than topic filters. [5.0 MQTT-3.8.4-6] [3.1.1 MQTT-3.8.4-5]
     #[error("{given} reason codes answer {asked} topic filters")]
     ReasonCodes {
@@ -180,6 +183,7 @@ struct Client {
     /// Whether it asked for more than 0, so that it may ask for something else at the end. [5.0 §3.14.2.2.2]
     may_expire_later: bool,
     no_problem_information: bool,
+    wants_response_information: bool,
     authentication_method: Option<Box<[u8]>>,
 }
 
@@ -188,7 +192,7 @@ impl Server {
     #[must_use]
     pub fn new(config: ServerConfig, now: Instant) -> Self {
         Self {
-            endpoint: Endpoint::new(Role::Server, Session::new(), config.manual_acknowledgement, config.queue, config.options),
+            endpoint: Endpoint::new(Role::Server, Session::new(), config.conduct),
             state: State::AwaitConnect { deadline: now + config.connect_timeout },
             client: Client::default(),
             last_received: now,
@@ -287,6 +291,7 @@ impl Server {
         let properties = match self.version() {
             Version::V5_0 => {
                 let properties = ConnackProperties { authentication_method, ..properties };
+                let properties = self.as_asked(properties);
                 self.config.state(properties, self.client.keep_alive, self.client.session_expiry_interval)
             }
             Version::V3_1 | Version::V3_1_1 => ConnackProperties::default(),
@@ -315,16 +320,22 @@ impl Server {
 
     /// Sends a step of enhanced authentication. [5.0 §4.12]
     pub fn challenge(&mut self, auth: &Auth<'_>, now: Instant, out: &mut Vec<u8>) -> Result<(), AnswerError> {
+        let success = auth.reason_code == ReasonCode::SUCCESS;
         let next = match self.state {
-            State::Asked => State::AwaitAuth { deadline: now + self.config.connect_timeout },
+            // Success is for CONNACK to say. [5.0 MQTT-4.12.0-2]
+            State::Asked if !success => State::AwaitAuth { deadline: now + self.config.connect_timeout },
             State::Reauthenticating => State::Connected,
             _ => return Err(AnswerError::NotAsked),
         };
-        // [5.0 MQTT-4.12.0-6]
-        if self.client.authentication_method.is_none() {
-            return Err(AnswerError::NotAsked);
+        // [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-6]
+        if self.check_method(auth).is_err() {
+            return Err(AnswerError::AuthenticationMethod);
         }
-        self.endpoint.write(&Packet::from(*auth), out)?;
+        // [5.0 MQTT-3.1.2-29] [5.0 MQTT-3.15.2-2] [5.0 MQTT-3.15.2-3]
+        let properties = AuthProperties { reason_string: None, user_properties: Sequence::default(), ..auth.properties };
+        let lean = Auth { properties, ..*auth };
+        let said = if self.client.no_problem_information { lean } else { *auth };
+        self.write_or(said.into(), lean.into(), out)?;
         self.reauthenticates = next == State::Connected && auth.reason_code == ReasonCode::CONTINUE_AUTHENTICATION;
         self.state = next;
         Ok(())
@@ -530,14 +541,15 @@ impl Server {
 
     /// The first packet.
     fn on_connect<'i>(&mut self, frame: Frame<'i>, out: &mut Vec<u8>) -> Result<Option<Action<'i>>, ProtocolError> {
-        let connect = match codec::decode(frame, Rules::new(Version::V5_0).sent_by(Role::Client).with(self.config.options)) {
-            Ok(Packet::Connect(connect)) => connect,
-            Ok(_) => return Err(ProtocolError::UnexpectedPacket(frame.packet_type())),
-            Err(error) => {
-                self.refuse_unread(error, codec::connect_version(frame.as_bytes()), out);
-                return Err(error.into());
-            }
-        };
+        let connect =
+            match codec::decode(frame, Rules::new(Version::V5_0).sent_by(Role::Client).with(self.config.conduct.options)) {
+                Ok(Packet::Connect(connect)) => connect,
+                Ok(_) => return Err(ProtocolError::UnexpectedPacket(frame.packet_type())),
+                Err(error) => {
+                    self.refuse_unread(error, codec::connect_version(frame.as_bytes()), out);
+                    return Err(error.into());
+                }
+            };
         let properties = &connect.properties;
         let peer = Limits {
             receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX).min(self.config.maximum_in_flight),
@@ -552,6 +564,7 @@ impl Server {
             session_expiry_interval: connect.session_expiry_interval(),
             may_expire_later: connect.session_expiry_interval() > 0,
             no_problem_information: properties.request_problem_information == Some(false),
+            wants_response_information: properties.request_response_information == Some(true),
             authentication_method: properties.authentication_method.map(|method| method.as_bytes().into()),
         };
         self.state = State::Asked;
@@ -701,6 +714,17 @@ impl Server {
         Ok(())
     }
 
+    /// Leaves out what a client must not be told that did not ask. [5.0 MQTT-3.1.2-28] [5.0 MQTT-4.12.0-6]
+    fn as_asked<'a>(&self, properties: ConnackProperties<'a>) -> ConnackProperties<'a> {
+        let authenticates = self.client.authentication_method.is_some();
+        ConnackProperties {
+            response_information: properties.response_information.filter(|_| self.client.wants_response_information),
+            authentication_method: properties.authentication_method.filter(|_| authenticates),
+            authentication_data: properties.authentication_data.filter(|_| authenticates),
+            ..properties
+        }
+    }
+
     fn write_connack(&self, connack: Connack<'_>, out: &mut Vec<u8>) -> Result<(), AnswerError> {
         // [5.0 MQTT-3.2.2-19] [5.0 MQTT-3.2.2-20]
         let properties = ConnackProperties { reason_string: None, user_properties: Sequence::default(), ..connack.properties };
@@ -722,7 +746,7 @@ impl Server {
         out: &mut Vec<u8>,
     ) -> Result<(), AnswerError> {
         let (reason_code, properties) = match self.version() {
-            Version::V5_0 => (reason_code, properties),
+            Version::V5_0 => (reason_code, self.as_asked(properties)),
             Version::V3_1 | Version::V3_1_1 => match nearest_return_code(reason_code) {
                 Some(code) => (code, ConnackProperties::default()),
                 None => return Ok(()),

@@ -11,6 +11,8 @@ use crate::codec::{
     Version,
 };
 use crate::time::Instant;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -53,12 +55,23 @@ pub(crate) struct Connection {
     /// The topics of the peer's aliases, from alias 1 on. [5.0 MQTT-3.3.2-7]
     peer_aliases: Vec<Option<Arc<[u8]>>>,
     own_aliases: Vec<Option<Arc<[u8]>>>,
+    /// The topics that were given an alias without anybody asking for it.
+    automatic_aliases: BTreeMap<Box<[u8]>, u16>,
 }
 
 impl Connection {
     pub(crate) fn new(version: Version, own: Limits, peer: Limits) -> Self {
-        let (peer_aliases, own_aliases) = (Vec::new(), Vec::new());
-        Self { version, own, peer, sent: 0, received: 0, unacknowledged: Unacknowledged::default(), peer_aliases, own_aliases }
+        Self {
+            version,
+            own,
+            peer,
+            sent: 0,
+            received: 0,
+            unacknowledged: Unacknowledged::default(),
+            peer_aliases: Vec::new(),
+            own_aliases: Vec::new(),
+            automatic_aliases: BTreeMap::new(),
+        }
     }
 }
 
@@ -71,37 +84,48 @@ pub(crate) struct Endpoint {
     open: bool,
     /// Counts connections, so that a token of an old one is known.
     epoch: u32,
-    manual_acknowledgement: bool,
-    maximum_queued: QueueLimit,
-    options: Options,
+    conduct: Conduct,
+}
+
+/// How a machine behaves by its configuration, whatever its role.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Conduct {
+    pub(crate) manual_acknowledgement: bool,
+    pub(crate) queue: QueueLimit,
+    pub(crate) options: Options,
+    /// How many topics may be given an alias by the machine itself.
+    pub(crate) automatic_topic_aliases: u16,
+}
+
+impl Conduct {
+    pub(crate) const fn new(queue: QueueLimit) -> Self {
+        Self { manual_acknowledgement: false, queue, options: Options::NONE, automatic_topic_aliases: 0 }
+    }
 }
 
 /// From a server, output beyond this waits until the host has room and asks again: its clients are many, and some are slow. A
 /// client writes all that the quota allows.
 const HIGH_WATER: usize = 64 * 1024;
 
+/// An alias takes three bytes, and may make the Property Length a byte longer.
+const LEAST_ALIASED: usize = 5;
+
 impl Endpoint {
-    pub(crate) fn new(
-        role: Role,
-        session: Session,
-        manual_acknowledgement: bool,
-        maximum_queued: QueueLimit,
-        options: Options,
-    ) -> Self {
+    pub(crate) fn new(role: Role, session: Session, conduct: Conduct) -> Self {
         let connection = Connection::new(Version::V5_0, Limits::default(), Limits::default());
         let (open, epoch) = (false, 0);
-        Self { role, session, connection, open, epoch, manual_acknowledgement, maximum_queued, options }
+        Self { role, session, connection, open, epoch, conduct }
     }
 
     /// By which the peer's packets are read.
     pub(crate) fn peer_rules(&self) -> Rules {
         let peer = if self.role == Role::Client { Role::Server } else { Role::Client };
-        Rules::new(self.connection.version).sent_by(peer).with(self.options)
+        Rules::new(self.connection.version).sent_by(peer).with(self.conduct.options)
     }
 
     /// By which packets are written.
     pub(crate) fn rules(&self) -> Rules {
-        Rules::new(self.connection.version).sent_by(self.role).with(self.options)
+        Rules::new(self.connection.version).sent_by(self.role).with(self.conduct.options)
     }
 
     pub(crate) const fn is_open(&self) -> bool {
@@ -121,6 +145,9 @@ impl Endpoint {
         self.open = false;
         self.epoch = self.epoch.wrapping_add(1);
         self.session.disconnected();
+        if !self.conduct.manual_acknowledgement {
+            self.connection.unacknowledged.accept_all();
+        }
         // The host has taken them; another PUBLISH would be the same message.
         for identifier in self.connection.unacknowledged.taken() {
             self.session.inbound.insert(identifier, Exchange::AwaitPubrel { counted: false });
@@ -185,7 +212,7 @@ impl Endpoint {
         let outbound = &self.session.outbound;
         let waits = !self.open || outbound.queued() > 0 || publish.qos > QoS::AtMostOnce && !self.has_quota();
         if !waits && publish.qos == QoS::AtMostOnce {
-            self.write(publish, out)?;
+            self.write_publish(publish, out)?;
             self.set_alias(publish);
             return Ok(());
         }
@@ -201,7 +228,7 @@ impl Endpoint {
             self.forget_alias(publish);
             return Ok(());
         }
-        self.write(&Publish { packet_identifier, ..*publish }, out)?;
+        self.write_publish(&Publish { packet_identifier, ..*publish }, out)?;
         self.set_alias(publish);
         self.connection.sent += 1;
         self.session.outbound.insert(Slot::AwaitAck(outgoing));
@@ -210,7 +237,7 @@ impl Endpoint {
 
     /// Lets a message wait, if there is room.
     pub(crate) fn enqueue(&mut self, outgoing: Outgoing, now: Instant) -> Result<(), Outgoing> {
-        self.session.enqueue(outgoing, self.maximum_queued, now)
+        self.session.enqueue(outgoing, self.conduct.queue, now)
     }
 
     /// Sends what waits, as far as the quota and the room in `out` go: first what must be sent again.
@@ -311,7 +338,7 @@ impl Endpoint {
     }
 
     fn write_outgoing(
-        &self,
+        &mut self,
         outgoing: &Outgoing,
         packet_identifier: Option<PacketIdentifier>,
         dup: bool,
@@ -327,7 +354,31 @@ impl Endpoint {
             ..publish.properties
         };
         let publish = Publish { dup, packet_identifier, properties, ..publish };
-        self.write(&publish.for_version(self.connection.version), out)
+        self.write_publish(&publish.for_version(self.connection.version), out)
+    }
+
+    /// Writes a message, by an alias where the configuration allows it and it saves something. The first topics get the aliases, and
+    /// keep them: to give one to another topic costs more than it saves where there are many. [5.0 §3.3.2.3.4]
+    fn write_publish(&mut self, publish: &Publish<'_>, out: &mut Vec<u8>) -> Result<(), PublishError> {
+        let maximum = self.conduct.automatic_topic_aliases.min(self.connection.peer.topic_alias_maximum);
+        let topic_name = publish.topic_name.as_bytes();
+        if topic_name.len() < LEAST_ALIASED || maximum == 0 || publish.properties.topic_alias.is_some() {
+            return self.write(publish, out);
+        }
+        let by_alias = |alias, topic_name| {
+            let properties = PublishProperties { topic_alias: Some(alias), ..publish.properties };
+            Publish { topic_name, properties, ..*publish }
+        };
+        if let Some(alias) = self.connection.automatic_aliases.get(topic_name) {
+            return self.write(&by_alias(*alias, Text::default()), out);
+        }
+        let next = u16::try_from(self.connection.automatic_aliases.len()).unwrap_or(u16::MAX).saturating_add(1);
+        // A message that would be too large with its new alias goes without.
+        if next <= maximum && self.write(&by_alias(next, publish.topic_name), out).is_ok() {
+            self.connection.automatic_aliases.insert(topic_name.into(), next);
+            return Ok(());
+        }
+        self.write(publish, out)
     }
 
     fn check_allowed(&self, qos: QoS, retain: bool) -> Result<(), PublishError> {
@@ -358,7 +409,8 @@ impl Endpoint {
     /// The message with the topic that its alias stands for, and without the alias.
     fn resolve<'p>(&'p self, publish: &Publish<'p>) -> Result<Publish<'p>, PublishError> {
         let Some(alias) = publish.properties.topic_alias else { return Ok(*publish) };
-        let maximum = self.connection.peer.topic_alias_maximum;
+        let automatic = self.conduct.automatic_topic_aliases > 0;
+        let maximum = if automatic { 0 } else { self.connection.peer.topic_alias_maximum };
         if alias == 0 || alias > maximum {
             return Err(PublishError::TopicAliasInvalid { maximum });
         }
@@ -455,7 +507,7 @@ impl Endpoint {
 
     /// The host has taken the next step: what it does not acknowledge by hand is acknowledged.
     pub(crate) fn settle(&mut self, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
-        if !self.manual_acknowledgement {
+        if !self.conduct.manual_acknowledgement {
             self.connection.unacknowledged.accept_all();
         }
         self.send_acknowledgements(out)

@@ -197,6 +197,10 @@ pub enum RequestError {
     /// subscriptions. [5.0 §3.2.2.3.11 to §3.2.2.3.13]
     #[error("server says: {0}")]
     NotSupported(ReasonCode),
+    /// The authentication method is not that of CONNECT, or a re-authentication is begun before the server has accepted.
+    /// [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-7] [5.0 MQTT-4.12.1-1]
+    #[error("authentication is not the one that CONNECT began")]
+    Authentication,
     /// All packet identifiers are in use.
     #[error("all packet identifiers are in use")]
     NoPacketIdentifier,

@@ -17,7 +17,7 @@ pub use error::{AcknowledgeError, CloseCause, ProtocolError, PublishError, Reque
 pub use inbound::AckToken;
 pub use message::{Message, Outcome, Outgoing, Published, Received, TopicName};
 
-pub(crate) use endpoint::{Connection, Endpoint, Limits};
+pub(crate) use endpoint::{Conduct, Connection, Endpoint, Limits};
 
 use crate::time::Instant;
 use alloc::collections::VecDeque;
