@@ -36,7 +36,7 @@ impl<'a> Ack<'a> {
         mut r: Reader<'a>,
         packet: PacketType,
         rules: Rules,
-        wrap: impl Fn(Self) -> P,
+        wrap: impl FnOnce(Self) -> P,
     ) -> Result<P, DecodeError> {
         let packet_identifier = PacketIdentifier::decode(&mut r)?;
         if r.is_empty() {

@@ -201,10 +201,10 @@ impl<'a> Frame<'a> {
         if right { Ok(Reader(self.body)) } else { Err(DecodeError::NonMinimalVariableByteInteger) }
     }
 
-    /// Reads a packet that is known to be a PUBLISH.
+    /// Reads a packet that is known to be a PUBLISH, and wraps it where it is made.
     #[inline(always)]
-    pub(crate) fn publish(self, rules: Rules) -> Result<Publish<'a>, DecodeError> {
-        Publish::decode(self.any_body(rules)?, self.flags, rules, core::convert::identity)
+    pub(crate) fn publish<P>(self, rules: Rules, wrap: impl FnOnce(Publish<'a>) -> P) -> Result<P, DecodeError> {
+        Publish::decode(self.any_body(rules)?, self.flags, rules, wrap)
     }
 
     /// Reads a packet that is known to be one of the four acknowledgements.
@@ -360,7 +360,7 @@ pub fn decode<'a>(frame: Frame<'a>, rules: impl Into<Rules>) -> Result<Packet<'a
     // What most packets are is read in place, where the compiler sees what becomes of it: moving a packet through memory costs
     // more than reading it.
     match frame.packet_type {
-        PacketType::Publish => Publish::decode(frame.any_body(rules)?, frame.flags, rules, Packet::Publish),
+        PacketType::Publish => frame.publish(rules, Packet::Publish),
         PacketType::Puback => Ack::decode(frame.body(rules)?, PacketType::Puback, rules, Packet::Puback),
         PacketType::Pubrec => Ack::decode(frame.body(rules)?, PacketType::Pubrec, rules, Packet::Pubrec),
         PacketType::Pubrel => Ack::decode(frame.body(rules)?, PacketType::Pubrel, rules, Packet::Pubrel),

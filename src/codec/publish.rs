@@ -60,7 +60,7 @@ impl<'a> Publish<'a> {
     /// Reads a PUBLISH, of which the payload is all that is left, and wraps it where it is made: moving it would cost as much as
     /// reading it.
     #[inline(always)]
-    pub(crate) fn decode<P>(mut r: Reader<'a>, flags: u8, rules: Rules, wrap: impl Fn(Self) -> P) -> Result<P, DecodeError> {
+    pub(crate) fn decode<P>(mut r: Reader<'a>, flags: u8, rules: Rules, wrap: impl FnOnce(Self) -> P) -> Result<P, DecodeError> {
         let qos = QoS::from_u8(flags >> 1 & 3).ok_or(DecodeError::InvalidQos)?;
         let (mut dup, retain) = (flags & DUP != 0, flags & RETAIN != 0);
         if dup && qos == QoS::AtMostOnce && rules.options.has(Options::DUP_WITH_QOS_0) {

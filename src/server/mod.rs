@@ -596,7 +596,7 @@ impl Server {
     fn on_frame<'i>(&mut self, frame: Frame<'i>, now: Instant, out: &mut Vec<u8>) -> Result<Option<Action<'i>>, ProtocolError> {
         let rules = self.endpoint.peer_rules();
         Ok(match frame.packet_type() {
-            PacketType::Publish => self.endpoint.on_publish(frame.publish(rules)?, out)?.map(Action::Message),
+            PacketType::Publish => return self.endpoint.on_publish(frame, out, Action::Message),
             packet @ (PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp) => {
                 self.endpoint.on_ack(packet, frame.ack(rules)?, now, out)?.map(Action::Published)
             }

@@ -7,8 +7,8 @@ use super::{
     Session, TopicName,
 };
 use crate::codec::{
-    Ack, Encode, Options, PacketIdentifier, PacketType, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Suback, Text,
-    Version,
+    Ack, Encode, Frame, Options, PacketIdentifier, PacketType, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Suback,
+    Text, Version,
 };
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -241,7 +241,14 @@ impl Endpoint {
     }
 
     /// Sends what waits, as far as the quota and the room in `out` go: first what must be sent again.
+    #[inline]
     pub(crate) fn flush(&mut self, now: Instant, out: &mut Vec<u8>) {
+        if self.session.outbound.waits() {
+            self.flush_waiting(now, out);
+        }
+    }
+
+    fn flush_waiting(&mut self, now: Instant, out: &mut Vec<u8>) {
         while self.open && self.has_room(out) {
             let may_send = self.may_send();
             if let Some((identifier, outgoing)) = self.session.outbound.next_due() {
@@ -450,63 +457,82 @@ impl Endpoint {
 
     // ---- receiving ----
 
-    /// A PUBLISH that was decoded; `None` if it needs nobody's attention, as a QoS 2 message that came before.
-    pub(crate) fn on_publish<'a>(
+    /// A PUBLISH; `None` if it needs nobody's attention, as a QoS 2 message that came before. It becomes the action where it is read:
+    /// moving it would cost as much.
+    #[inline(always)]
+    pub(crate) fn on_publish<'a, A>(
         &mut self,
-        publish: Publish<'a>,
+        frame: Frame<'a>,
         out: &mut Vec<u8>,
-    ) -> Result<Option<Received<'a>>, ProtocolError> {
-        let topic_name = self.topic_name(&publish)?;
-        if publish.qos > self.connection.own.maximum_qos {
-            return Err(ProtocolError::QosNotSupported);
-        }
-        if publish.retain && !self.connection.own.retain_available {
-            return Err(ProtocolError::RetainNotSupported);
-        }
-        let mut token = None;
-        if let Some(identifier) = publish.packet_identifier {
-            if publish.qos == QoS::ExactlyOnce {
-                match self.session.inbound.get(&identifier) {
-                    // [5.0 MQTT-4.3.3-10] [3.1.1 MQTT-4.3.3-2]
-                    Some(Exchange::AwaitPubrel { .. }) => {
-                        self.write_ack(PacketType::Pubrec, identifier, ReasonCode::SUCCESS, out)?;
-                        return Ok(None);
-                    }
-                    Some(Exchange::DuePubrec) => return Ok(None),
-                    None => {}
+        action: impl FnOnce(Received<'a>) -> A,
+    ) -> Result<Option<A>, ProtocolError> {
+        frame.publish(self.peer_rules(), |publish| {
+            let Publish { topic_name, payload, qos, retain, dup, properties, packet_identifier } = publish;
+            let topic_name = match properties.topic_alias {
+                Some(alias) => self.topic_name(alias, topic_name)?,
+                None => TopicName::inline(topic_name),
+            };
+            if qos > self.connection.own.maximum_qos {
+                return Err(ProtocolError::QosNotSupported);
+            }
+            if retain && !self.connection.own.retain_available {
+                return Err(ProtocolError::RetainNotSupported);
+            }
+            let token = match packet_identifier {
+                None => None,
+                Some(identifier) => match self.take_in(identifier, qos, out)? {
+                    None => return Ok(None),
+                    token => token,
+                },
+            };
+            let properties = PublishProperties { topic_alias: None, ..properties };
+            Ok(Some(action(Received { topic_name, payload, qos, retain, dup, properties, token })))
+        })?
+    }
+
+    /// Notes a message with QoS 1 or 2; `None` if it came before.
+    fn take_in(&mut self, identifier: PacketIdentifier, qos: QoS, out: &mut Vec<u8>) -> Result<Option<AckToken>, ProtocolError> {
+        if qos == QoS::ExactlyOnce {
+            match self.session.inbound.get(&identifier) {
+                // [5.0 MQTT-4.3.3-10] [3.1.1 MQTT-4.3.3-2]
+                Some(Exchange::AwaitPubrel { .. }) => {
+                    self.write_ack(PacketType::Pubrec, identifier, ReasonCode::SUCCESS, out)?;
+                    return Ok(None);
                 }
+                Some(Exchange::DuePubrec) => return Ok(None),
+                None => {}
             }
-            if self.connection.received >= self.connection.own.receive_maximum {
-                return Err(ProtocolError::ReceiveMaximumExceeded);
-            }
-            self.connection.received += 1;
-            if publish.qos == QoS::ExactlyOnce {
-                self.session.inbound.insert(identifier, Exchange::DuePubrec);
-            }
-            token = Some(self.connection.unacknowledged.push(identifier, publish.qos, self.epoch));
         }
-        let Publish { payload, qos, retain, dup, properties, .. } = publish;
-        let properties = PublishProperties { topic_alias: None, ..properties };
-        Ok(Some(Received { topic_name, payload, qos, retain, dup, properties, token }))
+        if self.connection.received >= self.connection.own.receive_maximum {
+            return Err(ProtocolError::ReceiveMaximumExceeded);
+        }
+        self.connection.received += 1;
+        if qos == QoS::ExactlyOnce {
+            self.session.inbound.insert(identifier, Exchange::DuePubrec);
+        }
+        Ok(Some(self.connection.unacknowledged.push(identifier, qos, self.epoch)))
     }
 
     /// Resolves an alias, or notes it. [5.0 §3.3.4]
-    fn topic_name<'a>(&mut self, publish: &Publish<'a>) -> Result<TopicName<'a>, ProtocolError> {
-        let Some(alias) = publish.properties.topic_alias else { return Ok(TopicName::inline(publish.topic_name)) };
+    fn topic_name<'a>(&mut self, alias: u16, topic_name: Text<'a>) -> Result<TopicName<'a>, ProtocolError> {
         if alias > self.connection.own.topic_alias_maximum {
             return Err(ProtocolError::TopicAliasInvalid(alias));
         }
         let aliases = &mut self.connection.peer_aliases;
-        if !publish.topic_name.is_empty() {
-            set_alias(aliases, alias, publish.topic_name);
-            return Ok(TopicName::inline(publish.topic_name));
+        if !topic_name.is_empty() {
+            set_alias(aliases, alias, topic_name);
+            return Ok(TopicName::inline(topic_name));
         }
         let name = usize::from(alias).checked_sub(1).and_then(|index| aliases.get(index)?.clone());
         name.map(TopicName::aliased).ok_or(ProtocolError::UnknownTopicAlias(alias))
     }
 
     /// The host has taken the next step: what it does not acknowledge by hand is acknowledged.
+    #[inline]
     pub(crate) fn settle(&mut self, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+        if self.connection.unacknowledged.is_empty() {
+            return Ok(());
+        }
         if !self.conduct.manual_acknowledgement {
             self.connection.unacknowledged.accept_all();
         }

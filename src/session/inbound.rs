@@ -67,6 +67,10 @@ impl Unacknowledged {
         AckToken { epoch, number }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Notes what a message is to be acknowledged with; false if that has been said already.
     pub(crate) fn decide(&mut self, token: AckToken, verdict: ReasonCode) -> bool {
         let index = token.number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());

@@ -125,6 +125,9 @@ impl Outbound {
     /// Gives out an identifier, if there is one.
     pub(crate) fn insert(&mut self, slot: Slot) -> Option<PacketIdentifier> {
         let identifier = self.next()?;
+        if self.resent == self.ring.len() {
+            self.resent += 1;
+        }
         self.ring.push_back(slot);
         Some(identifier)
     }
@@ -210,6 +213,11 @@ impl Outbound {
             self.queue.shrink_to(0);
         }
         Some(outgoing)
+    }
+
+    /// Whether something may wait to be sent.
+    pub(crate) fn waits(&self) -> bool {
+        !self.queue.is_empty() || self.resent < self.ring.len()
     }
 
     pub(crate) fn queue_front(&self) -> Option<&Outgoing> {
