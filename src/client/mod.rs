@@ -379,13 +379,14 @@ impl Client {
     /// Takes the next step: consumes packets from `input` up to the first that has an action.
     ///
     /// `None` means that more input is needed, or that there is no connection.
+    #[inline]
     pub fn handle_input<'i>(&mut self, input: &mut &'i [u8], now: Instant, out: &mut Vec<u8>) -> Option<Action<'i>> {
-        // Any byte is a sign of life, also one of a packet that is not complete.
-        if input.len() > self.left {
-            self.clock.last_received = now;
+        if input.is_empty() && self.is_connected() && self.endpoint.is_quiet() {
+            self.left = 0;
+            return None;
         }
-        let action = self.sending(now, out, |client, out| client.step(input, now, out));
-        self.left = input.len();
+        let mut action = None;
+        self.advance(input, now, out, &mut action);
         action
     }
 
@@ -483,42 +484,55 @@ impl Client {
         Ok(())
     }
 
-    fn step<'i>(&mut self, input: &mut &'i [u8], now: Instant, out: &mut Vec<u8>) -> Option<Action<'i>> {
+    /// One step. The action is written where the caller has it, from wherever it is known: moving it costs as much as reading it.
+    #[inline(never)]
+    fn advance<'i>(&mut self, input: &mut &'i [u8], now: Instant, out: &mut Vec<u8>, action: &mut Option<Action<'i>>) {
+        // Any byte is a sign of life, also one of a packet that is not complete.
+        if input.len() > self.left {
+            self.clock.last_received = now;
+        }
+        let stepped = self.sending(now, out, |client, out| client.step(input, now, out, action));
+        if let Err(error) = stepped {
+            // Nothing after it is looked at.
+            *action = Some(self.sending(now, out, |client, out| client.violation(error, out)));
+        }
+        self.left = input.len();
+    }
+
+    fn step<'i>(
+        &mut self,
+        input: &mut &'i [u8],
+        now: Instant,
+        out: &mut Vec<u8>,
+        action: &mut Option<Action<'i>>,
+    ) -> Result<(), ProtocolError> {
         if self.state == State::Closing {
-            return Some(self.close(CloseCause::Requested));
+            *action = Some(self.close(CloseCause::Requested));
+            return Ok(());
         }
         if self.endpoint.is_open() {
-            if let Err(error) = self.endpoint.settle(out) {
-                return Some(self.violation(error, out));
-            }
+            self.endpoint.settle(out)?;
             self.endpoint.flush(now, out);
         }
-        loop {
-            if !self.wants_input() {
-                return None;
-            }
+        while action.is_none() && self.wants_input() {
             if let Some(published) = self.endpoint.next_completed() {
-                return Some(Action::Published(published));
+                *action = Some(Action::Published(published));
+                break;
             }
             let connected = self.state == State::Connected;
             if !connected && !matches!(input, [] | [CONNACK | AUTH, ..]) {
                 // Whatever speaks here is not to be waited for.
-                return Some(self.violation(ProtocolError::NotConnack, out));
+                return Err(ProtocolError::NotConnack);
             }
             let maximum = self.endpoint.connection.own.maximum_packet_size;
-            let handled = match Frame::take(input, if connected { maximum } else { maximum.min(HANDSHAKE_SIZE) }) {
-                Ok(None) => return None,
-                Ok(Some(frame)) if connected => self.on_frame(frame, now, out),
-                Ok(Some(frame)) => self.on_handshake(frame, now, out),
-                Err(error) => Err(error.into()),
-            };
-            match handled {
-                Ok(None) => {}
-                Ok(action) => return action,
-                // Nothing after it is looked at.
-                Err(error) => return Some(self.violation(error, out)),
+            let Some(frame) = Frame::take(input, if connected { maximum } else { maximum.min(HANDSHAKE_SIZE) })? else { break };
+            if connected {
+                self.on_frame(frame, now, out, action)?;
+            } else {
+                *action = self.on_handshake(frame, now, out)?;
             }
         }
+        Ok(())
     }
 
     /// A packet before the server has accepted. [5.0 §3.1.4] [5.0 §4.12]
@@ -584,14 +598,22 @@ impl Client {
         Ok(())
     }
 
-    fn on_frame<'i>(&mut self, frame: Frame<'i>, now: Instant, out: &mut Vec<u8>) -> Result<Option<Action<'i>>, ProtocolError> {
+    fn on_frame<'i>(
+        &mut self,
+        frame: Frame<'i>,
+        now: Instant,
+        out: &mut Vec<u8>,
+        action: &mut Option<Action<'i>>,
+    ) -> Result<(), ProtocolError> {
         let rules = self.endpoint.peer_rules();
-        Ok(match frame.packet_type() {
-            PacketType::Publish => return self.endpoint.on_publish(frame, out, Action::Message),
+        *action = match frame.packet_type() {
+            PacketType::Publish => {
+                return self.endpoint.on_publish(frame, out, |message| *action = Some(Action::Message(message)));
+            }
             packet @ (PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp) => {
                 self.endpoint.on_ack(packet, frame.ack(rules)?, now, out)?.map(Action::Published)
             }
-            PacketType::Auth if rules.version == Version::V5_0 => return self.on_auth(frame, rules),
+            PacketType::Auth if rules.version == Version::V5_0 => self.on_auth(frame, rules)?,
             other => match codec::decode(frame, rules)? {
                 Packet::Suback(suback) => Some(Action::Subscribed(self.endpoint.on_suback(other, &suback)?, suback)),
                 Packet::Unsuback(unsuback) => Some(Action::Unsubscribed(self.endpoint.on_suback(other, &unsuback)?, unsuback)),
@@ -602,7 +624,8 @@ impl Client {
                 Packet::Disconnect(disconnect) => Some(self.close(CloseCause::Disconnected(disconnect))),
                 _ => return Err(ProtocolError::UnexpectedPacket(other)),
             },
-        })
+        };
+        Ok(())
     }
 
     fn on_auth<'i>(&mut self, frame: Frame<'i>, rules: Rules) -> Result<Option<Action<'i>>, ProtocolError> {

@@ -420,13 +420,14 @@ impl Server {
     // ---- what comes from outside ----
 
     /// Takes the next step: consumes packets from `input` up to the first that has an action.
+    #[inline]
     pub fn handle_input<'i>(&mut self, input: &mut &'i [u8], now: Instant, out: &mut Vec<u8>) -> Option<Action<'i>> {
-        // Any byte is a sign of life, also one of a packet that is not complete.
-        if input.len() > self.left {
-            self.last_received = now;
+        if input.is_empty() && self.endpoint.is_open() && self.endpoint.is_quiet() {
+            self.left = 0;
+            return None;
         }
-        let action = self.step(input, now, out);
-        self.left = input.len();
+        let mut action = None;
+        self.advance(input, now, out, &mut action);
         action
     }
 
@@ -484,55 +485,69 @@ impl Server {
         }
     }
 
-    fn step<'i>(&mut self, input: &mut &'i [u8], now: Instant, out: &mut Vec<u8>) -> Option<Action<'i>> {
+    /// One step. The action is written where the caller has it, from wherever it is known: moving it costs as much as reading it.
+    #[inline(never)]
+    fn advance<'i>(&mut self, input: &mut &'i [u8], now: Instant, out: &mut Vec<u8>, action: &mut Option<Action<'i>>) {
+        // Any byte is a sign of life, also one of a packet that is not complete.
+        if input.len() > self.left {
+            self.last_received = now;
+        }
+        if let Err(error) = self.step(input, now, out, action) {
+            // Nothing after it is looked at.
+            *action = Some(self.violation(error, out));
+        }
+        self.left = input.len();
+    }
+
+    fn step<'i>(
+        &mut self,
+        input: &mut &'i [u8],
+        now: Instant,
+        out: &mut Vec<u8>,
+        action: &mut Option<Action<'i>>,
+    ) -> Result<(), ProtocolError> {
         if self.state == State::Closing {
-            return Some(self.close(CloseCause::Requested));
+            *action = Some(self.close(CloseCause::Requested));
+            return Ok(());
         }
         if self.endpoint.is_open() {
-            if let Err(error) = self.endpoint.settle(out) {
-                return Some(self.violation(error, out));
-            }
+            self.endpoint.settle(out)?;
             self.endpoint.flush(now, out);
         }
-        loop {
+        while action.is_none() {
             if let Some(published) = self.next_completed() {
-                return Some(Action::Published(published));
+                *action = Some(Action::Published(published));
+                break;
             }
             if !self.wants_input() {
-                return None;
+                break;
             }
             let first = matches!(self.state, State::AwaitConnect { .. });
             let maximum = if first { self.config.maximum_connect_size } else { self.config.maximum_packet_size };
             let before = *input;
             if first && !matches!(before, [] | [CONNECT, ..]) {
                 // Whatever speaks here is not to be waited for.
-                return Some(self.violation(ProtocolError::NotConnect, out));
+                return Err(ProtocolError::NotConnect);
             }
-            let handled = match Frame::take(input, maximum) {
-                Ok(None) => return None,
-                Ok(Some(frame)) if first => self.on_connect(frame, out),
-                Ok(Some(frame)) if self.state == State::Connected => self.on_frame(frame, now, out),
-                Ok(Some(frame)) => self.on_handshake(frame),
+            match Frame::take(input, maximum) {
+                Ok(None) => break,
+                Ok(Some(frame)) if self.state == State::Connected => self.on_frame(frame, now, out, action)?,
+                Ok(Some(frame)) => *action = if first { self.on_connect(frame, out)? } else { self.on_handshake(frame)? },
                 // The answer has the form of the version, which comes a little later.
                 Err(DecodeError::PacketTooLarge { .. })
                     if first && before.len() < 16 && codec::connect_version(before).is_none() =>
                 {
-                    return None;
+                    break;
                 }
                 Err(error) => {
                     if first {
                         self.refuse_unread(error, codec::connect_version(before), out);
                     }
-                    Err(error.into())
+                    return Err(error.into());
                 }
-            };
-            match handled {
-                Ok(None) => {}
-                Ok(action) => return action,
-                // Nothing after it is looked at.
-                Err(error) => return Some(self.violation(error, out)),
             }
         }
+        Ok(())
     }
 
     fn next_completed(&mut self) -> Option<Published<'static>> {
@@ -593,10 +608,18 @@ impl Server {
         }
     }
 
-    fn on_frame<'i>(&mut self, frame: Frame<'i>, now: Instant, out: &mut Vec<u8>) -> Result<Option<Action<'i>>, ProtocolError> {
+    fn on_frame<'i>(
+        &mut self,
+        frame: Frame<'i>,
+        now: Instant,
+        out: &mut Vec<u8>,
+        action: &mut Option<Action<'i>>,
+    ) -> Result<(), ProtocolError> {
         let rules = self.endpoint.peer_rules();
-        Ok(match frame.packet_type() {
-            PacketType::Publish => return self.endpoint.on_publish(frame, out, Action::Message),
+        *action = match frame.packet_type() {
+            PacketType::Publish => {
+                return self.endpoint.on_publish(frame, out, |message| *action = Some(Action::Message(message)));
+            }
             packet @ (PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp) => {
                 self.endpoint.on_ack(packet, frame.ack(rules)?, now, out)?.map(Action::Published)
             }
@@ -629,7 +652,8 @@ impl Server {
                 }
                 _ => return Err(ProtocolError::UnexpectedPacket(other)),
             },
-        })
+        };
+        Ok(())
     }
 
     fn on_disconnect<'i>(&mut self, disconnect: Disconnect<'i>) -> Result<Action<'i>, ProtocolError> {

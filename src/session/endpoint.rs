@@ -132,6 +132,13 @@ impl Endpoint {
         self.open
     }
 
+    /// Whether a step without input would do nothing.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        let Session { outbound, completed, .. } = &self.session;
+        self.connection.unacknowledged.is_empty() && !outbound.waits() && completed.is_empty()
+    }
+
     /// A connection has been accepted: messages may flow, those of the session first.
     pub(crate) fn open(&mut self, now: Instant, out: &mut Vec<u8>) {
         self.open = true;
@@ -457,15 +464,14 @@ impl Endpoint {
 
     // ---- receiving ----
 
-    /// A PUBLISH; `None` if it needs nobody's attention, as a QoS 2 message that came before. It becomes the action where it is read:
-    /// moving it would cost as much.
+    /// A PUBLISH, given away unless it needs nobody's attention, as a QoS 2 message that came before.
     #[inline(always)]
-    pub(crate) fn on_publish<'a, A>(
+    pub(crate) fn on_publish<'a>(
         &mut self,
         frame: Frame<'a>,
         out: &mut Vec<u8>,
-        action: impl FnOnce(Received<'a>) -> A,
-    ) -> Result<Option<A>, ProtocolError> {
+        give: impl FnOnce(Received<'a>),
+    ) -> Result<(), ProtocolError> {
         frame.publish(self.peer_rules(), |publish| {
             let Publish { topic_name, payload, qos, retain, dup, properties, packet_identifier } = publish;
             let topic_name = match properties.topic_alias {
@@ -481,12 +487,13 @@ impl Endpoint {
             let token = match packet_identifier {
                 None => None,
                 Some(identifier) => match self.take_in(identifier, qos, out)? {
-                    None => return Ok(None),
+                    None => return Ok(()),
                     token => token,
                 },
             };
             let properties = PublishProperties { topic_alias: None, ..properties };
-            Ok(Some(action(Received { topic_name, payload, qos, retain, dup, properties, token })))
+            give(Received { topic_name, payload, qos, retain, dup, properties, token });
+            Ok(())
         })?
     }
 
