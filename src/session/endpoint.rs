@@ -229,7 +229,7 @@ impl Endpoint {
         if waits {
             self.check_size(Publish { packet_identifier, ..full }.packet_size(self.rules())?)?;
         }
-        let outgoing = Outgoing { expires_at, ..Outgoing::new(Some(key), Message::new(&full)?) };
+        let outgoing = Outgoing { expires_at, ..Outgoing::new(Some(key), Message::copy(&full)?) };
         if waits {
             self.enqueue(outgoing, now).map_err(|_| PublishError::QueueFull)?;
             self.forget_alias(publish);
@@ -248,7 +248,7 @@ impl Endpoint {
     }
 
     /// Sends what waits, as far as the quota and the room in `out` go: first what must be sent again.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn flush(&mut self, now: Instant, out: &mut Vec<u8>) {
         if self.session.outbound.waits() {
             self.flush_waiting(now, out);
@@ -535,7 +535,7 @@ impl Endpoint {
     }
 
     /// The host has taken the next step: what it does not acknowledge by hand is acknowledged.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn settle(&mut self, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
         if self.connection.unacknowledged.is_empty() {
             return Ok(());

@@ -119,18 +119,26 @@ pub struct Message {
 impl Message {
     /// Copies a PUBLISH, without its packet identifier, DUP flag, topic alias and subscription identifiers.
     pub fn new(publish: &Publish<'_>) -> Result<Self, EncodeError> {
-        let properties =
-            PublishProperties { topic_alias: None, subscription_identifiers: Sequence::default(), ..publish.properties };
         if publish.topic_name.is_empty() {
             return Err(DecodeError::EmptyTopicName.into());
         }
         publish.topic_name.check_topic_name()?;
+        Self::copy(publish)
+    }
+
+    /// For a PUBLISH whose topic name is checked by being written as well.
+    pub(crate) fn copy(publish: &Publish<'_>) -> Result<Self, EncodeError> {
+        let properties =
+            PublishProperties { topic_alias: None, subscription_identifiers: Sequence::default(), ..publish.properties };
+        let some = !properties.is_empty();
+        let properties_length = if some { Measure::of(|sink| properties.encode_section(sink))? } else { 0 };
         let topic = publish.topic_name.as_bytes();
         let topic_length = u16::try_from(topic.len()).map_err(|_| EncodeError::FieldTooLong)?;
-        let properties_length = Measure::of(|sink| properties.encode_section(sink))?;
         let mut bytes = Vec::with_capacity(topic.len() + properties_length as usize + publish.payload.len());
         bytes.extend_from_slice(topic);
-        properties.encode_section(&mut bytes)?;
+        if some {
+            properties.encode_section(&mut bytes)?;
+        }
         bytes.extend_from_slice(publish.payload);
         Ok(Self { bytes: bytes.into(), topic_length, properties_length, qos: publish.qos, retain: publish.retain })
     }
