@@ -92,19 +92,20 @@
 //! Each rule that a single packet can break is checked by the codec, in both directions, and named by its error; the wire vectors in
 //! `spec-vectors/` show each of them. A citation as `[5.0 MQTT-3.3.1-4]` is a statement of that version of the standard.
 //!
+//! `spec-vectors/CONFORMANCE.md` lists all 392 statements of 3.1.1 and 5.0 with the tests that show them, and the gaps. What devices in
+//! the field need to be let pass is an [option](codec::Options), off by default.
+//!
 //! Known gaps:
 //! - The broker has no shared subscriptions (CONNACK says so), no enhanced authentication (refused with 0x8C; the two
 //!   machines have it), no authorisation of single messages, no durability, no `$SYS` topics.
-//! - A session cannot be written to bytes yet; it is a value in memory.
-//! - The client does not set topic aliases by itself; the broker uses none towards its clients.
 //! - The lookup of retained messages for a filter with wildcards looks at all topics below its first levels.
-//! - The tolerances that some 3.1 and 3.1.1 devices need are not options yet; both are read strictly, apart from what 3.1 itself
-//!   lets pass.
+//! - Encoding checks what it writes, and so is slower than the encoders that do not.
 //!
 //! # Features
 //!
 //! - `std` (default): `Clock`, which reads the clock of `std`. Without it the crate is `no_std` + `alloc`.
 //! - `arbitrary`: `arbitrary::Arbitrary` for every packet, for fuzzing what is built on the crate.
+//! - `serde`: `Serialize` and `Deserialize` for [`Session`](session::Session), in its [byte format](session::stored).
 //!
 //! The minimum supported Rust version is 1.85.
 

@@ -402,7 +402,7 @@ pub fn encode(packet: &Packet<'_>, rules: impl Into<Rules>, out: &mut impl Outpu
 }
 
 /// Appends a PUBLISH without its payload to `out`, for who hands the payload on without copying it: the packet is what is
-/// written here and then [`Publish::payload`].
+/// written here and then [`Publish::payload`](field@Publish::payload).
 ///
 /// ```
 /// use mqtt_sansio::codec::{self, Publish, Version};
