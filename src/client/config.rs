@@ -1,7 +1,7 @@
 //! How a client behaves, apart from what its CONNECT says.
 
 use crate::codec::Options;
-use crate::session::{Conduct, QueueLimit};
+use crate::session::{Conduct, QueueLimit, conduct};
 use core::time::Duration;
 
 /// How a client behaves, apart from what it tells the server in its [`Connect`](crate::codec::Connect).
@@ -41,13 +41,6 @@ impl ClientConfig {
         }
     }
 
-    /// Whether messages are acknowledged by [`acknowledge`](super::Client::acknowledge) alone. The default is false: a message
-    /// is acknowledged when the next step is taken.
-    #[must_use]
-    pub const fn manual_acknowledgement(self, manual_acknowledgement: bool) -> Self {
-        Self { conduct: Conduct { manual_acknowledgement, ..self.conduct }, ..self }
-    }
-
     /// How long to wait for each answer of the server until it has accepted the connection. The default is 30 seconds.
     #[must_use]
     pub const fn connect_timeout(self, connect_timeout: Duration) -> Self {
@@ -74,23 +67,8 @@ impl ClientConfig {
         Self { maximum_packet_size, ..self }
     }
 
-    /// How many messages, and bytes of them, may wait for a connection or for the server's Receive Maximum; a single message may
-    /// be larger. The default is 1,000 messages and 64 MiB.
-    #[must_use]
-    pub const fn maximum_queued(self, messages: usize, bytes: usize) -> Self {
-        Self { conduct: Conduct { queue: QueueLimit { messages, bytes }, ..self.conduct }, ..self }
-    }
-
-    /// What is different from the rules of the standard. The default is nothing.
-    #[must_use]
-    pub const fn options(self, options: Options) -> Self {
-        Self { conduct: Conduct { options, ..self.conduct }, ..self }
-    }
-
-    /// How many topics the machine itself may give a [Topic Alias](crate::codec::PublishProperties::topic_alias), as far as the peer takes
-    /// them; the first that come get one. The host cannot set aliases then. The default is 0.
-    #[must_use]
-    pub const fn automatic_topic_aliases(self, automatic_topic_aliases: u16) -> Self {
-        Self { conduct: Conduct { automatic_topic_aliases, ..self.conduct }, ..self }
+    conduct! {
+        "How many messages, and bytes of them, may wait for a connection or for the server's Receive Maximum; a single message may be \
+         larger. The default is 1,000 messages and 64 MiB."
     }
 }

@@ -1,7 +1,7 @@
 //! What a server offers its clients.
 
 use crate::codec::{ConnackProperties, Options, QoS, ReasonCode, SubscribeProperties, Subscription, TopicFilter, Version};
-use crate::session::{Conduct, Limits, QueueLimit};
+use crate::session::{Conduct, Limits, QueueLimit, conduct};
 use core::time::Duration;
 
 /// What a server offers its clients: the limits that CONNACK can state, and those that need no stating.
@@ -153,31 +153,9 @@ impl ServerConfig {
         Self { maximum_requests: if maximum_requests == 0 { 1 } else { maximum_requests }, ..self }
     }
 
-    /// How many messages, and bytes of them, may wait for a client; a single message may be larger. The default is 1,000 messages
-    /// and 16 MiB.
-    #[must_use]
-    pub const fn maximum_queued(self, messages: usize, bytes: usize) -> Self {
-        Self { conduct: Conduct { queue: QueueLimit { messages, bytes }, ..self.conduct }, ..self }
-    }
-
-    /// Whether messages are acknowledged by [`acknowledge`](super::Server::acknowledge) alone. The default is false: a message
-    /// is acknowledged when the next step is taken.
-    #[must_use]
-    pub const fn manual_acknowledgement(self, manual_acknowledgement: bool) -> Self {
-        Self { conduct: Conduct { manual_acknowledgement, ..self.conduct }, ..self }
-    }
-
-    /// What is different from the rules of the standard. The default is nothing.
-    #[must_use]
-    pub const fn options(self, options: Options) -> Self {
-        Self { conduct: Conduct { options, ..self.conduct }, ..self }
-    }
-
-    /// How many topics the machine itself may give a [Topic Alias](crate::codec::PublishProperties::topic_alias), as far as the peer takes
-    /// them; the first that come get one. The host cannot set aliases then. The default is 0.
-    #[must_use]
-    pub const fn automatic_topic_aliases(self, automatic_topic_aliases: u16) -> Self {
-        Self { conduct: Conduct { automatic_topic_aliases, ..self.conduct }, ..self }
+    conduct! {
+        "How many messages, and bytes of them, may wait for a client; a single message may be larger. The default is 1,000 messages and \
+         16 MiB."
     }
 
     /// What the server says to a subscription before looking further: whether its kind is available. [5.0 §3.9.3]

@@ -3,12 +3,12 @@
 use super::inbound::{Exchange, Unacknowledged};
 use super::outbound::{Meaning, Slot};
 use super::{
-    AckToken, AcknowledgeError, Message, Outcome, Outgoing, ProtocolError, PublishError, Published, QueueLimit, Received,
-    Session, TopicName,
+    AckToken, AcknowledgeError, Conduct, Message, Outcome, Outgoing, ProtocolError, PublishError, Published, Received, Session,
+    TopicName,
 };
 use crate::codec::{
-    Ack, Encode, Frame, Options, PacketIdentifier, PacketType, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Suback,
-    Text, Version,
+    Ack, Encode, Frame, PacketIdentifier, PacketType, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Suback, Text,
+    Version,
 };
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -85,22 +85,6 @@ pub(crate) struct Endpoint {
     /// Counts connections, so that a token of an old one is known.
     epoch: u32,
     conduct: Conduct,
-}
-
-/// How a machine behaves by its configuration, whatever its role.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Conduct {
-    pub(crate) manual_acknowledgement: bool,
-    pub(crate) queue: QueueLimit,
-    pub(crate) options: Options,
-    /// How many topics may be given an alias by the machine itself.
-    pub(crate) automatic_topic_aliases: u16,
-}
-
-impl Conduct {
-    pub(crate) const fn new(queue: QueueLimit) -> Self {
-        Self { manual_acknowledgement: false, queue, options: Options::NONE, automatic_topic_aliases: 0 }
-    }
 }
 
 /// From a server, output beyond this waits until the host has room and asks again: its clients are many, and some are slow. A

@@ -6,6 +6,7 @@
 //!
 //! This module knows neither of the two roles: [`client`](crate::client) and [`server`](crate::server) do.
 
+mod conduct;
 mod endpoint;
 mod error;
 mod inbound;
@@ -17,7 +18,8 @@ pub use error::{AcknowledgeError, CloseCause, ProtocolError, PublishError, Reque
 pub use inbound::AckToken;
 pub use message::{Message, Outcome, Outgoing, Published, Received, TopicName};
 
-pub(crate) use endpoint::{Conduct, Connection, Endpoint, Limits};
+pub(crate) use conduct::{Conduct, conduct};
+pub(crate) use endpoint::{Connection, Endpoint, Limits};
 
 use crate::time::Instant;
 use alloc::collections::VecDeque;
