@@ -120,10 +120,23 @@ fn refuse_control_characters() {
     for text in ["\u{1}", "a\u{1F}", "\u{7F}", "\u{9F}", "\u{FDD0}", "\u{FDEF}", "\u{FFFE}", "\u{1FFFF}", "\u{10FFFE}"] {
         let connect = Connect::new(Version::V5_0, text).into();
         let mut packets: Vec<Packet<'_>> = vec![Publish::new(text, b"").into(), connect];
-        let user_properties = [codec::UserProperty::new("a", text)];
-        let mut publish = Publish::new("a", b"");
-        publish.properties.user_properties = (&user_properties).into();
-        packets.push(publish.into());
+        // Each string alone, wherever one can stand.
+        let (by_name, by_value) = ([codec::UserProperty::new(text, "a")], [codec::UserProperty::new("a", text)]);
+        for user_properties in [&by_name, &by_value] {
+            let mut publish = Publish::new("a", b"");
+            publish.properties.user_properties = user_properties.into();
+            packets.push(publish.into());
+        }
+        let with_will = |will| Connect { will: Some(will), ..Connect::new(Version::V5_0, "a") }.into();
+        let mut will = codec::Will { topic: text.into(), ..codec::Will::default() };
+        packets.push(with_will(will));
+        will.topic = "a".into();
+        will.properties.content_type = Some(text.into());
+        packets.push(with_will(will));
+        packets.push(Connect { user_name: Some(text.into()), ..Connect::new(Version::V5_0, "a") }.into());
+        let mut connect = Connect::new(Version::V5_0, "a");
+        connect.properties.authentication_method = Some(text.into());
+        packets.push(connect.into());
         for packet in packets {
             let owned = OwnedPacket::new(&packet, Version::V5_0).unwrap();
             assert_eq!(decode(owned.as_bytes(), rules), Err(DecodeError::ControlCharacter), "{packet:?}");
