@@ -36,7 +36,7 @@ pub struct Sample {
 const V4: Version = Version::V3_1_1;
 const V5: Version = Version::V5_0;
 
-const TOPIC: &str = "sensors/room4/temp/1";
+pub const TOPIC: &str = "sensors/room4/temp/1";
 const FILTERS: [&str; 10] = [
     "sensors/room0/+/temp",
     "sensors/room1/#",
@@ -53,11 +53,14 @@ const REGION: (&str, &str) = ("region", "eu-central-1");
 const TRACE: (&str, &str) = ("trace", "00-4bf92f3577b34da6-01");
 static REGION_ONLY: [UserProperty<'static>; 1] = [user(REGION)];
 static REGION_AND_TRACE: [UserProperty<'static>; 2] = [user(REGION), user(TRACE)];
-static PAYLOAD: [u8; 65_536] = [b'x'; 65_536];
+pub static PAYLOAD: [u8; 65_536] = [b'x'; 65_536];
 
 const fn user((name, value): (&'static str, &'static str)) -> UserProperty<'static> {
     UserProperty { name: Text::literal(name), value: Text::literal(value) }
 }
+
+/// How the names of the cases of [`Task::HandOn`] begin.
+pub const HAND_ON: &str = "encode, payload handed on";
 
 /// Every case, in the order of the table.
 pub fn all() -> Vec<Case> {
@@ -80,7 +83,7 @@ pub fn all() -> Vec<Case> {
     publishes.iter().for_each(|sample| add("decode owned and read", Task::Decode(Some(Form::OwnedAndRead)), sample));
     packets().filter(|sample| !Rc::ptr_eq(sample, &publishes[1])).for_each(|sample| add("encode", Task::Encode, sample));
     add("encode", Task::Encode, &large);
-    add("encode, payload handed on", Task::HandOn, &large);
+    add(HAND_ON, Task::HandOn, &large);
     cases
 }
 
@@ -333,10 +336,10 @@ fn random_publish(random: &mut Random, version: Version) -> Vec<u8> {
 }
 
 /// A linear congruential generator: the same stream in every run.
-struct Random(u32);
+pub struct Random(pub u32);
 
 impl Random {
-    fn below(&mut self, limit: usize) -> usize {
+    pub fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (self.0 >> 8) as usize % limit
     }
@@ -352,11 +355,11 @@ fn identifier() -> Option<PacketIdentifier> {
     PacketIdentifier::new(IDENTIFIER)
 }
 
-fn no_properties(version: Version) -> &'static [u8] {
+pub fn no_properties(version: Version) -> &'static [u8] {
     if version == V5 { &[0] } else { &[] }
 }
 
-fn packet(first: u8, parts: &[&[u8]]) -> Vec<u8> {
+pub fn packet(first: u8, parts: &[&[u8]]) -> Vec<u8> {
     [vec![first], section(parts)].concat()
 }
 
@@ -374,7 +377,7 @@ fn section(parts: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
-fn string(text: &str) -> Vec<u8> {
+pub fn string(text: &str) -> Vec<u8> {
     [&(text.len() as u16).to_be_bytes(), text.as_bytes()].concat()
 }
 

@@ -1,14 +1,16 @@
-//! The same bytes through mqtt-sansio's codec and those of other crates, in one run.
+//! The same bytes through mqtt-sansio and other crates, in one run: through the codecs, and through the session machines.
 //!
-//! `cargo run --release` checks every codec in every case, times those that are right, and prints the tables of the README.
-//! `ROUNDS=101` changes the number of rounds. For instruction counts,
+//! `cargo run --release` checks every contestant in every case, times those that are right, and prints the tables of the README;
+//! `--table codecs` or `--table machines` does half of it. `ROUNDS=101` changes the number of rounds. For instruction counts,
 //! `valgrind --tool=callgrind --toggle-collect='*decode_all*' peers --only mqttrs --case 'decode: v4 PUBACK' --iterations 100000`
-//! (and `*encode_all*`) runs one codec in one case; the names are those of the table, or parts of them.
+//! (`*encode_all*` for encoding, `*exchange_all*` for machines) runs one of them in one case; the names are those of the table,
+//! or parts of them.
 //!
 //! How it is measured:
-//! - In each round each codec does each case in turn, some thousand packets at a time; the median of the rounds is printed.
-//! - A codec that decodes a case to wrong values, or encodes it to bytes that are another packet, is not timed: a dash.
-//!   All tables have dashes where the crate has no such codec; what else is missing is listed below them, with the reason.
+//! - In each round each contestant does each case in turn, some thousand packets at a time; the median of the rounds is printed.
+//! - A codec that decodes a case to wrong values, or encodes it to bytes that are another packet, is not timed: a dash. Nor is a
+//!   machine that tells its host something else, or answers something else, whether the bytes come whole or one by one.
+//!   All tables have dashes where the crate has no such thing; what else is missing is listed below them, with the reason.
 //! - Decoding is what a user has to do for one packet after another: finding the packet and parsing it, and dropping it. The
 //!   buffer holds many copies of the packet and is filled before the clock starts; in the mixed streams filling it in
 //!   chunks of 4 KiB is timed, too. Who wants whole packets, or does not say how much it has used, gets them from
@@ -16,110 +18,198 @@
 //! - Encoding is into one buffer that is emptied for each packet, as far as the crate writes to a buffer. Packets that are used
 //!   up by it are cloned before the clock starts.
 //! - The floor is no codec: see `peers/floor.rs`.
+//! - A machine is given bytes as they are read from a transport and gives those that are to be written, so what it needs around
+//!   it for that is timed, too; `machines/` says what that is. Each message is alone: its packets are read one by one, and what
+//!   answers them is written at once. From a client to a server they go in bursts of 16.
+//! - The time is told to machines that ask for it, which for their hosts is a look at the clock for each time that they wake up.
+//!   Those that look at it themselves do so while they are timed.
 
 mod cases;
 mod codec;
+mod jobs;
+mod machine;
+mod machines;
 mod measure;
 mod peers;
 mod strictness;
 
-use cases::{Case, Task};
+use cases::Task;
 use measure::{Bench, Cost};
 use peers::Column;
 use std::env;
+use std::time::Duration;
 
 const PACKETS_A_ROUND: u64 = 4096;
 const ROUNDS: usize = 61;
 
-/// One codec in one case.
+/// Who takes longer for the packets of a round has fewer of them from then on.
+const LONGEST: Duration = Duration::from_millis(20);
+
+/// What checks a contestant in a case and makes what times it; `None` if the crate has nothing for it.
+type Entry = Option<Box<dyn Fn() -> Result<Bench, String>>>;
+
+/// The contestants, and the cases with an entry for each of them.
+struct Table {
+    names: Vec<&'static str>,
+    /// How many of the first columns are no peers.
+    no_peers: usize,
+    rows: Vec<(String, Vec<Entry>)>,
+    cells: Vec<Vec<Option<Cell>>>,
+}
+
+/// One contestant in one case.
 struct Cell {
     bench: Result<Bench, String>,
+    packets: u64,
     costs: Vec<Cost>,
 }
 
 fn main() {
-    // A codec that panics is said to in the tables.
-    std::panic::set_hook(Box::new(|_| ()));
-    let columns = peers::columns();
-    let cases: &'static [Case] = cases::all().leak();
+    let (columns, machine_columns) = (peers::columns(), machines::columns());
+    let mut tables = [of_codecs(&columns), of_machines(&machine_columns)];
     let arguments: Vec<String> = env::args().skip(1).collect();
     let value = |name: &str| arguments.iter().position(|argument| argument == name).and_then(|at| arguments.get(at + 1));
     if let Some(only) = value("--only") {
         let iterations = value("--iterations").map_or(PACKETS_A_ROUND, |number| number.parse().expect("a number"));
-        return run_one(&columns, cases, only, value("--case").expect("--case"), iterations);
+        return run_one(&tables, only, value("--case").expect("--case"), iterations);
+    }
+    match value("--table").map(String::as_str) {
+        Some("codecs") => tables[1].rows.clear(),
+        Some("machines") => tables[0].rows.clear(),
+        Some(_) => panic!("--table codecs, or --table machines"),
+        None => {}
     }
     let rounds = env::var("ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("ROUNDS is a number"));
-    let table = run(&columns, cases, rounds);
-    println!("Nanoseconds per packet, medians of {rounds} rounds.\n");
-    print(&columns, cases, &table, Cost::nanoseconds);
-    println!("\nHeap allocations per packet.\n");
-    print(&columns, cases, &table, Cost::allocated);
-    println!("\nWire vectors of `spec-vectors/`: invalid packets that are refused, valid ones that are accepted.\n");
-    strictness::print(&columns);
-    println!("\nLeft out:\n");
-    for (case, row) in cases.iter().zip(&table) {
-        for (column, cell) in columns.iter().zip(row) {
-            // The floor is no codec, and that most crates have no way to hand on a payload goes without saying.
-            if column.name == peers::FLOOR || case.task == Task::HandOn {
-                continue;
-            }
-            if let Some(Cell { bench: Err(reason), .. }) = cell {
-                println!("- {}: {} {}", case.name, column.name, reason.chars().take(300).collect::<String>());
-            }
-        }
+    // A contestant that panics is said to in the tables.
+    std::panic::set_hook(Box::new(|_| ()));
+    run(&mut tables, rounds);
+    let [codecs, machines] = &tables;
+    if !codecs.rows.is_empty() {
+        println!("Nanoseconds per packet, medians of {rounds} rounds.\n");
+        codecs.print(Cost::nanoseconds);
+        println!("\nHeap allocations per packet.\n");
+        codecs.print(Cost::allocated);
+        println!("\nWire vectors of `spec-vectors/`: invalid packets that are refused, valid ones that are accepted.\n");
+        strictness::print(&columns);
+        codecs.print_left_out();
+    }
+    if !machines.rows.is_empty() {
+        println!("\nNanoseconds per message, medians of {rounds} rounds.\n");
+        machines.print(Cost::nanoseconds);
+        println!("\nHeap allocations per message.\n");
+        machines.print(Cost::allocated);
+        println!("\nBytes of these allocations per message.\n");
+        machines.print(Cost::bytes);
+        println!("\nThousands of messages a second from a client to a server in one thread:\n");
+        machines.print_throughput();
+        println!("\nDeliver a message with QoS 2 again that comes again before it is released:\n");
+        machine_columns.iter().filter(|column| column.delivers_twice()).for_each(|column| println!("- {}", column.name));
+        machines.print_left_out();
     }
 }
 
-/// The cell of a codec in a case; `None` if the crate has no codec for it.
-fn cell(column: &Column, case: &'static Case) -> Option<Cell> {
-    let form = if let Task::Decode(form) = case.task { form } else { None };
-    let codec = column.codec(case.sample.version, form)?;
-    Some(Cell { bench: codec.bench(case), costs: Vec::new() })
+fn of_codecs(columns: &[Column]) -> Table {
+    let rows = cases::all().leak().iter().map(|case| {
+        let form = if let Task::Decode(form) = case.task { form } else { None };
+        let entry = |column: &Column| -> Entry {
+            let codec = column.codec(case.sample.version, form)?;
+            Some(Box::new(move || codec.bench(case)))
+        };
+        (case.name.clone(), columns.iter().map(entry).collect())
+    });
+    Table { names: columns.iter().map(|column| column.name).collect(), no_peers: 2, rows: rows.collect(), cells: Vec::new() }
 }
 
-fn run(columns: &[Column], cases: &'static [Case], rounds: usize) -> Vec<Vec<Option<Cell>>> {
-    let row = |case| columns.iter().map(|column| cell(column, case)).collect();
-    let mut table: Vec<Vec<Option<Cell>>> = cases.iter().map(row).collect();
+fn of_machines(columns: &[machines::Column]) -> Table {
+    let rows = jobs::all().leak().iter().map(|case| {
+        let entry = |column: &machines::Column| -> Entry {
+            let contestant = column.side(case.version, case.side)?;
+            Some(Box::new(move || contestant.bench(case)))
+        };
+        (case.name.clone(), columns.iter().map(entry).collect())
+    });
+    Table { names: columns.iter().map(|column| column.name).collect(), no_peers: 1, rows: rows.collect(), cells: Vec::new() }
+}
+
+fn run(tables: &mut [Table], rounds: usize) {
+    let cell = |entry: &Entry| entry.as_ref().map(|make| Cell { bench: make(), packets: PACKETS_A_ROUND, costs: Vec::new() });
+    for table in &mut *tables {
+        table.cells = table.rows.iter().map(|(_, entries)| entries.iter().map(cell).collect()).collect();
+    }
     for round in 0..rounds {
         eprint!("\rround {} of {rounds}", round + 1);
-        for cell in table.iter_mut().flatten().flatten() {
+        for cell in tables.iter_mut().flat_map(|table| &mut table.cells).flatten().flatten() {
             if let Ok(bench) = &mut cell.bench {
-                cell.costs.push(bench(PACKETS_A_ROUND));
+                let cost = bench(cell.packets);
+                if cost.time > LONGEST {
+                    cell.packets = (cell.packets / 2).max(1);
+                }
+                cell.costs.push(cost);
             }
         }
     }
     eprintln!();
-    table
 }
 
-fn run_one(columns: &[Column], cases: &'static [Case], only: &str, case: &str, iterations: u64) {
-    let column = columns.iter().find(|column| column.name.starts_with(only)).expect("no such codec");
-    let case = cases.iter().find(|one| one.name == case).or_else(|| cases.iter().find(|one| one.name.contains(case)));
-    let case = case.expect("no such case");
-    let mut bench = cell(column, case).expect("the crate has no such codec").bench.expect("the codec is wrong in the case");
-    let cost = bench(iterations);
-    println!("{}, {}: {} packets, {:.1} ns each", column.name, case.name, cost.packets, cost.nanoseconds());
+fn run_one(tables: &[Table], only: &str, case: &str, iterations: u64) {
+    let find = |same: &dyn Fn(&str) -> bool| {
+        tables.iter().find_map(|table| Some((table, table.rows.iter().find(|(name, _)| same(name))?)))
+    };
+    let (table, (name, entries)) =
+        find(&|name| name == case).or_else(|| find(&|name| name.contains(case))).expect("no such case");
+    let column = table.names.iter().position(|name| name.starts_with(only)).expect("no such crate");
+    let make = entries[column].as_ref().expect("the crate has nothing for the case");
+    let cost = make().expect("it is wrong in the case")(iterations);
+    println!("{}, {name}: {} times, {:.1} ns each", table.names[column], cost.packets, cost.nanoseconds());
 }
 
-fn median(cell: Option<&Cell>, of: fn(Cost) -> f64) -> Option<f64> {
-    let mut values: Vec<f64> = cell?.costs.iter().copied().map(of).collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
+impl Cell {
+    fn median(&self, of: fn(Cost) -> f64) -> Option<f64> {
+        let mut values: Vec<f64> = self.costs.iter().copied().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied()
+    }
 }
 
-fn print(columns: &[Column], cases: &[Case], table: &[Vec<Option<Cell>>], of: fn(Cost) -> f64) {
-    // Ours and the floor come first, and are no peers.
-    let (first, peers) = columns.split_at(2);
-    let names = |columns: &[Column]| columns.iter().map(|column| format!(" {} |", column.name)).collect::<String>();
-    println!("| case |{} best peer |{}", names(first), names(peers));
-    println!("|---|{}", "---|".repeat(columns.len() + 1));
-    for (case, row) in cases.iter().zip(table) {
-        let values: Vec<Option<f64>> = row.iter().map(|cell| median(cell.as_ref(), of)).collect();
-        let text = |value: &Option<f64>| value.map_or_else(|| " – |".to_owned(), |value| format!(" {value:.1} |"));
-        let best = values.iter().zip(columns).skip(2).filter_map(|(value, column)| Some(((*value)?, column.name)));
-        let best = best.min_by(|a, b| a.0.total_cmp(&b.0));
-        let best = best.map_or_else(|| "–".into(), |(value, name)| format!("{value:.1} ({name})"));
-        let cells = |values: &[Option<f64>]| values.iter().map(text).collect::<String>();
-        println!("| {} |{} {best} |{}", case.name, cells(&values[..2]), cells(&values[2..]));
+impl Table {
+    fn print(&self, of: fn(Cost) -> f64) {
+        // Ours comes first, and is no peer.
+        let (first, peers) = self.names.split_at(self.no_peers);
+        let names = |names: &[&str]| names.iter().map(|name| format!(" {name} |")).collect::<String>();
+        println!("| case |{} best peer |{}", names(first), names(peers));
+        println!("|---|{}", "---|".repeat(self.names.len() + 1));
+        for ((case, _), cells) in self.rows.iter().zip(&self.cells) {
+            let values: Vec<Option<f64>> = cells.iter().map(|cell| cell.as_ref()?.median(of)).collect();
+            let text = |value: &Option<f64>| value.map_or_else(|| " – |".to_owned(), |value| format!(" {value:.1} |"));
+            let best = values.iter().zip(&self.names).skip(self.no_peers).filter_map(|(value, name)| Some(((*value)?, name)));
+            let best = best.min_by(|a, b| a.0.total_cmp(&b.0));
+            let best = best.map_or_else(|| "–".into(), |(value, name)| format!("{value:.1} ({name})"));
+            let texts = |values: &[Option<f64>]| values.iter().map(text).collect::<String>();
+            println!("| {case} |{} {best} |{}", texts(&values[..self.no_peers]), texts(&values[self.no_peers..]));
+        }
+    }
+
+    fn print_throughput(&self) {
+        for ((case, _), cells) in self.rows.iter().zip(&self.cells).filter(|((case, _), _)| case.starts_with(jobs::PAIR)) {
+            for (name, cell) in self.names.iter().zip(cells) {
+                if let Some(thousands) = cell.as_ref().and_then(|cell| cell.median(Cost::thousands_a_second)) {
+                    println!("- {case}: {name} {thousands:.0}");
+                }
+            }
+        }
+    }
+
+    fn print_left_out(&self) {
+        println!("\nLeft out:\n");
+        for ((case, _), cells) in self.rows.iter().zip(&self.cells) {
+            // The floor is no codec, and that most crates have no way to hand on a payload goes without saying.
+            for (name, cell) in
+                self.names.iter().zip(cells).filter(|(name, _)| **name != peers::FLOOR && !case.contains(cases::HAND_ON))
+            {
+                if let Some(Cell { bench: Err(reason), .. }) = cell {
+                    println!("- {case}: {name} {}", reason.chars().take(300).collect::<String>());
+                }
+            }
+        }
     }
 }

@@ -15,25 +15,27 @@ use std::time::{Duration, Instant};
 struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static BYTES: AtomicU64 = AtomicU64::new(0);
 
-fn count() {
+fn count(size: usize) {
     ALLOCATIONS.store(ALLOCATIONS.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    BYTES.store(BYTES.load(Ordering::Relaxed) + size as u64, Ordering::Relaxed);
 }
 
 // SAFETY: the system's allocator does the work.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
+        count(size);
         unsafe { System.realloc(pointer, layout, size) }
     }
 
@@ -45,12 +47,13 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What some packets have cost.
+/// What some packets, or messages, have cost.
 #[derive(Clone, Copy, Default)]
 pub struct Cost {
     pub packets: u64,
     pub time: Duration,
     pub allocations: u64,
+    pub bytes: u64,
 }
 
 impl Cost {
@@ -61,6 +64,14 @@ impl Cost {
     pub fn allocated(self) -> f64 {
         self.allocations as f64 / self.packets as f64
     }
+
+    pub fn bytes(self) -> f64 {
+        self.bytes as f64 / self.packets as f64
+    }
+
+    pub fn thousands_a_second(self) -> f64 {
+        1e6 / self.nanoseconds()
+    }
 }
 
 impl AddAssign for Cost {
@@ -68,6 +79,7 @@ impl AddAssign for Cost {
         self.packets += other.packets;
         self.time += other.time;
         self.allocations += other.allocations;
+        self.bytes += other.bytes;
     }
 }
 
@@ -75,13 +87,14 @@ impl AddAssign for Cost {
 static CLOCK: LazyLock<Duration> = LazyLock::new(|| (0..10_000).map(|_| Instant::now().elapsed()).min().unwrap_or_default());
 
 /// Runs what gives the number of packets that it has done.
-fn timed(run: impl FnOnce() -> u64) -> Cost {
+pub fn timed(run: impl FnOnce() -> u64) -> Cost {
     let clock = *CLOCK;
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let (allocations, bytes) = (ALLOCATIONS.load(Ordering::Relaxed), BYTES.load(Ordering::Relaxed));
     let start = Instant::now();
     let packets = run();
     let time = start.elapsed().saturating_sub(clock);
-    Cost { packets, time, allocations: ALLOCATIONS.load(Ordering::Relaxed) - before }
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - allocations;
+    Cost { packets, time, allocations, bytes: BYTES.load(Ordering::Relaxed) - bytes }
 }
 
 /// Does at least so many packets, and says what they have cost.
