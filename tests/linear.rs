@@ -11,6 +11,7 @@ use mqtt_sansio::codec::{
     self, Connect, Packet, PacketIdentifier, Publish, PublishProperties, QoS, Subscribe, SubscribeProperties, Subscription,
     UserProperty, Version,
 };
+use mqtt_sansio::session::{Message, Outgoing, QueueLimit, Session};
 use std::time::Instant as Moment;
 
 /// The shortest time of some runs.
@@ -106,4 +107,21 @@ fn messages_in_flight() {
         let best = |in_flight| (0..7).map(|_| round(in_flight, oldest)).min().unwrap();
         assert_linear("messages in flight", 1_000, best(10), best(10_000));
     }
+}
+
+/// A client that is not read from has a full queue for long, and each message for it is refused at once.
+#[test]
+fn a_full_queue() {
+    let round = |length: usize| {
+        let limit = QueueLimit { messages: length, bytes: usize::MAX };
+        let message = Message::new(&Publish::new("t", b"x")).unwrap();
+        let later = Some(Instant::from_millis(1));
+        let outgoing = || Outgoing { expires_at: later, ..Outgoing::new(None, message.clone()) };
+        let mut session = Session::new();
+        for _ in 0..length {
+            session.enqueue(outgoing(), limit, Instant::default()).unwrap();
+        }
+        time(|| (0..100).for_each(|_| assert!(session.enqueue(outgoing(), limit, Instant::default()).is_err())))
+    };
+    assert_linear("a refusal", 1, round(10), round(100_000));
 }

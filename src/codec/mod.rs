@@ -553,12 +553,12 @@ bodies! { Connect Connack Subscribe Unsubscribe Disconnect Auth }
 impl Body for Publish<'_> {
     #[inline]
     fn first_byte(&self) -> u8 {
-        PacketType::Publish.first_byte() | self.flags()
+        Identified(self, self.packet_identifier).first_byte()
     }
 
     #[inline]
     fn body(&self, sink: &mut impl Sink, rules: Rules) -> Result<(), EncodeError> {
-        self.encode(sink, rules)
+        Identified(self, self.packet_identifier).body(sink, rules)
     }
 
     #[inline]
@@ -568,9 +568,34 @@ impl Body for Publish<'_> {
 
     #[inline]
     fn least_length(&self, rules: Rules) -> usize {
-        let packet_identifier = if self.packet_identifier.is_some() { 2 } else { 0 };
+        Identified(self, self.packet_identifier).least_length(rules)
+    }
+}
+
+/// A PUBLISH with that packet identifier instead of its own: a copy of it would cost as much as a short one.
+pub(crate) struct Identified<'p, 'a>(pub(crate) &'p Publish<'a>, pub(crate) Option<PacketIdentifier>);
+
+impl Body for Identified<'_, '_> {
+    #[inline]
+    fn first_byte(&self) -> u8 {
+        PacketType::Publish.first_byte() | self.0.flags()
+    }
+
+    #[inline]
+    fn body(&self, sink: &mut impl Sink, rules: Rules) -> Result<(), EncodeError> {
+        self.0.encode(self.1, sink, rules)
+    }
+
+    #[inline]
+    fn payload(&self) -> &[u8] {
+        self.0.payload
+    }
+
+    #[inline]
+    fn least_length(&self, rules: Rules) -> usize {
+        let packet_identifier = if self.1.is_some() { 2 } else { 0 };
         let property_length = if rules.version == Version::V5_0 { 1 } else { 0 };
-        2 + self.topic_name.as_bytes().len() + packet_identifier + property_length + self.payload.len()
+        2 + self.0.topic_name.as_bytes().len() + packet_identifier + property_length + self.0.payload.len()
     }
 }
 

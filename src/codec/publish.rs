@@ -93,13 +93,18 @@ impl<'a> Publish<'a> {
 
     /// Writes all but the payload.
     #[inline]
-    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        if self.packet_identifier.is_some() != (self.qos > QoS::AtMostOnce) {
+    pub(crate) fn encode<S: Sink>(
+        &self,
+        packet_identifier: Option<PacketIdentifier>,
+        sink: &mut S,
+        rules: Rules,
+    ) -> Result<(), EncodeError> {
+        if packet_identifier.is_some() != (self.qos > QoS::AtMostOnce) {
             return Err(EncodeError::PacketIdentifier);
         }
         self.check(rules)?;
         sink.topic_name(self.topic_name)?;
-        if let Some(packet_identifier) = self.packet_identifier {
+        if let Some(packet_identifier) = packet_identifier {
             sink.u16(packet_identifier.get());
         }
         self.properties.encode(rules.version, sink)

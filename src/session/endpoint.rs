@@ -7,8 +7,8 @@ use super::{
     TopicName,
 };
 use crate::codec::{
-    Ack, Encode, Frame, PacketIdentifier, PacketType, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Suback, Text,
-    Version,
+    Ack, Encode, Frame, Identified, PacketIdentifier, PacketType, Publish, PublishProperties, QoS, ReasonCode, Role, Rules,
+    Suback, Text, Version,
 };
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -199,11 +199,18 @@ impl Endpoint {
             return Err(PublishError::NotNew);
         }
         self.check_allowed(publish.qos, publish.retain)?;
-        let full = self.resolve(publish)?;
+        let resolved;
+        let full = match publish.properties.topic_alias {
+            None => publish,
+            Some(alias) => {
+                resolved = self.resolve(publish, alias)?;
+                &resolved
+            }
+        };
         let outbound = &self.session.outbound;
         let waits = !self.open || outbound.queued() > 0 || publish.qos > QoS::AtMostOnce && !self.has_quota();
         if !waits && publish.qos == QoS::AtMostOnce {
-            self.write_publish(publish, out)?;
+            self.write_publish(publish, None, out)?;
             self.set_alias(publish);
             return Ok(());
         }
@@ -211,15 +218,15 @@ impl Endpoint {
         let packet_identifier = if publish.qos == QoS::AtMostOnce { None } else { outbound.next().or(PacketIdentifier::new(1)) };
         let expires_at = publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
         if waits {
-            self.check_size(Publish { packet_identifier, ..full }.packet_size(self.rules())?)?;
+            self.check_size(Identified(full, packet_identifier).packet_size(self.rules())?)?;
         }
-        let outgoing = Outgoing { expires_at, ..Outgoing::new(Some(key), Message::copy(&full)?) };
+        let outgoing = Outgoing { expires_at, ..Outgoing::new(Some(key), Message::copy(full)?) };
         if waits {
             self.enqueue(outgoing, now).map_err(|_| PublishError::QueueFull)?;
             self.forget_alias(publish);
             return Ok(());
         }
-        self.write_publish(&Publish { packet_identifier, ..*publish }, out)?;
+        self.write_publish(publish, packet_identifier, out)?;
         self.set_alias(publish);
         self.connection.sent += 1;
         self.session.outbound.insert(Slot::AwaitAck(outgoing));
@@ -351,32 +358,38 @@ impl Endpoint {
             subscription_identifiers: outgoing.subscription_identifiers.as_slice().into(),
             ..publish.properties
         };
-        let publish = Publish { dup, packet_identifier, properties, ..publish };
-        self.write_publish(&publish.for_version(self.connection.version), out)
+        let publish = Publish { dup, properties, ..publish };
+        self.write_publish(&publish.for_version(self.connection.version), packet_identifier, out)
     }
 
     /// Writes a message, by an alias where the configuration allows it and it saves something. The first topics get the aliases, and
     /// keep them: to give one to another topic costs more than it saves where there are many. [5.0 §3.3.2.3.4]
-    fn write_publish(&mut self, publish: &Publish<'_>, out: &mut Vec<u8>) -> Result<(), PublishError> {
+    fn write_publish(
+        &mut self,
+        publish: &Publish<'_>,
+        packet_identifier: Option<PacketIdentifier>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), PublishError> {
         let maximum = self.conduct.automatic_topic_aliases.min(self.connection.peer.topic_alias_maximum);
         let topic_name = publish.topic_name.as_bytes();
-        if topic_name.len() < LEAST_ALIASED || maximum == 0 || publish.properties.topic_alias.is_some() {
-            return self.write(publish, out);
+        if maximum == 0 || topic_name.len() < LEAST_ALIASED || publish.properties.topic_alias.is_some() {
+            return self.write(&Identified(publish, packet_identifier), out);
         }
         let by_alias = |alias, topic_name| {
             let properties = PublishProperties { topic_alias: Some(alias), ..publish.properties };
             Publish { topic_name, properties, ..*publish }
         };
         if let Some(alias) = self.connection.automatic_aliases.get(topic_name) {
-            return self.write(&by_alias(*alias, Text::default()), out);
+            return self.write(&Identified(&by_alias(*alias, Text::default()), packet_identifier), out);
         }
         let next = u16::try_from(self.connection.automatic_aliases.len()).unwrap_or(u16::MAX).saturating_add(1);
         // A message that would be too large with its new alias goes without.
-        if next <= maximum && self.write(&by_alias(next, publish.topic_name), out).is_ok() {
+        let aliased = by_alias(next, publish.topic_name);
+        if next <= maximum && self.write(&Identified(&aliased, packet_identifier), out).is_ok() {
             self.connection.automatic_aliases.insert(topic_name.into(), next);
             return Ok(());
         }
-        self.write(publish, out)
+        self.write(&Identified(publish, packet_identifier), out)
     }
 
     fn check_allowed(&self, qos: QoS, retain: bool) -> Result<(), PublishError> {
@@ -405,8 +418,7 @@ impl Endpoint {
     }
 
     /// The message with the topic that its alias stands for, and without the alias.
-    fn resolve<'p>(&'p self, publish: &Publish<'p>) -> Result<Publish<'p>, PublishError> {
-        let Some(alias) = publish.properties.topic_alias else { return Ok(*publish) };
+    fn resolve<'p>(&'p self, publish: &Publish<'p>, alias: u16) -> Result<Publish<'p>, PublishError> {
         let automatic = self.conduct.automatic_topic_aliases > 0;
         let maximum = if automatic { 0 } else { self.connection.peer.topic_alias_maximum };
         if alias == 0 || alias > maximum {

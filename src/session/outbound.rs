@@ -108,13 +108,15 @@ pub(crate) struct Outbound {
     /// Messages that wait for an identifier: the quota is used up, or there is no connection.
     queue: VecDeque<Outgoing>,
     queued_bytes: usize,
+    /// No message in the queue expires before.
+    earliest_expiry: Option<Instant>,
     /// How many of the first places in the ring need no sending again.
     resent: usize,
 }
 
 impl Default for Outbound {
     fn default() -> Self {
-        Self { ring: VecDeque::new(), first: 1, queue: VecDeque::new(), queued_bytes: 0, resent: 0 }
+        Self { ring: VecDeque::new(), first: 1, queue: VecDeque::new(), queued_bytes: 0, earliest_expiry: None, resent: 0 }
     }
 }
 
@@ -203,6 +205,7 @@ impl Outbound {
 
     pub(crate) fn enqueue(&mut self, outgoing: Outgoing) {
         self.queued_bytes += outgoing.message.size();
+        self.earliest_expiry = self.earliest_expiry.into_iter().chain(outgoing.expires_at).min();
         self.queue.push_back(outgoing);
     }
 
@@ -234,12 +237,14 @@ impl Outbound {
 
     /// Takes out the queued messages that have expired, all of them. [5.0 MQTT-3.3.2-5]
     pub(crate) fn take_expired(&mut self, now: Instant) -> impl Iterator<Item = Outgoing> + use<> {
-        let live = |outgoing: &Outgoing| outgoing.expires_at.is_none_or(|at| now < at);
-        if self.queue.iter().all(live) {
+        // Where none can have expired, none is looked at: a client that is not read from has a full queue for long.
+        if self.earliest_expiry.is_none_or(|at| now < at) {
             return VecDeque::new().into_iter();
         }
+        let live = |outgoing: &Outgoing| outgoing.expires_at.is_none_or(|at| now < at);
         let (kept, expired): (VecDeque<_>, VecDeque<_>) = core::mem::take(&mut self.queue).into_iter().partition(live);
         self.queue = kept;
+        self.earliest_expiry = self.queue.iter().filter_map(|outgoing| outgoing.expires_at).min();
         self.queued_bytes = self.queue.iter().map(|outgoing| outgoing.message.size()).sum();
         expired.into_iter()
     }
