@@ -53,6 +53,23 @@ fn the_window_is_that_of_the_connection() {
     });
 }
 
+/// [5.0 §4.9] [5.0 MQTT-3.1.4-3]
+#[test]
+fn a_connection_that_takes_over_has_a_window_of_its_own() {
+    play(|net| {
+        let sender = helper(net, "sender");
+        let mut receiver = net.join(with_receive_maximum(kept(V5_0, "receiver"), 5));
+        net.subscribe(receiver, "t", 1);
+        (0..6).for_each(|_| net.publish(sender, "t", "x", 1));
+        assert_eq!(net.take(receiver).len(), 5);
+        for (window, expected) in [(2, 2), (4, 4), (65_535, 6)] {
+            receiver = net.resume(with_receive_maximum(kept(V5_0, "receiver"), window));
+            assert_eq!(net.take(receiver).len(), expected);
+        }
+        assert_eq!(net.broker.connections(), 2);
+    });
+}
+
 /// [5.0 MQTT-3.3.4-9] [5.0 MQTT-3.3.4-10] [5.0 §4.9]
 #[test]
 fn a_pubrel_that_is_sent_again_takes_no_place_and_frees_none() {
@@ -176,6 +193,22 @@ fn a_connack_that_is_too_large_for_the_client_is_not_sent() {
             let accepted = connack.as_ref().is_some_and(|connack| connack.as_bytes().get(3) == Some(&0));
             assert_eq!(accepted, net.is_open(client));
             assert!(connack.is_none_or(|connack| connack.as_bytes().len() <= usize::try_from(maximum).unwrap()));
+        });
+    }
+}
+
+/// [5.0 MQTT-3.1.2-24]
+#[test]
+fn a_client_that_takes_less_than_the_answer_it_asks_for_is_let_go() {
+    for (filters, fits) in [(25, true), (26, false)] {
+        play(|net| {
+            let properties = ConnectProperties { maximum_packet_size: Some(30), ..Default::default() };
+            let client = net.join(Connect { properties, ..clean(V5_0, "client") });
+            let subscribe = [&[0x82, 3 + 4 * filters, 0, 1, 0][..], &b"\0\x01t\0".repeat(filters.into())].concat();
+            net.raw(client, &subscribe);
+            let suback = format!("suback #1{}", " 00".repeat(filters.into()));
+            let farewell = ["disconnect 95".to_owned(), "closed".to_owned()];
+            assert_eq!(net.take(client), if fits { vec![suback] } else { farewell.to_vec() });
         });
     }
 }

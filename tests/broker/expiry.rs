@@ -54,3 +54,22 @@ fn a_message_that_was_sent_does_not_expire() {
         );
     });
 }
+
+/// [5.0 MQTT-4.3.3-13]
+#[test]
+fn an_exchange_goes_on_though_its_message_has_expired() {
+    play(|net| {
+        let (sender, receiver) = (helper(net, "sender"), net.join(kept(V5_0, "receiver")));
+        net.subscribe(receiver, "t", 2);
+        net.cut(receiver);
+        let properties = PublishProperties { message_expiry_interval: Some(1), ..Default::default() };
+        let publish = Publish { properties, packet_identifier: Some(identifier(1)), ..message("t", "x", 2) };
+        net.send(sender, publish.into());
+        net.advance(5_000);
+        net.send(sender, Publish { dup: true, ..publish }.into());
+        net.ack(sender, Packet::Pubrel, 1, 0);
+        assert_eq!(net.take(sender), ["pubrec #1 00", "pubrec #1 00", "pubcomp #1 00"]);
+        let receiver = net.resume(kept(V5_0, "receiver"));
+        assert_eq!(net.messages(receiver), NONE);
+    });
+}

@@ -230,6 +230,43 @@ fn a_message_retained_after_unsubscribe_does_not_come() {
     }
 }
 
+/// [5.0 MQTT-3.8.3-3]
+#[test]
+fn no_local_keeps_a_clients_own_retained_messages_from_it() {
+    play_on(ServerConfig::new().maximum_in_flight(1), |net| {
+        let no_local = SubscriptionOptions { no_local: true, ..at(1) };
+        let (mut me, other) = (net.join(kept(V5_0, "me")), helper(net, "other"));
+        ["a", "b", "mine/1", "mine/2", "mine/3"].iter().for_each(|topic| net.retain(me, topic, "mine", 1));
+        ["b", "c", "d"].iter().for_each(|topic| net.retain(other, topic, "theirs", 1));
+        // Nor does one come before what another publishes to its topic.
+        net.subscribe_with(me, "#", no_local);
+        net.publish(other, "mine/3", "new", 1);
+        assert_eq!(net.messages(me), ["b=theirs q1 R", "c=theirs q1 R", "d=theirs q1 R", "mine/3=new q1"]);
+        // They are its own in its next connection too.
+        net.cut(me);
+        me = net.resume(kept(V5_0, "me"));
+        net.subscribe_with(me, "+", no_local);
+        assert_eq!(net.messages(me), ["b=theirs q1 R", "c=theirs q1 R", "d=theirs q1 R"]);
+        net.subscribe(me, "a", 1);
+        assert_eq!(net.messages(me), ["a=mine q1 R"]);
+    });
+}
+
+/// [5.0 MQTT-3.3.1-9] [5.0 MQTT-3.8.4-4]
+#[test]
+fn a_replaced_subscription_still_brings_the_retained_messages_that_the_first_asked_for() {
+    for retain_handling in [RetainHandling::Send, RetainHandling::SendIfNew, RetainHandling::DoNotSend] {
+        play_on(ServerConfig::new().maximum_in_flight(2), |net| {
+            let expected = retain_many(net, 50);
+            let receiver = helper(net, "receiver");
+            net.subscribe(receiver, "#", 2);
+            net.subscribe_with(receiver, "#", SubscriptionOptions { retain_handling, ..at(2) });
+            let received: BTreeSet<_> = net.messages(receiver).into_iter().collect();
+            assert_eq!(received, expected, "{retain_handling:?}");
+        });
+    }
+}
+
 /// [5.0 §3.3.1.3] [5.0 MQTT-3.3.2-6]
 #[test]
 fn a_retained_message_expires() {

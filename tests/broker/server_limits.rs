@@ -242,6 +242,22 @@ fn any_byte_of_a_client_keeps_it_alive_and_what_it_is_sent_does_not() {
     });
 }
 
+/// [5.0 MQTT-3.1.2-22] [3.1.1 MQTT-3.1.2-24]
+#[test]
+fn a_host_that_was_not_reading_says_so_and_its_client_is_not_given_up() {
+    each(|net, version| {
+        let client = net.join(Connect { keep_alive: 10, ..clean(version, "client") });
+        for _ in 0..3 {
+            net.advance(14_999);
+            net.progress(client);
+        }
+        net.advance(14_999);
+        assert!(net.is_open(client));
+        net.advance(1);
+        assert!(!net.is_open(client));
+    });
+}
+
 /// A filter costs memory for each of its levels.
 #[test]
 fn a_filter_with_too_many_levels_is_refused() {

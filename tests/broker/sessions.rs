@@ -93,6 +93,8 @@ fn a_session_ends_when_its_expiry_interval_has_passed() {
         (20, Some(u32::MAX), None, Some(20)),
         (20, Some(20), None, Some(20)),
         (20, Some(100), Some(7), Some(7)),
+        (20, Some(10), Some(100), Some(20)),
+        (20, Some(10), Some(u32::MAX), Some(20)),
     ] {
         play_on(ServerConfig::new().maximum_session_expiry_interval(granted), |net| {
             let properties = ConnectProperties { session_expiry_interval: asked, ..Default::default() };
@@ -387,6 +389,42 @@ fn a_repeated_identifier_is_a_new_message_once_the_flow_has_ended() {
         net.next(fresh);
         net.send(fresh, publish(2, false).into());
         assert_eq!((net.take(fresh), net.messages(receiver).len()), (vec!["pubrec #7 00".to_owned()], 1));
+    });
+}
+
+/// [5.0 MQTT-4.3.3-11] [3.1.1 MQTT-4.3.3-2]
+#[test]
+fn a_pubrel_after_a_resume_is_known() {
+    each(|net, version| {
+        let mut sender = net.join(kept(version, "sender"));
+        net.send(sender, Publish { packet_identifier: Some(identifier(7)), ..message("t", "x", 2) }.into());
+        assert_eq!(net.take(sender).len(), 1);
+        net.cut(sender);
+        sender = net.resume(kept(version, "sender"));
+        net.ack(sender, Packet::Pubrel, 7, 0);
+        assert_eq!(net.take(sender), ["pubcomp #7 00"]);
+    });
+}
+
+/// [5.0 MQTT-3.1.3-2] [5.0 MQTT-4.3.3-10] [3.1.1 MQTT-3.1.3-2] [3.1.1 MQTT-4.3.3-2]
+#[test]
+fn the_same_packet_identifier_from_two_clients_is_two_exchanges() {
+    each(|net, version| {
+        let (one, two) = (net.join(kept(version, "one")), net.join(kept(version, "two")));
+        let receiver = watcher(net);
+        let publish = |payload| Publish { packet_identifier: Some(identifier(7)), ..message("t", payload, 2) };
+        for (client, payload) in [(one, "1"), (two, "2")] {
+            net.send(client, publish(payload).into());
+            assert_eq!(net.take(client), ["pubrec #7 00"]);
+        }
+        assert_eq!(net.messages(receiver), ["t=1 q2", "t=2 q2"]);
+        // The end of one is not that of the other.
+        net.ack(one, Packet::Pubrel, 7, 0);
+        [one, two].iter().for_each(|client| net.send(*client, Publish { dup: true, ..publish("again") }.into()));
+        assert_eq!(net.messages(receiver), ["t=again q2"]);
+        net.ack(two, Packet::Pubrel, 7, 0);
+        assert_eq!(net.take(one), ["pubcomp #7 00", "pubrec #7 00"]);
+        assert_eq!(net.take(two), ["pubrec #7 00", "pubcomp #7 00"]);
     });
 }
 

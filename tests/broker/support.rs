@@ -225,6 +225,11 @@ impl Net {
         }
     }
 
+    /// The host says that it was not reading from the client.
+    pub fn progress(&mut self, c: C) {
+        self.broker.handle_progress(self.peers[c].id, self.instant());
+    }
+
     // ---- time ----
 
     /// Lets time pass; the broker is woken when it wants to be.

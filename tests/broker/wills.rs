@@ -177,6 +177,22 @@ fn a_will_is_published_with_its_qos_retain_flag_and_properties() {
     });
 }
 
+/// [5.0 MQTT-3.1.2-14] [5.0 MQTT-3.1.2-15] [3.1.1 MQTT-3.1.2-16] [3.1.1 MQTT-3.1.2-17]
+#[test]
+fn a_will_is_retained_or_not_as_it_says() {
+    each(|net, version| {
+        for (retain, expected) in [(false, &[][..]), (true, &["will=x q1 R"])] {
+            let will = Will { qos: qos(1), retain, topic: "will".into(), payload: b"x", ..Default::default() };
+            let dying = net.join(Connect { will: Some(will), ..clean(version, "dying") });
+            net.cut(dying);
+            let late = net.join(clean(version, "late"));
+            net.subscribe(late, "will", 2);
+            assert_eq!(net.messages(late), expected);
+            net.leave(late);
+        }
+    });
+}
+
 /// [5.0 MQTT-3.3.1-6] [3.1.1 MQTT-3.3.1-10] [3.1.1 MQTT-3.1.2-17]
 #[test]
 fn an_empty_retained_will_removes_what_is_retained() {

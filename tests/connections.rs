@@ -1,0 +1,279 @@
+//! How a connection begins and ends, seen from one side, and what of it the next one knows.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::wildcard_enum_match_arm, reason = "tests may panic")]
+
+mod machine;
+mod pair;
+
+use core::time::Duration;
+use machine::{Hears, NOW, accepted, ack, asked, connected, connecting, encoded, id, packets, resume, resumed};
+use mqtt_sansio::Instant;
+use mqtt_sansio::client::{self, Client, ClientConfig};
+use mqtt_sansio::codec::{
+    Auth, Connack, ConnackProperties, Connect, Disconnect, DisconnectProperties, Packet, Publish, QoS, ReasonCode,
+    SubscribeProperties, Subscription, UnsubscribeProperties, UserProperty, Version,
+};
+use mqtt_sansio::server::{self, AnswerError, ServerConfig};
+use mqtt_sansio::session::{CloseCause, Message, Outgoing, ProtocolError, RequestError, Session};
+use pair::{VERSIONS, lasting, message};
+
+const V5_0: Version = Version::V5_0;
+
+fn after(seconds: u64) -> Instant {
+    NOW + Duration::from_secs(seconds)
+}
+
+// ---- before and after ----
+
+/// What a client writes of all that a host can ask for but a connection.
+fn says(client: &mut Client) -> Vec<u8> {
+    let mut out = Vec::new();
+    for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        // It waits for a connection, or is refused while the version is not known.
+        let _ = client.publish(1, &message(qos, "x"), NOW, &mut out);
+    }
+    let filters = [Subscription::new("#", QoS::AtMostOnce)];
+    let subscribed = client.subscribe(1, &filters, SubscribeProperties::default(), NOW, &mut out);
+    let unsubscribed = client.unsubscribe(1, &["#".into()], UnsubscribeProperties::default(), NOW, &mut out);
+    assert_eq!((subscribed, unsubscribed), (Err(RequestError::NotConnected), Err(RequestError::NotConnected)));
+    assert!(client.authenticate(&Auth::default(), NOW, &mut out).is_err());
+    out
+}
+
+/// [5.0 MQTT-3.1.0-1] [3.1.1 MQTT-3.1.0-1] [5.0 MQTT-3.14.4-1] [3.1.1 MQTT-3.14.4-2]
+#[test]
+fn a_client_says_nothing_before_connect_until_connack_and_after_disconnect() {
+    for version in VERSIONS {
+        let again = |client: &mut Client| {
+            let mut out = Vec::new();
+            let ended = client.disconnect(&Disconnect::default(), NOW, &mut out);
+            assert_eq!((ended, out.len()), (Err(RequestError::NotConnected), 0));
+            assert_eq!((client.handle_timeout(after(1_000), &mut out), out.len()), (None, 0));
+        };
+        let mut client = Client::new(ClientConfig::new());
+        assert_eq!(says(&mut client), [0; 0], "before CONNECT");
+        again(&mut client);
+        let mut out = Vec::new();
+        client.connect(&lasting(version), NOW, &mut out).unwrap();
+        assert_eq!(packets(&out, version), [lasting(version).into()]);
+        assert_eq!(says(&mut client), [0; 0], "before CONNACK");
+        client.connection_lost();
+        assert_eq!(says(&mut client), [0; 0], "after the end");
+        again(&mut client);
+
+        let mut client = connected(&lasting(version), ConnackProperties::default());
+        out.clear();
+        client.disconnect(&Disconnect::default(), NOW, &mut out).unwrap();
+        assert_eq!((out, says(&mut client)), (vec![0xE0, 0], vec![]));
+        assert_eq!(client.disconnect(&Disconnect::default(), NOW, &mut Vec::new()), Err(RequestError::NotConnected));
+    }
+}
+
+/// [5.0 MQTT-3.14.4-1] [5.0 MQTT-3.14.4-2] [3.1.1 MQTT-3.14.4-1] [3.1.1 MQTT-3.14.4-2]
+#[test]
+fn after_its_disconnect_a_client_closes_and_hears_nothing_more() {
+    let closed = client::Action::Closed(CloseCause::Requested);
+    for version in VERSIONS {
+        let disconnected = || {
+            let mut client = connected(&lasting(version), ConnackProperties::default());
+            client.disconnect(&Disconnect::default(), NOW, &mut Vec::new()).unwrap();
+            assert!(!client.is_connected() && !client.wants_input());
+            assert!(client.poll_timeout().is_some_and(|at| at <= NOW), "the host is told at once");
+            client
+        };
+        let late = encoded(Publish { packet_identifier: Some(id(1)), ..message(QoS::AtLeastOnce, "late") }, version);
+        // Whichever call comes next, and once.
+        let mut client = disconnected();
+        assert_eq!(client.hears(&late), (vec![closed.clone()], vec![]));
+        assert_eq!(client.connection_lost(), None);
+        let mut client = disconnected();
+        assert_eq!(client.handle_timeout(NOW, &mut Vec::new()), Some(closed.clone()));
+        assert_eq!(client.hears(&late), (vec![], vec![]));
+        let mut client = disconnected();
+        assert_eq!(client.connection_lost(), Some(closed.clone()));
+        assert_eq!((client.hears(&late), client.poll_timeout()), ((vec![], vec![]), None));
+    }
+}
+
+/// [5.0 MQTT-3.14.4-1] [5.0 MQTT-4.3.2-4]
+#[test]
+fn a_server_acknowledges_what_was_delivered_before_it_disconnects() {
+    for version in VERSIONS {
+        for (qos, answer) in
+            [(QoS::AtLeastOnce, ack(Packet::Puback, 1, version)), (QoS::ExactlyOnce, ack(Packet::Pubrec, 1, version))]
+        {
+            let mut server = accepted(&lasting(version));
+            let bytes = encoded(Publish { packet_identifier: Some(id(1)), ..message(qos, "x") }, version);
+            let mut out = Vec::new();
+            assert!(matches!(server.handle_input(&mut &bytes[..], NOW, &mut out), Some(server::Action::Message(_))));
+            server.disconnect(&Disconnect::new(ReasonCode::SERVER_SHUTTING_DOWN), &mut out).unwrap();
+            let farewell = if version == V5_0 { &[0xE0, 2, 0x8B, 0][..] } else { &[] };
+            assert_eq!(out, [&answer, farewell].concat());
+            assert_eq!(server.disconnect(&Disconnect::default(), &mut out), Err(AnswerError::NotAsked));
+            let closed = server::Action::Closed { cause: CloseCause::Requested, publish_will: true };
+            assert_eq!(server.hears(&encoded(Packet::Pingreq, version)), (vec![closed], vec![]));
+        }
+    }
+}
+
+/// [5.0 §3.14.2] [5.0 MQTT-3.14.4-3]
+#[test]
+fn a_disconnect_arrives_with_its_properties() {
+    let mut connect = lasting(V5_0);
+    connect.properties.session_expiry_interval = Some(10);
+    let (mut client, mut server) = (connected(&connect, ConnackProperties::default()), accepted(&connect));
+    let user = [UserProperty::new("name", "value")];
+    let properties = DisconnectProperties {
+        session_expiry_interval: Some(0),
+        reason_string: Some("bye".into()),
+        user_properties: user.as_slice().into(),
+        ..DisconnectProperties::default()
+    };
+    let farewell = Disconnect { reason_code: ReasonCode::DISCONNECT_WITH_WILL_MESSAGE, properties };
+    let mut out = Vec::new();
+    client.disconnect(&farewell, NOW, &mut out).unwrap();
+    let closed = server::Action::Closed { cause: CloseCause::Disconnected(farewell), publish_will: true };
+    assert_eq!(server.hears(&out), (vec![closed], vec![]));
+    assert_eq!(server.session_expiry_interval(), 0);
+}
+
+/// [5.0 §4.11]
+#[test]
+fn a_client_is_told_where_else_to_go() {
+    let elsewhere = Some("elsewhere:1883".into());
+    let properties = ConnackProperties { server_reference: elsewhere, ..ConnackProperties::default() };
+    let mut out = Vec::new();
+    asked(ServerConfig::new(), &lasting(V5_0)).refuse(ReasonCode::USE_ANOTHER_SERVER, properties, &mut out).unwrap();
+    let refusal = Connack { session_present: false, reason_code: ReasonCode::USE_ANOTHER_SERVER, properties };
+    let closed = client::Action::Closed(CloseCause::Refused(refusal));
+    assert_eq!(connecting(ClientConfig::new(), &lasting(V5_0)).hears(&out).0, [closed]);
+
+    let properties = DisconnectProperties { server_reference: elsewhere, ..DisconnectProperties::default() };
+    let farewell = Disconnect { reason_code: ReasonCode::SERVER_MOVED, properties };
+    let mut out = Vec::new();
+    accepted(&lasting(V5_0)).disconnect(&farewell, &mut out).unwrap();
+    let closed = client::Action::Closed(CloseCause::Disconnected(farewell));
+    assert_eq!(connected(&lasting(V5_0), ConnackProperties::default()).hears(&out).0, [closed]);
+}
+
+// ---- time ----
+
+/// [5.0 §3.1.2.10] [3.1.1 §3.1.2.10]
+#[test]
+fn a_ping_that_was_not_answered_does_not_end_the_next_connection() {
+    for version in VERSIONS {
+        let mut client = Client::new(ClientConfig::new().ping_timeout(Duration::from_secs(4)));
+        for start in [0, 12] {
+            client.connect(&Connect { keep_alive: 10, ..lasting(version) }, after(start), &mut Vec::new()).unwrap();
+            let connack = if start > 0 { resumed(version) } else { encoded(Connack::default(), version) };
+            client.hears_at(&connack, after(start));
+            assert_eq!(client.poll_timeout(), Some(after(start + 10)));
+            let mut out = Vec::new();
+            assert_eq!((client.handle_timeout(after(start + 10), &mut out), out), (None, vec![0xC0, 0]));
+            assert_eq!(client.poll_timeout(), Some(after(start + 14)));
+            client.connection_lost();
+        }
+    }
+}
+
+/// [5.0 MQTT-3.1.2-22] [3.1.1 MQTT-3.1.2-24]
+#[test]
+fn a_host_that_was_not_reading_prolongs_the_time_of_its_client() {
+    for version in VERSIONS {
+        let mut server = accepted(&Connect { keep_alive: 10, ..lasting(version) });
+        assert_eq!(server.poll_timeout(), Some(after(15)));
+        for (progress, expected) in [(14, 29), (12, 29), (20, 35)] {
+            server.handle_progress(after(progress));
+            assert_eq!(server.poll_timeout(), Some(after(expected)));
+        }
+        assert_eq!(server.handle_timeout(after(34), &mut Vec::new()), None);
+        let closed = server::Action::Closed { cause: CloseCause::KeepAliveTimeout, publish_will: true };
+        assert_eq!(server.handle_timeout(after(35), &mut Vec::new()), Some(closed));
+    }
+}
+
+// ---- sessions ----
+
+/// [5.0 MQTT-3.1.2-4] [3.1.1 MQTT-3.1.2-6]
+#[test]
+fn a_client_that_wants_a_new_session_cannot_be_given_an_old_one() {
+    for version in VERSIONS {
+        let mut server = asked(ServerConfig::new(), &Connect { clean_start: true, ..lasting(version) });
+        let mut session = Some(Session::new());
+        let mut out = Vec::new();
+        let refused = server.accept(&mut session, ConnackProperties::default(), NOW, &mut out);
+        assert_eq!((refused, session.is_some(), out.len()), (Err(AnswerError::CleanStart), true, 0));
+        server.accept(&mut None, ConnackProperties::default(), NOW, &mut out).unwrap();
+        assert!(matches!(packets(&out, version)[..], [Packet::Connack(connack)] if !connack.session_present));
+    }
+}
+
+/// Whether a client has its session still shows in its next CONNECT: what was in flight ends where the server cannot have it.
+/// [5.0 §3.2.2.3.2] [5.0 §3.14.2.2.2] [5.0 MQTT-3.2.2-4]
+#[test]
+fn the_session_expiry_of_connack_and_of_disconnect_goes_before_that_of_connect() {
+    for (asked, granted, at_the_end, is_kept) in [
+        (Some(100), None, None, true),
+        (Some(100), Some(10), None, true),
+        (Some(100), Some(0), None, false),
+        (None, None, None, false),
+        (None, Some(10), None, true),
+        (Some(100), None, Some(0), false),
+        (Some(100), Some(0), Some(10), true),
+        (Some(100), Some(10), Some(0), false),
+    ] {
+        let mut connect = Connect::new(V5_0, "c");
+        connect.properties.session_expiry_interval = asked;
+        let properties = ConnackProperties { session_expiry_interval: granted, ..ConnackProperties::default() };
+        let mut client = connected(&connect, properties);
+        client.publish(1, &message(QoS::AtLeastOnce, "x"), NOW, &mut Vec::new()).unwrap();
+        if at_the_end.is_some() {
+            let properties = DisconnectProperties { session_expiry_interval: at_the_end, ..DisconnectProperties::default() };
+            client.disconnect(&Disconnect { properties, ..Disconnect::default() }, NOW, &mut Vec::new()).unwrap();
+        }
+        client.connection_lost();
+        client.connect(&connect, NOW, &mut Vec::new()).unwrap();
+        assert_eq!(client.session().in_flight(), usize::from(is_kept), "{asked:?} {granted:?} {at_the_end:?}");
+        let connack = resumed(V5_0);
+        let (actions, said) = client.hears(&connack);
+        if is_kept {
+            assert!(matches!(actions[..], [client::Action::Connected(_)]));
+            assert!(matches!(packets(&said, V5_0)[..], [Packet::Publish(publish)] if publish.dup));
+        } else {
+            let unknown = client::Action::Closed(CloseCause::Violation(ProtocolError::UnknownSession));
+            assert!(matches!(actions[0], client::Action::Published(_)), "{actions:?}");
+            assert_eq!(actions[1..], [unknown]);
+        }
+    }
+}
+
+/// [5.0 §4.1] [3.1.1 §4.1]
+#[test]
+fn a_session_moves_to_another_machine() {
+    for version in VERSIONS {
+        let publish = message(QoS::ExactlyOnce, "x");
+        let is_again = |packet: &Packet<'_>| match packet {
+            Packet::Publish(publish) => publish.dup && publish.packet_identifier == Some(id(1)),
+            _ => false,
+        };
+        let mut client = connected(&lasting(version), ConnackProperties::default());
+        client.publish(1, &publish, NOW, &mut Vec::new()).unwrap();
+        let mut client = Client::with_session(ClientConfig::new(), client.into_session());
+        let said = resume(&mut client, &lasting(version));
+        assert!(matches!(&packets(&said, version)[..], [packet] if is_again(packet)));
+        let mut out = Vec::new();
+        client.publish(2, &publish, NOW, &mut out).unwrap();
+        assert!(matches!(packets(&out, version)[..], [Packet::Publish(publish)] if publish.packet_identifier == Some(id(2))));
+
+        let mut server = accepted(&lasting(version));
+        server.deliver(Outgoing::new(Some(1), Message::new(&publish).unwrap()), NOW).unwrap();
+        server.flush(NOW, &mut Vec::new());
+        let mut session = Some(server.take_session());
+        assert!(!server.is_connected(), "a session has one connection");
+        let mut server = asked(ServerConfig::new(), &lasting(version));
+        out.clear();
+        server.accept(&mut session, ConnackProperties::default(), NOW, &mut out).unwrap();
+        assert!(matches!(&packets(&out, version)[..], [Packet::Connack(_), packet] if is_again(packet)));
+        assert!(session.is_none());
+    }
+}

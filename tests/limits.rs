@@ -1,0 +1,380 @@
+//! What one side has said that it takes, and what the other may therefore not send. Topic aliases are in `aliases.rs`.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::wildcard_enum_match_arm, reason = "tests may panic")]
+
+mod machine;
+mod pair;
+
+use machine::{Hears, NOW, accepted, asked, connected, connecting, encoded, id, packets, resume};
+use mqtt_sansio::client::{self, ClientConfig};
+use mqtt_sansio::codec::{
+    AckProperties, Connack, ConnackProperties, Connect, DecodeError, Disconnect, DisconnectProperties, Packet, Publish, QoS,
+    ReasonCode, Sequence, Subscribe, SubscribeProperties, Subscription, SubscriptionIdentifier, Text, Unsubscribe,
+    UnsubscribeProperties, UserProperty, Version,
+};
+use mqtt_sansio::server::{AnswerError, Server, ServerConfig};
+use mqtt_sansio::session::{CloseCause, Message, Outcome, Outgoing, ProtocolError, RequestError};
+use pair::{VERSIONS, lasting, message};
+
+const V5_0: Version = Version::V5_0;
+
+/// The keys of the messages that the connection did not allow; no others may have ended.
+fn not_allowed(actions: &[client::Action<'_>]) -> Vec<u64> {
+    let ends = actions.iter().filter_map(|action| match action {
+        client::Action::Published(published) => Some(published),
+        _ => None,
+    });
+    ends.inspect(|end| assert!(matches!(end.outcome, Outcome::NotAllowed(_)), "{end:?}")).map(|end| end.key).collect()
+}
+
+/// A SUBSCRIBE and an UNSUBSCRIBE with that many filters.
+fn requests(filters: usize) -> [Vec<u8>; 2] {
+    let subscriptions = vec![Subscription::new("t", QoS::AtMostOnce); filters];
+    let topic_filters: Vec<Text<'_>> = vec!["t".into(); filters];
+    let properties = SubscribeProperties::default();
+    let subscribe = Subscribe { packet_identifier: id(7), properties, subscriptions: subscriptions.as_slice().into() };
+    let properties = UnsubscribeProperties::default();
+    let unsubscribe = Unsubscribe { packet_identifier: id(8), properties, topic_filters: topic_filters.as_slice().into() };
+    [encoded(subscribe, V5_0), encoded(unsubscribe, V5_0)]
+}
+
+// ---- what the server takes ----
+
+/// [5.0 MQTT-3.2.2-11] [5.0 MQTT-3.2.2-14] [5.0 MQTT-3.2.2-15]
+#[test]
+fn what_has_waited_for_connack_is_held_against_its_limits() {
+    let mut client = connecting(ClientConfig::new(), &lasting(V5_0));
+    let large = "x".repeat(100);
+    for (key, publish) in [
+        (1, message(QoS::ExactlyOnce, "x")),
+        (2, Publish { retain: true, ..message(QoS::AtLeastOnce, "x") }),
+        (3, message(QoS::AtLeastOnce, &large)),
+        (4, message(QoS::AtLeastOnce, "fits")),
+    ] {
+        client.publish(key, &publish, NOW, &mut Vec::new()).unwrap();
+    }
+    let properties = ConnackProperties {
+        maximum_qos: Some(QoS::AtLeastOnce),
+        retain_available: Some(false),
+        maximum_packet_size: Some(50),
+        ..ConnackProperties::default()
+    };
+    let connack = encoded(Connack { properties, ..Connack::default() }, V5_0);
+    let (actions, said) = client.hears(&connack);
+    assert_eq!(not_allowed(&actions), [1, 2, 3]);
+    assert_eq!(packets(&said, V5_0), [Publish { packet_identifier: Some(id(1)), ..message(QoS::AtLeastOnce, "fits") }.into()]);
+}
+
+/// [5.0 MQTT-3.2.2-11] [5.0 MQTT-3.2.2-14] [5.0 MQTT-3.2.2-15]
+#[test]
+fn what_is_sent_again_is_held_against_the_limits_of_the_new_connection() {
+    for (properties, expected) in [
+        (ConnackProperties { maximum_qos: Some(QoS::AtMostOnce), ..Default::default() }, &[1, 2, 3][..]),
+        (ConnackProperties { retain_available: Some(false), ..Default::default() }, &[2]),
+        (ConnackProperties { maximum_packet_size: Some(50), ..Default::default() }, &[3]),
+        (ConnackProperties::default(), &[]),
+    ] {
+        let mut client = connected(&lasting(V5_0), ConnackProperties::default());
+        let large = "x".repeat(100);
+        for (key, retain, payload) in [(1, false, "x"), (2, true, "x"), (3, false, &large)] {
+            let publish = Publish { retain, ..message(QoS::AtLeastOnce, payload) };
+            client.publish(key, &publish, NOW, &mut Vec::new()).unwrap();
+        }
+        client.connection_lost();
+        client.connect(&lasting(V5_0), NOW, &mut Vec::new()).unwrap();
+        let connack = encoded(Connack { session_present: true, properties, ..Connack::default() }, V5_0);
+        let (actions, said) = client.hears(&connack);
+        assert_eq!(not_allowed(&actions), expected);
+        assert_eq!(packets(&said, V5_0).len(), 3 - expected.len());
+    }
+}
+
+/// [5.0 MQTT-3.2.2-15]
+#[test]
+fn requests_that_are_too_large_for_the_server_are_refused_to_the_caller() {
+    let filters = [Subscription::new("topic/filter", QoS::AtMostOnce)];
+    for maximum in [3, 18, 19, 20] {
+        let properties = ConnackProperties { maximum_packet_size: Some(maximum), ..ConnackProperties::default() };
+        let mut client = connected(&lasting(V5_0), properties);
+        let mut out = Vec::new();
+        let subscribed = client.subscribe(1, &filters, SubscribeProperties::default(), NOW, &mut out);
+        let unsubscribed = client.unsubscribe(2, &["topic/filter".into()], UnsubscribeProperties::default(), NOW, &mut out);
+        for (size, answer) in [(20, subscribed), (19, unsubscribed)] {
+            assert_eq!(answer, if size > maximum { Err(RequestError::TooLarge { size, maximum }) } else { Ok(()) });
+        }
+        assert_eq!(packets(&out, V5_0).len(), usize::from(maximum >= 19) + usize::from(maximum >= 20));
+    }
+    let properties = ConnackProperties { maximum_packet_size: Some(20), ..ConnackProperties::default() };
+    let mut client = connected(&lasting(V5_0), properties);
+    let properties = DisconnectProperties { reason_string: Some("a longer farewell".into()), ..Default::default() };
+    let mut out = Vec::new();
+    let refused = client.disconnect(&Disconnect { properties, ..Disconnect::default() }, NOW, &mut out);
+    assert_eq!((refused, out.len()), (Err(RequestError::TooLarge { size: 24, maximum: 20 }), 0));
+    client.disconnect(&Disconnect::default(), NOW, &mut out).unwrap();
+}
+
+/// [5.0 MQTT-3.2.2-15]
+#[test]
+fn a_server_that_takes_less_than_an_answer_is_sent_none() {
+    for (maximum, qos, is_room) in [(4, QoS::AtLeastOnce, true), (3, QoS::AtLeastOnce, false), (3, QoS::ExactlyOnce, false)] {
+        let properties = ConnackProperties { maximum_packet_size: Some(maximum), ..ConnackProperties::default() };
+        let mut client = connected(&lasting(V5_0), properties);
+        let publish = encoded(Publish { packet_identifier: Some(id(1)), ..message(qos, "x") }, V5_0);
+        let (actions, said) = client.hears(&publish);
+        assert!(matches!(actions[0], client::Action::Message(_)));
+        let no_room = client::Action::Closed(CloseCause::Violation(ProtocolError::NoRoomForAnswer));
+        assert_eq!(actions[1..], if is_room { vec![] } else { vec![no_room] });
+        assert!(said.len() <= 4 && said.is_empty() != is_room, "{said:?}");
+    }
+}
+
+/// [5.0 §3.2.2.3.12]
+#[test]
+fn a_subscription_identifier_that_the_server_does_not_offer_is_refused_to_the_caller() {
+    for (available, identifier, is_refused) in
+        [(None, Some(1), false), (Some(true), Some(1), false), (Some(false), Some(1), true), (Some(false), None, false)]
+    {
+        let properties = ConnackProperties { subscription_identifier_available: available, ..ConnackProperties::default() };
+        let mut client = connected(&lasting(V5_0), properties);
+        let subscription_identifier = identifier.and_then(SubscriptionIdentifier::new);
+        let properties = SubscribeProperties { subscription_identifier, ..SubscribeProperties::default() };
+        let mut out = Vec::new();
+        let answer = client.subscribe(1, &[Subscription::new("t", QoS::AtMostOnce)], properties, NOW, &mut out);
+        let refused = Err(RequestError::NotSupported(ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED));
+        assert_eq!((answer, out.is_empty()), (if is_refused { refused } else { Ok(()) }, is_refused));
+    }
+}
+
+// ---- what the client takes ----
+
+/// [5.0 §3.1.2.11.4] [5.0 §4.13.1]
+#[test]
+fn a_packet_larger_than_the_client_takes_ends_the_connection() {
+    // What CONNECT says, and what the configuration does without the server's knowledge.
+    for (told, configured, maximum) in
+        [(Some(20), None, 20), (None, Some(20), 20), (Some(20), Some(19), 19), (Some(20), Some(21), 20)]
+    {
+        let mut connect = lasting(V5_0);
+        connect.properties.maximum_packet_size = told;
+        let config = configured.map_or_else(ClientConfig::new, |size| ClientConfig::new().maximum_packet_size(size));
+        let mut client = connecting(config, &connect);
+        client.hears(&encoded(Connack::default(), V5_0));
+        // Six bytes stand before the payload.
+        let payload = "x".repeat(20);
+        let fits = encoded(message(QoS::AtMostOnce, &payload[..maximum - 6]), V5_0);
+        assert!(matches!(client.hears(&fits), (actions, _) if matches!(actions[..], [client::Action::Message(_)])));
+        let larger = encoded(message(QoS::AtMostOnce, &payload[..maximum - 5]), V5_0);
+        let (size, maximum) = (u32::try_from(maximum).unwrap() + 1, u32::try_from(maximum).unwrap());
+        let error = ProtocolError::Packet(DecodeError::PacketTooLarge { size, maximum });
+        let closed = client::Action::Closed(CloseCause::Violation(error));
+        // The header is enough.
+        assert_eq!(client.hears(&larger[..2]), (vec![closed], vec![0xE0, 2, 0x95, 0]));
+    }
+}
+
+/// [5.0 §3.3.4] [5.0 §4.13.1]
+#[test]
+fn a_client_tells_that_more_messages_came_at_once_than_it_takes() {
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        let mut connect = lasting(V5_0);
+        connect.properties.receive_maximum = Some(2);
+        let mut client = connecting(ClientConfig::new().manual_acknowledgement(true), &connect);
+        client.hears(&encoded(Connack::default(), V5_0));
+        let publish = |number| encoded(Publish { packet_identifier: Some(id(number)), ..message(qos, "x") }, V5_0);
+        let bytes = [publish(1), publish(2), publish(3), encoded(message(QoS::AtMostOnce, "after"), V5_0)].concat();
+        let (actions, said) = client.hears(&bytes);
+        let violation = client::Action::Closed(CloseCause::Violation(ProtocolError::ReceiveMaximumExceeded));
+        assert_eq!((actions.len(), &actions[2]), (3, &violation));
+        assert_eq!(said, [0xE0, 2, 0x93, 0]);
+    }
+}
+
+/// [5.0 MQTT-3.1.2-24]
+#[test]
+fn an_answer_that_is_too_large_for_the_client_is_refused_to_the_caller() {
+    let codes = [ReasonCode::SUCCESS; 40];
+    for (maximum, fits) in [(17, false), (44, false), (45, true)] {
+        let mut connect = lasting(V5_0);
+        connect.properties.maximum_packet_size = Some(maximum);
+        let mut server = accepted(&connect);
+        let requests = requests(codes.len()).concat();
+        assert_eq!(server.hears(&requests).0.len(), 2);
+        let mut out = Vec::new();
+        let subscribed = server.suback(id(7), &codes, AckProperties::default(), &mut out);
+        let unsubscribed = server.unsuback(id(8), &codes, AckProperties::default(), &mut out);
+        let expected = if fits { Ok(()) } else { Err(AnswerError::TooLarge { size: 45 }) };
+        assert_eq!((subscribed, unsubscribed), (expected, expected));
+        assert_eq!(out.is_empty(), !fits);
+    }
+}
+
+// ---- what is for people to read ----
+
+const REASON: &str = "a reason that fills some space";
+
+/// The packets of a server that may have a Reason String and User Properties.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Answer {
+    Acceptance,
+    Refusal,
+    Suback,
+    Unsuback,
+    Disconnect,
+}
+
+const ANSWERS: [Answer; 5] = [Answer::Acceptance, Answer::Refusal, Answer::Suback, Answer::Unsuback, Answer::Disconnect];
+
+impl Answer {
+    /// The packet that a client is sent, with both.
+    fn bytes(self, connect: &Connect<'_>) -> Vec<u8> {
+        let user = [UserProperty::new("name", "value")];
+        let (reason_string, user_properties) = (Some(REASON.into()), Sequence::from(user.as_slice()));
+        let properties = ConnackProperties { reason_string, user_properties, ..ConnackProperties::default() };
+        let mut out = Vec::new();
+        let mut server = asked(ServerConfig::new(), connect);
+        match self {
+            Self::Refusal => server.refuse(ReasonCode::NOT_AUTHORIZED, properties, &mut out).unwrap(),
+            _ => server.accept(&mut None, properties, NOW, &mut out).unwrap(),
+        }
+        if matches!(self, Self::Acceptance | Self::Refusal) {
+            return out;
+        }
+        out.clear();
+        let requests = requests(1).concat();
+        server.hears(&requests);
+        let properties = AckProperties { reason_string, user_properties };
+        match self {
+            Self::Suback => server.suback(id(7), &[ReasonCode::SUCCESS], properties, &mut out).unwrap(),
+            Self::Unsuback => server.unsuback(id(8), &[ReasonCode::SUCCESS], properties, &mut out).unwrap(),
+            _ => {
+                let properties = DisconnectProperties { reason_string, user_properties, ..DisconnectProperties::default() };
+                server.disconnect(&Disconnect { reason_code: ReasonCode::SERVER_BUSY, properties }, &mut out).unwrap();
+            }
+        }
+        out
+    }
+
+    /// Whether the packet has them, or neither.
+    fn is_wordy(self, connect: &Connect<'_>) -> bool {
+        let bytes = self.bytes(connect);
+        let (reason_string, user_properties) = match packets(&bytes, V5_0)[0] {
+            Packet::Connack(Connack { properties: p, .. }) => (p.reason_string, p.user_properties),
+            Packet::Suback(suback) | Packet::Unsuback(suback) => {
+                (suback.properties.reason_string, suback.properties.user_properties)
+            }
+            Packet::Disconnect(Disconnect { properties: p, .. }) => (p.reason_string, p.user_properties),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(reason_string.is_some(), !user_properties.is_empty());
+        reason_string.is_some()
+    }
+}
+
+/// [5.0 MQTT-3.2.2-19] [5.0 MQTT-3.2.2-20] [5.0 MQTT-3.9.2-1] [5.0 MQTT-3.9.2-2] [5.0 MQTT-3.11.2-1] [5.0 MQTT-3.11.2-2]
+/// [5.0 MQTT-3.14.2-3] [5.0 MQTT-3.14.2-4]
+#[test]
+fn reason_string_and_user_properties_are_left_out_where_there_is_no_room() {
+    for answer in ANSWERS {
+        let size = u32::try_from(answer.bytes(&lasting(V5_0)).len()).unwrap();
+        for (maximum, fits) in [(size, true), (size - 1, false)] {
+            let mut connect = lasting(V5_0);
+            connect.properties.maximum_packet_size = Some(maximum);
+            assert_eq!(answer.is_wordy(&connect), fits, "{answer:?} of {size} bytes");
+        }
+    }
+}
+
+/// [5.0 MQTT-3.1.2-29]
+#[test]
+fn who_wants_no_problem_information_gets_it_in_connack_and_disconnect_alone() {
+    for answer in ANSWERS {
+        for (wanted, expected) in
+            [(None, true), (Some(true), true), (Some(false), !matches!(answer, Answer::Suback | Answer::Unsuback))]
+        {
+            let mut connect = lasting(V5_0);
+            connect.properties.request_problem_information = wanted;
+            assert_eq!(answer.is_wordy(&connect), expected, "{answer:?} {wanted:?}");
+        }
+    }
+}
+
+/// [5.0 MQTT-3.1.2-28]
+#[test]
+fn response_information_is_for_who_asks() {
+    for (wanted, expected) in [(None, None), (Some(false), None), (Some(true), Some("here"))] {
+        let mut connect = lasting(V5_0);
+        connect.properties.request_response_information = wanted;
+        let properties = ConnackProperties { response_information: Some("here".into()), ..ConnackProperties::default() };
+        let mut out = Vec::new();
+        asked(ServerConfig::new(), &connect).accept(&mut None, properties, NOW, &mut out).unwrap();
+        let Packet::Connack(Connack { properties, .. }) = packets(&out, V5_0)[0] else { panic!() };
+        assert_eq!(properties.response_information.map(Text::as_str), expected);
+    }
+}
+
+// ---- what the host takes ----
+
+const LARGE: usize = 10_000;
+
+/// A server with 50 large messages for its client.
+fn filled(version: Version, qos: QoS) -> Server {
+    let mut server = accepted(&lasting(version));
+    let large = Message::new(&Publish { qos, ..Publish::new("t", &[0; LARGE]) }).unwrap();
+    for key in 0..50 {
+        server.deliver(Outgoing::new(Some(key), large.clone()), NOW).unwrap();
+    }
+    server
+}
+
+/// Below 64 KiB another packet may still begin.
+fn is_full(out: &[u8]) -> bool {
+    let high_water = 64 * 1024;
+    (high_water..high_water + LARGE + 20).contains(&out.len())
+}
+
+/// All that a server writes, its host taking it whenever it is told that there is more.
+fn drained(server: &mut Server, mut out: Vec<u8>) -> Vec<u8> {
+    let mut all = Vec::new();
+    while server.flush(NOW, &mut out) {
+        assert!(is_full(&out), "{}", out.len());
+        let full = out.clone();
+        assert!(server.flush(NOW, &mut out) && out == full, "there is more, and no room");
+        all.append(&mut out);
+    }
+    all.append(&mut out);
+    all
+}
+
+#[test]
+fn a_server_writes_no_more_than_64_kib_and_one_packet_at_a_time() {
+    for version in VERSIONS {
+        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+            let mut server = filled(version, qos);
+            assert_eq!(packets(&drained(&mut server, Vec::new()), version).len(), 50);
+            let mut server = filled(version, qos);
+            let out = server.hears(&[]).1;
+            assert!(is_full(&out), "a step writes as much as `flush`");
+            assert_eq!(packets(&drained(&mut server, out), version).len(), 50);
+        }
+        // What is sent again, and CONNACK before it.
+        let mut server = filled(version, QoS::AtLeastOnce);
+        drained(&mut server, Vec::new());
+        let mut session = Some(server.take_session());
+        let mut server = asked(ServerConfig::new(), &lasting(version));
+        let mut out = Vec::new();
+        server.accept(&mut session, ConnackProperties::default(), NOW, &mut out).unwrap();
+        assert!(is_full(&out));
+        assert_eq!(packets(&drained(&mut server, out), version).len(), 51);
+    }
+}
+
+/// A client has one server, and a host that looks at its own buffer.
+#[test]
+fn a_client_writes_all_that_it_may() {
+    let mut client = connected(&lasting(V5_0), ConnackProperties::default());
+    let mut out = Vec::new();
+    let large = Publish { qos: QoS::AtLeastOnce, ..Publish::new("t", &[0; LARGE]) };
+    (0..50).for_each(|key| client.publish(key, &large, NOW, &mut out).unwrap());
+    assert_eq!(packets(&out, V5_0).len(), 50);
+    assert_eq!(packets(&resume(&mut client, &lasting(V5_0)), V5_0).len(), 50);
+}
