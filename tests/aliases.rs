@@ -280,6 +280,19 @@ fn a_message_that_an_alias_would_make_too_large_goes_without_and_the_alias_stays
     }
 }
 
+/// With QoS 1 it may have to be sent again, by a connection that does not know the alias.
+#[test]
+fn a_message_that_fits_by_its_alias_alone_is_sent_with_qos_0_and_not_with_more() {
+    let config = ClientConfig::new().automatic_topic_aliases(2);
+    let mut pair = Pair::with(config, ServerConfig::new().maximum_packet_size(50), Chunks::Whole);
+    pair.connect(&taking(Version::V5_0, 2));
+    By::Client.publishes(&mut pair, &to("topic/with/a/name", QoS::AtMostOnce));
+    let large = |qos| Publish { payload: &[b'x'; 37], ..to("topic/with/a/name", qos) };
+    let refused = pair.client(|client, now, out| client.publish(1, &large(QoS::AtLeastOnce), now, out));
+    assert_eq!(refused, Err(PublishError::TooLarge { size: 61, maximum: 50 }));
+    assert_eq!(By::Client.publishes(&mut pair, &large(QoS::AtMostOnce)), [(String::new(), Some(1))]);
+}
+
 #[test]
 fn a_host_sets_no_aliases_where_the_machine_does() {
     let mut pair = By::Client.pair(2, 10, Version::V5_0);

@@ -192,12 +192,24 @@ fn a_client_closes_when_authentication_does_not_go_on_as_it_began() {
         (lasting(V5_0), auth(CONTINUE, METHOD).into(), ProtocolError::UnexpectedPacket(PacketType::Auth)),
         (lasting(V5_0), connack(Some(METHOD)), method),
         (with_method(), auth(CONTINUE, "OTHER").into(), method),
+        (with_method(), auth(ReasonCode::SUCCESS, METHOD).into(), method),
         (with_method(), connack(Some("OTHER")), method),
         (with_method(), connack(None), method),
     ] {
         let mut client = connecting(ClientConfig::new(), &connect);
         let closed = client::Action::Closed(CloseCause::Violation(error));
         assert_eq!(client.hears(&encoded(packet, V5_0)), (vec![closed], vec![]), "before CONNACK it says nothing");
+    }
+    // After it only the client begins, and one that has ended is over.
+    for reason_code in [CONTINUE, ReasonCode::SUCCESS] {
+        let mut client = connected(&with_method(), method_of_server());
+        let closed = client::Action::Closed(CloseCause::Violation(method));
+        assert_eq!(client.hears(&encoded(auth(reason_code, METHOD), V5_0)).0, [closed.clone()]);
+        let mut client = connected(&with_method(), method_of_server());
+        client.authenticate(&auth(AGAIN, METHOD), NOW, &mut Vec::new()).unwrap();
+        let done = auth(ReasonCode::SUCCESS, METHOD);
+        assert_eq!(client.hears(&encoded(done, V5_0)).0, [client::Action::Authenticate(done)]);
+        assert_eq!(client.hears(&encoded(auth(reason_code, METHOD), V5_0)).0, [closed]);
     }
 }
 
@@ -210,13 +222,19 @@ fn a_host_cannot_send_a_step_that_does_not_belong_to_the_authentication() {
         (connecting(ClientConfig::new(), &lasting(V5_0)), &[auth(CONTINUE, METHOD), without][..]),
         (connected(&lasting(V5_0), ConnackProperties::default()), &[auth(AGAIN, METHOD), Auth { reason_code: AGAIN, ..without }]),
         (connecting(ClientConfig::new(), &with_method()), &[auth(CONTINUE, "OTHER"), without, auth(AGAIN, METHOD)]),
-        (connected(&with_method(), method_of_server()), &[auth(AGAIN, "OTHER"), auth(CONTINUE, "OTHER"), without]),
+        (
+            connected(&with_method(), method_of_server()),
+            &[auth(AGAIN, "OTHER"), auth(CONTINUE, "OTHER"), auth(CONTINUE, METHOD), without],
+        ),
     ] {
         for step in steps {
             assert_eq!(client.authenticate(step, NOW, &mut out), Err(RequestError::Authentication), "{step:?}");
         }
         assert!(client.wants_input(), "the connection goes on");
     }
+    let mut client = connected(&with_method(), method_of_server());
+    client.authenticate(&auth(AGAIN, METHOD), NOW, &mut Vec::new()).unwrap();
+    assert_eq!(client.authenticate(&auth(AGAIN, METHOD), NOW, &mut out), Err(RequestError::Authentication), "one at a time");
     for (connect, step, error) in [
         (with_method(), auth(CONTINUE, "OTHER"), AnswerError::AuthenticationMethod),
         (with_method(), without, AnswerError::AuthenticationMethod),
@@ -280,6 +298,7 @@ fn auth_has_no_reason_string_and_user_properties_for_who_wants_none_or_has_no_ro
     let properties = ConnackProperties { maximum_packet_size: Some(35), ..method_of_server() };
     let mut client = connected(&with_method(), properties);
     let mut out = Vec::new();
+    wordy.reason_code = AGAIN;
     assert_eq!(client.authenticate(&wordy, NOW, &mut out), Err(RequestError::TooLarge { size: 36, maximum: 35 }));
     assert!(out.is_empty());
 }

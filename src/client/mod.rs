@@ -136,6 +136,8 @@ pub struct Client {
     requested: Requested,
     terms: Terms,
     clock: KeepAlive,
+    /// Whether a re-authentication is under way.
+    reauthenticates: bool,
     /// How many bytes of input the last step left.
     left: usize,
 }
@@ -187,7 +189,7 @@ impl Client {
         let endpoint = Endpoint::new(Role::Client, session, config.conduct);
         let terms = Terms { wildcards: true, identifiers: true, shared: true, session_expiry_interval: 0 };
         let (requested, clock) = (Requested::default(), KeepAlive::default());
-        Self { config, endpoint, state: State::Idle, requested, terms, clock, left: 0 }
+        Self { config, endpoint, state: State::Idle, requested, terms, clock, reauthenticates: false, left: 0 }
     }
 
     /// The session, as it stands.
@@ -258,7 +260,7 @@ impl Client {
         };
         self.clock = KeepAlive { interval: 0, last_sent: now, last_received: now, ping_sent: None, progress: now };
         self.state = State::AwaitConnack { deadline: now + self.config.connect_timeout };
-        self.left = 0;
+        (self.reauthenticates, self.left) = (false, 0);
         Ok(())
     }
 
@@ -342,13 +344,17 @@ impl Client {
         }
         // [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-7] [5.0 MQTT-4.12.1-1]
         let method = auth.properties.authentication_method.map(Text::as_bytes);
-        let begins = auth.reason_code == ReasonCode::RE_AUTHENTICATE;
-        if method.is_none() || method != self.requested.authentication_method.as_deref() || begins && !self.is_connected() {
+        let right = match auth.reason_code {
+            ReasonCode::RE_AUTHENTICATE => self.is_connected() && !self.reauthenticates,
+            _ => !self.is_connected() || self.reauthenticates,
+        };
+        if !right || method.is_none() || method != self.requested.authentication_method.as_deref() {
             return Err(RequestError::Authentication);
         }
         self.sending(now, out, |client, out| client.endpoint.write(&Packet::from(*auth), out))?;
-        if let State::AwaitConnack { deadline } = &mut self.state {
-            *deadline = now + self.config.connect_timeout;
+        match &mut self.state {
+            State::AwaitConnack { deadline } => *deadline = now + self.config.connect_timeout,
+            _ => self.reauthenticates = true,
         }
         Ok(())
     }
@@ -634,12 +640,20 @@ impl Client {
             Packet::Auth(auth)
                 if self.requested.authentication_method.is_some()
                     && auth.properties.authentication_method.map(Text::as_bytes)
-                        == self.requested.authentication_method.as_deref() =>
+                        == self.requested.authentication_method.as_deref()
+                    && self.expects(auth.reason_code) =>
             {
+                self.reauthenticates &= auth.reason_code != ReasonCode::SUCCESS;
                 Ok(Some(Action::Authenticate(auth)))
             }
             _ => Err(ProtocolError::AuthenticationMethod),
         }
+    }
+
+    /// Before CONNACK the server asks for more, and CONNACK says that it is done; after it, only what the client has begun goes on.
+    /// [5.0 MQTT-4.12.0-2] [5.0 §4.12.1]
+    fn expects(&self, reason_code: ReasonCode) -> bool {
+        if self.is_connected() { self.reauthenticates } else { reason_code == ReasonCode::CONTINUE_AUTHENTICATION }
     }
 
     /// The server broke a rule: it is told, where the version can say so. [5.0 §4.13.1]

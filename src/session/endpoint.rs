@@ -380,6 +380,10 @@ impl Endpoint {
             Publish { topic_name, properties, ..*publish }
         };
         if let Some(alias) = self.connection.automatic_aliases.get(topic_name) {
+            // Sent again it has its topic name, and must fit all the same.
+            if packet_identifier.is_some() {
+                self.check_size(Identified(publish, packet_identifier).packet_size(self.rules())?)?;
+            }
             return self.write(&Identified(&by_alias(*alias, Text::default()), packet_identifier), out);
         }
         let next = u16::try_from(self.connection.automatic_aliases.len()).unwrap_or(u16::MAX).saturating_add(1);
