@@ -120,8 +120,17 @@ impl<'a> Publish<'a> {
             let v5 = rules.version == Version::V5_0;
             return Err(if v5 { DecodeError::MissingTopicName } else { DecodeError::EmptyTopicName });
         }
-        rules.options.check_payload(self.properties.payload_format_indicator, self.payload)?;
-        rules.options.check_texts(|| self.topic_name.is_clean() && self.properties.is_clean())?;
+        if rules.options != Options::NONE {
+            (*self).check_options(rules.options)?;
+        }
         self.properties.check_sender(rules)
+    }
+
+    /// Takes a copy, so that where there are no options the packet need not be in memory.
+    #[cold]
+    #[inline(never)]
+    fn check_options(self, options: Options) -> Result<(), DecodeError> {
+        options.check_payload(self.properties.payload_format_indicator, self.payload)?;
+        options.check_texts(|| self.topic_name.is_clean() && self.properties.is_clean())
     }
 }
