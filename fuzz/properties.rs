@@ -3,9 +3,19 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, reason = "a panic is a finding")]
 
 use arbitrary::{Arbitrary, Unstructured};
-use mqtt_sansio::codec::{self, DecodeError, OwnedPacket, Packet, Role, Rules, TopicFilter, Version};
+use mqtt_sansio::codec::{self, DecodeError, Options, OwnedPacket, Packet, Role, Rules, TopicFilter, Version};
 
 const VERSIONS: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5_0];
+
+const OPTIONS: Options = Options::NON_MINIMAL_LENGTH
+    .and(Options::UNUSED_HEADER_FLAGS)
+    .and(Options::BRIDGE_PROTOCOL_LEVEL)
+    .and(Options::LONG_CLIENT_IDENTIFIER)
+    .and(Options::PASSWORD_WITHOUT_USER_NAME)
+    .and(Options::DUP_WITH_QOS_0)
+    .and(Options::SUBACK_FAILURE)
+    .and(Options::REFUSE_CONTROL_CHARACTERS)
+    .and(Options::CHECK_PAYLOAD_FORMAT);
 
 /// The rules that the first byte of the data stands for, and the rest.
 fn rules(data: &[u8]) -> Option<(Rules, &[u8])> {
@@ -16,7 +26,8 @@ fn rules(data: &[u8]) -> Option<(Rules, &[u8])> {
         1 => rules.sent_by(Role::Client),
         _ => rules.sent_by(Role::Server),
     };
-    Some((rules, rest))
+    // The vectors, which begin with less than 9, are read as the standard has it.
+    Some((if first / 9 % 2 == 1 { rules.with(OPTIONS) } else { rules }, rest))
 }
 
 /// Whatever the bytes are, they are a packet or an error that can be told.

@@ -204,7 +204,7 @@ fn a_client_closes_when_authentication_does_not_go_on_as_it_began() {
     for reason_code in [CONTINUE, ReasonCode::SUCCESS] {
         let mut client = connected(&with_method(), method_of_server());
         let closed = client::Action::Closed(CloseCause::Violation(method));
-        assert_eq!(client.hears(&encoded(auth(reason_code, METHOD), V5_0)).0, [closed.clone()]);
+        assert_eq!(client.hears(&encoded(auth(reason_code, METHOD), V5_0)).0, core::slice::from_ref(&closed));
         let mut client = connected(&with_method(), method_of_server());
         client.authenticate(&auth(AGAIN, METHOD), NOW, &mut Vec::new()).unwrap();
         let done = auth(ReasonCode::SUCCESS, METHOD);

@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, reason = "tests may panic")]
 
+#[path = "../fuzz/machines.rs"]
+mod machines;
 #[path = "../fuzz/properties.rs"]
 mod properties;
 #[path = "../fuzz/vectors.rs"]
 mod vectors;
 
 use arbitrary::{Arbitrary as _, Unstructured};
+use machines::Tally;
 use mqtt_sansio::codec::{self, Packet, Role, Rules, Version};
 use proptest::prelude::*;
 use std::fs;
@@ -34,8 +37,20 @@ fn inputs() -> impl Iterator<Item = Vec<u8>> {
                 [changed, removed, doubled]
             }
         });
-        mutated.chain([data])
+        // The properties read it with all options where the first byte says so.
+        let with_options = [&[first + 9], &bytes[..]].concat();
+        mutated.chain([data, with_options])
     })
+}
+
+/// A small generator: the same seed, the same bytes.
+struct Random(u64);
+
+impl Random {
+    fn byte(&mut self) -> u8 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0.to_be_bytes()[0]
+    }
 }
 
 fn run(target: &str, property: fn(&[u8])) {
@@ -87,18 +102,35 @@ proptest! {
     }
 }
 
+/// Random operations on a machine, of which enough of every kind must come about.
+fn operate(target: &str, operations: fn(&[u8], &mut Tally)) {
+    let mut tally = Tally::default();
+    machines::seeds().iter().for_each(|data| operations(data, &mut tally));
+    for seed in 0..2_000 {
+        let mut random = Random(seed);
+        let data: Vec<u8> = (0..100 + seed).map(|_| random.byte()).collect();
+        operations(&data, &mut tally);
+    }
+    println!("{target}: {tally:?}");
+}
+
+#[test]
+fn client() {
+    operate("client", machines::client);
+}
+
+#[test]
+fn server() {
+    operate("server", machines::server);
+}
+
 /// The properties above would hold as well if nothing ever encoded.
 #[test]
 fn many_arbitrary_packets_encode_in_each_version() {
     let mut encoded = [[0; 16]; 3];
-    let mut state = 1_u64;
+    let mut random = Random(1);
     for _ in 0..60_000 {
-        let data: Vec<u8> = (0..200)
-            .map(|_| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                state.to_be_bytes()[0]
-            })
-            .collect();
+        let data: Vec<u8> = (0..200).map(|_| random.byte()).collect();
         let packet = Packet::arbitrary(&mut Unstructured::new(&data)).unwrap();
         for (version, encoded) in [Version::V3_1, Version::V3_1_1, Version::V5_0].into_iter().zip(&mut encoded) {
             for sender in [Role::Client, Role::Server] {

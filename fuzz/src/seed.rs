@@ -1,8 +1,10 @@
-//! Writes the wire vectors as seeds for the fuzz targets: `cargo run --manifest-path fuzz/Cargo.toml --bin seed`.
+//! Writes seeds for the fuzz targets, the wire vectors for the codec and series of operations for the machines: `cargo run --manifest-path fuzz/Cargo.toml --bin seed`.
 
 use std::path::Path;
 use std::{fs, io};
 
+#[path = "../machines.rs"]
+mod machines;
 #[path = "../vectors.rs"]
 mod vectors;
 
@@ -16,6 +18,13 @@ fn main() -> io::Result<()> {
             if bytes.len() <= 4096 {
                 fs::write(folder.join(format!("vector-{index}")), [&[first], &bytes[..]].concat())?;
             }
+        }
+    }
+    for target in ["client", "server"] {
+        let folder = fuzz.join("corpus").join(target);
+        fs::create_dir_all(&folder)?;
+        for (index, bytes) in machines::seeds().into_iter().enumerate() {
+            fs::write(folder.join(format!("operations-{index}")), bytes)?;
         }
     }
     Ok(())
