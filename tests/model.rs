@@ -1,5 +1,6 @@
 //! A client and a server machine under random commands and a line that is cut anywhere, against what the standard promises:
-//! QoS 0 at most once, QoS 1 at least once, QoS 2 exactly once, each in order, and each message with one end.
+//! QoS 0 at most once, QoS 1 at least once, QoS 2 exactly once, each in order, and each message with one end. Sessions are stored and
+//! loaded between connections, time passes, and hosts acknowledge by hand.
 //!
 //! `SEED=n cargo test --test model` replays a seed with its log, `SEEDS=n` runs so many.
 
@@ -7,6 +8,7 @@
 
 mod pair;
 
+use core::time::Duration;
 use mqtt_sansio::client::ClientConfig;
 use mqtt_sansio::codec::{Connect, Publish, QoS, Version};
 use mqtt_sansio::server::ServerConfig;
@@ -89,12 +91,23 @@ fn run(seed: u64) -> Result<usize, String> {
     let version = VERSIONS[usize::try_from(random.below(3)).unwrap()];
     let small = |random: &mut Random| u16::try_from(1 + random.below(5)).unwrap();
     let server = ServerConfig::new().receive_maximum(small(&mut random)).maximum_in_flight(small(&mut random));
-    let mut pair = Pair::with(ClientConfig::new().maximum_in_flight(small(&mut random)), server, Chunks::Whole);
+    let client = ClientConfig::new().maximum_in_flight(small(&mut random));
+    let by_hand = random.percent(30);
+    let (client, server) = (client.manual_acknowledgement(by_hand), server.manual_acknowledgement(by_hand));
+    let mut pair = Pair::with(client, server, Chunks::Whole);
+    pair.by_hand = by_hand;
+    // A keep alive, and a link that is slow, so that a side may give up.
+    let keep_alive = if random.percent(30) { small(&mut random) } else { 0 };
+    let lasting = |version| Connect { keep_alive, ..lasting(version) };
     let (mut up, mut down) = (Sent::default(), Sent::default());
     let mut temporary = false;
     pair.connect(&lasting(version));
     for _ in 0..200 {
-        match random.below(10) {
+        match random.below(12) {
+            10 => {
+                pair.acknowledge(random.percent(50), usize::try_from(random.below(4)).unwrap());
+            }
+            11 if keep_alive > 0 => pair.advance(Duration::from_millis(random.below(3_000))),
             0..2 => {
                 let (key, qos) = up.next(&mut random);
                 pair.publish(key, &Publish { qos, ..Publish::new("t", key.to_string().as_bytes()) });
@@ -111,13 +124,7 @@ fn run(seed: u64) -> Result<usize, String> {
                 pair.carry_bytes(random.percent(50), usize::try_from(count).unwrap());
             }
             8 if pair.is_connected() => pair.settle(),
-            9 if pair.is_connected() && random.percent(50) => {
-                pair.cut();
-                if temporary {
-                    up.give_up();
-                    down.give_up();
-                }
-            }
+            9 if pair.is_connected() && random.percent(50) => pair.cut(),
             _ if !pair.is_connected() => {
                 let mut connect = Connect { clean_start: random.percent(5), ..lasting(version) };
                 // Before 5.0 such a session ends with its connection.
@@ -128,6 +135,9 @@ fn run(seed: u64) -> Result<usize, String> {
                 } else if version == Version::V5_0 && random.percent(50) {
                     connect.properties.receive_maximum = Some(small(&mut random));
                 }
+                if random.percent(30) {
+                    pair.restart();
+                }
                 pair.open(&connect);
                 if connect.clean_start {
                     // A server that never learns of it keeps the session that the client has given up.
@@ -136,11 +146,18 @@ fn run(seed: u64) -> Result<usize, String> {
             }
             _ => {}
         }
+        if temporary && !pair.is_connected() {
+            up.give_up();
+            down.give_up();
+        }
     }
     if !pair.is_connected() {
         pair.open(&lasting(version));
     }
     pair.settle();
+    while pair.acknowledge(true, usize::MAX) | pair.acknowledge(false, usize::MAX) {
+        pair.settle();
+    }
     let wrong = up.check(&pair.at_server, &pair.done_at_client, true);
     match wrong.or_else(|| down.check(&pair.at_client, &pair.done_at_server, true)) {
         Some(wrong) => Err(format!("seed {seed}, {version}: {wrong}\n{:#?}", pair.log)),
@@ -155,7 +172,7 @@ fn each_message_arrives_as_its_qos_promises_wherever_the_line_is_cut() {
         println!("{:?}", run(seed));
         return;
     }
-    let seeds = number("SEEDS").unwrap_or(5_000);
+    let seeds = number("SEEDS").unwrap_or(10_000);
     let mut arrived = 0;
     for seed in 0..seeds {
         match run(seed) {

@@ -5,7 +5,8 @@ use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, Client, ClientConfig};
 use mqtt_sansio::codec::{self, AckProperties, ConnackProperties, Connect, Publish, QoS, ReasonCode, Version};
 use mqtt_sansio::server::{self, Server, ServerConfig};
-use mqtt_sansio::session::{Message, Outcome, Outgoing, Published, Session};
+use mqtt_sansio::session::{AckToken, Message, Outcome, Outgoing, Published, Session};
+use std::collections::VecDeque;
 
 #[allow(dead_code, reason = "each test uses a part of it")]
 pub(crate) const VERSIONS: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5_0];
@@ -44,7 +45,13 @@ pub(crate) struct Pair {
     /// The keys that have come to their end, with what became of them.
     pub(crate) done_at_client: Vec<(u64, String)>,
     pub(crate) done_at_server: Vec<(u64, String)>,
+    client_config: ClientConfig,
     server_config: ServerConfig,
+    /// Messages that their hosts have not acknowledged, where that is done by hand.
+    unacknowledged_at_client: VecDeque<(AckToken, String)>,
+    unacknowledged_at_server: VecDeque<(AckToken, String)>,
+    /// Whether the hosts acknowledge by hand, and so take a message only then.
+    pub(crate) by_hand: bool,
     /// What the server keeps while there is no connection.
     pub(crate) parked: Option<Session>,
     /// Whether the connection has taken the session.
@@ -63,7 +70,7 @@ impl Pair {
 
     pub(crate) fn with(client_config: ClientConfig, server_config: ServerConfig, chunks: Chunks) -> Self {
         Self {
-            client: Client::new(client_config),
+            client: Client::new(client_config.clone()),
             server: Server::new(server_config.clone(), Instant::default()),
             now: Instant::default(),
             log: Vec::new(),
@@ -72,7 +79,11 @@ impl Pair {
             at_client: Vec::new(),
             done_at_client: Vec::new(),
             done_at_server: Vec::new(),
+            client_config,
             server_config,
+            unacknowledged_at_client: VecDeque::new(),
+            unacknowledged_at_server: VecDeque::new(),
+            by_hand: false,
             parked: None,
             accepted: false,
             connected: false,
@@ -111,8 +122,37 @@ impl Pair {
     pub(crate) fn open(&mut self, connect: &Connect<'_>) {
         self.server = Server::new(self.server_config.clone(), self.now);
         (self.to_server, self.to_client) = (Direction::default(), Direction::default());
+        self.unacknowledged_at_client.clear();
+        self.unacknowledged_at_server.clear();
         self.connected = true;
         self.client.connect(connect, self.now, &mut self.to_server.sent).unwrap();
+    }
+
+    /// Both sides store their sessions, are started anew, and load them.
+    pub(crate) fn restart(&mut self) {
+        let again = |session: Session| Session::from_bytes(&session.to_bytes(self.now), self.now, Duration::ZERO).unwrap();
+        let client = core::mem::replace(&mut self.client, Client::new(self.client_config.clone()));
+        self.client = Client::with_session(self.client_config.clone(), again(client.into_session()));
+        self.parked = self.parked.take().map(again);
+    }
+
+    /// One side acknowledges some messages by hand, in their order, and so takes them; whether there were any.
+    pub(crate) fn acknowledge(&mut self, at_server: bool, count: usize) -> bool {
+        let (waiting, taken) = match at_server {
+            true => (&mut self.unacknowledged_at_server, &mut self.at_server),
+            false => (&mut self.unacknowledged_at_client, &mut self.at_client),
+        };
+        let count = count.min(waiting.len());
+        for (token, payload) in waiting.drain(..count) {
+            let acknowledged = match at_server {
+                true => self.server.acknowledge(token, ReasonCode::SUCCESS, &mut self.to_client.sent),
+                false => self.client.acknowledge(token, ReasonCode::SUCCESS, self.now, &mut self.to_server.sent),
+            };
+            if acknowledged.is_ok() {
+                taken.push(payload);
+            }
+        }
+        count > 0
     }
 
     pub(crate) fn publish(&mut self, key: u64, publish: &Publish<'_>) {
@@ -279,7 +319,13 @@ impl Pair {
     fn on_client_action(&mut self, action: client::Action<'_>) {
         self.note(format!("client: {action:?}"));
         match action {
-            client::Action::Message(message) => self.at_client.push(String::from_utf8_lossy(message.payload).into()),
+            client::Action::Message(message) => {
+                let payload = String::from_utf8_lossy(message.payload).into();
+                match message.token.filter(|_| self.by_hand) {
+                    Some(token) => self.unacknowledged_at_client.push_back((token, payload)),
+                    None => self.at_client.push(payload),
+                }
+            }
             client::Action::Published(published) => self.done_at_client.push(outcome(&published)),
             client::Action::Closed(_) => self.connected = false,
             _ => {}
@@ -305,7 +351,13 @@ impl Pair {
                 let codes = vec![ReasonCode::SUCCESS; unsubscribe.topic_filters.iter().count()];
                 self.server.unsuback(unsubscribe.packet_identifier, &codes, AckProperties::default(), out).unwrap();
             }
-            server::Action::Message(message) => self.at_server.push(String::from_utf8_lossy(message.payload).into()),
+            server::Action::Message(message) => {
+                let payload = String::from_utf8_lossy(message.payload).into();
+                match message.token.filter(|_| self.by_hand) {
+                    Some(token) => self.unacknowledged_at_server.push_back((token, payload)),
+                    None => self.at_server.push(payload),
+                }
+            }
             server::Action::Published(published) => self.done_at_server.push(outcome(&published)),
             server::Action::Closed { .. } => {
                 if core::mem::take(&mut self.accepted) {
