@@ -24,9 +24,10 @@ fn time(mut run: impl FnMut()) -> Duration {
     (0..15).map(|_| once(&mut run)).min().unwrap()
 }
 
-/// Fails where the long one costs more than four times what its length allows. What is quadratic costs a hundred times as much.
+/// Fails where the long one costs more than twenty times what its length allows. What is quadratic costs a hundred times as much;
+/// what no longer fits the caches of a busy machine costs up to ten times as much.
 fn assert_linear(what: &str, factor: u32, short: Duration, long: Duration) {
-    let allowed = (short + Duration::from_micros(5)) * factor * 4;
+    let allowed = (short + Duration::from_micros(5)) * factor * 20;
     assert!(long < allowed, "{what}: {short:?} becomes {long:?} at {factor} times the length");
 }
 
@@ -76,7 +77,7 @@ fn topic_filters() {
 fn payloads() {
     let payload = vec![b'x'; 16 * 1024 * 1024];
     let packet = |size| Packet::from(Publish::new("t", payload.get(..size).unwrap()));
-    compare("payloads", 64, &packet(256 * 1024), &packet(16 * 1024 * 1024));
+    compare("payloads", 128, &packet(128 * 1024), &packet(16 * 1024 * 1024));
 }
 
 /// With so many in flight, each message that is acknowledged, the oldest or the newest, costs what it does with few.
