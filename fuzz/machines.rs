@@ -71,7 +71,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
 }
 
 /// How many bytes [`Setup::draw`] takes.
-const SETUP: usize = 15;
+const SETUP: usize = 16;
 
 fn run<M: Machine>(data: &[u8], tally: &mut Tally) {
     let mut draw = Draw(Unstructured::new(data));
@@ -156,14 +156,14 @@ impl<'a> Draw<'a> {
         if self.one_in(3) { self.pick(&CODES) } else { ReasonCode::SUCCESS }
     }
 
-    /// A message, without its number.
-    fn publish(&mut self) -> Publish<'a> {
+    /// A message, without its number. One in so many has an alias.
+    fn publish(&mut self, aliases: u8) -> Publish<'a> {
         if self.one_in(12) {
             return self.any().unwrap_or_default();
         }
         let properties = PublishProperties {
             message_expiry_interval: if self.one_in(4) { Some(self.pick(&[0, 1, 2, 60])) } else { None },
-            topic_alias: if self.one_in(12) { Some(self.pick(&[1, 2, 3, 0])) } else { None },
+            topic_alias: if self.one_in(aliases) { Some(self.pick(&[1, 2, 3, 0])) } else { None },
             content_type: if self.one_in(8) { self.any() } else { None },
             ..PublishProperties::default()
         };
@@ -272,7 +272,7 @@ impl<'a> Draw<'a> {
         let small = [Packet::Puback, Packet::Pubrec, Packet::Pubrel, Packet::Pubcomp];
         let packet = match self.below(128) {
             0..40 => {
-                let publish = self.publish();
+                let publish = self.publish(12);
                 let packet_identifier = if publish.qos == QoS::AtMostOnce { None } else { Some(self.identifier()) };
                 let dup = publish.qos > QoS::AtMostOnce && self.one_in(3);
                 Some(Publish { packet_identifier, dup, ..publish.for_version(watch.version) }.into())
@@ -349,6 +349,7 @@ struct Setup {
     maximum_keep_alive: u16,
     maximum_qos: QoS,
     retain_available: bool,
+    automatic_topic_aliases: u16,
     start: Instant,
     /// The size of the pieces in which everything comes in the second time.
     piece: Option<usize>,
@@ -387,6 +388,7 @@ impl Setup {
             maximum_keep_alive: draw.pick(&[0, 5]),
             maximum_qos: draw.pick(&[QoS::ExactlyOnce, QoS::ExactlyOnce, QoS::ExactlyOnce, QoS::AtLeastOnce, QoS::AtMostOnce]),
             retain_available: !draw.one_in(4),
+            automatic_topic_aliases: draw.pick(&[0, 0, 2]),
             start: Instant::from_millis(draw.pick(&[0, 1 << 40])),
             piece: draw.pick(&[None, Some(1), Some(3)]),
             answers: draw.bytes(8).to_vec(),
@@ -459,7 +461,7 @@ fn draw_common<'a, M: Machine>(host: &Host<M>, draw: &mut Draw<'a>) -> Operation
     match draw.below(24) {
         0..10 => Operation::Feed(draw.feed(&host.watch, peer)),
         10..16 => Operation::Publish {
-            publish: draw.publish(),
+            publish: draw.publish(3),
             padding: if draw.one_in(64) { 70_000 } else { 0 },
             subscription_identifiers: if draw.one_in(8) { 2 } else { 0 },
             flush: draw.one_in(2),
@@ -911,6 +913,7 @@ impl Machine for Client {
                 assert!(done || client.session().queued() <= queued, "what is refused does not wait");
                 if done {
                     host.given(number, &publish);
+                    host.watch.publishes(number, &publish).unwrap();
                 }
                 done
             }
@@ -967,8 +970,12 @@ fn client_config(setup: &Setup) -> ClientConfig {
         .maximum_in_flight(setup.maximum_in_flight)
         .maximum_packet_size(setup.maximum_packet_size)
         .maximum_queued(setup.queue.messages, setup.queue.bytes)
+        .automatic_topic_aliases(setup.automatic_topic_aliases)
         .connect_timeout(setup.connect_timeout);
-    setup.ping_timeout.map_or_else(|| config.clone(), |timeout| config.clone().ping_timeout(timeout))
+    match setup.ping_timeout {
+        Some(timeout) => config.ping_timeout(timeout),
+        None => config,
+    }
 }
 
 impl Machine for Server {
@@ -1172,6 +1179,7 @@ fn server_config(setup: &Setup) -> ServerConfig {
         .maximum_packet_size(setup.maximum_packet_size)
         .maximum_connect_size(setup.maximum_packet_size)
         .maximum_queued(setup.queue.messages, setup.queue.bytes)
+        .automatic_topic_aliases(setup.automatic_topic_aliases)
         .connect_timeout(setup.connect_timeout)
         .maximum_keep_alive(core::num::NonZeroU16::new(setup.maximum_keep_alive))
         .maximum_qos(setup.maximum_qos)
@@ -1226,7 +1234,9 @@ fn deliver(host: &mut Host<Server>, number: u64, publish: &Publish<'_>, identifi
     };
     assert!(done.is_err() || host.accepted || host.parked.is_some());
     if done.is_ok() {
+        let properties = PublishProperties { topic_alias: None, ..publish.properties };
         host.given(number, publish);
+        host.watch.publishes(number, &Publish { properties, ..*publish }).unwrap();
     }
     if step {
         host.take_steps();

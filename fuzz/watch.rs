@@ -187,11 +187,20 @@ pub(crate) enum Phase {
 struct Limits {
     receive_maximum: u16,
     maximum_packet_size: u32,
+    topic_alias_maximum: u16,
+    maximum_qos: QoS,
+    retain_available: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { receive_maximum: u16::MAX, maximum_packet_size: u32::MAX }
+        Self {
+            receive_maximum: u16::MAX,
+            maximum_packet_size: u32::MAX,
+            topic_alias_maximum: 0,
+            maximum_qos: QoS::ExactlyOnce,
+            retain_available: true,
+        }
     }
 }
 
@@ -214,6 +223,12 @@ pub(crate) struct Watch {
     pub(crate) version: Version,
     own: Limits,
     peer: Limits,
+    /// The topics that aliases stand for, of this side and of the peer.
+    named: [BTreeMap<u16, Vec<u8>>; 2],
+    /// The topics that the host has given messages, by their numbers; empty where it has given an alias alone.
+    topics: BTreeMap<u64, Vec<u8>>,
+    /// What the host means by an alias.
+    meant: BTreeMap<u16, Vec<u8>>,
     waiting: VecDeque<Waiting>,
     owed: VecDeque<Owed>,
     /// SUBSCRIBE and UNSUBSCRIBE packets that the host has not answered, with the number of their filters.
@@ -240,6 +255,9 @@ impl Watch {
             version: Version::V5_0,
             own: Limits::default(),
             peer: Limits::default(),
+            named: Default::default(),
+            topics: BTreeMap::new(),
+            meant: BTreeMap::new(),
             waiting: VecDeque::new(),
             owed: VecDeque::new(),
             requests: BTreeMap::new(),
@@ -258,7 +276,13 @@ impl Watch {
     pub(crate) fn reopens(&mut self) {
         self.ends();
         let Self { configured, newest, sent_again, .. } = *self;
-        *self = Self { kept: core::mem::take(&mut self.kept), newest, sent_again, ..Self::new(configured) };
+        let (kept, topics) = (core::mem::take(&mut self.kept), core::mem::take(&mut self.topics));
+        *self = Self { kept, topics, newest, sent_again, ..Self::new(configured) };
+    }
+
+    /// The session of another end, whose connection is over, is gone on with.
+    pub(crate) fn carries_on(&mut self, other: Self) {
+        (self.kept, self.newest, self.sent_again) = (other.kept, other.newest, other.sent_again);
     }
 
     /// The connection has ended. What was taken by hand, out of turn, was taken all the same.
@@ -312,6 +336,13 @@ impl Watch {
         if self.phase == Phase::Open && !self.configured.manual_acknowledgement {
             self.waiting.iter_mut().for_each(|waiting| waiting.verdict = Some(ReasonCode::SUCCESS));
         }
+    }
+
+    /// The host has published a message, which goes to that topic. To be told before what was written.
+    pub(crate) fn publishes(&mut self, number: u64, publish: &Publish<'_>) -> Verdict {
+        let topic = resolve(&mut self.meant, publish).ok_or_else(|| format!("{publish:?} has no topic, and is taken"))?;
+        self.topics.insert(number, topic);
+        Ok(())
     }
 
     /// What the last SUBSCRIBE or UNSUBSCRIBE was asked for under.
@@ -371,7 +402,21 @@ impl Watch {
         ensure!(self.kept.lost.is_empty(), "nobody was told that messages were lost: {:?}", self.kept.lost);
         let expected = self.kept.sent.values().filter(|sent| !matches!(sent, Sent::Request { .. })).count();
         ensure!(in_flight == expected, "{in_flight} in flight, not {:?}", self.kept.sent);
+        // What is sent again waits for the quota, and what is released again for nothing but room for four bytes.
+        let quota = self.under_way() < self.peer.receive_maximum.into();
+        let waits = |sent: &&Sent| match sent {
+            Sent::Publish { here, .. } => !here && quota,
+            Sent::Released { here, .. } => !here && self.peer.maximum_packet_size >= 4,
+            Sent::Request { .. } => false,
+        };
+        let forgotten = self.kept.sent.values().find(waits).filter(|_| self.phase == Phase::Open);
+        ensure!(forgotten.is_none(), "{forgotten:?} was not sent again");
         Ok(())
+    }
+
+    /// How many messages take part of the peer's Receive Maximum.
+    fn under_way(&self) -> usize {
+        self.kept.sent.values().filter(|sent| sent.is_counted()).count()
     }
 
     /// How many SUBSCRIBE and UNSUBSCRIBE packets wait for the host's answer.
@@ -458,6 +503,8 @@ impl Watch {
                 self.peer = Limits {
                     receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX).min(self.configured.maximum_in_flight),
                     maximum_packet_size: properties.maximum_packet_size.unwrap_or(u32::MAX),
+                    topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
+                    ..Limits::default()
                 };
                 let stated = connect.version == Version::V5_0;
                 self.own.receive_maximum = if stated { self.configured.receive_maximum } else { u16::MAX };
@@ -476,6 +523,9 @@ impl Watch {
                 self.peer = Limits {
                     receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX).min(self.configured.maximum_in_flight),
                     maximum_packet_size: properties.maximum_packet_size.unwrap_or(u32::MAX),
+                    topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
+                    maximum_qos: properties.maximum_qos.unwrap_or(QoS::ExactlyOnce),
+                    retain_available: properties.retain_available.unwrap_or(true),
                 };
             }
             Packet::Connect(_) | Packet::Connack(_) => ensure!(closed, "{packet:?} was taken"),
@@ -553,6 +603,7 @@ impl Watch {
     }
 
     fn arrives(&mut self, publish: &Publish<'_>, message: Option<&Received<'_>>, closed: bool) -> Verdict {
+        let topic = resolve(&mut self.named[1], publish);
         let identifier = publish.packet_identifier.map(|identifier| identifier.get());
         let twice = publish.qos == QoS::ExactlyOnce;
         let taken = twice && identifier.is_some_and(|identifier| self.kept.taken.contains_key(&identifier));
@@ -566,7 +617,7 @@ impl Watch {
         };
         ensure!(!taken && !waits, "the host was given {publish:?} again");
         let whole = message.payload == publish.payload && message.qos == publish.qos && message.retain == publish.retain;
-        let named = publish.topic_name.is_empty() || message.topic_name.as_text() == publish.topic_name;
+        let named = topic.is_some_and(|topic| topic == message.topic_name.as_text().as_bytes());
         ensure!(whole && named && message.dup == publish.dup, "{publish:?} became {message:?}");
         ensure!(message.token.is_some() == identifier.is_some(), "{message:?} has the wrong token");
         if let Some(identifier) = identifier {
@@ -700,10 +751,17 @@ impl Watch {
     }
 
     fn sends(&mut self, publish: &Publish<'_>) -> Verdict {
+        let alias = publish.properties.topic_alias.unwrap_or(0);
+        ensure!(alias <= self.peer.topic_alias_maximum, "alias {alias} is greater than {:?}", self.peer);
+        let topic = resolve(&mut self.named[0], publish).ok_or_else(|| format!("alias {alias} stands for no topic"))?;
+        let allowed = publish.qos <= self.peer.maximum_qos && (self.peer.retain_available || !publish.retain);
+        ensure!(allowed, "{publish:?} was sent to {:?}", self.peer);
         let Some(number) = number(publish.payload) else {
             ensure!(self.kept.unknown, "{publish:?} has no number");
             return Ok(());
         };
+        let meant = self.topics.get(&number).is_none_or(|meant| *meant == topic);
+        ensure!(meant || self.kept.unknown, "message {number} was sent to {topic:?}, not {:?}", self.topics.get(&number));
         let class = usize::from(publish.qos > QoS::AtMostOnce);
         let [before, newest] = [&mut self.last[class], &mut self.newest[class]];
         ensure!(self.kept.unknown || *before < number, "message {number} was sent after {before}");
@@ -718,7 +776,7 @@ impl Watch {
         let known = self.kept.sent.insert(identifier, now);
         let expected = if publish.dup { Some(Sent::Publish { qos: publish.qos, number, here: false }) } else { None };
         ensure!(known == expected || self.kept.unknown, "{publish:?} was sent, and {identifier} stands for {known:?}");
-        let count = self.kept.sent.values().filter(|sent| sent.is_counted()).count();
+        let count = self.under_way();
         ensure!(count <= self.peer.receive_maximum.into(), "{count} messages are under way: {:?}", self.peer);
         Ok(())
     }
@@ -752,6 +810,17 @@ impl Watch {
         ensure!(known.is_none(), "{identifier} is given out, and stands for {known:?}");
         Ok(())
     }
+}
+
+/// The topic of a PUBLISH. An alias that comes with a name stands for it from now on.
+fn resolve(named: &mut BTreeMap<u16, Vec<u8>>, publish: &Publish<'_>) -> Option<Vec<u8>> {
+    let topic = publish.topic_name.as_bytes().to_vec();
+    match publish.properties.topic_alias {
+        Some(alias) if topic.is_empty() => return named.get(&alias).cloned(),
+        Some(alias) => _ = named.insert(alias, topic.clone()),
+        None => {}
+    }
+    Some(topic)
 }
 
 impl Sent {

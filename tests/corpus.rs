@@ -55,9 +55,13 @@ impl Random {
 
 fn run(target: &str, property: fn(&[u8])) {
     inputs().for_each(|data| property(&data));
-    // Files that the fuzzer has found, kept by their target.
-    let Ok(found) = fs::read_dir(root().join("fuzz/regressions").join(target)) else { return };
-    found.for_each(|entry| property(&fs::read(entry.unwrap().path()).unwrap()));
+    regressions(target).iter().for_each(|data| property(data));
+}
+
+/// Files that the fuzzer has found, kept by their target.
+fn regressions(target: &str) -> Vec<Vec<u8>> {
+    let Ok(found) = fs::read_dir(root().join("fuzz/regressions").join(target)) else { return Vec::new() };
+    found.map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect()
 }
 
 #[test]
@@ -106,12 +110,17 @@ proptest! {
 fn operate(target: &str, operations: fn(&[u8], &mut Tally)) {
     let mut tally = Tally::default();
     machines::seeds().iter().for_each(|data| operations(data, &mut tally));
-    for seed in 0..2_000 {
+    for seed in 0..1_200 {
         let mut random = Random(seed);
         let data: Vec<u8> = (0..100 + seed).map(|_| random.byte()).collect();
         operations(&data, &mut tally);
     }
     println!("{target}: {tally:?}");
+    regressions(target).iter().for_each(|data| operations(data, &mut tally));
+    let Tally { connections, received, acknowledged, sent_again, expired, not_allowed, .. } = tally;
+    let Tally { requests, violations, timeouts, stored, .. } = tally;
+    let counts = [connections, received, acknowledged, sent_again, requests, violations, timeouts, stored];
+    assert!(counts.iter().all(|count| *count > 200) && expired > 5 && not_allowed > 20, "{target}: {tally:?}");
 }
 
 #[test]

@@ -5,8 +5,7 @@ use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, Client, ClientConfig};
 use mqtt_sansio::codec::{self, AckProperties, ConnackProperties, Connect, Publish, QoS, ReasonCode, Version};
 use mqtt_sansio::server::{self, Server, ServerConfig};
-use mqtt_sansio::session::{AckToken, Message, Outcome, Outgoing, Published, Session};
-use std::collections::VecDeque;
+use mqtt_sansio::session::{Message, Outcome, Outgoing, Published, Session};
 
 #[allow(dead_code, reason = "each test uses a part of it")]
 pub(crate) const VERSIONS: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5_0];
@@ -47,11 +46,6 @@ pub(crate) struct Pair {
     pub(crate) done_at_server: Vec<(u64, String)>,
     client_config: ClientConfig,
     server_config: ServerConfig,
-    /// Messages that their hosts have not acknowledged, where that is done by hand.
-    unacknowledged_at_client: VecDeque<(AckToken, String)>,
-    unacknowledged_at_server: VecDeque<(AckToken, String)>,
-    /// Whether the hosts acknowledge by hand, and so take a message only then.
-    pub(crate) by_hand: bool,
     /// What the server keeps while there is no connection.
     pub(crate) parked: Option<Session>,
     /// Whether the connection has taken the session.
@@ -81,9 +75,6 @@ impl Pair {
             done_at_server: Vec::new(),
             client_config,
             server_config,
-            unacknowledged_at_client: VecDeque::new(),
-            unacknowledged_at_server: VecDeque::new(),
-            by_hand: false,
             parked: None,
             accepted: false,
             connected: false,
@@ -122,8 +113,6 @@ impl Pair {
     pub(crate) fn open(&mut self, connect: &Connect<'_>) {
         self.server = Server::new(self.server_config.clone(), self.now);
         (self.to_server, self.to_client) = (Direction::default(), Direction::default());
-        self.unacknowledged_at_client.clear();
-        self.unacknowledged_at_server.clear();
         self.connected = true;
         self.client.connect(connect, self.now, &mut self.to_server.sent).unwrap();
     }
@@ -134,25 +123,6 @@ impl Pair {
         let client = core::mem::replace(&mut self.client, Client::new(self.client_config.clone()));
         self.client = Client::with_session(self.client_config.clone(), again(client.into_session()));
         self.parked = self.parked.take().map(again);
-    }
-
-    /// One side acknowledges some messages by hand, in their order, and so takes them; whether there were any.
-    pub(crate) fn acknowledge(&mut self, at_server: bool, count: usize) -> bool {
-        let (waiting, taken) = match at_server {
-            true => (&mut self.unacknowledged_at_server, &mut self.at_server),
-            false => (&mut self.unacknowledged_at_client, &mut self.at_client),
-        };
-        let count = count.min(waiting.len());
-        for (token, payload) in waiting.drain(..count) {
-            let acknowledged = match at_server {
-                true => self.server.acknowledge(token, ReasonCode::SUCCESS, &mut self.to_client.sent),
-                false => self.client.acknowledge(token, ReasonCode::SUCCESS, self.now, &mut self.to_server.sent),
-            };
-            if acknowledged.is_ok() {
-                taken.push(payload);
-            }
-        }
-        count > 0
     }
 
     pub(crate) fn publish(&mut self, key: u64, publish: &Publish<'_>) {
@@ -206,6 +176,11 @@ impl Pair {
 
     /// Carries one packet, to the server first.
     pub(crate) fn carry_packet(&mut self) -> bool {
+        self.carry_packet_first(true)
+    }
+
+    /// Carries one packet in that direction, or, where there is none, in the other.
+    pub(crate) fn carry_packet_first(&mut self, to_server: bool) -> bool {
         self.flush();
         let mut carry_first = |to_server: bool| {
             let direction = if to_server { &mut self.to_server } else { &mut self.to_client };
@@ -219,7 +194,7 @@ impl Pair {
             }
             true
         };
-        carry_first(true) || carry_first(false)
+        carry_first(to_server) || carry_first(!to_server)
     }
 
     /// Carries some bytes in one direction, which may end inside a packet.
@@ -319,13 +294,7 @@ impl Pair {
     fn on_client_action(&mut self, action: client::Action<'_>) {
         self.note(format!("client: {action:?}"));
         match action {
-            client::Action::Message(message) => {
-                let payload = String::from_utf8_lossy(message.payload).into();
-                match message.token.filter(|_| self.by_hand) {
-                    Some(token) => self.unacknowledged_at_client.push_back((token, payload)),
-                    None => self.at_client.push(payload),
-                }
-            }
+            client::Action::Message(message) => self.at_client.push(String::from_utf8_lossy(message.payload).into()),
             client::Action::Published(published) => self.done_at_client.push(outcome(&published)),
             client::Action::Closed(_) => self.connected = false,
             _ => {}
@@ -351,13 +320,7 @@ impl Pair {
                 let codes = vec![ReasonCode::SUCCESS; unsubscribe.topic_filters.iter().count()];
                 self.server.unsuback(unsubscribe.packet_identifier, &codes, AckProperties::default(), out).unwrap();
             }
-            server::Action::Message(message) => {
-                let payload = String::from_utf8_lossy(message.payload).into();
-                match message.token.filter(|_| self.by_hand) {
-                    Some(token) => self.unacknowledged_at_server.push_back((token, payload)),
-                    None => self.at_server.push(payload),
-                }
-            }
+            server::Action::Message(message) => self.at_server.push(String::from_utf8_lossy(message.payload).into()),
             server::Action::Published(published) => self.done_at_server.push(outcome(&published)),
             server::Action::Closed { .. } => {
                 if core::mem::take(&mut self.accepted) {
