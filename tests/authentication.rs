@@ -10,8 +10,8 @@ use machine::{Hears, NOW, accepted, asked, connected, connecting, encoded, packe
 use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, Client, ClientConfig};
 use mqtt_sansio::codec::{
-    Auth, AuthProperties, Connack, ConnackProperties, Connect, Disconnect, Packet, PacketType, Publish, QoS, ReasonCode,
-    UserProperty, Version,
+    self, Auth, AuthProperties, Connack, ConnackProperties, Connect, DecodeError, Disconnect, Packet, PacketType, Publish, QoS,
+    ReasonCode, Role, Rules, UserProperty, Version,
 };
 use mqtt_sansio::server::{self, AnswerError, Server, ServerConfig};
 use mqtt_sansio::session::{CloseCause, ProtocolError, RequestError};
@@ -177,6 +177,21 @@ fn a_server_closes_when_authentication_does_not_go_on_as_it_began() {
         let cause = CloseCause::Violation(ProtocolError::AuthenticationMethod);
         let closed = server::Action::Closed { cause, publish_will: true };
         assert_eq!(server.hears(&encoded(packet, V5_0)), (vec![closed], vec![0xE0, 2, 0x82, 0]), "{first:?} {packet:?}");
+    }
+}
+
+/// The shortest AUTH says "success", which is for a server to say. [5.0 §3.15.2.1]
+#[test]
+fn only_a_server_says_that_authentication_is_over() {
+    for (role, allowed) in [(Role::Client, false), (Role::Server, true)] {
+        let rules = Rules::new(V5_0).sent_by(role);
+        let error = DecodeError::InvalidReasonCode(0);
+        let frame = codec::frame(&[0xF0, 0x00], u32::MAX).unwrap().unwrap();
+        assert_eq!(codec::decode(frame, rules).err(), (!allowed).then_some(error));
+        let mut out = Vec::new();
+        let encoded = codec::encode(&Auth::default().into(), rules, &mut out);
+        assert_eq!(encoded.err(), (!allowed).then_some(error.into()));
+        assert_eq!(out.is_empty(), !allowed);
     }
 }
 

@@ -10,8 +10,8 @@ use machine::{Hears, NOW, accepted, ack, asked, connected, connecting, encoded, 
 use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, Client, ClientConfig};
 use mqtt_sansio::codec::{
-    Auth, Connack, ConnackProperties, Connect, Disconnect, DisconnectProperties, Packet, Publish, QoS, ReasonCode,
-    SubscribeProperties, Subscription, UnsubscribeProperties, UserProperty, Version,
+    AckProperties, Auth, Connack, ConnackProperties, Connect, DecodeError, Disconnect, DisconnectProperties, Options, Packet,
+    Publish, QoS, ReasonCode, SubscribeProperties, Subscription, UnsubscribeProperties, UserProperty, Version,
 };
 use mqtt_sansio::server::{self, AnswerError, ServerConfig};
 use mqtt_sansio::session::{CloseCause, Message, Outgoing, ProtocolError, RequestError, Session};
@@ -205,6 +205,37 @@ fn a_client_that_wants_a_new_session_cannot_be_given_an_old_one() {
         assert_eq!((refused, session.is_some(), out.len()), (Err(AnswerError::CleanStart), true, 0));
         server.accept(&mut None, ConnackProperties::default(), NOW, &mut out).unwrap();
         assert!(matches!(packets(&out, version)[..], [Packet::Connack(connack)] if !connack.session_present));
+    }
+}
+
+/// What a client asks for that the server does not speak, it is told in its own version or the nearest; a bridge of 3.1.1 sets the
+/// highest bit of its level. [5.0 MQTT-3.1.2-2] [3.1.1 MQTT-3.1.2-2]
+#[test]
+fn an_unknown_version_is_refused_in_the_form_that_its_client_knows() {
+    let connect = |level| [&[0x10, 0x0D, 0x00, 0x04][..], b"MQTT", &[level, 0x02, 0x00, 0x00, 0x00, 0x01, b'a']].concat();
+    for level in [0, 2, 3, 6, 0x7F, 0x83, 0x84, 0xFF] {
+        let refusal = if (5..0x80).contains(&level) { vec![0x20, 3, 0, 0x84, 0] } else { vec![0x20, 2, 0, 1] };
+        let mut server = server::Server::new(ServerConfig::new(), NOW);
+        let cause = CloseCause::Violation(DecodeError::UnsupportedProtocolVersion(level).into());
+        let closed = server::Action::Closed { cause, publish_will: false };
+        assert_eq!(server.hears(&connect(level)), (vec![closed], refusal), "{level:#x}");
+    }
+}
+
+/// An error becomes what the version can say, which for 3.1 an option extends. [3.1.1 MQTT-3.9.3-2]
+#[test]
+fn a_suback_refuses_as_far_as_the_version_can() {
+    for (version, options, said) in [
+        (Version::V3_1, Options::NONE, 0x00),
+        (Version::V3_1, Options::SUBACK_FAILURE, 0x80),
+        (Version::V3_1_1, Options::NONE, 0x80),
+    ] {
+        let mut server = asked(ServerConfig::new().options(options), &lasting(version));
+        server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
+        server.hears(&[0x82, 6, 0, 1, 0, 1, b'a', 0]);
+        let mut out = Vec::new();
+        server.suback(id(1), &[ReasonCode::NOT_AUTHORIZED], AckProperties::default(), &mut out).unwrap();
+        assert_eq!(out, [0x90, 3, 0, 1, said]);
     }
 }
 

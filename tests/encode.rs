@@ -203,7 +203,7 @@ fn what_a_remaining_length_cannot_tell_is_refused() {
     assert!(fixed.written().is_empty());
 }
 
-/// The lengths that are filled in after what they count has been written, at each number of their bytes.
+/// The lengths that stand before what they count, at each number of their bytes.
 #[test]
 fn lengths_are_right_wherever_they_become_a_byte_longer() {
     let text = "v".repeat(20_000);

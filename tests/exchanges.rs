@@ -155,6 +155,27 @@ fn before_5_0_a_message_that_the_host_refuses_is_acknowledged_all_the_same() {
     }
 }
 
+/// A message that was refused before its turn had come counts as taken when the connection ends: it does not come again.
+/// [3.1.1 MQTT-3.3.5-2]
+#[test]
+fn before_5_0_a_message_that_was_refused_out_of_turn_is_not_given_to_the_host_again() {
+    for version in [Version::V3_1, Version::V3_1_1] {
+        let mut server = asked(ServerConfig::new().manual_acknowledgement(true), &lasting(version));
+        server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
+        let bytes = [1, 2].map(|number| encoded(numbered(number, QoS::ExactlyOnce), version)).concat();
+        let (actions, _) = server.hears(&bytes);
+        let [_, server::Action::Message(second)] = &actions[..] else { panic!("{actions:?}") };
+        let mut out = Vec::new();
+        server.acknowledge(second.token.unwrap(), ReasonCode::NOT_AUTHORIZED, &mut out).unwrap();
+        assert!(out.is_empty(), "the first comes first");
+        server.connection_lost();
+        let mut next = asked(ServerConfig::new(), &lasting(version));
+        next.accept(&mut Some(server.take_session()), ConnackProperties::default(), NOW, &mut out).unwrap();
+        let again = encoded(Publish { dup: true, ..numbered(2, QoS::ExactlyOnce) }, version);
+        assert_eq!(next.hears(&again), (vec![], vec![0x50, 2, 0, 2]));
+    }
+}
+
 /// [5.0 MQTT-4.6.0-2] [3.1.1 MQTT-4.6.0-2]
 #[test]
 fn a_token_of_an_old_connection_acknowledges_nothing_on_the_new_one() {

@@ -56,6 +56,24 @@ fn non_minimal_length() {
     assert_eq!(codec::frame(&[0x30, 0x84, 0x80, 0x80, 0x80, 0x00], u32::MAX), Err(DecodeError::InvalidRemainingLength));
 }
 
+/// A server reads a CONNECT before it knows the version, and so does this.
+#[test]
+fn a_connect_is_judged_by_its_own_version() {
+    let connect = |first, level| {
+        [&[first, 0x8D, 0x00, 0x00, 0x04][..], b"MQTT", &[level, 0x02, 0x00, 0x00, 0x00, 0x01, b'a'], &[][..]].concat()
+    };
+    let v3_1 = [&[0x11, 0x0F, 0x00, 0x06][..], b"MQIsdp", &[3, 0x02, 0x00, 0x00, 0x00, 0x01, b'a']].concat();
+    let any = [Version::V3_1, Version::V3_1_1, Version::V5_0];
+    for version in any {
+        let lengths = Rules::new(version).with(Options::NON_MINIMAL_LENGTH);
+        assert!(decode(&connect(0x10, 4), lengths).is_ok());
+        assert_eq!(decode(&connect(0x10, 5), lengths), Err(DecodeError::NonMinimalVariableByteInteger));
+        let flags = Rules::new(version).with(Options::UNUSED_HEADER_FLAGS);
+        assert!(decode(&v3_1, flags).is_ok());
+        assert_eq!(decode(&connect(0x11, 4), flags), Err(DecodeError::InvalidHeaderFlags));
+    }
+}
+
 #[test]
 fn unused_header_flags() {
     let error = DecodeError::InvalidHeaderFlags;

@@ -136,7 +136,8 @@ impl Broker {
             // [5.0 MQTT-3.3.4-3] [5.0 MQTT-3.3.4-4]
             let subscription_identifiers = same.iter().filter_map(|(_, subscriber)| subscriber.identifier).collect();
             self.deliver_retained_before(*session_id, publish.topic_name, now);
-            self.deliver(*session_id, now, Outgoing { subscription_identifiers, expires_at, ..Outgoing::new(None, copy) });
+            let outgoing = Outgoing { subscription_identifiers, expires_at, ..Outgoing::new(None, copy) };
+            self.deliver(*session_id, now, outgoing);
         }
         if keep {
             let publisher = self.sessions.get(from.0).map(|state| state.client_identifier.clone()).unwrap_or_default();
@@ -145,20 +146,21 @@ impl Broker {
         if matches.is_empty() { ReasonCode::NO_MATCHING_SUBSCRIBERS } else { ReasonCode::SUCCESS }
     }
 
-    /// Lets a message wait for a client, be it here or away. [5.0 MQTT-4.5.0-1] [3.1.1 MQTT-3.1.2-5]
-    fn deliver(&mut self, session_id: SessionId, now: Instant, outgoing: Outgoing) {
-        let Some(state) = self.sessions.get_mut(session_id.0) else { return };
+    /// Lets a message wait for a client, be it here or away; whether it does. [5.0 MQTT-4.5.0-1] [3.1.1 MQTT-3.1.2-5]
+    fn deliver(&mut self, session_id: SessionId, now: Instant, outgoing: Outgoing) -> bool {
+        let Some(state) = self.sessions.get_mut(session_id.0) else { return false };
         let connection = state.connection.and_then(|id| self.connections.get_mut(id.0));
         let delivered = match connection {
             Some(connection) => connection.server.deliver(outgoing, now),
-            None if outgoing.message.qos() == QoS::AtMostOnce => return,
+            None if outgoing.message.qos() == QoS::AtMostOnce => return false,
             None => state.parked.enqueue(outgoing, self.config.server.queue_limit(), now),
         };
-        match (delivered, state.connection) {
+        match (&delivered, state.connection) {
             (Ok(()), Some(id)) => self.tell(id),
             (Ok(()), None) => {}
             (Err(_), _) => self.dropped += 1,
         }
+        delivered.is_ok()
     }
 
     /// [5.0 §3.8.4] [3.1.1 §3.8.4]
@@ -213,6 +215,9 @@ impl Broker {
         for filter in unsubscribe.topic_filters {
             let Some((session_id, state)) = self.session_of(id) else { break };
             state.retained.remove(filter.as_bytes());
+            if state.retained.is_empty() {
+                state.sent_early.clear();
+            }
             let known = state.subscriptions.remove(filter.as_bytes()).is_some();
             if known {
                 self.subscriptions.remove(filter, &session_id);
@@ -250,8 +255,7 @@ impl Broker {
             }
             cursor.after = Some(retained.message.topic_name().as_bytes().into());
             if let Some(outgoing) = outgoing {
-                self.deliver(session_id, now, outgoing);
-                delivered = true;
+                delivered |= self.deliver(session_id, now, outgoing);
             }
         }
     }
@@ -268,10 +272,14 @@ impl Broker {
                 && stored_filter(filter).is_some_and(|filter| filter.matches(topic_name))
         });
         let due: Vec<_> = wanting.map(|(_, cursor)| cursor.outgoing(retained)).collect();
-        if !due.is_empty() {
+        let mut delivered = false;
+        for outgoing in due {
+            delivered |= self.deliver(session_id, now, outgoing);
+        }
+        // What could not be given to it is still due.
+        if let Some(state) = self.sessions.get_mut(session_id.0).filter(|_| delivered) {
             state.sent_early.insert(topic_name.as_bytes().into(), self.cursors);
         }
-        due.into_iter().for_each(|outgoing| self.deliver(session_id, now, outgoing));
     }
 
     /// Publishes the will of a session, if it has one, and forgets it. [5.0 MQTT-3.1.2-10] [3.1.1 MQTT-3.1.2-10]

@@ -66,16 +66,28 @@ impl<'a> Ack<'a> {
     }
 
     #[inline]
-    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, packet: PacketType, rules: Rules) -> Result<(), EncodeError> {
+    pub(crate) fn check_encode(&self, packet: PacketType, rules: Rules) -> Result<(), EncodeError> {
+        if self.says_nothing() {
+            return Ok(());
+        }
+        rules.since_5_0_if(true)?;
+        Ok(self.check(packet, rules)?)
+    }
+
+    #[inline(always)]
+    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
         sink.u16(self.packet_identifier.get());
-        encode_reason(
-            self.reason_code,
-            self.properties.is_empty(),
-            sink,
-            rules,
-            || Ok(self.check(packet, rules)?),
-            |sink| self.properties.encode(rules.version, sink),
-        )
+        if self.says_nothing() {
+            return Ok(());
+        }
+        sink.u8(self.reason_code.get());
+        self.properties.encode(rules.version, sink)
+    }
+
+    /// Whether reason code and properties are left out. [5.0 §3.4.2.1] [5.0 §3.4.2.2.1]
+    #[inline(always)]
+    fn says_nothing(&self) -> bool {
+        self.reason_code == ReasonCode::SUCCESS && self.properties.is_empty()
     }
 
     fn check(&self, packet: PacketType, rules: Rules) -> Result<(), DecodeError> {
@@ -84,25 +96,4 @@ impl<'a> Ack<'a> {
         }
         rules.options.check_texts(|| self.properties.is_clean())
     }
-}
-
-/// The end that six packets of 5.0 have: a reason code and properties, left out when they say nothing.
-#[inline]
-pub(crate) fn encode_reason<S: Sink>(
-    reason_code: ReasonCode,
-    no_properties: bool,
-    sink: &mut S,
-    rules: Rules,
-    check: impl FnOnce() -> Result<(), EncodeError>,
-    properties: impl FnOnce(&mut S) -> Result<(), EncodeError>,
-) -> Result<(), EncodeError> {
-    if reason_code == ReasonCode::SUCCESS && no_properties {
-        return Ok(());
-    }
-    if rules.version < Version::V5_0 {
-        return Err(EncodeError::NotInVersion(rules.version));
-    }
-    check()?;
-    sink.u8(reason_code.get());
-    properties(sink)
 }

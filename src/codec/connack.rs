@@ -40,12 +40,16 @@ impl<'a> Connack<'a> {
         self.check(rules)
     }
 
-    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+    pub(crate) fn check_encode(&self, rules: Rules) -> Result<(), EncodeError> {
         rules.only_from(Role::Server)?;
         if rules.version == Version::V3_1 && self.session_present {
             return Err(EncodeError::NotInVersion(rules.version));
         }
-        self.check(rules)?;
+        rules.since_5_0_if(!self.properties.is_empty())?;
+        Ok(self.check(rules)?)
+    }
+
+    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
         let code = match rules.version {
             Version::V5_0 => self.reason_code.get(),
             Version::V3_1 | Version::V3_1_1 => self.reason_code.to_return_code().unwrap_or_default(),

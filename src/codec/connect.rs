@@ -139,13 +139,20 @@ impl<'a> Connect<'a> {
         self.check(rules)
     }
 
-    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+    pub(crate) fn check_encode(&self, rules: Rules) -> Result<(), EncodeError> {
         rules.only_from(Role::Client)?;
         if self.user_name.is_none() {
             self.check_password(self.password.is_some(), rules)?;
         }
-        self.check(rules)?;
-        sink.bytes(self.version.protocol());
+        let properties = !self.properties.is_empty() || self.will.is_some_and(|will| !will.properties.is_empty());
+        Rules::new(self.version).since_5_0_if(properties)?;
+        Ok(self.check(rules)?)
+    }
+
+    #[inline(always)]
+    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, _: Rules) -> Result<(), EncodeError> {
+        sink.binary(self.version.protocol_name())?;
+        sink.u8(self.version.level());
         let will = self.will.map_or(0, |will| WILL | will.qos.as_u8() << 3 | if will.retain { WILL_RETAIN } else { 0 });
         let clean_start = if self.clean_start { CLEAN_START } else { 0 };
         let user_name = self.user_name.map_or(0, |_| USER_NAME);

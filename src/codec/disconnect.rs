@@ -5,7 +5,6 @@
 //! | reason code | 1     | never      | may be left out when it is 0x00     |
 //! | properties  | n     | never      | may be left out when there are none |
 
-use super::ack::encode_reason;
 use super::write::Sink;
 use super::{
     AuthProperties, DecodeError, DisconnectProperties, EncodeError, PacketType, Reader, ReasonCode, Role, Rules, Version,
@@ -41,18 +40,22 @@ impl<'a> Disconnect<'a> {
         self.check(rules)
     }
 
+    pub(crate) fn check_encode(&self, rules: Rules) -> Result<(), EncodeError> {
+        rules.since_5_0_if(!self.says_nothing())?;
+        Ok(self.check(rules)?)
+    }
+
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        if rules.version < Version::V5_0 {
-            rules.only_from(Role::Client)?;
+        if self.says_nothing() {
+            return Ok(());
         }
-        encode_reason(
-            self.reason_code,
-            self.properties.is_empty(),
-            sink,
-            rules,
-            || Ok(self.check(rules)?),
-            |sink| self.properties.encode(rules.version, sink),
-        )
+        sink.u8(self.reason_code.get());
+        self.properties.encode(rules.version, sink)
+    }
+
+    /// Whether reason code and properties are left out. [5.0 §3.14.2.1] [5.0 §3.14.2.2.1]
+    fn says_nothing(&self) -> bool {
+        self.reason_code == ReasonCode::SUCCESS && self.properties.is_empty()
     }
 
     fn check(&self, rules: Rules) -> Result<(), DecodeError> {
@@ -87,7 +90,7 @@ impl<'a> Auth<'a> {
         }
         // [5.0 §3.15.2.1]
         if r.is_empty() {
-            return Ok(());
+            return self.check_reason_code(rules);
         }
         self.reason_code = ReasonCode::new(r.u8()?);
         self.properties.read(&mut r, rules.version)?;
@@ -95,24 +98,32 @@ impl<'a> Auth<'a> {
         self.check(rules)
     }
 
+    pub(crate) fn check_encode(&self, rules: Rules) -> Result<(), EncodeError> {
+        rules.since_5_0_if(true)?;
+        let checked = if self.says_nothing() { self.check_reason_code(rules) } else { self.check(rules) };
+        Ok(checked?)
+    }
+
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        if rules.version < Version::V5_0 {
-            return Err(EncodeError::NotInVersion(rules.version));
+        if self.says_nothing() {
+            return Ok(());
         }
-        encode_reason(
-            self.reason_code,
-            self.properties.is_empty(),
-            sink,
-            rules,
-            || Ok(self.check(rules)?),
-            |sink| self.properties.encode(rules.version, sink),
-        )
+        sink.u8(self.reason_code.get());
+        self.properties.encode(rules.version, sink)
+    }
+
+    /// Whether reason code and properties are left out. [5.0 §3.15.2.1]
+    fn says_nothing(&self) -> bool {
+        self.reason_code == ReasonCode::SUCCESS && self.properties.is_empty()
+    }
+
+    fn check_reason_code(&self, rules: Rules) -> Result<(), DecodeError> {
+        let allowed = self.reason_code.is_allowed(PacketType::Auth, rules);
+        if allowed { Ok(()) } else { Err(DecodeError::InvalidReasonCode(self.reason_code.get())) }
     }
 
     fn check(&self, rules: Rules) -> Result<(), DecodeError> {
-        if !self.reason_code.is_allowed(PacketType::Auth, rules) {
-            return Err(DecodeError::InvalidReasonCode(self.reason_code.get()));
-        }
+        self.check_reason_code(rules)?;
         if self.properties.authentication_method.is_none() {
             return Err(DecodeError::MissingAuthenticationMethod);
         }

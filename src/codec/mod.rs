@@ -65,8 +65,9 @@ pub use types::{PacketIdentifier, QoS, Role, Rules, Version};
 pub(crate) use read::Reader;
 pub(crate) use topic::{is_hidden, levels};
 
+pub(crate) use write::{Append, Size, Writer};
 pub use write::{Fixed, Output};
-pub(crate) use write::{Measure, Sink};
+use write::{Sink, length_of_length};
 
 /// The type of a packet. [5.0 §2.1.2] [3.1.1 §2.2.1]
 #[expect(clippy::exhaustive_enums, reason = "the standard has given out all numbers but 0")]
@@ -194,6 +195,15 @@ impl<'a> Frame<'a> {
         if self.flags == expected || loose { self.any_body(rules) } else { Err(DecodeError::InvalidHeaderFlags) }
     }
 
+    /// A CONNECT is judged by the version that it brings, which only options make a difference to.
+    fn own_rules(self, rules: Rules) -> Rules {
+        if self.packet_type != PacketType::Connect || rules.options == Options::NONE {
+            return rules;
+        }
+        let version = Version::decode(&mut Reader(self.body), rules.options).unwrap_or(rules.version);
+        Rules { version, ..rules }
+    }
+
     /// The body, whatever the flags.
     #[inline(always)]
     fn any_body(self, rules: Rules) -> Result<Reader<'a>, DecodeError> {
@@ -276,7 +286,7 @@ fn any_frame(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Frame<'_>>
     let Some(bytes) = usize::try_from(packet_size).ok().and_then(|size| bytes.get(..size)) else { return Ok(None) };
     let after_type = bytes.split_first().map_or(bytes, |(_, rest)| rest);
     let Some((remaining_length, body)) = read::remaining_length(after_type)? else { return Ok(None) };
-    let minimal = bytes.len() == self::packet_size(remaining_length) as usize;
+    let minimal = bytes.len() - body.len() == 1 + length_of_length(remaining_length) as usize;
     Ok(Some(Frame { packet_type, flags, minimal, bytes, body }))
 }
 
@@ -365,7 +375,7 @@ pub fn decode<'a>(frame: Frame<'a>, rules: impl Into<Rules>) -> Result<Packet<'a
         PacketType::Pubrec => Ack::decode(frame.body(rules)?, PacketType::Pubrec, rules, Packet::Pubrec),
         PacketType::Pubrel => Ack::decode(frame.body(rules)?, PacketType::Pubrel, rules, Packet::Pubrel),
         PacketType::Pubcomp => Ack::decode(frame.body(rules)?, PacketType::Pubcomp, rules, Packet::Pubcomp),
-        other => decode_other(other, frame.body(rules)?, rules),
+        other => decode_other(other, frame.body(frame.own_rules(rules))?, rules),
     }
 }
 
@@ -414,17 +424,16 @@ pub fn encode(packet: &Packet<'_>, rules: impl Into<Rules>, out: &mut impl Outpu
 /// # Ok::<_, codec::EncodeError>(())
 /// ```
 pub fn encode_publish_header(publish: &Publish<'_>, rules: impl Into<Rules>, out: &mut impl Output) -> Result<(), EncodeError> {
-    encode_parts(publish, false, rules.into(), out)
+    encode_parts(&Identified(publish, publish.packet_identifier), &[], rules.into(), out)
 }
 
 /// What can be encoded: a packet of one type, or of any.
 pub(crate) trait Encode {
-    fn encode_to(&self, rules: Rules, out: &mut impl Sink) -> Result<(), EncodeError>;
+    /// Leaves the output as it was if there is an error.
+    fn encode_to(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError>;
 
-    /// The size of the whole packet, if it can be encoded. [5.0 §2.1.4]
-    fn packet_size(&self, rules: Rules) -> Result<u32, EncodeError> {
-        Measure::of(|sink| self.encode_to(rules, sink))
-    }
+    /// The size of the whole packet, if nothing is wrong with it but perhaps a string. [5.0 §2.1.4]
+    fn packet_size(&self, rules: Rules) -> Result<u32, EncodeError>;
 }
 
 /// A packet of one type.
@@ -432,79 +441,58 @@ trait Body {
     /// Packet type and flags.
     fn first_byte(&self) -> u8;
 
-    /// Checks and writes all that follows the Remaining Length but the payload.
-    fn body(&self, sink: &mut impl Sink, rules: Rules) -> Result<(), EncodeError>;
+    /// All that can be said of it before it is written.
+    fn check(&self, rules: Rules) -> Result<(), EncodeError>;
+
+    /// Writes all that follows the Remaining Length but the payload.
+    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError>;
 
     /// The payload, which only a PUBLISH has.
-    #[inline]
+    #[inline(always)]
     fn payload(&self) -> &[u8] {
         &[]
-    }
-
-    /// What the Remaining Length is at least, and most often is.
-    #[inline]
-    fn least_length(&self, _: Rules) -> usize {
-        0
     }
 }
 
 impl<T: Body> Encode for T {
-    #[inline]
-    fn encode_to(&self, rules: Rules, out: &mut impl Sink) -> Result<(), EncodeError> {
-        encode_parts(self, true, rules, out)
+    #[inline(always)]
+    fn encode_to(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
+        encode_parts(self, self.payload(), rules, out)
+    }
+
+    fn packet_size(&self, rules: Rules) -> Result<u32, EncodeError> {
+        measure(self, rules).map(|(_, length)| 1 + length_of_length(length) + length)
     }
 }
 
-/// Leaves the output as it was if there is an error.
-#[inline]
-fn encode_parts(packet: &impl Body, with_payload: bool, rules: Rules, out: &mut impl Sink) -> Result<(), EncodeError> {
-    let start = out.length();
-    let mut result = write_parts(packet, with_payload, rules, out);
-    if !out.is_complete() {
-        result = result.and_then(|()| Err(EncodeError::NoRoom(out.length() - start)));
-    }
-    if result.is_err() {
-        out.cut(start);
-    }
-    result
+/// The size of the body without the payload, and the Remaining Length. [5.0 §2.1.4]
+#[inline(always)]
+fn measure(packet: &impl Body, rules: Rules) -> Result<(Size, u32), EncodeError> {
+    let mut size = Size::default();
+    packet.write(&mut size, rules)?;
+    let length = write::remaining_length(size.total().saturating_add(packet.payload().len()))?;
+    packet.check(rules)?;
+    Ok((size, length))
 }
 
-#[inline]
-fn write_parts(packet: &impl Body, with_payload: bool, rules: Rules, out: &mut impl Sink) -> Result<(), EncodeError> {
-    let expected = write::remaining_length(packet.least_length(rules))?;
-    out.expect(expected as usize + 32);
-    let start = out.length() + 1;
-    if let Ok(length @ ..0x80) = u8::try_from(expected) {
-        out.bytes(&[packet.first_byte(), length]);
-    } else {
-        out.u8(packet.first_byte());
-        out.variable_byte_integer(expected);
-    }
-    let kept = out.length() - start;
-    packet.body(out, rules)?;
-    let payload = packet.payload();
-    let length = write::remaining_length(out.length() - start - kept + payload.len())?;
-    if length != expected {
-        out.fill_in(start, kept, length);
-    }
-    if with_payload {
-        out.bytes(payload);
-    }
-    Ok(())
+#[inline(always)]
+fn encode_parts(packet: &impl Body, payload: &[u8], rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
+    let (size, length) = measure(packet, rules)?;
+    out.append_with(1 + length_of_length(length) as usize + size.total(), payload, |room| {
+        let mut writer = Writer::new(room, size);
+        writer.u8(packet.first_byte());
+        writer.variable_byte_integer(length);
+        packet.write(&mut writer, rules)
+    })
 }
 
-/// The size of a packet with its header. [5.0 §2.1.4]
-const fn packet_size(remaining_length: u32) -> u32 {
-    1 + write::length_of_length(remaining_length) + remaining_length
-}
-
-/// Calls the function for the packet's own type, so that both passes over it are made for that type alone.
+/// Calls the function for the packet's own type, so that it is made for that type alone.
 macro_rules! for_own_type {
     ($self:expr, $packet:ident => $call:expr) => {
         match $self {
             Packet::Publish($packet) => $call,
             Packet::Puback(ack) | Packet::Pubrec(ack) | Packet::Pubrel(ack) | Packet::Pubcomp(ack) => {
-                let $packet = &($self.packet_type(), *ack);
+                let $packet = &($self.packet_type(), ack);
                 $call
             }
             Packet::Connect($packet) => $call,
@@ -512,7 +500,7 @@ macro_rules! for_own_type {
             Packet::Subscribe($packet) => $call,
             Packet::Unsubscribe($packet) => $call,
             Packet::Suback(suback) | Packet::Unsuback(suback) => {
-                let $packet = &($self.packet_type(), *suback);
+                let $packet = &($self.packet_type(), suback);
                 $call
             }
             Packet::Pingreq | Packet::Pingresp => {
@@ -527,21 +515,30 @@ macro_rules! for_own_type {
 
 impl Encode for Packet<'_> {
     #[inline]
-    fn encode_to(&self, rules: Rules, out: &mut impl Sink) -> Result<(), EncodeError> {
+    fn encode_to(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
         for_own_type!(self, packet => packet.encode_to(rules, out))
+    }
+
+    fn packet_size(&self, rules: Rules) -> Result<u32, EncodeError> {
+        for_own_type!(self, packet => packet.packet_size(rules))
     }
 }
 
 macro_rules! bodies {
     ($($name:ident)*) => {
         $(impl Body for $name<'_> {
-            #[inline]
+            #[inline(always)]
             fn first_byte(&self) -> u8 {
                 PacketType::$name.first_byte()
             }
 
-            #[inline]
-            fn body(&self, sink: &mut impl Sink, rules: Rules) -> Result<(), EncodeError> {
+            #[inline(always)]
+            fn check(&self, rules: Rules) -> Result<(), EncodeError> {
+                self.check_encode(rules)
+            }
+
+            #[inline(always)]
+            fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
                 self.encode(sink, rules)
             }
         })*
@@ -550,25 +547,14 @@ macro_rules! bodies {
 
 bodies! { Connect Connack Subscribe Unsubscribe Disconnect Auth }
 
-impl Body for Publish<'_> {
+impl Encode for Publish<'_> {
     #[inline]
-    fn first_byte(&self) -> u8 {
-        Identified(self, self.packet_identifier).first_byte()
+    fn encode_to(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
+        Identified(self, self.packet_identifier).encode_to(rules, out)
     }
 
-    #[inline]
-    fn body(&self, sink: &mut impl Sink, rules: Rules) -> Result<(), EncodeError> {
-        Identified(self, self.packet_identifier).body(sink, rules)
-    }
-
-    #[inline]
-    fn payload(&self) -> &[u8] {
-        self.payload
-    }
-
-    #[inline]
-    fn least_length(&self, rules: Rules) -> usize {
-        Identified(self, self.packet_identifier).least_length(rules)
+    fn packet_size(&self, rules: Rules) -> Result<u32, EncodeError> {
+        Identified(self, self.packet_identifier).packet_size(rules)
     }
 }
 
@@ -576,69 +562,75 @@ impl Body for Publish<'_> {
 pub(crate) struct Identified<'p, 'a>(pub(crate) &'p Publish<'a>, pub(crate) Option<PacketIdentifier>);
 
 impl Body for Identified<'_, '_> {
-    #[inline]
+    #[inline(always)]
     fn first_byte(&self) -> u8 {
         PacketType::Publish.first_byte() | self.0.flags()
     }
 
-    #[inline]
-    fn body(&self, sink: &mut impl Sink, rules: Rules) -> Result<(), EncodeError> {
+    #[inline(always)]
+    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
+        self.0.check_encode(self.1, rules)
+    }
+
+    #[inline(always)]
+    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
         self.0.encode(self.1, sink, rules)
     }
 
-    #[inline]
+    #[inline(always)]
     fn payload(&self) -> &[u8] {
         self.0.payload
-    }
-
-    #[inline]
-    fn least_length(&self, rules: Rules) -> usize {
-        let packet_identifier = if self.1.is_some() { 2 } else { 0 };
-        let property_length = if rules.version == Version::V5_0 { 1 } else { 0 };
-        2 + self.0.topic_name.as_bytes().len() + packet_identifier + property_length + self.0.payload.len()
     }
 }
 
 /// One of the four acknowledgements, by its packet type.
-impl Body for (PacketType, Ack<'_>) {
-    #[inline]
-    fn least_length(&self, _: Rules) -> usize {
-        2
-    }
-
-    #[inline]
+impl Body for (PacketType, &Ack<'_>) {
+    #[inline(always)]
     fn first_byte(&self) -> u8 {
         self.0.first_byte()
     }
 
-    #[inline]
-    fn body(&self, sink: &mut impl Sink, rules: Rules) -> Result<(), EncodeError> {
-        self.1.encode(sink, self.0, rules)
+    #[inline(always)]
+    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
+        self.1.check_encode(self.0, rules)
+    }
+
+    #[inline(always)]
+    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        self.1.encode(sink, rules)
     }
 }
 
 /// SUBACK or UNSUBACK.
-impl Body for (PacketType, Suback<'_>) {
+impl Body for (PacketType, &Suback<'_>) {
     fn first_byte(&self) -> u8 {
         self.0.first_byte()
     }
 
-    #[inline]
-    fn body(&self, sink: &mut impl Sink, rules: Rules) -> Result<(), EncodeError> {
-        self.1.encode(sink, self.0, rules)
+    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
+        self.1.check_encode(self.0, rules)
+    }
+
+    #[inline(always)]
+    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        self.1.encode(sink, rules)
     }
 }
 
 /// PINGREQ or PINGRESP.
 impl Body for PacketType {
-    #[inline]
+    #[inline(always)]
     fn first_byte(&self) -> u8 {
         (*self as u8) << 4 | self.flags()
     }
 
-    #[inline]
-    fn body(&self, _: &mut impl Sink, rules: Rules) -> Result<(), EncodeError> {
+    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
         let sender = if *self == Self::Pingreq { Role::Client } else { Role::Server };
         Ok(rules.only_from(sender)?)
+    }
+
+    #[inline(always)]
+    fn write<S: Sink>(&self, _: &mut S, _: Rules) -> Result<(), EncodeError> {
+        Ok(())
     }
 }

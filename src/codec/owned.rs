@@ -40,7 +40,7 @@ impl OwnedPacket {
     /// Encodes a packet.
     pub fn new(packet: &Packet<'_>, rules: impl Into<Rules>) -> Result<Self, EncodeError> {
         let rules = rules.into();
-        let mut bytes = BytesMut::with_capacity(packet.packet_size(rules)? as usize);
+        let mut bytes = BytesMut::new();
         packet.encode_to(rules, &mut bytes)?;
         Ok(Self { bytes: bytes.freeze(), rules })
     }

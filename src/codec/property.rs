@@ -303,16 +303,13 @@ macro_rules! properties {
             }
 
             /// Writes the Property Length and the properties; nothing before 5.0, which has neither.
-            #[inline]
+            #[inline(always)]
             pub(crate) fn encode<S: Sink>(&self, version: Version, sink: &mut S) -> Result<(), EncodeError> {
-                if version == Version::V5_0 {
-                    return sink.section(|sink| self.encode_section(sink));
-                }
-                if self.is_empty() { Ok(()) } else { Err(EncodeError::NotInVersion(version)) }
+                if version == Version::V5_0 { sink.section(|sink| self.encode_section(sink)) } else { Ok(()) }
             }
 
             /// Writes the properties alone.
-            #[inline]
+            #[inline(always)]
             pub(crate) fn encode_section<S: Sink>(&self, sink: &mut S) -> Result<(), EncodeError> {
                 $(if let Some(value) = self.$field {
                     $($check(value).map_err(|error| named(error, $id))?;)?
@@ -320,7 +317,7 @@ macro_rules! properties {
                     Value::encode(value, sink)?;
                 })*
                 $(if !self.$repeated.is_empty() {
-                    self.$repeated.encode(sink, |_| Ok(()))?;
+                    self.$repeated.encode(sink)?;
                 })*
                 Ok(())
             }

@@ -91,18 +91,23 @@ impl<'a> Publish<'a> {
         (if self.dup { DUP } else { 0 }) | self.qos.as_u8() << 1 | u8::from(self.retain)
     }
 
-    /// Writes all but the payload.
     #[inline]
+    pub(crate) fn check_encode(&self, packet_identifier: Option<PacketIdentifier>, rules: Rules) -> Result<(), EncodeError> {
+        if packet_identifier.is_some() != (self.qos > QoS::AtMostOnce) {
+            return Err(EncodeError::PacketIdentifier);
+        }
+        rules.since_5_0_if(!self.properties.is_empty())?;
+        Ok(self.check(rules)?)
+    }
+
+    /// Writes all but the payload.
+    #[inline(always)]
     pub(crate) fn encode<S: Sink>(
         &self,
         packet_identifier: Option<PacketIdentifier>,
         sink: &mut S,
         rules: Rules,
     ) -> Result<(), EncodeError> {
-        if packet_identifier.is_some() != (self.qos > QoS::AtMostOnce) {
-            return Err(EncodeError::PacketIdentifier);
-        }
-        self.check(rules)?;
         sink.topic_name(self.topic_name)?;
         if let Some(packet_identifier) = packet_identifier {
             sink.u16(packet_identifier.get());

@@ -44,15 +44,17 @@ impl<'a> Suback<'a> {
         self.check(packet, rules)
     }
 
-    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, packet: PacketType, rules: Rules) -> Result<(), EncodeError> {
+    pub(crate) fn check_encode(&self, packet: PacketType, rules: Rules) -> Result<(), EncodeError> {
         rules.only_from(Role::Server)?;
-        if !has_codes(packet, rules) && !self.reason_codes.is_empty() {
-            return Err(EncodeError::NotInVersion(rules.version));
-        }
-        self.check(packet, rules)?;
+        let codes = !has_codes(packet, rules) && !self.reason_codes.is_empty();
+        rules.since_5_0_if(codes || !self.properties.is_empty())?;
+        Ok(self.check(packet, rules)?)
+    }
+
+    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
         sink.u16(self.packet_identifier.get());
         self.properties.encode(rules.version, sink)?;
-        self.reason_codes.encode(sink, |_| Ok(()))
+        self.reason_codes.encode(sink)
     }
 
     fn check(&self, packet: PacketType, rules: Rules) -> Result<(), DecodeError> {

@@ -137,7 +137,7 @@ impl<'a> Element<'a> for Subscription<'a> {
     }
 
     fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
-        // The packet has checked the syntax of each filter, which goes further than that of a string.
+        // The syntax of each filter is checked, which goes further than that of a string.
         sink.binary(self.topic_filter.as_bytes())?;
         sink.u8(self.options.as_u8());
         Ok(())
@@ -169,18 +169,21 @@ impl<'a> Subscribe<'a> {
         rules.options.check_texts(|| self.properties.is_clean())
     }
 
-    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+    pub(crate) fn check_encode(&self, rules: Rules) -> Result<(), EncodeError> {
         rules.only_from(Role::Client)?;
+        rules.since_5_0_if(!self.properties.is_empty())?;
         rules.options.check_texts(|| self.properties.is_clean())?;
-        sink.u16(self.packet_identifier.get());
-        self.properties.encode(rules.version, sink)?;
-        encode_list(self.subscriptions, sink, |subscription| {
+        check_list(self.subscriptions, |subscription| {
             TopicFilter::check(subscription.topic_filter, rules.version)?;
-            if rules.version < Version::V5_0 && subscription.options.as_u8() > 2 {
-                return Err(EncodeError::NotInVersion(rules.version));
-            }
+            rules.since_5_0_if(subscription.options.as_u8() > 2)?;
             Ok(subscription.check(rules)?)
         })
+    }
+
+    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        sink.u16(self.packet_identifier.get());
+        self.properties.encode(rules.version, sink)?;
+        self.subscriptions.encode(sink)
     }
 }
 
@@ -215,15 +218,20 @@ impl<'a> Unsubscribe<'a> {
         rules.options.check_texts(|| self.properties.is_clean())
     }
 
-    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+    pub(crate) fn check_encode(&self, rules: Rules) -> Result<(), EncodeError> {
         rules.only_from(Role::Client)?;
+        rules.since_5_0_if(!self.properties.is_empty())?;
         rules.options.check_texts(|| self.properties.is_clean())?;
-        sink.u16(self.packet_identifier.get());
-        self.properties.encode(rules.version, sink)?;
-        encode_list(self.topic_filters, sink, |filter| {
-            TopicFilter::check(*filter, rules.version)?;
+        check_list(self.topic_filters, |filter| {
+            TopicFilter::check(filter, rules.version)?;
             Ok(rules.options.check_texts(|| filter.is_clean())?)
         })
+    }
+
+    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        sink.u16(self.packet_identifier.get());
+        self.properties.encode(rules.version, sink)?;
+        self.topic_filters.encode(sink)
     }
 }
 
@@ -243,15 +251,11 @@ fn decode_list<'a, T: Element<'a>>(
     Ok(list)
 }
 
-/// Checks and writes a list that is not empty.
+/// Checks that a list is not empty, and what is in it.
 #[inline(always)]
-fn encode_list<'a, T: Element<'a>>(
+fn check_list<'a, T: Element<'a>>(
     list: Sequence<'a, T>,
-    sink: &mut impl Sink,
-    check: impl Fn(&T) -> Result<(), EncodeError>,
+    check: impl Fn(T) -> Result<(), EncodeError>,
 ) -> Result<(), EncodeError> {
-    if list.is_empty() {
-        return Err(DecodeError::EmptySubscribe.into());
-    }
-    list.encode(sink, check)
+    if list.is_empty() { Err(DecodeError::EmptySubscribe.into()) } else { list.iter().try_for_each(check) }
 }

@@ -1,6 +1,6 @@
 //! Values that several packets have: versions, roles, QoS and packet identifiers.
 
-use super::{DecodeError, Options, Reader, Text};
+use super::{DecodeError, EncodeError, Options, Reader, Text};
 use core::fmt;
 use core::num::NonZeroU16;
 
@@ -28,12 +28,11 @@ impl Version {
         }
     }
 
-    /// The Protocol Name and the level, as they begin a CONNECT.
-    pub(crate) const fn protocol(self) -> &'static [u8] {
+    /// The Protocol Name in CONNECT. [5.0 §3.1.2.1] [3.1.1 §3.1.2.1]
+    pub(crate) const fn protocol_name(self) -> &'static [u8] {
         match self {
-            Self::V3_1 => b"\0\x06MQIsdp\x03",
-            Self::V3_1_1 => b"\0\x04MQTT\x04",
-            Self::V5_0 => b"\0\x04MQTT\x05",
+            Self::V3_1 => b"MQIsdp",
+            Self::V3_1_1 | Self::V5_0 => b"MQTT",
         }
     }
 
@@ -109,6 +108,12 @@ impl Rules {
     #[must_use]
     pub const fn with(self, options: Options) -> Self {
         Self { options: self.options.and(options), ..self }
+    }
+
+    /// For what came with 5.0, if it is there.
+    #[inline(always)]
+    pub(crate) const fn since_5_0_if(self, is_there: bool) -> Result<(), EncodeError> {
+        if is_there && !matches!(self.version, Version::V5_0) { Err(EncodeError::NotInVersion(self.version)) } else { Ok(()) }
     }
 
     /// For a packet that only one side may send.

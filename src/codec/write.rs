@@ -1,8 +1,6 @@
-//! Where an encoder writes to: an [`Output`], or [`Measure`], which only counts. Both are written to by the same code, so there
-//! is no second function for a length that could disagree.
-//!
-//! A packet is checked and written in one pass. A length that stands before what it counts is filled in after that; should
-//! anything be wrong, the output is cut back to what it was.
+//! What packets are written to. The same code walks a packet twice: once for [`Size`], which adds up, and once for [`Writer`], which
+//! checks each string and copies it into room of just that size. So there is no second function for a length that could disagree,
+//! an output grows once, and each byte is copied once.
 
 use super::{EncodeError, Text};
 use alloc::vec::Vec;
@@ -10,7 +8,7 @@ use bytes::BytesMut;
 
 /// What packets are appended to: `Vec<u8>` and [`BytesMut`], which grow, and [`Fixed`], which does not.
 #[expect(private_bounds, reason = "nobody else has a use for what it has")]
-pub trait Output: Sink {}
+pub trait Output: Append {}
 
 impl Output for Vec<u8> {}
 impl Output for BytesMut {}
@@ -34,7 +32,6 @@ impl Output for Fixed<'_> {}
 #[derive(Debug)]
 pub struct Fixed<'m> {
     memory: &'m mut [u8],
-    /// Greater than the size of the memory once something had no room.
     length: usize,
 }
 
@@ -57,75 +54,231 @@ impl<'m> Fixed<'m> {
     }
 }
 
-/// Counts.
-pub(crate) struct Measure(usize);
+/// What an encoder needs of an output.
+pub(crate) trait Append {
+    /// Has `size` bytes written, and appends the payload to them. Where they cannot be written, or there is no room, all is as it was.
+    fn append_with(
+        &mut self,
+        size: usize,
+        payload: &[u8],
+        write: impl FnOnce(&mut [u8]) -> Result<(), EncodeError>,
+    ) -> Result<(), EncodeError>;
+}
 
-impl Measure {
-    /// How much is written.
-    pub(crate) fn of(write: impl FnOnce(&mut Self) -> Result<(), EncodeError>) -> Result<u32, EncodeError> {
-        let mut measure = Self(0);
-        write(&mut measure)?;
-        u32::try_from(measure.0).map_err(|_| EncodeError::PacketTooLong)
+/// Most packets that are not longer than this are written often.
+const SHORT: usize = 64;
+
+macro_rules! growing {
+    ($($buffer:ty)*) => {
+        $(impl Append for $buffer {
+            #[inline]
+            fn append_with(
+                &mut self,
+                size: usize,
+                payload: &[u8],
+                write: impl FnOnce(&mut [u8]) -> Result<(), EncodeError>,
+            ) -> Result<(), EncodeError> {
+                let start = self.len();
+                self.reserve(size + payload.len());
+                if size <= SHORT {
+                    // To fill memory of a size that the compiler knows costs next to nothing.
+                    self.extend_from_slice(&[0; SHORT]);
+                    self.truncate(start + size);
+                } else {
+                    self.resize(start + size, 0);
+                }
+                let result = write(self.get_mut(start..).unwrap_or_default());
+                if result.is_ok() {
+                    self.extend_from_slice(payload);
+                } else {
+                    self.truncate(start);
+                }
+                result
+            }
+        })*
+    };
+}
+
+growing! { Vec<u8> BytesMut }
+
+impl Append for Fixed<'_> {
+    fn append_with(
+        &mut self,
+        size: usize,
+        payload: &[u8],
+        write: impl FnOnce(&mut [u8]) -> Result<(), EncodeError>,
+    ) -> Result<(), EncodeError> {
+        let end = self.length.saturating_add(size).saturating_add(payload.len());
+        let room = self.memory.get_mut(self.length..end).ok_or(EncodeError::NoRoom(end - self.length))?;
+        let (room, last) = room.split_at_mut(size);
+        write(room)?;
+        last.copy_from_slice(payload);
+        self.length = end;
+        Ok(())
     }
 }
 
-/// What an encoder needs of an output.
+/// What a packet is written to, field by field.
 pub(crate) trait Sink {
-    /// How many bytes were written.
-    fn length(&self) -> usize;
-
-    fn bytes(&mut self, bytes: &[u8]);
-
-    /// What was written after `start`; nothing where it was not kept.
-    fn after(&mut self, start: usize) -> &mut [u8];
-
-    /// Takes back what was written after `start`.
-    fn cut(&mut self, start: usize);
-
-    /// Says that so many bytes will be written.
-    fn expect(&mut self, size: usize);
-
-    /// Whether all that was written has found room.
-    fn is_complete(&self) -> bool;
-
-    #[inline]
-    fn u8(&mut self, value: u8) {
-        self.bytes(&[value]);
-    }
-
-    #[inline]
-    fn u16(&mut self, value: u16) {
-        self.bytes(&value.to_be_bytes());
-    }
-
-    #[inline]
-    fn u32(&mut self, value: u32) {
-        self.bytes(&value.to_be_bytes());
-    }
+    fn bytes<const N: usize>(&mut self, bytes: [u8; N]);
 
     /// Binary Data, or a string that was checked. [5.0 §1.5.6]
+    fn binary(&mut self, bytes: &[u8]) -> Result<(), EncodeError>;
+
+    fn text(&mut self, text: Text<'_>) -> Result<(), EncodeError>;
+
+    fn topic_name(&mut self, name: Text<'_>) -> Result<(), EncodeError>;
+
+    /// A number of up to 28 bits. [5.0 §1.5.5]
+    fn variable_byte_integer(&mut self, value: u32);
+
+    /// A property section, with its length before it. [5.0 §2.2.2.1]
+    fn section(&mut self, write: impl FnOnce(&mut Self) -> Result<(), EncodeError>) -> Result<(), EncodeError>;
+
+    #[inline(always)]
+    fn u8(&mut self, value: u8) {
+        self.bytes([value]);
+    }
+
+    #[inline(always)]
+    fn u16(&mut self, value: u16) {
+        self.bytes(value.to_be_bytes());
+    }
+
+    #[inline(always)]
+    fn u32(&mut self, value: u32) {
+        self.bytes(value.to_be_bytes());
+    }
+}
+
+/// Adds up.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Size {
+    total: usize,
+    /// The lengths of the property sections, each in half of the bits, the first in the lower half. A CONNECT with a will has two.
+    sections: u64,
+    /// At which bit the next one begins.
+    next: u32,
+}
+
+impl Size {
+    pub(crate) const fn total(&self) -> usize {
+        self.total
+    }
+
+    #[inline(always)]
+    const fn add(&mut self, size: usize) {
+        // A list of references can be longer than any memory.
+        self.total = self.total.saturating_add(size);
+    }
+}
+
+impl Sink for Size {
+    #[inline(always)]
+    fn bytes<const N: usize>(&mut self, _: [u8; N]) {
+        self.add(N);
+    }
+
     #[inline(always)]
     fn binary(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-        let length = u16::try_from(bytes.len()).map_err(|_| EncodeError::FieldTooLong)?;
-        self.u16(length);
-        self.bytes(bytes);
+        self.add(2 + usize::from(field_length(bytes)?));
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn text(&mut self, text: Text<'_>) -> Result<(), EncodeError> {
-        text.check()?;
         self.binary(text.as_bytes())
     }
 
     #[inline(always)]
     fn topic_name(&mut self, name: Text<'_>) -> Result<(), EncodeError> {
-        name.check_topic_name()?;
         self.binary(name.as_bytes())
     }
 
-    /// A number of up to 28 bits. [5.0 §1.5.5]
-    #[inline]
+    #[inline(always)]
+    fn variable_byte_integer(&mut self, value: u32) {
+        self.add(length_of_length(value) as usize);
+    }
+
+    #[inline(always)]
+    fn section(&mut self, write: impl FnOnce(&mut Self) -> Result<(), EncodeError>) -> Result<(), EncodeError> {
+        let start = self.total;
+        write(self)?;
+        let length = remaining_length(self.total - start)?;
+        self.sections |= u64::from(length) << (self.next & 32);
+        self.next += 32;
+        self.variable_byte_integer(length);
+        Ok(())
+    }
+}
+
+/// Checks and writes into room of the right size.
+pub(crate) struct Writer<'m> {
+    room: &'m mut [u8],
+    sections: u64,
+}
+
+impl<'m> Writer<'m> {
+    /// Room for a packet that has been measured.
+    #[inline(always)]
+    pub(crate) const fn new(room: &'m mut [u8], size: Size) -> Self {
+        Self { room, sections: size.sections }
+    }
+
+    /// Bytes without their length.
+    #[inline(always)]
+    pub(crate) fn copy(&mut self, bytes: &[u8]) {
+        if let Some((next, rest)) = core::mem::take(&mut self.room).split_at_mut_checked(bytes.len()) {
+            next.copy_from_slice(bytes);
+            self.room = rest;
+        }
+    }
+
+    /// The next bytes of the room.
+    #[inline(always)]
+    fn next(&mut self, size: usize) -> &'m mut [u8] {
+        let (next, rest) = core::mem::take(&mut self.room).split_at_mut_checked(size).unwrap_or_default();
+        self.room = rest;
+        next
+    }
+
+    #[inline(always)]
+    fn string(&mut self, text: Text<'_>) -> Result<&'m mut [u8], EncodeError> {
+        let length = field_length(text.as_bytes())?;
+        self.u16(length);
+        Ok(self.next(length.into()))
+    }
+}
+
+impl Sink for Writer<'_> {
+    #[inline(always)]
+    fn bytes<const N: usize>(&mut self, bytes: [u8; N]) {
+        if let Some((next, rest)) = core::mem::take(&mut self.room).split_first_chunk_mut() {
+            *next = bytes;
+            self.room = rest;
+        }
+    }
+
+    #[inline(always)]
+    fn binary(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        self.u16(field_length(bytes)?);
+        self.copy(bytes);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn text(&mut self, text: Text<'_>) -> Result<(), EncodeError> {
+        let room = self.string(text)?;
+        Ok(text.copy_to(room)?)
+    }
+
+    #[inline(always)]
+    fn topic_name(&mut self, name: Text<'_>) -> Result<(), EncodeError> {
+        let room = self.string(name)?;
+        Ok(name.copy_topic_name_to(room)?)
+    }
+
+    #[inline(always)]
     fn variable_byte_integer(&mut self, value: u32) {
         let mut rest = value;
         while rest >= 0x80 {
@@ -135,42 +288,19 @@ pub(crate) trait Sink {
         self.u8(low_bits(rest));
     }
 
-    /// A part that is written with its length before it, such as a property section.
-    #[inline]
+    #[inline(always)]
     fn section(&mut self, write: impl FnOnce(&mut Self) -> Result<(), EncodeError>) -> Result<(), EncodeError> {
-        let start = self.length();
-        self.u8(0);
-        write(self)?;
-        let length = remaining_length(self.length() - start - 1)?;
-        self.fill_in(start, 1, length);
-        Ok(())
+        let length = u32::try_from(self.sections & u64::from(u32::MAX)).unwrap_or(0);
+        self.sections >>= 32;
+        self.variable_byte_integer(length);
+        if length == 0 { Ok(()) } else { write(self) }
     }
+}
 
-    /// Fills in the Variable Byte Integer at `start`, for which `kept` bytes were kept, no more than it needs.
-    #[inline]
-    fn fill_in(&mut self, start: usize, kept: usize, value: u32) {
-        let length = length_of_length(value) as usize;
-        if length > kept {
-            self.move_up(start, kept, length);
-        }
-        let mut rest = value;
-        for byte in self.after(start).iter_mut().take(length) {
-            *byte = low_bits(rest) | if rest < 0x80 { 0 } else { 0x80 };
-            rest >>= 7;
-        }
-    }
-
-    /// Moves what stands after the `kept` bytes at `start`, so that there are `length`.
-    #[inline(never)]
-    fn move_up(&mut self, start: usize, kept: usize, length: usize) {
-        for _ in kept..length {
-            self.u8(0);
-        }
-        let after = self.after(start);
-        if let Some(end) = (after.len() + kept).checked_sub(length) {
-            after.copy_within(kept..end, length);
-        }
-    }
+/// The length that stands before a string or Binary Data. [5.0 §1.5.4] [5.0 §1.5.6]
+#[inline(always)]
+fn field_length(bytes: &[u8]) -> Result<u16, EncodeError> {
+    u16::try_from(bytes.len()).map_err(|_| EncodeError::FieldTooLong)
 }
 
 /// The seven bits that one byte of a Variable Byte Integer holds.
@@ -192,94 +322,4 @@ pub(crate) const fn length_of_length(value: u32) -> u32 {
 #[inline]
 pub(crate) fn remaining_length(length: usize) -> Result<u32, EncodeError> {
     u32::try_from(length).ok().filter(|&length| length <= 268_435_455).ok_or(EncodeError::PacketTooLong)
-}
-
-macro_rules! growing {
-    ($($buffer:ty)*) => {
-        $(impl Sink for $buffer {
-            #[inline]
-            fn length(&self) -> usize {
-                self.len()
-            }
-
-            #[inline]
-            fn bytes(&mut self, bytes: &[u8]) {
-                self.extend_from_slice(bytes);
-            }
-
-            #[inline]
-            fn after(&mut self, start: usize) -> &mut [u8] {
-                self.get_mut(start..).unwrap_or_default()
-            }
-
-            #[inline]
-            fn cut(&mut self, start: usize) {
-                self.truncate(start);
-            }
-
-            #[inline]
-            fn expect(&mut self, size: usize) {
-                self.reserve(size);
-            }
-
-            #[inline]
-            fn is_complete(&self) -> bool {
-                true
-            }
-        })*
-    };
-}
-
-growing! { Vec<u8> BytesMut }
-
-impl Sink for Fixed<'_> {
-    fn length(&self) -> usize {
-        self.length
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        let end = self.length.saturating_add(bytes.len());
-        if let Some(room) = self.memory.get_mut(self.length..end) {
-            room.copy_from_slice(bytes);
-        }
-        self.length = end;
-    }
-
-    fn after(&mut self, start: usize) -> &mut [u8] {
-        self.memory.get_mut(start..self.length).unwrap_or_default()
-    }
-
-    fn cut(&mut self, start: usize) {
-        self.length = start;
-    }
-
-    fn expect(&mut self, _: usize) {}
-
-    fn is_complete(&self) -> bool {
-        self.length <= self.memory.len()
-    }
-}
-
-impl Sink for Measure {
-    fn length(&self) -> usize {
-        self.0
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.0 = self.0.saturating_add(bytes.len());
-    }
-
-    fn after(&mut self, _: usize) -> &mut [u8] {
-        &mut []
-    }
-
-    fn cut(&mut self, start: usize) {
-        self.0 = start;
-    }
-
-    fn expect(&mut self, _: usize) {}
-
-    fn is_complete(&self) -> bool {
-        true
-    }
 }

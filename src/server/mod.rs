@@ -343,7 +343,8 @@ impl Server {
 
     /// Answers a SUBSCRIBE, with a code for each topic filter in its order: the QoS granted, or an error.
     ///
-    /// Errors that the version does not know become the one that 3.1.1 has; 3.1, which has none, says QoS 0.
+    /// Errors that the version does not know become the one that 3.1.1 has; 3.1, which has none, says QoS 0 unless
+    /// [`SUBACK_FAILURE`](crate::codec::Options::SUBACK_FAILURE) gives it that one.
     pub fn suback(
         &mut self,
         packet_identifier: PacketIdentifier,
@@ -720,8 +721,10 @@ impl Server {
         let reason_codes = match (self.version(), request) {
             (Version::V5_0, _) => Sequence::from(reason_codes),
             (_, PacketType::Unsubscribe) => Sequence::default(),
-            (version, _) => {
-                let error = if version == Version::V3_1 { ReasonCode::SUCCESS } else { ReasonCode::UNSPECIFIED_ERROR };
+            (Version::V3_1 | Version::V3_1_1, _) => {
+                let failure = ReasonCode::UNSPECIFIED_ERROR;
+                let can_refuse = failure.is_allowed(PacketType::Suback, self.endpoint.rules());
+                let error = if can_refuse { failure } else { ReasonCode::SUCCESS };
                 codes = reason_codes.iter().map(|code| if code.is_error() { error } else { *code }).collect::<Vec<_>>();
                 Sequence::from(codes.as_slice())
             }
@@ -795,7 +798,8 @@ impl Server {
         let (version, code) = match (error, asked) {
             // Whoever speaks another protocol, or no version at all, would not understand.
             (DecodeError::InvalidProtocolName, _) | (_, None) => return,
-            (_, Some(5..)) => (Version::V5_0, Some(error.reason_code())),
+            // The bridges of 3.1 and 3.1.1 set the highest bit.
+            (_, Some(5..0x80)) => (Version::V5_0, Some(error.reason_code())),
             // 3.1.1 has no code for what is malformed.
             (DecodeError::UnsupportedProtocolVersion(_) | DecodeError::ClientIdentifierRejected, Some(_)) => {
                 (Version::V3_1_1, nearest_return_code(error.reason_code()))

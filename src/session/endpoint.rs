@@ -170,14 +170,14 @@ impl Endpoint {
 
     /// Encodes a packet, unless it is larger than the peer takes.
     pub(crate) fn write(&self, packet: &impl Encode, out: &mut Vec<u8>) -> Result<(), PublishError> {
-        let start = out.len();
-        packet.encode_to(self.rules(), out)?;
-        let size = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
-        self.check_size(size).inspect_err(|_| out.truncate(start))
+        if self.connection.peer.maximum_packet_size < u32::MAX {
+            self.check_size(packet)?;
+        }
+        Ok(packet.encode_to(self.rules(), out)?)
     }
 
-    fn check_size(&self, size: u32) -> Result<(), PublishError> {
-        let maximum = self.connection.peer.maximum_packet_size;
+    fn check_size(&self, packet: &impl Encode) -> Result<(), PublishError> {
+        let (size, maximum) = (packet.packet_size(self.rules())?, self.connection.peer.maximum_packet_size);
         if size > maximum { Err(PublishError::TooLarge { size, maximum }) } else { Ok(()) }
     }
 
@@ -217,10 +217,10 @@ impl Endpoint {
         // Also where the message waits: whether it can be encoded does not depend on the identifier.
         let packet_identifier = if publish.qos == QoS::AtMostOnce { None } else { outbound.next().or(PacketIdentifier::new(1)) };
         let expires_at = publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
-        if waits {
-            self.check_size(Identified(full, packet_identifier).packet_size(self.rules())?)?;
-        }
-        let outgoing = Outgoing { expires_at, ..Outgoing::new(Some(key), Message::copy(full)?) };
+        // Before anything is copied.
+        self.check_size(&Identified(full, packet_identifier))?;
+        let message = if waits { Message::new(full)? } else { Message::copy(full)? };
+        let outgoing = Outgoing { expires_at, ..Outgoing::new(Some(key), message) };
         if waits {
             self.enqueue(outgoing, now).map_err(|_| PublishError::QueueFull)?;
             self.forget_alias(publish);
@@ -382,7 +382,7 @@ impl Endpoint {
         if let Some(alias) = self.connection.automatic_aliases.get(topic_name) {
             // Sent again it has its topic name, and must fit all the same.
             if packet_identifier.is_some() {
-                self.check_size(Identified(publish, packet_identifier).packet_size(self.rules())?)?;
+                self.check_size(&Identified(publish, packet_identifier))?;
             }
             return self.write(&Identified(&by_alias(*alias, Text::default()), packet_identifier), out);
         }
@@ -553,11 +553,9 @@ impl Endpoint {
         if !reason_code.is_allowed(PacketType::Puback, Rules::new(Version::V5_0).sent_by(self.role)) {
             return Err(AcknowledgeError::ReasonCode(reason_code));
         }
-        if self.connection.unacknowledged.decide(token, reason_code) {
-            Ok(())
-        } else {
-            Err(AcknowledgeError::AlreadyAcknowledged)
-        }
+        // Before 5.0 there is no refusing. [3.1.1 MQTT-3.3.5-2]
+        let verdict = if self.connection.version == Version::V5_0 { reason_code } else { ReasonCode::SUCCESS };
+        if self.connection.unacknowledged.decide(token, verdict) { Ok(()) } else { Err(AcknowledgeError::AlreadyAcknowledged) }
     }
 
     pub(crate) fn send_acknowledgements(&mut self, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
@@ -568,8 +566,7 @@ impl Endpoint {
             self.write_ack(packet, identifier, verdict, out)?;
             self.connection.unacknowledged.pop();
             if packet == PacketType::Pubrec {
-                // Before 5.0 there is no refusing. [3.1.1 MQTT-3.3.5-2]
-                if verdict.is_error() && self.connection.version == Version::V5_0 {
+                if verdict.is_error() {
                     // [5.0 MQTT-4.3.3-9]
                     self.session.inbound.remove(&identifier);
                     self.connection.received -= 1;
@@ -666,7 +663,7 @@ impl Endpoint {
         out: &mut Vec<u8>,
     ) -> Result<(), ProtocolError> {
         let reason_code = if self.connection.version == Version::V5_0 { reason_code } else { ReasonCode::SUCCESS };
-        self.answer(&(packet, Ack::new(identifier, reason_code)), out)
+        self.answer(&(packet, &Ack::new(identifier, reason_code)), out)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::AckToken;
 use crate::codec::{
-    AckProperties, DecodeError, EncodeError, Measure, Publish, PublishProperties, QoS, Reader, ReasonCode, Sequence,
-    SubscriptionIdentifier, Text,
+    AckProperties, Append, DecodeError, EncodeError, Publish, PublishProperties, QoS, Reader, ReasonCode, Sequence, Size,
+    SubscriptionIdentifier, Text, Writer,
 };
 use crate::time::Instant;
 use alloc::sync::Arc;
@@ -130,16 +130,17 @@ impl Message {
     pub(crate) fn copy(publish: &Publish<'_>) -> Result<Self, EncodeError> {
         let properties =
             PublishProperties { topic_alias: None, subscription_identifiers: Sequence::default(), ..publish.properties };
-        let some = !properties.is_empty();
-        let properties_length = if some { Measure::of(|sink| properties.encode_section(sink))? } else { 0 };
+        let mut size = Size::default();
+        properties.encode_section(&mut size)?;
+        let properties_length = u32::try_from(size.total()).map_err(|_| EncodeError::PacketTooLong)?;
         let topic = publish.topic_name.as_bytes();
         let topic_length = u16::try_from(topic.len()).map_err(|_| EncodeError::FieldTooLong)?;
-        let mut bytes = Vec::with_capacity(topic.len() + properties_length as usize + publish.payload.len());
-        bytes.extend_from_slice(topic);
-        if some {
-            properties.encode_section(&mut bytes)?;
-        }
-        bytes.extend_from_slice(publish.payload);
+        let mut bytes = Vec::new();
+        bytes.append_with(topic.len() + size.total(), publish.payload, |room| {
+            let mut writer = Writer::new(room, size);
+            writer.copy(topic);
+            if properties_length > 0 { properties.encode_section(&mut writer) } else { Ok(()) }
+        })?;
         Ok(Self { bytes: bytes.into(), topic_length, properties_length, qos: publish.qos, retain: publish.retain })
     }
 

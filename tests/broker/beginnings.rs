@@ -18,7 +18,9 @@ fn a_version_that_is_not_known_is_refused_in_the_form_of_its_time() {
     for (level, name, version) in [
         (6, V5_0, V5_0),
         (9, V5_0, V5_0),
-        (255, V5_0, V5_0),
+        (127, V5_0, V5_0),
+        (0x84, V3_1_1, V3_1_1),
+        (0x83, V3_1, V3_1_1),
         (0, V3_1_1, V3_1_1),
         (2, V3_1_1, V3_1_1),
         (3, V3_1_1, V3_1_1),

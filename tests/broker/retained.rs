@@ -181,6 +181,26 @@ fn retained_messages_still_to_be_sent_come_after_a_resume() {
     }
 }
 
+/// Also those for whose topics others were published while the client was away, which it does not get with QoS 0.
+/// [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6]
+#[test]
+fn retained_messages_still_to_be_sent_are_not_forgotten_while_the_client_is_away() {
+    for version in ALL {
+        play_on(ServerConfig::new().maximum_in_flight(2), |net| {
+            let (sender, mut receiver) = (helper(net, "sender"), net.join(kept(version, "receiver")));
+            let topics: Vec<_> = (0..200).map(|i| format!("many/{i}")).collect();
+            topics.iter().for_each(|topic| net.retain(sender, topic, "kept", 0));
+            net.stall(receiver, true);
+            net.subscribe_all(receiver, None, &[("#", at(0))]);
+            net.cut(receiver);
+            topics.iter().for_each(|topic| net.publish(sender, topic, "passing", 0));
+            receiver = net.resume(kept(version, "receiver"));
+            let due = topics.len() - net.messages(receiver).len();
+            assert!(due < 32, "{due} of {} did not come", topics.len());
+        });
+    }
+}
+
 /// [5.0 MQTT-4.6.0-5] [3.1.1 MQTT-4.6.0-6] [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6]
 #[test]
 fn a_retained_message_comes_before_what_is_published_after_the_subscription() {
