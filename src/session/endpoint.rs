@@ -170,10 +170,12 @@ impl Endpoint {
 
     /// Encodes a packet, unless it is larger than the peer takes.
     pub(crate) fn write(&self, packet: &impl Encode, out: &mut Vec<u8>) -> Result<(), PublishError> {
-        if self.connection.peer.maximum_packet_size < u32::MAX {
-            self.check_size(packet)?;
-        }
+        self.check_fits(packet)?;
         Ok(packet.encode_to(self.rules(), out)?)
+    }
+
+    fn check_fits(&self, packet: &impl Encode) -> Result<(), PublishError> {
+        if self.connection.peer.maximum_packet_size == u32::MAX { Ok(()) } else { self.check_size(packet) }
     }
 
     fn check_size(&self, packet: &impl Encode) -> Result<(), PublishError> {
@@ -217,8 +219,9 @@ impl Endpoint {
         // Also where the message waits: whether it can be encoded does not depend on the identifier.
         let packet_identifier = if publish.qos == QoS::AtMostOnce { None } else { outbound.next().or(PacketIdentifier::new(1)) };
         let expires_at = publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
-        // Before anything is copied.
-        self.check_size(&Identified(full, packet_identifier))?;
+        // Before anything is copied. What is written at once is checked by that, but for its size with its topic name.
+        let packet = Identified(full, packet_identifier);
+        if waits { self.check_size(&packet)? } else { self.check_fits(&packet)? }
         let message = if waits { Message::new(full)? } else { Message::copy(full)? };
         let outgoing = Outgoing { expires_at, ..Outgoing::new(Some(key), message) };
         if waits {
