@@ -29,7 +29,8 @@ pub enum Action<'a> {
     /// The next step of enhanced authentication, to be answered with [`Client::authenticate`] unless its reason code is
     /// [`SUCCESS`](ReasonCode::SUCCESS), which ends a re-authentication.
     Authenticate(Auth<'a>),
-    /// A message has arrived. It is acknowledged when the next step is taken, or by hand.
+    /// A message has arrived. It is acknowledged when the next step is taken, or by hand. Unless that is done by hand it is the host's from
+    /// now on: should the connection end before that step, a QoS 2 message does not come again.
     Message(Received<'a>),
     /// A message with QoS 1 or 2 has come to its end.
     Published(Published<'a>),

@@ -8,6 +8,7 @@
 //! | options           | 1     | after each filter; before 5.0 only the QoS | never |
 
 use super::sequence::Element;
+use super::topic::SHARE;
 use super::write::Sink;
 use super::{
     DecodeError, EncodeError, PacketIdentifier, QoS, Reader, Role, Rules, Sequence, SubscribeProperties, Text, TopicFilter,
@@ -119,7 +120,7 @@ impl<'a> Subscription<'a> {
     }
 
     fn check(&self, rules: Rules) -> Result<(), DecodeError> {
-        if self.options.no_local && self.topic_filter.as_bytes().starts_with(b"$share/") {
+        if self.options.no_local && self.topic_filter.as_bytes().starts_with(SHARE) {
             return Err(DecodeError::NoLocalOnSharedSubscription);
         }
         rules.options.check_texts(|| self.topic_filter.is_clean())

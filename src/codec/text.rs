@@ -29,8 +29,8 @@ impl<'a> Text<'a> {
     #[must_use]
     #[expect(clippy::expect_used, reason = "the comment proves it")]
     pub fn as_str(self) -> &'a str {
-        // There are two ways to make a `Text`: from a `&str`, and by `Text::decode`, where `is_plain` has seen ASCII alone
-        // or `from_utf8` has said yes.
+        // A `Text` is made from a `&str`, by the decoders, where `is_plain` has seen ASCII alone or `from_utf8` has said yes, or from the
+        // bytes of another `Text`.
         core::str::from_utf8(self.0).expect("a Text is UTF-8")
     }
 

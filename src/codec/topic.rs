@@ -2,7 +2,7 @@
 
 use super::{DecodeError, Reader, Text, Version, text};
 
-const SHARE: &[u8] = b"$share/";
+pub(super) const SHARE: &[u8] = b"$share/";
 
 /// A Topic Filter whose syntax is right, with the share name apart. [5.0 §4.7] [5.0 §4.8.2] [3.1.1 §4.7]
 ///

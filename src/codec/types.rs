@@ -104,7 +104,7 @@ impl Rules {
         Self { sender: Some(sender), ..self }
     }
 
-    /// Also these options.
+    /// Also these options. What they let pass can be written as well.
     #[must_use]
     pub const fn with(self, options: Options) -> Self {
         Self { options: self.options.and(options), ..self }

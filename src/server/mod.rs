@@ -31,7 +31,8 @@ pub enum Action<'a> {
     /// same calls; after CONNACK with [`Server::challenge`], with reason code [`SUCCESS`](ReasonCode::SUCCESS) to end it, or
     /// [`Server::disconnect`].
     Authenticate(Auth<'a>),
-    /// A message has arrived. It is acknowledged when the next step is taken, or by hand.
+    /// A message has arrived. It is acknowledged when the next step is taken, or by hand. Unless that is done by hand it is the host's from
+    /// now on: should the connection end before that step, a QoS 2 message does not come again.
     Message(Received<'a>),
     /// The client asks for messages. To be answered with [`Server::suback`], now or later.
     Subscribe(Subscribe<'a>),

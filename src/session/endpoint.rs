@@ -221,7 +221,11 @@ impl Endpoint {
         let expires_at = publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
         // Before anything is copied. What is written at once is checked by that, but for its size with its topic name.
         let packet = Identified(full, packet_identifier);
-        if waits { self.check_size(&packet)? } else { self.check_fits(&packet)? }
+        if waits {
+            self.check_size(&packet)?
+        } else {
+            self.check_fits(&packet)?
+        }
         let message = if waits { Message::new(full)? } else { Message::copy(full)? };
         let outgoing = Outgoing { expires_at, ..Outgoing::new(Some(key), message) };
         if waits {

@@ -164,7 +164,7 @@ pub enum PublishError {
     /// The alias is greater than the peer takes. [5.0 MQTT-3.3.2-9] [5.0 MQTT-3.3.2-11]
     #[error("topic alias is greater than {maximum}, the greatest that the peer takes")]
     TopicAliasInvalid {
-        /// The Topic Alias Maximum of the peer; 0 is none.
+        /// The Topic Alias Maximum of the peer; 0 is none, or that the aliases are the machine's own to give.
         maximum: u16,
     },
     /// There is no topic name, and no message of this connection has given the alias one.
