@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, reason = "tests may panic")]
 
-#[path = "../fuzz/machines.rs"]
+#[path = "../fuzz/machines/mod.rs"]
 mod machines;
 #[path = "../fuzz/properties.rs"]
 mod properties;

@@ -1,6 +1,6 @@
 #![no_main]
 
-#[path = "../machines.rs"]
+#[path = "../machines/mod.rs"]
 mod machines;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| machines::client(data, &mut machines::Tally::default()));

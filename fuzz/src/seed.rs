@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::{fs, io};
 
-#[path = "../machines.rs"]
+#[path = "../machines/mod.rs"]
 mod machines;
 #[path = "../vectors.rs"]
 mod vectors;

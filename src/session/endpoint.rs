@@ -222,9 +222,9 @@ impl Endpoint {
         // Before anything is copied. What is written at once is checked by that, but for its size with its topic name.
         let packet = Identified(full, packet_identifier);
         if waits {
-            self.check_size(&packet)?
+            self.check_size(&packet)?;
         } else {
-            self.check_fits(&packet)?
+            self.check_fits(&packet)?;
         }
         let message = if waits { Message::new(full)? } else { Message::copy(full)? };
         let outgoing = Outgoing { expires_at, ..Outgoing::new(Some(key), message) };
