@@ -1,7 +1,7 @@
 //! One end of a connection, watched from outside: an account of what the standard allows it to write next, kept from the bytes
 //! that it has read and written and from what its host was told. It shares no code with the machines but the codec.
 //!
-//! The fuzz targets and the model in `tests/model.rs` watch the machines with it. Messages are known by a number at the start of their
+//! The fuzz targets and the model in `tests/model/` watch the machines with it. Messages are known by a number at the start of their
 //! payload, which rises from message to message in each direction.
 
 #![allow(dead_code, unused_imports, clippy::wildcard_enum_match_arm, reason = "each user needs a part of it")]
