@@ -28,7 +28,14 @@ fn encode(packet: &Packet<'_>, rules: impl Into<Rules> + Copy) -> Result<Vec<u8>
     codec::encode(&Packet::Pingreq, Version::V5_0, &mut fixed).unwrap();
     assert_eq!(codec::encode(packet, rules, &mut fixed), result);
     assert_eq!(fixed.written()[2..], vec[6..]);
-    assert_eq!(OwnedPacket::new(packet, rules).map(|owned| owned.as_bytes().to_vec()), result.map(|()| vec[6..].to_vec()));
+    let owned = OwnedPacket::new(packet, rules);
+    assert_eq!(owned.as_ref().map(|owned| owned.as_bytes().to_vec()), result.as_ref().map(|()| vec[6..].to_vec()));
+    if let Ok(owned) = owned {
+        let mut received = bytes::BytesMut::from(&vec[6..]);
+        received.extend_from_slice(b"next");
+        assert_eq!(OwnedPacket::split_from(&mut received, u32::MAX, rules), Ok(Some(owned)));
+        assert_eq!(received, &b"next"[..]);
+    }
     assert_eq!(vec[..6], *b"before");
     result.map(|()| vec.split_off(6))
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "tests may panic")]
 
 use mqtt_sansio::codec::{
-    self, Connect, Options, OwnedPacket, Packet, PacketIdentifier, Publish, QoS, Rules, UserProperty, Version,
+    self, Connect, Options, OwnedPacket, Packet, PacketIdentifier, Publish, QoS, Rules, Sequence, UserProperty, Version,
 };
 
 const USER: &[u8] = b"\x26\0\x01n\0\x01v";
@@ -153,4 +153,15 @@ fn clean_session_says_how_long_a_session_lives_before_5_0() {
         connect.properties.session_expiry_interval = asked;
         assert_eq!(connect.session_expiry_interval(), expected, "{version} {clean_start}");
     }
+}
+
+#[test]
+fn a_sequence_and_its_copy_are_the_same() {
+    let properties = [UserProperty::new("n", "v"), UserProperty::new("n", "w")];
+    let sequence = Sequence::from(&properties);
+    #[allow(clippy::clone_on_copy, reason = "it is what generic code does")]
+    let clone = sequence.clone();
+    assert_eq!(clone, sequence);
+    assert_eq!(clone.iter().count(), 2);
+    assert_ne!(clone, Sequence::default());
 }
