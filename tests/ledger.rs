@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use toml::Table;
 
 /// How many statements, and how many reports, are not obeyed or not shown to be. Either may only become smaller.
-const GAPS: [usize; 2] = [7, 2];
+const GAPS: [usize; 2] = [5, 2];
 
 const INTRODUCTION: &str = "\
 # Conformance

@@ -65,7 +65,7 @@ pub(crate) trait Append {
     ) -> Result<(), EncodeError>;
 }
 
-/// Most packets that are not longer than this are written often.
+/// Room for most of the packets that are written most often.
 const SHORT: usize = 64;
 
 macro_rules! growing {

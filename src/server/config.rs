@@ -123,6 +123,10 @@ impl ServerConfig {
 
     /// The longest Keep Alive in seconds, which 5.0 clients that ask for more, or for none, are given. The default is
     /// `None`: as the client asks. [5.0 §3.2.2.3.14]
+    ///
+    /// A client that is silent for one and a half times its Keep Alive is given up. It is not silent while bytes of it arrive: the standard
+    /// leaves open whether those of an unfinished packet count, and a large one takes its time on a slow line. [5.0 MQTT-3.1.2-22]
+    /// [3.1.1 MQTT-3.1.2-24]
     #[must_use]
     pub const fn maximum_keep_alive(self, maximum_keep_alive: Option<core::num::NonZeroU16>) -> Self {
         let maximum_keep_alive = match maximum_keep_alive {
