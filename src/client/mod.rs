@@ -388,12 +388,12 @@ impl Client {
     /// `None` means that more input is needed, or that there is no connection.
     #[inline]
     pub fn handle_input<'i>(&mut self, input: &mut &'i [u8], now: Instant, out: &mut Vec<u8>) -> Option<Action<'i>> {
+        let mut action = None;
         if input.is_empty() && self.is_connected() && self.endpoint.is_quiet() {
             self.left = 0;
-            return None;
+        } else {
+            self.advance(input, now, out, &mut action);
         }
-        let mut action = None;
-        self.advance(input, now, out, &mut action);
         action
     }
 
@@ -615,7 +615,7 @@ impl Client {
         let rules = self.endpoint.peer_rules();
         *action = match frame.packet_type() {
             PacketType::Publish => {
-                return self.endpoint.on_publish(frame, out, |message| *action = Some(Action::Message(message)));
+                return self.endpoint.on_publish(frame, out, action, Action::Message);
             }
             packet @ (PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp) => {
                 self.endpoint.on_ack(packet, frame.ack(rules)?, now, out)?.map(Action::Published)

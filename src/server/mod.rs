@@ -424,12 +424,12 @@ impl Server {
     /// Takes the next step: consumes packets from `input` up to the first that has an action.
     #[inline]
     pub fn handle_input<'i>(&mut self, input: &mut &'i [u8], now: Instant, out: &mut Vec<u8>) -> Option<Action<'i>> {
+        let mut action = None;
         if input.is_empty() && self.endpoint.is_open() && self.endpoint.is_quiet() {
             self.left = 0;
-            return None;
+        } else {
+            self.advance(input, now, out, &mut action);
         }
-        let mut action = None;
-        self.advance(input, now, out, &mut action);
         action
     }
 
@@ -620,7 +620,7 @@ impl Server {
         let rules = self.endpoint.peer_rules();
         *action = match frame.packet_type() {
             PacketType::Publish => {
-                return self.endpoint.on_publish(frame, out, |message| *action = Some(Action::Message(message)));
+                return self.endpoint.on_publish(frame, out, action, Action::Message);
             }
             packet @ (PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp) => {
                 self.endpoint.on_ack(packet, frame.ack(rules)?, now, out)?.map(Action::Published)

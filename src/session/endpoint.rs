@@ -473,35 +473,34 @@ impl Endpoint {
 
     /// A PUBLISH, given away unless it needs nobody's attention, as a QoS 2 message that came before.
     #[inline(always)]
-    pub(crate) fn on_publish<'a>(
+    pub(crate) fn on_publish<'a, A>(
         &mut self,
         frame: Frame<'a>,
         out: &mut Vec<u8>,
-        give: impl FnOnce(Received<'a>),
+        action: &mut Option<A>,
+        message: impl FnOnce(Received<'a>) -> A,
     ) -> Result<(), ProtocolError> {
-        frame.publish(self.peer_rules(), |publish| {
-            let Publish { topic_name, payload, qos, retain, dup, properties, packet_identifier } = publish;
-            let topic_name = match properties.topic_alias {
-                Some(alias) => self.topic_name(alias, topic_name)?,
-                None => TopicName::inline(topic_name),
-            };
-            if qos > self.connection.own.maximum_qos {
-                return Err(ProtocolError::QosNotSupported);
-            }
-            if retain && !self.connection.own.retain_available {
-                return Err(ProtocolError::RetainNotSupported);
-            }
-            let token = match packet_identifier {
-                None => None,
-                Some(identifier) => match self.take_in(identifier, qos, out)? {
-                    None => return Ok(()),
-                    token => token,
-                },
-            };
-            let properties = PublishProperties { topic_alias: None, ..properties };
-            give(Received { topic_name, payload, qos, retain, dup, properties, token });
-            Ok(())
-        })?
+        let Publish { topic_name, payload, qos, retain, dup, mut properties, packet_identifier } =
+            frame.publish(self.peer_rules(), core::convert::identity)?;
+        let topic_name = match properties.topic_alias.take() {
+            Some(alias) => self.topic_name(alias, topic_name)?,
+            None => TopicName::inline(topic_name),
+        };
+        if qos > self.connection.own.maximum_qos {
+            return Err(ProtocolError::QosNotSupported);
+        }
+        if retain && !self.connection.own.retain_available {
+            return Err(ProtocolError::RetainNotSupported);
+        }
+        let token = match packet_identifier {
+            None => None,
+            Some(identifier) => match self.take_in(identifier, qos, out)? {
+                None => return Ok(()),
+                token => token,
+            },
+        };
+        *action = Some(message(Received { topic_name, payload, qos, retain, dup, properties, token }));
+        Ok(())
     }
 
     /// Notes a message with QoS 1 or 2; `None` if it came before.
