@@ -135,7 +135,7 @@ impl Message {
         let properties_length = u32::try_from(size.total()).map_err(|_| EncodeError::PacketTooLong)?;
         let topic = publish.topic_name.as_bytes();
         let topic_length = u16::try_from(topic.len()).map_err(|_| EncodeError::FieldTooLong)?;
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(topic.len() + size.total() + publish.payload.len());
         bytes.append_with(topic.len() + size.total(), publish.payload, |room| {
             let mut writer = Writer::new(room, size);
             writer.copy(topic);
