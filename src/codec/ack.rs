@@ -7,7 +7,9 @@
 //! | properties        | n     | never      | may be left out when there are none |
 
 use super::write::Sink;
-use super::{AckProperties, DecodeError, EncodeError, PacketIdentifier, PacketType, Reader, ReasonCode, Rules, Version};
+use super::{
+    AckProperties, Auth, DecodeError, Disconnect, EncodeError, PacketIdentifier, PacketType, Reader, ReasonCode, Rules, Version,
+};
 
 /// What the four acknowledgements of a PUBLISH say. [5.0 §3.4 to §3.7] [3.1.1 §3.4 to §3.7]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
@@ -77,17 +79,7 @@ impl<'a> Ack<'a> {
     #[inline(always)]
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
         sink.u16(self.packet_identifier.get());
-        if self.says_nothing() {
-            return Ok(());
-        }
-        sink.u8(self.reason_code.get());
-        self.properties.encode(rules.version, sink)
-    }
-
-    /// Whether reason code and properties are left out. [5.0 §3.4.2.1] [5.0 §3.4.2.2.1]
-    #[inline(always)]
-    fn says_nothing(&self) -> bool {
-        self.reason_code == ReasonCode::SUCCESS && self.properties.is_empty()
+        self.encode_reason(sink, rules)
     }
 
     fn check(&self, packet: PacketType, rules: Rules) -> Result<(), DecodeError> {
@@ -97,3 +89,27 @@ impl<'a> Ack<'a> {
         rules.options.check_texts(|| self.properties.is_clean())
     }
 }
+
+/// The end that six packets of 5.0 have: a reason code and properties, which are left out where they say nothing.
+macro_rules! reason_at_end {
+    ($($name:ident)*) => {
+        $(impl $name<'_> {
+            /// [5.0 §3.4.2.1] [5.0 §3.4.2.2.1] [5.0 §3.14.2.1] [5.0 §3.14.2.2.1] [5.0 §3.15.2.1]
+            #[inline(always)]
+            pub(super) fn says_nothing(&self) -> bool {
+                self.reason_code == ReasonCode::SUCCESS && self.properties.is_empty()
+            }
+
+            #[inline(always)]
+            pub(super) fn encode_reason<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+                if self.says_nothing() {
+                    return Ok(());
+                }
+                sink.u8(self.reason_code.get());
+                self.properties.encode(rules.version, sink)
+            }
+        })*
+    };
+}
+
+reason_at_end! { Ack Disconnect Auth }

@@ -46,16 +46,7 @@ impl<'a> Disconnect<'a> {
     }
 
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        if self.says_nothing() {
-            return Ok(());
-        }
-        sink.u8(self.reason_code.get());
-        self.properties.encode(rules.version, sink)
-    }
-
-    /// Whether reason code and properties are left out. [5.0 §3.14.2.1] [5.0 §3.14.2.2.1]
-    fn says_nothing(&self) -> bool {
-        self.reason_code == ReasonCode::SUCCESS && self.properties.is_empty()
+        self.encode_reason(sink, rules)
     }
 
     fn check(&self, rules: Rules) -> Result<(), DecodeError> {
@@ -105,16 +96,7 @@ impl<'a> Auth<'a> {
     }
 
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        if self.says_nothing() {
-            return Ok(());
-        }
-        sink.u8(self.reason_code.get());
-        self.properties.encode(rules.version, sink)
-    }
-
-    /// Whether reason code and properties are left out. [5.0 §3.15.2.1]
-    fn says_nothing(&self) -> bool {
-        self.reason_code == ReasonCode::SUCCESS && self.properties.is_empty()
+        self.encode_reason(sink, rules)
     }
 
     fn check_reason_code(&self, rules: Rules) -> Result<(), DecodeError> {
