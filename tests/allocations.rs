@@ -1,4 +1,5 @@
-//! What reading packets allocates: nothing, whatever the packets are and whatever they announce.
+//! What reading packets allocates: nothing, whatever the packets are and whatever they announce. What writing one does: at most one
+//! piece of memory, of its size.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, dead_code, reason = "tests may panic")]
 
@@ -6,8 +7,9 @@
 mod vectors;
 
 use mqtt_sansio::Instant;
-use mqtt_sansio::codec::{self, ConnackProperties, Connect, Version};
+use mqtt_sansio::codec::{self, ConnackProperties, Connect, Publish, Version};
 use mqtt_sansio::server::{Action, Server, ServerConfig};
+use mqtt_sansio::session::Message;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
 use std::path::Path;
@@ -17,7 +19,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// One test, since allocations of other threads would be counted.
 #[test]
-fn reading_allocates_nothing() {
+fn reading_allocates_nothing_and_writing_no_more_than_it_needs() {
     let all = vectors::all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("spec-vectors"));
     let mut decoded = 0;
     let region = Region::new(ALLOCATOR);
@@ -29,6 +31,31 @@ fn reading_allocates_nothing() {
     let change = region.change();
     assert_eq!((change.allocations, change.reallocations), (0, 0));
     assert!(decoded > 1_000, "{decoded}");
+
+    for payload in [0, 10, 50, 57, 58, 59, 200, 100_000] {
+        let payload = vec![b'x'; payload];
+        let publish = Publish::new("topic", &payload);
+        let size = payload.len() + 9 + usize::from(payload.len() > 120) + usize::from(payload.len() > 16_000);
+        let mut full = vec![0; 200];
+        let region = Region::new(ALLOCATOR);
+        let mut out = Vec::new();
+        codec::encode(&publish.into(), Version::V3_1_1, &mut out).unwrap();
+        let change = region.change();
+        assert_eq!((change.allocations, change.reallocations), (1, 0));
+        assert_eq!(out.len(), size);
+        assert_eq!(out.capacity(), size.max(8));
+
+        full.truncate(200 - size.min(200));
+        let region = Region::new(ALLOCATOR);
+        codec::encode(&publish.into(), Version::V3_1_1, &mut full).unwrap();
+        let change = region.change();
+        assert_eq!((change.allocations, change.reallocations), (0, usize::from(size > 200)), "it fits");
+
+        let region = Region::new(ALLOCATOR);
+        let message = Message::new(&publish).unwrap();
+        let change = region.change();
+        assert_eq!((change.allocations, change.bytes_allocated), (1, message.size()));
+    }
 
     // Five bytes that announce 256 MiB, to a server that would take them.
     let mut server = Server::new(ServerConfig::new().maximum_packet_size(u32::MAX), Instant::default());

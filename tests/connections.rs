@@ -222,6 +222,20 @@ fn an_unknown_version_is_refused_in_the_form_that_its_client_knows() {
     }
 }
 
+/// With the option for them a server reads a CONNECT of 3.1 whatever its flags. [3.1 §2.1]
+#[test]
+fn unused_flags_of_a_connect_are_not_looked_at_where_an_option_says_so() {
+    let connect = [&[0x18, 0x0F, 0x00, 0x06][..], b"MQIsdp", &[3, 0x02, 0x00, 0x00, 0x00, 0x01, b'a']].concat();
+    for (options, read) in [(Options::NONE, false), (Options::UNUSED_HEADER_FLAGS, true)] {
+        let mut server = server::Server::new(ServerConfig::new().options(options), NOW);
+        let (actions, _) = server.hears(&connect);
+        assert_eq!(matches!(actions[..], [server::Action::Connect(_)]), read, "{actions:?}");
+        let mut server = server::Server::new(ServerConfig::new().options(options), NOW);
+        let (actions, _) = server.hears(b"GET / HTTP/1.1");
+        assert!(matches!(actions[..], [server::Action::Closed { cause: CloseCause::Violation(ProtocolError::NotConnect), .. }]));
+    }
+}
+
 /// An error becomes what the version can say, which for 3.1 an option extends. [3.1.1 MQTT-3.9.3-2]
 #[test]
 fn a_suback_refuses_as_far_as_the_version_can() {

@@ -8,6 +8,7 @@ use mqtt_sansio::codec::{
     SubscribeProperties, Subscription, SubscriptionOptions, Text, Unsubscribe, UnsubscribeProperties, UserProperty, Version,
     Will,
 };
+use mqtt_sansio::session::Message;
 
 const VERSIONS: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5_0];
 
@@ -204,6 +205,11 @@ fn what_a_remaining_length_cannot_tell_is_refused() {
         properties: UnsubscribeProperties::default(),
         topic_filters: filters.as_slice().into(),
     };
+    let user = vec![UserProperty::new(&text, &text); 10_000];
+    let properties = PublishProperties { user_properties: user.as_slice().into(), ..PublishProperties::default() };
+    let publish = Publish { properties, ..Publish::new("a", b"") };
+    assert_eq!(Message::new(&publish).err(), Some(EncodeError::PacketTooLong));
+    assert_eq!(Message::new(&Publish::new("a", &payload)).err(), Some(EncodeError::PacketTooLong));
     let mut memory = [0; 8];
     let mut fixed = Fixed::new(&mut memory);
     assert_eq!(codec::encode(&unsubscribe.into(), Version::V5_0, &mut fixed), Err(EncodeError::PacketTooLong));

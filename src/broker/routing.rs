@@ -6,7 +6,7 @@ use crate::codec::{
     SubscriptionOptions, Text, TopicFilter, Unsubscribe, Version, Will, levels,
 };
 use crate::router::{Retained, RetainedStore};
-use crate::session::{Message, Outgoing};
+use crate::session::{Message, Outgoing, QueueLimit};
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -135,9 +135,12 @@ impl Broker {
             let copy = message.with(qos, publish.retain && as_published);
             // [5.0 MQTT-3.3.4-3] [5.0 MQTT-3.3.4-4]
             let subscription_identifiers = same.iter().filter_map(|(_, subscriber)| subscriber.identifier).collect();
-            self.deliver_retained_before(*session_id, publish.topic_name, now);
             let outgoing = Outgoing { subscription_identifiers, expires_at, ..Outgoing::new(None, copy) };
-            self.deliver(*session_id, now, outgoing);
+            if self.deliver_retained_before(*session_id, publish.topic_name, now) {
+                self.deliver(*session_id, now, outgoing);
+            } else {
+                self.dropped += 1;
+            }
         }
         if keep {
             let publisher = self.sessions.get(from.0).map(|state| state.client_identifier.clone()).unwrap_or_default();
@@ -260,26 +263,40 @@ impl Broker {
         }
     }
 
-    /// A message is about to be sent to a session that may still be due the retained message of its topic: it is given that first.
-    fn deliver_retained_before(&mut self, session_id: SessionId, topic_name: Text<'_>, now: Instant) {
-        let Some(state) = self.sessions.get_mut(session_id.0) else { return };
+    /// A message is about to be sent to a session that may still be due the retained message of its topic: it is given that first. False
+    /// if there is no room for that, and so none for what comes after it.
+    fn deliver_retained_before(&mut self, session_id: SessionId, topic_name: Text<'_>, now: Instant) -> bool {
+        let Some(state) = self.sessions.get_mut(session_id.0) else { return true };
         if state.retained.is_empty() || state.sent_early.len() >= SENT_EARLY {
-            return;
+            return true;
         }
-        let Some(retained) = self.retained.get(topic_name).filter(|retained| !retained.is_expired(now)) else { return };
+        let Some(retained) = self.retained.get(topic_name).filter(|retained| !retained.is_expired(now)) else { return true };
         let wanting = state.retained.iter().filter(|(filter, cursor)| {
             cursor.wants(retained, &state.client_identifier, &state.sent_early)
                 && stored_filter(filter).is_some_and(|filter| filter.matches(topic_name))
         });
         let due: Vec<_> = wanting.map(|(_, cursor)| cursor.outgoing(retained)).collect();
+        let connection = state.connection.and_then(|id| self.connections.get(id.0));
+        let session = connection.map_or(&state.parked, |connection| connection.server.session());
+        // All of the copies or none.
+        let others = due.len().saturating_sub(1);
+        let QueueLimit { messages, bytes } = self.config.server.queue_limit();
+        let limit = QueueLimit {
+            messages: messages.saturating_sub(others),
+            bytes: bytes.saturating_sub(others * retained.message.size()),
+        };
+        if !due.is_empty() && !session.has_room(&retained.message, limit) {
+            return false;
+        }
         let mut delivered = false;
         for outgoing in due {
             delivered |= self.deliver(session_id, now, outgoing);
         }
-        // What could not be given to it is still due.
+        // An absent client is not given those with QoS 0, which are still due.
         if let Some(state) = self.sessions.get_mut(session_id.0).filter(|_| delivered) {
             state.sent_early.insert(topic_name.as_bytes().into(), self.cursors);
         }
+        true
     }
 
     /// Publishes the will of a session, if it has one, and forgets it. [5.0 MQTT-3.1.2-10] [3.1.1 MQTT-3.1.2-10]

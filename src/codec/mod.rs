@@ -65,7 +65,7 @@ pub use types::{PacketIdentifier, QoS, Role, Rules, Version};
 pub(crate) use read::Reader;
 pub(crate) use topic::{is_hidden, levels};
 
-pub(crate) use write::{Append, Size, Writer};
+pub(crate) use write::{Append, Size, Writer, remaining_length};
 pub use write::{Fixed, Output};
 use write::{Sink, length_of_length};
 
@@ -470,7 +470,7 @@ impl<T: Body> Encode for T {
 fn measure(packet: &impl Body, rules: Rules) -> Result<(Size, u32), EncodeError> {
     let mut size = Size::default();
     packet.write(&mut size, rules)?;
-    let length = write::remaining_length(size.total().saturating_add(packet.payload().len()))?;
+    let length = remaining_length(size.total().saturating_add(packet.payload().len()))?;
     packet.check(rules)?;
     Ok((size, length))
 }
@@ -482,7 +482,9 @@ fn encode_parts(packet: &impl Body, payload: &[u8], rules: Rules, out: &mut impl
         let mut writer = Writer::new(room, size);
         writer.u8(packet.first_byte());
         writer.variable_byte_integer(length);
-        packet.write(&mut writer, rules)
+        packet.write(&mut writer, rules)?;
+        debug_assert!(writer.is_full(), "a packet is written as it was measured");
+        Ok(())
     })
 }
 

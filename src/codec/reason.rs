@@ -58,8 +58,8 @@ impl ReasonCode {
             Version::V3_1 if packet == PacketType::Suback => {
                 matches!(self.0, 0..=2) || self.0 == 0x80 && rules.options.has(Options::SUBACK_FAILURE)
             }
-            // That of a CONNACK. In other packets only success has a form, that of not being there.
-            Version::V3_1 | Version::V3_1_1 => self.to_return_code().is_some(),
+            Version::V3_1 | Version::V3_1_1 if packet == PacketType::Connack => self.to_return_code().is_some(),
+            Version::V3_1 | Version::V3_1_1 => self == Self::SUCCESS,
         }
     }
 

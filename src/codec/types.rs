@@ -104,7 +104,7 @@ impl Rules {
         Self { sender: Some(sender), ..self }
     }
 
-    /// Also these options. What they let pass can be written as well.
+    /// Also these options. Those that are about what a packet says, and not only about its form, go for writing as well.
     #[must_use]
     pub const fn with(self, options: Options) -> Self {
         Self { options: self.options.and(options), ..self }

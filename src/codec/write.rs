@@ -80,7 +80,7 @@ macro_rules! growing {
             ) -> Result<(), EncodeError> {
                 let start = self.len();
                 self.reserve(size + payload.len());
-                if size <= SHORT {
+                if size <= SHORT && SHORT <= self.capacity() - start {
                     // To fill memory of a size that the compiler knows costs next to nothing.
                     self.extend_from_slice(&[0; SHORT]);
                     self.truncate(start + size);
@@ -223,6 +223,11 @@ impl<'m> Writer<'m> {
     #[inline(always)]
     pub(crate) const fn new(room: &'m mut [u8], size: Size) -> Self {
         Self { room, sections: size.sections }
+    }
+
+    /// Whether all has been written that was measured.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.room.is_empty()
     }
 
     /// Bytes without their length.

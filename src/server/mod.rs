@@ -8,8 +8,8 @@ pub use config::ServerConfig;
 
 use crate::codec::{
     self, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect, DecodeError, Disconnect,
-    DisconnectProperties, EncodeError, Frame, Packet, PacketIdentifier, PacketType, ReasonCode, Role, Rules, Sequence, Suback,
-    Subscribe, Text, Unsubscribe, Version,
+    DisconnectProperties, EncodeError, Frame, Options, Packet, PacketIdentifier, PacketType, ReasonCode, Role, Rules, Sequence,
+    Suback, Subscribe, Text, Unsubscribe, Version,
 };
 use crate::session::{
     AckToken, AcknowledgeError, CloseCause, Connection, Endpoint, Limits, Outgoing, ProtocolError, PublishError, Published,
@@ -527,7 +527,9 @@ impl Server {
             let first = matches!(self.state, State::AwaitConnect { .. });
             let maximum = if first { self.config.maximum_connect_size } else { self.config.maximum_packet_size };
             let before = *input;
-            if first && !matches!(before, [] | [CONNECT, ..]) {
+            let loose = self.config.conduct.options.has(Options::UNUSED_HEADER_FLAGS);
+            let mask = if loose { 0xF0 } else { 0xFF };
+            if first && before.first().is_some_and(|byte| byte & mask != CONNECT) {
                 // Whatever speaks here is not to be waited for.
                 return Err(ProtocolError::NotConnect);
             }

@@ -219,9 +219,9 @@ impl Endpoint {
         // Also where the message waits: whether it can be encoded does not depend on the identifier.
         let packet_identifier = if publish.qos == QoS::AtMostOnce { None } else { outbound.next().or(PacketIdentifier::new(1)) };
         let expires_at = publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
-        // Before anything is copied. What is written at once is checked by that, but for its size with its topic name.
+        // What is written at once is checked by that, but for its size where it is sent again, without its alias.
         let packet = Identified(full, packet_identifier);
-        if waits {
+        if waits || publish.properties.topic_alias.is_some() {
             self.check_size(&packet)?;
         } else {
             self.check_fits(&packet)?;

@@ -3,7 +3,7 @@
 use super::AckToken;
 use crate::codec::{
     AckProperties, Append, DecodeError, EncodeError, Publish, PublishProperties, QoS, Reader, ReasonCode, Sequence, Size,
-    SubscriptionIdentifier, Text, Writer,
+    SubscriptionIdentifier, Text, Writer, remaining_length,
 };
 use crate::time::Instant;
 use alloc::sync::Arc;
@@ -132,14 +132,20 @@ impl Message {
             PublishProperties { topic_alias: None, subscription_identifiers: Sequence::default(), ..publish.properties };
         let mut size = Size::default();
         properties.encode_section(&mut size)?;
-        let properties_length = u32::try_from(size.total()).map_err(|_| EncodeError::PacketTooLong)?;
+        let properties_length = remaining_length(size.total())?;
         let topic = publish.topic_name.as_bytes();
         let topic_length = u16::try_from(topic.len()).map_err(|_| EncodeError::FieldTooLong)?;
-        let mut bytes = Vec::with_capacity(topic.len() + size.total() + publish.payload.len());
+        // What no packet could hold is not kept.
+        let length = remaining_length((topic.len() + size.total()).saturating_add(publish.payload.len()))?;
+        let mut bytes = Vec::with_capacity(length as usize);
         bytes.append_with(topic.len() + size.total(), publish.payload, |room| {
             let mut writer = Writer::new(room, size);
             writer.copy(topic);
-            if properties_length > 0 { properties.encode_section(&mut writer) } else { Ok(()) }
+            if properties_length > 0 {
+                properties.encode_section(&mut writer)?;
+            }
+            debug_assert!(writer.is_full(), "a message is written as it was measured");
+            Ok(())
         })?;
         Ok(Self { bytes: bytes.into(), topic_length, properties_length, qos: publish.qos, retain: publish.retain })
     }

@@ -50,9 +50,8 @@ pub enum StoredSessionError {
 impl Session {
     /// The session as bytes, in version 1 of the [format](crate::session::stored).
     ///
-    /// Of a session that has a connection, it is what would be left if that broke now: messages that the host has not acknowledged,
-    /// by hand or by the step after them, will come again. So it is right after a step without an action. Messages keep the time that is left
-    /// until they expire.
+    /// Of a session that has a connection, it is what a host can go on with that ends without a word: a message that the host was given,
+    /// and has not acknowledged by hand or by taking the next step, will come again. Messages keep the time that is left until they expire.
     ///
     /// ```
     /// use core::time::Duration;

@@ -201,6 +201,30 @@ fn retained_messages_still_to_be_sent_are_not_forgotten_while_the_client_is_away
     }
 }
 
+/// What finds no room stands in the way of what is newer, and is not left out for it. [5.0 MQTT-4.6.0-5] [3.1.1 MQTT-4.6.0-6]
+#[test]
+fn a_retained_message_for_which_there_is_no_room_is_not_overtaken() {
+    for version in ALL {
+        play_on(ServerConfig::new().maximum_queued(100, 1_000).maximum_in_flight(1), |net| {
+            let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
+            let (long, large) = ("x".repeat(700), "r".repeat(500));
+            net.subscribe(receiver, "first", 1);
+            net.stall(receiver, true);
+            // One is under way, the next waits.
+            net.publish(sender, "first", "1", 1);
+            net.publish(sender, "first", &long, 1);
+            net.retain(sender, "second", &large, 1);
+            net.subscribe_all(receiver, None, &[("second", at(1)), ("+", at(1))]);
+            net.publish(sender, "second", "new", 1);
+            net.stall(receiver, false);
+            let received = net.messages(receiver);
+            let received = only(&received, "second=");
+            assert!(!received.is_empty() && received.iter().all(|shown| shown.ends_with(" R")), "{received:?}");
+            assert_eq!(net.broker.dropped(), 1, "the one that came while there was no room");
+        });
+    }
+}
+
 /// [5.0 MQTT-4.6.0-5] [3.1.1 MQTT-4.6.0-6] [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6]
 #[test]
 fn a_retained_message_comes_before_what_is_published_after_the_subscription() {
