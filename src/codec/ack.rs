@@ -72,7 +72,7 @@ impl<'a> Ack<'a> {
         if self.says_nothing() {
             return Ok(());
         }
-        rules.since_5_0_if(true)?;
+        rules.since_5_0_if(|| true)?;
         Ok(self.check(packet, rules)?)
     }
 

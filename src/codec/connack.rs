@@ -45,7 +45,7 @@ impl<'a> Connack<'a> {
         if rules.version == Version::V3_1 && self.session_present {
             return Err(EncodeError::NotInVersion(rules.version));
         }
-        rules.since_5_0_if(!self.properties.is_empty())?;
+        rules.since_5_0_if(|| !self.properties.is_empty())?;
         Ok(self.check(rules)?)
     }
 

@@ -144,8 +144,8 @@ impl<'a> Connect<'a> {
         if self.user_name.is_none() {
             self.check_password(self.password.is_some(), rules)?;
         }
-        let properties = !self.properties.is_empty() || self.will.is_some_and(|will| !will.properties.is_empty());
-        Rules::new(self.version).since_5_0_if(properties)?;
+        let has_properties = || !self.properties.is_empty() || self.will.is_some_and(|will| !will.properties.is_empty());
+        Rules::new(self.version).since_5_0_if(has_properties)?;
         Ok(self.check(rules)?)
     }
 

@@ -41,7 +41,7 @@ impl<'a> Disconnect<'a> {
     }
 
     pub(crate) fn check_encode(&self, rules: Rules) -> Result<(), EncodeError> {
-        rules.since_5_0_if(!self.says_nothing())?;
+        rules.since_5_0_if(|| !self.says_nothing())?;
         Ok(self.check(rules)?)
     }
 
@@ -90,7 +90,7 @@ impl<'a> Auth<'a> {
     }
 
     pub(crate) fn check_encode(&self, rules: Rules) -> Result<(), EncodeError> {
-        rules.since_5_0_if(true)?;
+        rules.since_5_0_if(|| true)?;
         let checked = if self.says_nothing() { self.check_reason_code(rules) } else { self.check(rules) };
         Ok(checked?)
     }

@@ -475,7 +475,7 @@ fn measure(packet: &impl Body, rules: Rules) -> Result<(Size, u32), EncodeError>
     Ok((size, length))
 }
 
-#[inline(always)]
+#[inline(never)]
 fn encode_parts(packet: &impl Body, payload: &[u8], rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
     let (size, length) = measure(packet, rules)?;
     out.append_with(1 + length_of_length(length) as usize + size.total(), payload, |room| {
@@ -492,7 +492,10 @@ fn encode_parts(packet: &impl Body, payload: &[u8], rules: Rules, out: &mut impl
 macro_rules! for_own_type {
     ($self:expr, $packet:ident => $call:expr) => {
         match $self {
-            Packet::Publish($packet) => $call,
+            Packet::Publish(publish) => {
+                let $packet = &Identified(publish, publish.packet_identifier);
+                $call
+            }
             Packet::Puback(ack) | Packet::Pubrec(ack) | Packet::Pubrel(ack) | Packet::Pubcomp(ack) => {
                 let $packet = &($self.packet_type(), ack);
                 $call
@@ -548,17 +551,6 @@ macro_rules! bodies {
 }
 
 bodies! { Connect Connack Subscribe Unsubscribe Disconnect Auth }
-
-impl Encode for Publish<'_> {
-    #[inline]
-    fn encode_to(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
-        Identified(self, self.packet_identifier).encode_to(rules, out)
-    }
-
-    fn packet_size(&self, rules: Rules) -> Result<u32, EncodeError> {
-        Identified(self, self.packet_identifier).packet_size(rules)
-    }
-}
 
 /// A PUBLISH with that packet identifier instead of its own: a copy of it would cost as much as a short one.
 pub(crate) struct Identified<'p, 'a>(pub(crate) &'p Publish<'a>, pub(crate) Option<PacketIdentifier>);

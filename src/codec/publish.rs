@@ -96,7 +96,7 @@ impl<'a> Publish<'a> {
         if packet_identifier.is_some() != (self.qos > QoS::AtMostOnce) {
             return Err(EncodeError::PacketIdentifier);
         }
-        rules.since_5_0_if(!self.properties.is_empty())?;
+        rules.since_5_0_if(|| !self.properties.is_empty())?;
         Ok(self.check(rules)?)
     }
 

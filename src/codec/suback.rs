@@ -47,7 +47,7 @@ impl<'a> Suback<'a> {
     pub(crate) fn check_encode(&self, packet: PacketType, rules: Rules) -> Result<(), EncodeError> {
         rules.only_from(Role::Server)?;
         let codes = !has_codes(packet, rules) && !self.reason_codes.is_empty();
-        rules.since_5_0_if(codes || !self.properties.is_empty())?;
+        rules.since_5_0_if(|| codes || !self.properties.is_empty())?;
         Ok(self.check(packet, rules)?)
     }
 

@@ -172,11 +172,11 @@ impl<'a> Subscribe<'a> {
 
     pub(crate) fn check_encode(&self, rules: Rules) -> Result<(), EncodeError> {
         rules.only_from(Role::Client)?;
-        rules.since_5_0_if(!self.properties.is_empty())?;
+        rules.since_5_0_if(|| !self.properties.is_empty())?;
         rules.options.check_texts(|| self.properties.is_clean())?;
         check_list(self.subscriptions, |subscription| {
             TopicFilter::check(subscription.topic_filter, rules.version)?;
-            rules.since_5_0_if(subscription.options.as_u8() > 2)?;
+            rules.since_5_0_if(|| subscription.options.as_u8() > 2)?;
             Ok(subscription.check(rules)?)
         })
     }
@@ -221,7 +221,7 @@ impl<'a> Unsubscribe<'a> {
 
     pub(crate) fn check_encode(&self, rules: Rules) -> Result<(), EncodeError> {
         rules.only_from(Role::Client)?;
-        rules.since_5_0_if(!self.properties.is_empty())?;
+        rules.since_5_0_if(|| !self.properties.is_empty())?;
         rules.options.check_texts(|| self.properties.is_clean())?;
         check_list(self.topic_filters, |filter| {
             TopicFilter::check(filter, rules.version)?;

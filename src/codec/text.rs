@@ -91,22 +91,16 @@ impl<'a> Text<'a> {
         if core::str::from_utf8(bytes).is_ok() { Ok(Self(bytes)) } else { Err(DecodeError::InvalidUtf8) }
     }
 
+    /// What `decode` would say of it.
+    #[inline]
+    pub(crate) fn check(self) -> Result<(), DecodeError> {
+        if is_plain::<false>(self.0) { Ok(()) } else { self.no_null() }
+    }
+
     /// What `decode_topic_name` would say of it.
     #[inline]
     pub(crate) fn check_topic_name(self) -> Result<(), DecodeError> {
         if is_plain::<true>(self.0) { Ok(()) } else { self.look_for_wildcards() }
-    }
-
-    /// Copies it into room of its size. Says what `decode` would say of it.
-    #[inline]
-    pub(crate) fn copy_to(self, room: &mut [u8]) -> Result<(), DecodeError> {
-        if copy_plain::<false>(self.0, room) { Ok(()) } else { self.no_null() }
-    }
-
-    /// Copies it into room of its size. Says what `decode_topic_name` would say of it.
-    #[inline]
-    pub(crate) fn copy_topic_name_to(self, room: &mut [u8]) -> Result<(), DecodeError> {
-        if copy_plain::<true>(self.0, room) { Ok(()) } else { self.look_for_wildcards() }
     }
 
     #[cold]
@@ -205,15 +199,6 @@ fn is_plain<const WILDCARDS: bool>(bytes: &[u8]) -> bool {
         for_each_word(bytes, |_, word| found |= look(word));
     }
     found & HIGHS == 0
-}
-
-/// Copies what has the same length, and says whether it is plain.
-#[inline]
-fn copy_plain<const WILDCARDS: bool>(bytes: &[u8], room: &mut [u8]) -> bool {
-    if room.len() == bytes.len() {
-        room.copy_from_slice(bytes);
-    }
-    is_plain::<WILDCARDS>(bytes)
 }
 
 /// Calls `look` with each eight bytes and the position of the first. The last eight overlap those before them: to look twice at

@@ -112,8 +112,8 @@ impl Rules {
 
     /// For what came with 5.0, if it is there.
     #[inline(always)]
-    pub(crate) const fn since_5_0_if(self, is_there: bool) -> Result<(), EncodeError> {
-        if is_there && !matches!(self.version, Version::V5_0) { Err(EncodeError::NotInVersion(self.version)) } else { Ok(()) }
+    pub(crate) fn since_5_0_if(self, is_there: impl FnOnce() -> bool) -> Result<(), EncodeError> {
+        if self.version < Version::V5_0 && is_there() { Err(EncodeError::NotInVersion(self.version)) } else { Ok(()) }
     }
 
     /// For a packet that only one side may send.

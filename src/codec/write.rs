@@ -79,12 +79,12 @@ macro_rules! growing {
                 write: impl FnOnce(&mut [u8]) -> Result<(), EncodeError>,
             ) -> Result<(), EncodeError> {
                 let start = self.len();
-                self.reserve(size + payload.len());
-                if size <= SHORT && SHORT <= self.capacity() - start {
+                if size <= SHORT && SHORT.max(size + payload.len()) <= self.capacity() - start {
                     // To fill memory of a size that the compiler knows costs next to nothing.
                     self.extend_from_slice(&[0; SHORT]);
                     self.truncate(start + size);
                 } else {
+                    self.reserve(size + payload.len());
                     self.resize(start + size, 0);
                 }
                 let result = write(self.get_mut(start..).unwrap_or_default());
@@ -238,21 +238,6 @@ impl<'m> Writer<'m> {
             self.room = rest;
         }
     }
-
-    /// The next bytes of the room.
-    #[inline(always)]
-    fn next(&mut self, size: usize) -> &'m mut [u8] {
-        let (next, rest) = core::mem::take(&mut self.room).split_at_mut_checked(size).unwrap_or_default();
-        self.room = rest;
-        next
-    }
-
-    #[inline(always)]
-    fn string(&mut self, text: Text<'_>) -> Result<&'m mut [u8], EncodeError> {
-        let length = field_length(text.as_bytes())?;
-        self.u16(length);
-        Ok(self.next(length.into()))
-    }
 }
 
 impl Sink for Writer<'_> {
@@ -273,14 +258,14 @@ impl Sink for Writer<'_> {
 
     #[inline(always)]
     fn text(&mut self, text: Text<'_>) -> Result<(), EncodeError> {
-        let room = self.string(text)?;
-        Ok(text.copy_to(room)?)
+        self.binary(text.as_bytes())?;
+        Ok(text.check()?)
     }
 
     #[inline(always)]
     fn topic_name(&mut self, name: Text<'_>) -> Result<(), EncodeError> {
-        let room = self.string(name)?;
-        Ok(name.copy_topic_name_to(room)?)
+        self.binary(name.as_bytes())?;
+        Ok(name.check_topic_name()?)
     }
 
     #[inline(always)]
