@@ -327,7 +327,8 @@ impl Watch {
         let waiting = self.waiting.iter_mut().find(|waiting| waiting.token == Some(token));
         let waiting = waiting.ok_or_else(|| format!("{token:?} acknowledges nothing"))?;
         ensure!(waiting.verdict.is_none(), "{token:?} was acknowledged before");
-        waiting.verdict = Some(reason_code);
+        // Before 5.0 there is no refusing.
+        waiting.verdict = Some(if self.version == Version::V5_0 { reason_code } else { ReasonCode::SUCCESS });
         Ok(())
     }
 
@@ -785,8 +786,7 @@ impl Watch {
     fn settles(&mut self, identifier: u16, qos: QoS, reason_code: ReasonCode) -> Verdict {
         let first = self.waiting.pop_front().ok_or_else(|| format!("{identifier} is acknowledged for nothing"))?;
         ensure!(first.identifier == identifier && first.qos == qos, "{identifier} is acknowledged before {first:?}");
-        let verdict = first.verdict.ok_or_else(|| format!("{identifier} is acknowledged, and was not taken"))?;
-        let expected = if self.version == Version::V5_0 { verdict } else { ReasonCode::SUCCESS };
+        let expected = first.verdict.ok_or_else(|| format!("{identifier} is acknowledged, and was not taken"))?;
         ensure!(reason_code == expected, "{identifier} is acknowledged with {reason_code}, not {expected}");
         Ok(())
     }

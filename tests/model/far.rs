@@ -173,12 +173,12 @@ impl World {
             return Ok(());
         }
         let (number, token) = far.tokens.swap_remove(index % far.tokens.len());
-        let (code, mut out) = (self.judgement(), Vec::new());
+        let ((code, meant), mut out) = (self.judgement(), Vec::new());
         self.note(|| format!("server acknowledges {number} with {code:?}"));
         far.machine.acknowledge(token, code, &mut out).map_err(|error| error.to_string())?;
         far.watch.acknowledged(token, code)?;
         far.watch.commands(&out)?;
-        self.letters[UP].takes(number, code)?;
+        self.letters[UP].takes(number, meant)?;
         self.carry(DOWN, &mut far.line, &out)
     }
 

@@ -511,10 +511,15 @@ impl World {
         self.random.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce])
     }
 
-    /// What an application that acknowledges by hand says of a message.
-    fn judgement(&mut self) -> ReasonCode {
-        let refuses = self.plan.version == Version::V5_0 && !self.calm && self.random.percent(15);
-        if refuses { self.random.pick(&[ReasonCode::QUOTA_EXCEEDED, ReasonCode::NOT_AUTHORIZED]) } else { ReasonCode::SUCCESS }
+    /// What an application that acknowledges by hand says of a message, and what that means: before 5.0 there is no refusing.
+    fn judgement(&mut self) -> (ReasonCode, ReasonCode) {
+        let refuses = !self.calm && self.random.percent(15);
+        let code = if refuses {
+            self.random.pick(&[ReasonCode::QUOTA_EXCEEDED, ReasonCode::NOT_AUTHORIZED])
+        } else {
+            ReasonCode::SUCCESS
+        };
+        (code, if self.plan.version == Version::V5_0 { code } else { ReasonCode::SUCCESS })
     }
 
     fn happens(&mut self) -> Verdict {

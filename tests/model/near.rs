@@ -181,13 +181,13 @@ impl World {
             return Ok(());
         }
         let (number, token) = near.tokens.swap_remove(index % near.tokens.len());
-        let code = self.judgement();
+        let (code, meant) = self.judgement();
         self.note(|| format!("client acknowledges {number} with {code:?}"));
         let near = &mut self.near;
         near.machine.acknowledge(token, code, self.now, &mut out).map_err(|error| error.to_string())?;
         near.watch.acknowledged(token, code)?;
         near.watch.commands(&out)?;
-        self.letters[DOWN].takes(number, code)?;
+        self.letters[DOWN].takes(number, meant)?;
         self.client_writes(&out)
     }
 
