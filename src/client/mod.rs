@@ -344,12 +344,12 @@ impl Client {
             return Err(RequestError::NotConnected);
         }
         // [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-7] [5.0 MQTT-4.12.1-1]
-        let method = auth.properties.authentication_method.map(Text::as_bytes);
+        let method = auth.properties.authentication_method;
         let right = match auth.reason_code {
             ReasonCode::RE_AUTHENTICATE => self.is_connected() && !self.reauthenticates,
             _ => !self.is_connected() || self.reauthenticates,
         };
-        if !right || method.is_none() || method != self.requested.authentication_method.as_deref() {
+        if !right || method.is_none() || !self.has_asked_for(method) {
             return Err(RequestError::Authentication);
         }
         self.sending(now, out, |client, out| client.endpoint.write(&Packet::from(*auth), out))?;
@@ -580,8 +580,7 @@ impl Client {
             self.endpoint.session_lost();
         }
         // [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-6]
-        let method = properties.authentication_method.map(Text::as_bytes);
-        if method != self.requested.authentication_method.as_deref() {
+        if !self.has_asked_for(properties.authentication_method) {
             return Err(ProtocolError::AuthenticationMethod);
         }
         let usual = if version == Version::V5_0 { u16::MAX } else { IN_FLIGHT_BEFORE_5_0 };
@@ -640,8 +639,7 @@ impl Client {
             // [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-6]
             Packet::Auth(auth)
                 if self.requested.authentication_method.is_some()
-                    && auth.properties.authentication_method.map(Text::as_bytes)
-                        == self.requested.authentication_method.as_deref()
+                    && self.has_asked_for(auth.properties.authentication_method)
                     && self.expects(auth.reason_code) =>
             {
                 self.reauthenticates &= auth.reason_code != ReasonCode::SUCCESS;
@@ -649,6 +647,11 @@ impl Client {
             }
             _ => Err(ProtocolError::AuthenticationMethod),
         }
+    }
+
+    /// Whether it is the method of CONNECT, which may have had none.
+    fn has_asked_for(&self, authentication_method: Option<Text<'_>>) -> bool {
+        authentication_method.map(Text::as_bytes) == self.requested.authentication_method.as_deref()
     }
 
     /// Before CONNACK the server asks for more, and CONNACK says that it is done; after it, only what the client has begun goes on.
