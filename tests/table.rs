@@ -115,28 +115,14 @@ const EXCHANGES: &str = "\
 /// [5.0 §2.1.2] [5.0 §3.1.4] [5.0 §4.12] [3.1.1 §2.2.1] [3.1.1 §3.1.4]
 #[test]
 fn each_packet_in_each_state_of_a_client_has_one_outcome() {
-    let mut rows = String::new();
-    for (version, bytes) in VERSIONS.into_iter().flat_map(|version| all(version).into_iter().map(move |bytes| (version, bytes))) {
-        let cells = clients(version).into_iter().map(|mut client| {
-            let reads = client.wants_input();
-            cell(&mut client, reads, &bytes, version)
-        });
-        rows += &row(version, &name(&bytes), cells);
-    }
+    let rows = table(clients, Client::wants_input);
     assert_eq!(rows, CLIENT, "{rows}");
 }
 
 /// [5.0 §2.1.2] [5.0 §3.1.4] [5.0 §4.12] [3.1.1 §2.2.1] [3.1.1 §3.1.4]
 #[test]
 fn each_packet_in_each_state_of_a_server_has_one_outcome() {
-    let mut rows = String::new();
-    for (version, bytes) in VERSIONS.into_iter().flat_map(|version| all(version).into_iter().map(move |bytes| (version, bytes))) {
-        let cells = servers(version).into_iter().map(|mut server| {
-            let reads = server.wants_input();
-            cell(&mut server, reads, &bytes, version)
-        });
-        rows += &row(version, &name(&bytes), cells);
-    }
+    let rows = table(servers, Server::wants_input);
     assert_eq!(rows, SERVER, "{rows}");
 }
 
@@ -279,6 +265,22 @@ fn servers(version: Version) -> Vec<Server> {
         servers.extend([challenged, again]);
     }
     servers
+}
+
+/// Each packet in each state that a machine may be in.
+fn table<M: Hears>(machines: fn(Version) -> Vec<M>, wants_input: fn(&M) -> bool) -> String
+where
+    for<'i> M::Action<'i>: Debug,
+{
+    let mut rows = String::new();
+    for (version, bytes) in VERSIONS.into_iter().flat_map(|version| all(version).into_iter().map(move |bytes| (version, bytes))) {
+        let cells = machines(version).into_iter().map(|mut machine| {
+            let reads = wants_input(&machine);
+            cell(&mut machine, reads, &bytes, version)
+        });
+        rows += &row(version, &name(&bytes), cells);
+    }
+    rows
 }
 
 fn row(version: Version, name: &str, cells: impl Iterator<Item = String>) -> String {

@@ -276,16 +276,16 @@ impl Broker {
                 && stored_filter(filter).is_some_and(|filter| filter.matches(topic_name))
         });
         let due: Vec<_> = wanting.map(|(_, cursor)| cursor.outgoing(retained)).collect();
+        let Some(others) = due.len().checked_sub(1) else { return true };
         let connection = state.connection.and_then(|id| self.connections.get(id.0));
         let session = connection.map_or(&state.parked, |connection| connection.server.session());
         // All of the copies or none.
-        let others = due.len().saturating_sub(1);
         let QueueLimit { messages, bytes } = self.config.server.queue_limit();
         let limit = QueueLimit {
             messages: messages.saturating_sub(others),
             bytes: bytes.saturating_sub(others * retained.message.size()),
         };
-        if !due.is_empty() && !session.has_room(&retained.message, limit) {
+        if !session.has_room(&retained.message, limit) {
             return false;
         }
         let mut delivered = false;

@@ -527,9 +527,7 @@ impl Server {
             let first = matches!(self.state, State::AwaitConnect { .. });
             let maximum = if first { self.config.maximum_connect_size } else { self.config.maximum_packet_size };
             let before = *input;
-            let loose = self.config.conduct.options.has(Options::UNUSED_HEADER_FLAGS);
-            let mask = if loose { 0xF0 } else { 0xFF };
-            if first && before.first().is_some_and(|byte| byte & mask != CONNECT) {
+            if first && before.first().is_some_and(|byte| !self.may_begin(*byte)) {
                 // Whatever speaks here is not to be waited for.
                 return Err(ProtocolError::NotConnect);
             }
@@ -552,6 +550,12 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    /// Whether the first packet may begin with that byte.
+    fn may_begin(&self, byte: u8) -> bool {
+        let loose = self.config.conduct.options.has(Options::UNUSED_HEADER_FLAGS);
+        byte & if loose { 0xF0 } else { 0xFF } == CONNECT
     }
 
     fn next_completed(&mut self) -> Option<Published<'static>> {
