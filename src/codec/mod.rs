@@ -432,7 +432,7 @@ pub(crate) trait Encode {
     /// Leaves the output as it was if there is an error.
     fn encode_to(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError>;
 
-    /// The size of the whole packet, if nothing is wrong with it but perhaps a string. [5.0 §2.1.4]
+    /// The size of the whole packet, if nothing is wrong with it. [5.0 §2.1.4]
     fn packet_size(&self, rules: Rules) -> Result<u32, EncodeError>;
 }
 
@@ -452,12 +452,21 @@ trait Body {
     fn payload(&self) -> &[u8] {
         &[]
     }
+
+    /// The whole of a packet that has but this one form.
+    #[inline(always)]
+    fn plain(&self) -> Option<[u8; 4]> {
+        None
+    }
 }
 
 impl<T: Body> Encode for T {
     #[inline(always)]
     fn encode_to(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
-        encode_parts(self, self.payload(), rules, out)
+        match self.plain() {
+            Some(bytes) => out.append_all(&bytes),
+            None => encode_parts(self, self.payload(), rules, out),
+        }
     }
 
     fn packet_size(&self, rules: Rules) -> Result<u32, EncodeError> {
@@ -482,9 +491,8 @@ fn encode_parts(packet: &impl Body, payload: &[u8], rules: Rules, out: &mut impl
         let mut writer = Writer::new(room, size);
         writer.u8(packet.first_byte());
         writer.variable_byte_integer(length);
-        packet.write(&mut writer, rules)?;
-        debug_assert!(writer.is_full(), "a packet is written as it was measured");
-        Ok(())
+        let written = packet.write(&mut writer, rules);
+        debug_assert!(written.is_ok() && writer.is_full(), "a packet is written as it was measured");
     })
 }
 
@@ -592,6 +600,12 @@ impl Body for (PacketType, &Ack<'_>) {
     #[inline(always)]
     fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
         self.1.encode(sink, rules)
+    }
+
+    #[inline(always)]
+    fn plain(&self) -> Option<[u8; 4]> {
+        let [high, low] = self.1.packet_identifier.get().to_be_bytes();
+        self.1.says_nothing().then_some([self.0.first_byte(), 2, high, low])
     }
 }
 

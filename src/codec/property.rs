@@ -312,7 +312,7 @@ macro_rules! properties {
             #[inline(always)]
             pub(crate) fn encode_section<S: Sink>(&self, sink: &mut S) -> Result<(), EncodeError> {
                 $(if let Some(value) = self.$field {
-                    $($check(value).map_err(|error| named(error, $id))?;)?
+                    $(sink.check(|| $check(value).map_err(|error| named(error, $id)))?;)?
                     sink.u8($id);
                     Value::encode(value, sink)?;
                 })*

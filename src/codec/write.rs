@@ -1,8 +1,8 @@
-//! What packets are written to. The same code walks a packet twice: once for [`Size`], which adds up, and once for [`Writer`], which
-//! checks each string and copies it into room of just that size. So there is no second function for a length that could disagree,
-//! an output grows once, and each byte is copied once.
+//! What packets are written to. The same code walks a packet twice: once for [`Size`], which checks and adds up, and once for
+//! [`Writer`], which copies into room of just that size. So there is no second function for a length that could disagree, an output
+//! grows once, each byte is copied once, and nothing is written of a packet with an error.
 
-use super::{EncodeError, Text};
+use super::{DecodeError, EncodeError, Text};
 use alloc::vec::Vec;
 use bytes::BytesMut;
 
@@ -56,13 +56,11 @@ impl<'m> Fixed<'m> {
 
 /// What an encoder needs of an output.
 pub(crate) trait Append {
-    /// Has `size` bytes written, and appends the payload to them. Where they cannot be written, or there is no room, all is as it was.
-    fn append_with(
-        &mut self,
-        size: usize,
-        payload: &[u8],
-        write: impl FnOnce(&mut [u8]) -> Result<(), EncodeError>,
-    ) -> Result<(), EncodeError>;
+    /// Appends bytes. Where there is no room for them, all is as it was.
+    fn append_all(&mut self, bytes: &[u8]) -> Result<(), EncodeError>;
+
+    /// Has `size` bytes written, and appends the payload to them. Where there is no room, all is as it was.
+    fn append_with(&mut self, size: usize, payload: &[u8], write: impl FnOnce(&mut [u8])) -> Result<(), EncodeError>;
 }
 
 /// Room for most of the packets that are written most often.
@@ -71,13 +69,14 @@ const SHORT: usize = 64;
 macro_rules! growing {
     ($($buffer:ty)*) => {
         $(impl Append for $buffer {
-            #[inline]
-            fn append_with(
-                &mut self,
-                size: usize,
-                payload: &[u8],
-                write: impl FnOnce(&mut [u8]) -> Result<(), EncodeError>,
-            ) -> Result<(), EncodeError> {
+            #[inline(always)]
+            fn append_all(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+                self.extend_from_slice(bytes);
+                Ok(())
+            }
+
+            #[inline(always)]
+            fn append_with(&mut self, size: usize, payload: &[u8], write: impl FnOnce(&mut [u8])) -> Result<(), EncodeError> {
                 let start = self.len();
                 if size <= SHORT && SHORT.max(size + payload.len()) <= self.capacity() - start {
                     // To fill memory of a size that the compiler knows costs next to nothing.
@@ -87,13 +86,8 @@ macro_rules! growing {
                     self.reserve(size + payload.len());
                     self.resize(start + size, 0);
                 }
-                let result = write(self.get_mut(start..).unwrap_or_default());
-                if result.is_ok() {
-                    self.extend_from_slice(payload);
-                } else {
-                    self.truncate(start);
-                }
-                result
+                write(self.get_mut(start..).unwrap_or_default());
+                self.append_all(payload)
             }
         })*
     };
@@ -102,16 +96,15 @@ macro_rules! growing {
 growing! { Vec<u8> BytesMut }
 
 impl Append for Fixed<'_> {
-    fn append_with(
-        &mut self,
-        size: usize,
-        payload: &[u8],
-        write: impl FnOnce(&mut [u8]) -> Result<(), EncodeError>,
-    ) -> Result<(), EncodeError> {
+    fn append_all(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        self.append_with(0, bytes, |_| ())
+    }
+
+    fn append_with(&mut self, size: usize, payload: &[u8], write: impl FnOnce(&mut [u8])) -> Result<(), EncodeError> {
         let end = self.length.saturating_add(size).saturating_add(payload.len());
         let room = self.memory.get_mut(self.length..end).ok_or(EncodeError::NoRoom(end - self.length))?;
         let (room, last) = room.split_at_mut(size);
-        write(room)?;
+        write(room);
         last.copy_from_slice(payload);
         self.length = end;
         Ok(())
@@ -125,15 +118,26 @@ pub(crate) trait Sink {
     /// Binary Data, or a string that was checked. [5.0 §1.5.6]
     fn binary(&mut self, bytes: &[u8]) -> Result<(), EncodeError>;
 
-    fn text(&mut self, text: Text<'_>) -> Result<(), EncodeError>;
-
-    fn topic_name(&mut self, name: Text<'_>) -> Result<(), EncodeError>;
+    /// What must not be wrong: asked once for each packet.
+    fn check(&self, rule: impl FnOnce() -> Result<(), DecodeError>) -> Result<(), EncodeError>;
 
     /// A number of up to 28 bits. [5.0 §1.5.5]
     fn variable_byte_integer(&mut self, value: u32);
 
     /// A property section, with its length before it. [5.0 §2.2.2.1]
     fn section(&mut self, write: impl FnOnce(&mut Self) -> Result<(), EncodeError>) -> Result<(), EncodeError>;
+
+    #[inline(always)]
+    fn text(&mut self, text: Text<'_>) -> Result<(), EncodeError> {
+        self.check(|| text.check())?;
+        self.binary(text.as_bytes())
+    }
+
+    #[inline(always)]
+    fn topic_name(&mut self, name: Text<'_>) -> Result<(), EncodeError> {
+        self.check(|| name.check_topic_name())?;
+        self.binary(name.as_bytes())
+    }
 
     #[inline(always)]
     fn u8(&mut self, value: u8) {
@@ -151,7 +155,7 @@ pub(crate) trait Sink {
     }
 }
 
-/// Adds up.
+/// Checks and adds up.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Size {
     total: usize,
@@ -181,18 +185,16 @@ impl Sink for Size {
 
     #[inline(always)]
     fn binary(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-        self.add(2 + usize::from(field_length(bytes)?));
+        if bytes.len() > usize::from(u16::MAX) {
+            return Err(EncodeError::FieldTooLong);
+        }
+        self.add(2 + bytes.len());
         Ok(())
     }
 
     #[inline(always)]
-    fn text(&mut self, text: Text<'_>) -> Result<(), EncodeError> {
-        self.binary(text.as_bytes())
-    }
-
-    #[inline(always)]
-    fn topic_name(&mut self, name: Text<'_>) -> Result<(), EncodeError> {
-        self.binary(name.as_bytes())
+    fn check(&self, rule: impl FnOnce() -> Result<(), DecodeError>) -> Result<(), EncodeError> {
+        Ok(rule()?)
     }
 
     #[inline(always)]
@@ -212,14 +214,13 @@ impl Sink for Size {
     }
 }
 
-/// Checks and writes into room of the right size.
+/// Writes what has been measured, and so checked, into room of that size.
 pub(crate) struct Writer<'m> {
     room: &'m mut [u8],
     sections: u64,
 }
 
 impl<'m> Writer<'m> {
-    /// Room for a packet that has been measured.
     #[inline(always)]
     pub(crate) const fn new(room: &'m mut [u8], size: Size) -> Self {
         Self { room, sections: size.sections }
@@ -234,7 +235,7 @@ impl<'m> Writer<'m> {
     #[inline(always)]
     pub(crate) fn copy(&mut self, bytes: &[u8]) {
         if let Some((next, rest)) = core::mem::take(&mut self.room).split_at_mut_checked(bytes.len()) {
-            next.copy_from_slice(bytes);
+            copy(bytes, next);
             self.room = rest;
         }
     }
@@ -251,21 +252,15 @@ impl Sink for Writer<'_> {
 
     #[inline(always)]
     fn binary(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-        self.u16(field_length(bytes)?);
+        let [.., high, low] = bytes.len().to_be_bytes();
+        self.bytes([high, low]);
         self.copy(bytes);
         Ok(())
     }
 
     #[inline(always)]
-    fn text(&mut self, text: Text<'_>) -> Result<(), EncodeError> {
-        self.binary(text.as_bytes())?;
-        Ok(text.check()?)
-    }
-
-    #[inline(always)]
-    fn topic_name(&mut self, name: Text<'_>) -> Result<(), EncodeError> {
-        self.binary(name.as_bytes())?;
-        Ok(name.check_topic_name()?)
+    fn check(&self, _: impl FnOnce() -> Result<(), DecodeError>) -> Result<(), EncodeError> {
+        Ok(())
     }
 
     #[inline(always)]
@@ -287,10 +282,26 @@ impl Sink for Writer<'_> {
     }
 }
 
-/// The length that stands before a string or Binary Data. [5.0 §1.5.4] [5.0 §1.5.6]
+/// Copies between slices of one length. Most strings are too short for a call of `memcpy` to be worth it.
 #[inline(always)]
-fn field_length(bytes: &[u8]) -> Result<u16, EncodeError> {
-    u16::try_from(bytes.len()).map_err(|_| EncodeError::FieldTooLong)
+fn copy(from: &[u8], to: &mut [u8]) {
+    let short = from.len() <= 32 && (copy_ends::<16>(from, to) || copy_ends::<8>(from, to) || copy_ends::<4>(from, to));
+    if !short {
+        to.copy_from_slice(from);
+    }
+}
+
+/// Copies the first `N` bytes and the last, which is all where there are no more than twice as many, if there are as many.
+#[inline(always)]
+fn copy_ends<const N: usize>(from: &[u8], to: &mut [u8]) -> bool {
+    let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) else { return false };
+    if let Some(to) = to.first_chunk_mut() {
+        *to = *first;
+    }
+    if let Some(to) = to.last_chunk_mut() {
+        *to = *last;
+    }
+    true
 }
 
 /// The seven bits that one byte of a Variable Byte Integer holds.

@@ -141,11 +141,8 @@ impl Message {
         bytes.append_with(topic.len() + size.total(), publish.payload, |room| {
             let mut writer = Writer::new(room, size);
             writer.copy(topic);
-            if properties_length > 0 {
-                properties.encode_section(&mut writer)?;
-            }
-            debug_assert!(writer.is_full(), "a message is written as it was measured");
-            Ok(())
+            let written = if properties_length > 0 { properties.encode_section(&mut writer) } else { Ok(()) };
+            debug_assert!(written.is_ok() && writer.is_full(), "a message is written as it was measured");
         })?;
         Ok(Self { bytes: bytes.into(), topic_length, properties_length, qos: publish.qos, retain: publish.retain })
     }
