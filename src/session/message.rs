@@ -127,11 +127,17 @@ impl Message {
     }
 
     /// For a PUBLISH whose topic name is checked by being written as well.
+    #[inline(always)]
     pub(crate) fn copy(publish: &Publish<'_>) -> Result<Self, EncodeError> {
-        let properties =
-            PublishProperties { topic_alias: None, subscription_identifiers: Sequence::default(), ..publish.properties };
+        let properties = (!publish.properties.is_empty()).then(|| PublishProperties {
+            topic_alias: None,
+            subscription_identifiers: Sequence::default(),
+            ..publish.properties
+        });
         let mut size = Size::default();
-        properties.encode_section(&mut size)?;
+        if let Some(properties) = &properties {
+            properties.encode_section(&mut size)?;
+        }
         let properties_length = remaining_length(size.total())?;
         let topic = publish.topic_name.as_bytes();
         let topic_length = u16::try_from(topic.len()).map_err(|_| EncodeError::FieldTooLong)?;
@@ -141,8 +147,8 @@ impl Message {
         bytes.append_with(topic.len() + size.total(), publish.payload, |room| {
             let mut writer = Writer::new(room, size);
             writer.copy(topic);
-            let written = if properties_length > 0 { properties.encode_section(&mut writer) } else { Ok(()) };
-            debug_assert!(written.is_ok() && writer.is_full(), "a message is written as it was measured");
+            let written = properties.as_ref().map(|properties| properties.encode_section(&mut writer));
+            debug_assert!(written.is_none_or(|written| written.is_ok()) && writer.is_full(), "it is written as it was measured");
         })?;
         Ok(Self { bytes: bytes.into(), topic_length, properties_length, qos: publish.qos, retain: publish.retain })
     }

@@ -125,6 +125,7 @@ const IDENTIFIERS: usize = 65_535;
 
 impl Outbound {
     /// Gives out an identifier, if there is one.
+    #[inline(always)]
     pub(crate) fn insert(&mut self, slot: Slot) -> Option<PacketIdentifier> {
         let identifier = self.next()?;
         if self.resent == self.ring.len() {
