@@ -7,7 +7,7 @@ mod pair;
 
 use machine::{Hears, NOW, accepted, connected, connecting, encoded, packets, resume};
 use mqtt_sansio::client::{self, ClientConfig};
-use mqtt_sansio::codec::{ConnackProperties, Connect, Packet, Publish, PublishProperties, QoS, Version};
+use mqtt_sansio::codec::{ConnackProperties, Connect, Packet, Publish, PublishProperties, QoS, ReasonCode, Version};
 use mqtt_sansio::server::ServerConfig;
 use mqtt_sansio::session::{CloseCause, Message, Outgoing, ProtocolError, PublishError};
 use pair::{Chunks, Pair, VERSIONS, lasting};
@@ -352,4 +352,70 @@ fn messages_have_the_right_topics_whatever_the_line_does() {
         assert_eq!(topics_at("server", pair), topics);
         assert_eq!(topics_at("client", pair), topics);
     });
+}
+
+/// [5.0 §3.3.2.3.4]
+#[test]
+fn an_alias_of_a_message_that_waits_is_not_taken_for_an_older_one() {
+    Pair::in_all_chunks_with(&ClientConfig::new(), &ServerConfig::new().receive_maximum(1), |pair| {
+        pair.connect(&lasting(Version::V5_0));
+        let aliased = |topic| {
+            let properties = PublishProperties { topic_alias: Some(1), ..PublishProperties::default() };
+            Publish { properties, qos: QoS::AtLeastOnce, ..Publish::new(topic, b"x") }
+        };
+        pair.publish(1, &aliased("a"));
+        pair.publish(2, &aliased("b"));
+        let third = pair.client(|client, now, out| client.publish(3, &aliased(""), now, out));
+        assert_eq!(third, Err(PublishError::UnknownTopicAlias));
+        pair.settle();
+        assert_eq!(pair.at_server.len(), 2);
+    });
+}
+
+/// [5.0 MQTT-3.3.2-9] [5.0 MQTT-3.3.2-11] [5.0 MQTT-3.3.2-7]
+#[test]
+fn topic_aliases_are_set_used_and_forgotten() {
+    Pair::in_all_chunks_with(&ClientConfig::new(), &ServerConfig::new().topic_alias_maximum(2), |pair| {
+        pair.connect(&lasting(Version::V5_0));
+        let aliased = |topic, alias| {
+            let properties = PublishProperties { topic_alias: Some(alias), ..PublishProperties::default() };
+            Publish { properties, qos: QoS::AtLeastOnce, ..Publish::new(topic, b"x") }
+        };
+        let publish =
+            |pair: &mut Pair, topic, alias| pair.client(|client, now, out| client.publish(1, &aliased(topic, alias), now, out));
+        assert_eq!(publish(pair, "", 1), Err(PublishError::UnknownTopicAlias));
+        assert_eq!(publish(pair, "a", 3), Err(PublishError::TopicAliasInvalid { maximum: 2 }));
+        publish(pair, "a", 1).unwrap();
+        publish(pair, "", 1).unwrap();
+        let written = pair.written_by_client();
+        assert!(matches!(packets(&written, Version::V5_0)[1], Packet::Publish(publish) if publish.topic_name.is_empty()));
+        pair.cut();
+        pair.connect(&lasting(Version::V5_0));
+        let log = pair.take_log();
+        let topics = log.iter().filter(|line| line.starts_with("server: Message(Received { topic_name: \"a\""));
+        assert_eq!(topics.count(), 2, "sent again with the topic name: {log:#?}");
+        assert_eq!(publish(pair, "", 1), Err(PublishError::UnknownTopicAlias));
+        publish(pair, "b", 1).unwrap();
+        publish(pair, "", 1).unwrap();
+        pair.settle();
+        let log = pair.take_log();
+        assert_eq!(log.iter().filter(|line| line.contains("topic_name: \"b\"")).count(), 2, "{log:#?}");
+    });
+}
+
+/// [5.0 §3.3.4]
+#[test]
+fn aliases_that_were_not_allowed_or_not_set_close_the_connection() {
+    for (alias, topic, reason_code) in
+        [(3, "a", ReasonCode::TOPIC_ALIAS_INVALID), (2, "", ReasonCode::PROTOCOL_ERROR), (1, "", ReasonCode::PROTOCOL_ERROR)]
+    {
+        let mut pair = Pair::with(ClientConfig::new(), ServerConfig::new().topic_alias_maximum(2), Chunks::Whole);
+        pair.connect(&lasting(Version::V5_0));
+        let properties = PublishProperties { topic_alias: Some(alias), ..PublishProperties::default() };
+        pair.forge_to_server(&encoded(Publish { properties, ..Publish::new(topic, b"x") }, Version::V5_0));
+        pair.take_log();
+        pair.settle();
+        let log = pair.take_log().join("\n");
+        assert!(log.contains(&format!("client: Closed(Disconnected(Disconnect {{ reason_code: {reason_code:?}")), "{log}");
+    }
 }

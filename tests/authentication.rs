@@ -15,7 +15,7 @@ use mqtt_sansio::codec::{
 };
 use mqtt_sansio::server::{self, AnswerError, Server, ServerConfig};
 use mqtt_sansio::session::{CloseCause, ProtocolError, RequestError};
-use pair::{lasting, message};
+use pair::{Chunks, Pair, lasting, message};
 
 const V5_0: Version = Version::V5_0;
 const METHOD: &str = "SCRAM";
@@ -340,4 +340,14 @@ fn each_step_before_connack_has_a_time_limit_of_its_own() {
     server.challenge(&auth(CONTINUE, METHOD), Instant::from_millis(500_000), &mut Vec::new()).unwrap();
     let closed = server.handle_timeout(Instant::from_millis(504_000), &mut Vec::new());
     assert_eq!(closed, Some(server::Action::Closed { cause: CloseCause::ConnectTimeout, publish_will: false }));
+}
+
+/// [5.0 MQTT-4.12.0-6] [5.0 §4.12.1]
+#[test]
+fn authentication_that_was_not_agreed_closes_the_connection() {
+    let mut pair = Pair::new(Chunks::Whole);
+    pair.connect(&lasting(Version::V5_0));
+    let action = pair.client.handle_input(&mut &[0xF0, 0x00][..], pair.now, &mut Vec::new());
+    let Some(client::Action::Closed(CloseCause::Violation(error))) = action else { panic!("{action:?}") };
+    assert_eq!(error, ProtocolError::AuthenticationMethod);
 }

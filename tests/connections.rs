@@ -8,14 +8,14 @@ mod pair;
 use core::time::Duration;
 use machine::{Hears, NOW, accepted, ack, asked, connected, connecting, encoded, id, packets, resume, resumed};
 use mqtt_sansio::Instant;
-use mqtt_sansio::client::{self, Client, ClientConfig};
+use mqtt_sansio::client::{self, Client, ClientConfig, ConnectError};
 use mqtt_sansio::codec::{
     AckProperties, Auth, Connack, ConnackProperties, Connect, DecodeError, Disconnect, DisconnectProperties, Options, Packet,
     Publish, QoS, ReasonCode, SubscribeProperties, Subscription, UnsubscribeProperties, UserProperty, Version,
 };
-use mqtt_sansio::server::{self, AnswerError, ServerConfig};
+use mqtt_sansio::server::{self, AnswerError, Server, ServerConfig};
 use mqtt_sansio::session::{CloseCause, Message, Outgoing, ProtocolError, RequestError, Session};
-use pair::{VERSIONS, lasting, message};
+use pair::{Chunks, Pair, VERSIONS, lasting, message};
 
 const V5_0: Version = Version::V5_0;
 
@@ -156,42 +156,6 @@ fn a_client_is_told_where_else_to_go() {
     assert_eq!(connected(&lasting(V5_0), ConnackProperties::default()).hears(&out).0, [closed]);
 }
 
-// ---- time ----
-
-/// [5.0 §3.1.2.10] [3.1.1 §3.1.2.10]
-#[test]
-fn a_ping_that_was_not_answered_does_not_end_the_next_connection() {
-    for version in VERSIONS {
-        let mut client = Client::new(ClientConfig::new().ping_timeout(Duration::from_secs(4)));
-        for start in [0, 12] {
-            client.connect(&Connect { keep_alive: 10, ..lasting(version) }, after(start), &mut Vec::new()).unwrap();
-            let connack = if start > 0 { resumed(version) } else { encoded(Connack::default(), version) };
-            client.hears_at(&connack, after(start));
-            assert_eq!(client.poll_timeout(), Some(after(start + 10)));
-            let mut out = Vec::new();
-            assert_eq!((client.handle_timeout(after(start + 10), &mut out), out), (None, vec![0xC0, 0]));
-            assert_eq!(client.poll_timeout(), Some(after(start + 14)));
-            client.connection_lost();
-        }
-    }
-}
-
-/// [5.0 MQTT-3.1.2-22] [3.1.1 MQTT-3.1.2-24]
-#[test]
-fn a_host_that_was_not_reading_prolongs_the_time_of_its_client() {
-    for version in VERSIONS {
-        let mut server = accepted(&Connect { keep_alive: 10, ..lasting(version) });
-        assert_eq!(server.poll_timeout(), Some(after(15)));
-        for (progress, expected) in [(14, 29), (12, 29), (20, 35)] {
-            server.handle_progress(after(progress));
-            assert_eq!(server.poll_timeout(), Some(after(expected)));
-        }
-        assert_eq!(server.handle_timeout(after(34), &mut Vec::new()), None);
-        let closed = server::Action::Closed { cause: CloseCause::KeepAliveTimeout, publish_will: true };
-        assert_eq!(server.handle_timeout(after(35), &mut Vec::new()), Some(closed));
-    }
-}
-
 // ---- sessions ----
 
 /// [5.0 MQTT-3.1.2-4] [3.1.1 MQTT-3.1.2-6]
@@ -215,7 +179,7 @@ fn an_unknown_version_is_refused_in_the_form_that_its_client_knows() {
     let connect = |level| [&[0x10, 0x0D, 0x00, 0x04][..], b"MQTT", &[level, 0x02, 0x00, 0x00, 0x00, 0x01, b'a']].concat();
     for level in [0, 2, 3, 6, 0x7F, 0x83, 0x84, 0xFF] {
         let refusal = if (5..0x80).contains(&level) { vec![0x20, 3, 0, 0x84, 0] } else { vec![0x20, 2, 0, 1] };
-        let mut server = server::Server::new(ServerConfig::new(), NOW);
+        let mut server = Server::new(ServerConfig::new(), NOW);
         let cause = CloseCause::Violation(DecodeError::UnsupportedProtocolVersion(level).into());
         let closed = server::Action::Closed { cause, publish_will: false };
         assert_eq!(server.hears(&connect(level)), (vec![closed], refusal), "{level:#x}");
@@ -227,10 +191,10 @@ fn an_unknown_version_is_refused_in_the_form_that_its_client_knows() {
 fn unused_flags_of_a_connect_are_not_looked_at_where_an_option_says_so() {
     let connect = [&[0x18, 0x0F, 0x00, 0x06][..], b"MQIsdp", &[3, 0x02, 0x00, 0x00, 0x00, 0x01, b'a']].concat();
     for (options, read) in [(Options::NONE, false), (Options::UNUSED_HEADER_FLAGS, true)] {
-        let mut server = server::Server::new(ServerConfig::new().options(options), NOW);
+        let mut server = Server::new(ServerConfig::new().options(options), NOW);
         let (actions, _) = server.hears(&connect);
         assert_eq!(matches!(actions[..], [server::Action::Connect(_)]), read, "{actions:?}");
-        let mut server = server::Server::new(ServerConfig::new().options(options), NOW);
+        let mut server = Server::new(ServerConfig::new().options(options), NOW);
         let (actions, _) = server.hears(b"GET / HTTP/1.1");
         assert!(matches!(actions[..], [server::Action::Closed { cause: CloseCause::Violation(ProtocolError::NotConnect), .. }]));
     }
@@ -321,4 +285,229 @@ fn a_session_moves_to_another_machine() {
         assert!(matches!(&packets(&out, version)[..], [Packet::Connack(_), packet] if is_again(packet)));
         assert!(session.is_none());
     }
+}
+
+/// A CONNACK that is lost tells the client nothing; the server has the session all the same. [5.0 MQTT-3.1.2-4]
+#[test]
+fn a_lost_connack_neither_locks_the_client_out_nor_swallows_messages() {
+    for version in VERSIONS {
+        let mut pair = Pair::new(Chunks::Whole);
+        pair.open(&lasting(version));
+        assert!(pair.carry_packet(), "CONNECT; the CONNACK is lost");
+        pair.cut();
+        pair.connect(&lasting(version));
+        assert!(pair.client.is_connected(), "{version} {:#?}", pair.log);
+        // An exchange that the server has begun, and the client has answered.
+        pair.deliver(1, &message(QoS::ExactlyOnce, "old"));
+        assert!(pair.carry_packet(), "PUBLISH");
+        pair.cut();
+        pair.open(&Connect { clean_start: true, ..lasting(version) });
+        assert!(pair.carry_packet(), "CONNECT; the CONNACK is lost");
+        pair.cut();
+        pair.connect(&lasting(version));
+        pair.deliver(2, &message(QoS::ExactlyOnce, "new"));
+        pair.settle();
+        assert_eq!(pair.at_client, ["old", "new"], "{version}");
+    }
+}
+
+/// [5.0 MQTT-3.14.4-1] [3.1.1 MQTT-3.14.4-2]
+#[test]
+fn nothing_is_written_after_disconnect() {
+    let mut pair = Pair::new(Chunks::Whole);
+    pair.connect(&lasting(Version::V5_0));
+    pair.client(|client, now, out| client.disconnect(&Disconnect::default(), now, out)).unwrap();
+    pair.publish(1, &message(QoS::AtLeastOnce, "later"));
+    assert_eq!(pair.written_by_client(), [0xE0, 0x00]);
+    assert_eq!(pair.client.session().queued(), 1);
+    pair.deliver(2, &message(QoS::AtLeastOnce, "x"));
+    let mut out = Vec::new();
+    pair.server.disconnect(&Disconnect::new(ReasonCode::SERVER_SHUTTING_DOWN), &mut out).unwrap();
+    let written = out.len();
+    assert!(!pair.server.flush(pair.now, &mut out));
+    assert_eq!(out.len(), written);
+    pair.settle();
+    pair.connect(&lasting(Version::V5_0));
+    assert_eq!((pair.at_server, pair.at_client), (vec!["later".to_owned()], vec!["x".to_owned()]));
+}
+
+/// [5.0 MQTT-3.2.2-4] [5.0 MQTT-3.2.2-2]
+#[test]
+fn a_session_that_the_client_does_not_have_closes_the_connection() {
+    let present = Connack { session_present: true, ..Connack::default() };
+    for (version, session, clean_start, accepted) in [
+        (Version::V5_0, Session::new(), false, false),
+        (Version::V5_0, Session::established(), false, true),
+        (Version::V5_0, Session::established(), true, false),
+        (Version::V3_1_1, Session::new(), false, true),
+        (Version::V3_1_1, Session::new(), true, false),
+    ] {
+        let mut client = Client::with_session(ClientConfig::new(), session);
+        let mut out = Vec::new();
+        client.connect(&Connect { clean_start, ..lasting(version) }, Instant::default(), &mut out).unwrap();
+        let bytes = encoded(Packet::Connack(present), version);
+        match client.handle_input(&mut &bytes[..], Instant::default(), &mut out) {
+            Some(client::Action::Connected(_)) => assert!(accepted, "{version} {clean_start}"),
+            Some(client::Action::Closed(CloseCause::Violation(ProtocolError::UnknownSession))) => assert!(!accepted),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// [5.0 MQTT-3.1.2-2] [3.1.1 MQTT-3.1.2-2] [3.1.1 MQTT-3.1.3-8] [3.1.1 MQTT-3.1.4-1]
+#[test]
+fn a_refusal_has_the_form_that_the_asked_version_understands() {
+    let connect = |name: &str, level: u8, flags: u8, rest: &[u8]| {
+        let mut body = vec![0, name.len() as u8];
+        body.extend_from_slice(name.as_bytes());
+        body.extend_from_slice(&[level, flags, 0, 0]);
+        body.extend_from_slice(rest);
+        [&[0x10, body.len() as u8], &body[..]].concat()
+    };
+    for (bytes, answer) in [
+        (connect("MQTT", 6, 2, &[0, 0, 0]), &[0x20, 0x03, 0x00, 0x84, 0x00][..]),
+        (connect("MQTT", 3, 2, &[0, 0]), &[0x20, 0x02, 0x00, 0x01][..]),
+        (connect("MQIsdp", 4, 2, &[0, 1, b'c']), &[0x20, 0x02, 0x00, 0x01][..]),
+        (connect("MQTT", 4, 0, &[0, 0]), &[0x20, 0x02, 0x00, 0x02][..]),
+        (connect("MQIsdp", 3, 2, &[0, 0]), &[0x20, 0x02, 0x00, 0x02][..]),
+        (connect("MQTT", 4, 3, &[0, 1, b'c']), &[][..]),
+        (connect("MQTT", 5, 3, &[0, 0, 1, b'c']), &[0x20, 0x03, 0x00, 0x81, 0x00][..]),
+        (connect("HTTP", 5, 2, &[0, 0, 1, b'c']), &[][..]),
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), &[][..]),
+        (vec![0xC0, 0x00], &[][..]),
+    ] {
+        let mut server = Server::new(ServerConfig::new(), Instant::default());
+        let mut out = Vec::new();
+        let action = server.handle_input(&mut &bytes[..], Instant::default(), &mut out);
+        assert!(matches!(action, Some(server::Action::Closed { publish_will: false, .. })), "{bytes:?} {action:?}");
+        assert_eq!(out, answer, "{bytes:?}");
+        assert!(!server.wants_input());
+    }
+}
+
+/// [5.0 §3.2.2.2] [3.1.1 MQTT-3.2.2-6]
+#[test]
+fn a_host_refuses_with_the_nearest_code_that_the_version_has() {
+    for (version, code, answer) in [
+        (Version::V5_0, ReasonCode::BANNED, &[0x20, 0x03, 0x00, 0x8A, 0x00][..]),
+        (Version::V3_1_1, ReasonCode::BANNED, &[0x20, 0x02, 0x00, 0x05][..]),
+        (Version::V3_1, ReasonCode::SERVER_BUSY, &[0x20, 0x02, 0x00, 0x03][..]),
+        (Version::V3_1_1, ReasonCode::BAD_USER_NAME_OR_PASSWORD, &[0x20, 0x02, 0x00, 0x04][..]),
+        (Version::V3_1_1, ReasonCode::PAYLOAD_FORMAT_INVALID, &[][..]),
+    ] {
+        let mut server = Server::new(ServerConfig::new(), Instant::default());
+        let bytes = encoded(Connect::new(version, "c"), version);
+        let mut out = Vec::new();
+        let following = [&bytes[..], &[0xC0, 0x00]].concat();
+        let mut input = &following[..];
+        assert!(matches!(server.handle_input(&mut input, Instant::default(), &mut out), Some(server::Action::Connect(_))));
+        assert!(server.handle_input(&mut input, Instant::default(), &mut out).is_none());
+        assert!(!server.wants_input(), "an answer is owed");
+        server.refuse(code, ConnackProperties::default(), &mut out).unwrap();
+        let action = server.handle_input(&mut input, Instant::default(), &mut out);
+        assert!(matches!(action, Some(server::Action::Closed { cause: CloseCause::Requested, publish_will: false })));
+        assert_eq!(out, answer);
+        assert_eq!(input.len(), 2, "[5.0 MQTT-3.1.4-6]: what follows is not looked at");
+        // The client of the version is told why.
+        let mut client = Client::new(ClientConfig::new());
+        client.connect(&Connect::new(version, "c"), Instant::default(), &mut Vec::new()).unwrap();
+        if !out.is_empty() {
+            let action = client.handle_input(&mut &out[..], Instant::default(), &mut Vec::new());
+            assert!(matches!(action, Some(client::Action::Closed(CloseCause::Refused(_)))), "{action:?}");
+        }
+    }
+}
+
+/// [5.0 §3.1.2.2] [3.1.1 §3.1.2.2]
+#[test]
+fn a_client_understands_a_refusal_in_the_form_of_another_version() {
+    for (version, bytes) in
+        [(Version::V5_0, &[0x20, 0x02, 0x00, 0x01][..]), (Version::V3_1_1, &[0x20, 0x03, 0x00, 0x84, 0x00][..])]
+    {
+        let mut client = Client::new(ClientConfig::new());
+        client.connect(&Connect::new(version, "c"), Instant::default(), &mut Vec::new()).unwrap();
+        let action = client.handle_input(&mut &bytes[..], Instant::default(), &mut Vec::new());
+        let Some(client::Action::Closed(CloseCause::Refused(connack))) = action else { panic!("{action:?}") };
+        assert_eq!(connack.reason_code, ReasonCode::UNSUPPORTED_PROTOCOL_VERSION);
+    }
+}
+
+/// [5.0 MQTT-3.1.0-2] [3.1.1 MQTT-3.1.0-2]
+#[test]
+fn a_second_connect_closes_the_connection() {
+    for version in VERSIONS {
+        let mut pair = Pair::new(Chunks::Whole);
+        pair.connect(&lasting(version));
+        pair.forge_to_server(&encoded(lasting(version), version));
+        pair.settle();
+        let log = pair.take_log().join("\n");
+        assert!(log.contains("server: Closed { cause: Violation(UnexpectedPacket(Connect)), publish_will: true }"), "{log}");
+    }
+}
+
+#[test]
+fn one_connection_at_a_time() {
+    let mut pair = Pair::new(Chunks::Whole);
+    pair.connect(&lasting(Version::V5_0));
+    let again = pair.client(|client, now, out| client.connect(&lasting(Version::V5_0), now, out));
+    assert_eq!(again, Err(ConnectError::InUse));
+}
+
+/// [5.0 MQTT-3.14.4-3] [5.0 MQTT-3.1.2-8] [3.1.1 MQTT-3.14.4-3]
+#[test]
+fn the_will_is_published_unless_the_client_says_good_bye() {
+    for (version, reason_code, publish_will) in [
+        (Version::V3_1_1, ReasonCode::SUCCESS, false),
+        (Version::V5_0, ReasonCode::SUCCESS, false),
+        (Version::V5_0, ReasonCode::DISCONNECT_WITH_WILL_MESSAGE, true),
+        (Version::V5_0, ReasonCode::UNSPECIFIED_ERROR, true),
+    ] {
+        Pair::in_all_chunks(|pair| {
+            pair.connect(&lasting(version));
+            pair.client(|client, now, out| client.disconnect(&Disconnect::new(reason_code), now, out)).unwrap();
+            pair.settle();
+            let log = pair.log.join("\n");
+            assert!(
+                log.contains("server: Closed { cause: Disconnected(") && log.contains(&format!("publish_will: {publish_will}")),
+                "{log}"
+            );
+        });
+    }
+}
+
+/// [5.0 §3.14.2.2.2]
+#[test]
+fn a_session_expiry_interval_of_zero_cannot_be_changed_at_the_end() {
+    let properties = DisconnectProperties { session_expiry_interval: Some(10), ..DisconnectProperties::default() };
+    let farewell = Disconnect { properties, ..Disconnect::default() };
+    Pair::in_all_chunks(|pair| {
+        pair.connect(&Connect::new(Version::V5_0, "c"));
+        assert!(pair.client(|client, now, out| client.disconnect(&farewell, now, out)).is_err());
+        pair.forge_to_server(&encoded(farewell, Version::V5_0));
+        pair.settle();
+        let log = pair.take_log().join("\n");
+        assert!(log.contains("server: Closed { cause: Violation(SessionExpiryInterval), publish_will: true }"), "{log}");
+    });
+}
+
+#[test]
+fn what_is_no_mqtt_server_is_not_waited_for() {
+    for bytes in [&b"HTTP/1.1 400 Bad Request\r\n"[..], b"SSH-2.0-OpenSSH_9.2\r\n", &[0x30, 0xFF, 0xFF, 0xFF, 0x7F]] {
+        let mut client = Client::new(ClientConfig::new());
+        client.connect(&lasting(Version::V5_0), Instant::default(), &mut Vec::new()).unwrap();
+        let action = client.handle_input(&mut &bytes[..1], Instant::default(), &mut Vec::new());
+        assert!(matches!(action, Some(client::Action::Closed(CloseCause::Violation(ProtocolError::NotConnack)))));
+    }
+}
+
+#[test]
+fn disconnecting_acknowledges_what_was_delivered() {
+    let mut pair = Pair::new(Chunks::Whole);
+    pair.connect(&lasting(Version::V3_1_1));
+    pair.deliver(1, &message(QoS::AtLeastOnce, "x"));
+    let bytes = pair.written_by_server();
+    let mut out = Vec::new();
+    assert!(pair.client.handle_input(&mut &bytes[..], pair.now, &mut out).is_some());
+    pair.client.disconnect(&Disconnect::default(), pair.now, &mut out).unwrap();
+    assert_eq!(out, [0x40, 0x02, 0x00, 0x01, 0xE0, 0x00]);
 }

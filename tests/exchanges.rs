@@ -14,7 +14,7 @@ mod pair;
 use machine::{Hears, NOW, accepted, ack, asked, connected, connecting, encoded, id, packets, resume, resumed};
 use mqtt_sansio::client::{self, Client, ClientConfig};
 use mqtt_sansio::codec::{
-    AckProperties, Connack, ConnackProperties, Connect, Packet, PacketType, Publish, QoS, ReasonCode, SubscribeProperties,
+    Ack, AckProperties, Connack, ConnackProperties, Connect, Packet, PacketType, Publish, QoS, ReasonCode, SubscribeProperties,
     Subscription, UnsubscribeProperties, Version,
 };
 use mqtt_sansio::server::{self, AnswerError, Server, ServerConfig};
@@ -359,4 +359,143 @@ fn a_request_whose_identifier_is_in_use_is_answered_with_that() {
     }
     server.suback(id(7), &[ReasonCode::SUCCESS], AckProperties::default(), &mut Vec::new()).unwrap();
     assert_eq!(server.hears(requests[0]).0.len(), 1, "it is free again");
+}
+
+/// [5.0 MQTT-2.2.1-3] [3.1.1 MQTT-2.3.1-2]
+#[test]
+fn messages_and_subscriptions_share_the_identifiers() {
+    Pair::in_all_chunks(|pair| {
+        pair.connect(&lasting(Version::V3_1_1));
+        pair.publish(1, &message(QoS::AtLeastOnce, "x"));
+        let filter = [Subscription::new("#", QoS::AtMostOnce)];
+        pair.client(|client, now, out| client.subscribe(2, &filter, SubscribeProperties::default(), now, out)).unwrap();
+        pair.publish(3, &message(QoS::AtLeastOnce, "y"));
+        let filters = ["#".into()];
+        pair.client(|client, now, out| client.unsubscribe(4, &filters, UnsubscribeProperties::default(), now, out)).unwrap();
+        let written = pair.written_by_client();
+        let identifiers: Vec<_> = packets(&written, Version::V3_1_1)
+            .iter()
+            .map(|packet| match packet {
+                Packet::Publish(publish) => publish.packet_identifier.unwrap().get(),
+                Packet::Subscribe(subscribe) => subscribe.packet_identifier.get(),
+                Packet::Unsubscribe(unsubscribe) => unsubscribe.packet_identifier.get(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(identifiers, [1, 2, 3, 4]);
+        pair.settle();
+        let log = pair.take_log().join("\n");
+        assert!(log.contains("client: Subscribed(2,") && log.contains("client: Unsubscribed(4,"), "{log}");
+    });
+}
+
+/// [5.0 §4.3.3] [5.0 §3.6.2.1] [5.0 §3.7.2.1]
+#[test]
+fn unknown_identifiers_are_answered_and_end_nothing() {
+    for (version, pubrel, pubcomp) in
+        [(Version::V5_0, "62 03 00 07 92", "70 03 00 07 92"), (Version::V3_1_1, "62 02 00 07", "70 02 00 07")]
+    {
+        let mut pair = Pair::new(Chunks::Whole);
+        pair.connect(&lasting(version));
+        for ack in [Packet::Puback, Packet::Pubrec, Packet::Pubrel, Packet::Pubcomp] {
+            pair.forge_to_client(&encoded(ack(Ack::new(id(7), ReasonCode::SUCCESS)), version));
+        }
+        let mut input = &pair.written_by_server()[..];
+        let mut out = Vec::new();
+        assert!(pair.client.handle_input(&mut input, pair.now, &mut out).is_none());
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+        let expected = format!("{pubrel} {pubcomp}");
+        // The answers may carry a property length where the standard lets them do without.
+        assert_eq!(hex(&out).replace(" 92 00", " 92").replace("62 04", "62 03").replace("70 04", "70 03"), expected);
+        assert!(pair.client.is_connected());
+    }
+}
+
+#[test]
+fn an_acknowledgement_of_the_wrong_kind_closes_the_connection() {
+    let mut pair = Pair::new(Chunks::Whole);
+    pair.connect(&lasting(Version::V5_0));
+    pair.publish(1, &message(QoS::ExactlyOnce, "x"));
+    pair.forge_to_client(&encoded(Packet::Puback(Ack::new(id(1), ReasonCode::SUCCESS)), Version::V5_0));
+    pair.take_log();
+    let mut input = &pair.written_by_server()[..];
+    let action = pair.client.handle_input(&mut input, pair.now, &mut Vec::new());
+    assert!(matches!(action, Some(client::Action::Closed(CloseCause::Violation(ProtocolError::WrongAcknowledgement(_))))));
+}
+
+/// [5.0 MQTT-4.3.3-9] [5.0 MQTT-4.4.0-2]
+#[test]
+fn a_failing_pubrec_ends_the_message_and_frees_its_identifier() {
+    let mut pair = Pair::with(ClientConfig::new().manual_acknowledgement(true), ServerConfig::new(), Chunks::Whole);
+    pair.connect(&lasting(Version::V5_0));
+    for round in 0..3 {
+        pair.deliver(round, &message(QoS::ExactlyOnce, "x"));
+        let mut input = &pair.written_by_server()[..];
+        let mut out = Vec::new();
+        let Some(client::Action::Message(received)) = pair.client.handle_input(&mut input, pair.now, &mut out) else { panic!() };
+        pair.client.acknowledge(received.token.unwrap(), ReasonCode::QUOTA_EXCEEDED, pair.now, &mut out).unwrap();
+        assert!(
+            matches!(packets(&out, Version::V5_0)[..], [Packet::Pubrec(ack)] if ack.reason_code == ReasonCode::QUOTA_EXCEEDED)
+        );
+        let mut input = &out[..];
+        let action = pair.server.handle_input(&mut input, pair.now, &mut Vec::new());
+        assert!(matches!(action, Some(server::Action::Published(published)) if published.key == round));
+        pair.cut();
+        pair.connect(&lasting(Version::V5_0));
+    }
+    assert_eq!(pair.server.session().in_flight(), 0);
+}
+
+/// [5.0 MQTT-4.6.0-2] [5.0 MQTT-4.6.0-3] [3.1.1 MQTT-4.6.0-2] [3.1.1 MQTT-4.6.0-3]
+#[test]
+fn acknowledgements_by_hand_leave_in_order_and_die_with_the_connection() {
+    for version in VERSIONS {
+        let mut pair = Pair::with(ClientConfig::new().manual_acknowledgement(true), ServerConfig::new(), Chunks::Whole);
+        pair.connect(&lasting(version));
+        for (key, qos) in [(1, QoS::AtLeastOnce), (2, QoS::ExactlyOnce), (3, QoS::AtLeastOnce)] {
+            pair.deliver(key, &message(qos, "x"));
+        }
+        let bytes = pair.written_by_server();
+        let mut input = &bytes[..];
+        let mut tokens = Vec::new();
+        let mut out = Vec::new();
+        while let Some(client::Action::Message(received)) = pair.client.handle_input(&mut input, pair.now, &mut out) {
+            tokens.push(received.token.unwrap());
+        }
+        let mut acknowledge =
+            |index: usize, out: &mut Vec<u8>| pair.client.acknowledge(tokens[index], ReasonCode::SUCCESS, pair.now, out);
+        acknowledge(2, &mut out).unwrap();
+        acknowledge(1, &mut out).unwrap();
+        assert!(out.is_empty(), "they wait for the first");
+        assert_eq!(acknowledge(1, &mut out), Err(AcknowledgeError::AlreadyAcknowledged));
+        acknowledge(0, &mut out).unwrap();
+        let acks = packets(&out, version);
+        assert!(matches!(acks[..], [Packet::Puback(_), Packet::Pubrec(_), Packet::Puback(_)]), "{acks:?}");
+        assert_eq!(acknowledge(0, &mut out), Err(AcknowledgeError::AlreadyAcknowledged));
+        pair.cut();
+        let stale = pair.client.acknowledge(tokens[0], ReasonCode::SUCCESS, pair.now, &mut out);
+        assert_eq!(stale, Err(AcknowledgeError::Stale));
+    }
+}
+
+/// [5.0 MQTT-4.3.3-10] [3.1.1 MQTT-4.3.3-2]
+#[test]
+fn a_message_taken_by_hand_out_of_turn_comes_once() {
+    for version in VERSIONS {
+        let mut pair = Pair::with(ClientConfig::new().manual_acknowledgement(true), ServerConfig::new(), Chunks::Whole);
+        pair.connect(&lasting(version));
+        pair.deliver(1, &message(QoS::ExactlyOnce, "one"));
+        pair.deliver(2, &message(QoS::ExactlyOnce, "two"));
+        let bytes = pair.written_by_server();
+        let (mut input, mut out, now) = (&bytes[..], Vec::new(), pair.now);
+        let mut token = || match pair.client.handle_input(&mut input, now, &mut out) {
+            Some(client::Action::Message(received)) => received.token.unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let (_, second) = (token(), token());
+        pair.client.acknowledge(second, ReasonCode::SUCCESS, now, &mut out).unwrap();
+        pair.cut();
+        pair.connect(&lasting(version));
+        assert_eq!(pair.at_client, ["one"], "{version}: the other was taken before");
+    }
 }

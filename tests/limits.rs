@@ -8,13 +8,13 @@ mod pair;
 use machine::{Hears, NOW, accepted, asked, connected, connecting, encoded, id, packets, resume};
 use mqtt_sansio::client::{self, ClientConfig};
 use mqtt_sansio::codec::{
-    AckProperties, Connack, ConnackProperties, Connect, DecodeError, Disconnect, DisconnectProperties, Packet, Publish, QoS,
-    ReasonCode, Sequence, Subscribe, SubscribeProperties, Subscription, SubscriptionIdentifier, Text, Unsubscribe,
+    self, AckProperties, Connack, ConnackProperties, Connect, DecodeError, Disconnect, DisconnectProperties, Packet, Publish,
+    QoS, ReasonCode, Sequence, Subscribe, SubscribeProperties, Subscription, SubscriptionIdentifier, Text, Unsubscribe,
     UnsubscribeProperties, UserProperty, Version,
 };
 use mqtt_sansio::server::{AnswerError, Server, ServerConfig};
-use mqtt_sansio::session::{CloseCause, Message, Outcome, Outgoing, ProtocolError, RequestError};
-use pair::{VERSIONS, lasting, message};
+use mqtt_sansio::session::{CloseCause, Message, Outcome, Outgoing, ProtocolError, PublishError, RequestError};
+use pair::{Chunks, Pair, VERSIONS, lasting, message};
 
 const V5_0: Version = Version::V5_0;
 
@@ -377,4 +377,177 @@ fn a_client_writes_all_that_it_may() {
     (0..50).for_each(|key| client.publish(key, &large, NOW, &mut out).unwrap());
     assert_eq!(packets(&out, V5_0).len(), 50);
     assert_eq!(packets(&resume(&mut client, &lasting(V5_0)), V5_0).len(), 50);
+}
+
+/// [5.0 MQTT-3.3.4-7] [5.0 MQTT-3.3.4-9] [5.0 MQTT-4.9.0-2] [5.0 MQTT-4.9.0-3]
+#[test]
+fn no_more_than_receive_maximum_messages_are_under_way() {
+    Pair::in_all_chunks_with(&ClientConfig::new(), &ServerConfig::new().receive_maximum(2), |pair| {
+        let mut connect = lasting(Version::V5_0);
+        connect.properties.receive_maximum = Some(3);
+        pair.connect(&connect);
+        for key in 0..10 {
+            pair.publish(key, &message(QoS::ExactlyOnce, "up"));
+            pair.deliver(key, &message(QoS::AtLeastOnce, "down"));
+        }
+        pair.client(|client, now, out| {
+            client.subscribe(99, &[Subscription::new("#", QoS::AtMostOnce)], SubscribeProperties::default(), now, out)
+        })
+        .unwrap();
+        let written = pair.written_by_client();
+        let written = packets(&written, Version::V5_0);
+        assert_eq!(written.iter().filter(|packet| matches!(packet, Packet::Publish(_))).count(), 2);
+        assert!(matches!(written[2], Packet::Subscribe(_)), "other packets do not wait");
+        assert_eq!(packets(&pair.written_by_server(), Version::V5_0).len(), 3);
+        assert_eq!(pair.client.session().queued(), 8);
+        pair.settle();
+        assert_eq!((pair.at_server.len(), pair.at_client.len()), (10, 10));
+        assert_eq!((pair.done_at_client.len(), pair.done_at_server.len()), (10, 10));
+    });
+}
+
+/// [5.0 MQTT-4.9.0-1]
+#[test]
+fn what_is_sent_again_counts_against_the_new_receive_maximum() {
+    Pair::in_all_chunks(|pair| {
+        pair.connect(&lasting(Version::V5_0));
+        for (key, payload) in (0..5).zip(["a", "b", "c", "d", "e"]) {
+            pair.deliver(key, &message(QoS::AtLeastOnce, payload));
+        }
+        pair.cut();
+        let mut connect = lasting(Version::V5_0);
+        connect.properties.receive_maximum = Some(1);
+        pair.open(&connect);
+        assert!(pair.carry_packet(), "CONNECT");
+        assert_eq!(packets(&pair.written_by_server(), Version::V5_0).len(), 2, "CONNACK and one PUBLISH");
+        pair.settle();
+        assert_eq!(pair.at_client, ["a", "b", "c", "d", "e"]);
+        assert_eq!(pair.done_at_server.len(), 5);
+    });
+}
+
+/// [5.0 §3.3.4]
+#[test]
+fn more_than_receive_maximum_messages_close_the_connection() {
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        let mut pair = Pair::with(ClientConfig::new().manual_acknowledgement(true), ServerConfig::new(), Chunks::Whole);
+        let mut connect = lasting(Version::V5_0);
+        connect.properties.receive_maximum = Some(2);
+        pair.connect(&connect);
+        pair.take_log();
+        for number in 1..=3 {
+            let publish = Publish { packet_identifier: Some(id(number)), ..message(qos, "x") };
+            // A repeat takes no second place.
+            let times = if qos == QoS::ExactlyOnce { 2 } else { 1 };
+            for _ in 0..times {
+                let mut bytes = Vec::new();
+                codec::encode(&publish.into(), Version::V5_0, &mut bytes).unwrap();
+                pair.forge_to_client(&bytes);
+            }
+        }
+        pair.settle();
+        assert_eq!(pair.at_client.len(), 2);
+        let log = pair.take_log();
+        assert!(log.iter().any(|line| line.starts_with("client: Closed(Violation(ReceiveMaximumExceeded")), "{log:#?}");
+        assert!(log.iter().all(|line| !line.contains("server: Disconnected")), "{log:#?}");
+    }
+}
+
+/// [5.0 MQTT-3.2.2-15] [5.0 MQTT-3.1.2-24] [5.0 MQTT-3.1.2-25]
+#[test]
+fn a_packet_as_large_as_the_limit_is_sent_and_one_byte_more_is_not() {
+    Pair::in_all_chunks_with(&ClientConfig::new(), &ServerConfig::new().maximum_packet_size(50), |pair| {
+        let mut connect = lasting(Version::V5_0);
+        connect.properties.maximum_packet_size = Some(50);
+        pair.connect(&connect);
+        // A header of two bytes, three of topic name and one of properties stand before the payload.
+        let (fits, larger) = ("x".repeat(44), "x".repeat(45));
+        pair.publish(1, &message(QoS::AtMostOnce, &fits));
+        let refused = pair.client(|client, now, out| client.publish(2, &message(QoS::AtMostOnce, &larger), now, out));
+        assert_eq!(refused, Err(PublishError::TooLarge { size: 51, maximum: 50 }));
+        pair.deliver(1, &message(QoS::AtMostOnce, &fits));
+        pair.deliver(2, &message(QoS::AtLeastOnce, &larger));
+        pair.settle();
+        assert_eq!((pair.at_server.len(), pair.at_client.len()), (1, 1));
+        assert_eq!(pair.server.session().in_flight(), 0);
+        pair.publish(3, &message(QoS::AtMostOnce, "next"));
+        pair.settle();
+        assert_eq!(pair.done_at_server, [(2, "NotAllowed".to_owned())], "as if it had been sent");
+    });
+}
+
+/// A header is enough to refuse a packet. [5.0 §3.2.2.3.6]
+#[test]
+fn five_bytes_that_announce_a_large_packet_are_refused_at_once() {
+    Pair::in_all_chunks(|pair| {
+        pair.connect(&lasting(Version::V5_0));
+        pair.forge_to_server(&[0x30, 0xFF, 0xFF, 0xFF, 0x7F]);
+        pair.take_log();
+        pair.settle();
+        let log = pair.take_log();
+        assert!(log[0].contains("PacketTooLarge { size: 268435460, maximum: 1048576 }"), "{log:#?}");
+        assert!(log[1].contains("Disconnected") && log[1].contains("Packet too large"), "{log:#?}");
+    });
+}
+
+/// [5.0 MQTT-3.2.2-11] [5.0 MQTT-3.2.2-14] [5.0 §3.2.2.3.11 to §3.2.2.3.13]
+#[test]
+fn what_the_server_does_not_offer_is_refused_to_the_caller() {
+    let config = ServerConfig::new()
+        .maximum_qos(QoS::AtLeastOnce)
+        .retain_available(false)
+        .wildcard_subscription_available(false)
+        .shared_subscription_available(false)
+        .subscription_identifier_available(false);
+    Pair::in_all_chunks_with(&ClientConfig::new(), &config, |pair| {
+        pair.connect(&lasting(Version::V5_0));
+        let publish =
+            |pair: &mut Pair, publish: Publish<'_>| pair.client(|client, now, out| client.publish(1, &publish, now, out));
+        let too_high = publish(pair, message(QoS::ExactlyOnce, "x"));
+        assert_eq!(too_high, Err(PublishError::QosNotSupported { maximum: QoS::AtLeastOnce }));
+        let retained = publish(pair, Publish { retain: true, ..message(QoS::AtMostOnce, "x") });
+        assert_eq!(retained, Err(PublishError::RetainNotSupported));
+        for (filter, code) in [
+            ("a/#", ReasonCode::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED),
+            ("$share/g/a", ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED),
+        ] {
+            let filter = [Subscription::new(filter, QoS::AtMostOnce)];
+            let refused = pair.client(|client, now, out| client.subscribe(1, &filter, SubscribeProperties::default(), now, out));
+            assert_eq!(refused, Err(RequestError::NotSupported(code)));
+        }
+        assert!(pair.written_by_client().is_empty());
+        // A peer that does it all the same is told.
+        pair.forge_to_server(&encoded(Publish { retain: true, ..message(QoS::AtMostOnce, "x") }, Version::V5_0));
+        pair.settle();
+        assert!(pair.take_log().join("\n").contains("Retain not supported"));
+    });
+}
+
+#[test]
+fn a_full_queue_gives_the_message_back() {
+    Pair::in_all_chunks_with(&ClientConfig::new().maximum_queued(2, 1_000), &ServerConfig::new(), |pair| {
+        let nothing = pair.client(|client, now, out| client.publish(0, &message(QoS::AtLeastOnce, "x"), now, out));
+        assert_eq!(nothing, Err(PublishError::NotConnected), "the version is not known yet");
+        pair.connect(&lasting(Version::V3_1_1));
+        pair.cut();
+        pair.publish(1, &message(QoS::AtMostOnce, "one"));
+        pair.publish(2, &message(QoS::ExactlyOnce, "two"));
+        let full = pair.client(|client, now, out| client.publish(3, &message(QoS::AtLeastOnce, "three"), now, out));
+        assert_eq!(full, Err(PublishError::QueueFull));
+        pair.connect(&lasting(Version::V3_1_1));
+        assert_eq!(pair.at_server, ["one", "two"]);
+    });
+}
+
+#[test]
+fn before_5_0_twenty_messages_are_under_way() {
+    Pair::in_all_chunks(|pair| {
+        pair.connect(&lasting(Version::V3_1_1));
+        for key in 0..30 {
+            pair.publish(key, &message(QoS::ExactlyOnce, "x"));
+        }
+        assert_eq!((pair.client.session().in_flight(), pair.client.session().queued()), (20, 10));
+        pair.settle();
+        assert_eq!((pair.at_server.len(), pair.done_at_client.len()), (30, 30));
+    });
 }
