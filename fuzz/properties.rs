@@ -3,7 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, reason = "a panic is a finding")]
 
 use arbitrary::{Arbitrary, Unstructured};
-use mqtt_sansio::codec::{self, DecodeError, Options, OwnedPacket, Packet, Role, Rules, TopicFilter, Version};
+use mqtt_sansio::codec::{self, DecodeError, Options, OwnedPacket, Packet, Prepared, Role, Rules, TopicFilter, Version};
 
 const VERSIONS: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5_0];
 
@@ -118,12 +118,17 @@ pub(crate) fn encode(data: &[u8]) {
     let Ok((packet, first)) = <(Packet<'_>, u8)>::arbitrary(&mut u) else { return };
     let Some((rules, _)) = rules(&[first]) else { return };
     let mut out = b"before".to_vec();
-    match codec::encode(&packet, rules, &mut out) {
+    let (result, prepared) = (codec::encode(&packet, rules, &mut out), Prepared::new(&packet, rules));
+    assert_eq!(prepared.map(|_| ()), result);
+    match result {
         Ok(()) => {
             let encoded = out.strip_prefix(b"before").expect("encoding appends");
             let frame = codec::frame(encoded, u32::MAX).unwrap().expect("a whole packet");
             assert_eq!(frame.as_bytes().len(), encoded.len());
             assert_eq!(codec::decode(frame, rules), Ok(packet));
+            let mut again = Vec::new();
+            prepared.unwrap().write(&mut again).unwrap();
+            assert_eq!((prepared.unwrap().packet_size() as usize, &again[..]), (again.len(), encoded));
         }
         Err(_) => assert_eq!(out, b"before"),
     }

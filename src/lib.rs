@@ -99,7 +99,8 @@
 //! - The broker has no shared subscriptions (CONNACK says so), no enhanced authentication (refused with 0x8C; the two
 //!   machines have it), no authorisation of single messages, no durability, no `$SYS` topics.
 //! - The lookup of retained messages for a filter with wildcards looks at all topics below its first levels.
-//! - Encoding checks what it writes, and so is slower than the encoders that do not.
+//! - Encoding checks and measures what it writes, and so is slower than the encoders that do not;
+//!   [`Prepared`](codec::Prepared) does that once for what is written often.
 //!
 //! # Features
 //!

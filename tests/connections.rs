@@ -358,11 +358,11 @@ fn a_session_that_the_client_does_not_have_closes_the_connection() {
 #[test]
 fn a_refusal_has_the_form_that_the_asked_version_understands() {
     let connect = |name: &str, level: u8, flags: u8, rest: &[u8]| {
-        let mut body = vec![0, name.len() as u8];
+        let mut body = vec![0, u8::try_from(name.len()).unwrap()];
         body.extend_from_slice(name.as_bytes());
         body.extend_from_slice(&[level, flags, 0, 0]);
         body.extend_from_slice(rest);
-        [&[0x10, body.len() as u8], &body[..]].concat()
+        [&[0x10, u8::try_from(body.len()).unwrap()], &body[..]].concat()
     };
     for (bytes, answer) in [
         (connect("MQTT", 6, 2, &[0, 0, 0]), &[0x20, 0x03, 0x00, 0x84, 0x00][..]),

@@ -4,9 +4,9 @@
 
 use mqtt_sansio::codec::{
     self, Ack, AckProperties, Auth, AuthProperties, Connack, Connect, DecodeError, Disconnect, DisconnectProperties, EncodeError,
-    Fixed, OwnedPacket, Packet, PacketIdentifier, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Suback, Subscribe,
-    SubscribeProperties, Subscription, SubscriptionOptions, Text, Unsubscribe, UnsubscribeProperties, UserProperty, Version,
-    Will,
+    Fixed, OwnedPacket, Packet, PacketIdentifier, Prepared, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Suback,
+    Subscribe, SubscribeProperties, Subscription, SubscriptionOptions, Text, Unsubscribe, UnsubscribeProperties, UserProperty,
+    Version, Will,
 };
 use mqtt_sansio::session::Message;
 
@@ -29,6 +29,13 @@ fn encode(packet: &Packet<'_>, rules: impl Into<Rules> + Copy) -> Result<Vec<u8>
     codec::encode(&Packet::Pingreq, Version::V5_0, &mut fixed).unwrap();
     assert_eq!(codec::encode(packet, rules, &mut fixed), result);
     assert_eq!(fixed.written()[2..], vec[6..]);
+    let prepared = Prepared::new(packet, rules);
+    assert_eq!(prepared.as_ref().map(|_| ()).map_err(|error| *error), result);
+    if let Ok(prepared) = prepared {
+        let mut twice = Vec::new();
+        assert_eq!([prepared.write(&mut twice), prepared.write(&mut twice)], [Ok(()); 2]);
+        assert_eq!((prepared.packet_size() as usize, twice), (vec.len() - 6, vec[6..].repeat(2)));
+    }
     let owned = OwnedPacket::new(packet, rules);
     assert_eq!(owned.as_ref().map(|owned| owned.as_bytes().to_vec()), result.as_ref().map(|()| vec[6..].to_vec()));
     if let Ok(owned) = owned {

@@ -25,6 +25,7 @@ mod ack;
 mod connack;
 mod connect;
 mod disconnect;
+mod encode;
 mod error;
 #[cfg(feature = "arbitrary")]
 mod examples;
@@ -46,6 +47,7 @@ pub use ack::Ack;
 pub use connack::Connack;
 pub use connect::{Connect, Will};
 pub use disconnect::{Auth, Disconnect};
+pub use encode::{Prepared, encode, encode_publish_header};
 pub use error::{DecodeError, EncodeError};
 pub use options::Options;
 pub use owned::OwnedPacket;
@@ -62,12 +64,13 @@ pub use text::Text;
 pub use topic::TopicFilter;
 pub use types::{PacketIdentifier, QoS, Role, Rules, Version};
 
+pub use write::{Fixed, Output};
+
+pub(crate) use encode::{Encode, Identified, Measured};
 pub(crate) use read::Reader;
 pub(crate) use topic::{is_hidden, levels};
-
+use write::length_of_length;
 pub(crate) use write::{Append, Size, Writer, remaining_length};
-pub use write::{Fixed, Output};
-use write::{Sink, length_of_length};
 
 /// The type of a packet. [5.0 §2.1.2] [3.1.1 §2.2.1]
 #[expect(clippy::exhaustive_enums, reason = "the standard has given out all numbers but 0")]
@@ -399,246 +402,5 @@ fn decode_other(packet_type: PacketType, r: Reader<'_>, rules: Rules) -> Result<
         PacketType::Pingresp => r.end().and_then(|()| rules.only_from(Role::Server)).map(|()| Packet::Pingresp),
         PacketType::Disconnect => read!(Disconnect::default(), Disconnect),
         _ => read!(Auth::default(), Auth),
-    }
-}
-
-/// Appends a packet to `out`, by the rules of a version and, if they name one, of a sender; a CONNECT brings its own version.
-///
-/// What a receiver would have to refuse, and what the version has no place for, is an error, and `out` holds what it held. So it
-/// does when it is [`Fixed`] and has no room for the packet.
-#[inline]
-pub fn encode(packet: &Packet<'_>, rules: impl Into<Rules>, out: &mut impl Output) -> Result<(), EncodeError> {
-    packet.encode_to(rules.into(), out)
-}
-
-/// Appends a PUBLISH without its payload to `out`, for who hands the payload on without copying it: the packet is what is
-/// written here and then [`Publish::payload`](field@Publish::payload).
-///
-/// ```
-/// use mqtt_sansio::codec::{self, Publish, Version};
-///
-/// let publish = Publish::new("a", &[0; 65_536]);
-/// let mut out = Vec::new();
-/// codec::encode_publish_header(&publish, Version::V3_1_1, &mut out)?;
-/// assert_eq!(out, [0x30, 0x83, 0x80, 0x04, 0x00, 0x01, b'a']);
-/// # Ok::<_, codec::EncodeError>(())
-/// ```
-pub fn encode_publish_header(publish: &Publish<'_>, rules: impl Into<Rules>, out: &mut impl Output) -> Result<(), EncodeError> {
-    encode_parts(&Identified(publish, publish.packet_identifier), &[], rules.into(), out)
-}
-
-/// What can be encoded: a packet of one type, or of any.
-pub(crate) trait Encode {
-    /// Leaves the output as it was if there is an error.
-    fn encode_to(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError>;
-
-    /// The size of the whole packet, if nothing is wrong with it. [5.0 §2.1.4]
-    fn packet_size(&self, rules: Rules) -> Result<u32, EncodeError>;
-}
-
-/// A packet of one type.
-trait Body {
-    /// Packet type and flags.
-    fn first_byte(&self) -> u8;
-
-    /// All that can be said of it before it is written.
-    fn check(&self, rules: Rules) -> Result<(), EncodeError>;
-
-    /// Writes all that follows the Remaining Length but the payload.
-    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError>;
-
-    /// The payload, which only a PUBLISH has.
-    #[inline(always)]
-    fn payload(&self) -> &[u8] {
-        &[]
-    }
-
-    /// The whole of a packet that has but this one form.
-    #[inline(always)]
-    fn plain(&self) -> Option<[u8; 4]> {
-        None
-    }
-}
-
-impl<T: Body> Encode for T {
-    #[inline(always)]
-    fn encode_to(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
-        match self.plain() {
-            Some(bytes) => out.append_all(&bytes),
-            None => encode_parts(self, self.payload(), rules, out),
-        }
-    }
-
-    fn packet_size(&self, rules: Rules) -> Result<u32, EncodeError> {
-        measure(self, rules).map(|(_, length)| 1 + length_of_length(length) + length)
-    }
-}
-
-/// The size of the body without the payload, and the Remaining Length. [5.0 §2.1.4]
-#[inline(always)]
-fn measure(packet: &impl Body, rules: Rules) -> Result<(Size, u32), EncodeError> {
-    let mut size = Size::default();
-    packet.write(&mut size, rules)?;
-    let length = remaining_length(size.total().saturating_add(packet.payload().len()))?;
-    packet.check(rules)?;
-    Ok((size, length))
-}
-
-#[inline(never)]
-fn encode_parts(packet: &impl Body, payload: &[u8], rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
-    let (size, length) = measure(packet, rules)?;
-    out.append_with(1 + length_of_length(length) as usize + size.total(), payload, |room| {
-        let mut writer = Writer::new(room, size);
-        writer.u8(packet.first_byte());
-        writer.variable_byte_integer(length);
-        let written = packet.write(&mut writer, rules);
-        debug_assert!(written.is_ok() && writer.is_full(), "a packet is written as it was measured");
-    })
-}
-
-/// Calls the function for the packet's own type, so that it is made for that type alone.
-macro_rules! for_own_type {
-    ($self:expr, $packet:ident => $call:expr) => {
-        match $self {
-            Packet::Publish(publish) => {
-                let $packet = &Identified(publish, publish.packet_identifier);
-                $call
-            }
-            Packet::Puback(ack) | Packet::Pubrec(ack) | Packet::Pubrel(ack) | Packet::Pubcomp(ack) => {
-                let $packet = &($self.packet_type(), ack);
-                $call
-            }
-            Packet::Connect($packet) => $call,
-            Packet::Connack($packet) => $call,
-            Packet::Subscribe($packet) => $call,
-            Packet::Unsubscribe($packet) => $call,
-            Packet::Suback(suback) | Packet::Unsuback(suback) => {
-                let $packet = &($self.packet_type(), suback);
-                $call
-            }
-            Packet::Pingreq | Packet::Pingresp => {
-                let $packet = &$self.packet_type();
-                $call
-            }
-            Packet::Disconnect($packet) => $call,
-            Packet::Auth($packet) => $call,
-        }
-    };
-}
-
-impl Encode for Packet<'_> {
-    #[inline]
-    fn encode_to(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
-        for_own_type!(self, packet => packet.encode_to(rules, out))
-    }
-
-    fn packet_size(&self, rules: Rules) -> Result<u32, EncodeError> {
-        for_own_type!(self, packet => packet.packet_size(rules))
-    }
-}
-
-macro_rules! bodies {
-    ($($name:ident)*) => {
-        $(impl Body for $name<'_> {
-            #[inline(always)]
-            fn first_byte(&self) -> u8 {
-                PacketType::$name.first_byte()
-            }
-
-            #[inline(always)]
-            fn check(&self, rules: Rules) -> Result<(), EncodeError> {
-                self.check_encode(rules)
-            }
-
-            #[inline(always)]
-            fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-                self.encode(sink, rules)
-            }
-        })*
-    };
-}
-
-bodies! { Connect Connack Subscribe Unsubscribe Disconnect Auth }
-
-/// A PUBLISH with that packet identifier instead of its own: a copy of it would cost as much as a short one.
-pub(crate) struct Identified<'p, 'a>(pub(crate) &'p Publish<'a>, pub(crate) Option<PacketIdentifier>);
-
-impl Body for Identified<'_, '_> {
-    #[inline(always)]
-    fn first_byte(&self) -> u8 {
-        PacketType::Publish.first_byte() | self.0.flags()
-    }
-
-    #[inline(always)]
-    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
-        self.0.check_encode(self.1, rules)
-    }
-
-    #[inline(always)]
-    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        self.0.encode(self.1, sink, rules)
-    }
-
-    #[inline(always)]
-    fn payload(&self) -> &[u8] {
-        self.0.payload
-    }
-}
-
-/// One of the four acknowledgements, by its packet type.
-impl Body for (PacketType, &Ack<'_>) {
-    #[inline(always)]
-    fn first_byte(&self) -> u8 {
-        self.0.first_byte()
-    }
-
-    #[inline(always)]
-    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
-        self.1.check_encode(self.0, rules)
-    }
-
-    #[inline(always)]
-    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        self.1.encode(sink, rules)
-    }
-
-    #[inline(always)]
-    fn plain(&self) -> Option<[u8; 4]> {
-        let [high, low] = self.1.packet_identifier.get().to_be_bytes();
-        self.1.says_nothing().then_some([self.0.first_byte(), 2, high, low])
-    }
-}
-
-/// SUBACK or UNSUBACK.
-impl Body for (PacketType, &Suback<'_>) {
-    fn first_byte(&self) -> u8 {
-        self.0.first_byte()
-    }
-
-    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
-        self.1.check_encode(self.0, rules)
-    }
-
-    #[inline(always)]
-    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        self.1.encode(sink, rules)
-    }
-}
-
-/// PINGREQ or PINGRESP.
-impl Body for PacketType {
-    #[inline(always)]
-    fn first_byte(&self) -> u8 {
-        (*self as u8) << 4 | self.flags()
-    }
-
-    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
-        let sender = if *self == Self::Pingreq { Role::Client } else { Role::Server };
-        Ok(rules.only_from(sender)?)
-    }
-
-    #[inline(always)]
-    fn write<S: Sink>(&self, _: &mut S, _: Rules) -> Result<(), EncodeError> {
-        Ok(())
     }
 }

@@ -156,7 +156,7 @@ pub(crate) trait Sink {
 }
 
 /// Checks and adds up.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Size {
     total: usize,
     /// The lengths of the property sections, each in half of the bits, the first in the lower half. A CONNECT with a will has two.

@@ -7,8 +7,8 @@ use super::{
     TopicName,
 };
 use crate::codec::{
-    Ack, Encode, Frame, Identified, PacketIdentifier, PacketType, Publish, PublishProperties, QoS, ReasonCode, Role, Rules,
-    Suback, Text, Version,
+    Ack, Encode, Frame, Identified, Measured, PacketIdentifier, PacketType, Publish, PublishProperties, QoS, ReasonCode, Role,
+    Rules, Suback, Text, Version,
 };
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -170,17 +170,18 @@ impl Endpoint {
 
     /// Encodes a packet, unless it is larger than the peer takes.
     pub(crate) fn write(&self, packet: &impl Encode, out: &mut Vec<u8>) -> Result<(), PublishError> {
-        self.check_fits(packet)?;
-        Ok(packet.encode_to(self.rules(), out)?)
+        if self.connection.peer.maximum_packet_size == u32::MAX {
+            return Ok(packet.encode_to(self.rules(), out)?);
+        }
+        let measured = self.check_size(packet)?;
+        Ok(packet.write_measured(&measured, self.rules(), out)?)
     }
 
-    fn check_fits(&self, packet: &impl Encode) -> Result<(), PublishError> {
-        if self.connection.peer.maximum_packet_size == u32::MAX { Ok(()) } else { self.check_size(packet) }
-    }
-
-    fn check_size(&self, packet: &impl Encode) -> Result<(), PublishError> {
-        let (size, maximum) = (packet.packet_size(self.rules())?, self.connection.peer.maximum_packet_size);
-        if size > maximum { Err(PublishError::TooLarge { size, maximum }) } else { Ok(()) }
+    /// Whether the packet can be encoded, and is not too large for the peer.
+    fn check_size(&self, packet: &impl Encode) -> Result<Measured, PublishError> {
+        let measured = packet.measure(self.rules())?;
+        let (size, maximum) = (measured.packet_size(), self.connection.peer.maximum_packet_size);
+        if size > maximum { Err(PublishError::TooLarge { size, maximum }) } else { Ok(measured) }
     }
 
     /// Encodes a packet that the peer must be sent.
@@ -220,11 +221,8 @@ impl Endpoint {
         let packet_identifier = if publish.qos == QoS::AtMostOnce { None } else { outbound.next().or(PacketIdentifier::new(1)) };
         let expires_at = publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
         // What is written at once is checked by that, but for its size where it is sent again, without its alias.
-        let packet = Identified(full, packet_identifier);
-        if waits || publish.properties.topic_alias.is_some() {
-            self.check_size(&packet)?;
-        } else {
-            self.check_fits(&packet)?;
+        if waits || publish.properties.topic_alias.is_some() || self.connection.peer.maximum_packet_size < u32::MAX {
+            self.check_size(&Identified(full, packet_identifier))?;
         }
         let message = if waits { Message::new(full)? } else { Message::copy(full)? };
         let outgoing = Outgoing { expires_at, ..Outgoing::new(Some(key), message) };

@@ -112,12 +112,15 @@ fn of_codecs(columns: &[Column]) -> Table {
     let rows = cases::all().leak().iter().map(|case| {
         let form = if let Task::Decode(form) = case.task { form } else { None };
         let entry = |column: &Column| -> Entry {
+            if column.only_encodes && !matches!(case.task, Task::Encode) {
+                return None;
+            }
             let codec = column.codec(case.sample.version, form)?;
             Some(Box::new(move || codec.bench(case)))
         };
         (case.name.clone(), columns.iter().map(entry).collect())
     });
-    Table { names: columns.iter().map(|column| column.name).collect(), no_peers: 2, rows: rows.collect(), cells: Vec::new() }
+    Table { names: columns.iter().map(|column| column.name).collect(), no_peers: 3, rows: rows.collect(), cells: Vec::new() }
 }
 
 fn of_machines(columns: &[machines::Column]) -> Table {

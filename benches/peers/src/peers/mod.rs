@@ -32,12 +32,14 @@ pub enum Form {
 /// A crate.
 pub struct Column {
     pub name: &'static str,
+    /// It is in another column when it decodes.
+    pub only_encodes: bool,
     codecs: Vec<(Version, Form, &'static dyn Measured)>,
 }
 
 impl Column {
     fn new(name: &'static str) -> Self {
-        Self { name, codecs: Vec::new() }
+        Self { name, only_encodes: false, codecs: Vec::new() }
     }
 
     fn with<C: Codec + 'static>(mut self, version: Version, form: Form, codec: impl Fn() -> C + 'static) -> Self {
@@ -67,7 +69,7 @@ impl Column {
 /// The column that is no codec.
 pub const FLOOR: &str = "floor";
 
-/// Ours, the floor, and the peers.
+/// Ours in two columns, the floor, and the peers.
 pub fn columns() -> Vec<Column> {
     use Form::{Borrowed, Owned, OwnedAndRead};
     let mut us = Column::new("mqtt-sansio");
@@ -77,8 +79,12 @@ pub fn columns() -> Vec<Column> {
             .with(version, Owned, move || ours::Owned::<false>(Rules::new(version)))
             .with(version, OwnedAndRead, move || ours::Owned::<true>(Rules::new(version)));
     }
+    let prepared = Column { only_encodes: true, ..Column::new("mqtt-sansio, prepared") };
     vec![
         us,
+        prepared
+            .with(Version::V3_1_1, Borrowed, || ours::Prepared::<false>)
+            .with(Version::V5_0, Borrowed, || ours::Prepared::<true>),
         Column::new(FLOOR)
             .with(Version::V3_1_1, Borrowed, || floor::Floor::<false>)
             .with(Version::V5_0, Borrowed, || floor::Floor::<true>),

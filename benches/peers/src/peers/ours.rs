@@ -2,7 +2,7 @@
 
 use crate::codec::{Codec, Refused, Seen, Unread};
 use bytes::BytesMut;
-use mqtt_sansio::codec::{self, OwnedPacket, Packet, Role, Rules};
+use mqtt_sansio::codec::{self, OwnedPacket, Packet, Role, Rules, Version};
 use std::hint::black_box;
 
 /// `codec::frame` and `codec::decode`.
@@ -52,6 +52,41 @@ impl Codec for Borrowed {
 
     fn sent_by(&mut self, role: Role) {
         self.0 = self.0.sent_by(role);
+    }
+}
+
+/// `codec::Prepared`: its packets are checked and measured when they are made, not when they are encoded, as those of `mqtt-codec-kit`.
+pub struct Prepared<const V5: bool>;
+
+impl<const V5: bool> Prepared<V5> {
+    const VERSION: Version = if V5 { Version::V5_0 } else { Version::V3_1_1 };
+}
+
+impl<const V5: bool> Codec for Prepared<V5> {
+    type Buffer = Unread;
+    type Packet<'a> = Packet<'a>;
+    type Outgoing<'a> = codec::Prepared<'a, 'a>;
+    type Output = Vec<u8>;
+
+    fn decode<'a, R>(&mut self, buffer: &'a mut Unread, user: impl FnOnce(&Self::Packet<'a>) -> R) -> Result<Option<R>, Refused> {
+        Borrowed(Self::VERSION.into()).decode(buffer, user)
+    }
+
+    fn outgoing<'a>(packet: &'a Packet<'_>) -> codec::Prepared<'a, 'a> {
+        codec::Prepared::new(packet, Self::VERSION).expect("a right packet")
+    }
+
+    #[inline(always)]
+    fn encode(&mut self, packet: codec::Prepared<'_, '_>, out: &mut Vec<u8>) -> Result<(), Refused> {
+        packet.write(out).map_err(|_| Refused)
+    }
+
+    fn seen(packet: &Packet<'_>) -> Option<Seen> {
+        Seen::of(packet)
+    }
+
+    fn from_values(packet: &'static Packet<'static>) -> Option<Packet<'static>> {
+        Some(*packet)
     }
 }
 

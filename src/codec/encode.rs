@@ -1,0 +1,330 @@
+//! Packets to bytes: what all packets have in common when they are written, and how each is asked for its own part.
+
+use super::write::{Sink, length_of_length};
+use super::{
+    Ack, Auth, Connack, Connect, Disconnect, EncodeError, Output, Packet, PacketIdentifier, PacketType, Publish, Role, Rules,
+    Size, Suback, Subscribe, Unsubscribe, Writer, remaining_length,
+};
+
+/// Appends a packet to `out`, by the rules of a version and, if they name one, of a sender; a CONNECT brings its own version.
+///
+/// What a receiver would have to refuse, and what the version has no place for, is an error, and `out` holds what it held. So it
+/// does when it is [`Fixed`] and has no room for the packet.
+#[inline]
+pub fn encode(packet: &Packet<'_>, rules: impl Into<Rules>, out: &mut impl Output) -> Result<(), EncodeError> {
+    packet.encode_to(rules.into(), out)
+}
+
+/// A packet that has been checked and measured, and needs only to be written: for who must know its size first, or writes it more
+/// than once. [`encode`] does both at once.
+///
+/// ```
+/// use mqtt_sansio::codec::{Prepared, Publish, Version};
+///
+/// let packet = Publish::new("a/b", b"21.5").into();
+/// let prepared = Prepared::new(&packet, Version::V3_1_1)?;
+/// assert_eq!(prepared.packet_size(), 11);
+///
+/// let mut subscribers = [Vec::new(), Vec::new()];
+/// for out in &mut subscribers {
+///     prepared.write(out)?;
+/// }
+/// assert_eq!(subscribers, [b"\x30\x09\0\x03a/b21.5"; 2]);
+/// # Ok::<_, mqtt_sansio::codec::EncodeError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Prepared<'p, 'a> {
+    packet: &'p Packet<'a>,
+    rules: Rules,
+    measured: Measured,
+}
+
+impl<'p, 'a> Prepared<'p, 'a> {
+    /// Checks a packet as [`encode`] does.
+    pub fn new(packet: &'p Packet<'a>, rules: impl Into<Rules>) -> Result<Self, EncodeError> {
+        let rules = rules.into();
+        Ok(Self { packet, rules, measured: packet.measure(rules)? })
+    }
+
+    /// The size of the whole packet in bytes. [5.0 §2.1.4]
+    #[must_use]
+    pub const fn packet_size(&self) -> u32 {
+        self.measured.packet_size()
+    }
+
+    /// Appends the packet to `out`. The only error is that a [`Fixed`] output has no room for it; it then is as it was.
+    #[inline]
+    pub fn write(&self, out: &mut impl Output) -> Result<(), EncodeError> {
+        self.packet.write_measured(&self.measured, self.rules, out)
+    }
+}
+
+/// Appends a PUBLISH without its payload to `out`, for who hands the payload on without copying it: the packet is what is
+/// written here and then [`Publish::payload`](field@Publish::payload).
+///
+/// ```
+/// use mqtt_sansio::codec::{self, Publish, Version};
+///
+/// let publish = Publish::new("a", &[0; 65_536]);
+/// let mut out = Vec::new();
+/// codec::encode_publish_header(&publish, Version::V3_1_1, &mut out)?;
+/// assert_eq!(out, [0x30, 0x83, 0x80, 0x04, 0x00, 0x01, b'a']);
+/// # Ok::<_, codec::EncodeError>(())
+/// ```
+pub fn encode_publish_header(publish: &Publish<'_>, rules: impl Into<Rules>, out: &mut impl Output) -> Result<(), EncodeError> {
+    encode_parts(&Identified(publish, publish.packet_identifier), &[], rules.into(), out)
+}
+
+/// What can be encoded: a packet of one type, or of any.
+pub(crate) trait Encode {
+    /// Leaves the output as it was if there is an error.
+    fn encode_to(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError>;
+
+    /// The first half of that, which finds all errors but that there is no room.
+    fn measure(&self, rules: Rules) -> Result<Measured, EncodeError>;
+
+    /// The second half, by the same rules.
+    fn write_measured(&self, measured: &Measured, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError>;
+}
+
+/// The sizes of the parts of a packet. [5.0 §2.1.4]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Measured {
+    /// The body without the payload.
+    body: Size,
+    remaining_length: u32,
+}
+
+impl Measured {
+    pub(crate) const fn packet_size(self) -> u32 {
+        1 + length_of_length(self.remaining_length) + self.remaining_length
+    }
+}
+
+/// A packet of one type.
+trait Body {
+    /// Packet type and flags.
+    fn first_byte(&self) -> u8;
+
+    /// All that can be said of it before it is written.
+    fn check(&self, rules: Rules) -> Result<(), EncodeError>;
+
+    /// Writes all that follows the Remaining Length but the payload.
+    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError>;
+
+    /// The payload, which only a PUBLISH has.
+    #[inline(always)]
+    fn payload(&self) -> &[u8] {
+        &[]
+    }
+
+    /// The whole of a packet that has but this one form.
+    #[inline(always)]
+    fn plain(&self) -> Option<[u8; 4]> {
+        None
+    }
+}
+
+impl<T: Body> Encode for T {
+    #[inline(always)]
+    fn encode_to(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
+        match self.plain() {
+            Some(bytes) => out.append_all(&bytes),
+            None => encode_parts(self, self.payload(), rules, out),
+        }
+    }
+
+    fn measure(&self, rules: Rules) -> Result<Measured, EncodeError> {
+        measure(self, rules)
+    }
+
+    fn write_measured(&self, measured: &Measured, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
+        match self.plain() {
+            Some(bytes) => out.append_all(&bytes),
+            None => write_measured(self, self.payload(), measured, rules, out),
+        }
+    }
+}
+
+#[inline(never)]
+fn encode_parts(packet: &impl Body, payload: &[u8], rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
+    write_measured(packet, payload, &measure(packet, rules)?, rules, out)
+}
+
+#[inline(always)]
+fn measure(packet: &impl Body, rules: Rules) -> Result<Measured, EncodeError> {
+    let mut body = Size::default();
+    packet.write(&mut body, rules)?;
+    let remaining_length = remaining_length(body.total().saturating_add(packet.payload().len()))?;
+    packet.check(rules)?;
+    Ok(Measured { body, remaining_length })
+}
+
+#[inline(always)]
+fn write_measured(
+    packet: &impl Body,
+    payload: &[u8],
+    &Measured { body, remaining_length }: &Measured,
+    rules: Rules,
+    out: &mut impl Output,
+) -> Result<(), EncodeError> {
+    out.append_with(1 + length_of_length(remaining_length) as usize + body.total(), payload, |room| {
+        let mut writer = Writer::new(room, body);
+        writer.u8(packet.first_byte());
+        writer.variable_byte_integer(remaining_length);
+        let written = packet.write(&mut writer, rules);
+        debug_assert!(written.is_ok() && writer.is_full(), "a packet is written as it was measured");
+    })
+}
+
+/// Calls the function for the packet's own type, so that it is made for that type alone.
+macro_rules! for_own_type {
+    ($self:expr, $packet:ident => $call:expr) => {
+        match $self {
+            Packet::Publish(publish) => {
+                let $packet = &Identified(publish, publish.packet_identifier);
+                $call
+            }
+            Packet::Puback(ack) | Packet::Pubrec(ack) | Packet::Pubrel(ack) | Packet::Pubcomp(ack) => {
+                let $packet = &($self.packet_type(), ack);
+                $call
+            }
+            Packet::Connect($packet) => $call,
+            Packet::Connack($packet) => $call,
+            Packet::Subscribe($packet) => $call,
+            Packet::Unsubscribe($packet) => $call,
+            Packet::Suback(suback) | Packet::Unsuback(suback) => {
+                let $packet = &($self.packet_type(), suback);
+                $call
+            }
+            Packet::Pingreq | Packet::Pingresp => {
+                let $packet = &$self.packet_type();
+                $call
+            }
+            Packet::Disconnect($packet) => $call,
+            Packet::Auth($packet) => $call,
+        }
+    };
+}
+
+impl Encode for Packet<'_> {
+    #[inline]
+    fn encode_to(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
+        for_own_type!(self, packet => packet.encode_to(rules, out))
+    }
+
+    fn measure(&self, rules: Rules) -> Result<Measured, EncodeError> {
+        for_own_type!(self, packet => packet.measure(rules))
+    }
+
+    #[inline]
+    fn write_measured(&self, measured: &Measured, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
+        for_own_type!(self, packet => packet.write_measured(measured, rules, out))
+    }
+}
+
+macro_rules! bodies {
+    ($($name:ident)*) => {
+        $(impl Body for $name<'_> {
+            #[inline(always)]
+            fn first_byte(&self) -> u8 {
+                PacketType::$name.first_byte()
+            }
+
+            #[inline(always)]
+            fn check(&self, rules: Rules) -> Result<(), EncodeError> {
+                self.check_encode(rules)
+            }
+
+            #[inline(always)]
+            fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+                self.encode(sink, rules)
+            }
+        })*
+    };
+}
+
+bodies! { Connect Connack Subscribe Unsubscribe Disconnect Auth }
+
+/// A PUBLISH with that packet identifier instead of its own: a copy of it would cost as much as a short one.
+pub(crate) struct Identified<'p, 'a>(pub(crate) &'p Publish<'a>, pub(crate) Option<PacketIdentifier>);
+
+impl Body for Identified<'_, '_> {
+    #[inline(always)]
+    fn first_byte(&self) -> u8 {
+        PacketType::Publish.first_byte() | self.0.flags()
+    }
+
+    #[inline(always)]
+    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
+        self.0.check_encode(self.1, rules)
+    }
+
+    #[inline(always)]
+    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        self.0.encode(self.1, sink, rules)
+    }
+
+    #[inline(always)]
+    fn payload(&self) -> &[u8] {
+        self.0.payload
+    }
+}
+
+/// One of the four acknowledgements, by its packet type.
+impl Body for (PacketType, &Ack<'_>) {
+    #[inline(always)]
+    fn first_byte(&self) -> u8 {
+        self.0.first_byte()
+    }
+
+    #[inline(always)]
+    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
+        self.1.check_encode(self.0, rules)
+    }
+
+    #[inline(always)]
+    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        self.1.encode(sink, rules)
+    }
+
+    #[inline(always)]
+    fn plain(&self) -> Option<[u8; 4]> {
+        let [high, low] = self.1.packet_identifier.get().to_be_bytes();
+        self.1.says_nothing().then_some([self.0.first_byte(), 2, high, low])
+    }
+}
+
+/// SUBACK or UNSUBACK.
+impl Body for (PacketType, &Suback<'_>) {
+    fn first_byte(&self) -> u8 {
+        self.0.first_byte()
+    }
+
+    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
+        self.1.check_encode(self.0, rules)
+    }
+
+    #[inline(always)]
+    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        self.1.encode(sink, rules)
+    }
+}
+
+/// PINGREQ or PINGRESP.
+impl Body for PacketType {
+    #[inline(always)]
+    fn first_byte(&self) -> u8 {
+        (*self as u8) << 4 | self.flags()
+    }
+
+    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
+        let sender = if *self == Self::Pingreq { Role::Client } else { Role::Server };
+        Ok(rules.only_from(sender)?)
+    }
+
+    #[inline(always)]
+    fn write<S: Sink>(&self, _: &mut S, _: Rules) -> Result<(), EncodeError> {
+        Ok(())
+    }
+}
