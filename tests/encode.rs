@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::wildcard_enum_match_arm, reason = "tests may panic")]
 
 use mqtt_sansio::codec::{
-    self, Ack, AckProperties, Auth, AuthProperties, Connack, Connect, DecodeError, Disconnect, DisconnectProperties, EncodeError,
-    Fixed, OwnedPacket, Packet, PacketIdentifier, Prepared, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Suback,
-    Subscribe, SubscribeProperties, Subscription, SubscriptionOptions, Text, Unsubscribe, UnsubscribeProperties, UserProperty,
-    Version, Will,
+    self, Ack, AckProperties, Auth, AuthProperties, Connack, Connect, ConnectProperties, DecodeError, Disconnect,
+    DisconnectProperties, EncodeError, Fixed, OwnedPacket, Packet, PacketIdentifier, Prepared, Publish, PublishProperties, QoS,
+    ReasonCode, Role, Rules, Sequence, Suback, Subscribe, SubscribeProperties, Subscription, SubscriptionOptions, Text,
+    Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will,
 };
 use mqtt_sansio::session::Message;
 
@@ -166,6 +166,53 @@ fn a_packet_identifier_goes_with_qos_1_and_2_alone() {
             let right = packet_identifier.is_some() == (qos > QoS::AtMostOnce);
             let expected = if right { Ok(()) } else { Err(EncodeError::PacketIdentifier) };
             assert_eq!(encode(&publish.into(), Version::V5_0).map(drop), expected);
+        }
+    }
+}
+
+/// [5.0 MQTT-1.5.4-2] [5.0 MQTT-3.3.2-2] [5.0 MQTT-4.7.0-1] [5.0 MQTT-4.7.1-1] [3.1.1 MQTT-1.5.3-2] [3.1.1 MQTT-3.3.2-2]
+#[test]
+fn strings_that_a_receiver_must_refuse_are_not_written() {
+    let null = Text::from("a\0");
+    let user = [UserProperty { name: null, value: "b".into() }, UserProperty { name: "a".into(), value: null }];
+    let (by_name, by_value) = (Sequence::from(&user[..1]), Sequence::from(&user[1..]));
+    let connect = Connect::new(Version::V5_0, "c");
+    let publish = Publish::new("t", b"");
+    let will = |topic: &'static str| Some(Will { topic: topic.into(), ..Will::default() });
+    let of_connect = |properties| Connect { properties, ..connect }.into();
+    let of_publish = |properties| Publish { properties, ..publish }.into();
+    let packets: [(Packet<'_>, DecodeError); 14] = [
+        (Connect::new(Version::V5_0, "a\0").into(), DecodeError::NullCharacter),
+        (Connect { user_name: Some(null), ..connect }.into(), DecodeError::NullCharacter),
+        (Connect { will: will("a\0"), ..connect }.into(), DecodeError::NullCharacter),
+        (Connect { will: will("a/+"), ..connect }.into(), DecodeError::WildcardInTopicName),
+        (of_connect(ConnectProperties { authentication_method: Some(null), ..Default::default() }), DecodeError::NullCharacter),
+        (of_connect(ConnectProperties { user_properties: by_name, ..Default::default() }), DecodeError::NullCharacter),
+        (of_connect(ConnectProperties { user_properties: by_value, ..Default::default() }), DecodeError::NullCharacter),
+        (Publish::new("a\0", b"").into(), DecodeError::NullCharacter),
+        (Publish::new("a/#", b"").into(), DecodeError::WildcardInTopicName),
+        (Publish::new("é/+", b"").into(), DecodeError::WildcardInTopicName),
+        (of_publish(PublishProperties { content_type: Some(null), ..Default::default() }), DecodeError::NullCharacter),
+        (of_publish(PublishProperties { response_topic: Some(null), ..Default::default() }), DecodeError::NullCharacter),
+        (
+            of_publish(PublishProperties { response_topic: Some("+".into()), ..Default::default() }),
+            DecodeError::WildcardInTopicName,
+        ),
+        (of_publish(PublishProperties { response_topic: Some("".into()), ..Default::default() }), DecodeError::EmptyTopicName),
+    ];
+    for (packet, error) in packets {
+        assert_eq!(encode(&packet, Version::V5_0), Err(EncodeError::Forbidden(error)), "{packet:?}");
+    }
+    for (filter, error) in
+        [("a\0", DecodeError::NullCharacter), ("a+", DecodeError::InvalidWildcard), ("", DecodeError::EmptyTopicFilter)]
+    {
+        let (subscriptions, filters) = ([Subscription::new(filter, QoS::AtMostOnce)], [Text::from(filter)]);
+        let subscribe =
+            Subscribe { packet_identifier: id(), properties: Default::default(), subscriptions: (&subscriptions).into() };
+        let unsubscribe =
+            Unsubscribe { packet_identifier: id(), properties: Default::default(), topic_filters: (&filters).into() };
+        for packet in [subscribe.into(), unsubscribe.into()] {
+            assert_eq!(encode(&packet, Version::V3_1_1), Err(EncodeError::Forbidden(error)), "{packet:?}");
         }
     }
 }
