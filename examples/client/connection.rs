@@ -1,0 +1,287 @@
+//! The run loop, and what of it all tasks share.
+
+use crate::options::ConnectOptions;
+use anyhow::{Context as _, Result, anyhow, bail};
+use bytes::{Buf as _, BytesMut};
+use mqtt_sansio::Clock;
+use mqtt_sansio::client::{Action, Client, ClientConfig};
+use mqtt_sansio::codec::{Connect, ConnectProperties, Disconnect, Text, Version, Will, WillProperties};
+use mqtt_sansio::session::{CloseCause, RequestError, Session};
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{Cursor, ErrorKind};
+use std::pin::pin;
+use std::process::ExitCode;
+use std::time::Duration;
+use std::{future, io, mem};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// How long to wait for the socket to open, and for each answer of the server until it has accepted.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the last packets may take to leave, and then the server to close the connection.
+pub(crate) const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Room for one read from the socket or stdin.
+pub(crate) const READ_SIZE: usize = 64 * 1024;
+/// Output that may wait for the socket before the next message is published.
+pub(crate) const OUTPUT_LIMIT: usize = 64 * 1024;
+/// Messages that may wait for the server's Receive Maximum before the next one is read.
+const QUEUE_LIMIT: usize = 1_000;
+
+/// What is done over the connection.
+pub(crate) trait Task {
+    /// The connection has been accepted, or something has come by it.
+    fn on_action(&mut self, action: Action<'_>, link: &mut Link) -> Result<()>;
+
+    /// Does what can be done without waiting; called before each wait.
+    fn proceed(&mut self, link: &mut Link) -> Result<()>;
+
+    /// Whether nothing more may be taken from the socket for now.
+    fn is_busy(&self, link: &Link) -> bool;
+
+    /// Waits for whatever the task waits for apart from the socket. It is dropped, and called again, at any time.
+    async fn wait(&mut self) -> Result<()>;
+
+    /// A signal asks for an end. The connection is closed after it.
+    fn interrupt(&mut self);
+
+    /// The connection has ended: completes what does not need it.
+    async fn finish(&mut self) -> Result<ExitCode>;
+}
+
+pub(crate) async fn run(options: &ConnectOptions, mut task: impl Task) -> Result<ExitCode> {
+    let mut link = Link::new(options)?;
+    let mut socket = open(options).await?;
+    let driven = drive(&mut link, &mut task, &mut socket).await;
+    // On an error of the task it was not asked for yet; without it the server would publish the will.
+    link.disconnect()?;
+    if let Err(error) = farewell(&mut link, socket).await {
+        log::debug!("closing: {error}");
+    }
+    // Another signal ends this too.
+    let finished = tokio::select! {
+        finished = task.finish() => finished,
+        _ = interrupted() => Ok(ExitCode::FAILURE),
+    };
+    driven.and(finished)
+}
+
+pub(crate) async fn open(options: &ConnectOptions) -> Result<TcpStream> {
+    let (host, port) = (options.host.as_str(), options.port);
+    let opened = timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port))).await;
+    let opened = opened.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
+    let socket = opened.with_context(|| format!("cannot connect to {host} port {port}"))?;
+    // The packets of one step leave in one write, so there is nothing for Nagle's algorithm to gather.
+    socket.set_nodelay(true)?;
+    log::debug!("connected to {}", socket.peer_addr()?);
+    Ok(socket)
+}
+
+/// The client, and what it wants of its host: a clock, and a place for its output.
+pub(crate) struct Link {
+    pub(crate) client: Client,
+    pub(crate) clock: Clock,
+    /// What the client writes. When `sending` is sent it takes its place.
+    pub(crate) out: Vec<u8>,
+    pub(crate) sending: Cursor<Vec<u8>>,
+    /// Bytes that the socket has taken.
+    pub(crate) sent: u64,
+}
+
+impl Link {
+    /// A client that has written its CONNECT.
+    pub(crate) fn new(options: &ConnectOptions) -> Result<Self> {
+        let config = ClientConfig::new().manual_acknowledgement(true).connect_timeout(CONNECT_TIMEOUT);
+        let config = config.maximum_queued(QUEUE_LIMIT, OUTPUT_LIMIT * 16);
+        // Nothing is stored between runs, but the server may have kept the session of an earlier one.
+        let session = if options.disable_clean_session { Session::established() } else { Session::new() };
+        let mut link = Self {
+            client: Client::with_session(config, session),
+            clock: Clock::new(),
+            out: Vec::new(),
+            sending: Cursor::default(),
+            sent: 0,
+        };
+        let id = options.id.clone().unwrap_or_else(generate_id);
+        let connect = connect_packet(options, &id)?;
+        log::debug!("sending {connect:?}");
+        link.client.connect(&connect, link.clock.now(), &mut link.out).context("cannot send CONNECT")?;
+        Ok(link)
+    }
+
+    /// Whether all that the client has written has left.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.out.is_empty() && !self.sending.has_remaining()
+    }
+
+    /// What is to be written to the socket next.
+    pub(crate) fn output(&mut self) -> &mut Cursor<Vec<u8>> {
+        if !self.sending.has_remaining() {
+            self.sending.set_position(0);
+            self.sending.get_mut().clear();
+            mem::swap(&mut self.out, self.sending.get_mut());
+        }
+        &mut self.sending
+    }
+
+    /// When [`Client::handle_timeout`] is to be called.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        Some(Instant::from_std(self.clock.to_std(self.client.poll_timeout()?)))
+    }
+
+    /// Ends the connection, unless it has ended.
+    pub(crate) fn disconnect(&mut self) -> Result<()> {
+        match self.client.disconnect(&Disconnect::default(), self.clock.now(), &mut self.out) {
+            Ok(()) | Err(RequestError::NotConnected) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Any 1 to 23 characters, which 3.1 allows too.
+pub(crate) fn generate_id() -> String {
+    // The seed of the hasher is the one source of randomness in `std`.
+    format!("sansio-{:016x}", RandomState::new().hash_one(std::process::id()))
+}
+
+pub(crate) fn connect_packet<'a>(options: &'a ConnectOptions, id: &'a str) -> Result<Connect<'a>> {
+    let version = options.protocol_version;
+    let keep = options.disable_clean_session.then_some(u32::MAX);
+    if options.session_expiry_interval.is_some() && version < Version::V5_0 {
+        bail!("a session expiry interval needs version 5.0");
+    }
+    let session_expiry_interval = options.session_expiry_interval.or(keep).filter(|_| version == Version::V5_0);
+    let will = options.will_topic.as_deref().map(|topic| Will {
+        qos: options.will_qos,
+        retain: options.will_retain,
+        topic: topic.into(),
+        payload: options.will_payload.as_bytes(),
+        properties: WillProperties::default(),
+    });
+    Ok(Connect {
+        clean_start: !options.disable_clean_session,
+        keep_alive: options.keepalive,
+        will,
+        user_name: options.username.as_deref().map(Text::from),
+        password: options.pw.as_deref().map(str::as_bytes),
+        properties: ConnectProperties { session_expiry_interval, ..ConnectProperties::default() },
+        ..Connect::new(version, id)
+    })
+}
+
+/// Runs the connection to its end, which is an error if it was not asked for.
+pub(crate) async fn drive(link: &mut Link, task: &mut impl Task, socket: &mut TcpStream) -> Result<()> {
+    let (mut reader, mut writer) = socket.split();
+    let mut received = BytesMut::new();
+    let mut writable = true;
+    let mut interrupted = pin!(interrupted());
+    let mut is_interrupted = false;
+    loop {
+        if take_steps(link, task, &mut received)? {
+            return Ok(());
+        }
+        task.proceed(link)?;
+        if !link.client.wants_input() {
+            // `proceed` has disconnected, and the next step says so.
+            continue;
+        }
+        received.reserve(READ_SIZE);
+        let reads = !task.is_busy(link);
+        if !reads {
+            // The server may have answered; it is this side that does not read.
+            link.client.handle_progress(link.clock.now());
+        }
+        let deadline = link.deadline();
+        let output = link.output();
+        let writes = writable && output.has_remaining();
+        tokio::select! {
+            // After a long wait for stdout: an answer that came in time is read before time is up.
+            biased;
+            result = reader.read_buf(&mut received), if reads => match result {
+                Ok(0) => return ended(link.client.connection_lost()),
+                Ok(_) => {}
+                Err(error) => return Err(anyhow!(error).context("the connection is lost")),
+            },
+            result = writer.write_buf(output), if writes => match result {
+                Ok(bytes) => {
+                    link.sent += bytes as u64;
+                    // A PINGREQ behind a large message leaves after it.
+                    link.client.handle_progress(link.clock.now());
+                }
+                Err(error) => {
+                    // The server may have said why, so the input is read to its end.
+                    log::debug!("writing: {error}");
+                    writable = false;
+                }
+            },
+            result = task.wait() => result?,
+            () = sleep_until_some(deadline) => {
+                if let Some(action) = link.client.handle_timeout(link.clock.now(), &mut link.out) {
+                    return ended(Some(action));
+                }
+            }
+            result = &mut interrupted, if !is_interrupted => {
+                result?;
+                is_interrupted = true;
+                task.interrupt();
+                link.disconnect()?;
+            }
+        }
+    }
+}
+
+/// Hands what has been received to the task; true when the connection has ended because it was asked to.
+pub(crate) fn take_steps(link: &mut Link, task: &mut impl Task, received: &mut BytesMut) -> Result<bool> {
+    let now = link.clock.now();
+    let mut input = received.as_ref();
+    while !task.is_busy(link) || !link.client.wants_input() {
+        match link.client.handle_input(&mut input, now, &mut link.out) {
+            None => break,
+            Some(action @ Action::Closed(_)) => return ended(Some(action)).map(|()| true),
+            Some(action) => task.on_action(action, link)?,
+        }
+    }
+    let taken = received.len() - input.len();
+    received.advance(taken);
+    Ok(false)
+}
+
+/// The last action, as a result.
+pub(crate) fn ended(action: Option<Action<'_>>) -> Result<()> {
+    let Some(Action::Closed(cause)) = action else { return Ok(()) };
+    if cause == CloseCause::Requested { Ok(()) } else { Err(anyhow!("{cause}")) }
+}
+
+/// Sends the rest, and closes the connection once the server has: with input that nobody has read, the system would reset it,
+/// and the server might never see our last packets.
+pub(crate) async fn farewell(link: &mut Link, mut socket: TcpStream) -> io::Result<()> {
+    let close = async {
+        while !link.is_flushed() {
+            socket.write_buf(link.output()).await?;
+        }
+        socket.shutdown().await?;
+        tokio::io::copy(&mut socket, &mut tokio::io::sink()).await.map(drop)
+    };
+    timeout(FAREWELL_TIMEOUT, close).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
+}
+
+/// SIGINT or SIGTERM.
+pub(crate) async fn interrupted() -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            result = tokio::signal::ctrl_c() => result,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}
+
+pub(crate) async fn sleep_until_some(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => future::pending().await,
+    }
+}
