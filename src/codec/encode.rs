@@ -88,7 +88,7 @@ pub(crate) trait Encode {
 }
 
 /// The sizes of the parts of a packet. [5.0 §2.1.4]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Measured {
     /// The body without the payload.
     body: Size,
@@ -135,7 +135,9 @@ impl<T: Body> Encode for T {
     }
 
     fn measure(&self, rules: Rules) -> Result<Measured, EncodeError> {
-        measure(self, rules)
+        let mut measured = Measured::default();
+        measure(self, rules, &mut measured)?;
+        Ok(measured)
     }
 
     fn write_measured(&self, measured: &Measured, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
@@ -148,33 +150,34 @@ impl<T: Body> Encode for T {
 
 #[inline(never)]
 fn encode_parts(packet: &impl Body, payload: &[u8], rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
-    write_measured(packet, payload, &measure(packet, rules)?, rules, out)
+    let mut measured = Measured::default();
+    measure(packet, rules, &mut measured)?;
+    write_measured(packet, payload, &measured, rules, out)
 }
 
+/// Measures in place: what is moved within a `Result` is moved in pieces that a processor has to wait for.
 #[inline(always)]
-fn measure(packet: &impl Body, rules: Rules) -> Result<Measured, EncodeError> {
-    let mut body = Size::default();
-    packet.write(&mut body, rules)?;
-    let remaining_length = remaining_length(body.total().saturating_add(packet.payload().len()))?;
-    packet.check(rules)?;
-    Ok(Measured { body, remaining_length })
+fn measure(packet: &impl Body, rules: Rules, measured: &mut Measured) -> Result<(), EncodeError> {
+    packet.write(&mut measured.body, rules)?;
+    measured.remaining_length = remaining_length(measured.body.total().saturating_add(packet.payload().len()))?;
+    packet.check(rules)
 }
 
 #[inline(always)]
 fn write_measured(
     packet: &impl Body,
     payload: &[u8],
-    &Measured { body, remaining_length }: &Measured,
+    measured: &Measured,
     rules: Rules,
     out: &mut impl Output,
 ) -> Result<(), EncodeError> {
-    out.append_with(1 + length_of_length(remaining_length) as usize + body.total(), payload, |room| {
-        let mut writer = Writer::new(room, body);
-        writer.u8(packet.first_byte());
-        writer.variable_byte_integer(remaining_length);
-        let written = packet.write(&mut writer, rules);
-        debug_assert!(written.is_ok() && writer.is_full(), "a packet is written as it was measured");
-    })
+    let size = 1 + length_of_length(measured.remaining_length) as usize + measured.body.total();
+    let mut writer = Writer::new(out.append_room(size, payload.len())?, &measured.body);
+    writer.u8(packet.first_byte());
+    writer.variable_byte_integer(measured.remaining_length);
+    packet.write(&mut writer, rules)?;
+    debug_assert!(writer.is_full(), "a packet is written as it was measured");
+    out.append_all(payload)
 }
 
 /// Calls the function for the packet's own type, so that it is made for that type alone.

@@ -305,7 +305,10 @@ macro_rules! properties {
             /// Writes the Property Length and the properties; nothing before 5.0, which has neither.
             #[inline(always)]
             pub(crate) fn encode<S: Sink>(&self, version: Version, sink: &mut S) -> Result<(), EncodeError> {
-                if version == Version::V5_0 { sink.section(|sink| self.encode_section(sink)) } else { Ok(()) }
+                let section = if version == Version::V5_0 { sink.begin_section() } else { None };
+                let Some(start) = section else { return Ok(()) };
+                self.encode_section(sink)?;
+                sink.end_section(start)
             }
 
             /// Writes the properties alone.

@@ -91,7 +91,7 @@ impl<'a> Publish<'a> {
         (if self.dup { DUP } else { 0 }) | self.qos.as_u8() << 1 | u8::from(self.retain)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn check_encode(&self, packet_identifier: Option<PacketIdentifier>, rules: Rules) -> Result<(), EncodeError> {
         if packet_identifier.is_some() != (self.qos > QoS::AtMostOnce) {
             return Err(EncodeError::PacketIdentifier);

@@ -59,8 +59,9 @@ pub(crate) trait Append {
     /// Appends bytes. Where there is no room for them, all is as it was.
     fn append_all(&mut self, bytes: &[u8]) -> Result<(), EncodeError>;
 
-    /// Has `size` bytes written, and appends the payload to them. Where there is no room, all is as it was.
-    fn append_with(&mut self, size: usize, payload: &[u8], write: impl FnOnce(&mut [u8])) -> Result<(), EncodeError>;
+    /// Appends `size` bytes, to be written in place, and sees to it that there is room for `more` after them. Where there is not, all is
+    /// as it was.
+    fn append_room(&mut self, size: usize, more: usize) -> Result<&mut [u8], EncodeError>;
 }
 
 /// Room for most of the packets that are written most often.
@@ -76,18 +77,17 @@ macro_rules! growing {
             }
 
             #[inline(always)]
-            fn append_with(&mut self, size: usize, payload: &[u8], write: impl FnOnce(&mut [u8])) -> Result<(), EncodeError> {
+            fn append_room(&mut self, size: usize, more: usize) -> Result<&mut [u8], EncodeError> {
                 let start = self.len();
-                if size <= SHORT && SHORT.max(size + payload.len()) <= self.capacity() - start {
+                if size <= SHORT && SHORT.max(size + more) <= self.capacity() - start {
                     // To fill memory of a size that the compiler knows costs next to nothing.
                     self.extend_from_slice(&[0; SHORT]);
                     self.truncate(start + size);
                 } else {
-                    self.reserve(size + payload.len());
+                    self.reserve(size + more);
                     self.resize(start + size, 0);
                 }
-                write(self.get_mut(start..).unwrap_or_default());
-                self.append_all(payload)
+                Ok(self.get_mut(start..).unwrap_or_default())
             }
         })*
     };
@@ -97,17 +97,16 @@ growing! { Vec<u8> BytesMut }
 
 impl Append for Fixed<'_> {
     fn append_all(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-        self.append_with(0, bytes, |_| ())
+        self.append_room(bytes.len(), 0)?.copy_from_slice(bytes);
+        Ok(())
     }
 
-    fn append_with(&mut self, size: usize, payload: &[u8], write: impl FnOnce(&mut [u8])) -> Result<(), EncodeError> {
-        let end = self.length.saturating_add(size).saturating_add(payload.len());
-        let room = self.memory.get_mut(self.length..end).ok_or(EncodeError::NoRoom(end - self.length))?;
-        let (room, last) = room.split_at_mut(size);
-        write(room);
-        last.copy_from_slice(payload);
-        self.length = end;
-        Ok(())
+    fn append_room(&mut self, size: usize, more: usize) -> Result<&mut [u8], EncodeError> {
+        let needed = size.saturating_add(more);
+        let room = self.memory.get_mut(self.length..).filter(|room| room.len() >= needed);
+        let room = room.and_then(|room| room.get_mut(..size)).ok_or(EncodeError::NoRoom(needed))?;
+        self.length += size;
+        Ok(room)
     }
 }
 
@@ -124,8 +123,10 @@ pub(crate) trait Sink {
     /// A number of up to 28 bits. [5.0 §1.5.5]
     fn variable_byte_integer(&mut self, value: u32);
 
-    /// A property section, with its length before it. [5.0 §2.2.2.1]
-    fn section(&mut self, write: impl FnOnce(&mut Self) -> Result<(), EncodeError>) -> Result<(), EncodeError>;
+    /// Begins a property section, with its length; `None` if there is nothing in it. [5.0 §2.2.2.1]
+    fn begin_section(&mut self) -> Option<SectionStart>;
+
+    fn end_section(&mut self, start: SectionStart) -> Result<(), EncodeError>;
 
     #[inline(always)]
     fn text(&mut self, text: Text<'_>) -> Result<(), EncodeError> {
@@ -154,6 +155,9 @@ pub(crate) trait Sink {
         self.bytes(value.to_be_bytes());
     }
 }
+
+/// What was written before a property section.
+pub(crate) struct SectionStart(usize);
 
 /// Checks and adds up.
 #[derive(Clone, Copy, Debug, Default)]
@@ -203,10 +207,13 @@ impl Sink for Size {
     }
 
     #[inline(always)]
-    fn section(&mut self, write: impl FnOnce(&mut Self) -> Result<(), EncodeError>) -> Result<(), EncodeError> {
-        let start = self.total;
-        write(self)?;
-        let length = remaining_length(self.total - start)?;
+    fn begin_section(&mut self) -> Option<SectionStart> {
+        Some(SectionStart(self.total))
+    }
+
+    #[inline(always)]
+    fn end_section(&mut self, start: SectionStart) -> Result<(), EncodeError> {
+        let length = remaining_length(self.total - start.0)?;
         self.sections |= u64::from(length) << (self.next & 32);
         self.next += 32;
         self.variable_byte_integer(length);
@@ -222,7 +229,7 @@ pub(crate) struct Writer<'m> {
 
 impl<'m> Writer<'m> {
     #[inline(always)]
-    pub(crate) const fn new(room: &'m mut [u8], size: Size) -> Self {
+    pub(crate) const fn new(room: &'m mut [u8], size: &Size) -> Self {
         Self { room, sections: size.sections }
     }
 
@@ -274,11 +281,16 @@ impl Sink for Writer<'_> {
     }
 
     #[inline(always)]
-    fn section(&mut self, write: impl FnOnce(&mut Self) -> Result<(), EncodeError>) -> Result<(), EncodeError> {
+    fn begin_section(&mut self) -> Option<SectionStart> {
         let length = u32::try_from(self.sections & u64::from(u32::MAX)).unwrap_or(0);
         self.sections >>= 32;
         self.variable_byte_integer(length);
-        if length == 0 { Ok(()) } else { write(self) }
+        (length > 0).then_some(SectionStart(0))
+    }
+
+    #[inline(always)]
+    fn end_section(&mut self, _: SectionStart) -> Result<(), EncodeError> {
+        Ok(())
     }
 }
 

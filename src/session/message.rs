@@ -144,12 +144,13 @@ impl Message {
         // What no packet could hold is not kept.
         let length = remaining_length((topic.len() + size.total()).saturating_add(publish.payload.len()))?;
         let mut bytes = Vec::with_capacity(length as usize);
-        bytes.append_with(topic.len() + size.total(), publish.payload, |room| {
-            let mut writer = Writer::new(room, size);
-            writer.copy(topic);
-            let written = properties.as_ref().map(|properties| properties.encode_section(&mut writer));
-            debug_assert!(written.is_none_or(|written| written.is_ok()) && writer.is_full(), "it is written as it was measured");
-        })?;
+        let mut writer = Writer::new(bytes.append_room(topic.len() + size.total(), publish.payload.len())?, &size);
+        writer.copy(topic);
+        if let Some(properties) = &properties {
+            properties.encode_section(&mut writer)?;
+        }
+        debug_assert!(writer.is_full(), "a message is written as it was measured");
+        bytes.append_all(publish.payload)?;
         Ok(Self { bytes: bytes.into(), topic_length, properties_length, qos: publish.qos, retain: publish.retain })
     }
 
