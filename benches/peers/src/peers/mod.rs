@@ -32,7 +32,7 @@ pub enum Form {
 /// A crate.
 pub struct Column {
     pub name: &'static str,
-    /// It is in another column when it decodes.
+    /// It does not decode.
     pub only_encodes: bool,
     codecs: Vec<(Version, Form, &'static dyn Measured)>,
 }

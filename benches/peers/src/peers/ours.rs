@@ -55,38 +55,35 @@ impl Codec for Borrowed {
     }
 }
 
-/// `codec::Prepared`: its packets are checked and measured when they are made, not when they are encoded, as those of `mqtt-codec-kit`.
+/// `codec::Prepared`, which is checked and measured when it is made, not when it is encoded: the packets of `mqtt-codec-kit` are
+/// measured then, too.
 pub struct Prepared<const V5: bool>;
-
-impl<const V5: bool> Prepared<V5> {
-    const VERSION: Version = if V5 { Version::V5_0 } else { Version::V3_1_1 };
-}
 
 impl<const V5: bool> Codec for Prepared<V5> {
     type Buffer = Unread;
-    type Packet<'a> = Packet<'a>;
-    type Outgoing<'a> = codec::Prepared<'a, 'a>;
+    type Packet<'a> = codec::Prepared<'a, 'a>;
+    type Outgoing<'a> = &'a codec::Prepared<'a, 'a>;
     type Output = Vec<u8>;
 
-    fn decode<'a, R>(&mut self, buffer: &'a mut Unread, user: impl FnOnce(&Self::Packet<'a>) -> R) -> Result<Option<R>, Refused> {
-        Borrowed(Self::VERSION.into()).decode(buffer, user)
+    fn decode<'a, R>(&mut self, _: &'a mut Unread, _: impl FnOnce(&Self::Packet<'a>) -> R) -> Result<Option<R>, Refused> {
+        Err(Refused)
     }
 
-    fn outgoing<'a>(packet: &'a Packet<'_>) -> codec::Prepared<'a, 'a> {
-        codec::Prepared::new(packet, Self::VERSION).expect("a right packet")
+    fn outgoing<'a>(packet: &'a codec::Prepared<'_, '_>) -> &'a codec::Prepared<'a, 'a> {
+        packet
     }
 
     #[inline(always)]
-    fn encode(&mut self, packet: codec::Prepared<'_, '_>, out: &mut Vec<u8>) -> Result<(), Refused> {
+    fn encode(&mut self, packet: &codec::Prepared<'_, '_>, out: &mut Vec<u8>) -> Result<(), Refused> {
         packet.write(out).map_err(|_| Refused)
     }
 
-    fn seen(packet: &Packet<'_>) -> Option<Seen> {
-        Seen::of(packet)
+    fn seen(_: &codec::Prepared<'_, '_>) -> Option<Seen> {
+        None
     }
 
-    fn from_values(packet: &'static Packet<'static>) -> Option<Packet<'static>> {
-        Some(*packet)
+    fn from_values(packet: &'static Packet<'static>) -> Option<codec::Prepared<'static, 'static>> {
+        codec::Prepared::new(packet, if V5 { Version::V5_0 } else { Version::V3_1_1 }).ok()
     }
 }
 
