@@ -9,7 +9,7 @@ use super::{
 /// Appends a packet to `out`, by the rules of a version and, if they name one, of a sender; a CONNECT brings its own version.
 ///
 /// What a receiver would have to refuse, and what the version has no place for, is an error, and `out` holds what it held. So it
-/// does when it is [`Fixed`] and has no room for the packet.
+/// does when it is [`Fixed`](super::Fixed) and has no room for the packet.
 #[inline]
 pub fn encode(packet: &Packet<'_>, rules: impl Into<Rules>, out: &mut impl Output) -> Result<(), EncodeError> {
     packet.encode_to(rules.into(), out)
@@ -52,7 +52,7 @@ impl<'p, 'a> Prepared<'p, 'a> {
         self.measured.packet_size()
     }
 
-    /// Appends the packet to `out`. The only error is that a [`Fixed`] output has no room for it; it then is as it was.
+    /// Appends the packet to `out`. The only error is that a [`Fixed`](super::Fixed) output has no room for it; it then is as it was.
     #[inline]
     pub fn write(&self, out: &mut impl Output) -> Result<(), EncodeError> {
         self.packet.write_measured(&self.measured, self.rules, out)
