@@ -35,6 +35,10 @@ fn encode(packet: &Packet<'_>, rules: impl Into<Rules> + Copy) -> Result<Vec<u8>
         let mut twice = Vec::new();
         assert_eq!([prepared.write(&mut twice), prepared.write(&mut twice)], [Ok(()); 2]);
         assert_eq!((prepared.packet_size() as usize, twice), (vec.len() - 6, vec[6..].repeat(2)));
+        let mut memory = vec![0; 2 * (vec.len() - 6) - 1];
+        let mut fixed = Fixed::new(&mut memory);
+        assert_eq!([prepared.write(&mut fixed), prepared.write(&mut fixed)], [Ok(()), Err(EncodeError::NoRoom(vec.len() - 6))]);
+        assert_eq!(fixed.written(), &vec[6..]);
     }
     let owned = OwnedPacket::new(packet, rules);
     assert_eq!(owned.as_ref().map(|owned| owned.as_bytes().to_vec()), result.as_ref().map(|()| vec[6..].to_vec()));

@@ -15,8 +15,8 @@ pub fn encode(packet: &Packet<'_>, rules: impl Into<Rules>, out: &mut impl Outpu
     packet.encode_to(rules.into(), out)
 }
 
-/// A packet that has been checked and measured, and needs only to be written: for who must know its size first, or writes it more
-/// than once. [`encode`] does both at once.
+/// A packet that has been checked and measured, and needs only to be written: for who must know its size first, or sends the very same
+/// packet to many, as a message with QoS 0. [`encode`] does both at once.
 ///
 /// ```
 /// use mqtt_sansio::codec::{Prepared, Publish, Version};
@@ -25,11 +25,11 @@ pub fn encode(packet: &Packet<'_>, rules: impl Into<Rules>, out: &mut impl Outpu
 /// let prepared = Prepared::new(&packet, Version::V3_1_1)?;
 /// assert_eq!(prepared.packet_size(), 11);
 ///
-/// let mut subscribers = [Vec::new(), Vec::new()];
-/// for out in &mut subscribers {
+/// let mut outputs = [Vec::new(), Vec::new()];
+/// for out in &mut outputs {
 ///     prepared.write(out)?;
 /// }
-/// assert_eq!(subscribers, [b"\x30\x09\0\x03a/b21.5"; 2]);
+/// assert_eq!(outputs, [b"\x30\x09\0\x03a/b21.5"; 2]);
 /// # Ok::<_, mqtt_sansio::codec::EncodeError>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
@@ -106,10 +106,10 @@ trait Body {
     /// Packet type and flags.
     fn first_byte(&self) -> u8;
 
-    /// All that can be said of it before it is written.
+    /// What must not be wrong apart from single strings and values, which [`write`](Self::write) has checked by then.
     fn check(&self, rules: Rules) -> Result<(), EncodeError>;
 
-    /// Writes all that follows the Remaining Length but the payload.
+    /// Writes all that follows the Remaining Length but the payload; into a [`Size`] first.
     fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError>;
 
     /// The payload, which only a PUBLISH has.
@@ -118,7 +118,7 @@ trait Body {
         &[]
     }
 
-    /// The whole of a packet that has but this one form.
+    /// The whole of a packet with which nothing can be wrong, whatever the rules, and which has one form in all versions.
     #[inline(always)]
     fn plain(&self) -> Option<[u8; 4]> {
         None
@@ -136,14 +136,14 @@ impl<T: Body> Encode for T {
 
     fn measure(&self, rules: Rules) -> Result<Measured, EncodeError> {
         let mut measured = Measured::default();
-        measure(self, rules, &mut measured)?;
+        measure_into(self, rules, &mut measured)?;
         Ok(measured)
     }
 
     fn write_measured(&self, measured: &Measured, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
         match self.plain() {
             Some(bytes) => out.append_all(&bytes),
-            None => write_measured(self, self.payload(), measured, rules, out),
+            None => write_parts(self, self.payload(), measured, rules, out),
         }
     }
 }
@@ -151,20 +151,20 @@ impl<T: Body> Encode for T {
 #[inline(never)]
 fn encode_parts(packet: &impl Body, payload: &[u8], rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
     let mut measured = Measured::default();
-    measure(packet, rules, &mut measured)?;
-    write_measured(packet, payload, &measured, rules, out)
+    measure_into(packet, rules, &mut measured)?;
+    write_parts(packet, payload, &measured, rules, out)
 }
 
 /// Measures in place: what is moved within a `Result` is moved in pieces that a processor has to wait for.
 #[inline(always)]
-fn measure(packet: &impl Body, rules: Rules, measured: &mut Measured) -> Result<(), EncodeError> {
+fn measure_into(packet: &impl Body, rules: Rules, measured: &mut Measured) -> Result<(), EncodeError> {
     packet.write(&mut measured.body, rules)?;
     measured.remaining_length = remaining_length(measured.body.total().saturating_add(packet.payload().len()))?;
     packet.check(rules)
 }
 
 #[inline(always)]
-fn write_measured(
+fn write_parts(
     packet: &impl Body,
     payload: &[u8],
     measured: &Measured,

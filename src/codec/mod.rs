@@ -64,7 +64,6 @@ pub use subscribe::{RetainHandling, Subscribe, Subscription, SubscriptionOptions
 pub use text::Text;
 pub use topic::TopicFilter;
 pub use types::{PacketIdentifier, QoS, Role, Rules, Version};
-
 pub use write::{Fixed, Output};
 
 pub(crate) use encode::{Encode, Identified, Measured};

@@ -117,27 +117,27 @@ pub(crate) trait Sink {
     /// Binary Data, or a string that was checked. [5.0 §1.5.6]
     fn binary(&mut self, bytes: &[u8]) -> Result<(), EncodeError>;
 
-    /// What must not be wrong: asked once for each packet.
+    /// What must not be wrong: [`Size`] asks, [`Writer`] takes for granted.
     fn check(&self, rule: impl FnOnce() -> Result<(), DecodeError>) -> Result<(), EncodeError>;
 
     /// A number of up to 28 bits. [5.0 §1.5.5]
     fn variable_byte_integer(&mut self, value: u32);
 
-    /// Begins a property section, with its length; `None` if there is nothing in it. [5.0 §2.2.2.1]
+    /// Begins a property section, with its length; `None` where that is known to be zero. [5.0 §2.2.2.1]
     fn begin_section(&mut self) -> Option<SectionStart>;
 
     fn end_section(&mut self, start: SectionStart) -> Result<(), EncodeError>;
 
     #[inline(always)]
     fn text(&mut self, text: Text<'_>) -> Result<(), EncodeError> {
-        self.check(|| text.check())?;
-        self.binary(text.as_bytes())
+        self.binary(text.as_bytes())?;
+        self.check(|| text.check())
     }
 
     #[inline(always)]
     fn topic_name(&mut self, name: Text<'_>) -> Result<(), EncodeError> {
-        self.check(|| name.check_topic_name())?;
-        self.binary(name.as_bytes())
+        self.binary(name.as_bytes())?;
+        self.check(|| name.check_topic_name())
     }
 
     #[inline(always)]
@@ -156,7 +156,7 @@ pub(crate) trait Sink {
     }
 }
 
-/// What was written before a property section.
+/// For [`Size`]: the total at the begin of a property section.
 pub(crate) struct SectionStart(usize);
 
 /// Checks and adds up.
@@ -213,6 +213,7 @@ impl Sink for Size {
 
     #[inline(always)]
     fn end_section(&mut self, start: SectionStart) -> Result<(), EncodeError> {
+        debug_assert!(self.next < u64::BITS, "a packet has two property sections at most");
         let length = remaining_length(self.total - start.0)?;
         self.sections |= u64::from(length) << (self.next & 32);
         self.next += 32;
@@ -220,6 +221,8 @@ impl Sink for Size {
         Ok(())
     }
 }
+
+const TOO_SMALL: &str = "a packet is measured as it is written";
 
 /// Writes what has been measured, and so checked, into room of that size.
 pub(crate) struct Writer<'m> {
@@ -241,8 +244,9 @@ impl<'m> Writer<'m> {
     /// Bytes without their length.
     #[inline(always)]
     pub(crate) fn copy(&mut self, bytes: &[u8]) {
+        debug_assert!(self.room.len() >= bytes.len(), "{TOO_SMALL}");
         if let Some((next, rest)) = core::mem::take(&mut self.room).split_at_mut_checked(bytes.len()) {
-            copy(bytes, next);
+            copy_between(bytes, next);
             self.room = rest;
         }
     }
@@ -251,6 +255,7 @@ impl<'m> Writer<'m> {
 impl Sink for Writer<'_> {
     #[inline(always)]
     fn bytes<const N: usize>(&mut self, bytes: [u8; N]) {
+        debug_assert!(self.room.len() >= N, "{TOO_SMALL}");
         if let Some((next, rest)) = core::mem::take(&mut self.room).split_first_chunk_mut() {
             *next = bytes;
             self.room = rest;
@@ -296,24 +301,24 @@ impl Sink for Writer<'_> {
 
 /// Copies between slices of one length. Most strings are too short for a call of `memcpy` to be worth it.
 #[inline(always)]
-fn copy(from: &[u8], to: &mut [u8]) {
-    let short = from.len() <= 32 && (copy_ends::<16>(from, to) || copy_ends::<8>(from, to) || copy_ends::<4>(from, to));
-    if !short {
-        to.copy_from_slice(from);
+fn copy_between(from: &[u8], to: &mut [u8]) {
+    match from.len() {
+        4..=7 => copy_ends::<4>(from, to),
+        8..=15 => copy_ends::<8>(from, to),
+        16..=32 => copy_ends::<16>(from, to),
+        _ => to.copy_from_slice(from),
     }
 }
 
-/// Copies the first `N` bytes and the last, which is all where there are no more than twice as many, if there are as many.
+/// Copies the first `N` bytes and the last: all, where there are no fewer than `N` and no more than twice as many.
 #[inline(always)]
-fn copy_ends<const N: usize>(from: &[u8], to: &mut [u8]) -> bool {
-    let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) else { return false };
-    if let Some(to) = to.first_chunk_mut() {
-        *to = *first;
+fn copy_ends<const N: usize>(from: &[u8], to: &mut [u8]) {
+    if let (Some(from), Some(to)) = (from.first_chunk::<N>(), to.first_chunk_mut()) {
+        *to = *from;
     }
-    if let Some(to) = to.last_chunk_mut() {
-        *to = *last;
+    if let (Some(from), Some(to)) = (from.last_chunk::<N>(), to.last_chunk_mut()) {
+        *to = *from;
     }
-    true
 }
 
 /// The seven bits that one byte of a Variable Byte Integer holds.

@@ -220,8 +220,10 @@ impl Endpoint {
         // Also where the message waits: whether it can be encoded does not depend on the identifier.
         let packet_identifier = if publish.qos == QoS::AtMostOnce { None } else { outbound.next().or(PacketIdentifier::new(1)) };
         let expires_at = publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
-        // What is written at once is checked by that, but for its size where it is sent again, without its alias.
-        if waits || publish.properties.topic_alias.is_some() || self.connection.peer.maximum_packet_size < u32::MAX {
+        // What is written at once is checked by that, but for its size where it is sent again, without its alias. A payload that cannot
+        // fit need not be copied first.
+        let is_huge = full.payload.len() > self.connection.peer.maximum_packet_size as usize;
+        if waits || publish.properties.topic_alias.is_some() || is_huge {
             self.check_size(&Identified(full, packet_identifier))?;
         }
         let message = if waits { Message::new(full)? } else { Message::copy(full)? };

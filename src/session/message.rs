@@ -126,7 +126,7 @@ impl Message {
         Self::copy(publish)
     }
 
-    /// For a PUBLISH whose topic name is checked by being written as well.
+    /// For a PUBLISH whose topic name is checked by being written as well. Inlined, so that it is made where it is to be.
     #[inline(always)]
     pub(crate) fn copy(publish: &Publish<'_>) -> Result<Self, EncodeError> {
         let properties = (!publish.properties.is_empty()).then(|| PublishProperties {

@@ -124,7 +124,7 @@ impl Default for Outbound {
 const IDENTIFIERS: usize = 65_535;
 
 impl Outbound {
-    /// Gives out an identifier, if there is one.
+    /// Gives out an identifier, if there is one. Inlined, so that the slot is made in its place.
     #[inline(always)]
     pub(crate) fn insert(&mut self, slot: Slot) -> Option<PacketIdentifier> {
         let identifier = self.next()?;
