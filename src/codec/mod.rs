@@ -2,8 +2,8 @@
 //!
 //! Reading takes two steps. [`frame`] finds one packet at the start of the bytes received, and says so when it is not all
 //! there yet; [`decode`] checks and reads it. A decoded [`Packet`] is a view of the bytes: nothing is allocated for any
-//! packet. [`encode`] goes the other way, [`Prepared`] does so for a packet that is written more than once, and [`OwnedPacket`] is for
-//! whoever must keep a packet or send it to another task.
+//! packet. [`encode`](fn@encode) goes the other way, [`Prepared`] does so for a packet that is written more than once, and
+//! [`OwnedPacket`] is for whoever must keep a packet or send it to another task.
 //!
 //! ```
 //! use mqtt_sansio::codec::{self, Packet, Publish, Version};

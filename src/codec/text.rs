@@ -11,7 +11,7 @@ use core::fmt;
 /// storing and comparing need the bytes only.
 ///
 /// Any `&str` can become one. Whether the standard allows it where it stands (no U+0000, at most 65,535 bytes, no
-/// wildcards in a Topic Name) is checked by [`encode`](super::encode).
+/// wildcards in a Topic Name) is checked by [`encode`](fn@super::encode).
 ///
 /// ```
 /// use mqtt_sansio::codec::Text;
