@@ -21,6 +21,8 @@ pub enum Task {
     Decode(Option<Form>),
     /// Into one buffer.
     Encode,
+    /// Into one buffer, from what an application has.
+    Make,
     /// A PUBLISH without copying its payload.
     HandOn,
 }
@@ -31,13 +33,46 @@ pub struct Sample {
     pub version: Version,
     pub bytes: Vec<u8>,
     pub packets: Vec<Packet<'static>>,
+    pub values: Option<Values>,
 }
+
+/// What an application has that wants to send.
+#[derive(Clone, Copy)]
+pub enum Values {
+    /// With QoS 0.
+    Publish { topic: &'static str, payload: &'static [u8] },
+    /// With QoS 1 and properties.
+    Request(&'static Request),
+    /// With QoS 1.
+    Subscribe { filters: &'static [&'static str; 10] },
+}
+
+/// A message with five properties.
+pub struct Request {
+    pub topic: &'static str,
+    pub payload: &'static [u8],
+    pub message_expiry_interval: u32,
+    pub content_type: &'static str,
+    pub response_topic: &'static str,
+    pub correlation_data: &'static [u8],
+    pub user_property: (&'static str, &'static str),
+}
+
+static REQUEST: Request = Request {
+    topic: TOPIC,
+    payload: PAYLOAD.split_at(256).0,
+    message_expiry_interval: 3_600,
+    content_type: "application/json",
+    response_topic: "answers/room4",
+    correlation_data: b"request-17",
+    user_property: REGION,
+};
 
 const V4: Version = Version::V3_1_1;
 const V5: Version = Version::V5_0;
 
 pub const TOPIC: &str = "sensors/room4/temp/1";
-const FILTERS: [&str; 10] = [
+static FILTERS: [&str; 10] = [
     "sensors/room0/+/temp",
     "sensors/room1/#",
     "sensors/room2/temp",
@@ -83,6 +118,7 @@ pub fn all() -> Vec<Case> {
     publishes.iter().for_each(|sample| add("decode owned and read", Task::Decode(Some(Form::OwnedAndRead)), sample));
     packets().filter(|sample| !Rc::ptr_eq(sample, &publishes[1])).for_each(|sample| add("encode", Task::Encode, sample));
     add("encode", Task::Encode, &large);
+    publishes.iter().chain(&subscribes).for_each(|sample| add("made and encoded", Task::Make, sample));
     add(HAND_ON, Task::HandOn, &large);
     cases
 }
@@ -94,6 +130,7 @@ fn publish_64(version: Version) -> Sample {
         version,
         bytes: packet(0x30, &[&string(TOPIC), &properties.concat(), &PAYLOAD[..64]]),
         packets: vec![Publish::new(TOPIC, &PAYLOAD[..64]).into()],
+        values: Some(Values::Publish { topic: TOPIC, payload: &PAYLOAD[..64] }),
     }
 }
 
@@ -103,6 +140,7 @@ fn publish_64_kib() -> Sample {
         version: V4,
         bytes: packet(0x30, &[&string(TOPIC), &PAYLOAD]),
         packets: vec![Publish::new(TOPIC, &PAYLOAD).into()],
+        values: None,
     }
 }
 
@@ -118,27 +156,28 @@ fn publish_with_properties() -> Sample {
         qos: QoS::AtLeastOnce,
         packet_identifier: identifier(),
         properties: PublishProperties {
-            message_expiry_interval: Some(3_600),
-            content_type: Some("application/json".into()),
-            response_topic: Some("answers/room4".into()),
-            correlation_data: Some(b"request-17"),
+            message_expiry_interval: Some(REQUEST.message_expiry_interval),
+            content_type: Some(REQUEST.content_type.into()),
+            response_topic: Some(REQUEST.response_topic.into()),
+            correlation_data: Some(REQUEST.correlation_data),
             user_properties: (&REGION_ONLY).into(),
             ..PublishProperties::default()
         },
-        ..Publish::new(TOPIC, &PAYLOAD[..256])
+        ..Publish::new(REQUEST.topic, REQUEST.payload)
     };
     Sample {
         name: "PUBLISH 256 B, 5 properties",
         version: V5,
         bytes: packet(0x32, &[&string(TOPIC), &IDENTIFIER.to_be_bytes(), &properties, &PAYLOAD[..256]]),
         packets: vec![publish.into()],
+        values: Some(Values::Request(&REQUEST)),
     }
 }
 
 fn puback(version: Version) -> Sample {
     let ack = Ack::new(identifier().expect("not zero"), ReasonCode::SUCCESS);
     let bytes = packet(0x40, &[&IDENTIFIER.to_be_bytes()]);
-    Sample { name: "PUBACK", version, bytes, packets: vec![Packet::Puback(ack)] }
+    Sample { name: "PUBACK", version, bytes, packets: vec![Packet::Puback(ack)], values: None }
 }
 
 const CLIENT: &str = "client-0001-with-a-name";
@@ -161,6 +200,7 @@ fn connect_v4() -> Sample {
         version: V4,
         bytes: packet(0x10, &[&string("MQTT"), &[4, 0b1100_1110, 0, 60], &strings]),
         packets: vec![connect.into()],
+        values: None,
     }
 }
 
@@ -228,6 +268,7 @@ fn connect_v5() -> Sample {
         version: V5,
         bytes: packet(0x10, &[&start, &properties, &string(CLIENT), &will_properties, &strings]),
         packets: vec![connect.into()],
+        values: None,
     }
 }
 
@@ -265,6 +306,7 @@ fn connack() -> Sample {
         version: V5,
         bytes: packet(0x20, &[&[1, 0], &properties]),
         packets: vec![connack.into()],
+        values: None,
     }
 }
 
@@ -280,6 +322,7 @@ fn subscribe(version: Version) -> Sample {
         version,
         bytes: packet(0x82, &[&IDENTIFIER.to_be_bytes(), no_properties(version), &subscription_list()]),
         packets: vec![subscribe.into()],
+        values: Some(Values::Subscribe { filters: &FILTERS }),
     }
 }
 
@@ -317,7 +360,7 @@ fn stream(version: Version) -> Sample {
         packets.push(codec::decode(frame, version).expect("packets"));
     }
     assert_eq!(packets.len(), PACKETS);
-    Sample { name: "mixed stream", version, bytes, packets }
+    Sample { name: "mixed stream", version, bytes, packets, values: None }
 }
 
 /// Half of them with QoS 1, most of them small; in 5.0 a quarter with properties.
@@ -349,7 +392,7 @@ impl Random {
     }
 }
 
-const IDENTIFIER: u16 = 10;
+pub const IDENTIFIER: u16 = 10;
 
 fn identifier() -> Option<PacketIdentifier> {
     PacketIdentifier::new(IDENTIFIER)

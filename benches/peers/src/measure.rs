@@ -1,6 +1,6 @@
 //! Checks a codec in a case, and only then makes what times it.
 
-use crate::cases::{Case, Sample, Task};
+use crate::cases::{Case, Sample, Task, Values};
 use crate::codec::{Buffer, Codec, Output, Refused, Seen};
 use mqtt_sansio::codec::{self, Packet, Role};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -110,6 +110,9 @@ pub enum Verdict {
     Panicked,
 }
 
+/// Why most codecs are not timed in the cases of [`Task::Make`].
+pub const NOT_MADE: &str = "is not asked to make packets";
+
 /// A [`Codec`] of any type.
 pub trait Measured {
     /// What times the codec in that case, or why it must not be timed.
@@ -125,14 +128,19 @@ impl<C: Codec + 'static, F: Fn() -> C> Measured for F {
             Task::Decode(_) => check_decode(self, sample),
             Task::Encode => check_encode(self(), sample, false),
             Task::HandOn => check_encode(self(), sample, true),
+            Task::Make => check_make(self(), sample),
         };
         catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|_| Err("panics".into()))?;
-        let codec = self();
+        let mut codec = self();
         Ok(match case.task {
             Task::Decode(_) if sample.packets.len() > 1 => Box::new(bench_stream(codec, sample)),
             Task::Decode(_) => Box::new(bench_decode(codec, sample)),
-            Task::Encode => Box::new(bench_encode(codec, sample, C::encode)),
-            Task::HandOn => Box::new(bench_encode(codec, sample, C::hand_on)),
+            Task::Encode => Box::new(bench_encode(outgoing(&mut codec, sample), codec, C::encode)),
+            Task::HandOn => Box::new(bench_encode(outgoing(&mut codec, sample), codec, C::hand_on)),
+            Task::Make => {
+                let values = values(sample)?;
+                Box::new(bench_encode(move || values, codec, C::make))
+            }
         })
     }
 
@@ -237,6 +245,16 @@ fn check_encode<C: Codec>(mut codec: C, sample: &'static Sample, hand_on: bool) 
     becomes(&bytes, sample, &sample.packets[0])
 }
 
+fn values(sample: &Sample) -> Result<Values, String> {
+    sample.values.ok_or_else(|| "has no values".into())
+}
+
+fn check_make<C: Codec>(mut codec: C, sample: &Sample) -> Result<(), String> {
+    let mut out = C::Output::warm();
+    codec.make(values(sample)?, &mut out).map_err(|_| NOT_MADE)?;
+    becomes(&out.contents(), sample, &sample.packets[0])
+}
+
 /// Decodes all that is in the buffer. Not inlined, so that `callgrind --toggle-collect` can find it.
 #[inline(never)]
 fn decode_all<C: Codec>(codec: &mut C, buffer: &mut C::Buffer) -> u64 {
@@ -249,11 +267,11 @@ fn decode_all<C: Codec>(codec: &mut C, buffer: &mut C::Buffer) -> u64 {
 
 /// Encodes all packets, one after another into the same output.
 #[inline(never)]
-fn encode_all<'a, C: Codec>(
+fn encode_all<C: Codec, P>(
     codec: &mut C,
-    packets: Vec<C::Outgoing<'a>>,
+    packets: Vec<P>,
     out: &mut C::Output,
-    encode: &impl Fn(&mut C, C::Outgoing<'a>, &mut C::Output) -> Result<(), Refused>,
+    encode: &impl Fn(&mut C, P, &mut C::Output) -> Result<(), Refused>,
 ) -> u64 {
     let mut encoded = 0;
     for packet in packets {
@@ -301,19 +319,24 @@ fn bench_stream<C: Codec>(mut codec: C, sample: &'static Sample) -> impl FnMut(u
     }
 }
 
-/// Making what the codec takes is not timed: cloning, for those that use up the packet.
-fn bench_encode<C: Codec + 'static>(
+/// Gives what `encode` takes.
+fn outgoing<C: Codec + 'static>(codec: &mut C, sample: &'static Sample) -> impl Fn() -> C::Outgoing<'static> + use<C> {
+    let packet: &'static C::Packet<'static> = Box::leak(Box::new(held(codec, sample).expect("checked")));
+    move || C::outgoing(packet)
+}
+
+/// What is not timed is `packet`: cloning, for codecs that use up the packet.
+fn bench_encode<C: Codec, P>(
+    packet: impl Fn() -> P,
     mut codec: C,
-    sample: &'static Sample,
-    encode: impl Fn(&mut C, C::Outgoing<'static>, &mut C::Output) -> Result<(), Refused>,
+    encode: impl Fn(&mut C, P, &mut C::Output) -> Result<(), Refused>,
 ) -> impl FnMut(u64) -> Cost {
     const AT_ONCE: usize = 256;
-    let packet: &'static C::Packet<'static> = Box::leak(Box::new(held(&mut codec, sample).expect("checked")));
     let mut out = C::Output::warm();
     move |at_least| {
         let mut cost = Cost::default();
         while cost.packets < at_least {
-            let packets: Vec<_> = (0..AT_ONCE).map(|_| C::outgoing(packet)).collect();
+            let packets = (0..AT_ONCE).map(|_| packet()).collect();
             cost += timed(|| encode_all(&mut codec, black_box(packets), &mut out, &encode));
         }
         assert_eq!(cost.packets % AT_ONCE as u64, 0, "it was right when it was checked");

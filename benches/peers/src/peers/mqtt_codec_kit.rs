@@ -1,13 +1,18 @@
 //! mqtt-codec-kit: copies, through `io::Read` and `io::Write`. The lengths are worked out when a packet is made, not when it is
 //! encoded.
 
+use crate::cases::{IDENTIFIER, Request, Values};
 use crate::codec::{Codec, Refused, Seen, Unread};
 use mqtt_codec_kit::common::qos::QoSWithPacketIdentifier;
-use mqtt_codec_kit::common::{Decodable, Encodable};
+use mqtt_codec_kit::common::{Decodable, Encodable, QualityOfService, TopicFilter, TopicName, TopicNameRef};
 use mqtt_codec_kit::{v4, v5};
 
 macro_rules! version {
-    ($name:ident, $version:ident, |$publish:ident, $seen:ident| $with:expr) => {
+    (
+        $name:ident, $version:ident,
+        $topic:ident $packet:ident, $request:expr, $options:expr,
+        |$publish:ident, $seen:ident| $with:expr
+    ) => {
         pub struct $name;
 
         impl Codec for $name {
@@ -38,6 +43,23 @@ macro_rules! version {
                 packet.encode(out).map_err(|_| Refused)
             }
 
+            #[inline(always)]
+            fn make(&mut self, values: Values, out: &mut Vec<u8>) -> Result<(), Refused> {
+                match values {
+                    Values::Publish { topic, payload } => {
+                        let topic = $topic::new(topic).map_err(|_| Refused)?;
+                        let packet = $version::packet::$packet::new(topic, QoSWithPacketIdentifier::Level0, payload);
+                        packet.encode(out).map_err(|_| Refused)
+                    }
+                    Values::Request(request) => $request(request)?.encode(out).map_err(|_| Refused),
+                    Values::Subscribe { filters } => {
+                        let subscription = |filter: &&str| Ok((TopicFilter::new(*filter).map_err(|_| Refused)?, $options));
+                        let subscriptions: Result<_, Refused> = filters.iter().map(subscription).collect();
+                        $version::packet::SubscribePacket::new(IDENTIFIER, subscriptions?).encode(out).map_err(|_| Refused)
+                    }
+                }
+            }
+
             fn seen(packet: &$version::packet::VariablePacket) -> Option<Seen> {
                 use $version::packet::VariablePacket;
                 match packet {
@@ -57,9 +79,34 @@ macro_rules! version {
     };
 }
 
-version! { V4, v4, |publish, seen| seen }
+version! {
+    V4, v4,
+    TopicNameRef PublishPacketRef,
+    |_| Err::<v4::packet::PublishPacket, _>(Refused),
+    QualityOfService::Level1,
+    |publish, seen| seen
+}
+// There is a `PublishPacketRef` of 5.0, too, but it writes no Property Length.
 version! {
     V5, v5,
+    TopicName PublishPacket,
+    |request: &Request| {
+        let topic = TopicName::new(request.topic).map_err(|_| Refused)?;
+        let mut packet = v5::packet::PublishPacket::new(topic, QoSWithPacketIdentifier::Level1(IDENTIFIER), request.payload);
+        let mut properties = v5::control::PublishProperties::default();
+        properties.set_message_expiry_interval(Some(request.message_expiry_interval));
+        properties.set_content_type(Some(request.content_type.into()));
+        properties.set_response_topic(Some(request.response_topic.into()));
+        properties.set_correlation_data(Some(request.correlation_data.into()));
+        properties.add_user_property(request.user_property.0, request.user_property.1);
+        packet.set_properties(properties);
+        Ok(packet)
+    },
+    {
+        let mut options = v5::packet::subscribe::SubscribeOptions::default();
+        options.set_qos(QualityOfService::Level1);
+        options
+    },
     |publish, seen| {
         let properties = publish.properties();
         seen.with(properties.message_expiry_interval(), properties.content_type().as_ref())

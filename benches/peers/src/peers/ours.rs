@@ -1,8 +1,12 @@
 //! mqtt-sansio.
 
+use crate::cases::{IDENTIFIER, Values};
 use crate::codec::{Codec, Refused, Seen, Unread};
 use bytes::BytesMut;
-use mqtt_sansio::codec::{self, OwnedPacket, Packet, Role, Rules, Version};
+use mqtt_sansio::codec::{
+    self, OwnedPacket, Packet, PacketIdentifier, Publish, PublishProperties, QoS, Role, Rules, Subscribe, SubscribeProperties,
+    Subscription, UserProperty, Version,
+};
 use std::hint::black_box;
 
 /// `codec::frame` and `codec::decode`.
@@ -38,6 +42,37 @@ impl Codec for Borrowed {
     fn hand_on(&mut self, packet: &Packet<'_>, out: &mut Vec<u8>) -> Result<(), Refused> {
         let Packet::Publish(publish) = packet else { return Err(Refused) };
         codec::encode_publish_header(publish, self.0, out).map_err(|_| Refused)
+    }
+
+    #[inline(always)]
+    fn make(&mut self, values: Values, out: &mut Vec<u8>) -> Result<(), Refused> {
+        let user_properties;
+        let subscriptions;
+        let packet = match values {
+            Values::Publish { topic, payload } => Publish::new(topic, payload).into(),
+            Values::Request(request) => {
+                let (name, value) = request.user_property;
+                user_properties = [UserProperty { name: name.into(), value: value.into() }];
+                let properties = PublishProperties {
+                    message_expiry_interval: Some(request.message_expiry_interval),
+                    content_type: Some(request.content_type.into()),
+                    response_topic: Some(request.response_topic.into()),
+                    correlation_data: Some(request.correlation_data),
+                    user_properties: (&user_properties).into(),
+                    ..PublishProperties::default()
+                };
+                let packet_identifier = PacketIdentifier::new(IDENTIFIER);
+                let message = Publish::new(request.topic, request.payload);
+                Publish { qos: QoS::AtLeastOnce, packet_identifier, properties, ..message }.into()
+            }
+            Values::Subscribe { filters } => {
+                subscriptions = filters.map(|filter| Subscription::new(filter, QoS::AtLeastOnce));
+                let packet_identifier = PacketIdentifier::new(IDENTIFIER).ok_or(Refused)?;
+                let properties = SubscribeProperties::default();
+                Subscribe { packet_identifier, properties, subscriptions: (&subscriptions).into() }.into()
+            }
+        };
+        codec::encode(&packet, self.0, out).map_err(|_| Refused)
     }
 
     const PAYLOAD_APART: bool = true;

@@ -2,12 +2,15 @@
 //!
 //! rumqttc's 5.0 codec takes the topic as unchecked bytes.
 
+use crate::cases::{IDENTIFIER, Request, Values};
 use crate::codec::{Codec, Refused, Seen};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 /// `$more` is what `$read` says when the packet is not all there.
 macro_rules! sibling {
-    ($name:ident, $packet:path, $read:expr, $write:expr, $more:pat, |$publish:ident, $seen:ident| $with:expr) => {
+    (
+        $name:ident, $packet:path, $read:expr, $write:expr, $more:pat, $make:expr, |$publish:ident, $seen:ident| $with:expr
+    ) => {
         pub struct $name;
 
         impl Codec for $name {
@@ -36,6 +39,11 @@ macro_rules! sibling {
             #[inline(always)]
             fn encode(&mut self, packet: &$packet, out: &mut BytesMut) -> Result<(), Refused> {
                 $write(packet, out).map(drop).map_err(|_| Refused)
+            }
+
+            #[inline(always)]
+            fn make(&mut self, values: Values, out: &mut BytesMut) -> Result<(), Refused> {
+                self.encode(&$make(values)?, out)
             }
 
             fn seen(packet: &$packet) -> Option<Seen> {
@@ -68,6 +76,7 @@ sibling!(
     |buffer: &mut BytesMut| rumqttc::mqttbytes::v4::Packet::read(buffer, usize::MAX),
     |packet: &rumqttc::mqttbytes::v4::Packet, out: &mut BytesMut| packet.write(out, usize::MAX),
     rumqttc::mqttbytes::Error::InsufficientBytes(_),
+    rumqttc_v4,
     |publish, seen| seen
 );
 
@@ -77,6 +86,7 @@ sibling!(
     |buffer: &mut BytesMut| rumqttc::v5::mqttbytes::v5::Packet::read(buffer, None),
     |packet: &rumqttc::v5::mqttbytes::v5::Packet, out: &mut BytesMut| packet.write(out, None),
     rumqttc::v5::mqttbytes::Error::InsufficientBytes(_),
+    rumqttc_v5,
     |publish, seen| with_properties!(publish, seen)
 );
 
@@ -86,6 +96,7 @@ sibling!(
     |buffer: &mut BytesMut| mqttbytes::v4::read(buffer, usize::MAX),
     write_v4,
     mqttbytes::Error::InsufficientBytes(_),
+    mqttbytes_v4,
     |publish, seen| seen
 );
 
@@ -95,6 +106,7 @@ sibling!(
     |buffer: &mut BytesMut| mqttbytes::v5::read(buffer, usize::MAX),
     write_v5,
     mqttbytes::Error::InsufficientBytes(_),
+    mqttbytes_v5,
     |publish, seen| with_properties!(publish, seen)
 );
 
@@ -121,3 +133,70 @@ write! {
     write_v5, v5, Connect ConnAck Publish PubAck PubRec PubRel PubComp Subscribe SubAck Unsubscribe UnsubAck,
     Packet::Disconnect(disconnect) => disconnect
 }
+
+/// Makes packets. Those of 5.0 have `$properties`.
+macro_rules! make {
+    ($name:ident, [$($path:tt)*], $version:ident, $filter:expr, $request:expr $(, $properties:ident)?) => {
+        fn $name(values: Values) -> Result<$($path)*::$version::Packet, Refused> {
+            use $($path)*::$version::{Packet, Publish, Subscribe};
+            use $($path)*::QoS;
+            Ok(match values {
+                Values::Publish { topic, payload } => Packet::Publish(Publish {
+                    dup: false,
+                    qos: QoS::AtMostOnce,
+                    retain: false,
+                    topic: topic.to_owned().into(),
+                    pkid: 0,
+                    payload: Bytes::from_static(payload),
+                    $($properties: None,)?
+                }),
+                Values::Request(request) => Packet::Publish($request(request)?),
+                Values::Subscribe { filters } => Packet::Subscribe(Subscribe {
+                    pkid: IDENTIFIER,
+                    filters: filters.iter().map(|filter| $filter((*filter).to_owned(), QoS::AtLeastOnce)).collect(),
+                    $($properties: None,)?
+                }),
+            })
+        }
+    };
+}
+
+macro_rules! request {
+    ($($path:tt)*) => {
+        |request: &'static Request| {
+            use $($path)*::v5::{Publish, PublishProperties};
+            let (name, value) = request.user_property;
+            let properties = PublishProperties {
+                payload_format_indicator: None,
+                message_expiry_interval: Some(request.message_expiry_interval),
+                topic_alias: None,
+                response_topic: Some(request.response_topic.to_owned()),
+                correlation_data: Some(Bytes::from_static(request.correlation_data)),
+                user_properties: vec![(name.to_owned(), value.to_owned())],
+                subscription_identifiers: Vec::new(),
+                content_type: Some(request.content_type.to_owned()),
+            };
+            Ok(Publish {
+                dup: false,
+                qos: $($path)*::QoS::AtLeastOnce,
+                retain: false,
+                topic: request.topic.to_owned().into(),
+                pkid: IDENTIFIER,
+                payload: Bytes::from_static(request.payload),
+                properties: Some(properties),
+            })
+        }
+    };
+}
+
+make!(rumqttc_v4, [rumqttc::mqttbytes], v4, rumqttc::mqttbytes::v4::SubscribeFilter::new, |_| Err(Refused));
+make!(mqttbytes_v4, [mqttbytes], v4, mqttbytes::v4::SubscribeFilter::new, |_| Err(Refused));
+make!(
+    rumqttc_v5,
+    [rumqttc::v5::mqttbytes],
+    v5,
+    rumqttc::v5::mqttbytes::v5::Filter::new,
+    request!(rumqttc::v5::mqttbytes),
+    properties
+);
+make!(mqttbytes_v5, [mqttbytes], v5, mqttbytes::v5::SubscribeFilter::new, request!(mqttbytes), properties);
