@@ -212,7 +212,7 @@ fn a_suback_refuses_as_far_as_the_version_can() {
         server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
         server.hears(&[0x82, 6, 0, 1, 0, 1, b'a', 0]);
         let mut out = Vec::new();
-        server.suback(id(1), &[ReasonCode::NOT_AUTHORIZED], AckProperties::default(), &mut out).unwrap();
+        server.suback(id(1), &[ReasonCode::NOT_AUTHORIZED], AckProperties::default(), NOW, &mut out).unwrap();
         assert_eq!(out, [0x90, 3, 0, 1, said]);
     }
 }

@@ -293,7 +293,10 @@ fn a_request_dies_with_its_connection() {
         server.connection_lost();
         let codes = &[ReasonCode::SUCCESS];
         let answered = if first == SUBACK { Server::suback } else { Server::unsuback };
-        assert_eq!(answered(&mut server, id(1), codes, AckProperties::default(), &mut Vec::new()), Err(AnswerError::NotAsked));
+        assert_eq!(
+            answered(&mut server, id(1), codes, AckProperties::default(), NOW, &mut Vec::new()),
+            Err(AnswerError::NotAsked)
+        );
     }
 }
 
@@ -319,7 +322,7 @@ fn a_server_answers_each_request_once_and_with_a_code_for_each_filter() {
         ] {
             let answered = if is_suback { Server::suback } else { Server::unsuback };
             let length = out.len();
-            assert_eq!(answered(&mut server, id(number), codes, AckProperties::default(), &mut out), expected);
+            assert_eq!(answered(&mut server, id(number), codes, AckProperties::default(), NOW, &mut out), expected);
             assert_eq!(out.len() > length, expected.is_ok());
         }
         assert!(matches!(client.hears(&out).0[..], [client::Action::Unsubscribed(1, _), client::Action::Subscribed(1, _)]));
@@ -337,7 +340,7 @@ fn a_server_takes_no_more_requests_than_may_wait_for_its_host() {
         let (mut input, mut out) = (&bytes[..], Vec::new());
         while server.handle_input(&mut input, NOW, &mut out).is_some() {}
         assert_eq!((input, server.wants_input(), out.len()), (&third[..], false, 0));
-        server.unsuback(id(2), &[ReasonCode::SUCCESS], AckProperties::default(), &mut out).unwrap();
+        server.unsuback(id(2), &[ReasonCode::SUCCESS], AckProperties::default(), NOW, &mut out).unwrap();
         assert!(matches!(server.handle_input(&mut input, NOW, &mut out), Some(server::Action::Subscribe(_))));
     }
 }
@@ -357,7 +360,7 @@ fn a_request_whose_identifier_is_in_use_is_answered_with_that() {
     for (request, answer) in requests.into_iter().zip(answers) {
         assert_eq!(server.hears(request), (vec![], answer.to_vec()), "another request has it");
     }
-    server.suback(id(7), &[ReasonCode::SUCCESS], AckProperties::default(), &mut Vec::new()).unwrap();
+    server.suback(id(7), &[ReasonCode::SUCCESS], AckProperties::default(), NOW, &mut Vec::new()).unwrap();
     assert_eq!(server.hears(requests[0]).0.len(), 1, "it is free again");
 }
 

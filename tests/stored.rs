@@ -138,6 +138,7 @@ fn the_format_is_the_one_that_is_written_down() {
         &[1],            // established
         &[0, 1],         // the first identifier
         &[0, 0, 0, 0],   // nothing in the ring
+        &[0, 0, 0, 0],   // nothing left behind
         &[0, 0, 0, 1],   // one message waits
         &[1],            // with a key
         &[0, 0, 0, 0, 0, 0, 1, 2],

@@ -17,14 +17,28 @@ use mqtt_sansio::codec::{
     Version,
 };
 use mqtt_sansio::server::{Server, ServerConfig};
-use pair::{lasting, message};
+use pair::{VERSIONS, lasting, message};
 
-const VERSIONS: [Version; 2] = [Version::V3_1_1, Version::V5_0];
 const V5_0: Version = Version::V5_0;
 const METHOD: &str = "SCRAM";
 
 /// Before CONNECT; awaits CONNACK; connected; has written DISCONNECT; awaits CONNACK, with enhanced authentication; authenticates again.
 const CLIENT: &str = "\
+3.1   Connect     | - | closed | closed | closed
+3.1   Connack     | - | connected | closed | closed
+3.1   Publish     | - | closed | message | closed
+3.1   Puback      | - | closed | ok | closed
+3.1   Pubrec      | - | closed | PUBREL | closed
+3.1   Pubrel      | - | closed | PUBCOMP | closed
+3.1   Pubcomp     | - | closed | ok | closed
+3.1   Subscribe   | - | closed | closed | closed
+3.1   Suback      | - | closed | closed | closed
+3.1   Unsubscribe | - | closed | closed | closed
+3.1   Unsuback    | - | closed | closed | closed
+3.1   Pingreq     | - | closed | closed | closed
+3.1   Pingresp    | - | closed | ok | closed
+3.1   Disconnect  | - | closed | closed | closed
+3.1   Auth        | - | closed | closed | closed
 3.1.1 Connect     | - | closed | closed | closed
 3.1.1 Connack     | - | connected | closed | closed
 3.1.1 Publish     | - | closed | message | closed
@@ -59,6 +73,21 @@ const CLIENT: &str = "\
 
 /// Before CONNECT; before the host's answer to it; connected; after the end; awaits AUTH; authenticates again.
 const SERVER: &str = "\
+3.1   Connect     | connect | - | closed | -
+3.1   Connack     | closed | - | closed | -
+3.1   Publish     | closed | - | message | -
+3.1   Puback      | closed | - | ok | -
+3.1   Pubrec      | closed | - | PUBREL | -
+3.1   Pubrel      | closed | - | PUBCOMP | -
+3.1   Pubcomp     | closed | - | ok | -
+3.1   Subscribe   | closed | - | subscribe | -
+3.1   Suback      | closed | - | closed | -
+3.1   Unsubscribe | closed | - | unsubscribe | -
+3.1   Unsuback    | closed | - | closed | -
+3.1   Pingreq     | closed | - | PINGRESP | -
+3.1   Pingresp    | closed | - | closed | -
+3.1   Disconnect  | closed | - | closed | -
+3.1   Auth        | closed | - | closed | -
 3.1.1 Connect     | connect | - | closed | -
 3.1.1 Connack     | closed | - | closed | -
 3.1.1 Publish     | closed | - | message | -
@@ -92,8 +121,16 @@ const SERVER: &str = "\
 ";
 
 /// With identifiers 1 to 5 a client has under way: QoS 1; QoS 2; QoS 2 that is released; SUBSCRIBE; UNSUBSCRIBE. With 6 and 7 its
-/// server has QoS 2: acknowledged, by hand, and not. 8 is nothing.
+/// server has QoS 2: acknowledged, by hand, and not; so a PUBREC for 6 waits until there is one for 7. 8 is nothing.
 const EXCHANGES: &str = "\
+3.1   Puback      | published | closed | closed | closed | closed | ok | ok | ok
+3.1   Pubrec      | closed | PUBREL | PUBREL | closed | closed | PUBREL | PUBREL | PUBREL
+3.1   Pubcomp     | closed | closed | published | closed | closed | ok | ok | ok
+3.1   Pubrel      | PUBCOMP | PUBCOMP | PUBCOMP | PUBCOMP | PUBCOMP | PUBCOMP | closed | PUBCOMP
+3.1   Suback      | closed | closed | closed | subscribed | closed | closed | closed | closed
+3.1   Unsuback    | closed | closed | closed | closed | unsubscribed | closed | closed | closed
+3.1   Publish 1   | message | message | message | message | message | message | message | message
+3.1   Publish 2   | message | message | message | message | message | ok | ok | message
 3.1.1 Puback      | published | closed | closed | closed | closed | ok | ok | ok
 3.1.1 Pubrec      | closed | PUBREL | PUBREL | closed | closed | PUBREL | PUBREL | PUBREL
 3.1.1 Pubcomp     | closed | closed | published | closed | closed | ok | ok | ok
@@ -101,7 +138,7 @@ const EXCHANGES: &str = "\
 3.1.1 Suback      | closed | closed | closed | subscribed | closed | closed | closed | closed
 3.1.1 Unsuback    | closed | closed | closed | closed | unsubscribed | closed | closed | closed
 3.1.1 Publish 1   | message | message | message | message | message | message | message | message
-3.1.1 Publish 2   | message | message | message | message | message | PUBREC | ok | message
+3.1.1 Publish 2   | message | message | message | message | message | ok | ok | message
 5.0   Puback      | published | closed 82 | closed 82 | closed 82 | closed 82 | ok | ok | ok
 5.0   Pubrec      | closed 82 | PUBREL | PUBREL | closed 82 | closed 82 | PUBREL 92 | PUBREL 92 | PUBREL 92
 5.0   Pubcomp     | closed 82 | closed 82 | published | closed 82 | closed 82 | ok | ok | ok
@@ -109,7 +146,7 @@ const EXCHANGES: &str = "\
 5.0   Suback      | closed 82 | closed 82 | closed 82 | subscribed | closed 82 | closed 82 | closed 82 | closed 82
 5.0   Unsuback    | closed 82 | closed 82 | closed 82 | closed 82 | unsubscribed | closed 82 | closed 82 | closed 82
 5.0   Publish 1   | message | message | message | message | message | message | message | message
-5.0   Publish 2   | message | message | message | message | message | PUBREC | ok | message
+5.0   Publish 2   | message | message | message | message | message | ok | ok | message
 ";
 
 /// [5.0 §2.1.2] [5.0 §3.1.4] [5.0 §4.12] [3.1.1 §2.2.1] [3.1.1 §3.1.4]

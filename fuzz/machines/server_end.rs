@@ -127,8 +127,8 @@ impl Machine for Server {
                 let (packet, identifier, filters) = known.unwrap_or((PacketType::Subscribe, *identifier, 1));
                 let codes = vec![ReasonCode::SUCCESS; filters.min(*codes)];
                 let done = match packet {
-                    PacketType::Subscribe => host.machine.suback(identifier, &codes, AckProperties::default(), &mut out),
-                    _ => host.machine.unsuback(identifier, &codes, AckProperties::default(), &mut out),
+                    PacketType::Subscribe => host.machine.suback(identifier, &codes, AckProperties::default(), now, &mut out),
+                    _ => host.machine.unsuback(identifier, &codes, AckProperties::default(), now, &mut out),
                 };
                 assert!(done.is_ok() || out.is_empty());
             }
@@ -171,11 +171,11 @@ impl Machine for Server {
             Event::Server(server::Action::Connect(_)) => return accept(host, answer % 4 == 0, &ConnackProperties::default()),
             Event::Server(server::Action::Subscribe(request)) => {
                 let codes: Vec<_> = request.subscriptions.iter().map(|_| ReasonCode::GRANTED_QOS_2).collect();
-                let _ = host.machine.suback(request.packet_identifier, &codes, AckProperties::default(), &mut out);
+                let _ = host.machine.suback(request.packet_identifier, &codes, AckProperties::default(), host.now, &mut out);
             }
             Event::Server(server::Action::Unsubscribe(request)) => {
                 let codes: Vec<_> = request.topic_filters.iter().map(|_| ReasonCode::SUCCESS).collect();
-                let _ = host.machine.unsuback(request.packet_identifier, &codes, AckProperties::default(), &mut out);
+                let _ = host.machine.unsuback(request.packet_identifier, &codes, AckProperties::default(), host.now, &mut out);
             }
             _ => {}
         }

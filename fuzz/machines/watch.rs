@@ -96,8 +96,13 @@ enum Sent {
         /// Whether it was sent on this connection.
         here: bool,
     },
+    /// A QoS 2 PUBLISH that the peer may have and does not take any more.
+    Barred,
     Released {
-        number: u64,
+        /// None of a message that was barred.
+        number: Option<u64>,
+        /// Rises from one PUBREC to the next.
+        order: u64,
         /// Whether PUBREL was sent on this connection.
         here: bool,
         /// Whether the PUBLISH was, and so takes part of the Receive Maximum.
@@ -115,6 +120,8 @@ enum Sent {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Kept {
     sent: BTreeMap<u16, Sent>,
+    /// How many PUBREC packets have released a message.
+    released: u64,
     /// QoS 2 messages that wait for PUBREL, and whether they came on this connection.
     taken: BTreeMap<u16, bool>,
     /// A client's messages that were under way when the session was lost, and whether they had arrived: the host is to be told.
@@ -140,8 +147,8 @@ impl Kept {
         for sent in core::mem::take(&mut self.sent).into_values() {
             match sent {
                 Sent::Publish { number, .. } => self.lost.insert(number, false),
-                Sent::Released { number, .. } => self.lost.insert(number, true),
-                Sent::Request { .. } => None,
+                Sent::Released { number: Some(number), .. } => self.lost.insert(number, true),
+                Sent::Released { number: None, .. } | Sent::Barred | Sent::Request { .. } => None,
             };
         }
     }
@@ -154,6 +161,8 @@ struct Waiting {
     qos: QoS,
     token: Option<AckToken>,
     verdict: Option<ReasonCode>,
+    /// Whether it is a QoS 2 message that had its PUBREC, and came again.
+    again: bool,
 }
 
 impl Waiting {
@@ -292,7 +301,7 @@ impl Watch {
             self.kept.ended = self.expiry == 0;
         }
         for waiting in self.waiting.drain(..) {
-            if waiting.qos == QoS::ExactlyOnce && waiting.verdict.is_some_and(|verdict| !verdict.is_error()) {
+            if waiting.qos == QoS::ExactlyOnce && !waiting.again && waiting.verdict.is_some_and(|verdict| !verdict.is_error()) {
                 self.kept.taken.insert(waiting.identifier, false);
             }
         }
@@ -308,6 +317,7 @@ impl Watch {
                 (*here, *counted) = (false, false);
                 true
             }
+            Sent::Barred => true,
             Sent::Request { .. } => false,
         });
     }
@@ -386,7 +396,10 @@ impl Watch {
             return Ok(());
         }
         ensure!(self.owed.is_empty(), "not answered: {:?}", self.owed);
-        let received = self.waiting.len() + self.kept.taken.values().filter(|counted| **counted).count();
+        let next = self.waiting.front().filter(|next| next.again);
+        ensure!(next.is_none() || self.phase != Phase::Open, "not acknowledged again: {next:?}");
+        let received = self.waiting.iter().filter(|waiting| !waiting.again).count()
+            + self.kept.taken.values().filter(|counted| **counted).count();
         ensure!(received <= self.own.receive_maximum.into(), "{received} messages are not acknowledged: {:?}", self.own);
         Ok(())
     }
@@ -401,14 +414,14 @@ impl Watch {
             return Ok(());
         }
         ensure!(self.kept.lost.is_empty(), "nobody was told that messages were lost: {:?}", self.kept.lost);
-        let expected = self.kept.sent.values().filter(|sent| !matches!(sent, Sent::Request { .. })).count();
+        let expected = self.kept.sent.values().filter(|sent| !matches!(sent, Sent::Barred | Sent::Request { .. })).count();
         ensure!(in_flight == expected, "{in_flight} in flight, not {:?}", self.kept.sent);
         // What is sent again waits for the quota, and what is released again for nothing but room for four bytes.
         let quota = self.under_way() < self.peer.receive_maximum.into();
         let waits = |sent: &&Sent| match sent {
             Sent::Publish { here, .. } => !here && quota,
             Sent::Released { here, .. } => !here && self.peer.maximum_packet_size >= 4,
-            Sent::Request { .. } => false,
+            Sent::Barred | Sent::Request { .. } => false,
         };
         let forgotten = self.kept.sent.values().find(waits).filter(|_| self.phase == Phase::Open);
         ensure!(forgotten.is_none(), "{forgotten:?} was not sent again");
@@ -459,7 +472,7 @@ impl Watch {
     /// What the peer could rightly say next: packet type, identifier, and how many reason codes.
     pub(crate) fn possible(&self) -> Vec<(PacketType, u16, usize)> {
         let sent = self.kept.sent.iter().map(|(identifier, sent)| match sent {
-            Sent::Publish { qos: QoS::ExactlyOnce, .. } => (PacketType::Pubrec, *identifier, 0),
+            Sent::Publish { qos: QoS::ExactlyOnce, .. } | Sent::Barred => (PacketType::Pubrec, *identifier, 0),
             Sent::Publish { .. } => (PacketType::Puback, *identifier, 0),
             Sent::Released { .. } => (PacketType::Pubcomp, *identifier, 0),
             Sent::Request { packet, filters, .. } => (*packet, *identifier, *filters),
@@ -547,9 +560,10 @@ impl Watch {
                             self.kept.sent.remove(&identifier);
                             return Ok(Some(number));
                         }
-                        self.kept.sent.insert(identifier, Sent::Released { number, here: true, counted: here });
-                        self.owe(PacketType::Pubrel, identifier, ReasonCode::SUCCESS, 0);
+                        self.release(identifier, Some(number), here);
                     }
+                    Some(Sent::Barred) if ack.reason_code.is_error() => _ = self.kept.sent.remove(&identifier),
+                    Some(Sent::Barred) => self.release(identifier, None, false),
                     Some(Sent::Released { .. }) => self.owe(PacketType::Pubrel, identifier, ReasonCode::SUCCESS, 0),
                     None if self.kept.unknown => {}
                     None if ack.reason_code.is_error() => {}
@@ -562,7 +576,7 @@ impl Watch {
                 match self.kept.sent.get(&identifier).copied() {
                     Some(Sent::Released { number, .. }) => {
                         self.kept.sent.remove(&identifier);
-                        return Ok(Some(number));
+                        return Ok(number);
                     }
                     other => ensure!(closed || other.is_none(), "{ack:?} acknowledges {other:?}"),
                 }
@@ -570,6 +584,7 @@ impl Watch {
             Packet::Pubrel(ack) => {
                 let identifier = ack.packet_identifier.get();
                 if self.kept.taken.remove(&identifier).is_some() {
+                    self.waiting.retain(|waiting| !waiting.again || waiting.identifier != identifier);
                     self.owe(PacketType::Pubcomp, identifier, ReasonCode::SUCCESS, 0);
                 } else if self.waiting.iter().any(|waiting| waiting.is_twice(identifier)) {
                     ensure!(closed, "{ack:?} releases what was not acknowledged");
@@ -611,8 +626,9 @@ impl Watch {
         let waits = twice && self.waiting.iter().any(|waiting| identifier.is_some_and(|number| waiting.is_twice(number)));
         let Some(message) = message else {
             ensure!(closed || taken || waits || self.kept.unknown, "the host was not given {publish:?}");
-            if taken {
-                self.owe(PacketType::Pubrec, identifier.unwrap_or(0), ReasonCode::SUCCESS, 0);
+            if let Some(identifier) = identifier.filter(|_| taken && !waits) {
+                let verdict = Some(ReasonCode::SUCCESS);
+                self.waiting.push_back(Waiting { identifier, qos: publish.qos, token: None, verdict, again: true });
             }
             return Ok(());
         };
@@ -622,7 +638,8 @@ impl Watch {
         ensure!(whole && named && message.dup == publish.dup, "{publish:?} became {message:?}");
         ensure!(message.token.is_some() == identifier.is_some(), "{message:?} has the wrong token");
         if let Some(identifier) = identifier {
-            self.waiting.push_back(Waiting { identifier, qos: publish.qos, token: message.token, verdict: None });
+            let (qos, token) = (publish.qos, message.token);
+            self.waiting.push_back(Waiting { identifier, qos, token, verdict: None, again: false });
         }
         Ok(())
     }
@@ -637,7 +654,7 @@ impl Watch {
             let answer = if packet == PacketType::Subscribe { PacketType::Suback } else { PacketType::Unsuback };
             self.owe(answer, identifier, ReasonCode::PACKET_IDENTIFIER_IN_USE, filters);
         } else {
-            ensure!(closed || self.requests.contains_key(&identifier), "the host was not asked for {identifier}");
+            ensure!(closed && self.requests.contains_key(&identifier), "the host was not asked for {identifier}");
         }
         Ok(())
     }
@@ -662,8 +679,12 @@ impl Watch {
             }
             _ => {}
         }
-        if let Some((identifier, _)) = sent {
-            self.kept.sent.remove(&identifier);
+        match sent {
+            Some((identifier, Sent::Publish { qos: QoS::ExactlyOnce, .. })) if matches!(outcome, Outcome::NotAllowed(_)) => {
+                self.kept.sent.insert(identifier, Sent::Barred);
+            }
+            Some((identifier, _)) => _ = self.kept.sent.remove(&identifier),
+            None => {}
         }
         Ok(())
     }
@@ -699,13 +720,13 @@ impl Watch {
                 self.phase = if connack.reason_code == ReasonCode::SUCCESS { Phase::Open } else { Phase::Over };
             }
             Packet::Publish(publish) => self.sends(publish)?,
-            Packet::Puback(ack) => self.settles(ack.packet_identifier.get(), QoS::AtLeastOnce, ack.reason_code)?,
+            Packet::Puback(ack) => _ = self.settles(ack.packet_identifier.get(), QoS::AtLeastOnce, ack.reason_code)?,
             Packet::Pubrec(ack) => {
                 let identifier = ack.packet_identifier.get();
                 let again = self.kept.unknown && !self.waiting.front().is_some_and(|front| front.is_twice(identifier));
                 if !self.pays(PacketType::Pubrec, identifier, ack.reason_code, 0) && !again {
-                    self.settles(identifier, QoS::ExactlyOnce, ack.reason_code)?;
-                    if !ack.reason_code.is_error() {
+                    let again = self.settles(identifier, QoS::ExactlyOnce, ack.reason_code)?;
+                    if !ack.reason_code.is_error() && !again {
                         self.kept.taken.insert(identifier, true);
                     }
                 }
@@ -782,26 +803,33 @@ impl Watch {
         Ok(())
     }
 
-    /// PUBACK or PUBREC for the first message that is not acknowledged.
-    fn settles(&mut self, identifier: u16, qos: QoS, reason_code: ReasonCode) -> Verdict {
+    /// PUBACK or PUBREC for the first message that is not acknowledged; whether it had one before.
+    fn settles(&mut self, identifier: u16, qos: QoS, reason_code: ReasonCode) -> Result<bool, String> {
         let first = self.waiting.pop_front().ok_or_else(|| format!("{identifier} is acknowledged for nothing"))?;
         ensure!(first.identifier == identifier && first.qos == qos, "{identifier} is acknowledged before {first:?}");
         let expected = first.verdict.ok_or_else(|| format!("{identifier} is acknowledged, and was not taken"))?;
         ensure!(reason_code == expected, "{identifier} is acknowledged with {reason_code}, not {expected}");
-        Ok(())
+        Ok(first.again)
     }
 
-    /// A PUBREL that was sent on an earlier connection: once on each, and in the order of the messages.
+    /// The peer has a QoS 2 message.
+    fn release(&mut self, identifier: u16, number: Option<u64>, counted: bool) {
+        self.kept.released += 1;
+        self.kept.sent.insert(identifier, Sent::Released { number, order: self.kept.released, here: true, counted });
+        self.owe(PacketType::Pubrel, identifier, ReasonCode::SUCCESS, 0);
+    }
+
+    /// A PUBREL that was sent on an earlier connection: once on each, and in the order of the PUBREC packets.
     fn releases_again(&mut self, identifier: u16) -> Verdict {
         let sent = self.kept.sent.get_mut(&identifier);
-        let Some(Sent::Released { number, here, .. }) = sent else {
+        let Some(Sent::Released { order, here, .. }) = sent else {
             return Err(format!("{identifier} is released, and stands for {sent:?}"));
         };
         ensure!(!*here, "{identifier} is released twice on a connection");
-        ensure!(self.last[2] < *number, "message {number} is released after {}", self.last[2]);
+        ensure!(self.last[2] < *order, "{identifier} is released out of turn: {order} after {}", self.last[2]);
         *here = true;
         self.sent_again += 1;
-        self.last[2] = *number;
+        self.last[2] = *order;
         Ok(())
     }
 
@@ -825,7 +853,11 @@ fn resolve(named: &mut BTreeMap<u16, Vec<u8>>, publish: &Publish<'_>) -> Option<
 
 impl Sent {
     fn is(&self, key: u64) -> bool {
-        matches!(self, Self::Publish { number, .. } | Self::Released { number, .. } if *number == key)
+        match self {
+            Self::Publish { number, .. } => *number == key,
+            Self::Released { number, .. } => *number == Some(key),
+            Self::Barred | Self::Request { .. } => false,
+        }
     }
 
     fn is_counted(&self) -> bool {

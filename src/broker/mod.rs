@@ -401,12 +401,14 @@ impl Broker {
             }
             server::Action::Subscribe(subscribe) => {
                 let codes = self.subscribe(id, &subscribe);
-                self.answer(id, now, |server| server.suback(subscribe.packet_identifier, &codes, AckProperties::default(), out));
+                self.answer(id, now, |server| {
+                    server.suback(subscribe.packet_identifier, &codes, AckProperties::default(), now, out)
+                });
             }
             server::Action::Unsubscribe(unsubscribe) => {
                 let codes = self.unsubscribe(id, &unsubscribe);
                 self.answer(id, now, |server| {
-                    server.unsuback(unsubscribe.packet_identifier, &codes, AckProperties::default(), out)
+                    server.unsuback(unsubscribe.packet_identifier, &codes, AckProperties::default(), now, out)
                 });
             }
             server::Action::Closed { publish_will, .. } => self.on_closed(id, publish_will, now),

@@ -7,13 +7,13 @@ mod config;
 pub use config::ClientConfig;
 
 use crate::codec::{
-    self, Auth, Connack, Connect, DecodeError, Disconnect, Encode, EncodeError, Frame, Packet, PacketIdentifier, PacketType,
-    Publish, ReasonCode, Role, Rules, Suback, Subscribe, SubscribeProperties, Subscription, Text, TopicFilter, Unsubscribe,
-    UnsubscribeProperties, Version,
+    self, Auth, AuthProperties, Connack, Connect, DecodeError, Disconnect, DisconnectProperties, Encode, EncodeError, Frame,
+    Packet, PacketIdentifier, PacketType, Publish, ReasonCode, Role, Rules, Sequence, Suback, Subscribe, SubscribeProperties,
+    Subscription, Text, Unsubscribe, UnsubscribeProperties, Version,
 };
 use crate::session::{
-    AckToken, AcknowledgeError, CloseCause, Connection, Endpoint, Limits, ProtocolError, PublishError, Published, Received,
-    RequestError, Session,
+    AckToken, AcknowledgeError, Available, CloseCause, Connection, Endpoint, Limits, ProtocolError, PublishError, Published,
+    Received, RequestError, Session,
 };
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -139,6 +139,8 @@ pub struct Client {
     clock: KeepAlive,
     /// Whether a re-authentication is under way.
     reauthenticates: bool,
+    /// Whether the server waits for the host's next step of authentication.
+    challenged: bool,
     /// How many bytes of input the last step left.
     left: usize,
 }
@@ -152,15 +154,14 @@ struct Requested {
     clean_start: bool,
     keep_alive: u16,
     session_expiry_interval: u32,
+    no_problem_information: bool,
     authentication_method: Option<Box<[u8]>>,
 }
 
-/// What the server has said of subscriptions. [5.0 §3.2.2.3.11 to §3.2.2.3.13]
+/// What CONNACK has said.
 #[derive(Clone, Copy, Debug)]
 struct Terms {
-    wildcards: bool,
-    identifiers: bool,
-    shared: bool,
+    available: Available,
     session_expiry_interval: u32,
 }
 
@@ -188,15 +189,21 @@ impl Client {
     #[must_use]
     pub fn with_session(config: ClientConfig, session: Session) -> Self {
         let endpoint = Endpoint::new(Role::Client, session, config.conduct);
-        let terms = Terms { wildcards: true, identifiers: true, shared: true, session_expiry_interval: 0 };
+        let terms = Terms { available: Available::ALL, session_expiry_interval: 0 };
         let (requested, clock) = (Requested::default(), KeepAlive::default());
-        Self { config, endpoint, state: State::Idle, requested, terms, clock, reauthenticates: false, left: 0 }
+        Self { config, endpoint, state: State::Idle, requested, terms, clock, reauthenticates: false, challenged: false, left: 0 }
     }
 
     /// The session, as it stands.
     #[must_use]
     pub const fn session(&self) -> &Session {
         &self.endpoint.session
+    }
+
+    /// The end of a message that is known while there is no connection, as of one that has expired. A connection gives them as actions.
+    #[must_use]
+    pub fn next_completed(&mut self) -> Option<Published<'static>> {
+        if self.is_connected() { None } else { self.endpoint.next_completed() }
     }
 
     /// The session, for another client to go on with. A connection that has not ended is lost.
@@ -257,11 +264,12 @@ impl Client {
             clean_start: connect.clean_start,
             keep_alive: connect.keep_alive,
             session_expiry_interval: connect.session_expiry_interval(),
+            no_problem_information: properties.request_problem_information == Some(false),
             authentication_method: properties.authentication_method.map(|method| method.as_bytes().into()),
         };
         self.clock = KeepAlive { interval: 0, last_sent: now, last_received: now, ping_sent: None, progress: now };
         self.state = State::AwaitConnack { deadline: now + self.config.connect_timeout };
-        (self.reauthenticates, self.left) = (false, 0);
+        (self.reauthenticates, self.challenged, self.left) = (false, false, 0);
         Ok(())
     }
 
@@ -289,17 +297,12 @@ impl Client {
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Result<(), RequestError> {
-        if properties.subscription_identifier.is_some() && !self.terms.identifiers {
-            return Err(RequestError::NotSupported(ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED));
-        }
+        let version = self.endpoint.connection.version;
         for subscription in subscriptions {
-            let filter = TopicFilter::new(subscription.topic_filter, self.endpoint.connection.version);
-            let filter = filter.map_err(EncodeError::from)?;
-            if filter.share_name().is_some() && !self.terms.shared {
-                return Err(RequestError::NotSupported(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED));
-            }
-            if filter.has_wildcard() && !self.terms.wildcards {
-                return Err(RequestError::NotSupported(ReasonCode::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED));
+            match self.terms.available.check(subscription, &properties, version) {
+                // Which of the rules it breaks is found when it is encoded.
+                Ok(()) | Err(ReasonCode::TOPIC_FILTER_INVALID) => {}
+                Err(reason_code) => return Err(RequestError::NotSupported(reason_code)),
             }
         }
         self.request(key, subscriptions.len(), false, now, out, |packet_identifier| {
@@ -343,16 +346,17 @@ impl Client {
         if !self.wants_input() {
             return Err(RequestError::NotConnected);
         }
-        // [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-7] [5.0 MQTT-4.12.1-1]
+        // [5.0 MQTT-4.12.0-3] [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-7] [5.0 MQTT-4.12.1-1]
         let method = auth.properties.authentication_method;
-        let right = match auth.reason_code {
-            ReasonCode::RE_AUTHENTICATE => self.is_connected() && !self.reauthenticates,
-            _ => !self.is_connected() || self.reauthenticates,
-        };
+        let begins = auth.reason_code == ReasonCode::RE_AUTHENTICATE;
+        let right = if begins { self.is_connected() && !self.reauthenticates } else { self.challenged };
         if !right || method.is_none() || !self.has_asked_for(method) {
             return Err(RequestError::Authentication);
         }
-        self.sending(now, out, |client, out| client.endpoint.write(&Packet::from(*auth), out))?;
+        let properties = AuthProperties { reason_string: None, user_properties: Sequence::default(), ..auth.properties };
+        let lean = Packet::from(Auth { properties, ..*auth });
+        self.sending(now, out, |client, out| client.endpoint.write_or(&Packet::from(*auth), &lean, out))?;
+        self.challenged = false;
         match &mut self.state {
             State::AwaitConnack { deadline } => *deadline = now + self.config.connect_timeout,
             _ => self.reauthenticates = true,
@@ -374,7 +378,10 @@ impl Client {
             // If there is no room for an answer the peer will send the message again.
             let _ = self.sending(now, out, |client, out| client.endpoint.settle(out));
         }
-        self.sending(now, out, |client, out| client.endpoint.write(&Packet::from(*disconnect), out))?;
+        let properties =
+            DisconnectProperties { reason_string: None, user_properties: Sequence::default(), ..disconnect.properties };
+        let lean = Packet::from(Disconnect { properties, ..*disconnect });
+        self.sending(now, out, |client, out| client.endpoint.write_or(&Packet::from(*disconnect), &lean, out))?;
         self.terms.session_expiry_interval = expiry.unwrap_or(self.terms.session_expiry_interval);
         self.end();
         self.state = State::Closing;
@@ -402,7 +409,8 @@ impl Client {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
             State::Idle => None,
-            State::AwaitConnack { deadline } => Some(deadline),
+            // While the host has to answer, the server has not.
+            State::AwaitConnack { deadline } => Some(deadline).filter(|_| !self.challenged),
             State::Connected => {
                 let response = self.ping_deadline();
                 let ping = self.ping_due();
@@ -415,7 +423,9 @@ impl Client {
     /// Does what is due: sends PINGREQ, or gives up on the server. Harmless when nothing is.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Action<'static>> {
         match self.state {
-            State::AwaitConnack { deadline } if now >= deadline => Some(self.close(CloseCause::ConnectTimeout)),
+            State::AwaitConnack { deadline } if now >= deadline && !self.challenged => {
+                Some(self.close(CloseCause::ConnectTimeout))
+            }
             State::Closing => Some(self.close(CloseCause::Requested)),
             State::Connected if self.ping_deadline().is_some_and(|deadline| now >= deadline) => {
                 Some(self.close(CloseCause::KeepAliveTimeout))
@@ -554,6 +564,8 @@ impl Client {
             PacketType::Connack => {
                 let connack = connack(frame, rules)?;
                 if connack.reason_code != ReasonCode::SUCCESS {
+                    // Nothing has begun, so what the server may have is what it had before.
+                    self.endpoint.set_established(self.requested.has_session);
                     return Ok(Some(self.close(CloseCause::Refused(connack))));
                 }
                 self.accepted(&connack, now, out)?;
@@ -584,17 +596,11 @@ impl Client {
             return Err(ProtocolError::AuthenticationMethod);
         }
         let usual = if version == Version::V5_0 { u16::MAX } else { IN_FLIGHT_BEFORE_5_0 };
-        self.endpoint.connection.peer = Limits {
-            receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX).min(self.config.maximum_in_flight.unwrap_or(usual)),
-            maximum_packet_size: properties.maximum_packet_size.unwrap_or(u32::MAX),
-            topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
-            maximum_qos: properties.maximum_qos.unwrap_or(codec::QoS::ExactlyOnce),
-            retain_available: properties.retain_available.unwrap_or(true),
-        };
+        let mut peer = Limits::stated(properties);
+        peer.receive_maximum = peer.receive_maximum.min(self.config.maximum_in_flight.unwrap_or(usual));
+        self.endpoint.connection.peer = peer;
         self.terms = Terms {
-            wildcards: properties.wildcard_subscription_available.unwrap_or(true),
-            identifiers: properties.subscription_identifier_available.unwrap_or(true),
-            shared: properties.shared_subscription_available.unwrap_or(true),
+            available: Available::stated(properties),
             session_expiry_interval: properties.session_expiry_interval.unwrap_or(self.requested.session_expiry_interval),
         };
         // [5.0 MQTT-3.1.2-21]
@@ -617,12 +623,14 @@ impl Client {
                 return self.endpoint.on_publish(frame, out, action, Action::Message);
             }
             packet @ (PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp) => {
-                self.endpoint.on_ack(packet, frame.ack(rules)?, now, out)?.map(Action::Published)
+                let ack = frame.ack(rules)?;
+                self.check_problem_information(|| ack.properties.is_empty())?;
+                self.endpoint.on_ack(packet, ack, now, out)?.map(Action::Published)
             }
             PacketType::Auth if rules.version == Version::V5_0 => self.on_auth(frame, rules)?,
             other => match codec::decode(frame, rules)? {
-                Packet::Suback(suback) => Some(Action::Subscribed(self.endpoint.on_suback(other, &suback)?, suback)),
-                Packet::Unsuback(unsuback) => Some(Action::Unsubscribed(self.endpoint.on_suback(other, &unsuback)?, unsuback)),
+                Packet::Suback(suback) => Some(Action::Subscribed(self.on_suback(other, &suback)?, suback)),
+                Packet::Unsuback(unsuback) => Some(Action::Unsubscribed(self.on_suback(other, &unsuback)?, unsuback)),
                 Packet::Pingresp => {
                     self.clock.ping_sent = None;
                     None
@@ -634,6 +642,17 @@ impl Client {
         Ok(())
     }
 
+    fn on_suback(&mut self, packet: PacketType, suback: &Suback<'_>) -> Result<u64, ProtocolError> {
+        self.check_problem_information(|| suback.properties.is_empty())?;
+        self.endpoint.on_suback(packet, suback)
+    }
+
+    /// A packet other than PUBLISH, CONNACK and DISCONNECT has no reason string and no user properties where they were not asked for.
+    /// [5.0 §3.1.2.11.7]
+    fn check_problem_information(&self, is_empty: impl FnOnce() -> bool) -> Result<(), ProtocolError> {
+        if self.requested.no_problem_information && !is_empty() { Err(ProtocolError::ProblemInformation) } else { Ok(()) }
+    }
+
     fn on_auth<'i>(&mut self, frame: Frame<'i>, rules: Rules) -> Result<Option<Action<'i>>, ProtocolError> {
         match codec::decode(frame, rules)? {
             // [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-6]
@@ -642,7 +661,10 @@ impl Client {
                     && self.has_asked_for(auth.properties.authentication_method)
                     && self.expects(auth.reason_code) =>
             {
-                self.reauthenticates &= auth.reason_code != ReasonCode::SUCCESS;
+                let AuthProperties { reason_string, user_properties, .. } = auth.properties;
+                self.check_problem_information(|| reason_string.is_none() && user_properties.is_empty())?;
+                self.challenged = auth.reason_code != ReasonCode::SUCCESS;
+                self.reauthenticates &= self.challenged;
                 Ok(Some(Action::Authenticate(auth)))
             }
             _ => Err(ProtocolError::AuthenticationMethod),

@@ -1,7 +1,7 @@
 //! What a server offers its clients.
 
-use crate::codec::{ConnackProperties, Options, QoS, ReasonCode, SubscribeProperties, Subscription, TopicFilter, Version};
-use crate::session::{Conduct, Limits, QueueLimit, conduct};
+use crate::codec::{ConnackProperties, Options, QoS, ReasonCode, SubscribeProperties, Subscription, Version};
+use crate::session::{Available, Conduct, Limits, QueueLimit, conduct};
 use core::time::Duration;
 
 /// What a server offers its clients: the limits that CONNACK can state, and those that need no stating.
@@ -22,9 +22,7 @@ pub struct ServerConfig {
     pub(super) topic_alias_maximum: u16,
     pub(super) maximum_qos: QoS,
     pub(super) retain_available: bool,
-    wildcard_subscription_available: bool,
-    subscription_identifier_available: bool,
-    shared_subscription_available: bool,
+    pub(super) available: Available,
     maximum_keep_alive: u16,
     maximum_session_expiry_interval: u32,
     pub(super) maximum_in_flight: u16,
@@ -50,9 +48,7 @@ impl ServerConfig {
             topic_alias_maximum: 16,
             maximum_qos: QoS::ExactlyOnce,
             retain_available: true,
-            wildcard_subscription_available: true,
-            subscription_identifier_available: true,
-            shared_subscription_available: true,
+            available: Available::ALL,
             maximum_keep_alive: 0,
             maximum_session_expiry_interval: u32::MAX,
             maximum_in_flight: 256,
@@ -106,19 +102,19 @@ impl ServerConfig {
     /// Whether topic filters may have wildcards. The default is true. [5.0 §3.2.2.3.11]
     #[must_use]
     pub const fn wildcard_subscription_available(self, wildcard_subscription_available: bool) -> Self {
-        Self { wildcard_subscription_available, ..self }
+        Self { available: Available { wildcard_subscription: wildcard_subscription_available, ..self.available }, ..self }
     }
 
     /// Whether subscriptions may have identifiers. The default is true. [5.0 §3.2.2.3.12]
     #[must_use]
     pub const fn subscription_identifier_available(self, subscription_identifier_available: bool) -> Self {
-        Self { subscription_identifier_available, ..self }
+        Self { available: Available { subscription_identifier: subscription_identifier_available, ..self.available }, ..self }
     }
 
     /// Whether subscriptions may be shared. The default is true. [5.0 §3.2.2.3.13]
     #[must_use]
     pub const fn shared_subscription_available(self, shared_subscription_available: bool) -> Self {
-        Self { shared_subscription_available, ..self }
+        Self { available: Available { shared_subscription: shared_subscription_available, ..self.available }, ..self }
     }
 
     /// The longest Keep Alive in seconds, which 5.0 clients that ask for more, or for none, are given. The default is
@@ -163,23 +159,15 @@ impl ServerConfig {
     }
 
     /// What the server says to a subscription before looking further: whether its kind is available. [5.0 §3.9.3]
+    ///
+    /// A 5.0 client was told so, and the machine ends its connection should it ask all the same; before 5.0 the host says it in SUBACK.
     pub fn check(
         &self,
         subscription: &Subscription<'_>,
         properties: &SubscribeProperties<'_>,
         version: Version,
     ) -> Result<(), ReasonCode> {
-        if properties.subscription_identifier.is_some() && !self.subscription_identifier_available {
-            return Err(ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED);
-        }
-        let filter = TopicFilter::new(subscription.topic_filter, version).map_err(|_| ReasonCode::TOPIC_FILTER_INVALID)?;
-        if filter.share_name().is_some() && !self.shared_subscription_available {
-            return Err(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
-        }
-        if filter.has_wildcard() && !self.wildcard_subscription_available {
-            return Err(ReasonCode::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED);
-        }
-        Ok(())
+        self.available.check(subscription, properties, version)
     }
 
     /// How much may wait for a client.
@@ -210,22 +198,27 @@ impl ServerConfig {
         asked.min(self.maximum_session_expiry_interval)
     }
 
-    /// Adds to the properties of a CONNACK what the client must know of the limits.
+    /// Adds to the properties of a CONNACK what the client must know of the limits, where the host has not said something else.
     pub(super) fn state<'a>(&self, properties: ConnackProperties<'a>, keep_alive: u16, expiry: u32) -> ConnackProperties<'a> {
         let granted = self.session_expiry_interval(expiry);
         let server_keep_alive = self.keep_alive(keep_alive, Version::V5_0);
+        let Available { wildcard_subscription, subscription_identifier, shared_subscription } = self.available;
+        let unless = |available: bool| if available { None } else { Some(false) };
+        let p = properties;
         ConnackProperties {
-            session_expiry_interval: (granted != expiry).then_some(granted),
-            server_keep_alive: (server_keep_alive != keep_alive).then_some(server_keep_alive),
-            receive_maximum: (self.receive_maximum < u16::MAX).then_some(self.receive_maximum),
-            topic_alias_maximum: (self.topic_alias_maximum > 0).then_some(self.topic_alias_maximum),
-            maximum_qos: (self.maximum_qos < QoS::ExactlyOnce).then_some(self.maximum_qos),
-            retain_available: (!self.retain_available).then_some(false),
-            maximum_packet_size: Some(self.maximum_packet_size.max(1)),
-            wildcard_subscription_available: (!self.wildcard_subscription_available).then_some(false),
-            subscription_identifier_available: (!self.subscription_identifier_available).then_some(false),
-            shared_subscription_available: (!self.shared_subscription_available).then_some(false),
-            ..properties
+            session_expiry_interval: p.session_expiry_interval.or_else(|| (granted != expiry).then_some(granted)),
+            server_keep_alive: p.server_keep_alive.or_else(|| (server_keep_alive != keep_alive).then_some(server_keep_alive)),
+            receive_maximum: p.receive_maximum.or_else(|| (self.receive_maximum < u16::MAX).then_some(self.receive_maximum)),
+            topic_alias_maximum: p
+                .topic_alias_maximum
+                .or_else(|| (self.topic_alias_maximum > 0).then_some(self.topic_alias_maximum)),
+            maximum_qos: p.maximum_qos.or_else(|| (self.maximum_qos < QoS::ExactlyOnce).then_some(self.maximum_qos)),
+            retain_available: p.retain_available.or_else(|| unless(self.retain_available)),
+            maximum_packet_size: p.maximum_packet_size.or_else(|| Some(self.maximum_packet_size.max(1))),
+            wildcard_subscription_available: p.wildcard_subscription_available.or_else(|| unless(wildcard_subscription)),
+            subscription_identifier_available: p.subscription_identifier_available.or_else(|| unless(subscription_identifier)),
+            shared_subscription_available: p.shared_subscription_available.or_else(|| unless(shared_subscription)),
+            ..p
         }
     }
 }

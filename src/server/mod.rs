@@ -12,8 +12,8 @@ use crate::codec::{
     Suback, Subscribe, Text, Unsubscribe, Version,
 };
 use crate::session::{
-    AckToken, AcknowledgeError, CloseCause, Connection, Endpoint, Limits, Outgoing, ProtocolError, PublishError, Published,
-    Received, Session,
+    AckToken, AcknowledgeError, Available, CloseCause, Connection, Endpoint, Limits, Outgoing, ProtocolError, PublishError,
+    Published, Received, Session,
 };
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -51,7 +51,7 @@ pub enum Action<'a> {
 }
 
 /// Why an answer was not given: it was not written. The connection goes on, but for [`Server::refuse`] and [`Server::disconnect`], which end
-/// it all the same.
+/// it all the same, and for a SUBACK or UNSUBACK that is [`TooLarge`](Self::TooLarge), without which it cannot go on.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
@@ -72,6 +72,12 @@ pub enum AnswerError {
         /// How many reason codes were given.
         given: usize,
     },
+    /// A reason code that lets the client in does not refuse it.
+    #[error("{0} does not refuse the client")]
+    ReasonCode(ReasonCode),
+    /// The client has no identifier, and there is no Assigned Client Identifier. [5.0 MQTT-3.1.3-7]
+    #[error("client has no identifier and is assigned none")]
+    ClientIdentifier,
     /// The packet cannot be encoded.
     #[error(transparent)]
     Encode(#[from] EncodeError),
@@ -143,7 +149,7 @@ enum State {
 ///             server.accept(&mut None, ConnackProperties::default(), now, &mut out)?;
 ///         }
 ///         Action::Subscribe(subscribe) => {
-///             server.suback(subscribe.packet_identifier, &[ReasonCode::GRANTED_QOS_1], AckProperties::default(), &mut out)?;
+///             server.suback(subscribe.packet_identifier, &[ReasonCode::GRANTED_QOS_1], AckProperties::default(), now, &mut out)?;
 ///         }
 ///         _ => {}
 ///     }
@@ -169,6 +175,8 @@ pub struct Server {
     accepted: bool,
     /// Whether a re-authentication is under way.
     reauthenticates: bool,
+    /// The kinds of subscriptions that the client was told it can have.
+    available: Available,
     /// SUBSCRIBE and UNSUBSCRIBE packets that are not answered, with the number of their filters.
     requests: BTreeMap<PacketIdentifier, (PacketType, usize)>,
     /// How many bytes of input the last step left.
@@ -178,6 +186,8 @@ pub struct Server {
 /// What the CONNECT said, as far as it matters after it.
 #[derive(Debug, Default)]
 struct Client {
+    /// Whether it has no identifier, and must be told of one.
+    is_nameless: bool,
     clean_start: bool,
     keep_alive: u16,
     session_expiry_interval: u32,
@@ -199,6 +209,7 @@ impl Server {
             last_received: now,
             accepted: false,
             reauthenticates: false,
+            available: config.available,
             requests: BTreeMap::new(),
             left: 0,
             config,
@@ -251,8 +262,9 @@ impl Server {
     /// Lets the client in: writes CONNACK, with the limits of the configuration, and what the session has to send again.
     ///
     /// `session` is what the server has kept for the client, if anything; it decides Session Present, and is taken unless there is an
-    /// error. `properties` are what the host has to add, such as an Assigned Client Identifier; before 5.0 they cannot be sent. Reason
-    /// string and user properties are left out should the client's Maximum Packet Size not allow them.
+    /// error. `properties` are what the host has to add, such as an Assigned Client Identifier, or to say in place of the configuration,
+    /// which then is what holds for this client; before 5.0 they cannot be sent. Reason string and user properties are left out should the
+    /// client's Maximum Packet Size not allow them.
     pub fn accept(
         &mut self,
         session: &mut Option<Session>,
@@ -260,9 +272,18 @@ impl Server {
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Result<(), AnswerError> {
-        self.write_accepting_connack(session.is_some(), properties, out)?;
-        self.client.session_expiry_interval = self.config.session_expiry_interval(self.client.session_expiry_interval);
-        self.client.keep_alive = self.config.keep_alive(self.client.keep_alive, self.version());
+        let stated = self.write_accepting_connack(session.is_some(), properties, out)?;
+        let (own, available) = (Limits::stated(&stated), Available::stated(&stated));
+        let (session_expiry_interval, keep_alive) = (stated.session_expiry_interval, stated.server_keep_alive);
+        let asked = self.client.session_expiry_interval;
+        if self.version() == Version::V5_0 {
+            self.endpoint.connection.own = own;
+            self.available = available;
+            self.client.session_expiry_interval = session_expiry_interval.unwrap_or(asked);
+            self.client.keep_alive = keep_alive.unwrap_or(self.client.keep_alive);
+        } else {
+            self.client.session_expiry_interval = self.config.session_expiry_interval(asked);
+        }
         self.endpoint.session = session.take().unwrap_or_default();
         self.accepted = true;
         self.state = State::Connected;
@@ -273,15 +294,16 @@ impl Server {
 
     /// Whether [`accept`](Self::accept) would do it.
     pub(crate) fn check_accept(&self, resume: bool, properties: ConnackProperties<'_>) -> Result<(), AnswerError> {
-        self.write_accepting_connack(resume, properties, &mut Vec::new())
+        self.write_accepting_connack(resume, properties, &mut Vec::new()).map(|_| ())
     }
 
-    fn write_accepting_connack(
-        &self,
+    /// Gives the properties that CONNACK has.
+    fn write_accepting_connack<'p>(
+        &'p self,
         resume: bool,
-        properties: ConnackProperties<'_>,
+        properties: ConnackProperties<'p>,
         out: &mut Vec<u8>,
-    ) -> Result<(), AnswerError> {
+    ) -> Result<ConnackProperties<'p>, AnswerError> {
         if self.state != State::Asked {
             return Err(AnswerError::NotAsked);
         }
@@ -291,6 +313,9 @@ impl Server {
         let authentication_method = self.client.authentication_method.as_deref().map(Text::part);
         let properties = match self.version() {
             Version::V5_0 => {
+                if self.client.is_nameless && properties.assigned_client_identifier.is_none_or(Text::is_empty) {
+                    return Err(AnswerError::ClientIdentifier);
+                }
                 let properties = ConnackProperties { authentication_method, ..properties };
                 let properties = self.as_asked(properties);
                 self.config.state(properties, self.client.keep_alive, self.client.session_expiry_interval)
@@ -298,7 +323,8 @@ impl Server {
             Version::V3_1 | Version::V3_1_1 => ConnackProperties::default(),
         };
         let session_present = resume && self.version() > Version::V3_1;
-        self.write_connack(Connack { session_present, reason_code: ReasonCode::SUCCESS, properties }, out)
+        self.write_connack(Connack { session_present, reason_code: ReasonCode::SUCCESS, properties }, out)?;
+        Ok(properties)
     }
 
     /// Does not let the client in: writes CONNACK in the form that the client understands. The next step is
@@ -314,9 +340,11 @@ impl Server {
         if self.state != State::Asked {
             return Err(AnswerError::NotAsked);
         }
-        let refused = self.write_refusal(reason_code, properties, out);
         self.state = State::Closing;
-        refused
+        if !reason_code.is_error() {
+            return Err(AnswerError::ReasonCode(reason_code));
+        }
+        self.write_refusal(reason_code, properties, out)
     }
 
     /// Sends a step of enhanced authentication. [5.0 §4.12]
@@ -339,6 +367,7 @@ impl Server {
         self.write_or(said.into(), lean.into(), out)?;
         self.reauthenticates = next == State::Connected && auth.reason_code == ReasonCode::CONTINUE_AUTHENTICATION;
         self.state = next;
+        self.last_received = now;
         Ok(())
     }
 
@@ -351,9 +380,10 @@ impl Server {
         packet_identifier: PacketIdentifier,
         reason_codes: &[ReasonCode],
         properties: AckProperties<'_>,
+        now: Instant,
         out: &mut Vec<u8>,
     ) -> Result<(), AnswerError> {
-        self.answer(PacketType::Subscribe, packet_identifier, reason_codes, properties, out)
+        self.answer_request(PacketType::Subscribe, packet_identifier, reason_codes, properties, now, out)
     }
 
     /// Answers an UNSUBSCRIBE, with a code for each topic filter in its order; before 5.0 they cannot be sent.
@@ -362,9 +392,10 @@ impl Server {
         packet_identifier: PacketIdentifier,
         reason_codes: &[ReasonCode],
         properties: AckProperties<'_>,
+        now: Instant,
         out: &mut Vec<u8>,
     ) -> Result<(), AnswerError> {
-        self.answer(PacketType::Unsubscribe, packet_identifier, reason_codes, properties, out)
+        self.answer_request(PacketType::Unsubscribe, packet_identifier, reason_codes, properties, now, out)
     }
 
     /// Acknowledges a message by hand. In 5.0 an error says that it is not taken; before it every message is.
@@ -525,7 +556,8 @@ impl Server {
                 break;
             }
             let first = matches!(self.state, State::AwaitConnect { .. });
-            let maximum = if first { self.config.maximum_connect_size } else { self.config.maximum_packet_size };
+            let own = &self.endpoint.connection.own;
+            let maximum = if first { self.config.maximum_connect_size } else { own.maximum_packet_size };
             let before = *input;
             if first && before.first().is_some_and(|byte| !self.may_begin(*byte)) {
                 // Whatever speaks here is not to be waited for.
@@ -582,6 +614,7 @@ impl Server {
         };
         self.endpoint.connection = Connection::new(connect.version, self.config.limits(connect.version), peer);
         self.client = Client {
+            is_nameless: connect.client_identifier.is_empty(),
             clean_start: connect.clean_start,
             keep_alive: connect.keep_alive,
             session_expiry_interval: connect.session_expiry_interval(),
@@ -635,6 +668,7 @@ impl Server {
             PacketType::Connect => return Err(ProtocolError::UnexpectedPacket(PacketType::Connect)),
             other => match codec::decode(frame, rules)? {
                 Packet::Subscribe(subscribe) => {
+                    self.check_available(&subscribe)?;
                     let filters = subscribe.subscriptions.iter().count();
                     let taken = self.take_request(other, subscribe.packet_identifier, filters, out)?;
                     taken.then_some(Action::Subscribe(subscribe))
@@ -682,6 +716,14 @@ impl Server {
         if same { Ok(()) } else { Err(ProtocolError::AuthenticationMethod) }
     }
 
+    /// [5.0 §3.2.2.3.11 to §3.2.2.3.13]
+    fn check_available(&self, subscribe: &Subscribe<'_>) -> Result<(), ProtocolError> {
+        let version = self.version();
+        let mut subscriptions = subscribe.subscriptions.iter().filter(|_| version == Version::V5_0);
+        let checked = subscriptions.try_for_each(|one| self.available.check(&one, &subscribe.properties, version));
+        checked.map_err(ProtocolError::SubscriptionNotSupported)
+    }
+
     /// Notes a request; false if its identifier is in use, which is the answer. [5.0 §3.9.3] [5.0 §3.11.3]
     fn take_request(
         &mut self,
@@ -692,8 +734,7 @@ impl Server {
     ) -> Result<bool, ProtocolError> {
         let repeated = self.requests.contains_key(&packet_identifier);
         if repeated && self.version() < Version::V5_0 {
-            // The answer to the first will do for both.
-            return Ok(false);
+            return Err(ProtocolError::PacketIdentifierInUse(packet));
         }
         if !repeated && (self.version() < Version::V5_0 || !self.endpoint.is_in_use(packet_identifier)) {
             self.requests.insert(packet_identifier, (packet, filters));
@@ -706,6 +747,28 @@ impl Server {
             self.requests.insert(packet_identifier, known);
         }
         answered.map(|()| false).map_err(|_| ProtocolError::NoRoomForAnswer)
+    }
+
+    fn answer_request(
+        &mut self,
+        request: PacketType,
+        packet_identifier: PacketIdentifier,
+        reason_codes: &[ReasonCode],
+        properties: AckProperties<'_>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(), AnswerError> {
+        let was_read = self.wants_input();
+        let answered = self.answer(request, packet_identifier, reason_codes, properties, out);
+        if let Err(AnswerError::TooLarge { .. }) = answered {
+            let _ = self.write_disconnect(&Disconnect::new(ProtocolError::NoRoomForAnswer.reason_code()), out);
+            self.end();
+            self.state = State::Closing;
+        } else if !was_read && self.wants_input() {
+            // It could not be heard.
+            self.last_received = now;
+        }
+        answered
     }
 
     fn answer(
@@ -765,12 +828,8 @@ impl Server {
         self.write_or(connack.into(), Connack { properties, ..connack }.into(), out)
     }
 
-    /// Writes a packet, or, where the client takes none so large, the same without what is for people to read.
     fn write_or(&self, packet: Packet<'_>, lean: Packet<'_>, out: &mut Vec<u8>) -> Result<(), AnswerError> {
-        match self.endpoint.write(&packet, out) {
-            Err(PublishError::TooLarge { .. }) => Ok(self.endpoint.write(&lean, out)?),
-            written => Ok(written?),
-        }
+        Ok(self.endpoint.write_or(&packet, &lean, out)?)
     }
 
     fn write_refusal(

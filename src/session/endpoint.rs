@@ -1,14 +1,14 @@
 //! One end of a connection, as far as both roles are the same: the machines put a role, a handshake and keep alive around it.
 
-use super::inbound::{Exchange, Unacknowledged};
+use super::inbound::{ConnectionNumber, Exchange, Turn, Unacknowledged};
 use super::outbound::{Meaning, Slot};
 use super::{
     AckToken, AcknowledgeError, Conduct, Message, Outcome, Outgoing, ProtocolError, PublishError, Published, Received, Session,
     TopicName,
 };
 use crate::codec::{
-    Ack, Encode, Frame, Identified, Measured, PacketIdentifier, PacketType, Publish, PublishProperties, QoS, ReasonCode, Role,
-    Rules, Suback, Text, Version,
+    Ack, ConnackProperties, Encode, Frame, Identified, Measured, PacketIdentifier, PacketType, Publish, PublishProperties, QoS,
+    ReasonCode, Role, Rules, Suback, Text, Version,
 };
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -24,6 +24,19 @@ pub(crate) struct Limits {
     pub(crate) topic_alias_maximum: u16,
     pub(crate) maximum_qos: QoS,
     pub(crate) retain_available: bool,
+}
+
+impl Limits {
+    /// What a CONNACK has said.
+    pub(crate) fn stated(properties: &ConnackProperties<'_>) -> Self {
+        Self {
+            receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX),
+            maximum_packet_size: properties.maximum_packet_size.unwrap_or(u32::MAX),
+            topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
+            maximum_qos: properties.maximum_qos.unwrap_or(QoS::ExactlyOnce),
+            retain_available: properties.retain_available.unwrap_or(true),
+        }
+    }
 }
 
 /// What a side takes that says nothing.
@@ -82,8 +95,8 @@ pub(crate) struct Endpoint {
     pub(crate) connection: Connection,
     /// Whether messages may flow.
     open: bool,
-    /// Counts connections, so that a token of an old one is known.
-    epoch: u32,
+    /// So that a token of another connection is known.
+    number: ConnectionNumber,
     conduct: Conduct,
 }
 
@@ -97,8 +110,7 @@ const LEAST_ALIASED: usize = 5;
 impl Endpoint {
     pub(crate) fn new(role: Role, session: Session, conduct: Conduct) -> Self {
         let connection = Connection::new(Version::V5_0, Limits::default(), Limits::default());
-        let (open, epoch) = (false, 0);
-        Self { role, session, connection, open, epoch, conduct }
+        Self { role, session, connection, open: false, number: ConnectionNumber::default(), conduct }
     }
 
     /// By which the peer's packets are read.
@@ -126,7 +138,7 @@ impl Endpoint {
     /// A connection has been accepted: messages may flow, those of the session first.
     pub(crate) fn open(&mut self, now: Instant, out: &mut Vec<u8>) {
         self.open = true;
-        self.epoch = self.epoch.wrapping_add(1);
+        self.number = ConnectionNumber::new();
         self.resume(now, out);
         self.flush(now, out);
     }
@@ -134,16 +146,14 @@ impl Endpoint {
     /// The connection has ended.
     pub(crate) fn close(&mut self) {
         self.open = false;
-        self.epoch = self.epoch.wrapping_add(1);
-        self.session.disconnected();
+        let unacknowledged = core::mem::take(&mut self.connection.unacknowledged);
         if !self.conduct.manual_acknowledgement {
-            self.connection.unacknowledged.accept_all();
+            // The host was given them; another PUBLISH would be the same message.
+            for identifier in unacknowledged.twice() {
+                self.session.inbound.insert(identifier, Exchange::TAKEN);
+            }
         }
-        // The host has taken them; another PUBLISH would be the same message.
-        for identifier in self.connection.unacknowledged.taken() {
-            self.session.inbound.insert(identifier, Exchange::AwaitPubrel { counted: false });
-        }
-        self.connection.unacknowledged = Unacknowledged::default();
+        self.session.disconnected();
     }
 
     /// Whether the peer could have state of this session.
@@ -177,6 +187,14 @@ impl Endpoint {
         Ok(packet.write_measured(&measured, self.rules(), out)?)
     }
 
+    /// Writes a packet, or, where the peer takes none so large, the same without what is for people to read.
+    pub(crate) fn write_or(&self, packet: &impl Encode, lean: &impl Encode, out: &mut Vec<u8>) -> Result<(), PublishError> {
+        match self.write(packet, out) {
+            Err(PublishError::TooLarge { .. }) => self.write(lean, out),
+            written => written,
+        }
+    }
+
     /// Whether the packet can be encoded, and is not too large for the peer.
     fn check_size(&self, packet: &impl Encode) -> Result<Measured, PublishError> {
         let measured = packet.measure(self.rules())?;
@@ -202,6 +220,13 @@ impl Endpoint {
             return Err(PublishError::NotNew);
         }
         self.check_allowed(publish.qos, publish.retain)?;
+        let waits = !self.open || self.session.outbound.queued() > 0 || publish.qos > QoS::AtMostOnce && !self.has_quota();
+        let packet_identifier = match publish.qos {
+            QoS::AtMostOnce => None,
+            // Whether a message that waits can be encoded does not depend on the identifier.
+            QoS::AtLeastOnce | QoS::ExactlyOnce if waits => Some(PacketIdentifier::FIRST),
+            QoS::AtLeastOnce | QoS::ExactlyOnce => self.session.outbound.next(),
+        };
         let resolved;
         let full = match publish.properties.topic_alias {
             None => publish,
@@ -210,15 +235,11 @@ impl Endpoint {
                 &resolved
             }
         };
-        let outbound = &self.session.outbound;
-        let waits = !self.open || outbound.queued() > 0 || publish.qos > QoS::AtMostOnce && !self.has_quota();
         if !waits && publish.qos == QoS::AtMostOnce {
             self.write_publish(publish, None, out)?;
             self.set_alias(publish);
             return Ok(());
         }
-        // Also where the message waits: whether it can be encoded does not depend on the identifier.
-        let packet_identifier = if publish.qos == QoS::AtMostOnce { None } else { outbound.next().or(PacketIdentifier::new(1)) };
         let expires_at = publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
         // What is written at once is checked by that, but for its size where it is sent again, without its alias. A payload that cannot
         // fit need not be copied first.
@@ -260,9 +281,7 @@ impl Endpoint {
                 if !may_send {
                     return;
                 }
-                let outgoing = outgoing.clone();
                 self.send_again(identifier, outgoing, now, out);
-                self.session.outbound.trim();
                 continue;
             }
             let Some(front) = self.session.outbound.queue_front() else { return };
@@ -294,31 +313,34 @@ impl Endpoint {
     /// PUBLISH and PUBREL packets of the session in their order; where the quota ends, the PUBREL packets go on alone.
     /// [5.0 MQTT-4.4.0-1] [5.0 MQTT-4.6.0-1] [3.1.1 MQTT-4.4.0-1] [3.1.1 MQTT-4.6.0-1]
     fn resume(&mut self, now: Instant, out: &mut Vec<u8>) {
-        let mut index = 0;
-        while let Some((identifier, slot)) = self.session.outbound.slot_at(index) {
-            index += 1;
-            match slot {
-                Slot::DuePubrel { key } => {
-                    *slot = Slot::AwaitPubcomp { key: *key, counted: false };
+        for identifier in self.session.outbound.resume() {
+            let held_back = !self.may_send() || !self.has_room(out);
+            match self.session.outbound.get_mut(identifier) {
+                Some(slot @ Slot::DuePubrel { .. }) => {
+                    if let Slot::DuePubrel { key, received } = *slot {
+                        *slot = Slot::AwaitPubcomp { key, received, counted: false };
+                    }
                     // If the peer takes not even four bytes it will never learn.
                     let _ = self.write_ack(PacketType::Pubrel, identifier, ReasonCode::SUCCESS, out);
                 }
-                Slot::DuePublish(outgoing) => {
+                Some(Slot::DuePublish(_)) if held_back => self.session.outbound.wait(identifier),
+                Some(Slot::DuePublish(outgoing)) => {
                     let outgoing = outgoing.clone();
-                    if self.may_send() && self.has_room(out) {
-                        self.send_again(identifier, outgoing, now, out);
-                    }
+                    self.send_again(identifier, outgoing, now, out);
                 }
-                Slot::Free | Slot::AwaitAck(_) | Slot::AwaitPubcomp { .. } | Slot::AwaitSuback { .. } => {}
+                _ => {}
             }
         }
-        self.session.outbound.trim();
     }
 
     fn send_again(&mut self, identifier: PacketIdentifier, outgoing: Outgoing, now: Instant, out: &mut Vec<u8>) {
         let allowed = self.check_allowed(outgoing.message.qos(), outgoing.message.retain());
         if allowed.and_then(|()| self.write_outgoing(&outgoing, Some(identifier), true, now, out)).is_err() {
-            self.session.outbound.release(identifier);
+            match self.session.outbound.get_mut(identifier) {
+                // [5.0 MQTT-2.2.1-3]
+                Some(slot) if outgoing.message.qos() == QoS::ExactlyOnce => *slot = Slot::Barred,
+                _ => self.session.outbound.free(identifier),
+            }
             return self.not_allowed(&outgoing);
         }
         self.connection.sent += 1;
@@ -421,11 +443,7 @@ impl Endpoint {
 
     /// Whether a new message with QoS 1 or 2 can be sent now. [5.0 MQTT-4.9.0-2] [5.0 MQTT-3.3.4-7] [5.0 MQTT-3.3.4-9]
     fn has_quota(&self) -> bool {
-        let maximum = self.connection.peer.receive_maximum;
-        // A peer that leaves one message unacknowledged and acknowledges those after it makes the ring longer than what is
-        // in flight; there is an end to that too.
-        let span = self.session.outbound.span();
-        self.may_send() && span < usize::from(maximum).saturating_mul(4).saturating_add(64) && span < 65_535
+        self.may_send() && self.session.outbound.has_identifier()
     }
 
     /// The message with the topic that its alias stands for, and without the alias.
@@ -465,7 +483,7 @@ impl Endpoint {
         self.session.outbound.insert(Slot::AwaitSuback { key, filters, unsubscribe })
     }
 
-    pub(crate) fn next_identifier(&self) -> Option<PacketIdentifier> {
+    pub(crate) fn next_identifier(&mut self) -> Option<PacketIdentifier> {
         self.session.outbound.next()
     }
 
@@ -506,13 +524,15 @@ impl Endpoint {
     /// Notes a message with QoS 1 or 2; `None` if it came before.
     fn take_in(&mut self, identifier: PacketIdentifier, qos: QoS, out: &mut Vec<u8>) -> Result<Option<AckToken>, ProtocolError> {
         if qos == QoS::ExactlyOnce {
-            match self.session.inbound.get(&identifier) {
+            match self.session.inbound.get_mut(&identifier) {
                 // [5.0 MQTT-4.3.3-10] [3.1.1 MQTT-4.3.3-2]
-                Some(Exchange::AwaitPubrel { .. }) => {
-                    self.write_ack(PacketType::Pubrec, identifier, ReasonCode::SUCCESS, out)?;
-                    return Ok(None);
+                Some(Exchange::AwaitPubrel { again, .. }) if !*again => {
+                    *again = true;
+                    // Its PUBREC, too, leaves after those of earlier messages. [5.0 MQTT-4.6.0-3] [3.1.1 MQTT-4.6.0-3]
+                    self.connection.unacknowledged.push_again(identifier);
+                    return self.send_acknowledgements(out).map(|()| None);
                 }
-                Some(Exchange::DuePubrec) => return Ok(None),
+                Some(_) => return Ok(None),
                 None => {}
             }
         }
@@ -521,9 +541,9 @@ impl Endpoint {
         }
         self.connection.received += 1;
         if qos == QoS::ExactlyOnce {
-            self.session.inbound.insert(identifier, Exchange::DuePubrec);
+            self.session.inbound.insert(identifier, Exchange::DuePubrec { taken: false });
         }
-        Ok(Some(self.connection.unacknowledged.push(identifier, qos, self.epoch)))
+        Ok(Some(self.connection.unacknowledged.push(identifier, qos, self.number)))
     }
 
     /// Resolves an alias, or notes it. [5.0 §3.3.4]
@@ -553,7 +573,7 @@ impl Endpoint {
     }
 
     pub(crate) fn acknowledge(&mut self, token: AckToken, reason_code: ReasonCode) -> Result<(), AcknowledgeError> {
-        if token.epoch != self.epoch || !self.open {
+        if token.connection != self.number || !self.open {
             return Err(AcknowledgeError::Stale);
         }
         if !reason_code.is_allowed(PacketType::Puback, Rules::new(Version::V5_0).sent_by(self.role)) {
@@ -561,7 +581,11 @@ impl Endpoint {
         }
         // Before 5.0 there is no refusing. [3.1.1 MQTT-3.3.5-2]
         let verdict = if self.connection.version == Version::V5_0 { reason_code } else { ReasonCode::SUCCESS };
-        if self.connection.unacknowledged.decide(token, verdict) { Ok(()) } else { Err(AcknowledgeError::AlreadyAcknowledged) }
+        let waiting = self.connection.unacknowledged.decide(token, verdict).ok_or(AcknowledgeError::AlreadyAcknowledged)?;
+        if waiting.qos == QoS::ExactlyOnce && !verdict.is_error() {
+            self.session.inbound.insert(waiting.packet_identifier, Exchange::DuePubrec { taken: true });
+        }
+        Ok(())
     }
 
     pub(crate) fn send_acknowledgements(&mut self, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
@@ -569,15 +593,21 @@ impl Endpoint {
             let identifier = waiting.packet_identifier;
             let packet = if waiting.qos == QoS::ExactlyOnce { PacketType::Pubrec } else { PacketType::Puback };
             // Where it has no room it stays, and the next step ends the connection for it.
-            self.write_ack(packet, identifier, verdict, out)?;
+            if waiting.turn != Turn::Void {
+                self.write_ack(packet, identifier, verdict, out)?;
+            }
             self.connection.unacknowledged.pop();
-            if packet == PacketType::Pubrec {
+            if waiting.turn != Turn::First {
+                if let Some(Exchange::AwaitPubrel { again, .. }) = self.session.inbound.get_mut(&identifier) {
+                    *again &= waiting.turn == Turn::Void;
+                }
+            } else if packet == PacketType::Pubrec {
                 if verdict.is_error() {
                     // [5.0 MQTT-4.3.3-9]
                     self.session.inbound.remove(&identifier);
                     self.connection.received -= 1;
                 } else {
-                    self.session.inbound.insert(identifier, Exchange::AwaitPubrel { counted: true });
+                    self.session.inbound.insert(identifier, Exchange::AwaitPubrel { counted: true, again: false });
                 }
             } else {
                 self.connection.received -= 1;
@@ -599,23 +629,22 @@ impl Endpoint {
             return self.on_pubrel(packet_identifier, out).map(|()| None);
         }
         let slot = self.session.outbound.get_mut(packet_identifier);
-        let meaning = slot.as_ref().map_or(Meaning::Unknown, |slot| slot.answered(packet, reason_code.is_error()));
-        let (key, counted) = match (meaning, slot) {
-            (Meaning::Ends { key, counted }, _) => (key, counted),
-            (Meaning::Releases { key, counted }, Some(slot)) => {
-                *slot = Slot::AwaitPubcomp { key, counted };
+        let (key, counted) = match slot.map_or(Meaning::Unknown, |slot| slot.answered(packet, reason_code.is_error())) {
+            Meaning::Ends { key, counted } => (key, counted),
+            Meaning::Releases { key, counted } => {
+                self.session.outbound.release(packet_identifier, key, counted);
                 return self.write_ack(PacketType::Pubrel, packet_identifier, ReasonCode::SUCCESS, out).map(|()| None);
             }
-            (Meaning::ReleasesAgain, _) => {
+            Meaning::ReleasesAgain => {
                 return self.write_ack(PacketType::Pubrel, packet_identifier, ReasonCode::SUCCESS, out).map(|()| None);
             }
             // No end of the connection, since it may come of a recovery. [5.0 §4.3.3] [5.0 §3.6.2.1]
-            (Meaning::Unknown, _) if packet == PacketType::Pubrec && !reason_code.is_error() => {
+            Meaning::Unknown if packet == PacketType::Pubrec && !reason_code.is_error() => {
                 let code = ReasonCode::PACKET_IDENTIFIER_NOT_FOUND;
                 return self.write_ack(PacketType::Pubrel, packet_identifier, code, out).map(|()| None);
             }
-            (Meaning::Unknown | Meaning::Releases { .. }, _) => return Ok(None),
-            (Meaning::Wrong, _) => return Err(ProtocolError::WrongAcknowledgement(packet)),
+            Meaning::Unknown => return Ok(None),
+            Meaning::Wrong => return Err(ProtocolError::WrongAcknowledgement(packet)),
         };
         self.session.outbound.free(packet_identifier);
         if counted {
@@ -630,12 +659,15 @@ impl Endpoint {
 
     fn on_pubrel(&mut self, identifier: PacketIdentifier, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
         let reason_code = match self.session.inbound.get(&identifier) {
-            Some(Exchange::AwaitPubrel { counted }) => {
+            Some(Exchange::AwaitPubrel { counted, again }) => {
                 self.connection.received -= u16::from(*counted);
+                if *again {
+                    self.connection.unacknowledged.withdraw(identifier);
+                }
                 self.session.inbound.remove(&identifier);
                 ReasonCode::SUCCESS
             }
-            Some(Exchange::DuePubrec) => return Err(ProtocolError::WrongAcknowledgement(PacketType::Pubrel)),
+            Some(Exchange::DuePubrec { .. }) => return Err(ProtocolError::WrongAcknowledgement(PacketType::Pubrel)),
             None => ReasonCode::PACKET_IDENTIFIER_NOT_FOUND,
         };
         self.write_ack(PacketType::Pubcomp, identifier, reason_code, out)

@@ -34,6 +34,15 @@ pub enum ProtocolError {
     /// A message to be retained, though the server has said not to support it. [5.0 §3.2.2.3.5]
     #[error("message is to be retained, which is not supported")]
     RetainNotSupported,
+    /// A subscription of a kind that the server has said not to support, which the reason code names. [5.0 §3.2.2.3.11 to §3.2.2.3.13]
+    #[error("client asks for what is not available: {0}")]
+    SubscriptionNotSupported(ReasonCode),
+    /// A second request before 5.0 with the packet identifier of one that is not answered. [3.1.1 MQTT-2.3.1-2]
+    #[error("{0:?} packet has the identifier of one that is not answered")]
+    PacketIdentifierInUse(PacketType),
+    /// A reason string or user properties that the client has asked not to be sent. [5.0 §3.1.2.11.7]
+    #[error("problem information was not asked for")]
+    ProblemInformation,
     /// An acknowledgement for another kind of packet than was sent with the identifier. [5.0 §4.3] [3.1.1 §4.3]
     #[error("{0:?} packet acknowledges a packet of another kind")]
     WrongAcknowledgement(PacketType),
@@ -65,11 +74,14 @@ impl ProtocolError {
             Self::TopicAliasInvalid(_) => ReasonCode::TOPIC_ALIAS_INVALID,
             Self::QosNotSupported => ReasonCode::QOS_NOT_SUPPORTED,
             Self::RetainNotSupported => ReasonCode::RETAIN_NOT_SUPPORTED,
+            Self::SubscriptionNotSupported(reason_code) => reason_code,
             Self::NoRoomForAnswer => ReasonCode::PACKET_TOO_LARGE,
             Self::NotConnect
             | Self::NotConnack
             | Self::UnexpectedPacket(_)
             | Self::UnknownTopicAlias(_)
+            | Self::PacketIdentifierInUse(_)
+            | Self::ProblemInformation
             | Self::WrongAcknowledgement(_)
             | Self::WrongAnswer(_)
             | Self::UnknownSession
@@ -197,8 +209,8 @@ pub enum RequestError {
     /// subscriptions. [5.0 §3.2.2.3.11 to §3.2.2.3.13]
     #[error("server says: {0}")]
     NotSupported(ReasonCode),
-    /// The authentication method is not that of CONNECT, or a re-authentication is begun before the server has accepted.
-    /// [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-7] [5.0 MQTT-4.12.1-1]
+    /// The authentication method is not that of CONNECT, the server has not asked, or a re-authentication is begun before it has accepted.
+    /// [5.0 MQTT-4.12.0-3] [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-7] [5.0 MQTT-4.12.1-1]
     #[error("authentication is not the one that CONNECT began")]
     Authentication,
     /// All packet identifiers are in use.

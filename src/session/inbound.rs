@@ -2,6 +2,8 @@
 
 use crate::codec::{PacketIdentifier, QoS, ReasonCode};
 use alloc::collections::{BTreeMap, VecDeque};
+use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// The QoS 2 messages whose identifiers the peer has not released: what survives a connection.
 pub(crate) type Inbound = BTreeMap<PacketIdentifier, Exchange>;
@@ -15,31 +17,62 @@ pub(crate) type Inbound = BTreeMap<PacketIdentifier, Exchange>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exchange {
     /// The message was delivered, and not acknowledged yet.
-    DuePubrec,
+    DuePubrec {
+        /// Whether the host has taken it, so that the PUBREC only waits for its turn.
+        taken: bool,
+    },
     /// It was acknowledged; another PUBLISH is the same message. [5.0 MQTT-4.3.3-10]
     AwaitPubrel {
         /// Whether it was sent on this connection, and so takes part of the Receive Maximum.
         counted: bool,
+        /// Whether there was another PUBLISH, the PUBREC of which waits for its turn.
+        again: bool,
     },
+}
+
+impl Exchange {
+    /// On a new connection.
+    pub(crate) const TAKEN: Self = Self::AwaitPubrel { counted: false, again: false };
+
+    /// Whether another PUBLISH is the same message.
+    pub(crate) const fn is_taken(self) -> bool {
+        matches!(self, Self::DuePubrec { taken: true } | Self::AwaitPubrel { .. })
+    }
 }
 
 /// What becomes of the exchanges when the connection ends: what was not acknowledged comes again, and is then new.
 pub(crate) fn disconnected(inbound: &mut Inbound) {
-    inbound.retain(|_, exchange| match exchange {
-        Exchange::DuePubrec => false,
-        Exchange::AwaitPubrel { counted } => {
-            *counted = false;
-            true
-        }
+    inbound.retain(|_, exchange| {
+        let taken = exchange.is_taken();
+        *exchange = Exchange::TAKEN;
+        taken
     });
 }
 
-/// Permission to acknowledge one message, on the connection that it came by. It is for the machine that gave it: another one may take
-/// it for one of its own.
+/// Permission to acknowledge one message, on the connection that it came by. On any other it is [`Stale`](super::AcknowledgeError::Stale).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AckToken {
-    pub(crate) epoch: u32,
+    pub(crate) connection: ConnectionNumber,
     number: u64,
+}
+
+/// Tells the connections of all machines apart.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ConnectionNumber(usize);
+
+impl ConnectionNumber {
+    /// One that no connection has had. Machines know nothing of each other, and a token may outlive the one that gave it.
+    pub(crate) fn new() -> Self {
+        static LAST: AtomicUsize = AtomicUsize::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1))
+    }
+}
+
+/// The number is left out: it says nothing, and differs from run to run.
+impl fmt::Debug for ConnectionNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("_")
+    }
 }
 
 /// The messages of this connection that are not acknowledged, in the order of their arrival.
@@ -57,30 +90,50 @@ pub(crate) struct Unacknowledged {
 pub(crate) struct Waiting {
     pub(crate) packet_identifier: PacketIdentifier,
     pub(crate) qos: QoS,
+    pub(crate) turn: Turn,
     verdict: Option<ReasonCode>,
 }
 
+/// What an acknowledgement is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The first of a message.
+    First,
+    /// The PUBREC of a message that had one before.
+    Again,
+    /// Nothing any more.
+    Void,
+}
+
 impl Unacknowledged {
-    pub(crate) fn push(&mut self, packet_identifier: PacketIdentifier, qos: QoS, epoch: u32) -> AckToken {
+    pub(crate) fn push(&mut self, packet_identifier: PacketIdentifier, qos: QoS, connection: ConnectionNumber) -> AckToken {
         let number = self.first + self.waiting.len() as u64;
-        self.waiting.push_back(Waiting { packet_identifier, qos, verdict: None });
-        AckToken { epoch, number }
+        self.waiting.push_back(Waiting { packet_identifier, qos, turn: Turn::First, verdict: None });
+        AckToken { connection, number }
+    }
+
+    /// A QoS 2 message that was acknowledged before, and will be again in its turn.
+    pub(crate) fn push_again(&mut self, packet_identifier: PacketIdentifier) {
+        let verdict = Some(ReasonCode::SUCCESS);
+        self.waiting.push_back(Waiting { packet_identifier, qos: QoS::ExactlyOnce, turn: Turn::Again, verdict });
+    }
+
+    /// Its PUBREL has come meanwhile, to the PUBREC before.
+    pub(crate) fn withdraw(&mut self, packet_identifier: PacketIdentifier) {
+        let again = |waiting: &&mut Waiting| waiting.turn == Turn::Again && waiting.packet_identifier == packet_identifier;
+        self.waiting.iter_mut().filter(again).for_each(|waiting| waiting.turn = Turn::Void);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Notes what a message is to be acknowledged with; false if that has been said already.
-    pub(crate) fn decide(&mut self, token: AckToken, verdict: ReasonCode) -> bool {
+    /// Notes what a message is to be acknowledged with; `None` if that has been said already.
+    pub(crate) fn decide(&mut self, token: AckToken, verdict: ReasonCode) -> Option<Waiting> {
         let index = token.number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
-        match index.and_then(|index| self.waiting.get_mut(index)) {
-            Some(waiting) if waiting.verdict.is_none() => {
-                waiting.verdict = Some(verdict);
-                true
-            }
-            _ => false,
-        }
+        let waiting = self.waiting.get_mut(index?).filter(|waiting| waiting.verdict.is_none())?;
+        waiting.verdict = Some(verdict);
+        Some(*waiting)
     }
 
     /// Accepts all that nothing has been said of.
@@ -88,6 +141,12 @@ impl Unacknowledged {
         for waiting in &mut self.waiting {
             waiting.verdict.get_or_insert(ReasonCode::SUCCESS);
         }
+    }
+
+    /// The QoS 2 messages among them.
+    pub(crate) fn twice(&self) -> impl Iterator<Item = PacketIdentifier> + '_ {
+        let twice = self.waiting.iter().filter(|waiting| waiting.qos == QoS::ExactlyOnce && waiting.turn == Turn::First);
+        twice.map(|waiting| waiting.packet_identifier)
     }
 
     /// The next one that can be acknowledged.
@@ -101,12 +160,5 @@ impl Unacknowledged {
         if self.waiting.pop_front().is_some() {
             self.first += 1;
         }
-    }
-
-    /// QoS 2 messages that were taken, but whose acknowledgement waits for that of an earlier one.
-    pub(crate) fn taken(&self) -> impl Iterator<Item = PacketIdentifier> + '_ {
-        let taken =
-            |waiting: &&Waiting| waiting.qos == QoS::ExactlyOnce && waiting.verdict.is_some_and(|verdict| !verdict.is_error());
-        self.waiting.iter().filter(taken).map(|waiting| waiting.packet_identifier)
     }
 }

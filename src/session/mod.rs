@@ -6,6 +6,7 @@
 //!
 //! This module knows neither of the two roles: [`client`](crate::client) and [`server`](crate::server) do.
 
+mod available;
 mod conduct;
 mod endpoint;
 mod error;
@@ -18,6 +19,7 @@ pub use error::{AcknowledgeError, CloseCause, ProtocolError, PublishError, Reque
 pub use inbound::AckToken;
 pub use message::{Message, Outcome, Outgoing, Published, Received, TopicName};
 
+pub(crate) use available::Available;
 pub(crate) use conduct::{Conduct, conduct};
 pub(crate) use endpoint::{Connection, Endpoint, Limits};
 
@@ -85,9 +87,13 @@ impl Session {
     }
 
     /// Adds a message to those that wait, as for a client that is away. Where there is no room, not even without those that have
-    /// expired, it is given back.
+    /// expired, it is given back; so it is where there are as many [ends](Self::next_completed) that nobody was told of as messages may
+    /// wait.
     pub fn enqueue(&mut self, outgoing: Outgoing, limit: QueueLimit, now: Instant) -> Result<(), Outgoing> {
         if !self.has_room(&outgoing.message, limit) {
+            if self.completed.len() >= limit.messages {
+                return Err(outgoing);
+            }
             let expired = self.outbound.take_expired(now);
             expired.for_each(|outgoing| self.completed.extend(outgoing.ended(Outcome::Expired)));
             if !self.has_room(&outgoing.message, limit) {
@@ -110,6 +116,15 @@ impl Session {
     pub fn has_room(&self, message: &Message, limit: QueueLimit) -> bool {
         let bytes = self.queued_bytes().saturating_add(message.size());
         self.queued() < limit.messages && (self.queued() == 0 || bytes <= limit.bytes)
+    }
+
+    /// Ends the session, as one that has expired or is discarded for Clean Start: gives the messages whose end nobody was told of, the
+    /// oldest first. [5.0 MQTT-3.1.2-4] [3.1.1 MQTT-3.1.2-6]
+    pub fn discard(mut self) -> impl Iterator<Item = Published<'static>> {
+        let in_flight = self.outbound.forget();
+        let queued = self.outbound.take_queue().into_iter().filter_map(|outgoing| Some((outgoing.key?, Some(outgoing.message))));
+        let lost = in_flight.chain(queued).map(|(key, message)| Published { key, outcome: Outcome::SessionLost(message) });
+        self.completed.into_iter().chain(lost)
     }
 
     /// The end of the connection: a pure change of states. [5.0 §4.4] [3.1.1 §4.4]

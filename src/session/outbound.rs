@@ -5,7 +5,7 @@
 use super::{Message, Outgoing};
 use crate::codec::{PacketIdentifier, PacketType, QoS};
 use crate::time::Instant;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 /// What a packet identifier stands for. [5.0 §4.3] [3.1.1 §4.3]
@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 ///  QoS 1   (none) ──PUBLISH──► AwaitAck ──PUBACK──► Free
 ///  QoS 2   (none) ──PUBLISH──► AwaitAck ──PUBREC──► AwaitPubcomp ──PUBCOMP──► Free
 ///                                 └──PUBREC with an error──► Free
+///          a PUBLISH that may not be sent again: QoS 1 DuePublish ──► Free, QoS 2 DuePublish ──► Barred ──PUBREC──► AwaitPubcomp
 ///  SUBSCRIBE, UNSUBSCRIBE      AwaitSuback ──SUBACK, UNSUBACK──► Free
 ///
 ///  end of the connection: AwaitAck ──► DuePublish, AwaitPubcomp ──► DuePubrel, AwaitSuback ──► Free
@@ -27,11 +28,19 @@ pub(crate) enum Slot {
     DuePublish(Outgoing),
     /// A PUBLISH that was sent on this connection.
     AwaitAck(Outgoing),
+    /// A QoS 2 PUBLISH that the peer may have and does not take any more, as with a Maximum QoS that is now lower. Nobody waits for its
+    /// end; as long as the peer has the session, another message with the identifier would be taken for this one.
+    Barred,
     /// A PUBREL that must be sent again.
-    DuePubrel { key: Option<u64> },
+    DuePubrel {
+        key: Option<u64>,
+        /// Rises from one PUBREC to the next.
+        received: u64,
+    },
     /// A PUBREL that was sent on this connection.
     AwaitPubcomp {
         key: Option<u64>,
+        received: u64,
         /// Whether its PUBLISH was sent on this connection too, and so takes part of the Receive Maximum.
         counted: bool,
     },
@@ -40,14 +49,27 @@ pub(crate) enum Slot {
 }
 
 impl Slot {
+    const fn is_free(&self) -> bool {
+        matches!(self, Self::Free)
+    }
+
     /// What becomes of it when the connection ends.
     fn disconnected(self) -> Self {
         match self {
             Self::AwaitAck(outgoing) => Self::DuePublish(outgoing),
-            Self::AwaitPubcomp { key, .. } => Self::DuePubrel { key },
+            Self::AwaitPubcomp { key, received, .. } => Self::DuePubrel { key, received },
             // They are not part of the session. [5.0 §4.1] [3.1.1 §4.1]
             Self::AwaitSuback { .. } => Self::Free,
-            Self::Free | Self::DuePublish(_) | Self::DuePubrel { .. } => self,
+            Self::Free | Self::DuePublish(_) | Self::Barred | Self::DuePubrel { .. } => self,
+        }
+    }
+
+    /// How it ends when the peer has forgotten it, for who waits for that.
+    fn lost(self) -> Option<(u64, Option<Message>)> {
+        match self {
+            Self::DuePublish(outgoing) | Self::AwaitAck(outgoing) => Some((outgoing.key?, Some(outgoing.message))),
+            Self::DuePubrel { key, .. } | Self::AwaitPubcomp { key, .. } => Some((key?, None)),
+            Self::Free | Self::Barred | Self::AwaitSuback { .. } => None,
         }
     }
 }
@@ -87,8 +109,10 @@ impl Slot {
         }
         match (self, packet) {
             (Self::Free, _) => Meaning::Unknown,
-            (Self::AwaitPubcomp { key, counted }, PacketType::Pubcomp) => Meaning::Ends { key: *key, counted: *counted },
-            (Self::DuePubrel { key }, PacketType::Pubcomp) => Meaning::Ends { key: *key, counted: false },
+            (Self::Barred, PacketType::Pubrec) if is_error => Meaning::Ends { key: None, counted: false },
+            (Self::Barred, PacketType::Pubrec) => Meaning::Releases { key: None, counted: false },
+            (Self::AwaitPubcomp { key, counted, .. }, PacketType::Pubcomp) => Meaning::Ends { key: *key, counted: *counted },
+            (Self::DuePubrel { key, .. }, PacketType::Pubcomp) => Meaning::Ends { key: *key, counted: false },
             (Self::AwaitPubcomp { .. } | Self::DuePubrel { .. }, PacketType::Pubrec) => Meaning::ReleasesAgain,
             _ => Meaning::Wrong,
         }
@@ -97,26 +121,42 @@ impl Slot {
 
 /// All that is on its way to the peer.
 ///
-/// Identifiers are given out in rising order and each has a place in the ring from then on, so an identifier that is in
-/// use cannot be given out again, finding one takes no search, and the ring is the original order. It starts at the
-/// oldest one in use; those freed behind it wait for it.
+/// Identifiers are given out in rising order and each has a place in the ring from then on, so finding one takes no search, and the
+/// ring is the original order. It starts at the oldest one in use; those freed behind it wait for it. Should that make the ring much
+/// longer than what is in use, the oldest are left behind: they are kept apart, and the ring goes on without them.
 #[derive(Debug)]
 pub(crate) struct Outbound {
     ring: VecDeque<Slot>,
     /// The identifier of the first place in the ring.
     first: u16,
+    /// How many places of the ring are not free.
+    occupied: usize,
+    /// Those left behind, each with a number that rises in their order.
+    left_behind: BTreeMap<PacketIdentifier, (u64, Slot)>,
+    /// The next number for what is left behind, or released.
+    number: u64,
+    /// Those of the PUBLISH packets that must be sent again on this connection, in their order, and some that need not any more.
+    due: VecDeque<PacketIdentifier>,
     /// Messages that wait for an identifier: the quota is used up, or there is no connection.
     queue: VecDeque<Outgoing>,
     queued_bytes: usize,
     /// No message in the queue expires before.
     earliest_expiry: Option<Instant>,
-    /// How many of the first places in the ring need no sending again.
-    resent: usize,
 }
 
 impl Default for Outbound {
     fn default() -> Self {
-        Self { ring: VecDeque::new(), first: 1, queue: VecDeque::new(), queued_bytes: 0, earliest_expiry: None, resent: 0 }
+        Self {
+            ring: VecDeque::new(),
+            first: 1,
+            occupied: 0,
+            left_behind: BTreeMap::new(),
+            number: 0,
+            due: VecDeque::new(),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            earliest_expiry: None,
+        }
     }
 }
 
@@ -128,23 +168,89 @@ impl Outbound {
     #[inline(always)]
     pub(crate) fn insert(&mut self, slot: Slot) -> Option<PacketIdentifier> {
         let identifier = self.next()?;
-        if self.resent == self.ring.len() {
-            self.resent += 1;
-        }
+        self.occupied += 1;
         self.ring.push_back(slot);
         Some(identifier)
     }
 
     /// The identifier that [`insert`](Self::insert) will give out.
-    pub(crate) fn next(&self) -> Option<PacketIdentifier> {
-        if self.ring.len() < IDENTIFIERS { self.identifier(self.ring.len()) } else { None }
+    #[inline]
+    pub(crate) fn next(&mut self) -> Option<PacketIdentifier> {
+        if self.ring.len() >= self.longest() || !self.left_behind.is_empty() {
+            self.make_way();
+        }
+        if self.has_identifier() { self.identifier(self.ring.len()) } else { None }
     }
 
-    /// For what was stored: all is due.
-    pub(crate) fn load(&mut self, first: PacketIdentifier, ring: VecDeque<Slot>, queue: Vec<Outgoing>) {
+    /// Whether there is an identifier that is not in use.
+    pub(crate) fn has_identifier(&self) -> bool {
+        self.occupied + self.left_behind.len() < IDENTIFIERS
+    }
+
+    /// The places that the ring may have before the oldest are left behind.
+    fn longest(&self) -> usize {
+        (4 * self.occupied + KEPT_CAPACITY).min(IDENTIFIERS)
+    }
+
+    /// Sees to it that the next place of the ring is one for an identifier that is not in use, if there is any.
+    #[cold]
+    fn make_way(&mut self) {
+        while self.has_identifier() {
+            if self.ring.len() >= self.longest() {
+                if let (Some(identifier), Some(slot)) = (self.identifier(0), self.ring.pop_front()) {
+                    self.first = after(self.first);
+                    if !slot.is_free() {
+                        let number = self.count();
+                        self.occupied -= 1;
+                        self.left_behind.insert(identifier, (number, slot));
+                    }
+                }
+            } else if self.identifier(self.ring.len()).is_some_and(|identifier| self.left_behind.contains_key(&identifier)) {
+                self.ring.push_back(Slot::Free);
+            } else {
+                return;
+            }
+            self.trim();
+        }
+    }
+
+    /// The peer has a QoS 2 message: PUBREL is owed for it, and sent.
+    pub(crate) fn release(&mut self, identifier: PacketIdentifier, key: Option<u64>, counted: bool) {
+        let received = self.count();
+        if let Some(slot) = self.get_mut(identifier) {
+            *slot = Slot::AwaitPubcomp { key, received, counted };
+        }
+    }
+
+    /// The next of the numbers by which things are kept in order.
+    fn count(&mut self) -> u64 {
+        self.number += 1;
+        self.number
+    }
+
+    /// For what was stored: all is due. False if that cannot be.
+    pub(crate) fn load(
+        &mut self,
+        first: PacketIdentifier,
+        left_behind: Vec<(PacketIdentifier, Slot)>,
+        ring: VecDeque<Slot>,
+        queue: Vec<Outgoing>,
+    ) -> bool {
         (self.first, self.ring) = (first.get(), ring);
+        self.occupied = self.ring.iter().filter(|slot| !slot.is_free()).count();
+        let slots = left_behind.iter().map(|(_, slot)| slot).chain(&self.ring);
+        let released = slots.filter_map(|slot| if let Slot::DuePubrel { received, .. } = slot { Some(*received) } else { None });
+        self.number = released.max().unwrap_or(0);
+        for (identifier, slot) in left_behind {
+            let number = self.count();
+            if slot.is_free() || self.get(identifier).is_some() {
+                return false;
+            }
+            self.left_behind.insert(identifier, (number, slot));
+        }
         queue.into_iter().for_each(|outgoing| self.enqueue(outgoing));
         self.trim();
+        true
     }
 
     pub(crate) fn first(&self) -> u16 {
@@ -156,52 +262,80 @@ impl Outbound {
         self.ring.iter()
     }
 
+    /// Those that were left behind, in their order.
+    pub(crate) fn left_behind(&self) -> Vec<(PacketIdentifier, &Slot)> {
+        let mut slots: Vec<_> = self.left_behind.iter().collect();
+        slots.sort_unstable_by_key(|(_, (number, _))| *number);
+        slots.into_iter().map(|(identifier, (_, slot))| (*identifier, slot)).collect()
+    }
+
     /// What waits, the next to be sent first.
     pub(crate) fn queue(&self) -> impl ExactSizeIterator<Item = &Outgoing> {
         self.queue.iter()
     }
 
-    /// How far the identifiers in use are apart.
-    pub(crate) fn span(&self) -> usize {
-        self.ring.len()
-    }
-
+    /// What an identifier in use stands for.
     pub(crate) fn get_mut(&mut self, identifier: PacketIdentifier) -> Option<&mut Slot> {
         let index = self.index(identifier);
-        self.ring.get_mut(index)
+        match self.ring.get_mut(index) {
+            Some(slot) if !slot.is_free() => Some(slot),
+            _ => self.left_behind.get_mut(&identifier).map(|(_, slot)| slot),
+        }
+    }
+
+    fn get(&self, identifier: PacketIdentifier) -> Option<&Slot> {
+        let slot = self.ring.get(self.index(identifier)).filter(|slot| !slot.is_free());
+        slot.or_else(|| self.left_behind.get(&identifier).map(|(_, slot)| slot))
     }
 
     pub(crate) fn free(&mut self, identifier: PacketIdentifier) {
-        self.release(identifier);
-        self.trim();
-    }
-
-    /// Frees an identifier, and leaves the places in the ring as they are until [`trim`](Self::trim).
-    pub(crate) fn release(&mut self, identifier: PacketIdentifier) {
-        if let Some(slot) = self.get_mut(identifier) {
-            *slot = Slot::Free;
+        let index = self.index(identifier);
+        match self.ring.get_mut(index) {
+            Some(slot) if !slot.is_free() => {
+                *slot = Slot::Free;
+                self.occupied -= 1;
+                self.trim();
+            }
+            _ => _ = self.left_behind.remove(&identifier),
         }
     }
 
-    /// The places of the ring from `index` on, with their identifiers.
-    pub(crate) fn slot_at(&mut self, index: usize) -> Option<(PacketIdentifier, &mut Slot)> {
-        let identifier = self.identifier(index)?;
-        self.ring.get_mut(index).map(|slot| (identifier, slot))
+    /// The identifiers in use, in the order in which they were given out.
+    pub(crate) fn in_use(&self) -> Vec<PacketIdentifier> {
+        let left_behind = self.left_behind().into_iter().map(|(identifier, _)| identifier);
+        let occupied = self.ring.iter().enumerate().filter(|(_, slot)| !slot.is_free());
+        left_behind.chain(occupied.filter_map(|(index, _)| self.identifier(index))).collect()
+    }
+
+    /// A connection begins: what it must send again. PUBREL packets in the order of their PUBREC, at the places of any of them.
+    /// [5.0 MQTT-4.6.0-4] [3.1.1 MQTT-4.6.0-4]
+    pub(crate) fn resume(&mut self) -> Vec<PacketIdentifier> {
+        let mut in_use = self.in_use();
+        let released = |identifier: &PacketIdentifier| match self.get(*identifier) {
+            Some(Slot::DuePubrel { received, .. }) => Some((*received, *identifier)),
+            _ => None,
+        };
+        let mut pubrels: Vec<_> = in_use.iter().filter_map(released).collect();
+        pubrels.sort_unstable();
+        let places = in_use.iter_mut().filter(|identifier| released(identifier).is_some());
+        places.zip(pubrels).for_each(|(place, (_, identifier))| *place = identifier);
+        in_use
+    }
+
+    /// A message that must be sent again cannot be sent yet.
+    pub(crate) fn wait(&mut self, identifier: PacketIdentifier) {
+        self.due.push_back(identifier);
     }
 
     /// The first message that must be sent again.
-    pub(crate) fn next_due(&mut self) -> Option<(PacketIdentifier, &mut Outgoing)> {
-        while let Some(slot) = self.ring.get(self.resent) {
-            if matches!(slot, Slot::DuePublish(_)) {
-                break;
+    pub(crate) fn next_due(&mut self) -> Option<(PacketIdentifier, Outgoing)> {
+        while let Some(identifier) = self.due.front() {
+            if let Some(Slot::DuePublish(outgoing)) = self.get(*identifier) {
+                return Some((*identifier, outgoing.clone()));
             }
-            self.resent += 1;
+            self.due.pop_front();
         }
-        let index = self.resent;
-        match self.slot_at(index)? {
-            (identifier, Slot::DuePublish(outgoing)) => Some((identifier, outgoing)),
-            _ => None,
-        }
+        None
     }
 
     pub(crate) fn enqueue(&mut self, outgoing: Outgoing) {
@@ -221,7 +355,7 @@ impl Outbound {
 
     /// Whether something may wait to be sent.
     pub(crate) fn waits(&self) -> bool {
-        !self.queue.is_empty() || self.resent < self.ring.len()
+        !self.queue.is_empty() || !self.due.is_empty()
     }
 
     pub(crate) fn queue_front(&self) -> Option<&Outgoing> {
@@ -252,40 +386,48 @@ impl Outbound {
 
     /// Whether a message must be sent again.
     pub(crate) fn has_due(&self) -> bool {
-        self.ring.iter().skip(self.resent).any(|slot| matches!(slot, Slot::DuePublish(_)))
+        self.due.iter().any(|identifier| matches!(self.get(*identifier), Some(Slot::DuePublish(_))))
     }
 
     /// Messages that were sent, and not completed.
     pub(crate) fn in_flight(&self) -> usize {
-        self.ring.iter().filter(|slot| !matches!(slot, Slot::Free | Slot::AwaitSuback { .. })).count()
+        let slots = self.left_behind.values().map(|(_, slot)| slot).chain(&self.ring);
+        slots.filter(|slot| !matches!(slot, Slot::Free | Slot::Barred | Slot::AwaitSuback { .. })).count()
     }
 
     pub(crate) fn disconnected(&mut self) {
-        for slot in &mut self.ring {
+        for slot in self.left_behind.values_mut().map(|(_, slot)| slot).chain(&mut self.ring) {
             *slot = core::mem::replace(slot, Slot::Free).disconnected();
         }
-        self.resent = 0;
+        self.left_behind.retain(|_, (_, slot)| !slot.is_free());
+        self.occupied = self.ring.iter().filter(|slot| !slot.is_free()).count();
+        self.due.clear();
         self.trim();
     }
 
     /// Takes out what was in flight, in order: the peer has forgotten it.
     pub(crate) fn forget(&mut self) -> impl Iterator<Item = (u64, Option<Message>)> + use<> {
-        self.resent = 0;
         // Identifiers go on from where they were: what the peer still sends for the old ones finds nothing.
-        self.first = self.next().map_or(1, PacketIdentifier::get);
-        core::mem::take(&mut self.ring).into_iter().filter_map(|slot| match slot {
-            Slot::DuePublish(outgoing) | Slot::AwaitAck(outgoing) => Some((outgoing.key?, Some(outgoing.message))),
-            Slot::DuePubrel { key } | Slot::AwaitPubcomp { key, .. } => Some((key?, None)),
-            Slot::Free | Slot::AwaitSuback { .. } => None,
-        })
+        let first = self.identifier(self.ring.len()).map_or(1, PacketIdentifier::get);
+        let mut left_behind: Vec<_> = core::mem::take(&mut self.left_behind).into_values().collect();
+        left_behind.sort_unstable_by_key(|(number, _)| *number);
+        let ring = core::mem::take(&mut self.ring);
+        (self.first, self.occupied) = (first, 0);
+        self.due.clear();
+        left_behind.into_iter().map(|(_, slot)| slot).chain(ring).filter_map(Slot::lost)
+    }
+
+    /// Takes out what waits.
+    pub(crate) fn take_queue(&mut self) -> VecDeque<Outgoing> {
+        (self.queued_bytes, self.earliest_expiry) = (0, None);
+        core::mem::take(&mut self.queue)
     }
 
     /// Gives back the places before the oldest identifier in use.
-    pub(crate) fn trim(&mut self) {
+    fn trim(&mut self) {
         while let Some(Slot::Free) = self.ring.front() {
             self.ring.pop_front();
-            self.first = if self.first == u16::MAX { 1 } else { self.first + 1 };
-            self.resent = self.resent.saturating_sub(1);
+            self.first = after(self.first);
         }
         if self.ring.is_empty() && self.ring.capacity() > KEPT_CAPACITY {
             self.ring.shrink_to(0);
@@ -302,12 +444,18 @@ impl Outbound {
     }
 }
 
+/// The identifier after another.
+const fn after(identifier: u16) -> u16 {
+    if identifier == u16::MAX { 1 } else { identifier + 1 }
+}
+
 /// A ring that a burst has made larger than this gives its memory back when it is empty.
 const KEPT_CAPACITY: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
 
     fn slot() -> Slot {
         Slot::AwaitSuback { key: 0, filters: 1, unsubscribe: false }
@@ -323,6 +471,8 @@ mod tests {
         let key = Some(1);
         let (ends, ended) = (Meaning::Ends { key, counted: true }, Meaning::Ends { key, counted: false });
         let (releases, released) = (Meaning::Releases { key, counted: true }, Meaning::Releases { key, counted: false });
+        let barred_releases = Meaning::Releases { key: None, counted: false };
+        let barred_ends = Meaning::Ends { key: None, counted: false };
         let (again, unknown, wrong) = (Meaning::ReleasesAgain, Meaning::Unknown, Meaning::Wrong);
         let (once, twice) = (outgoing(QoS::AtLeastOnce), outgoing(QoS::ExactlyOnce));
         // PUBACK, PUBREC, PUBREC with an error, PUBCOMP.
@@ -333,8 +483,9 @@ mod tests {
             (Slot::DuePublish(once), [ended, wrong, wrong, wrong]),
             (Slot::AwaitAck(twice.clone()), [wrong, releases, ends, wrong]),
             (Slot::DuePublish(twice), [wrong, released, ended, wrong]),
-            (Slot::AwaitPubcomp { key, counted: true }, [wrong, again, again, ends]),
-            (Slot::DuePubrel { key }, [wrong, again, again, ended]),
+            (Slot::AwaitPubcomp { key, received: 1, counted: true }, [wrong, again, again, ends]),
+            (Slot::DuePubrel { key, received: 1 }, [wrong, again, again, ended]),
+            (Slot::Barred, [wrong, barred_releases, barred_ends, wrong]),
         ] {
             let packets = [PacketType::Puback, PacketType::Pubrec, PacketType::Pubrec, PacketType::Pubcomp];
             let meant = [0, 1, 2, 3].map(|index| slot.answered(packets[index], index == 2));
@@ -347,30 +498,37 @@ mod tests {
         let mut outbound = Outbound::default();
         let stuck = outbound.insert(slot()).unwrap();
         for _ in 0..200_000 {
-            match outbound.insert(slot()) {
-                Some(identifier) => {
-                    assert_ne!(identifier, stuck);
-                    outbound.free(identifier);
-                }
-                None => {
-                    assert_eq!(outbound.span(), IDENTIFIERS);
-                    break;
-                }
-            }
+            let identifier = outbound.insert(slot()).unwrap();
+            assert_ne!(identifier, stuck);
+            outbound.free(identifier);
         }
-        assert_eq!(outbound.insert(slot()), None, "the whole ring lies behind the one that is stuck");
+        assert!(outbound.ring.len() <= KEPT_CAPACITY, "the ring has left it behind: {}", outbound.ring.len());
+        assert_eq!(outbound.in_use(), [stuck]);
+        assert_eq!(outbound.get_mut(stuck), Some(&mut slot()));
         outbound.free(stuck);
-        assert_eq!(outbound.span(), 0);
+        assert_eq!((outbound.in_use(), outbound.get_mut(stuck)), (vec![], None));
         let all: Vec<_> = (0..IDENTIFIERS).map(|_| outbound.insert(slot()).unwrap()).collect();
         assert_eq!(outbound.insert(slot()), None);
+        assert_eq!(outbound.in_use(), all);
         let mut sorted = all.clone();
         sorted.sort();
         sorted.dedup();
         assert_eq!(sorted.len(), IDENTIFIERS);
+        // Whichever is freed is given out again, though nearly all before and after it are in use.
+        let mut order = all.clone();
+        for index in [30_000, 29_999, 65_534, 0, 30_000] {
+            let identifier = order.remove(index);
+            outbound.free(identifier);
+            assert_eq!(outbound.insert(slot()), Some(identifier));
+            order.push(identifier);
+            assert_eq!(outbound.insert(slot()), None);
+            assert_eq!(outbound.in_use(), order);
+        }
         for identifier in all.into_iter().rev() {
             assert_eq!(outbound.get_mut(identifier), Some(&mut slot()));
             outbound.free(identifier);
         }
-        assert_eq!((outbound.span(), outbound.ring.capacity()), (0, 0));
+        assert_eq!((outbound.ring.len(), outbound.occupied, outbound.left_behind.len()), (0, 0, 0));
+        assert!(outbound.ring.capacity() <= KEPT_CAPACITY);
     }
 }

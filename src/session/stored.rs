@@ -7,7 +7,8 @@
 //! | format           | 4        | `MQS` and the version of the format, 1                                  |
 //! | flags            | 1        | bit 0: for a client, the server can have this session                   |
 //! | first identifier | 2        | the packet identifier of the first place in the ring, or the next to be given out |
-//! | ring             | 4 + n    | a count, and for each place: 0 for a free one; 1 and an outgoing message for a PUBLISH that must be sent again; 2, or 3 and a key of 8 bytes, for a PUBREL that must be |
+//! | ring             | 4 + n    | a count, and for each place: 0 for a free one; 1 and an outgoing message for a PUBLISH that must be sent again; 2 for one that may not be; 3 and a number of 8 bytes, which rises in the order of the PUBREC packets, for a PUBREL that must be sent again, or 4, the number and a key of 8 bytes |
+//! | left behind      | 4 + n    | a count, and for each packet identifier that is older than the ring: the identifier in 2, and as for a place of the ring, but 0 |
 //! | queue            | 4 + n    | a count, and as many outgoing messages, the next to be sent first       |
 //! | received         | 4 + 2 n  | a count, and the identifiers of the QoS 2 messages that wait for PUBREL, in rising order |
 //! | ended            | 4 + n    | a count, and for each message whose end nobody was told of: its key of 8 bytes, and 0 for expired; 1 and a message for not allowed; 2, or 3 and a message, for a lost session |
@@ -79,22 +80,18 @@ impl Session {
         out.u16(self.outbound.first());
         out.count(self.outbound.ring().len());
         for slot in self.outbound.ring() {
-            match slot {
-                Slot::Free | Slot::AwaitSuback { .. } => out.u8(0),
-                Slot::DuePublish(outgoing) | Slot::AwaitAck(outgoing) => {
-                    out.u8(1);
-                    out.outgoing(outgoing);
-                }
-                Slot::DuePubrel { key: None } | Slot::AwaitPubcomp { key: None, .. } => out.u8(2),
-                Slot::DuePubrel { key: Some(key) } | Slot::AwaitPubcomp { key: Some(key), .. } => {
-                    out.u8(3);
-                    out.u64(*key);
-                }
-            }
+            out.slot(slot);
+        }
+        let mut left_behind = self.outbound.left_behind();
+        left_behind.retain(|(_, slot)| !matches!(slot, Slot::AwaitSuback { .. }));
+        out.count(left_behind.len());
+        for (identifier, slot) in left_behind {
+            out.u16(identifier.get());
+            out.slot(slot);
         }
         out.count(self.outbound.queue().len());
         self.outbound.queue().for_each(|outgoing| out.outgoing(outgoing));
-        let received = self.inbound.iter().filter(|(_, exchange)| matches!(exchange, Exchange::AwaitPubrel { .. }));
+        let received = self.inbound.iter().filter(|(_, exchange)| exchange.is_taken());
         out.count(received.clone().count());
         received.for_each(|(identifier, _)| out.u16(identifier.get()));
         let ended: Vec<_> = self.completed.iter().filter_map(|Published { key, outcome }| Some((key, ended(outcome)?))).collect();
@@ -113,24 +110,17 @@ impl Session {
         let mut input = Loader { reader: Reader(rest), now, ago };
         let mut session = Self { established: input.flags(ESTABLISHED)? != 0, ..Self::default() };
         let first = input.identifier()?;
-        let ring = input.list(u32::from(u16::MAX), |input| {
-            Ok(match input.reader.u8()? {
-                0 => Slot::Free,
-                1 => Slot::DuePublish(input.outgoing().and_then(|outgoing| {
-                    if outgoing.message.qos() > QoS::AtMostOnce { Ok(outgoing) } else { Err(StoredSessionError::Damaged) }
-                })?),
-                2 => Slot::DuePubrel { key: None },
-                3 => Slot::DuePubrel { key: Some(input.u64()?) },
-                _ => return Err(StoredSessionError::Damaged),
-            })
-        })?;
+        let ring = input.list(u32::from(u16::MAX), Loader::slot)?;
+        let left_behind = input.list(u32::from(u16::MAX), |input| Ok((input.identifier()?, input.slot()?)))?;
         let queue = input.list(u32::MAX, Loader::outgoing)?;
-        session.outbound.load(first, ring.into(), queue);
+        if !session.outbound.load(first, left_behind, ring.into(), queue) {
+            return Err(StoredSessionError::Damaged);
+        }
         for identifier in input.list(u32::MAX, Loader::identifier)? {
             if session.inbound.last_key_value().is_some_and(|(last, _)| *last >= identifier) {
                 return Err(StoredSessionError::Damaged);
             }
-            session.inbound.insert(identifier, Exchange::AwaitPubrel { counted: false });
+            session.inbound.insert(identifier, Exchange::TAKEN);
         }
         session.completed = VecDeque::from(input.list(u32::MAX, |input| {
             let key = input.u64()?;
@@ -187,6 +177,23 @@ impl Writer {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// As it will be when the connection has ended.
+    fn slot(&mut self, slot: &Slot) {
+        match slot {
+            Slot::Free | Slot::AwaitSuback { .. } => self.u8(0),
+            Slot::DuePublish(outgoing) | Slot::AwaitAck(outgoing) => {
+                self.u8(1);
+                self.outgoing(outgoing);
+            }
+            Slot::Barred => self.u8(2),
+            Slot::DuePubrel { key, received } | Slot::AwaitPubcomp { key, received, .. } => {
+                self.u8(if key.is_some() { 4 } else { 3 });
+                self.u64(*received);
+                key.iter().for_each(|key| self.u64(*key));
+            }
+        }
+    }
+
     fn outgoing(&mut self, outgoing: &Outgoing) {
         let Outgoing { message, key, subscription_identifiers, expires_at } = outgoing;
         self.u8(key.map_or(0, |_| KEY) | expires_at.map_or(0, |_| EXPIRY));
@@ -235,6 +242,12 @@ impl<'a> Loader<'a> {
         Ok(u64::from(self.reader.u32()?) << 32 | u64::from(self.reader.u32()?))
     }
 
+    /// A number that nobody has counted to, and that others can follow.
+    fn number(&mut self) -> Result<u64, StoredSessionError> {
+        let number = self.u64()?;
+        if number >> 63 == 0 { Ok(number) } else { Err(StoredSessionError::Damaged) }
+    }
+
     /// As many as the count says. Each takes at least a byte, so the list ends with the bytes, whatever the count.
     fn list<T>(
         &mut self,
@@ -255,6 +268,19 @@ impl<'a> Loader<'a> {
     fn long(&mut self) -> Result<&'a [u8], StoredSessionError> {
         let length = usize::try_from(self.reader.u32()?).map_err(|_| StoredSessionError::Damaged)?;
         Ok(self.reader.take(length)?)
+    }
+
+    fn slot(&mut self) -> Result<Slot, StoredSessionError> {
+        Ok(match self.reader.u8()? {
+            0 => Slot::Free,
+            1 => Slot::DuePublish(self.outgoing().and_then(|outgoing| {
+                if outgoing.message.qos() > QoS::AtMostOnce { Ok(outgoing) } else { Err(StoredSessionError::Damaged) }
+            })?),
+            2 => Slot::Barred,
+            3 => Slot::DuePubrel { received: self.number()?, key: None },
+            4 => Slot::DuePubrel { received: self.number()?, key: Some(self.u64()?) },
+            _ => return Err(StoredSessionError::Damaged),
+        })
     }
 
     fn outgoing(&mut self) -> Result<Outgoing, StoredSessionError> {

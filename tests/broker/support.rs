@@ -322,18 +322,24 @@ impl Net {
 
     /// Subscribes, and gives the codes of the answer.
     pub fn subscribe_all(&mut self, c: C, number: Option<u32>, filters: &[(&str, SubscriptionOptions)]) -> Vec<u8> {
-        let packet_identifier = identifier(self.next_identifier(c));
-        let subscription_identifier = number.map(|number| SubscriptionIdentifier::new(number).unwrap());
-        let subscriptions: Vec<_> =
-            filters.iter().map(|(filter, options)| Subscription { topic_filter: (*filter).into(), options: *options }).collect();
-        let properties = SubscribeProperties { subscription_identifier, ..Default::default() };
-        self.send(c, Subscribe { packet_identifier, properties, subscriptions: subscriptions[..].into() }.into());
+        let packet_identifier = self.ask_for(c, number, filters);
         self.answer(c, |packet| match packet {
             Packet::Suback(suback) if suback.packet_identifier == packet_identifier => {
                 Some(suback.reason_codes.iter().map(ReasonCode::get).collect())
             }
             _ => None,
         })
+    }
+
+    /// Sends a SUBSCRIBE.
+    pub fn ask_for(&mut self, c: C, number: Option<u32>, filters: &[(&str, SubscriptionOptions)]) -> PacketIdentifier {
+        let packet_identifier = identifier(self.next_identifier(c));
+        let subscription_identifier = number.map(|number| SubscriptionIdentifier::new(number).unwrap());
+        let subscriptions: Vec<_> =
+            filters.iter().map(|(filter, options)| Subscription { topic_filter: (*filter).into(), options: *options }).collect();
+        let properties = SubscribeProperties { subscription_identifier, ..Default::default() };
+        self.send(c, Subscribe { packet_identifier, properties, subscriptions: subscriptions[..].into() }.into());
+        packet_identifier
     }
 
     pub fn subscribe_with(&mut self, c: C, filter: &str, options: SubscriptionOptions) {

@@ -123,11 +123,15 @@ impl World {
         }
         let (identifier, filters, request) = far.requests.swap_remove(self.random.index(far.requests.len()));
         let (codes, mut out) = (vec![ReasonCode::SUCCESS; filters], Vec::new());
+        let was_read = far.machine.wants_input();
         let answered = match request {
-            PacketType::Subscribe => far.machine.suback(identifier, &codes, AckProperties::default(), &mut out),
-            _ => far.machine.unsuback(identifier, &codes, AckProperties::default(), &mut out),
+            PacketType::Subscribe => far.machine.suback(identifier, &codes, AckProperties::default(), self.now, &mut out),
+            _ => far.machine.unsuback(identifier, &codes, AckProperties::default(), self.now, &mut out),
         };
         answered.map_err(|error| error.to_string())?;
+        if !was_read && far.machine.wants_input() {
+            far.clock.last_heard = self.now;
+        }
         far.watch.commands(&out)?;
         self.carry(DOWN, &mut far.line, &out)
     }

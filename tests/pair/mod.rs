@@ -314,11 +314,11 @@ impl Pair {
             server::Action::Subscribe(subscribe) => {
                 let code = |qos: QoS| ReasonCode::new(qos.as_u8());
                 let codes: Vec<_> = subscribe.subscriptions.iter().map(|s| code(s.options.maximum_qos)).collect();
-                self.server.suback(subscribe.packet_identifier, &codes, AckProperties::default(), out).unwrap();
+                self.server.suback(subscribe.packet_identifier, &codes, AckProperties::default(), self.now, out).unwrap();
             }
             server::Action::Unsubscribe(unsubscribe) => {
                 let codes = vec![ReasonCode::SUCCESS; unsubscribe.topic_filters.iter().count()];
-                self.server.unsuback(unsubscribe.packet_identifier, &codes, AckProperties::default(), out).unwrap();
+                self.server.unsuback(unsubscribe.packet_identifier, &codes, AckProperties::default(), self.now, out).unwrap();
             }
             server::Action::Message(message) => self.at_server.push(String::from_utf8_lossy(message.payload).into()),
             server::Action::Published(published) => self.done_at_server.push(outcome(&published)),
