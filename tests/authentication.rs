@@ -355,3 +355,22 @@ fn authentication_that_was_not_agreed_closes_the_connection() {
     let Some(client::Action::Closed(CloseCause::Violation(error))) = action else { panic!("{action:?}") };
     assert_eq!(error, ProtocolError::AuthenticationMethod);
 }
+
+/// [5.0 MQTT-4.12.0-3]
+#[test]
+fn a_client_answers_when_it_is_asked_and_once() {
+    let mut out = Vec::new();
+    let mut client = connecting(ClientConfig::new(), &with_method());
+    let mut answer = |client: &mut Client, code| client.authenticate(&auth(code, METHOD), NOW, &mut out);
+    let unasked = Err(RequestError::Authentication);
+    assert_eq!(answer(&mut client, CONTINUE), unasked);
+    client.hears(&encoded(auth(CONTINUE, METHOD), V5_0));
+    assert_eq!([answer(&mut client, CONTINUE), answer(&mut client, CONTINUE)], [Ok(()), unasked]);
+    client.hears(&encoded(Connack { properties: method_of_server(), ..Connack::default() }, V5_0));
+    assert_eq!([answer(&mut client, CONTINUE), answer(&mut client, AGAIN)], [unasked, Ok(())]);
+    assert_eq!([answer(&mut client, CONTINUE), answer(&mut client, AGAIN)], [unasked, unasked]);
+    client.hears(&encoded(auth(CONTINUE, METHOD), V5_0));
+    assert_eq!([answer(&mut client, CONTINUE), answer(&mut client, CONTINUE)], [Ok(()), unasked]);
+    client.hears(&encoded(auth(ReasonCode::SUCCESS, METHOD), V5_0));
+    assert_eq!([answer(&mut client, CONTINUE), answer(&mut client, AGAIN)], [unasked, Ok(())]);
+}

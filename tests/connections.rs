@@ -11,7 +11,7 @@ use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, Client, ClientConfig, ConnectError};
 use mqtt_sansio::codec::{
     AckProperties, Auth, Connack, ConnackProperties, Connect, DecodeError, Disconnect, DisconnectProperties, Options, Packet,
-    Publish, QoS, ReasonCode, SubscribeProperties, Subscription, UnsubscribeProperties, UserProperty, Version,
+    Publish, QoS, ReasonCode, SubscribeProperties, Subscription, Text, UnsubscribeProperties, UserProperty, Version,
 };
 use mqtt_sansio::server::{self, AnswerError, Server, ServerConfig};
 use mqtt_sansio::session::{CloseCause, Message, Outgoing, ProtocolError, RequestError, Session};
@@ -510,4 +510,47 @@ fn disconnecting_acknowledges_what_was_delivered() {
     assert!(pair.client.handle_input(&mut &bytes[..], pair.now, &mut out).is_some());
     pair.client.disconnect(&Disconnect::default(), pair.now, &mut out).unwrap();
     assert_eq!(out, [0x40, 0x02, 0x00, 0x01, 0xE0, 0x00]);
+}
+
+/// A server that has refused a client has begun nothing for it. [5.0 MQTT-3.2.2-4] [3.1.1 MQTT-3.1.2-4]
+#[test]
+fn a_client_that_was_refused_has_no_session_that_it_did_not_have_before() {
+    for (clean_start, had_session) in [(false, false), (true, false), (true, true), (false, true)] {
+        let mut client =
+            if had_session { connected(&lasting(V5_0), ConnackProperties::default()) } else { Client::new(ClientConfig::new()) };
+        client.connection_lost();
+        client.connect(&Connect { clean_start, ..lasting(V5_0) }, NOW, &mut Vec::new()).unwrap();
+        let busy = Connack { reason_code: ReasonCode::SERVER_BUSY, ..Connack::default() };
+        let refusal = encoded(busy, V5_0);
+        assert!(matches!(client.hears(&refusal).0[..], [client::Action::Closed(CloseCause::Refused(_))]));
+        client.connect(&lasting(V5_0), NOW, &mut Vec::new()).unwrap();
+        let connack = resumed(V5_0);
+        let (actions, _) = client.hears(&connack);
+        let resumes = matches!(actions[..], [client::Action::Connected(_)]);
+        let closes = actions == [client::Action::Closed(CloseCause::Violation(ProtocolError::UnknownSession))];
+        assert_eq!((resumes, closes), (had_session && !clean_start, !had_session || clean_start), "{actions:?}");
+    }
+}
+
+/// [5.0 MQTT-3.1.3-7] [5.0 MQTT-3.2.2-16]
+#[test]
+fn a_server_lets_nobody_in_without_a_name_and_refuses_nobody_with_success() {
+    let mut out = Vec::new();
+    let nameless = Connect { clean_start: true, ..Connect::new(V5_0, "") };
+    let mut server = asked(ServerConfig::new(), &nameless);
+    let named = |name| ConnackProperties { assigned_client_identifier: Some(Text::from(name)), ..ConnackProperties::default() };
+    for properties in [ConnackProperties::default(), named("")] {
+        assert_eq!(server.accept(&mut None, properties, NOW, &mut out), Err(AnswerError::ClientIdentifier));
+    }
+    assert_eq!(out, []);
+    server.accept(&mut None, named("chosen"), NOW, &mut out).unwrap();
+    // Before 5.0 it cannot be told.
+    let nameless = Connect { clean_start: true, ..Connect::new(Version::V3_1_1, "") };
+    asked(ServerConfig::new(), &nameless).accept(&mut None, ConnackProperties::default(), NOW, &mut out).unwrap();
+    out.clear();
+    for code in [ReasonCode::SUCCESS, ReasonCode::GRANTED_QOS_1] {
+        let mut server = asked(ServerConfig::new(), &lasting(V5_0));
+        assert_eq!(server.refuse(code, ConnackProperties::default(), &mut out), Err(AnswerError::ReasonCode(code)));
+        assert_eq!((server.hears(b"").0.len(), out.len()), (1, 0), "the connection has ended without a word");
+    }
 }

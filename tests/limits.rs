@@ -8,9 +8,9 @@ mod pair;
 use machine::{Hears, NOW, accepted, asked, connected, connecting, encoded, id, packets, resume};
 use mqtt_sansio::client::{self, ClientConfig};
 use mqtt_sansio::codec::{
-    self, AckProperties, Connack, ConnackProperties, Connect, DecodeError, Disconnect, DisconnectProperties, Packet, Publish,
-    QoS, ReasonCode, Sequence, Subscribe, SubscribeProperties, Subscription, SubscriptionIdentifier, Text, Unsubscribe,
-    UnsubscribeProperties, UserProperty, Version,
+    self, Ack, AckProperties, Connack, ConnackProperties, Connect, DecodeError, Disconnect, DisconnectProperties, Packet,
+    Publish, PublishProperties, QoS, ReasonCode, Sequence, Suback, Subscribe, SubscribeProperties, Subscription,
+    SubscriptionIdentifier, Text, Unsubscribe, UnsubscribeProperties, UserProperty, Version,
 };
 use mqtt_sansio::server::{AnswerError, Server, ServerConfig};
 use mqtt_sansio::session::{CloseCause, Message, Outcome, Outgoing, ProtocolError, PublishError, RequestError};
@@ -555,4 +555,145 @@ fn before_5_0_twenty_messages_are_under_way() {
         pair.settle();
         assert_eq!((pair.at_server.len(), pair.done_at_client.len()), (30, 30));
     });
+}
+
+/// [5.0 §3.1.2.11.7]
+#[test]
+fn problem_information_that_was_not_asked_for_ends_the_connection() {
+    let user = [UserProperty::new("name", "value")];
+    let wordy = [
+        AckProperties { reason_string: Some("because".into()), ..AckProperties::default() },
+        AckProperties { user_properties: (&user).into(), ..AckProperties::default() },
+    ];
+    for (asked, properties) in [(false, wordy[0]), (false, wordy[1]), (true, wordy[0]), (false, AckProperties::default())] {
+        let ack = |reason_code| Ack { properties, ..Ack::new(id(1), reason_code) };
+        let packets: [Packet<'_>; 4] = [
+            Packet::Puback(ack(ReasonCode::SUCCESS)),
+            Packet::Pubrec(ack(ReasonCode::NOT_AUTHORIZED)),
+            Packet::Pubrel(ack(ReasonCode::SUCCESS)),
+            Packet::Pubcomp(ack(ReasonCode::SUCCESS)),
+        ];
+        let suback =
+            Packet::Suback(Suback { packet_identifier: id(1), properties, reason_codes: (&[ReasonCode::SUCCESS]).into() });
+        for packet in packets.into_iter().chain([suback]) {
+            let mut connect = lasting(V5_0);
+            connect.properties.request_problem_information = Some(asked);
+            let mut client = connected(&connect, ConnackProperties::default());
+            let mut out = Vec::new();
+            match packet {
+                Packet::Suback(_) => {
+                    let filters = [Subscription::new("a", QoS::AtMostOnce)];
+                    client.subscribe(1, &filters, SubscribeProperties::default(), NOW, &mut out).unwrap();
+                }
+                Packet::Pubrec(_) => client.publish(1, &message(QoS::ExactlyOnce, "x"), NOW, &mut out).unwrap(),
+                _ => client.publish(1, &message(QoS::AtLeastOnce, "x"), NOW, &mut out).unwrap(),
+            }
+            if let Packet::Pubcomp(_) | Packet::Pubrel(_) = packet {
+                client.hears(&machine::ack(Packet::Puback, 1, V5_0));
+            }
+            let bytes = encoded(packet, V5_0);
+            let (actions, said) = client.hears(&bytes);
+            let violation = client::Action::Closed(CloseCause::Violation(ProtocolError::ProblemInformation));
+            let refused = actions == [violation] && said == [0xE0, 2, 0x82, 0];
+            assert_eq!(refused, !asked && !properties.is_empty(), "{packet:?} {actions:?}");
+            assert!(refused || client.is_connected(), "{packet:?} {actions:?}");
+        }
+    }
+}
+
+/// Before 5.0 a client cannot be told, so its host is asked. [5.0 §3.2.2.3.11] [5.0 §3.2.2.3.12] [5.0 §3.2.2.3.13]
+#[test]
+fn who_subscribes_to_what_is_not_available_is_let_go() {
+    let no = Some(false);
+    let default = ConnackProperties::default();
+    for (properties, filter, identifier, code) in [
+        (
+            ConnackProperties { wildcard_subscription_available: no, ..default },
+            "a/+",
+            None,
+            ReasonCode::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED,
+        ),
+        (
+            ConnackProperties { shared_subscription_available: no, ..default },
+            "$share/g/a",
+            None,
+            ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
+        ),
+        (
+            ConnackProperties { subscription_identifier_available: no, ..default },
+            "a",
+            SubscriptionIdentifier::new(1),
+            ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED,
+        ),
+    ] {
+        for version in VERSIONS {
+            for allowed in [false, true] {
+                let mut server = asked(ServerConfig::new(), &lasting(version));
+                let stated = if allowed { default } else { properties };
+                server.accept(&mut None, stated, NOW, &mut Vec::new()).unwrap();
+                let subscriptions = [Subscription::new("a", QoS::AtMostOnce), Subscription::new(filter, QoS::AtMostOnce)];
+                let subscription_identifier = identifier.filter(|_| version == V5_0);
+                let properties = SubscribeProperties { subscription_identifier, ..Default::default() };
+                let subscribe = Subscribe { packet_identifier: id(1), properties, subscriptions: (&subscriptions).into() };
+                let bytes = encoded(subscribe, version);
+                let (actions, said) = server.hears(&bytes);
+                if version == V5_0 && !allowed {
+                    let cause = CloseCause::Violation(ProtocolError::SubscriptionNotSupported(code));
+                    assert_eq!(actions, [mqtt_sansio::server::Action::Closed { cause, publish_will: true }]);
+                    assert_eq!(packets(&said, V5_0), [Disconnect::new(code).into()]);
+                } else {
+                    assert!(matches!(actions[..], [mqtt_sansio::server::Action::Subscribe(_)]), "{actions:?}");
+                }
+            }
+        }
+    }
+}
+
+/// [5.0 §3.2.2.3]
+#[test]
+fn what_the_host_says_in_connack_is_what_holds() {
+    let mut connect = Connect { keep_alive: 60, ..lasting(V5_0) };
+    connect.properties.session_expiry_interval = Some(1_000);
+    let stated = ConnackProperties {
+        session_expiry_interval: Some(7),
+        server_keep_alive: Some(10),
+        receive_maximum: Some(1),
+        topic_alias_maximum: Some(2),
+        maximum_qos: Some(QoS::AtLeastOnce),
+        retain_available: Some(false),
+        maximum_packet_size: Some(100),
+        ..ConnackProperties::default()
+    };
+    let large = [b'x'; 100];
+    let aliased = |alias| {
+        let properties = PublishProperties { topic_alias: Some(alias), ..PublishProperties::default() };
+        Publish { properties, ..message(QoS::AtMostOnce, "x") }
+    };
+    let numbered = |number, qos| Publish { packet_identifier: Some(id(number)), ..message(qos, "x") };
+    let once = QoS::AtLeastOnce;
+    for (publishes, error) in [
+        (vec![aliased(2), numbered(1, once)], None),
+        (vec![aliased(3)], Some(ProtocolError::TopicAliasInvalid(3))),
+        (vec![numbered(1, QoS::ExactlyOnce)], Some(ProtocolError::QosNotSupported)),
+        (vec![Publish { retain: true, ..message(QoS::AtMostOnce, "x") }], Some(ProtocolError::RetainNotSupported)),
+        (vec![numbered(1, once), numbered(2, once)], Some(ProtocolError::ReceiveMaximumExceeded)),
+        (
+            vec![Publish { payload: &large, ..message(QoS::AtMostOnce, "") }],
+            Some(ProtocolError::Packet(DecodeError::PacketTooLarge { size: 106, maximum: 100 })),
+        ),
+    ] {
+        let mut server = asked(ServerConfig::new().manual_acknowledgement(true), &connect);
+        let mut out = Vec::new();
+        server.accept(&mut None, stated, NOW, &mut out).unwrap();
+        assert_eq!(packets(&out, V5_0), [Connack { properties: stated, ..Connack::default() }.into()]);
+        assert_eq!(server.session_expiry_interval(), 7);
+        assert_eq!(server.poll_timeout(), Some(NOW + core::time::Duration::from_secs(15)));
+        let bytes: Vec<_> = publishes.into_iter().flat_map(|publish| encoded(publish, V5_0)).collect();
+        let (actions, _) = server.hears(&bytes);
+        let closed = actions.iter().find_map(|action| match action {
+            mqtt_sansio::server::Action::Closed { cause: CloseCause::Violation(error), .. } => Some(*error),
+            _ => None,
+        });
+        assert_eq!(closed, error, "{actions:?}");
+    }
 }

@@ -6,10 +6,13 @@ mod machine;
 mod pair;
 
 use core::time::Duration;
-use machine::{Hears, NOW, accepted, encoded, packets, resumed};
+use machine::{Hears, NOW, accepted, asked, encoded, id, packets, resumed};
 use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, Client, ClientConfig};
-use mqtt_sansio::codec::{Connack, Connect, ConnectProperties, Packet, Publish, PublishProperties, QoS, Version};
+use mqtt_sansio::codec::{
+    AckProperties, Connack, ConnackProperties, Connect, ConnectProperties, Packet, Publish, PublishProperties, QoS, ReasonCode,
+    Subscribe, SubscribeProperties, Subscription, Version,
+};
 use mqtt_sansio::server::{self, Server, ServerConfig};
 use mqtt_sansio::session::CloseCause;
 use pair::{Chunks, Pair, VERSIONS, lasting, message};
@@ -184,5 +187,27 @@ fn a_host_that_was_not_reading_prolongs_the_time_of_its_client() {
         assert_eq!(server.handle_timeout(after(34), &mut Vec::new()), None);
         let closed = server::Action::Closed { cause: CloseCause::KeepAliveTimeout, publish_will: true };
         assert_eq!(server.handle_timeout(after(35), &mut Vec::new()), Some(closed));
+    }
+}
+
+/// While the host owes an answer the machine takes no input, so the client cannot be heard. [5.0 MQTT-3.1.2-22] [3.1.1 MQTT-3.1.2-24]
+#[test]
+fn a_client_that_could_not_be_heard_is_not_given_up() {
+    for version in VERSIONS {
+        let connect = Connect { keep_alive: 10, ..lasting(version) };
+        let mut server = asked(ServerConfig::new().maximum_requests(1), &connect);
+        server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
+        let subscriptions = [Subscription::new("a", QoS::AtMostOnce)];
+        let properties = SubscribeProperties::default();
+        let subscribe = Subscribe { packet_identifier: id(1), properties, subscriptions: (&subscriptions).into() };
+        assert_eq!(server.hears_at(&encoded(subscribe, version), after(5)).0.len(), 1);
+        assert_eq!((server.wants_input(), server.poll_timeout()), (false, None));
+        server.suback(id(1), &[ReasonCode::SUCCESS], AckProperties::default(), after(100), &mut Vec::new()).unwrap();
+        assert_eq!((server.wants_input(), server.poll_timeout()), (true, Some(after(115))));
+        // One that could be heard all the time gets no more of it.
+        let mut server = accepted(&connect);
+        server.hears_at(&encoded(subscribe, version), after(5));
+        server.suback(id(1), &[ReasonCode::SUCCESS], AckProperties::default(), after(10), &mut Vec::new()).unwrap();
+        assert_eq!(server.poll_timeout(), Some(after(20)));
     }
 }

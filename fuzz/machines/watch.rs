@@ -624,6 +624,14 @@ impl Watch {
         let twice = publish.qos == QoS::ExactlyOnce;
         let taken = twice && identifier.is_some_and(|identifier| self.kept.taken.contains_key(&identifier));
         let waits = twice && self.waiting.iter().any(|waiting| identifier.is_some_and(|number| waiting.is_twice(number)));
+        let requested = identifier.filter(|identifier| self.requests.contains_key(identifier));
+        if let Some(identifier) = requested.filter(|_| message.is_none() && !closed) {
+            let packet = if twice { PacketType::Pubrec } else { PacketType::Puback };
+            ensure!(self.version == Version::V5_0, "{publish:?} is taken, and {identifier} is in use");
+            self.owe(packet, identifier, ReasonCode::PACKET_IDENTIFIER_IN_USE, 0);
+            return Ok(());
+        }
+        ensure!(requested.is_none() || closed, "the host was given {publish:?}, and its identifier is in use");
         let Some(message) = message else {
             ensure!(closed || taken || waits || self.kept.unknown, "the host was not given {publish:?}");
             if let Some(identifier) = identifier.filter(|_| taken && !waits) {
@@ -645,16 +653,17 @@ impl Watch {
     }
 
     fn asks(&mut self, packet: PacketType, identifier: u16, filters: usize, event: Option<&Event<'_>>, closed: bool) -> Verdict {
+        let waits = self.waiting.iter().any(|waiting| !waiting.again && waiting.identifier == identifier);
+        let used = waits || self.kept.taken.contains_key(&identifier) || self.requests.contains_key(&identifier);
         if event.is_some_and(Event::asks) {
-            ensure!(self.requests.insert(identifier, (packet, filters)).is_none(), "{identifier} is asked for twice");
+            ensure!(!used || self.kept.unknown, "the host is asked for {identifier}, which is in use");
+            self.requests.insert(identifier, (packet, filters));
         } else if self.version == Version::V5_0 {
-            let waits = self.waiting.iter().any(|waiting| waiting.is_twice(identifier));
-            let used = waits || self.kept.taken.contains_key(&identifier) || self.requests.contains_key(&identifier);
             ensure!(closed || used || self.kept.unknown, "the host was not asked for {identifier}");
             let answer = if packet == PacketType::Subscribe { PacketType::Suback } else { PacketType::Unsuback };
             self.owe(answer, identifier, ReasonCode::PACKET_IDENTIFIER_IN_USE, filters);
         } else {
-            ensure!(closed && self.requests.contains_key(&identifier), "the host was not asked for {identifier}");
+            ensure!(closed, "the host was not asked for {identifier}");
         }
         Ok(())
     }
@@ -720,7 +729,12 @@ impl Watch {
                 self.phase = if connack.reason_code == ReasonCode::SUCCESS { Phase::Open } else { Phase::Over };
             }
             Packet::Publish(publish) => self.sends(publish)?,
-            Packet::Puback(ack) => _ = self.settles(ack.packet_identifier.get(), QoS::AtLeastOnce, ack.reason_code)?,
+            Packet::Puback(ack) => {
+                let identifier = ack.packet_identifier.get();
+                if !self.pays(PacketType::Puback, identifier, ack.reason_code, 0) {
+                    self.settles(identifier, QoS::AtLeastOnce, ack.reason_code)?;
+                }
+            }
             Packet::Pubrec(ack) => {
                 let identifier = ack.packet_identifier.get();
                 let again = self.kept.unknown && !self.waiting.front().is_some_and(|front| front.is_twice(identifier));

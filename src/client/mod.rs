@@ -620,7 +620,7 @@ impl Client {
         let rules = self.endpoint.peer_rules();
         *action = match frame.packet_type() {
             PacketType::Publish => {
-                return self.endpoint.on_publish(frame, out, action, Action::Message);
+                return self.endpoint.on_publish(frame, |_| false, out, action, Action::Message);
             }
             packet @ (PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp) => {
                 let ack = frame.ack(rules)?;

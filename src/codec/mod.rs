@@ -207,6 +207,11 @@ impl<'a> Frame<'a> {
         Rules { version, ..rules }
     }
 
+    /// Whether it may have been sent before; other packets than PUBLISH can only say so in 3.1. [3.1 §2.1]
+    pub(crate) const fn dup(self) -> bool {
+        self.flags & 0x08 != 0
+    }
+
     /// The body, whatever the flags.
     #[inline(always)]
     fn any_body(self, rules: Rules) -> Result<Reader<'a>, DecodeError> {

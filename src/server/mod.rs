@@ -659,7 +659,8 @@ impl Server {
         let rules = self.endpoint.peer_rules();
         *action = match frame.packet_type() {
             PacketType::Publish => {
-                return self.endpoint.on_publish(frame, out, action, Action::Message);
+                let is_requested = |identifier| self.requests.contains_key(&identifier);
+                return self.endpoint.on_publish(frame, is_requested, out, action, Action::Message);
             }
             packet @ (PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp) => {
                 self.endpoint.on_ack(packet, frame.ack(rules)?, now, out)?.map(Action::Published)
@@ -670,12 +671,12 @@ impl Server {
                 Packet::Subscribe(subscribe) => {
                     self.check_available(&subscribe)?;
                     let filters = subscribe.subscriptions.iter().count();
-                    let taken = self.take_request(other, subscribe.packet_identifier, filters, out)?;
+                    let taken = self.take_request(frame, subscribe.packet_identifier, filters, out)?;
                     taken.then_some(Action::Subscribe(subscribe))
                 }
                 Packet::Unsubscribe(unsubscribe) => {
                     let filters = unsubscribe.topic_filters.iter().count();
-                    let taken = self.take_request(other, unsubscribe.packet_identifier, filters, out)?;
+                    let taken = self.take_request(frame, unsubscribe.packet_identifier, filters, out)?;
                     taken.then_some(Action::Unsubscribe(unsubscribe))
                 }
                 Packet::Pingreq => {
@@ -727,18 +728,21 @@ impl Server {
     /// Notes a request; false if its identifier is in use, which is the answer. [5.0 §3.9.3] [5.0 §3.11.3]
     fn take_request(
         &mut self,
-        packet: PacketType,
+        frame: Frame<'_>,
         packet_identifier: PacketIdentifier,
         filters: usize,
         out: &mut Vec<u8>,
     ) -> Result<bool, ProtocolError> {
+        let packet = frame.packet_type();
         let repeated = self.requests.contains_key(&packet_identifier);
-        if repeated && self.version() < Version::V5_0 {
-            return Err(ProtocolError::PacketIdentifierInUse(packet));
-        }
-        if !repeated && (self.version() < Version::V5_0 || !self.endpoint.is_in_use(packet_identifier)) {
+        if !repeated && !self.endpoint.is_in_use(packet_identifier) {
             self.requests.insert(packet_identifier, (packet, filters));
             return Ok(true);
+        }
+        if self.version() < Version::V5_0 {
+            // 3.1 has requests sent again; the answer to the first will do for both.
+            let again = repeated && frame.dup();
+            return if again { Ok(false) } else { Err(ProtocolError::PacketIdentifierInUse(packet)) };
         }
         let known = self.requests.insert(packet_identifier, (packet, filters));
         let codes = alloc::vec![ReasonCode::PACKET_IDENTIFIER_IN_USE; filters];

@@ -489,11 +489,13 @@ impl Endpoint {
 
     // ---- receiving ----
 
-    /// A PUBLISH, given away unless it needs nobody's attention, as a QoS 2 message that came before.
+    /// A PUBLISH, given away unless it needs nobody's attention, as a QoS 2 message that came before. `is_requested` says whether the peer
+    /// waits for the answer to a request with an identifier.
     #[inline(always)]
     pub(crate) fn on_publish<'a, A>(
         &mut self,
         frame: Frame<'a>,
+        is_requested: impl FnOnce(PacketIdentifier) -> bool,
         out: &mut Vec<u8>,
         action: &mut Option<A>,
         message: impl FnOnce(Received<'a>) -> A,
@@ -512,6 +514,7 @@ impl Endpoint {
         }
         let token = match packet_identifier {
             None => None,
+            Some(identifier) if is_requested(identifier) => return self.refuse_identifier(identifier, qos, out),
             Some(identifier) => match self.take_in(identifier, qos, out)? {
                 None => return Ok(()),
                 token => token,
@@ -519,6 +522,16 @@ impl Endpoint {
         };
         *action = Some(message(Received { topic_name, payload, qos, retain, dup, properties, token }));
         Ok(())
+    }
+
+    /// A message with an identifier that is in use. [5.0 §3.4.2.1] [5.0 §3.5.2.1]
+    #[cold]
+    fn refuse_identifier(&self, identifier: PacketIdentifier, qos: QoS, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+        if self.connection.version < Version::V5_0 {
+            return Err(ProtocolError::PacketIdentifierInUse(PacketType::Publish));
+        }
+        let packet = if qos == QoS::ExactlyOnce { PacketType::Pubrec } else { PacketType::Puback };
+        self.write_ack(packet, identifier, ReasonCode::PACKET_IDENTIFIER_IN_USE, out)
     }
 
     /// Notes a message with QoS 1 or 2; `None` if it came before.
@@ -688,9 +701,9 @@ impl Endpoint {
         Ok(key)
     }
 
-    /// Whether the peer has a QoS 2 message under way with that identifier.
+    /// Whether the peer has a message under way with that identifier.
     pub(crate) fn is_in_use(&self, identifier: PacketIdentifier) -> bool {
-        self.session.inbound.contains_key(&identifier)
+        self.session.inbound.contains_key(&identifier) || self.connection.unacknowledged.contains(identifier)
     }
 
     fn write_ack(

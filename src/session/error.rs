@@ -37,8 +37,9 @@ pub enum ProtocolError {
     /// A subscription of a kind that the server has said not to support, which the reason code names. [5.0 §3.2.2.3.11 to §3.2.2.3.13]
     #[error("client asks for what is not available: {0}")]
     SubscriptionNotSupported(ReasonCode),
-    /// A second request before 5.0 with the packet identifier of one that is not answered. [3.1.1 MQTT-2.3.1-2]
-    #[error("{0:?} packet has the identifier of one that is not answered")]
+    /// A request, or a message, with the packet identifier of another that is not answered; 5.0 has an answer that says so.
+    /// [3.1.1 MQTT-2.3.1-2]
+    #[error("{0:?} packet has the identifier of another that is not answered")]
     PacketIdentifierInUse(PacketType),
     /// A reason string or user properties that the client has asked not to be sent. [5.0 §3.1.2.11.7]
     #[error("problem information was not asked for")]

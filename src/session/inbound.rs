@@ -143,6 +143,11 @@ impl Unacknowledged {
         }
     }
 
+    /// Whether there is one for a message with that identifier. Looks at each of them.
+    pub(crate) fn contains(&self, packet_identifier: PacketIdentifier) -> bool {
+        self.waiting.iter().any(|waiting| waiting.turn == Turn::First && waiting.packet_identifier == packet_identifier)
+    }
+
     /// The QoS 2 messages among them.
     pub(crate) fn twice(&self) -> impl Iterator<Item = PacketIdentifier> + '_ {
         let twice = self.waiting.iter().filter(|waiting| waiting.qos == QoS::ExactlyOnce && waiting.turn == Turn::First);
