@@ -29,8 +29,9 @@ macro_rules! decode_errors {
                 }
             }
 
-            /// The statement that is broken, such as `MQTT-3.3.1-4`, or the section where there is no numbered one. The standard
-            /// for 3.1 has no numbered statements; what is said for 3.1.1 is meant.
+            /// The statement that is broken, such as `MQTT-3.3.1-4`, or the section where there is no numbered one; where the same is
+            /// wrong with several packets or fields, the statements of them all, as in `MQTT-3.8.3-2, MQTT-3.10.3-2`. The standard for
+            /// 3.1 has no numbered statements; what is said for 3.1.1 is meant.
             #[must_use]
             pub const fn citation(self, version: Version) -> &'static str {
                 match (self, version) {
@@ -64,31 +65,31 @@ decode_errors! {
     InvalidPayloadFormat, "payload is said to be UTF-8 and is not, which an option refuses", PAYLOAD_FORMAT_INVALID, "§3.3.2.3.2", "§3.3.3";
     InvalidQos, "PUBLISH has QoS 3", MALFORMED_PACKET, "MQTT-3.3.1-4", "MQTT-3.3.1-4";
     DupWithQos0, "PUBLISH has DUP set and QoS 0", MALFORMED_PACKET, "MQTT-3.3.1-2", "MQTT-3.3.1-2";
-    ZeroPacketIdentifier, "packet identifier is zero", MALFORMED_PACKET, "MQTT-2.2.1-3", "MQTT-2.3.1-1";
-    WildcardInTopicName, "topic name contains a wildcard", MALFORMED_PACKET, "MQTT-4.7.0-1", "MQTT-4.7.1-1";
+    ZeroPacketIdentifier, "packet identifier is zero", MALFORMED_PACKET, "MQTT-2.2.1-3, MQTT-2.2.1-5, MQTT-2.2.1-6", "MQTT-2.3.1-1";
+    WildcardInTopicName, "topic name contains a wildcard", MALFORMED_PACKET, "MQTT-4.7.0-1, MQTT-3.3.2-2", "MQTT-4.7.1-1, MQTT-3.3.2-2";
     EmptyTopicName, "topic name is empty", MALFORMED_PACKET, "MQTT-4.7.3-1", "MQTT-4.7.3-1";
     MissingTopicName, "PUBLISH has neither a topic name nor a topic alias", PROTOCOL_ERROR, "§3.3.2.1", "MQTT-4.7.3-1";
     EmptyTopicFilter, "topic filter is empty", MALFORMED_PACKET, "MQTT-4.7.3-1", "MQTT-4.7.3-1";
-    InvalidWildcard, "wildcard in a topic filter does not occupy a whole level, or # is not in the last one", MALFORMED_PACKET, "MQTT-4.7.1-1", "MQTT-4.7.1-2";
-    InvalidShareName, "shared subscription has no valid share name or no topic filter", MALFORMED_PACKET, "MQTT-4.8.2-1", "§4.7";
+    InvalidWildcard, "wildcard in a topic filter does not occupy a whole level, or # is not in the last one", MALFORMED_PACKET, "MQTT-4.7.1-1, MQTT-4.7.1-2", "MQTT-4.7.1-2, MQTT-4.7.1-3";
+    InvalidShareName, "shared subscription has no valid share name or no topic filter", MALFORMED_PACKET, "MQTT-4.8.2-1, MQTT-4.8.2-2", "§4.7";
     InvalidProtocolName, "protocol name is not one of MQTT", UNSUPPORTED_PROTOCOL_VERSION, "MQTT-3.1.2-1", "MQTT-3.1.2-1";
     UnsupportedProtocolVersion(
         /// The protocol level that was asked for.
         u8
-    ), "protocol version {0} is not known", UNSUPPORTED_PROTOCOL_VERSION, "MQTT-3.1.2-2", "MQTT-3.1.2-2";
+    ), "protocol version {0} is not known", UNSUPPORTED_PROTOCOL_VERSION, "MQTT-3.1.2-1, MQTT-3.1.2-2", "MQTT-3.1.2-1, MQTT-3.1.2-2";
     ConnectReservedFlag, "reserved bit of the connect flags is set", MALFORMED_PACKET, "MQTT-3.1.2-3", "MQTT-3.1.2-3";
     InvalidWillQos, "will has QoS 3", MALFORMED_PACKET, "MQTT-3.1.2-12", "MQTT-3.1.2-14";
     WillQosWithoutWill, "will QoS is set without a will", MALFORMED_PACKET, "MQTT-3.1.2-11", "MQTT-3.1.2-13";
     WillRetainWithoutWill, "will retain is set without a will", MALFORMED_PACKET, "MQTT-3.1.2-13", "MQTT-3.1.2-15";
     PasswordWithoutUserName, "password comes without a user name", MALFORMED_PACKET, "§3.1.2.9", "MQTT-3.1.2-22";
-    ClientIdentifierRejected, "client identifier is one that this version does not allow", CLIENT_IDENTIFIER_NOT_VALID, "MQTT-3.1.3-8", "MQTT-3.1.3-8";
+    ClientIdentifierRejected, "client identifier is one that this version does not allow", CLIENT_IDENTIFIER_NOT_VALID, "§3.1.3.1", "MQTT-3.1.3-7, MQTT-3.1.3-8";
     ConnackReservedFlags, "reserved bits of the connect acknowledge flags are set", MALFORMED_PACKET, "MQTT-3.2.2-1", "§3.2.2.1";
     SessionPresentWithError, "CONNACK refuses with session present set", PROTOCOL_ERROR, "MQTT-3.2.2-6", "MQTT-3.2.2-4";
     InvalidReasonCode(
         /// The code, as the 5.0 reason code or 3.x return code that it was.
         u8
-    ), "code {0:#04x} may not be sent in this packet", PROTOCOL_ERROR, "§2.4", "§3.2.2.3";
-    EmptySubscribe, "packet lists no topic filter or no reason code", PROTOCOL_ERROR, "MQTT-3.8.3-2", "MQTT-3.8.3-3";
+    ), "code {0:#04x} may not be sent in this packet", PROTOCOL_ERROR, "§2.4, MQTT-3.2.2-8, MQTT-3.4.2-1, MQTT-3.5.2-1, MQTT-3.6.2-1, MQTT-3.7.2-1, MQTT-3.9.3-2, MQTT-3.11.3-2, MQTT-3.14.2-1, MQTT-3.15.2-1", "§3.2.2.3, MQTT-3.9.3-2";
+    EmptySubscribe, "packet lists no topic filter or no reason code", PROTOCOL_ERROR, "MQTT-3.8.3-2, MQTT-3.10.3-2, §3.9.3, §3.11.3", "MQTT-3.8.3-3, MQTT-3.10.3-2, §3.9.3";
     SubscribeReservedBits, "reserved bits of the subscription options are set", MALFORMED_PACKET, "MQTT-3.8.3-5", "MQTT-3.8.3-4";
     InvalidSubscriptionQos, "subscription asks for QoS 3", PROTOCOL_ERROR, "§3.8.3.1", "MQTT-3.8.3-4";
     InvalidRetainHandling, "subscription has retain handling 3", PROTOCOL_ERROR, "§3.8.3.1", "§3.8.3.1";
@@ -111,7 +112,7 @@ decode_errors! {
     PropertyFromWrongSender(
         /// The property identifier.
         u32
-    ), "property {0:#04x} is one that only the other side may send", PROTOCOL_ERROR, "MQTT-3.3.4-6", "§2.2.2";
+    ), "property {0:#04x} is one that only the other side may send", PROTOCOL_ERROR, "MQTT-3.3.4-6, MQTT-3.14.2-2, §3.14.2.2.5", "§2.2.2";
 }
 
 /// Why a packet was not encoded. Nothing was written.

@@ -72,9 +72,7 @@ impl<'a> Text<'a> {
         if is_plain::<true>(bytes) {
             return Ok(Self(bytes));
         }
-        let text = Self::look_closer(bytes)?;
-        text.check_topic_name()?;
-        Ok(text)
+        Self::look_closer_at_name(bytes)
     }
 
     /// A string that was checked when its packet was decoded.
@@ -89,6 +87,13 @@ impl<'a> Text<'a> {
     pub(crate) fn look_closer(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         Self(bytes).no_null()?;
         if core::str::from_utf8(bytes).is_ok() { Ok(Self(bytes)) } else { Err(DecodeError::InvalidUtf8) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_closer_at_name(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let text = Self::look_closer(bytes)?;
+        if text.has_wildcard() { Err(DecodeError::WildcardInTopicName) } else { Ok(text) }
     }
 
     /// What `decode` would say of it.
