@@ -317,9 +317,17 @@ fn ack(f: &mut Fields) -> Ack<'static> {
 fn suback(f: &mut Fields) -> Suback<'static> {
     Suback {
         packet_identifier: f.get("packet_identifier", identifier).unwrap(),
-        reason_codes: f.list("reason_codes", |code| ReasonCode::new(number(code))).into(),
+        reason_codes: f.get("reason_codes", reason_codes).unwrap_or_default().into(),
         properties: ack_properties(f.properties()),
     }
+}
+
+fn reason_codes(value: &Value) -> &'static [ReasonCode] {
+    let code = |value: &Value| ReasonCode::new(number(value));
+    leak(match value {
+        Value::Table(table) => vec![code(&table["repeat"]); number::<u32>(&table["times"]) as usize],
+        list => list.as_array().unwrap().iter().map(code).collect(),
+    })
 }
 
 fn connect_properties(mut f: Fields) -> ConnectProperties<'static> {
