@@ -1,15 +1,16 @@
-//! How fast packets are read and written: each packet both ways, mixed streams, and the allocations that are made for them: none.
+//! How fast packets are read and written: each packet both ways, and mixed streams, in bytes and in packets a second.
 //!
-//! `cargo bench --bench codec`. For comparisons with other crates see `benches/peers/`.
+//! `cargo bench --bench codec`. `benches/peers/` compares them with other crates, and counts allocations; `tests/allocations.rs` shows
+//! that there are none.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench may panic")]
 
 use core::hint::black_box;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use mqtt_sansio::codec::{
-    self, Ack, AckProperties, Connack, ConnackProperties, Connect, ConnectProperties, Disconnect, OwnedPacket, Packet,
-    PacketIdentifier, Publish, PublishProperties, QoS, ReasonCode, Sequence, Suback, Subscribe, SubscribeProperties,
-    Subscription, Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will, WillProperties,
+    self, Ack, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect, ConnectProperties, Disconnect,
+    OwnedPacket, Packet, PacketIdentifier, Publish, PublishProperties, QoS, ReasonCode, Sequence, Suback, Subscribe,
+    SubscribeProperties, Subscription, Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will, WillProperties,
 };
 
 const TOPIC: &str = "sensors/room4/temp/1";
@@ -76,6 +77,7 @@ fn packets(version: Version) -> Vec<(&'static str, Packet<'static>)> {
     let subscriptions: &'static [_] = FILTERS.map(|filter| Subscription::new(filter, QoS::AtLeastOnce)).to_vec().leak();
     let filters: &'static [_] = FILTERS.map(Into::into).to_vec().leak();
     static CODES: [ReasonCode; 10] = [ReasonCode::GRANTED_QOS_1; 10];
+    static UNSUBSCRIBED: [ReasonCode; 10] = [ReasonCode::SUCCESS; 10];
     let ack = Ack::new(identifier(), ReasonCode::SUCCESS);
     let mut packets = vec![
         ("publish 64 B", publish(64).into()),
@@ -86,7 +88,9 @@ fn packets(version: Version) -> Vec<(&'static str, Packet<'static>)> {
         ("publish 64 KiB", publish(65_536).into()),
         ("publish UTF-8", Publish::new("датчики/кухня/температура", &PAYLOAD[..64]).into()),
         ("puback", Packet::Puback(ack)),
+        ("pubrec", Packet::Pubrec(ack)),
         ("pubrel", Packet::Pubrel(ack)),
+        ("pubcomp", Packet::Pubcomp(ack)),
         ("connect", Connect { clean_start: true, ..Connect::new(version, "client-0001") }.into()),
         ("connect full", full.into()),
         ("subscribe 10", {
@@ -101,8 +105,13 @@ fn packets(version: Version) -> Vec<(&'static str, Packet<'static>)> {
             let topic_filters = filters.into();
             Unsubscribe { packet_identifier: identifier(), properties: UnsubscribeProperties::default(), topic_filters }.into()
         }),
+        ("unsuback 10", {
+            let reason_codes = if v5 { (&UNSUBSCRIBED).into() } else { Sequence::default() };
+            Packet::Unsuback(Suback { packet_identifier: identifier(), properties: AckProperties::default(), reason_codes })
+        }),
         ("connack", Connack::default().into()),
         ("pingreq", Packet::Pingreq),
+        ("pingresp", Packet::Pingresp),
         ("disconnect", Disconnect::default().into()),
     ];
     if v5 {
@@ -116,6 +125,12 @@ fn packets(version: Version) -> Vec<(&'static str, Packet<'static>)> {
             ..ConnackProperties::default()
         };
         packets.push(("connack properties", Connack { properties, ..Connack::default() }.into()));
+        let properties = AuthProperties {
+            authentication_method: Some("SCRAM-SHA-256".into()),
+            authentication_data: Some(b"n,,n=device-0001,r=fyko"),
+            ..AuthProperties::default()
+        };
+        packets.push(("auth", Auth { reason_code: ReasonCode::CONTINUE_AUTHENTICATION, properties }.into()));
     }
     packets
 }
@@ -178,38 +193,44 @@ fn stream(version: Version) -> Vec<u8> {
 fn streams(criterion: &mut Criterion) {
     for version in [Version::V3_1_1, Version::V5_0] {
         let stream = stream(version);
-        let mut group = criterion.benchmark_group(format!("stream {version}"));
-        group.throughput(Throughput::Bytes(stream.len() as u64));
-        group.bench_function("borrowed, 4 KiB chunks", |bencher| {
-            let mut buffer: Vec<u8> = Vec::with_capacity(16_384);
-            bencher.iter(|| {
-                let mut count = 0;
-                for chunk in stream.chunks(4_096) {
-                    buffer.extend_from_slice(chunk);
-                    let mut start = 0;
-                    while let Some(frame) = codec::frame(&buffer[start..], u32::MAX).unwrap() {
-                        black_box(codec::decode(frame, version)).unwrap();
-                        start += frame.as_bytes().len();
-                        count += 1;
-                    }
-                    buffer.drain(..start);
-                }
-                assert_eq!(count, 10_000);
+        for throughput in [Throughput::Bytes(stream.len() as u64), Throughput::Elements(10_000)] {
+            let unit = if matches!(throughput, Throughput::Bytes(_)) { "bytes" } else { "packets" };
+            let mut group = criterion.benchmark_group(format!("stream {version}, {unit}"));
+            group.throughput(throughput);
+            group.bench_function("borrowed, 4 KiB chunks", |bencher| {
+                let mut buffer = Vec::with_capacity(16_384);
+                bencher.iter(|| assert_eq!(read_in_chunks(&stream, &mut buffer, version), 10_000));
             });
-        });
-        group.bench_function("owned", |bencher| {
-            bencher.iter_batched_ref(
-                || bytes::BytesMut::from(&stream[..]),
-                |buffer| {
-                    while let Some(packet) = OwnedPacket::split_from(buffer, u32::MAX, version).unwrap() {
-                        black_box(packet);
-                    }
-                },
-                BatchSize::LargeInput,
-            );
-        });
-        group.finish();
+            group.bench_function("owned", |bencher| {
+                bencher.iter_batched_ref(
+                    || bytes::BytesMut::from(&stream[..]),
+                    |buffer| {
+                        while let Some(packet) = OwnedPacket::split_from(buffer, u32::MAX, version).unwrap() {
+                            black_box(packet);
+                        }
+                    },
+                    BatchSize::LargeInput,
+                );
+            });
+            group.finish();
+        }
     }
+}
+
+/// How many packets there are.
+fn read_in_chunks(stream: &[u8], buffer: &mut Vec<u8>, version: Version) -> usize {
+    let mut count = 0;
+    for chunk in stream.chunks(4_096) {
+        buffer.extend_from_slice(chunk);
+        let mut start = 0;
+        while let Some(frame) = codec::frame(&buffer[start..], u32::MAX).unwrap() {
+            black_box(codec::decode(frame, version)).unwrap();
+            start += frame.as_bytes().len();
+            count += 1;
+        }
+        buffer.drain(..start);
+    }
+    count
 }
 
 criterion_group!(benches, each_packet, streams);

@@ -16,7 +16,8 @@ use mqtt_sansio::codec::{
     Publish, QoS, ReasonCode, Suback, Subscribe, SubscribeProperties, Subscription, Text, Unsubscribe, UnsubscribeProperties,
     Version,
 };
-use mqtt_sansio::server::{Server, ServerConfig};
+use mqtt_sansio::server::{self, Server, ServerConfig};
+use mqtt_sansio::session::{Message, Outgoing};
 use pair::{VERSIONS, lasting, message};
 
 const V5_0: Version = Version::V5_0;
@@ -68,56 +69,61 @@ const CLIENT: &str = "\
 5.0   Pingreq     | - | closed | closed 82 | closed | closed | closed 82
 5.0   Pingresp    | - | closed | ok | closed | closed | ok
 5.0   Disconnect  | - | closed | closed | closed | closed | closed
-5.0   Auth        | - | closed | closed 82 | closed | authenticate | authenticate
+5.0   Auth 00     | - | closed | closed 82 | closed | closed | authenticate
+5.0   Auth 18     | - | closed | closed 82 | closed | authenticate | authenticate
+5.0   Auth 19     | - | closed | closed 82 | closed | closed | closed 82
 ";
 
-/// Before CONNECT; before the host's answer to it; connected; after the end; awaits AUTH; authenticates again.
+/// Before CONNECT; before the host's answer to it; connected; the host has ended it; after the end; awaits AUTH; authenticates again, and
+/// waits for the client; the same, and waits for the host.
 const SERVER: &str = "\
-3.1   Connect     | connect | - | closed | -
-3.1   Connack     | closed | - | closed | -
-3.1   Publish     | closed | - | message | -
-3.1   Puback      | closed | - | ok | -
-3.1   Pubrec      | closed | - | PUBREL | -
-3.1   Pubrel      | closed | - | PUBCOMP | -
-3.1   Pubcomp     | closed | - | ok | -
-3.1   Subscribe   | closed | - | subscribe | -
-3.1   Suback      | closed | - | closed | -
-3.1   Unsubscribe | closed | - | unsubscribe | -
-3.1   Unsuback    | closed | - | closed | -
-3.1   Pingreq     | closed | - | PINGRESP | -
-3.1   Pingresp    | closed | - | closed | -
-3.1   Disconnect  | closed | - | closed | -
-3.1   Auth        | closed | - | closed | -
-3.1.1 Connect     | connect | - | closed | -
-3.1.1 Connack     | closed | - | closed | -
-3.1.1 Publish     | closed | - | message | -
-3.1.1 Puback      | closed | - | ok | -
-3.1.1 Pubrec      | closed | - | PUBREL | -
-3.1.1 Pubrel      | closed | - | PUBCOMP | -
-3.1.1 Pubcomp     | closed | - | ok | -
-3.1.1 Subscribe   | closed | - | subscribe | -
-3.1.1 Suback      | closed | - | closed | -
-3.1.1 Unsubscribe | closed | - | unsubscribe | -
-3.1.1 Unsuback    | closed | - | closed | -
-3.1.1 Pingreq     | closed | - | PINGRESP | -
-3.1.1 Pingresp    | closed | - | closed | -
-3.1.1 Disconnect  | closed | - | closed | -
-3.1.1 Auth        | closed | - | closed | -
-5.0   Connect     | connect | - | closed 82 | - | closed CONNACK 82 | closed 82
-5.0   Connack     | closed | - | closed 82 | - | closed CONNACK 82 | closed 82
-5.0   Publish     | closed | - | message | - | closed CONNACK 82 | message
-5.0   Puback      | closed | - | ok | - | closed CONNACK 82 | ok
-5.0   Pubrec      | closed | - | PUBREL 92 | - | closed CONNACK 82 | PUBREL 92
-5.0   Pubrel      | closed | - | PUBCOMP 92 | - | closed CONNACK 82 | PUBCOMP 92
-5.0   Pubcomp     | closed | - | ok | - | closed CONNACK 82 | ok
-5.0   Subscribe   | closed | - | subscribe | - | closed CONNACK 82 | subscribe
-5.0   Suback      | closed | - | closed 82 | - | closed CONNACK 82 | closed 82
-5.0   Unsubscribe | closed | - | unsubscribe | - | closed CONNACK 82 | unsubscribe
-5.0   Unsuback    | closed | - | closed 82 | - | closed CONNACK 82 | closed 82
-5.0   Pingreq     | closed | - | PINGRESP | - | closed CONNACK 82 | PINGRESP
-5.0   Pingresp    | closed | - | closed 82 | - | closed CONNACK 82 | closed 82
-5.0   Disconnect  | closed | - | closed | - | closed | closed
-5.0   Auth        | closed | - | closed 82 | - | authenticate | authenticate
+3.1   Connect     | connect | - | closed | closed | -
+3.1   Connack     | closed | - | closed | closed | -
+3.1   Publish     | closed | - | message | closed | -
+3.1   Puback      | closed | - | ok | closed | -
+3.1   Pubrec      | closed | - | PUBREL | closed | -
+3.1   Pubrel      | closed | - | PUBCOMP | closed | -
+3.1   Pubcomp     | closed | - | ok | closed | -
+3.1   Subscribe   | closed | - | subscribe | closed | -
+3.1   Suback      | closed | - | closed | closed | -
+3.1   Unsubscribe | closed | - | unsubscribe | closed | -
+3.1   Unsuback    | closed | - | closed | closed | -
+3.1   Pingreq     | closed | - | PINGRESP | closed | -
+3.1   Pingresp    | closed | - | closed | closed | -
+3.1   Disconnect  | closed | - | closed | closed | -
+3.1   Auth        | closed | - | closed | closed | -
+3.1.1 Connect     | connect | - | closed | closed | -
+3.1.1 Connack     | closed | - | closed | closed | -
+3.1.1 Publish     | closed | - | message | closed | -
+3.1.1 Puback      | closed | - | ok | closed | -
+3.1.1 Pubrec      | closed | - | PUBREL | closed | -
+3.1.1 Pubrel      | closed | - | PUBCOMP | closed | -
+3.1.1 Pubcomp     | closed | - | ok | closed | -
+3.1.1 Subscribe   | closed | - | subscribe | closed | -
+3.1.1 Suback      | closed | - | closed | closed | -
+3.1.1 Unsubscribe | closed | - | unsubscribe | closed | -
+3.1.1 Unsuback    | closed | - | closed | closed | -
+3.1.1 Pingreq     | closed | - | PINGRESP | closed | -
+3.1.1 Pingresp    | closed | - | closed | closed | -
+3.1.1 Disconnect  | closed | - | closed | closed | -
+3.1.1 Auth        | closed | - | closed | closed | -
+5.0   Connect     | connect | - | closed 82 | closed | - | closed CONNACK 82 | closed 82 | -
+5.0   Connack     | closed | - | closed 82 | closed | - | closed CONNACK 82 | closed 82 | -
+5.0   Publish     | closed | - | message | closed | - | closed CONNACK 82 | message | -
+5.0   Puback      | closed | - | ok | closed | - | closed CONNACK 82 | ok | -
+5.0   Pubrec      | closed | - | PUBREL 92 | closed | - | closed CONNACK 82 | PUBREL 92 | -
+5.0   Pubrel      | closed | - | PUBCOMP 92 | closed | - | closed CONNACK 82 | PUBCOMP 92 | -
+5.0   Pubcomp     | closed | - | ok | closed | - | closed CONNACK 82 | ok | -
+5.0   Subscribe   | closed | - | subscribe | closed | - | closed CONNACK 82 | subscribe | -
+5.0   Suback      | closed | - | closed 82 | closed | - | closed CONNACK 82 | closed 82 | -
+5.0   Unsubscribe | closed | - | unsubscribe | closed | - | closed CONNACK 82 | unsubscribe | -
+5.0   Unsuback    | closed | - | closed 82 | closed | - | closed CONNACK 82 | closed 82 | -
+5.0   Pingreq     | closed | - | PINGRESP | closed | - | closed CONNACK 82 | PINGRESP | -
+5.0   Pingresp    | closed | - | closed 82 | closed | - | closed CONNACK 82 | closed 82 | -
+5.0   Disconnect  | closed | - | closed | closed | - | closed | closed | -
+5.0   Auth 00     | closed | - | closed 82 | closed | - | closed CONNACK 82 | closed 82 | -
+5.0   Auth 18     | closed | - | closed 82 | closed | - | authenticate | authenticate | -
+5.0   Auth 19     | closed | - | closed 82 | closed | - | closed CONNACK 82 | closed 82 | -
 ";
 
 /// With identifiers 1 to 5 a client has under way: QoS 1; QoS 2; QoS 2 that is released; SUBSCRIBE; UNSUBSCRIBE. With 6 and 7 its
@@ -149,6 +155,35 @@ const EXCHANGES: &str = "\
 5.0   Publish 2   | message | message | message | message | message | ok | ok | message
 ";
 
+/// With identifiers 1 to 3 a server has under way: QoS 1; QoS 2; QoS 2 that is released. Its client has, unanswered: with 4 SUBSCRIBE, with 5
+/// UNSUBSCRIBE, and with 6 and 7 what [`EXCHANGES`] has. 8 is nothing.
+const SERVER_EXCHANGES: &str = "\
+3.1   Puback      | published | closed | closed | ok | ok | ok | ok | ok
+3.1   Pubrec      | closed | PUBREL | PUBREL | PUBREL | PUBREL | PUBREL | PUBREL | PUBREL
+3.1   Pubcomp     | closed | closed | published | ok | ok | ok | ok | ok
+3.1   Pubrel      | PUBCOMP | PUBCOMP | PUBCOMP | PUBCOMP | PUBCOMP | PUBCOMP | closed | PUBCOMP
+3.1   Suback      | closed | closed | closed | closed | closed | closed | closed | closed
+3.1   Unsuback    | closed | closed | closed | closed | closed | closed | closed | closed
+3.1   Publish 1   | message | message | message | closed | closed | message | message | message
+3.1   Publish 2   | message | message | message | closed | closed | ok | ok | message
+3.1.1 Puback      | published | closed | closed | ok | ok | ok | ok | ok
+3.1.1 Pubrec      | closed | PUBREL | PUBREL | PUBREL | PUBREL | PUBREL | PUBREL | PUBREL
+3.1.1 Pubcomp     | closed | closed | published | ok | ok | ok | ok | ok
+3.1.1 Pubrel      | PUBCOMP | PUBCOMP | PUBCOMP | PUBCOMP | PUBCOMP | PUBCOMP | closed | PUBCOMP
+3.1.1 Suback      | closed | closed | closed | closed | closed | closed | closed | closed
+3.1.1 Unsuback    | closed | closed | closed | closed | closed | closed | closed | closed
+3.1.1 Publish 1   | message | message | message | closed | closed | message | message | message
+3.1.1 Publish 2   | message | message | message | closed | closed | ok | ok | message
+5.0   Puback      | published | closed 82 | closed 82 | ok | ok | ok | ok | ok
+5.0   Pubrec      | closed 82 | PUBREL | PUBREL | PUBREL 92 | PUBREL 92 | PUBREL 92 | PUBREL 92 | PUBREL 92
+5.0   Pubcomp     | closed 82 | closed 82 | published | ok | ok | ok | ok | ok
+5.0   Pubrel      | PUBCOMP 92 | PUBCOMP 92 | PUBCOMP 92 | PUBCOMP 92 | PUBCOMP 92 | PUBCOMP | closed 82 | PUBCOMP 92
+5.0   Suback      | closed 82 | closed 82 | closed 82 | closed 82 | closed 82 | closed 82 | closed 82 | closed 82
+5.0   Unsuback    | closed 82 | closed 82 | closed 82 | closed 82 | closed 82 | closed 82 | closed 82 | closed 82
+5.0   Publish 1   | message | message | message | PUBACK 91 | PUBACK 91 | message | message | message
+5.0   Publish 2   | message | message | message | PUBREC 91 | PUBREC 91 | ok | ok | message
+";
+
 /// [5.0 §2.1.2] [5.0 §3.1.4] [5.0 §4.12] [3.1.1 §2.2.1] [3.1.1 §3.1.4]
 #[test]
 fn each_packet_in_each_state_of_a_client_has_one_outcome() {
@@ -166,6 +201,15 @@ fn each_packet_in_each_state_of_a_server_has_one_outcome() {
 /// [5.0 §4.3] [5.0 §3.6.2.1] [3.1.1 §4.3]
 #[test]
 fn each_answer_to_each_exchange_has_one_outcome() {
+    let (client, server) = (exchanges(busy), exchanges(busy_server));
+    assert_eq!(client, EXCHANGES, "{client}");
+    assert_eq!(server, SERVER_EXCHANGES, "{server}");
+}
+
+fn exchanges<M: Hears>(busy: fn(Version) -> M) -> String
+where
+    for<'i> M::Action<'i>: Debug,
+{
     let mut rows = String::new();
     for version in VERSIONS {
         let mut each = |name: &str, packet: &dyn Fn(PacketIdentifier) -> Packet<'static>| {
@@ -183,7 +227,7 @@ fn each_answer_to_each_exchange_has_one_outcome() {
             each(name, &|number| Publish { packet_identifier: Some(number), ..message(qos, "x") }.into());
         }
     }
-    assert_eq!(rows, EXCHANGES, "{rows}");
+    rows
 }
 
 fn outcome<A: Debug>((actions, written): (Vec<A>, Vec<u8>), version: Version) -> String {
@@ -199,7 +243,11 @@ fn outcome<A: Debug>((actions, written): (Vec<A>, Vec<u8>), version: Version) ->
                 continue;
             }
             Packet::Connack(connack) => format!(" {:02x}", connack.reason_code.get()),
-            Packet::Pubrel(ack) | Packet::Pubcomp(ack) if ack.reason_code.is_error() => format!(" {:02x}", ack.reason_code.get()),
+            Packet::Puback(ack) | Packet::Pubrec(ack) | Packet::Pubrel(ack) | Packet::Pubcomp(ack)
+                if ack.reason_code.is_error() =>
+            {
+                format!(" {:02x}", ack.reason_code.get())
+            }
             Packet::Suback(suback) => format!(" {:02x}", suback.reason_codes.iter().next().unwrap().get()),
             _ => String::new(),
         };
@@ -259,7 +307,8 @@ fn all(version: Version) -> Vec<Vec<u8>> {
         Disconnect::default().into(),
     ];
     if version == V5_0 {
-        packets.push(auth(ReasonCode::CONTINUE_AUTHENTICATION).into());
+        let codes = [ReasonCode::SUCCESS, ReasonCode::CONTINUE_AUTHENTICATION, ReasonCode::RE_AUTHENTICATE];
+        packets.extend(codes.map(|code| Packet::from(auth(code))));
     }
     packets.into_iter().map(|packet| encoded(packet, version)).chain((version < V5_0).then(|| vec![0xF0, 0])).collect()
 }
@@ -287,10 +336,13 @@ fn clients(version: Version) -> Vec<Client> {
 fn servers(version: Version) -> Vec<Server> {
     let mut closed = accepted(&lasting(version));
     closed.connection_lost();
+    let mut closing = accepted(&lasting(version));
+    closing.disconnect(&Disconnect::default(), &mut Vec::new()).unwrap();
     let mut servers = vec![
         Server::new(ServerConfig::new(), NOW),
         asked(ServerConfig::new(), &lasting(version)),
         accepted(&lasting(version)),
+        closing,
         closed,
     ];
     if version == V5_0 {
@@ -299,7 +351,9 @@ fn servers(version: Version) -> Vec<Server> {
         let mut again = accepted(&with_method(version));
         again.hears(&encoded(auth(ReasonCode::RE_AUTHENTICATE), version));
         again.challenge(&auth(ReasonCode::CONTINUE_AUTHENTICATION), NOW, &mut Vec::new()).unwrap();
-        servers.extend([challenged, again]);
+        let mut asks = accepted(&with_method(version));
+        asks.hears(&encoded(auth(ReasonCode::RE_AUTHENTICATE), version));
+        servers.extend([challenged, again, asks]);
     }
     servers
 }
@@ -325,8 +379,13 @@ fn row(version: Version, name: &str, cells: impl Iterator<Item = String>) -> Str
     format!("{:5} {name:11} | {}\n", version.to_string(), cells.join(" | "))
 }
 
+/// With the reason code of an AUTH.
 fn name(bytes: &[u8]) -> String {
-    format!("{:?}", codec::frame(bytes, u32::MAX).unwrap().unwrap().packet_type())
+    let name = format!("{:?}", codec::frame(bytes, u32::MAX).unwrap().unwrap().packet_type());
+    match bytes {
+        [0xF0, _, code, ..] => format!("{name} {code:02x}"),
+        _ => name,
+    }
 }
 
 fn cell<M: Hears>(machine: &mut M, reads: bool, bytes: &[u8], version: Version) -> String
@@ -358,4 +417,30 @@ fn busy(version: Version) -> Client {
         }
     }
     client
+}
+
+/// See [`SERVER_EXCHANGES`].
+fn busy_server(version: Version) -> Server {
+    let mut server = asked(ServerConfig::new().manual_acknowledgement(true), &lasting(version));
+    let mut out = Vec::new();
+    server.accept(&mut None, ConnackProperties::default(), NOW, &mut out).unwrap();
+    for (key, qos) in [(1, QoS::AtLeastOnce), (2, QoS::ExactlyOnce), (3, QoS::ExactlyOnce)] {
+        server.deliver(Outgoing::new(Some(key), Message::new(&message(qos, "x")).unwrap()), NOW).unwrap();
+    }
+    server.flush(NOW, &mut out);
+    server.hears(&ack(Packet::Pubrec, 3, version));
+    for bytes in all(version).iter().filter(|bytes| matches!(bytes[0], 0x82 | 0xA2)) {
+        let mut bytes = bytes.clone();
+        bytes[3] = if bytes[0] == 0x82 { 4 } else { 5 };
+        assert_eq!(server.hears(&bytes).0.len(), 1);
+    }
+    for number in [6, 7] {
+        let publish = encoded(Publish { packet_identifier: Some(id(number)), ..message(QoS::ExactlyOnce, "x") }, version);
+        let (actions, _) = server.hears(&publish);
+        let [server::Action::Message(received)] = &actions[..] else { panic!("{actions:?}") };
+        if number == 6 {
+            server.acknowledge(received.token.unwrap(), ReasonCode::SUCCESS, &mut out).unwrap();
+        }
+    }
+    server
 }

@@ -302,8 +302,9 @@ fn any_frame(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Frame<'_>>
 pub(crate) fn connect_version(bytes: &[u8]) -> Option<u8> {
     let (_, body) = read::remaining_length(bytes.get(1..)?).ok()??;
     let mut reader = Reader(body);
-    reader.binary().ok()?;
-    reader.u8().ok()
+    let name = reader.binary().ok()?;
+    let is_known = [Version::V3_1, Version::V5_0].iter().any(|version| version.protocol_name() == name);
+    reader.u8().ok().filter(|_| is_known)
 }
 
 /// A packet of any type, as a view of its bytes or of the values that it was made from.
