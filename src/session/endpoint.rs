@@ -479,8 +479,8 @@ impl Endpoint {
         }
     }
 
-    pub(crate) fn insert_subscribe(&mut self, key: u64, filters: usize, unsubscribe: bool) -> Option<PacketIdentifier> {
-        self.session.outbound.insert(Slot::AwaitSuback { key, filters, unsubscribe })
+    pub(crate) fn insert_subscribe(&mut self, key: u64, filters: usize, unsubscribe: bool) {
+        self.session.outbound.insert(Slot::AwaitSuback { key, filters, unsubscribe });
     }
 
     pub(crate) fn next_identifier(&mut self) -> Option<PacketIdentifier> {

@@ -164,22 +164,20 @@ impl Default for Outbound {
 const IDENTIFIERS: usize = 65_535;
 
 impl Outbound {
-    /// Gives out an identifier, if there is one. Inlined, so that the slot is made in its place.
-    #[inline(always)]
-    pub(crate) fn insert(&mut self, slot: Slot) -> Option<PacketIdentifier> {
-        let identifier = self.next()?;
-        self.occupied += 1;
-        self.ring.push_back(slot);
-        Some(identifier)
-    }
-
-    /// The identifier that [`insert`](Self::insert) will give out.
+    /// The identifier that [`insert`](Self::insert) will give out, if there is one.
     #[inline]
     pub(crate) fn next(&mut self) -> Option<PacketIdentifier> {
         if self.ring.len() >= self.longest() || !self.left_behind.is_empty() {
             self.make_way();
         }
         if self.has_identifier() { self.identifier(self.ring.len()) } else { None }
+    }
+
+    /// Gives out the identifier that [`next`](Self::next) has found. Inlined, so that the slot is made in its place.
+    #[inline(always)]
+    pub(crate) fn insert(&mut self, slot: Slot) {
+        self.occupied += 1;
+        self.ring.push_back(slot);
     }
 
     /// Whether there is an identifier that is not in use.
@@ -493,12 +491,18 @@ mod tests {
         }
     }
 
+    fn insert(outbound: &mut Outbound) -> Option<PacketIdentifier> {
+        let identifier = outbound.next()?;
+        outbound.insert(slot());
+        Some(identifier)
+    }
+
     #[test]
     fn identifiers_are_never_given_out_twice() {
         let mut outbound = Outbound::default();
-        let stuck = outbound.insert(slot()).unwrap();
+        let stuck = insert(&mut outbound).unwrap();
         for _ in 0..200_000 {
-            let identifier = outbound.insert(slot()).unwrap();
+            let identifier = insert(&mut outbound).unwrap();
             assert_ne!(identifier, stuck);
             outbound.free(identifier);
         }
@@ -507,8 +511,8 @@ mod tests {
         assert_eq!(outbound.get_mut(stuck), Some(&mut slot()));
         outbound.free(stuck);
         assert_eq!((outbound.in_use(), outbound.get_mut(stuck)), (vec![], None));
-        let all: Vec<_> = (0..IDENTIFIERS).map(|_| outbound.insert(slot()).unwrap()).collect();
-        assert_eq!(outbound.insert(slot()), None);
+        let all: Vec<_> = (0..IDENTIFIERS).map(|_| insert(&mut outbound).unwrap()).collect();
+        assert_eq!(insert(&mut outbound), None);
         assert_eq!(outbound.in_use(), all);
         let mut sorted = all.clone();
         sorted.sort();
@@ -519,9 +523,9 @@ mod tests {
         for index in [30_000, 29_999, 65_534, 0, 30_000] {
             let identifier = order.remove(index);
             outbound.free(identifier);
-            assert_eq!(outbound.insert(slot()), Some(identifier));
+            assert_eq!(insert(&mut outbound), Some(identifier));
             order.push(identifier);
-            assert_eq!(outbound.insert(slot()), None);
+            assert_eq!(insert(&mut outbound), None);
             assert_eq!(outbound.in_use(), order);
         }
         for identifier in all.into_iter().rev() {
