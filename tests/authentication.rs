@@ -374,3 +374,15 @@ fn a_client_answers_when_it_is_asked_and_once() {
     client.hears(&encoded(auth(ReasonCode::SUCCESS, METHOD), V5_0));
     assert_eq!([answer(&mut client, CONTINUE), answer(&mut client, AGAIN)], [unasked, Ok(())]);
 }
+
+/// A server that lets the client in without waiting for its answer wants none any more. [5.0 MQTT-4.12.1-1]
+#[test]
+fn connack_ends_what_a_challenge_has_begun() {
+    let mut out = Vec::new();
+    let mut client = connecting(ClientConfig::new(), &with_method());
+    client.hears(&encoded(auth(CONTINUE, METHOD), V5_0));
+    client.hears(&encoded(Connack { properties: method_of_server(), ..Connack::default() }, V5_0));
+    assert!(client.is_connected());
+    assert_eq!(client.authenticate(&auth(CONTINUE, METHOD), NOW, &mut out), Err(RequestError::Authentication));
+    assert_eq!(client.authenticate(&auth(AGAIN, METHOD), NOW, &mut out), Ok(()));
+}

@@ -439,3 +439,41 @@ fn a_request_that_3_1_sends_again_is_the_same_request() {
     bytes[0] |= 0x08;
     assert_eq!(server.hears(&bytes), (vec![], vec![]));
 }
+
+/// A client that has lost its state may go on with its session before 5.0, and then begins with the same identifiers. [3.1.1 §3.2.2.2]
+#[test]
+fn a_client_that_has_forgotten_its_messages_can_still_subscribe_before_5_0() {
+    for version in VERSIONS {
+        let mut server = accepted(&lasting(version));
+        server.hears(&publishes(&[1], QoS::ExactlyOnce, false, version));
+        let mut server = {
+            let session = server.take_session();
+            let mut next = asked(ServerConfig::new(), &lasting(version));
+            next.accept(&mut Some(session), ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
+            next
+        };
+        let subscriptions = [Subscription::new("a", QoS::AtMostOnce)];
+        let properties = SubscribeProperties::default();
+        let subscribe = Subscribe { packet_identifier: id(1), properties, subscriptions: (&subscriptions).into() };
+        let request = encoded(subscribe, version);
+        let asks = matches!(server.hears(&request).0[..], [server::Action::Subscribe(_)]);
+        assert_eq!(asks, version < V5_0);
+        assert!(server.is_connected());
+    }
+}
+
+/// [5.0 MQTT-4.6.0-2] [5.0 MQTT-4.6.0-3]
+#[test]
+fn a_message_that_is_not_taken_is_answered_in_its_turn() {
+    let mut server = asked(ServerConfig::new().manual_acknowledgement(true), &lasting(V5_0));
+    server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
+    let subscriptions = [Subscription::new("a", QoS::AtMostOnce)];
+    let properties = SubscribeProperties::default();
+    let subscribe = Subscribe { packet_identifier: id(5), properties, subscriptions: (&subscriptions).into() };
+    server.hears(&encoded(subscribe, V5_0));
+    let (tokens, said) = server.takes(&publishes(&[1, 5], QoS::AtLeastOnce, false, V5_0));
+    assert_eq!((tokens.len(), said), (1, vec![]));
+    let refused = Packet::Puback(Ack::new(id(5), ReasonCode::PACKET_IDENTIFIER_IN_USE));
+    let both = [ack(Packet::Puback, 1, V5_0), encoded(refused, V5_0)].concat();
+    assert_eq!(server.answers(tokens[0]), (Ok(()), both));
+}

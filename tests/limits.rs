@@ -688,8 +688,11 @@ fn what_the_host_says_in_connack_is_what_holds() {
         assert_eq!(packets(&out, V5_0), [Connack { properties: stated, ..Connack::default() }.into()]);
         assert_eq!(server.session_expiry_interval(), 7);
         assert_eq!(server.poll_timeout(), Some(NOW + core::time::Duration::from_secs(15)));
-        let bytes: Vec<_> = publishes.into_iter().flat_map(|publish| encoded(publish, V5_0)).collect();
+        let farewell = DisconnectProperties { session_expiry_interval: Some(u32::MAX), ..Default::default() };
+        let farewell = encoded(Disconnect { properties: farewell, ..Disconnect::default() }, V5_0);
+        let bytes: Vec<_> = publishes.into_iter().flat_map(|publish| encoded(publish, V5_0)).chain(farewell).collect();
         let (actions, _) = server.hears(&bytes);
+        assert_eq!(server.session_expiry_interval(), 7);
         let closed = actions.iter().find_map(|action| match action {
             mqtt_sansio::server::Action::Closed { cause: CloseCause::Violation(error), .. } => Some(*error),
             _ => None,

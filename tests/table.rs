@@ -156,7 +156,7 @@ const EXCHANGES: &str = "\
 ";
 
 /// With identifiers 1 to 3 a server has under way: QoS 1; QoS 2; QoS 2 that is released. Its client has, unanswered: with 4 SUBSCRIBE, with 5
-/// UNSUBSCRIBE, and with 6 and 7 what [`EXCHANGES`] has. 8 is nothing.
+/// UNSUBSCRIBE, and with 6 and 7 what [`EXCHANGES`] has, so that a refusal waits, too. 8 is nothing.
 const SERVER_EXCHANGES: &str = "\
 3.1   Puback      | published | closed | closed | ok | ok | ok | ok | ok
 3.1   Pubrec      | closed | PUBREL | PUBREL | PUBREL | PUBREL | PUBREL | PUBREL | PUBREL
@@ -180,8 +180,8 @@ const SERVER_EXCHANGES: &str = "\
 5.0   Pubrel      | PUBCOMP 92 | PUBCOMP 92 | PUBCOMP 92 | PUBCOMP 92 | PUBCOMP 92 | PUBCOMP | closed 82 | PUBCOMP 92
 5.0   Suback      | closed 82 | closed 82 | closed 82 | closed 82 | closed 82 | closed 82 | closed 82 | closed 82
 5.0   Unsuback    | closed 82 | closed 82 | closed 82 | closed 82 | closed 82 | closed 82 | closed 82 | closed 82
-5.0   Publish 1   | message | message | message | PUBACK 91 | PUBACK 91 | message | message | message
-5.0   Publish 2   | message | message | message | PUBREC 91 | PUBREC 91 | ok | ok | message
+5.0   Publish 1   | message | message | message | ok | ok | message | message | message
+5.0   Publish 2   | message | message | message | ok | ok | ok | ok | message
 ";
 
 /// [5.0 §2.1.2] [5.0 §3.1.4] [5.0 §4.12] [3.1.1 §2.2.1] [3.1.1 §3.1.4]

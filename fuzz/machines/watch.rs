@@ -161,7 +161,7 @@ struct Waiting {
     qos: QoS,
     token: Option<AckToken>,
     verdict: Option<ReasonCode>,
-    /// Whether it is a QoS 2 message that had its PUBREC, and came again.
+    /// Whether it is a QoS 2 message that had its PUBREC, and came again, or one that was not taken.
     again: bool,
 }
 
@@ -586,7 +586,7 @@ impl Watch {
                 if self.kept.taken.remove(&identifier).is_some() {
                     self.waiting.retain(|waiting| !waiting.again || waiting.identifier != identifier);
                     self.owe(PacketType::Pubcomp, identifier, ReasonCode::SUCCESS, 0);
-                } else if self.waiting.iter().any(|waiting| waiting.is_twice(identifier)) {
+                } else if self.waiting.iter().any(|waiting| !waiting.again && waiting.is_twice(identifier)) {
                     ensure!(closed, "{ack:?} releases what was not acknowledged");
                 } else if !self.kept.unknown {
                     self.owe(PacketType::Pubcomp, identifier, ReasonCode::PACKET_IDENTIFIER_NOT_FOUND, 0);
@@ -623,18 +623,20 @@ impl Watch {
         let identifier = publish.packet_identifier.map(|identifier| identifier.get());
         let twice = publish.qos == QoS::ExactlyOnce;
         let taken = twice && identifier.is_some_and(|identifier| self.kept.taken.contains_key(&identifier));
-        let waits = twice && self.waiting.iter().any(|waiting| identifier.is_some_and(|number| waiting.is_twice(number)));
+        let is = |waiting: &Waiting| twice && identifier.is_some_and(|number| waiting.is_twice(number));
+        let waits = self.waiting.iter().any(|waiting| !waiting.again && is(waiting));
+        let waits_again = self.waiting.iter().any(|waiting| waiting.again && is(waiting));
         let requested = identifier.filter(|identifier| self.requests.contains_key(identifier));
         if let Some(identifier) = requested.filter(|_| message.is_none() && !closed) {
-            let packet = if twice { PacketType::Pubrec } else { PacketType::Puback };
             ensure!(self.version == Version::V5_0, "{publish:?} is taken, and {identifier} is in use");
-            self.owe(packet, identifier, ReasonCode::PACKET_IDENTIFIER_IN_USE, 0);
+            let verdict = Some(ReasonCode::PACKET_IDENTIFIER_IN_USE);
+            self.waiting.push_back(Waiting { identifier, qos: publish.qos, token: None, verdict, again: true });
             return Ok(());
         }
         ensure!(requested.is_none() || closed, "the host was given {publish:?}, and its identifier is in use");
         let Some(message) = message else {
             ensure!(closed || taken || waits || self.kept.unknown, "the host was not given {publish:?}");
-            if let Some(identifier) = identifier.filter(|_| taken && !waits) {
+            if let Some(identifier) = identifier.filter(|_| taken && !waits_again) {
                 let verdict = Some(ReasonCode::SUCCESS);
                 self.waiting.push_back(Waiting { identifier, qos: publish.qos, token: None, verdict, again: true });
             }
@@ -654,7 +656,8 @@ impl Watch {
 
     fn asks(&mut self, packet: PacketType, identifier: u16, filters: usize, event: Option<&Event<'_>>, closed: bool) -> Verdict {
         let waits = self.waiting.iter().any(|waiting| !waiting.again && waiting.identifier == identifier);
-        let used = waits || self.kept.taken.contains_key(&identifier) || self.requests.contains_key(&identifier);
+        let is_message = self.version == Version::V5_0 && (waits || self.kept.taken.contains_key(&identifier));
+        let used = is_message || self.requests.contains_key(&identifier);
         if event.is_some_and(Event::asks) {
             ensure!(!used || self.kept.unknown, "the host is asked for {identifier}, which is in use");
             self.requests.insert(identifier, (packet, filters));
@@ -729,12 +732,7 @@ impl Watch {
                 self.phase = if connack.reason_code == ReasonCode::SUCCESS { Phase::Open } else { Phase::Over };
             }
             Packet::Publish(publish) => self.sends(publish)?,
-            Packet::Puback(ack) => {
-                let identifier = ack.packet_identifier.get();
-                if !self.pays(PacketType::Puback, identifier, ack.reason_code, 0) {
-                    self.settles(identifier, QoS::AtLeastOnce, ack.reason_code)?;
-                }
-            }
+            Packet::Puback(ack) => _ = self.settles(ack.packet_identifier.get(), QoS::AtLeastOnce, ack.reason_code)?,
             Packet::Pubrec(ack) => {
                 let identifier = ack.packet_identifier.get();
                 let again = self.kept.unknown && !self.waiting.front().is_some_and(|front| front.is_twice(identifier));

@@ -200,7 +200,7 @@ impl Client {
         &self.endpoint.session
     }
 
-    /// The end of a message that is known while there is no connection, as of one that has expired. A connection gives them as actions.
+    /// The end of a message that is known while the server has not accepted, as of one that has expired. After it they are actions.
     #[must_use]
     pub fn next_completed(&mut self) -> Option<Published<'static>> {
         if self.is_connected() { None } else { self.endpoint.next_completed() }
@@ -606,6 +606,7 @@ impl Client {
         // [5.0 MQTT-3.1.2-21]
         self.clock.interval = properties.server_keep_alive.unwrap_or(self.requested.keep_alive);
         self.state = State::Connected;
+        self.challenged = false;
         self.endpoint.open(now, out);
         Ok(())
     }

@@ -65,7 +65,7 @@ decode_errors! {
     InvalidPayloadFormat, "payload is said to be UTF-8 and is not, which an option refuses", PAYLOAD_FORMAT_INVALID, "§3.3.2.3.2", "§3.3.3";
     InvalidQos, "PUBLISH has QoS 3", MALFORMED_PACKET, "MQTT-3.3.1-4", "MQTT-3.3.1-4";
     DupWithQos0, "PUBLISH has DUP set and QoS 0", MALFORMED_PACKET, "MQTT-3.3.1-2", "MQTT-3.3.1-2";
-    ZeroPacketIdentifier, "packet identifier is zero", MALFORMED_PACKET, "MQTT-2.2.1-3, MQTT-2.2.1-5, MQTT-2.2.1-6", "MQTT-2.3.1-1";
+    ZeroPacketIdentifier, "packet identifier is zero", MALFORMED_PACKET, "MQTT-2.2.1-3, MQTT-2.2.1-4, MQTT-2.2.1-5, MQTT-2.2.1-6", "MQTT-2.3.1-1";
     WildcardInTopicName, "topic name contains a wildcard", MALFORMED_PACKET, "MQTT-4.7.0-1, MQTT-3.3.2-2", "MQTT-4.7.1-1, MQTT-3.3.2-2";
     EmptyTopicName, "topic name is empty", MALFORMED_PACKET, "MQTT-4.7.3-1", "MQTT-4.7.3-1";
     MissingTopicName, "PUBLISH has neither a topic name nor a topic alias", PROTOCOL_ERROR, "§3.3.2.1", "MQTT-4.7.3-1";

@@ -191,6 +191,8 @@ struct Client {
     clean_start: bool,
     keep_alive: u16,
     session_expiry_interval: u32,
+    /// What CONNACK has said, so that it cannot ask for more at the end.
+    maximum_expiry: Option<u32>,
     /// Whether it asked for more than 0, so that it may ask for something else at the end. [5.0 §3.14.2.2.2]
     may_expire_later: bool,
     no_problem_information: bool,
@@ -263,8 +265,8 @@ impl Server {
     ///
     /// `session` is what the server has kept for the client, if anything; it decides Session Present, and is taken unless there is an
     /// error. `properties` are what the host has to add, such as an Assigned Client Identifier, or to say in place of the configuration,
-    /// which then is what holds for this client; before 5.0 they cannot be sent. Reason string and user properties are left out should the
-    /// client's Maximum Packet Size not allow them.
+    /// which then is what holds for this client, but for its Will Message, which was held against the configuration; before 5.0 they cannot
+    /// be sent. Reason string and user properties are left out should the client's Maximum Packet Size not allow them.
     pub fn accept(
         &mut self,
         session: &mut Option<Session>,
@@ -280,6 +282,7 @@ impl Server {
             self.endpoint.connection.own = own;
             self.available = available;
             self.client.session_expiry_interval = session_expiry_interval.unwrap_or(asked);
+            self.client.maximum_expiry = session_expiry_interval;
             self.client.keep_alive = keep_alive.unwrap_or(self.client.keep_alive);
         } else {
             self.client.session_expiry_interval = self.config.session_expiry_interval(asked);
@@ -618,6 +621,7 @@ impl Server {
             clean_start: connect.clean_start,
             keep_alive: connect.keep_alive,
             session_expiry_interval: connect.session_expiry_interval(),
+            maximum_expiry: None,
             may_expire_later: connect.session_expiry_interval() > 0,
             no_problem_information: properties.request_problem_information == Some(false),
             wants_response_information: properties.request_response_information == Some(true),
@@ -705,7 +709,8 @@ impl Server {
             if !self.client.may_expire_later && expiry > 0 {
                 return Err(ProtocolError::SessionExpiryInterval);
             }
-            self.client.session_expiry_interval = self.config.session_expiry_interval(expiry);
+            let granted = self.config.session_expiry_interval(expiry);
+            self.client.session_expiry_interval = self.client.maximum_expiry.map_or(granted, |maximum| expiry.min(maximum));
         }
         Ok(self.close(CloseCause::Disconnected(disconnect)))
     }
@@ -719,10 +724,11 @@ impl Server {
 
     /// [5.0 §3.2.2.3.11 to §3.2.2.3.13]
     fn check_available(&self, subscribe: &Subscribe<'_>) -> Result<(), ProtocolError> {
-        let version = self.version();
-        let mut subscriptions = subscribe.subscriptions.iter().filter(|_| version == Version::V5_0);
-        let checked = subscriptions.try_for_each(|one| self.available.check(&one, &subscribe.properties, version));
-        checked.map_err(ProtocolError::SubscriptionNotSupported)
+        if self.available == Available::ALL || self.version() < Version::V5_0 {
+            return Ok(());
+        }
+        let check = |one| self.available.check(&one, &subscribe.properties, Version::V5_0);
+        subscribe.subscriptions.iter().try_for_each(check).map_err(ProtocolError::SubscriptionNotSupported)
     }
 
     /// Notes a request; false if its identifier is in use, which is the answer. [5.0 §3.9.3] [5.0 §3.11.3]
@@ -734,14 +740,16 @@ impl Server {
         out: &mut Vec<u8>,
     ) -> Result<bool, ProtocolError> {
         let packet = frame.packet_type();
-        let repeated = self.requests.contains_key(&packet_identifier);
-        if !repeated && !self.endpoint.is_in_use(packet_identifier) {
+        let open = self.requests.get(&packet_identifier);
+        // Before 5.0 a client may go on with a session that it knows nothing of, and so with identifiers that its messages had.
+        let in_use = open.is_some() || self.version() == Version::V5_0 && self.endpoint.is_in_use(packet_identifier);
+        if !in_use {
             self.requests.insert(packet_identifier, (packet, filters));
             return Ok(true);
         }
         if self.version() < Version::V5_0 {
             // 3.1 has requests sent again; the answer to the first will do for both.
-            let again = repeated && frame.dup();
+            let again = frame.dup() && open == Some(&(packet, filters));
             return if again { Ok(false) } else { Err(ProtocolError::PacketIdentifierInUse(packet)) };
         }
         let known = self.requests.insert(packet_identifier, (packet, filters));

@@ -3,7 +3,7 @@
 use crate::codec::{ConnackProperties, ReasonCode, SubscribeProperties, Subscription, TopicFilter, Version};
 
 /// What a CONNACK has said of subscriptions. [5.0 §3.2.2.3.11 to §3.2.2.3.13]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Available {
     pub(crate) wildcard_subscription: bool,
     pub(crate) subscription_identifier: bool,

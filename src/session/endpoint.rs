@@ -277,11 +277,14 @@ impl Endpoint {
     fn flush_waiting(&mut self, now: Instant, out: &mut Vec<u8>) {
         while self.open && self.has_room(out) {
             let may_send = self.may_send();
-            if let Some((identifier, outgoing)) = self.session.outbound.next_due() {
+            if let Some(identifier) = self.session.outbound.next_due() {
                 if !may_send {
                     return;
                 }
-                self.send_again(identifier, outgoing, now, out);
+                if let Some(Slot::DuePublish(outgoing)) = self.session.outbound.get_mut(identifier) {
+                    let outgoing = outgoing.clone();
+                    self.send_again(identifier, outgoing, now, out);
+                }
                 continue;
             }
             let Some(front) = self.session.outbound.queue_front() else { return };
@@ -526,12 +529,12 @@ impl Endpoint {
 
     /// A message with an identifier that is in use. [5.0 §3.4.2.1] [5.0 §3.5.2.1]
     #[cold]
-    fn refuse_identifier(&self, identifier: PacketIdentifier, qos: QoS, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+    fn refuse_identifier(&mut self, identifier: PacketIdentifier, qos: QoS, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
         if self.connection.version < Version::V5_0 {
             return Err(ProtocolError::PacketIdentifierInUse(PacketType::Publish));
         }
-        let packet = if qos == QoS::ExactlyOnce { PacketType::Pubrec } else { PacketType::Puback };
-        self.write_ack(packet, identifier, ReasonCode::PACKET_IDENTIFIER_IN_USE, out)
+        self.connection.unacknowledged.push_refused(identifier, qos, ReasonCode::PACKET_IDENTIFIER_IN_USE);
+        self.send_acknowledgements(out)
     }
 
     /// Notes a message with QoS 1 or 2; `None` if it came before.
@@ -539,10 +542,9 @@ impl Endpoint {
         if qos == QoS::ExactlyOnce {
             match self.session.inbound.get_mut(&identifier) {
                 // [5.0 MQTT-4.3.3-10] [3.1.1 MQTT-4.3.3-2]
-                Some(Exchange::AwaitPubrel { again, .. }) if !*again => {
-                    *again = true;
+                Some(Exchange::AwaitPubrel { again: again @ None, .. }) => {
                     // Its PUBREC, too, leaves after those of earlier messages. [5.0 MQTT-4.6.0-3] [3.1.1 MQTT-4.6.0-3]
-                    self.connection.unacknowledged.push_again(identifier);
+                    *again = Some(self.connection.unacknowledged.push_again(identifier));
                     return self.send_acknowledgements(out).map(|()| None);
                 }
                 Some(_) => return Ok(None),
@@ -610,20 +612,22 @@ impl Endpoint {
                 self.write_ack(packet, identifier, verdict, out)?;
             }
             self.connection.unacknowledged.pop();
-            if waiting.turn != Turn::First {
-                if let Some(Exchange::AwaitPubrel { again, .. }) = self.session.inbound.get_mut(&identifier) {
-                    *again &= waiting.turn == Turn::Void;
-                }
-            } else if packet == PacketType::Pubrec {
-                if verdict.is_error() {
+            match (waiting.turn, packet) {
+                (Turn::First, PacketType::Pubrec) if verdict.is_error() => {
                     // [5.0 MQTT-4.3.3-9]
                     self.session.inbound.remove(&identifier);
                     self.connection.received -= 1;
-                } else {
-                    self.session.inbound.insert(identifier, Exchange::AwaitPubrel { counted: true, again: false });
                 }
-            } else {
-                self.connection.received -= 1;
+                (Turn::First, PacketType::Pubrec) => {
+                    self.session.inbound.insert(identifier, Exchange::AwaitPubrel { counted: true, again: None });
+                }
+                (Turn::First, _) => self.connection.received -= 1,
+                (Turn::Again, _) => {
+                    if let Some(Exchange::AwaitPubrel { again, .. }) = self.session.inbound.get_mut(&identifier) {
+                        *again = None;
+                    }
+                }
+                (Turn::Refused | Turn::Void, _) => {}
             }
         }
         Ok(())
@@ -674,8 +678,8 @@ impl Endpoint {
         let reason_code = match self.session.inbound.get(&identifier) {
             Some(Exchange::AwaitPubrel { counted, again }) => {
                 self.connection.received -= u16::from(*counted);
-                if *again {
-                    self.connection.unacknowledged.withdraw(identifier);
+                if let Some(number) = again {
+                    self.connection.unacknowledged.withdraw(*number);
                 }
                 self.session.inbound.remove(&identifier);
                 ReasonCode::SUCCESS

@@ -25,14 +25,14 @@ pub(crate) enum Exchange {
     AwaitPubrel {
         /// Whether it was sent on this connection, and so takes part of the Receive Maximum.
         counted: bool,
-        /// Whether there was another PUBLISH, the PUBREC of which waits for its turn.
-        again: bool,
+        /// The number of the PUBREC that waits for its turn, after another PUBLISH.
+        again: Option<u64>,
     },
 }
 
 impl Exchange {
     /// On a new connection.
-    pub(crate) const TAKEN: Self = Self::AwaitPubrel { counted: false, again: false };
+    pub(crate) const TAKEN: Self = Self::AwaitPubrel { counted: false, again: None };
 
     /// Whether another PUBLISH is the same message.
     pub(crate) const fn is_taken(self) -> bool {
@@ -101,27 +101,43 @@ pub(crate) enum Turn {
     First,
     /// The PUBREC of a message that had one before.
     Again,
+    /// For a message that was not taken.
+    Refused,
     /// Nothing any more.
     Void,
 }
 
 impl Unacknowledged {
     pub(crate) fn push(&mut self, packet_identifier: PacketIdentifier, qos: QoS, connection: ConnectionNumber) -> AckToken {
-        let number = self.first + self.waiting.len() as u64;
-        self.waiting.push_back(Waiting { packet_identifier, qos, turn: Turn::First, verdict: None });
-        AckToken { connection, number }
+        AckToken { connection, number: self.add(Waiting { packet_identifier, qos, turn: Turn::First, verdict: None }) }
     }
 
     /// A QoS 2 message that was acknowledged before, and will be again in its turn.
-    pub(crate) fn push_again(&mut self, packet_identifier: PacketIdentifier) {
+    pub(crate) fn push_again(&mut self, packet_identifier: PacketIdentifier) -> u64 {
         let verdict = Some(ReasonCode::SUCCESS);
-        self.waiting.push_back(Waiting { packet_identifier, qos: QoS::ExactlyOnce, turn: Turn::Again, verdict });
+        self.add(Waiting { packet_identifier, qos: QoS::ExactlyOnce, turn: Turn::Again, verdict })
     }
 
-    /// Its PUBREL has come meanwhile, to the PUBREC before.
-    pub(crate) fn withdraw(&mut self, packet_identifier: PacketIdentifier) {
-        let again = |waiting: &&mut Waiting| waiting.turn == Turn::Again && waiting.packet_identifier == packet_identifier;
-        self.waiting.iter_mut().filter(again).for_each(|waiting| waiting.turn = Turn::Void);
+    /// A message that nobody is given.
+    pub(crate) fn push_refused(&mut self, packet_identifier: PacketIdentifier, qos: QoS, verdict: ReasonCode) {
+        self.add(Waiting { packet_identifier, qos, turn: Turn::Refused, verdict: Some(verdict) });
+    }
+
+    fn add(&mut self, waiting: Waiting) -> u64 {
+        self.waiting.push_back(waiting);
+        self.first + self.waiting.len() as u64 - 1
+    }
+
+    /// The PUBREL of a message has come meanwhile, to the PUBREC before.
+    pub(crate) fn withdraw(&mut self, number: u64) {
+        if let Some(waiting) = self.get_mut(number) {
+            waiting.turn = Turn::Void;
+        }
+    }
+
+    fn get_mut(&mut self, number: u64) -> Option<&mut Waiting> {
+        let index = number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok())?;
+        self.waiting.get_mut(index)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -130,8 +146,7 @@ impl Unacknowledged {
 
     /// Notes what a message is to be acknowledged with; `None` if that has been said already.
     pub(crate) fn decide(&mut self, token: AckToken, verdict: ReasonCode) -> Option<Waiting> {
-        let index = token.number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
-        let waiting = self.waiting.get_mut(index?).filter(|waiting| waiting.verdict.is_none())?;
+        let waiting = self.get_mut(token.number).filter(|waiting| waiting.verdict.is_none())?;
         waiting.verdict = Some(verdict);
         Some(*waiting)
     }

@@ -87,8 +87,8 @@ impl Session {
     }
 
     /// Adds a message to those that wait, as for a client that is away. Where there is no room, not even without those that have
-    /// expired, it is given back; so it is where there are as many [ends](Self::next_completed) that nobody was told of as messages may
-    /// wait.
+    /// expired, it is given back. None make room by expiring while there are as many [ends](Self::next_completed) that nobody was told
+    /// of as messages may wait.
     pub fn enqueue(&mut self, outgoing: Outgoing, limit: QueueLimit, now: Instant) -> Result<(), Outgoing> {
         if !self.has_room(&outgoing.message, limit) {
             if self.completed.len() >= limit.messages {

@@ -28,8 +28,9 @@ pub(crate) enum Slot {
     DuePublish(Outgoing),
     /// A PUBLISH that was sent on this connection.
     AwaitAck(Outgoing),
-    /// A QoS 2 PUBLISH that the peer may have and does not take any more, as with a Maximum QoS that is now lower. Nobody waits for its
-    /// end; as long as the peer has the session, another message with the identifier would be taken for this one.
+    /// A QoS 2 PUBLISH that the peer may have and does not take any more, as with a Maximum QoS that is now lower. Its host was told that it
+    /// is not sent, so it is not sent again; but as long as the peer has the session, another message with the identifier would be taken
+    /// for this one.
     Barred,
     /// A PUBREL that must be sent again.
     DuePubrel {
@@ -326,10 +327,10 @@ impl Outbound {
     }
 
     /// The first message that must be sent again.
-    pub(crate) fn next_due(&mut self) -> Option<(PacketIdentifier, Outgoing)> {
+    pub(crate) fn next_due(&mut self) -> Option<PacketIdentifier> {
         while let Some(identifier) = self.due.front() {
-            if let Some(Slot::DuePublish(outgoing)) = self.get(*identifier) {
-                return Some((*identifier, outgoing.clone()));
+            if matches!(self.get(*identifier), Some(Slot::DuePublish(_))) {
+                return Some(*identifier);
             }
             self.due.pop_front();
         }
