@@ -20,11 +20,11 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// One test, since allocations of other threads would be counted.
 #[test]
 fn reading_allocates_nothing_and_writing_no_more_than_it_needs() {
-    let all = vectors::all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("spec-vectors"));
+    let all = vectors::all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("spec-vectors"), 200_000);
     let mut decoded = 0;
     let mut out = Vec::with_capacity(1 << 18);
     let region = Region::new(ALLOCATOR);
-    for (first, bytes) in all.iter().filter(|(_, bytes)| bytes.len() < 200_000) {
+    for (first, bytes) in &all {
         let version = [Version::V3_1, Version::V3_1_1, Version::V5_0][usize::from(first % 3)];
         let Ok(Some(frame)) = codec::frame(bytes, u32::MAX) else { continue };
         if let Ok(packet) = codec::decode(frame, version) {

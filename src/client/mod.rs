@@ -7,9 +7,9 @@ mod config;
 pub use config::ClientConfig;
 
 use crate::codec::{
-    self, Auth, AuthProperties, Connack, Connect, DecodeError, Disconnect, DisconnectProperties, Encode, EncodeError, Frame,
-    Packet, PacketIdentifier, PacketType, Publish, ReasonCode, Role, Rules, Sequence, Suback, Subscribe, SubscribeProperties,
-    Subscription, Text, Unsubscribe, UnsubscribeProperties, Version,
+    self, Auth, AuthProperties, Connack, Connect, DecodeError, Disconnect, Encode, EncodeError, Frame, Packet, PacketIdentifier,
+    PacketType, Publish, ReasonCode, Role, Rules, Suback, Subscribe, SubscribeProperties, Subscription, Text, Unsubscribe,
+    UnsubscribeProperties, Version,
 };
 use crate::session::{
     AckToken, AcknowledgeError, Available, CloseCause, Connection, Endpoint, Limits, ProtocolError, PublishError, Published,
@@ -251,12 +251,8 @@ impl Client {
         // The server may have the session from now on, even if its CONNACK is never seen.
         self.endpoint.set_established(true);
         let properties = &connect.properties;
-        let own = Limits {
-            receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX),
-            maximum_packet_size: self.config.maximum_packet_size.min(properties.maximum_packet_size.unwrap_or(u32::MAX)),
-            topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
-            ..Limits::default()
-        };
+        let mut own = Limits::asked(properties);
+        own.maximum_packet_size = own.maximum_packet_size.min(self.config.maximum_packet_size);
         self.endpoint.connection = Connection::new(connect.version, own, Limits::default());
         self.requested = Requested {
             version: Some(connect.version),
@@ -353,9 +349,7 @@ impl Client {
         if !right || method.is_none() || !self.has_asked_for(method) {
             return Err(RequestError::Authentication);
         }
-        let properties = AuthProperties { reason_string: None, user_properties: Sequence::default(), ..auth.properties };
-        let lean = Packet::from(Auth { properties, ..*auth });
-        self.sending(now, out, |client, out| client.endpoint.write_or(&Packet::from(*auth), &lean, out))?;
+        self.sending(now, out, |client, out| client.endpoint.write_shortened((*auth).into(), out))?;
         self.challenged = false;
         match &mut self.state {
             State::AwaitConnack { deadline } => *deadline = now + self.config.connect_timeout,
@@ -378,10 +372,7 @@ impl Client {
             // If there is no room for an answer the peer will send the message again.
             let _ = self.sending(now, out, |client, out| client.endpoint.settle(out));
         }
-        let properties =
-            DisconnectProperties { reason_string: None, user_properties: Sequence::default(), ..disconnect.properties };
-        let lean = Packet::from(Disconnect { properties, ..*disconnect });
-        self.sending(now, out, |client, out| client.endpoint.write_or(&Packet::from(*disconnect), &lean, out))?;
+        self.sending(now, out, |client, out| client.endpoint.write_shortened((*disconnect).into(), out))?;
         self.terms.session_expiry_interval = expiry.unwrap_or(self.terms.session_expiry_interval);
         self.end();
         self.state = State::Closing;

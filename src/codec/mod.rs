@@ -334,6 +334,27 @@ pub enum Packet<'a> {
 }
 
 impl Packet<'_> {
+    /// The packet without what is for people to read: the reason string and the user properties of an answer or a farewell. Those that
+    /// ask or bring something have none; their user properties are for programs.
+    pub(crate) fn without_diagnostics(mut self) -> Self {
+        let (reason_string, user_properties) = match &mut self {
+            Self::Connack(Connack { properties, .. }) => (&mut properties.reason_string, &mut properties.user_properties),
+            Self::Puback(Ack { properties, .. })
+            | Self::Pubrec(Ack { properties, .. })
+            | Self::Pubrel(Ack { properties, .. })
+            | Self::Pubcomp(Ack { properties, .. })
+            | Self::Suback(Suback { properties, .. })
+            | Self::Unsuback(Suback { properties, .. }) => (&mut properties.reason_string, &mut properties.user_properties),
+            Self::Disconnect(Disconnect { properties, .. }) => (&mut properties.reason_string, &mut properties.user_properties),
+            Self::Auth(Auth { properties, .. }) => (&mut properties.reason_string, &mut properties.user_properties),
+            Self::Connect(_) | Self::Publish(_) | Self::Subscribe(_) | Self::Unsubscribe(_) | Self::Pingreq | Self::Pingresp => {
+                return self;
+            }
+        };
+        (*reason_string, *user_properties) = (None, Sequence::default());
+        self
+    }
+
     /// The type of the packet.
     #[must_use]
     pub const fn packet_type(&self) -> PacketType {

@@ -72,7 +72,9 @@ impl<'a> Text<'a> {
         if is_plain::<true>(bytes) {
             return Ok(Self(bytes));
         }
-        Self::look_closer_at_name(bytes)
+        let text = Self::look_closer(bytes)?;
+        text.no_wildcard()?;
+        Ok(text)
     }
 
     /// A string that was checked when its packet was decoded.
@@ -87,13 +89,6 @@ impl<'a> Text<'a> {
     pub(crate) fn look_closer(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         Self(bytes).no_null()?;
         if core::str::from_utf8(bytes).is_ok() { Ok(Self(bytes)) } else { Err(DecodeError::InvalidUtf8) }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn look_closer_at_name(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let text = Self::look_closer(bytes)?;
-        if text.has_wildcard() { Err(DecodeError::WildcardInTopicName) } else { Ok(text) }
     }
 
     /// What `decode` would say of it.
@@ -112,6 +107,13 @@ impl<'a> Text<'a> {
     #[inline(never)]
     fn look_for_wildcards(self) -> Result<(), DecodeError> {
         self.no_null()?;
+        self.no_wildcard()
+    }
+
+    /// [5.0 MQTT-3.3.2-2] [3.1.1 MQTT-3.3.2-2]
+    #[cold]
+    #[inline(never)]
+    fn no_wildcard(self) -> Result<(), DecodeError> {
         if self.has_wildcard() { Err(DecodeError::WildcardInTopicName) } else { Ok(()) }
     }
 

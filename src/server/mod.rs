@@ -7,9 +7,8 @@ mod config;
 pub use config::ServerConfig;
 
 use crate::codec::{
-    self, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect, DecodeError, Disconnect,
-    DisconnectProperties, EncodeError, Frame, Options, Packet, PacketIdentifier, PacketType, ReasonCode, Role, Rules, Sequence,
-    Suback, Subscribe, Text, Unsubscribe, Version,
+    self, AckProperties, Auth, Connack, ConnackProperties, Connect, DecodeError, Disconnect, EncodeError, Frame, Options, Packet,
+    PacketIdentifier, PacketType, ReasonCode, Role, Rules, Sequence, Suback, Subscribe, Text, Unsubscribe, Version,
 };
 use crate::session::{
     AckToken, AcknowledgeError, Available, CloseCause, Connection, Endpoint, Limits, Outgoing, ProtocolError, PublishError,
@@ -191,8 +190,8 @@ struct Client {
     clean_start: bool,
     keep_alive: u16,
     session_expiry_interval: u32,
-    /// What CONNACK has said, so that it cannot ask for more at the end.
-    maximum_expiry: Option<u32>,
+    /// The most that it may ask for at the end: what CONNACK has said, or else the configuration.
+    maximum_expiry: u32,
     /// Whether it asked for more than 0, so that it may ask for something else at the end. [5.0 §3.14.2.2.2]
     may_expire_later: bool,
     no_problem_information: bool,
@@ -282,7 +281,7 @@ impl Server {
             self.endpoint.connection.own = own;
             self.available = available;
             self.client.session_expiry_interval = session_expiry_interval.unwrap_or(asked);
-            self.client.maximum_expiry = session_expiry_interval;
+            self.client.maximum_expiry = session_expiry_interval.unwrap_or(self.client.maximum_expiry);
             self.client.keep_alive = keep_alive.unwrap_or(self.client.keep_alive);
         } else {
             self.client.session_expiry_interval = self.config.session_expiry_interval(asked);
@@ -364,10 +363,9 @@ impl Server {
             return Err(AnswerError::AuthenticationMethod);
         }
         // [5.0 MQTT-3.1.2-29] [5.0 MQTT-3.15.2-2] [5.0 MQTT-3.15.2-3]
-        let properties = AuthProperties { reason_string: None, user_properties: Sequence::default(), ..auth.properties };
-        let lean = Auth { properties, ..*auth };
-        let said = if self.client.no_problem_information { lean } else { *auth };
-        self.write_or(said.into(), lean.into(), out)?;
+        let packet = Packet::from(*auth);
+        let said = if self.client.no_problem_information { packet.without_diagnostics() } else { packet };
+        self.endpoint.write_shortened(said, out)?;
         self.reauthenticates = next == State::Connected && auth.reason_code == ReasonCode::CONTINUE_AUTHENTICATION;
         self.state = next;
         self.last_received = now;
@@ -386,7 +384,7 @@ impl Server {
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Result<(), AnswerError> {
-        self.answer_request(PacketType::Subscribe, packet_identifier, reason_codes, properties, now, out)
+        self.answer(PacketType::Subscribe, packet_identifier, reason_codes, properties, now, out)
     }
 
     /// Answers an UNSUBSCRIBE, with a code for each topic filter in its order; before 5.0 they cannot be sent.
@@ -398,7 +396,7 @@ impl Server {
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Result<(), AnswerError> {
-        self.answer_request(PacketType::Unsubscribe, packet_identifier, reason_codes, properties, now, out)
+        self.answer(PacketType::Unsubscribe, packet_identifier, reason_codes, properties, now, out)
     }
 
     /// Acknowledges a message by hand. In 5.0 an error says that it is not taken; before it every message is.
@@ -609,19 +607,15 @@ impl Server {
                 }
             };
         let properties = &connect.properties;
-        let peer = Limits {
-            receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX).min(self.config.maximum_in_flight),
-            maximum_packet_size: properties.maximum_packet_size.unwrap_or(u32::MAX),
-            topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
-            ..Limits::default()
-        };
+        let mut peer = Limits::asked(properties);
+        peer.receive_maximum = peer.receive_maximum.min(self.config.maximum_in_flight);
         self.endpoint.connection = Connection::new(connect.version, self.config.limits(connect.version), peer);
         self.client = Client {
             is_nameless: connect.client_identifier.is_empty(),
             clean_start: connect.clean_start,
             keep_alive: connect.keep_alive,
             session_expiry_interval: connect.session_expiry_interval(),
-            maximum_expiry: None,
+            maximum_expiry: self.config.session_expiry_interval(u32::MAX),
             may_expire_later: connect.session_expiry_interval() > 0,
             no_problem_information: properties.request_problem_information == Some(false),
             wants_response_information: properties.request_response_information == Some(true),
@@ -709,8 +703,7 @@ impl Server {
             if !self.client.may_expire_later && expiry > 0 {
                 return Err(ProtocolError::SessionExpiryInterval);
             }
-            let granted = self.config.session_expiry_interval(expiry);
-            self.client.session_expiry_interval = self.client.maximum_expiry.map_or(granted, |maximum| expiry.min(maximum));
+            self.client.session_expiry_interval = expiry.min(self.client.maximum_expiry);
         }
         Ok(self.close(CloseCause::Disconnected(disconnect)))
     }
@@ -752,43 +745,19 @@ impl Server {
             let again = frame.dup() && open == Some(&(packet, filters));
             return if again { Ok(false) } else { Err(ProtocolError::PacketIdentifierInUse(packet)) };
         }
-        let known = self.requests.insert(packet_identifier, (packet, filters));
         let codes = alloc::vec![ReasonCode::PACKET_IDENTIFIER_IN_USE; filters];
-        let answered = self.answer(packet, packet_identifier, &codes, AckProperties::default(), out);
-        if let Some(known) = known {
-            self.requests.insert(packet_identifier, known);
-        }
+        let answered = self.write_answer(packet, packet_identifier, &codes, AckProperties::default(), out);
         answered.map(|()| false).map_err(|_| ProtocolError::NoRoomForAnswer)
     }
 
-    fn answer_request(
-        &mut self,
-        request: PacketType,
-        packet_identifier: PacketIdentifier,
-        reason_codes: &[ReasonCode],
-        properties: AckProperties<'_>,
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) -> Result<(), AnswerError> {
-        let was_read = self.wants_input();
-        let answered = self.answer(request, packet_identifier, reason_codes, properties, out);
-        if let Err(AnswerError::TooLarge { .. }) = answered {
-            let _ = self.write_disconnect(&Disconnect::new(ProtocolError::NoRoomForAnswer.reason_code()), out);
-            self.end();
-            self.state = State::Closing;
-        } else if !was_read && self.wants_input() {
-            // It could not be heard.
-            self.last_received = now;
-        }
-        answered
-    }
-
+    /// The host has answered a request.
     fn answer(
         &mut self,
         request: PacketType,
         packet_identifier: PacketIdentifier,
         reason_codes: &[ReasonCode],
         properties: AckProperties<'_>,
+        now: Instant,
         out: &mut Vec<u8>,
     ) -> Result<(), AnswerError> {
         let asked = match self.requests.get(&packet_identifier) {
@@ -799,6 +768,35 @@ impl Server {
         if asked != given {
             return Err(AnswerError::ReasonCodes { asked, given });
         }
+        let answered = self.write_answer(request, packet_identifier, reason_codes, properties, out);
+        match answered {
+            Ok(()) => {
+                let was_read = self.wants_input();
+                self.requests.remove(&packet_identifier);
+                if !was_read && self.wants_input() {
+                    // The client could not be heard.
+                    self.last_received = now;
+                }
+            }
+            Err(AnswerError::TooLarge { .. }) => {
+                let _ = self.write_disconnect(&Disconnect::new(ProtocolError::NoRoomForAnswer.reason_code()), out);
+                self.end();
+                self.state = State::Closing;
+            }
+            Err(_) => {}
+        }
+        answered
+    }
+
+    /// SUBACK or UNSUBACK, in the form that the version has.
+    fn write_answer(
+        &self,
+        request: PacketType,
+        packet_identifier: PacketIdentifier,
+        reason_codes: &[ReasonCode],
+        properties: AckProperties<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), AnswerError> {
         let codes: Vec<_>;
         let reason_codes = match (self.version(), request) {
             (Version::V5_0, _) => Sequence::from(reason_codes),
@@ -811,16 +809,12 @@ impl Server {
                 Sequence::from(codes.as_slice())
             }
         };
-        let packet = |properties| {
-            let suback = Suback { packet_identifier, properties, reason_codes };
-            if request == PacketType::Subscribe { Packet::Suback(suback) } else { Packet::Unsuback(suback) }
-        };
         // [5.0 MQTT-3.1.2-29] [5.0 MQTT-3.9.2-1] [5.0 MQTT-3.11.2-1]
         let unwanted = self.client.no_problem_information || self.version() < Version::V5_0;
         let properties = if unwanted { AckProperties::default() } else { properties };
-        self.write_or(packet(properties), packet(AckProperties::default()), out)?;
-        self.requests.remove(&packet_identifier);
-        Ok(())
+        let suback = Suback { packet_identifier, properties, reason_codes };
+        let packet = if request == PacketType::Subscribe { Packet::Suback(suback) } else { Packet::Unsuback(suback) };
+        Ok(self.endpoint.write_shortened(packet, out)?)
     }
 
     /// Leaves out what a client must not be told that did not ask. [5.0 MQTT-3.1.2-28] [5.0 MQTT-4.12.0-6]
@@ -834,14 +828,9 @@ impl Server {
         }
     }
 
+    /// [5.0 MQTT-3.2.2-19] [5.0 MQTT-3.2.2-20]
     fn write_connack(&self, connack: Connack<'_>, out: &mut Vec<u8>) -> Result<(), AnswerError> {
-        // [5.0 MQTT-3.2.2-19] [5.0 MQTT-3.2.2-20]
-        let properties = ConnackProperties { reason_string: None, user_properties: Sequence::default(), ..connack.properties };
-        self.write_or(connack.into(), Connack { properties, ..connack }.into(), out)
-    }
-
-    fn write_or(&self, packet: Packet<'_>, lean: Packet<'_>, out: &mut Vec<u8>) -> Result<(), AnswerError> {
-        Ok(self.endpoint.write_or(&packet, &lean, out)?)
+        Ok(self.endpoint.write_shortened(connack.into(), out)?)
     }
 
     fn write_refusal(
@@ -865,9 +854,7 @@ impl Server {
         if self.version() < Version::V5_0 {
             return Ok(());
         }
-        let properties =
-            DisconnectProperties { reason_string: None, user_properties: Sequence::default(), ..disconnect.properties };
-        self.write_or((*disconnect).into(), Disconnect { properties, ..*disconnect }.into(), out)
+        Ok(self.endpoint.write_shortened((*disconnect).into(), out)?)
     }
 
     /// A CONNECT that is none, in the form of the version that it asks for. [5.0 MQTT-3.1.2-2] [5.0 MQTT-3.1.4-1]

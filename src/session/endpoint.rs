@@ -7,8 +7,8 @@ use super::{
     TopicName,
 };
 use crate::codec::{
-    Ack, ConnackProperties, Encode, Frame, Identified, Measured, PacketIdentifier, PacketType, Publish, PublishProperties, QoS,
-    ReasonCode, Role, Rules, Suback, Text, Version,
+    Ack, ConnackProperties, ConnectProperties, Encode, Frame, Identified, Measured, Packet, PacketIdentifier, PacketType,
+    Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Suback, Text, Version,
 };
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -27,6 +27,16 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
+    /// What a CONNECT has said.
+    pub(crate) fn asked(properties: &ConnectProperties<'_>) -> Self {
+        Self {
+            receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX),
+            maximum_packet_size: properties.maximum_packet_size.unwrap_or(u32::MAX),
+            topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
+            ..Self::default()
+        }
+    }
+
     /// What a CONNACK has said.
     pub(crate) fn stated(properties: &ConnackProperties<'_>) -> Self {
         Self {
@@ -42,13 +52,7 @@ impl Limits {
 /// What a side takes that says nothing.
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            receive_maximum: u16::MAX,
-            maximum_packet_size: u32::MAX,
-            topic_alias_maximum: 0,
-            maximum_qos: QoS::ExactlyOnce,
-            retain_available: true,
-        }
+        Self::stated(&ConnackProperties::default())
     }
 }
 
@@ -188,9 +192,9 @@ impl Endpoint {
     }
 
     /// Writes a packet, or, where the peer takes none so large, the same without what is for people to read.
-    pub(crate) fn write_or(&self, packet: &impl Encode, lean: &impl Encode, out: &mut Vec<u8>) -> Result<(), PublishError> {
-        match self.write(packet, out) {
-            Err(PublishError::TooLarge { .. }) => self.write(lean, out),
+    pub(crate) fn write_shortened(&self, packet: Packet<'_>, out: &mut Vec<u8>) -> Result<(), PublishError> {
+        match self.write(&packet, out) {
+            Err(PublishError::TooLarge { .. }) => self.write(&packet.without_diagnostics(), out),
             written => written,
         }
     }
