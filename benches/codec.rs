@@ -1,4 +1,5 @@
-//! How fast packets are read and written: each packet both ways, and mixed streams, in bytes and in packets a second.
+//! How fast packets are read and written: each packet both ways, mixed streams, in bytes and in packets a second, and long packets beside
+//! short ones.
 //!
 //! `cargo bench --bench codec`. `benches/peers/` compares them with other crates, and counts allocations; `tests/allocations.rs` shows
 //! that there are none.
@@ -233,5 +234,48 @@ fn read_in_chunks(stream: &[u8], buffer: &mut Vec<u8>, version: Version) -> usiz
     count
 }
 
-criterion_group!(benches, each_packet, streams);
+/// What is long costs per byte what is short: the second of each pair has the throughput of the first, until it leaves the caches.
+fn lengths(criterion: &mut Criterion) {
+    let user_properties = vec![UserProperty::new("region", "eu-central-1"); 10_000];
+    let subscriptions = vec![Subscription::new("sensors/+/temp", QoS::AtLeastOnce); 20_000];
+    let payload = vec![b'x'; 16 << 20];
+    let properties = |count| {
+        let properties = PublishProperties { user_properties: user_properties[..count].into(), ..PublishProperties::default() };
+        Packet::from(Publish { properties, ..Publish::new(TOPIC, b"") })
+    };
+    let filters = |count| {
+        let properties = SubscribeProperties::default();
+        Packet::from(Subscribe { packet_identifier: identifier(), properties, subscriptions: subscriptions[..count].into() })
+    };
+    let payloads = |size| Packet::from(Publish::new(TOPIC, &payload[..size]));
+    for (name, packet) in [
+        ("10 user properties", properties(10)),
+        ("10,000 user properties", properties(10_000)),
+        ("10 filters", filters(10)),
+        ("20,000 filters", filters(20_000)),
+        ("payload of 64 KiB", payloads(64 << 10)),
+        ("payload of 16 MiB", payloads(16 << 20)),
+    ] {
+        let bytes = bytes(&packet, Version::V5_0);
+        let mut group = criterion.benchmark_group(name);
+        group.throughput(Throughput::Bytes(bytes.len() as u64));
+        group.bench_function("decode", |bencher| {
+            bencher.iter(|| {
+                let frame = codec::frame(black_box(&bytes), u32::MAX).unwrap().unwrap();
+                black_box(codec::decode(frame, Version::V5_0)).is_ok()
+            });
+        });
+        let mut out = Vec::with_capacity(bytes.len());
+        group.bench_function("encode", |bencher| {
+            bencher.iter(|| {
+                out.clear();
+                codec::encode(black_box(&packet), Version::V5_0, &mut out).unwrap();
+                black_box(&out);
+            });
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, each_packet, streams, lengths);
 criterion_main!(benches);

@@ -215,6 +215,7 @@ pub(crate) fn topic(data: &[u8]) {
     }
     let shared = filter.strip_prefix("$share/").map(|rest| rest.split_once('/'));
     let expected = match shared {
+        _ if filter.len() > 65_535 => false,
         None => is_filter(filter),
         Some(None) => false,
         Some(Some((group, rest))) => !group.is_empty() && !group.contains(['+', '#', '\0']) && is_filter(rest),
@@ -229,7 +230,7 @@ fn is_filter(filter: &str) -> bool {
         "+" => true,
         level => !level.contains(['+', '#', '\0']),
     };
-    !filter.is_empty() && levels.iter().enumerate().all(level)
+    (1..=65_535).contains(&filter.len()) && levels.iter().enumerate().all(level)
 }
 
 fn matches(filter: &[&str], name: &[&str]) -> bool {

@@ -6,7 +6,7 @@ use mqtt_sansio::codec::{
     self, Ack, AckProperties, Auth, AuthProperties, Connack, Connect, ConnectProperties, DecodeError, Disconnect,
     DisconnectProperties, EncodeError, Fixed, OwnedPacket, Packet, PacketIdentifier, Prepared, Publish, PublishProperties, QoS,
     ReasonCode, Role, Rules, Sequence, Suback, Subscribe, SubscribeProperties, Subscription, SubscriptionOptions, Text,
-    Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will,
+    TopicFilter, Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will,
 };
 use mqtt_sansio::session::Message;
 
@@ -225,6 +225,8 @@ fn strings_that_a_receiver_must_refuse_are_not_written() {
 fn fields_of_65_536_bytes_are_refused() {
     let (long, longest) = ("x".repeat(65_536), "x".repeat(65_535));
     for (text, fits) in [(&long, false), (&longest, true)] {
+        let filter = TopicFilter::new(text.as_str(), Version::V5_0);
+        assert_eq!(filter.err(), (!fits).then_some(EncodeError::FieldTooLong));
         let user = [UserProperty::new("n", text)];
         let mut properties = PublishProperties { correlation_data: Some(text.as_bytes()), ..PublishProperties::default() };
         let connect = |password| Connect { user_name: Some("u".into()), password, ..Connect::new(Version::V5_0, "c") };

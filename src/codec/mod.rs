@@ -261,16 +261,22 @@ impl<'a> Frame<'a> {
 /// ```
 #[inline]
 pub fn header(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Header>, DecodeError> {
+    Ok(split_header(bytes, maximum_packet_size)?.map(|(header, _)| header))
+}
+
+/// The fixed header, and what follows it.
+#[inline]
+fn split_header(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<(Header, &[u8])>, DecodeError> {
     let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
     let packet_type = PacketType::from_number(first >> 4).ok_or(DecodeError::ReservedPacketType)?;
-    let Some((remaining_length, body)) = read::remaining_length(rest)? else { return Ok(None) };
-    let length_of_length = rest.len() - body.len();
+    let Some((remaining_length, after)) = read::remaining_length(rest)? else { return Ok(None) };
+    let length_of_length = rest.len() - after.len();
     // At most 4 and 268,435,455.
     let packet_size = 1 + u32::try_from(length_of_length).unwrap_or(0) + remaining_length;
     if packet_size > maximum_packet_size {
         return Err(DecodeError::PacketTooLarge { size: packet_size, maximum: maximum_packet_size });
     }
-    Ok(Some(Header { packet_type, flags: first & 0x0F, packet_size }))
+    Ok(Some((Header { packet_type, flags: first & 0x0F, packet_size }, after)))
 }
 
 /// Finds the packet at the start of `bytes`, or gives `None` while it is not all there.
@@ -290,11 +296,13 @@ pub fn frame(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Frame<'_>>
 
 #[inline(never)]
 fn any_frame(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Frame<'_>>, DecodeError> {
-    let Some(Header { packet_type, flags, packet_size }) = header(bytes, maximum_packet_size)? else { return Ok(None) };
+    let Some((Header { packet_type, flags, packet_size }, after)) = split_header(bytes, maximum_packet_size)? else {
+        return Ok(None);
+    };
+    let header_size = bytes.len() - after.len();
     let Some(bytes) = usize::try_from(packet_size).ok().and_then(|size| bytes.get(..size)) else { return Ok(None) };
-    let after_type = bytes.split_first().map_or(bytes, |(_, rest)| rest);
-    let Some((remaining_length, body)) = read::remaining_length(after_type)? else { return Ok(None) };
-    let minimal = bytes.len() - body.len() == 1 + length_of_length(remaining_length) as usize;
+    let body = bytes.get(header_size..).unwrap_or_default();
+    let minimal = remaining_length(body.len()).is_ok_and(|length| header_size == 1 + length_of_length(length) as usize);
     Ok(Some(Frame { packet_type, flags, minimal, bytes, body }))
 }
 

@@ -1,6 +1,7 @@
 //! Topic filters: their syntax, and which topic names they match. [5.0 §4.7] [3.1.1 §4.7]
 
-use super::{DecodeError, Reader, Text, Version, text};
+use super::write::Sink;
+use super::{DecodeError, EncodeError, Reader, Size, Text, Version, text};
 
 pub(super) const SHARE: &[u8] = b"$share/";
 
@@ -17,7 +18,7 @@ pub(super) const SHARE: &[u8] = b"$share/";
 /// let shared = TopicFilter::new("$share/workers/jobs/#", Version::V5_0)?;
 /// assert_eq!(shared.share_name().unwrap(), "workers");
 /// assert!(shared.matches("jobs/4"));
-/// # Ok::<_, mqtt_sansio::codec::DecodeError>(())
+/// # Ok::<_, mqtt_sansio::codec::EncodeError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TopicFilter<'a> {
@@ -26,9 +27,12 @@ pub struct TopicFilter<'a> {
 }
 
 impl<'a> TopicFilter<'a> {
-    /// Checks the syntax. A shared subscription, `$share/{ShareName}/{filter}`, is one in 5.0 only.
-    pub fn new(filter: impl Into<Text<'a>>, version: Version) -> Result<Self, DecodeError> {
+    /// Checks the syntax, and that a packet has room for so many bytes. [5.0 MQTT-4.7.3-3] [3.1.1 MQTT-4.7.3-3]
+    ///
+    /// A shared subscription, `$share/{ShareName}/{filter}`, is one in 5.0 only.
+    pub fn new(filter: impl Into<Text<'a>>, version: Version) -> Result<Self, EncodeError> {
         let text = filter.into();
+        Size::default().binary(text.as_bytes())?;
         Self::check(text, version)?;
         let (share_name, filter) = if version == Version::V5_0 { split_shared(text.as_bytes())? } else { (None, text) };
         Ok(Self { share_name, filter })

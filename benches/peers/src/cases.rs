@@ -2,8 +2,9 @@
 
 use crate::peers::Form;
 use mqtt_sansio::codec::{
-    self, Ack, Connack, ConnackProperties, Connect, ConnectProperties, Packet, PacketIdentifier, Publish, PublishProperties, QoS,
-    ReasonCode, Sequence, Subscribe, SubscribeProperties, Subscription, Text, UserProperty, Version, Will, WillProperties,
+    self, Ack, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect, ConnectProperties, Disconnect, Packet,
+    PacketIdentifier, Publish, PublishProperties, QoS, ReasonCode, Sequence, Suback, Subscribe, SubscribeProperties, Subscription,
+    Text, Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will, WillProperties,
 };
 use std::rc::Rc;
 
@@ -101,6 +102,7 @@ pub const HAND_ON: &str = "encode, payload handed on";
 pub fn all() -> Vec<Case> {
     let publishes = [publish_64(V4), publish_64(V5), publish_with_properties()].map(Rc::new);
     let pubacks = [puback(V4), puback(V5)].map(Rc::new);
+    let others: Vec<_> = [V4, V5].into_iter().flat_map(others).map(Rc::new).collect();
     let connects = [connect_v4(), connect_v5()].map(Rc::new);
     let subscribes = [subscribe(V4), subscribe(V5)].map(Rc::new);
     let streams = [stream(V4), stream(V5)].map(Rc::new);
@@ -112,8 +114,8 @@ pub fn all() -> Vec<Case> {
         let version = if sample.version == V4 { "v4" } else { "v5" };
         cases.push(Case { name: format!("{what}: {version} {}", sample.name), task, sample: sample.clone() });
     };
-    let packets = || publishes.iter().chain(&pubacks).chain(&connects).chain(&subscribes);
-    packets().chain([&connack]).chain(&streams).for_each(|sample| add("decode", Task::Decode(None), sample));
+    let packets = || publishes.iter().chain(&pubacks).chain(&connects).chain(&subscribes).chain([&connack]).chain(&others);
+    packets().chain(&streams).for_each(|sample| add("decode", Task::Decode(None), sample));
     publishes.iter().chain(&streams).for_each(|sample| add("decode owned", Task::Decode(Some(Form::Owned)), sample));
     publishes.iter().for_each(|sample| add("decode owned and read", Task::Decode(Some(Form::OwnedAndRead)), sample));
     packets().for_each(|sample| add("encode", Task::Encode, sample));
@@ -330,9 +332,47 @@ fn subscription_list() -> Vec<u8> {
     FILTERS.map(|filter| [&string(filter)[..], &[1]].concat()).concat()
 }
 
+/// The packets that are not looked at more closely.
+fn others(version: Version) -> Vec<Sample> {
+    let packet_identifier = identifier().expect("not zero");
+    let ack = Ack::new(packet_identifier, ReasonCode::SUCCESS);
+    let suback = |reason_codes| Suback { packet_identifier, properties: AckProperties::default(), reason_codes };
+    let topic_filters: &'static [Text<'static>] = FILTERS.map(Text::from).to_vec().leak();
+    let unsubscribe =
+        Unsubscribe { packet_identifier, properties: UnsubscribeProperties::default(), topic_filters: topic_filters.into() };
+    let identified = |first: u8, rest: &[u8]| packet(first, &[&IDENTIFIER.to_be_bytes(), rest]);
+    let listed = |first: u8, list: &[u8]| identified(first, &[no_properties(version), list].concat());
+    let unsubscribed = if version == V5 { &[ReasonCode::SUCCESS; 10][..] } else { &[] };
+    let mut packets: Vec<(&'static str, Vec<u8>, Packet<'static>)> = vec![
+        ("PUBREC", identified(0x50, &[]), Packet::Pubrec(ack)),
+        ("PUBREL", identified(0x62, &[]), Packet::Pubrel(ack)),
+        ("PUBCOMP", identified(0x70, &[]), Packet::Pubcomp(ack)),
+        ("SUBACK, 10 codes", listed(0x90, &[1; 10]), Packet::Suback(suback((&[ReasonCode::GRANTED_QOS_1; 10]).into()))),
+        ("UNSUBSCRIBE, 10 filters", listed(0xA2, &FILTERS.map(string).concat()), unsubscribe.into()),
+        ("UNSUBACK", listed(0xB0, &vec![0; unsubscribed.len()]), Packet::Unsuback(suback(unsubscribed.into()))),
+        ("PINGREQ", packet(0xC0, &[]), Packet::Pingreq),
+        ("PINGRESP", packet(0xD0, &[]), Packet::Pingresp),
+        ("DISCONNECT", packet(0xE0, &[]), Disconnect::default().into()),
+    ];
+    if version == V5 {
+        let properties = AuthProperties {
+            authentication_method: Some("SCRAM-SHA-256".into()),
+            authentication_data: Some(b"n,,n=device-0001,r=fyko"),
+            ..AuthProperties::default()
+        };
+        let bytes = section(&[&property(0x15, "SCRAM-SHA-256"), &property(0x16, "n,,n=device-0001,r=fyko")]);
+        let auth = Auth { reason_code: ReasonCode::CONTINUE_AUTHENTICATION, properties };
+        packets.push(("AUTH", packet(0xF0, &[&[0x18], &bytes]), auth.into()));
+    } else {
+        packets.push(("CONNACK", packet(0x20, &[&[0, 0]]), Connack::default().into()));
+    }
+    let sample = |(name, bytes, packet)| Sample { name, version, bytes, packets: vec![packet], values: None };
+    packets.into_iter().map(sample).collect()
+}
+
 /// 10,000 packets: 60 % PUBLISH of many sizes, 25 % acknowledgements, 15 % others. The values are those that our decoder finds:
 /// it is checked in the other cases, and here it must agree with the peers. There is no UNSUBSCRIBE, for mqttbytes has a `dbg!` left
-/// in it, and no DISCONNECT, for it would be the last packet.
+/// in it ([`Codec::LEFT_OUT`](crate::codec::Codec::LEFT_OUT)), and no DISCONNECT, for it would be the last packet.
 fn stream(version: Version) -> Sample {
     const PACKETS: usize = 10_000;
     let mut random = Random(1);

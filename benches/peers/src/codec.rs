@@ -52,6 +52,9 @@ pub trait Codec {
         None
     }
 
+    /// How the name of a packet begins that is not asked for, and why.
+    const LEFT_OUT: Option<(&'static str, &'static str)> = None;
+
     /// Says who sends, to a codec that can make use of it.
     fn sent_by(&mut self, _role: Role) {}
 }

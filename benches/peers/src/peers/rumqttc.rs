@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 macro_rules! sibling {
     (
         $name:ident, $packet:path, $read:expr, $write:expr, $more:pat, $make:expr, |$publish:ident, $seen:ident| $with:expr
+        $(, $left_out:expr)?
     ) => {
         pub struct $name;
 
@@ -18,6 +19,7 @@ macro_rules! sibling {
             type Packet<'a> = $packet;
             type Outgoing<'a> = &'a $packet;
             type Output = BytesMut;
+            $(const LEFT_OUT: Option<(&'static str, &'static str)> = Some($left_out);)?
 
             #[inline(always)]
             fn decode<'a, R>(
@@ -107,7 +109,8 @@ sibling!(
     write_v5,
     mqttbytes::Error::InsufficientBytes(_),
     mqttbytes_v5,
-    |publish, seen| with_properties!(publish, seen)
+    |publish, seen| with_properties!(publish, seen),
+    ("UNSUBSCRIBE", "has a `dbg!` left in it")
 );
 
 /// mqttbytes leaves it to its users to call the `write` of each packet.
