@@ -23,21 +23,40 @@ pub struct Connack<'a> {
 }
 
 impl<'a> Connack<'a> {
-    pub(crate) fn read(&mut self, mut r: Reader<'a>, rules: Rules) -> Result<(), DecodeError> {
+    /// Reads a CONNACK, and wraps it where it is made.
+    #[inline(never)]
+    pub(crate) fn decode<P>(mut r: Reader<'a>, rules: Rules, wrap: impl FnOnce(Self) -> P) -> Result<P, DecodeError> {
         rules.only_from(Role::Server)?;
         let flags = r.u8()?;
         if flags > 1 && rules.version > Version::V3_1 {
             return Err(DecodeError::ConnackReservedFlags);
         }
         let code = r.u8()?;
-        self.session_present = flags == 1 && rules.version > Version::V3_1;
-        self.reason_code = match rules.version {
+        let session_present = flags == 1 && rules.version > Version::V3_1;
+        let reason_code = match rules.version {
             Version::V5_0 => ReasonCode::new(code),
             Version::V3_1 | Version::V3_1_1 => ReasonCode::from_return_code(code).ok_or(DecodeError::InvalidReasonCode(code))?,
         };
-        self.properties.read(&mut r, rules.version)?;
+        check_code(session_present, reason_code, rules)?;
+        if rules.version == Version::V5_0 && !r.skip_zero() {
+            return Self::decode_properties(session_present, reason_code, r, rules).map(wrap);
+        }
         r.end()?;
-        self.check(rules)
+        Ok(wrap(Self { session_present, reason_code, properties: ConnackProperties::default() }))
+    }
+
+    #[inline(never)]
+    fn decode_properties(
+        session_present: bool,
+        reason_code: ReasonCode,
+        mut r: Reader<'a>,
+        rules: Rules,
+    ) -> Result<Self, DecodeError> {
+        let mut connack = Self { session_present, reason_code, properties: ConnackProperties::default() };
+        connack.properties.read(&mut r, rules.version)?;
+        r.end()?;
+        rules.options.check_texts(|| connack.properties.is_clean())?;
+        Ok(connack)
     }
 
     pub(crate) fn check_encode(&self, rules: Rules) -> Result<(), EncodeError> {
@@ -46,7 +65,8 @@ impl<'a> Connack<'a> {
             return Err(EncodeError::NotInVersion(rules.version));
         }
         rules.since_5_0_if(|| !self.properties.is_empty())?;
-        Ok(self.check(rules)?)
+        check_code(self.session_present, self.reason_code, rules)?;
+        Ok(rules.options.check_texts(|| self.properties.is_clean())?)
     }
 
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
@@ -58,14 +78,11 @@ impl<'a> Connack<'a> {
         sink.u8(code);
         self.properties.encode(rules.version, sink)
     }
+}
 
-    fn check(&self, rules: Rules) -> Result<(), DecodeError> {
-        if !self.reason_code.is_allowed(PacketType::Connack, rules) {
-            return Err(DecodeError::InvalidReasonCode(self.reason_code.get()));
-        }
-        if self.session_present && self.reason_code != ReasonCode::SUCCESS {
-            return Err(DecodeError::SessionPresentWithError);
-        }
-        rules.options.check_texts(|| self.properties.is_clean())
+fn check_code(session_present: bool, reason_code: ReasonCode, rules: Rules) -> Result<(), DecodeError> {
+    if !reason_code.is_allowed(PacketType::Connack, rules) {
+        return Err(DecodeError::InvalidReasonCode(reason_code.get()));
     }
+    if session_present && reason_code != ReasonCode::SUCCESS { Err(DecodeError::SessionPresentWithError) } else { Ok(()) }
 }

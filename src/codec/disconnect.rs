@@ -28,20 +28,36 @@ impl<'a> Disconnect<'a> {
         Self { reason_code, properties: DisconnectProperties::default() }
     }
 
-    pub(crate) fn read(&mut self, mut r: Reader<'a>, rules: Rules) -> Result<(), DecodeError> {
-        // [5.0 §3.14.2.1] [5.0 §3.14.2.2.1]
+    /// Reads a DISCONNECT, and wraps it where it is made.
+    #[inline(always)]
+    pub(crate) fn decode<P>(r: Reader<'a>, rules: Rules, wrap: impl FnOnce(Self) -> P) -> Result<P, DecodeError> {
+        // [5.0 §3.14.2.1]
         if rules.version == Version::V5_0 && !r.is_empty() {
-            self.reason_code = ReasonCode::new(r.u8()?);
-            if !r.is_empty() {
-                self.properties.read(&mut r, rules.version)?;
-            }
+            return Self::decode_reason(r, rules).map(wrap);
         }
         r.end()?;
-        self.check(rules)
+        check_version(rules)?;
+        Ok(wrap(Self::new(ReasonCode::SUCCESS)))
     }
 
+    /// [5.0 §3.14.2.2.1]
+    #[inline(never)]
+    fn decode_reason(mut r: Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
+        let mut disconnect = Self::new(ReasonCode::new(r.u8()?));
+        if !r.is_empty() {
+            disconnect.properties.read(&mut r, rules.version)?;
+        }
+        r.end()?;
+        disconnect.check(rules)?;
+        Ok(disconnect)
+    }
+
+    #[inline]
     pub(crate) fn check_encode(&self, rules: Rules) -> Result<(), EncodeError> {
-        rules.since_5_0_if(|| !self.says_nothing())?;
+        if self.says_nothing() {
+            return Ok(check_version(rules)?);
+        }
+        rules.since_5_0_if(|| true)?;
         Ok(self.check(rules)?)
     }
 
@@ -50,16 +66,18 @@ impl<'a> Disconnect<'a> {
     }
 
     fn check(&self, rules: Rules) -> Result<(), DecodeError> {
-        if rules.version < Version::V5_0 {
-            // Before 5.0 a server has no DISCONNECT. [3.1.1 §3.14]
-            return rules.only_from(Role::Client);
-        }
         if !self.reason_code.is_allowed(PacketType::Disconnect, rules) {
             return Err(DecodeError::InvalidReasonCode(self.reason_code.get()));
         }
         rules.options.check_texts(|| self.properties.is_clean())?;
         self.properties.check_sender(rules)
     }
+}
+
+/// Before 5.0 a server has no DISCONNECT. [3.1.1 §3.14]
+#[inline]
+fn check_version(rules: Rules) -> Result<(), DecodeError> {
+    if rules.version < Version::V5_0 { rules.only_from(Role::Client) } else { Ok(()) }
 }
 
 /// An AUTH packet: a step of enhanced authentication, in 5.0 only. [5.0 §3.15]

@@ -3,7 +3,7 @@
 use super::write::{Sink, length_of_length};
 use super::{
     Ack, Auth, Connack, Connect, Disconnect, EncodeError, Output, Packet, PacketIdentifier, PacketType, Publish, Role, Rules,
-    Size, Suback, Subscribe, Unsubscribe, Writer, remaining_length,
+    Size, Suback, Subscribe, Unsubscribe, Version, Writer, remaining_length,
 };
 
 /// Appends a packet to `out`, by the rules of a version and, if they name one, of a sender; a CONNECT brings its own version.
@@ -118,18 +118,34 @@ trait Body {
         &[]
     }
 
-    /// The whole of a packet with which nothing can be wrong, whatever the rules, and which has one form in all versions.
+    /// The whole of a packet that is right and as short as packets of its type can be.
     #[inline(always)]
-    fn plain(&self) -> Option<[u8; 4]> {
+    fn plain(&self, _: Rules) -> Option<Plain> {
         None
+    }
+}
+
+/// A whole packet.
+enum Plain {
+    Two([u8; 2]),
+    Four([u8; 4]),
+}
+
+impl Plain {
+    #[inline(always)]
+    fn append_to(self, out: &mut impl Output) -> Result<(), EncodeError> {
+        match self {
+            Self::Two(bytes) => out.append_all(&bytes),
+            Self::Four(bytes) => out.append_all(&bytes),
+        }
     }
 }
 
 impl<T: Body> Encode for T {
     #[inline(always)]
     fn encode_to(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
-        match self.plain() {
-            Some(bytes) => out.append_all(&bytes),
+        match self.plain(rules) {
+            Some(plain) => plain.append_to(out),
             None => encode_parts(self, self.payload(), rules, out),
         }
     }
@@ -141,8 +157,8 @@ impl<T: Body> Encode for T {
     }
 
     fn write_measured(&self, measured: &Measured, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
-        match self.plain() {
-            Some(bytes) => out.append_all(&bytes),
+        match self.plain(rules) {
+            Some(plain) => plain.append_to(out),
             None => write_parts(self, self.payload(), measured, rules, out),
         }
     }
@@ -247,7 +263,7 @@ macro_rules! bodies {
     };
 }
 
-bodies! { Connect Connack Subscribe Unsubscribe Disconnect Auth }
+bodies! { Connect Connack Subscribe Unsubscribe Auth }
 
 /// A PUBLISH with that packet identifier instead of its own: a copy of it would cost as much as a short one.
 pub(crate) struct Identified<'p, 'a>(pub(crate) &'p Publish<'a>, pub(crate) Option<PacketIdentifier>);
@@ -292,9 +308,9 @@ impl Body for (PacketType, &Ack<'_>) {
     }
 
     #[inline(always)]
-    fn plain(&self) -> Option<[u8; 4]> {
+    fn plain(&self, _: Rules) -> Option<Plain> {
         let [high, low] = self.1.packet_identifier.get().to_be_bytes();
-        self.1.says_nothing().then_some([self.0.first_byte(), 2, high, low])
+        self.1.says_nothing().then_some(Plain::Four([self.0.first_byte(), 2, high, low]))
     }
 }
 
@@ -311,6 +327,37 @@ impl Body for (PacketType, &Suback<'_>) {
     #[inline(always)]
     fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
         self.1.encode(sink, rules)
+    }
+
+    #[inline(always)]
+    fn plain(&self, rules: Rules) -> Option<Plain> {
+        let [high, low] = self.1.packet_identifier.get().to_be_bytes();
+        let short = self.0 == PacketType::Unsuback && rules.version < Version::V5_0 && self.1.says_nothing();
+        let right = short && rules.only_from(Role::Server).is_ok();
+        right.then_some(Plain::Four([self.0.first_byte(), 2, high, low]))
+    }
+}
+
+impl Body for Disconnect<'_> {
+    #[inline(always)]
+    fn first_byte(&self) -> u8 {
+        PacketType::Disconnect.first_byte()
+    }
+
+    #[inline(always)]
+    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
+        self.check_encode(rules)
+    }
+
+    #[inline(always)]
+    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        self.encode(sink, rules)
+    }
+
+    #[inline(always)]
+    fn plain(&self, rules: Rules) -> Option<Plain> {
+        let right = self.says_nothing() && self.check_encode(rules).is_ok();
+        right.then_some(Plain::Two([self.first_byte(), 0]))
     }
 }
 
@@ -329,5 +376,10 @@ impl Body for PacketType {
     #[inline(always)]
     fn write<S: Sink>(&self, _: &mut S, _: Rules) -> Result<(), EncodeError> {
         Ok(())
+    }
+
+    #[inline(always)]
+    fn plain(&self, rules: Rules) -> Option<Plain> {
+        self.check(rules).is_ok().then_some(Plain::Two([self.first_byte(), 0]))
     }
 }

@@ -413,6 +413,12 @@ pub fn decode<'a>(frame: Frame<'a>, rules: impl Into<Rules>) -> Result<Packet<'a
         PacketType::Pubrec => Ack::decode(frame.body(rules)?, PacketType::Pubrec, rules, Packet::Pubrec),
         PacketType::Pubrel => Ack::decode(frame.body(rules)?, PacketType::Pubrel, rules, Packet::Pubrel),
         PacketType::Pubcomp => Ack::decode(frame.body(rules)?, PacketType::Pubcomp, rules, Packet::Pubcomp),
+        PacketType::Pingreq => frame.body(rules)?.end().and_then(|()| rules.only_from(Role::Client)).map(|()| Packet::Pingreq),
+        PacketType::Pingresp => frame.body(rules)?.end().and_then(|()| rules.only_from(Role::Server)).map(|()| Packet::Pingresp),
+        PacketType::Connack => Connack::decode(frame.body(rules)?, rules, Packet::Connack),
+        PacketType::Suback => Suback::decode(frame.body(rules)?, PacketType::Suback, rules, Packet::Suback),
+        PacketType::Unsuback => Suback::decode(frame.body(rules)?, PacketType::Unsuback, rules, Packet::Unsuback),
+        PacketType::Disconnect => Disconnect::decode(frame.body(rules)?, rules, Packet::Disconnect),
         other => decode_other(other, frame.body(frame.own_rules(rules))?, rules),
     }
 }
@@ -421,21 +427,15 @@ pub fn decode<'a>(frame: Frame<'a>, rules: impl Into<Rules>) -> Result<Packet<'a
 #[expect(clippy::wildcard_enum_match_arm, reason = "there is one left")]
 fn decode_other(packet_type: PacketType, r: Reader<'_>, rules: Rules) -> Result<Packet<'_>, DecodeError> {
     macro_rules! read {
-        ($blank:expr, $variant:ident $(, $packet_type:expr)?) => {{
+        ($blank:expr, $variant:ident) => {{
             let mut packet = $blank;
-            packet.read(r, $($packet_type,)? rules).map(|()| Packet::$variant(packet))
+            packet.read(r, rules).map(|()| Packet::$variant(packet))
         }};
     }
     match packet_type {
         PacketType::Connect => read!(Connect::new(Version::V5_0, ""), Connect),
-        PacketType::Connack => read!(Connack::default(), Connack),
         PacketType::Subscribe => read!(Subscribe::blank(), Subscribe),
-        PacketType::Suback => read!(Suback::blank(), Suback, PacketType::Suback),
         PacketType::Unsubscribe => read!(Unsubscribe::blank(), Unsubscribe),
-        PacketType::Unsuback => read!(Suback::blank(), Unsuback, PacketType::Unsuback),
-        PacketType::Pingreq => r.end().and_then(|()| rules.only_from(Role::Client)).map(|()| Packet::Pingreq),
-        PacketType::Pingresp => r.end().and_then(|()| rules.only_from(Role::Server)).map(|()| Packet::Pingresp),
-        PacketType::Disconnect => read!(Disconnect::default(), Disconnect),
         _ => read!(Auth::default(), Auth),
     }
 }

@@ -27,12 +27,6 @@ impl<'a> Reader<'a> {
         self.0.is_empty()
     }
 
-    /// All that is left.
-    #[inline]
-    pub(crate) fn rest(&mut self) -> &'a [u8] {
-        core::mem::take(&mut self.0)
-    }
-
     #[inline]
     pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
         let (taken, rest) = self.0.split_at_checked(length).ok_or(DecodeError::Truncated)?;

@@ -26,22 +26,41 @@ pub struct Suback<'a> {
 }
 
 impl<'a> Suback<'a> {
-    /// To be filled in.
-    pub(crate) fn blank() -> Self {
-        let (properties, reason_codes) = (AckProperties::default(), Sequence::default());
-        Self { packet_identifier: PacketIdentifier::FIRST, properties, reason_codes }
+    /// Reads a SUBACK or UNSUBACK, and wraps it where it is made.
+    #[inline(always)]
+    pub(crate) fn decode<P>(
+        mut r: Reader<'a>,
+        packet: PacketType,
+        rules: Rules,
+        wrap: impl FnOnce(Self) -> P,
+    ) -> Result<P, DecodeError> {
+        rules.only_from(Role::Server)?;
+        let packet_identifier = PacketIdentifier::decode(&mut r)?;
+        if has_codes(packet, rules) {
+            return Self::decode_codes(packet_identifier, r, packet, rules).map(wrap);
+        }
+        // What an UNSUBACK of 3.1 or 3.1.1 has here is left over, and refused as such.
+        r.end()?;
+        Ok(wrap(Self { packet_identifier, properties: AckProperties::default(), reason_codes: Sequence::default() }))
     }
 
-    pub(crate) fn read(&mut self, mut r: Reader<'a>, packet: PacketType, rules: Rules) -> Result<(), DecodeError> {
-        rules.only_from(Role::Server)?;
-        self.packet_identifier = PacketIdentifier::decode(&mut r)?;
-        self.properties.read(&mut r, rules.version)?;
-        // What an UNSUBACK of 3.1 or 3.1.1 has here is left over, and refused as such.
-        if has_codes(packet, rules) {
-            self.reason_codes = Sequence::wire(r.rest());
-        }
-        r.end()?;
-        self.check(packet, rules)
+    #[inline(never)]
+    fn decode_codes(
+        packet_identifier: PacketIdentifier,
+        mut r: Reader<'a>,
+        packet: PacketType,
+        rules: Rules,
+    ) -> Result<Self, DecodeError> {
+        let mut properties = AckProperties::default();
+        properties.read(&mut r, rules.version)?;
+        let suback = Self { packet_identifier, properties, reason_codes: Sequence::wire(r.0) };
+        suback.check(packet, rules)?;
+        Ok(suback)
+    }
+
+    #[inline]
+    pub(super) fn says_nothing(&self) -> bool {
+        self.reason_codes.is_empty() && self.properties.is_empty()
     }
 
     pub(crate) fn check_encode(&self, packet: PacketType, rules: Rules) -> Result<(), EncodeError> {
