@@ -24,7 +24,7 @@ pub struct Connack<'a> {
 
 impl<'a> Connack<'a> {
     /// Reads a CONNACK, and wraps it where it is made.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn decode<P>(mut r: Reader<'a>, rules: Rules, wrap: impl FnOnce(Self) -> P) -> Result<P, DecodeError> {
         rules.only_from(Role::Server)?;
         let flags = r.u8()?;

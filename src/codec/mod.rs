@@ -415,17 +415,25 @@ pub fn decode<'a>(frame: Frame<'a>, rules: impl Into<Rules>) -> Result<Packet<'a
         PacketType::Pubcomp => Ack::decode(frame.body(rules)?, PacketType::Pubcomp, rules, Packet::Pubcomp),
         PacketType::Pingreq => frame.body(rules)?.end().and_then(|()| rules.only_from(Role::Client)).map(|()| Packet::Pingreq),
         PacketType::Pingresp => frame.body(rules)?.end().and_then(|()| rules.only_from(Role::Server)).map(|()| Packet::Pingresp),
-        PacketType::Connack => Connack::decode(frame.body(rules)?, rules, Packet::Connack),
-        PacketType::Suback => Suback::decode(frame.body(rules)?, PacketType::Suback, rules, Packet::Suback),
-        PacketType::Unsuback => Suback::decode(frame.body(rules)?, PacketType::Unsuback, rules, Packet::Unsuback),
-        PacketType::Disconnect => Disconnect::decode(frame.body(rules)?, rules, Packet::Disconnect),
         other => decode_other(other, frame.body(frame.own_rules(rules))?, rules),
     }
 }
 
 #[inline(never)]
-#[expect(clippy::wildcard_enum_match_arm, reason = "there is one left")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the other function has them all")]
 fn decode_other(packet_type: PacketType, r: Reader<'_>, rules: Rules) -> Result<Packet<'_>, DecodeError> {
+    match packet_type {
+        PacketType::Connack => Connack::decode(r, rules, Packet::Connack),
+        PacketType::Suback => Suback::decode(r, PacketType::Suback, rules, Packet::Suback),
+        PacketType::Unsuback => Suback::decode(r, PacketType::Unsuback, rules, Packet::Unsuback),
+        PacketType::Disconnect => Disconnect::decode(r, rules, Packet::Disconnect),
+        other => decode_large(other, r, rules),
+    }
+}
+
+#[inline(never)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "there is one left")]
+fn decode_large(packet_type: PacketType, r: Reader<'_>, rules: Rules) -> Result<Packet<'_>, DecodeError> {
     macro_rules! read {
         ($blank:expr, $variant:ident) => {{
             let mut packet = $blank;
