@@ -222,6 +222,28 @@ fn strings_that_a_receiver_must_refuse_are_not_written() {
 }
 
 #[test]
+fn answers_without_reason_codes_are_refused_where_there_must_be_some() {
+    let nothing = Suback { packet_identifier: id(), properties: AckProperties::default(), reason_codes: Sequence::default() };
+    let refused = Err(EncodeError::Forbidden(DecodeError::EmptySubscribe));
+    for version in VERSIONS {
+        assert_eq!(encode(&Packet::Suback(nothing), version), refused, "{version}");
+    }
+    assert_eq!(encode(&Packet::Unsuback(nothing), Version::V5_0), refused);
+    assert_eq!(encode(&Packet::Unsuback(nothing), Version::V3_1_1), Ok(vec![0xB0, 2, 0, 7]));
+    let from_client = Rules::new(Version::V3_1_1).sent_by(Role::Client);
+    let sent = codec::encode(&Packet::Unsuback(nothing), from_client, &mut Vec::new());
+    assert_eq!(sent, Err(EncodeError::Forbidden(DecodeError::WrongSender)));
+}
+
+#[test]
+fn reason_codes_are_shown_by_name_and_number() {
+    assert_eq!([0, 0x7F, 0x80, 0xFF].map(|code| ReasonCode::new(code).is_error()), [false, false, true, true]);
+    assert_eq!(ReasonCode::NOT_AUTHORIZED.to_string(), "Not authorized");
+    assert_eq!(ReasonCode::new(0x7F).to_string(), "Reason Code 0x7f");
+    assert_eq!(format!("{:?} {:?}", ReasonCode::BANNED, ReasonCode::new(3)), "ReasonCode(0x8a, Banned) ReasonCode(0x03, ?)");
+}
+
+#[test]
 fn fields_of_65_536_bytes_are_refused() {
     let (long, longest) = ("x".repeat(65_536), "x".repeat(65_535));
     for (text, fits) in [(&long, false), (&longest, true)] {

@@ -3,8 +3,8 @@
 use crate::peers::Form;
 use mqtt_sansio::codec::{
     self, Ack, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect, ConnectProperties, Disconnect, Packet,
-    PacketIdentifier, Publish, PublishProperties, QoS, ReasonCode, Sequence, Suback, Subscribe, SubscribeProperties, Subscription,
-    Text, Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will, WillProperties,
+    PacketIdentifier, Publish, PublishProperties, QoS, ReasonCode, Sequence, Suback, Subscribe, SubscribeProperties,
+    Subscription, Text, Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will, WillProperties,
 };
 use std::rc::Rc;
 

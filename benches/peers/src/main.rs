@@ -1,7 +1,8 @@
 //! The same bytes through mqtt-sansio and other crates, in one run: through the codecs, and through the session machines.
 //!
 //! `cargo run --release` checks every contestant in every case, times those that are right, and prints the tables of the README;
-//! `--table codecs` or `--table machines` does half of it. `ROUNDS=101` changes the number of rounds. For instruction counts,
+//! `--table codecs` or `--table machines` does half of it. `ROUNDS=101` changes the number of rounds. `--instructions` goes on to count
+//! the instructions of ours and of the fastest peer, with valgrind, which takes half an hour. For a closer look,
 //! `valgrind --tool=callgrind --toggle-collect='*decode_all*' peers --only mqttrs --case 'decode: v4 PUBACK' --iterations 100000`
 //! (`*encode_all*` for encoding, `*exchange_all*` for machines) runs one of them in one case; the names are those of the table,
 //! or parts of them.
@@ -27,6 +28,7 @@
 //! - The time is told to machines that ask for it, which for their hosts is a look at the clock for each time that they wake up.
 //!   Those that look at it themselves do so while they are timed.
 
+mod callgrind;
 mod cases;
 mod codec;
 mod jobs;
@@ -87,6 +89,10 @@ fn main() {
     std::panic::set_hook(Box::new(|_| ()));
     run(&mut tables, rounds);
     let [codecs, machines] = &tables;
+    if arguments.iter().any(|argument| argument == "--instructions") {
+        println!("Instructions per packet or message, by callgrind.\n");
+        tables.iter().for_each(Table::print_instructions);
+    }
     if !codecs.rows.is_empty() {
         println!("Nanoseconds per packet, medians of {rounds} rounds.\n");
         codecs.print(Cost::nanoseconds);
@@ -178,6 +184,22 @@ impl Cell {
 }
 
 impl Table {
+    /// The fastest peer in a case.
+    fn best(&self, cells: &[Option<Cell>], of: fn(Cost) -> f64) -> Option<(f64, &'static str)> {
+        let peers = cells.iter().zip(&self.names).skip(self.no_peers);
+        let values = peers.filter_map(|(cell, name)| Some((cell.as_ref()?.median(of)?, *name)));
+        values.min_by(|a, b| a.0.total_cmp(&b.0))
+    }
+
+    fn print_instructions(&self) {
+        println!("| case | {} | best peer |\n|---|---|---|", self.names[0]);
+        for ((case, _), cells) in self.rows.iter().zip(&self.cells) {
+            let count = |name| callgrind::instructions(name, case).map_or_else(|| "–".to_owned(), |count| format!("{count:.0}"));
+            let best = self.best(cells, Cost::nanoseconds).map(|(_, name)| format!("{} ({name})", count(name)));
+            println!("| {case} | {} | {} |", count(self.names[0]), best.unwrap_or_else(|| "–".into()));
+        }
+    }
+
     fn print(&self, of: fn(Cost) -> f64) {
         // Ours comes first, and is no peer.
         let (first, peers) = self.names.split_at(self.no_peers);
@@ -187,9 +209,7 @@ impl Table {
         for ((case, _), cells) in self.rows.iter().zip(&self.cells) {
             let values: Vec<Option<f64>> = cells.iter().map(|cell| cell.as_ref()?.median(of)).collect();
             let text = |value: &Option<f64>| value.map_or_else(|| " – |".to_owned(), |value| format!(" {value:.1} |"));
-            let best = values.iter().zip(&self.names).skip(self.no_peers).filter_map(|(value, name)| Some(((*value)?, name)));
-            let best = best.min_by(|a, b| a.0.total_cmp(&b.0));
-            let best = best.map_or_else(|| "–".into(), |(value, name)| format!("{value:.1} ({name})"));
+            let best = self.best(cells, of).map_or_else(|| "–".into(), |(value, name)| format!("{value:.1} ({name})"));
             let texts = |values: &[Option<f64>]| values.iter().map(text).collect::<String>();
             println!("| {case} |{} {best} |{}", texts(&values[..self.no_peers]), texts(&values[self.no_peers..]));
         }
