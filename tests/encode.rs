@@ -241,6 +241,8 @@ fn reason_codes_are_shown_by_name_and_number() {
     assert_eq!(ReasonCode::NOT_AUTHORIZED.to_string(), "Not authorized");
     assert_eq!(ReasonCode::new(0x7F).to_string(), "Reason Code 0x7f");
     assert_eq!(format!("{:?} {:?}", ReasonCode::BANNED, ReasonCode::new(3)), "ReasonCode(0x8a, Banned) ReasonCode(0x03, ?)");
+    let codes = Sequence::from(&[ReasonCode::BANNED]);
+    assert_eq!(format!("{codes:?} {:?}", codes.iter()), "[ReasonCode(0x8a, Banned)] Iter { .. }");
 }
 
 #[test]
