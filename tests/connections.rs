@@ -200,6 +200,18 @@ fn unused_flags_of_a_connect_are_not_looked_at_where_an_option_says_so() {
     }
 }
 
+/// A CONNECT that is too large is told so, in the form of its version, unless it is of another protocol. [5.0 MQTT-3.1.2-1]
+#[test]
+fn a_connect_that_is_too_large_is_answered_if_it_is_one_of_mqtt() {
+    for (name, answer) in [(b"MQTT", &[0x20, 3, 0, 0x95, 0][..]), (b"MQTX", &[])] {
+        let connect = [&[0x10, 0xFF, 0xFF, 0xFF, 0x7F, 0, 4][..], name, &[5, 0x02, 0, 0, 0, 0]].concat();
+        let (actions, out) = Server::new(ServerConfig::new(), NOW).hears(&connect);
+        let too_large = DecodeError::PacketTooLarge { size: 268_435_460, maximum: 131_072 };
+        let cause = CloseCause::Violation(ProtocolError::Packet(too_large));
+        assert_eq!((actions, &out[..]), (vec![server::Action::Closed { cause, publish_will: false }], answer));
+    }
+}
+
 /// An error becomes what the version can say, which for 3.1 an option extends. [3.1.1 MQTT-3.9.3-2]
 #[test]
 fn a_suback_refuses_as_far_as_the_version_can() {
