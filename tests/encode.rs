@@ -246,6 +246,17 @@ fn reason_codes_are_shown_by_name_and_number() {
 }
 
 #[test]
+fn a_filter_knows_its_group_and_its_wildcards() {
+    let read = |filter, version| {
+        let filter = TopicFilter::new(filter, version).unwrap();
+        (filter.share_name().map(Text::as_str), filter.has_wildcard())
+    };
+    assert_eq!(read("$share/g/a/+", Version::V5_0), (Some("g"), true));
+    assert_eq!(read("$share/g/a", Version::V5_0), (Some("g"), false));
+    assert_eq!(read("$share/g/a", Version::V3_1_1), (None, false));
+}
+
+#[test]
 fn fields_of_65_536_bytes_are_refused() {
     let (long, longest) = ("x".repeat(65_536), "x".repeat(65_535));
     for (text, fits) in [(&long, false), (&longest, true)] {
