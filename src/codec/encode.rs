@@ -243,7 +243,7 @@ impl Encode for Packet<'_> {
 }
 
 macro_rules! bodies {
-    ($($name:ident)*) => {
+    ($($name:ident $(($plain:ident))?)*) => {
         $(impl Body for $name<'_> {
             #[inline(always)]
             fn first_byte(&self) -> u8 {
@@ -259,11 +259,22 @@ macro_rules! bodies {
             fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
                 self.encode(sink, rules)
             }
+
+            $(#[inline(always)]
+            fn plain(&self, rules: Rules) -> Option<Plain> {
+                $plain(self, rules)
+            })?
         })*
     };
 }
 
-bodies! { Connect Connack Subscribe Unsubscribe Auth }
+bodies! { Connect Connack Subscribe Unsubscribe Disconnect(plain_disconnect) Auth }
+
+#[inline(always)]
+fn plain_disconnect(packet: &Disconnect<'_>, rules: Rules) -> Option<Plain> {
+    let right = packet.says_nothing() && packet.check_encode(rules).is_ok();
+    right.then_some(Plain::Two([packet.first_byte(), 0]))
+}
 
 /// A PUBLISH with that packet identifier instead of its own: a copy of it would cost as much as a short one.
 pub(crate) struct Identified<'p, 'a>(pub(crate) &'p Publish<'a>, pub(crate) Option<PacketIdentifier>);
@@ -335,29 +346,6 @@ impl Body for (PacketType, &Suback<'_>) {
         let short = self.0 == PacketType::Unsuback && rules.version < Version::V5_0 && self.1.says_nothing();
         let right = short && rules.only_from(Role::Server).is_ok();
         right.then_some(Plain::Four([self.0.first_byte(), 2, high, low]))
-    }
-}
-
-impl Body for Disconnect<'_> {
-    #[inline(always)]
-    fn first_byte(&self) -> u8 {
-        PacketType::Disconnect.first_byte()
-    }
-
-    #[inline(always)]
-    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
-        self.check_encode(rules)
-    }
-
-    #[inline(always)]
-    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        self.encode(sink, rules)
-    }
-
-    #[inline(always)]
-    fn plain(&self, rules: Rules) -> Option<Plain> {
-        let right = self.says_nothing() && self.check_encode(rules).is_ok();
-        right.then_some(Plain::Two([self.first_byte(), 0]))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release` checks every contestant in every case, times those that are right, and prints the tables of the README;
 //! `--table codecs` or `--table machines` does half of it. `ROUNDS=101` changes the number of rounds. `--instructions` goes on to count
-//! the instructions of ours and of the fastest peer, with valgrind, which takes half an hour. For a closer look,
+//! the instructions of ours and of the fastest peer, with valgrind, which takes long. For a closer look,
 //! `valgrind --tool=callgrind --toggle-collect='*decode_all*' peers --only mqttrs --case 'decode: v4 PUBACK' --iterations 100000`
 //! (`*encode_all*` for encoding, `*exchange_all*` for machines) runs one of them in one case; the names are those of the table,
 //! or parts of them.
