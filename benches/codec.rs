@@ -1,17 +1,18 @@
-//! How fast packets are read and written: each packet both ways, mixed streams, in bytes and in packets a second, and long packets beside
-//! short ones.
+//! How fast packets are read and written: each packet both ways, mixed streams, in bytes and in
+//! packets a second, and long packets beside short ones.
 //!
-//! `cargo bench --bench codec`. `benches/peers/` compares them with other crates, and counts allocations; `tests/allocations.rs` shows
-//! that there are none.
+//! `cargo bench --bench codec`. `benches/peers/` compares them with other crates, and counts
+//! allocations; `tests/allocations.rs` shows that there are none.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench may panic")]
 
 use core::hint::black_box;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use mqtt_sansio::codec::{
-    self, Ack, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect, ConnectProperties, Disconnect,
-    OwnedPacket, Packet, PacketIdentifier, Publish, PublishProperties, QoS, ReasonCode, Sequence, Suback, Subscribe,
-    SubscribeProperties, Subscription, Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will, WillProperties,
+    self, Ack, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect,
+    ConnectProperties, Disconnect, OwnedPacket, Packet, PacketIdentifier, Publish,
+    PublishProperties, QoS, ReasonCode, Sequence, Suback, Subscribe, SubscribeProperties,
+    Subscription, Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will, WillProperties,
 };
 
 const TOPIC: &str = "sensors/room4/temp/1";
@@ -23,8 +24,14 @@ fn identifier() -> PacketIdentifier {
 /// A packet of each type as it is often met, and the largest ones.
 fn packets(version: Version) -> Vec<(&'static str, Packet<'static>)> {
     const USER: [UserProperty<'static>; 2] = [
-        UserProperty { name: codec::Text::literal("region"), value: codec::Text::literal("eu-central-1") },
-        UserProperty { name: codec::Text::literal("trace"), value: codec::Text::literal("00-4bf92f3577b34da6-01") },
+        UserProperty {
+            name: codec::Text::literal("region"),
+            value: codec::Text::literal("eu-central-1"),
+        },
+        UserProperty {
+            name: codec::Text::literal("trace"),
+            value: codec::Text::literal("00-4bf92f3577b34da6-01"),
+        },
     ];
     const FILTERS: [&str; 10] = [
         "sensors/room0/+/temp",
@@ -75,7 +82,8 @@ fn packets(version: Version) -> Vec<(&'static str, Packet<'static>)> {
         },
         ..Connect::new(version, "client-0001-with-a-name")
     };
-    let subscriptions: &'static [_] = FILTERS.map(|filter| Subscription::new(filter, QoS::AtLeastOnce)).to_vec().leak();
+    let subscriptions: &'static [_] =
+        FILTERS.map(|filter| Subscription::new(filter, QoS::AtLeastOnce)).to_vec().leak();
     let filters: &'static [_] = FILTERS.map(Into::into).to_vec().leak();
     static CODES: [ReasonCode; 10] = [ReasonCode::GRANTED_QOS_1; 10];
     static UNSUBSCRIBED: [ReasonCode; 10] = [ReasonCode::SUCCESS; 10];
@@ -84,7 +92,12 @@ fn packets(version: Version) -> Vec<(&'static str, Packet<'static>)> {
         ("publish 64 B", publish(64).into()),
         (
             "publish 1 KiB QoS 1",
-            Publish { qos: QoS::AtLeastOnce, packet_identifier: Some(identifier()), ..publish(1_024) }.into(),
+            Publish {
+                qos: QoS::AtLeastOnce,
+                packet_identifier: Some(identifier()),
+                ..publish(1_024)
+            }
+            .into(),
         ),
         ("publish 64 KiB", publish(65_536).into()),
         ("publish UTF-8", Publish::new("датчики/кухня/температура", &PAYLOAD[..64]).into()),
@@ -96,19 +109,37 @@ fn packets(version: Version) -> Vec<(&'static str, Packet<'static>)> {
         ("connect full", full.into()),
         ("subscribe 10", {
             let subscriptions = subscriptions.into();
-            Subscribe { packet_identifier: identifier(), properties: SubscribeProperties::default(), subscriptions }.into()
+            Subscribe {
+                packet_identifier: identifier(),
+                properties: SubscribeProperties::default(),
+                subscriptions,
+            }
+            .into()
         }),
         ("suback 10", {
             let reason_codes = (&CODES).into();
-            Packet::Suback(Suback { packet_identifier: identifier(), properties: AckProperties::default(), reason_codes })
+            Packet::Suback(Suback {
+                packet_identifier: identifier(),
+                properties: AckProperties::default(),
+                reason_codes,
+            })
         }),
         ("unsubscribe 10", {
             let topic_filters = filters.into();
-            Unsubscribe { packet_identifier: identifier(), properties: UnsubscribeProperties::default(), topic_filters }.into()
+            Unsubscribe {
+                packet_identifier: identifier(),
+                properties: UnsubscribeProperties::default(),
+                topic_filters,
+            }
+            .into()
         }),
         ("unsuback 10", {
             let reason_codes = if v5 { (&UNSUBSCRIBED).into() } else { Sequence::default() };
-            Packet::Unsuback(Suback { packet_identifier: identifier(), properties: AckProperties::default(), reason_codes })
+            Packet::Unsuback(Suback {
+                packet_identifier: identifier(),
+                properties: AckProperties::default(),
+                reason_codes,
+            })
         }),
         ("connack", Connack::default().into()),
         ("pingreq", Packet::Pingreq),
@@ -131,7 +162,10 @@ fn packets(version: Version) -> Vec<(&'static str, Packet<'static>)> {
             authentication_data: Some(b"n,,n=device-0001,r=fyko"),
             ..AuthProperties::default()
         };
-        packets.push(("auth", Auth { reason_code: ReasonCode::CONTINUE_AUTHENTICATION, properties }.into()));
+        packets.push((
+            "auth",
+            Auth { reason_code: ReasonCode::CONTINUE_AUTHENTICATION, properties }.into(),
+        ));
     }
     packets
 }
@@ -206,7 +240,9 @@ fn streams(criterion: &mut Criterion) {
                 bencher.iter_batched_ref(
                     || bytes::BytesMut::from(&stream[..]),
                     |buffer| {
-                        while let Some(packet) = OwnedPacket::split_from(buffer, u32::MAX, version).unwrap() {
+                        while let Some(packet) =
+                            OwnedPacket::split_from(buffer, u32::MAX, version).unwrap()
+                        {
                             black_box(packet);
                         }
                     },
@@ -234,18 +270,26 @@ fn read_in_chunks(stream: &[u8], buffer: &mut Vec<u8>, version: Version) -> usiz
     count
 }
 
-/// What is long costs per byte what is short: the second of each pair has the throughput of the first, until it leaves the caches.
+/// What is long costs per byte what is short: the second of each pair has the throughput of the
+/// first, until it leaves the caches.
 fn lengths(criterion: &mut Criterion) {
     let user_properties = vec![UserProperty::new("region", "eu-central-1"); 10_000];
     let subscriptions = vec![Subscription::new("sensors/+/temp", QoS::AtLeastOnce); 20_000];
     let payload = vec![b'x'; 16 << 20];
     let properties = |count| {
-        let properties = PublishProperties { user_properties: user_properties[..count].into(), ..PublishProperties::default() };
+        let properties = PublishProperties {
+            user_properties: user_properties[..count].into(),
+            ..PublishProperties::default()
+        };
         Packet::from(Publish { properties, ..Publish::new(TOPIC, b"") })
     };
     let filters = |count| {
         let properties = SubscribeProperties::default();
-        Packet::from(Subscribe { packet_identifier: identifier(), properties, subscriptions: subscriptions[..count].into() })
+        Packet::from(Subscribe {
+            packet_identifier: identifier(),
+            properties,
+            subscriptions: subscriptions[..count].into(),
+        })
     };
     let payloads = |size| Packet::from(Publish::new(TOPIC, &payload[..size]));
     for (name, packet) in [

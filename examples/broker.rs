@@ -1,7 +1,9 @@
-//! A complete MQTT broker over TCP: `cargo run --release --example broker -- --listen 127.0.0.1:1883`.
+//! A complete MQTT broker over TCP: `cargo run --release --example broker -- --listen
+//! 127.0.0.1:1883`.
 //!
-//! The crate's [`Broker`] decides; this host owns the sockets, the clock and the buffers. It runs on one thread: a task for each
-//! connection, one for the listener and one for the broker's timer. The broker is never borrowed across an `await`.
+//! The crate's [`Broker`] decides; this host owns the sockets, the clock and the buffers. It runs
+//! on one thread: a task for each connection, one for the listener and one for the broker's timer.
+//! The broker is never borrowed across an `await`.
 
 use anyhow::Context as _;
 use bytes::{Buf as _, BytesMut};
@@ -46,7 +48,8 @@ struct Arguments {
     /// The greatest QoS with which a client may publish.
     #[arg(long, value_name = "0..2", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=2))]
     max_qos: u8,
-    /// The longest time in seconds that a session is kept for a client that is away [default: for ever].
+    /// The longest time in seconds that a session is kept for a client that is away [default: for
+    /// ever].
     #[arg(long, value_name = "SECONDS", default_value_t = u32::MAX, hide_default_value = true)]
     max_session_expiry: u32,
     /// Keep no retained messages.
@@ -113,8 +116,9 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let listener =
-        TcpListener::bind(&arguments.listen).await.with_context(|| format!("cannot listen on {}", arguments.listen))?;
+    let listener = TcpListener::bind(&arguments.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", arguments.listen))?;
     info!("listening on {}", listener.local_addr()?);
     let host = Rc::new(Host::new(&arguments));
     let timer = tokio::task::spawn_local(host.clone().run_timer());
@@ -142,7 +146,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     info!("shutting down, {} connections are open", host.connections());
     drop(listener);
     host.shut_down();
-    let all_ended = timeout(Duration::from_secs(5), async { while connections.join_next().await.is_some() {} }).await;
+    let all_ended =
+        timeout(Duration::from_secs(5), async { while connections.join_next().await.is_some() {} })
+            .await;
     if all_ended.is_err() {
         warn!("{} connections did not end in time", connections.len());
     }
@@ -153,7 +159,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
 /// Ends with SIGINT or SIGTERM.
 async fn stop_signal() {
     #[cfg(unix)]
-    if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+    if let Ok(mut terminate) =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+    {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {}
             _ = terminate.recv() => {}
@@ -207,10 +215,16 @@ impl Host {
         while let Some(action) = broker.poll_action() {
             match action {
                 Action::Authenticate { connection, connect } => match self.authenticate(&connect) {
-                    ReasonCode::SUCCESS => broker.admit(connection, ConnackProperties::default(), now),
-                    reason_code => broker.refuse(connection, reason_code, ConnackProperties::default(), now),
+                    ReasonCode::SUCCESS => {
+                        broker.admit(connection, ConnackProperties::default(), now)
+                    }
+                    reason_code => {
+                        broker.refuse(connection, reason_code, ConnackProperties::default(), now)
+                    }
                 },
-                Action::Transmit(connection) => self.wake(connection, |link| link.transmit.set(true)),
+                Action::Transmit(connection) => {
+                    self.wake(connection, |link| link.transmit.set(true))
+                }
                 Action::Close(connection) => self.wake(connection, |link| link.close.set(true)),
                 other => warn!("the broker asks for what this host does not know: {other:?}"),
             }
@@ -236,9 +250,14 @@ impl Host {
         let Packet::Connect(connect) = connect.packet() else { return ReasonCode::PROTOCOL_ERROR };
         let name = connect.user_name.map_or("", |name| name.as_str());
         let password = connect.password.unwrap_or_default();
-        let known = self.users.iter().any(|(user, secret)| user == name && secret.as_bytes() == password);
+        let known =
+            self.users.iter().any(|(user, secret)| user == name && secret.as_bytes() == password);
         info!("client {:?} connects with MQTT {}", connect.client_identifier, connect.version);
-        if known || self.users.is_empty() { ReasonCode::SUCCESS } else { ReasonCode::BAD_USER_NAME_OR_PASSWORD }
+        if known || self.users.is_empty() {
+            ReasonCode::SUCCESS
+        } else {
+            ReasonCode::BAD_USER_NAME_OR_PASSWORD
+        }
     }
 
     async fn run_timer(self: Rc<Self>) {
@@ -268,7 +287,12 @@ impl Host {
         self.with_broker(|broker, now| broker.closed(id, now));
     }
 
-    async fn exchange(&self, id: ConnectionId, link: &Link, stream: &mut TcpStream) -> std::io::Result<()> {
+    async fn exchange(
+        &self,
+        id: ConnectionId,
+        link: &Link,
+        stream: &mut TcpStream,
+    ) -> std::io::Result<()> {
         let (mut reader, mut writer) = stream.split();
         let mut received = BytesMut::with_capacity(4096);
         let mut output = Output::default();
@@ -276,7 +300,9 @@ impl Host {
             // Also after an answer to CONNECT, before which the broker has left what follows it.
             self.feed(id, &mut received, &mut output);
             if link.transmit.get() && output.is_empty() {
-                link.transmit.set(self.with_broker(|broker, now| broker.transmit(id, now, &mut output.bytes)));
+                link.transmit.set(
+                    self.with_broker(|broker, now| broker.transmit(id, now, &mut output.bytes)),
+                );
             }
             if link.close.get() {
                 break;
@@ -294,7 +320,8 @@ impl Host {
             }
         }
         self.with_broker(|broker, now| broker.transmit(id, now, &mut output.bytes));
-        // The client has a moment to take the farewell; what it still sends is read, so that the farewell is not lost to a reset.
+        // The client has a moment to take the farewell; what it still sends is read, so that the
+        // farewell is not lost to a reset.
         let _ = timeout(Duration::from_secs(2), async {
             writer.write_all(output.unwritten()).await?;
             writer.shutdown().await?;
@@ -322,7 +349,9 @@ impl Host {
     fn shut_down(&self) {
         let connections: Vec<_> = self.links.borrow().keys().copied().collect();
         let farewell = Disconnect::new(ReasonCode::SERVER_SHUTTING_DOWN);
-        self.with_broker(|broker, now| connections.iter().for_each(|id| broker.disconnect(*id, &farewell, now)));
+        self.with_broker(|broker, now| {
+            connections.iter().for_each(|id| broker.disconnect(*id, &farewell, now))
+        });
     }
 }
 

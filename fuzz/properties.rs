@@ -1,12 +1,19 @@
 //! What the fuzz targets check, one function each. `tests/corpus.rs` runs them as ordinary tests.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, reason = "a panic is a finding")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    reason = "a panic is a finding"
+)]
 
 use arbitrary::{Arbitrary, Unstructured};
 use mqtt_sansio::codec::{
-    self, Ack, AckProperties, Connack, ConnackProperties, Connect, ConnectProperties, DecodeError, Disconnect, Options,
-    OwnedPacket, Packet, Prepared, ReasonCode, Role, Rules, Sequence, Suback, Subscribe, SubscribeProperties, Subscription,
-    SubscriptionOptions, TopicFilter, Unsubscribe, UnsubscribeProperties, Version, Will, WillProperties,
+    self, Ack, AckProperties, Connack, ConnackProperties, Connect, ConnectProperties, DecodeError,
+    Disconnect, Options, OwnedPacket, Packet, Prepared, ReasonCode, Role, Rules, Sequence, Suback,
+    Subscribe, SubscribeProperties, Subscription, SubscriptionOptions, TopicFilter, Unsubscribe,
+    UnsubscribeProperties, Version, Will, WillProperties,
 };
 
 const VERSIONS: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5_0];
@@ -59,7 +66,8 @@ pub(crate) fn decode(data: &[u8]) {
     assert!(!matches!(limited, Ok(Some(frame)) if frame.as_bytes().len() > 16));
 }
 
-/// What decodes encodes, to what decodes equal; and what was encoded once is encoded to the same bytes.
+/// What decodes encodes, to what decodes equal; and what was encoded once is encoded to the same
+/// bytes.
 pub(crate) fn roundtrip(data: &[u8]) {
     let Some((rules, bytes)) = rules(data) else { return };
     let Ok(Some(frame)) = codec::frame(bytes, u32::MAX) else { return };
@@ -70,8 +78,8 @@ pub(crate) fn roundtrip(data: &[u8]) {
     assert_eq!(again.as_bytes().len(), encoded.len());
     let decoded = codec::decode(again, rules).expect("what was encoded decodes");
     assert_eq!(decoded, packet);
-    // A CONNECT of 3.1 may have promised fields that it has not; nothing else becomes longer than the two bytes of an
-    // acknowledgement whose properties were left out.
+    // A CONNECT of 3.1 may have promised fields that it has not; nothing else becomes longer than
+    // the two bytes of an acknowledgement whose properties were left out.
     assert!(encoded.len() <= frame.as_bytes().len() + 1);
     let mut twice = Vec::new();
     codec::encode(&decoded, rules, &mut twice).unwrap();
@@ -80,7 +88,8 @@ pub(crate) fn roundtrip(data: &[u8]) {
     assert_eq!((owned.packet(), &owned.as_bytes()[..]), (packet, &encoded[..]));
 }
 
-/// However a stream is cut, the same packets and the same error come of it, and nothing before its last byte has come.
+/// However a stream is cut, the same packets and the same error come of it, and nothing before its
+/// last byte has come.
 pub(crate) fn split(data: &[u8]) {
     let Some((rules, stream)) = rules(data) else { return };
     let step = usize::from(data[0] / 18) + 2;
@@ -123,12 +132,15 @@ pub(crate) fn encode(data: &[u8]) {
     let Some((rules, _)) = rules(&[first]) else { return };
     // Before 5.0 hardly any packet could be encoded but for this.
     let plain = first / 18 % 2 == 1;
-    in_version(packet, VERSIONS[usize::from(first % 3)], |as_said| encode_by(if plain { as_said } else { packet }, rules));
+    in_version(packet, VERSIONS[usize::from(first % 3)], |as_said| {
+        encode_by(if plain { as_said } else { packet }, rules)
+    });
 }
 
 fn encode_by(packet: Packet<'_>, rules: Rules) {
     let mut out = b"before".to_vec();
-    let (result, prepared) = (codec::encode(&packet, rules, &mut out), Prepared::new(&packet, rules));
+    let (result, prepared) =
+        (codec::encode(&packet, rules, &mut out), Prepared::new(&packet, rules));
     assert_eq!(prepared.map(|_| ()), result);
     match result {
         Ok(()) => {
@@ -138,26 +150,40 @@ fn encode_by(packet: Packet<'_>, rules: Rules) {
             assert_eq!(codec::decode(frame, rules), Ok(packet));
             let mut again = Vec::new();
             prepared.unwrap().write(&mut again).unwrap();
-            assert_eq!((prepared.unwrap().packet_size() as usize, &again[..]), (again.len(), encoded));
+            assert_eq!(
+                (prepared.unwrap().packet_size() as usize, &again[..]),
+                (again.len(), encoded)
+            );
         }
         Err(_) => assert_eq!(out, b"before"),
     }
 }
 
 /// Calls `with` with a packet without what a version has no place for.
-pub(crate) fn in_version<R>(packet: Packet<'_>, version: Version, with: impl FnOnce(Packet<'_>) -> R) -> R {
+pub(crate) fn in_version<R>(
+    packet: Packet<'_>,
+    version: Version,
+    with: impl FnOnce(Packet<'_>) -> R,
+) -> R {
     let version = if let Packet::Connect(connect) = &packet { connect.version } else { version };
     if version == Version::V5_0 {
         return with(packet);
     }
-    let among = |codes: &[ReasonCode], code: ReasonCode| codes[usize::from(code.get()) % codes.len()];
-    let failure = if version == Version::V3_1 { ReasonCode::GRANTED_QOS_2 } else { ReasonCode::UNSPECIFIED_ERROR };
-    let granted = [ReasonCode::SUCCESS, ReasonCode::GRANTED_QOS_1, ReasonCode::GRANTED_QOS_2, failure];
+    let among =
+        |codes: &[ReasonCode], code: ReasonCode| codes[usize::from(code.get()) % codes.len()];
+    let failure = if version == Version::V3_1 {
+        ReasonCode::GRANTED_QOS_2
+    } else {
+        ReasonCode::UNSPECIFIED_ERROR
+    };
+    let granted =
+        [ReasonCode::SUCCESS, ReasonCode::GRANTED_QOS_1, ReasonCode::GRANTED_QOS_2, failure];
     let ack = |ack: Ack<'_>| Ack::new(ack.packet_identifier, ReasonCode::SUCCESS);
     let (subscriptions, codes): (Vec<_>, Vec<_>);
     with(match packet {
         Packet::Connect(connect) => {
-            let will = connect.will.map(|will| Will { properties: WillProperties::default(), ..will });
+            let will =
+                connect.will.map(|will| Will { properties: WillProperties::default(), ..will });
             Connect { properties: ConnectProperties::default(), will, ..connect }.into()
         }
         Packet::Connack(connack) => {
@@ -170,8 +196,11 @@ pub(crate) fn in_version<R>(packet: Packet<'_>, version: Version, with: impl FnO
                 ReasonCode::NOT_AUTHORIZED,
             ];
             let reason_code = among(&returned, connack.reason_code);
-            let session_present = version == Version::V3_1_1 && reason_code == ReasonCode::SUCCESS && connack.session_present;
-            Connack { session_present, reason_code, properties: ConnackProperties::default() }.into()
+            let session_present = version == Version::V3_1_1
+                && reason_code == ReasonCode::SUCCESS
+                && connack.session_present;
+            Connack { session_present, reason_code, properties: ConnackProperties::default() }
+                .into()
         }
         Packet::Publish(publish) => publish.for_version(version).into(),
         Packet::Puback(one) => Packet::Puback(ack(one)),
@@ -181,16 +210,26 @@ pub(crate) fn in_version<R>(packet: Packet<'_>, version: Version, with: impl FnO
         Packet::Subscribe(subscribe) => {
             fn plain(subscription: Subscription<'_>) -> Subscription<'_> {
                 let maximum_qos = subscription.options.maximum_qos;
-                Subscription { options: SubscriptionOptions { maximum_qos, ..Default::default() }, ..subscription }
+                Subscription {
+                    options: SubscriptionOptions { maximum_qos, ..Default::default() },
+                    ..subscription
+                }
             }
             subscriptions = subscribe.subscriptions.iter().map(plain).collect();
             let properties = SubscribeProperties::default();
-            Subscribe { properties, subscriptions: subscriptions.as_slice().into(), ..subscribe }.into()
+            Subscribe { properties, subscriptions: subscriptions.as_slice().into(), ..subscribe }
+                .into()
         }
-        Packet::Unsubscribe(unsubscribe) => Unsubscribe { properties: UnsubscribeProperties::default(), ..unsubscribe }.into(),
+        Packet::Unsubscribe(unsubscribe) => {
+            Unsubscribe { properties: UnsubscribeProperties::default(), ..unsubscribe }.into()
+        }
         Packet::Suback(suback) => {
             codes = suback.reason_codes.iter().map(|code| among(&granted, code)).collect();
-            Packet::Suback(Suback { properties: AckProperties::default(), reason_codes: codes.as_slice().into(), ..suback })
+            Packet::Suback(Suback {
+                properties: AckProperties::default(),
+                reason_codes: codes.as_slice().into(),
+                ..suback
+            })
         }
         Packet::Unsuback(suback) => {
             let (properties, reason_codes) = (AckProperties::default(), Sequence::default());
@@ -201,9 +240,12 @@ pub(crate) fn in_version<R>(packet: Packet<'_>, version: Version, with: impl FnO
     })
 }
 
-/// The syntax and the matching of topic filters against what the standard says, written out plainly.
+/// The syntax and the matching of topic filters against what the standard says, written out
+/// plainly.
 pub(crate) fn topic(data: &[u8]) {
-    let Ok((filter, name)) = <(&str, &str)>::arbitrary(&mut Unstructured::new(data)) else { return };
+    let Ok((filter, name)) = <(&str, &str)>::arbitrary(&mut Unstructured::new(data)) else {
+        return;
+    };
     let parsed = TopicFilter::new(filter, Version::V3_1_1);
     assert_eq!(parsed.is_ok(), is_filter(filter), "{filter:?}");
     if let Ok(parsed) = parsed {
@@ -218,7 +260,9 @@ pub(crate) fn topic(data: &[u8]) {
         _ if filter.len() > 65_535 => false,
         None => is_filter(filter),
         Some(None) => false,
-        Some(Some((group, rest))) => !group.is_empty() && !group.contains(['+', '#', '\0']) && is_filter(rest),
+        Some(Some((group, rest))) => {
+            !group.is_empty() && !group.contains(['+', '#', '\0']) && is_filter(rest)
+        }
     };
     assert_eq!(TopicFilter::new(filter, Version::V5_0).is_ok(), expected, "{filter:?}");
 }

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use toml::Table;
 
-/// The bytes of each vector of up to so many, with the byte before them by which the targets know the version and the sender.
+/// The bytes of each vector of up to so many, with the byte before them by which the targets know
+/// the version and the sender.
 pub(crate) fn all(folder: &Path, largest: usize) -> Vec<(u8, Vec<u8>)> {
     let mut all = Vec::new();
     for (version, name) in [(0, "v3.1"), (1, "v3.1.1"), (2, "v5.0")] {

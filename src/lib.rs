@@ -1,5 +1,5 @@
-//! MQTT 3.1, 3.1.1 and 5.0 without I/O: a codec, the two ends of a connection, and a broker, as functions and state machines
-//! that any runtime and any transport can drive.
+//! MQTT 3.1, 3.1.1 and 5.0 without I/O: a codec, the two ends of a connection, and a broker, as
+//! functions and state machines that any runtime and any transport can drive.
 //!
 //! ```
 //! use mqtt_sansio::client::{Action, Client, ClientConfig};
@@ -28,8 +28,8 @@
 //!
 //! # What is not here
 //!
-//! Sockets, TLS, WebSocket framing, async runtimes, threads, reconnect timers, configuration files. The host owns them; the programs in
-//! `examples/` are complete hosts.
+//! Sockets, TLS, WebSocket framing, async runtimes, threads, reconnect timers, configuration files.
+//! The host owns them; the programs in `examples/` are complete hosts.
 //!
 //! # Layers
 //!
@@ -44,7 +44,8 @@
 //!  codec     bytes to packets and back: pure functions, no state
 //! ```
 //!
-//! Arrows only point down, and each layer is usable without those above it. A PUBLISH with QoS 1 through all of them:
+//! Arrows only point down, and each layer is usable without those above it. A PUBLISH with QoS 1
+//! through all of them:
 //!
 //! ```text
 //!  read buffer ─► codec::frame ─► Publish<'_>, a view of the buffer
@@ -61,52 +62,61 @@
 //!
 //! # The run loop
 //!
-//! Each machine takes one step at a time: bytes and a timestamp in, replies appended to the caller's `out`, and at most one action, for
-//! what only the host can do. The host reads into its buffer, steps until there is no action, drops what was consumed, writes `out`,
-//! and calls `handle_timeout` at `poll_timeout`. [`Client`](client::Client), [`Server`](server::Server) and
+//! Each machine takes one step at a time: bytes and a timestamp in, replies appended to the
+//! caller's `out`, and at most one action, for what only the host can do. The host reads into its
+//! buffer, steps until there is no action, drops what was consumed, writes `out`, and calls
+//! `handle_timeout` at `poll_timeout`. [`Client`](client::Client), [`Server`](server::Server) and
 //! [`Broker`](broker::Broker) open with the loop and its contract:
 //!
 //! - An incomplete packet stays with the host. Nothing of the input is kept.
 //! - An action borrows the input and not the machine, so commands can be called while one is held.
-//! - The end of a connection is an action, the last one, and never an error: what was written to `out` before it is written
-//!   to the socket first.
-//! - Errors are returned by commands alone. They say what the caller asked that cannot be; nothing was written, and the
-//!   connection goes on.
-//! - Time is an argument, in milliseconds from an epoch of the host's choice ([`Instant`]). Nothing ticks.
+//! - The end of a connection is an action, the last one, and never an error: what was written to
+//!   `out` before it is written to the socket first.
+//! - Errors are returned by commands alone. They say what the caller asked that cannot be; nothing
+//!   was written, and the connection goes on.
+//! - Time is an argument, in milliseconds from an epoch of the host's choice ([`Instant`]). Nothing
+//!   ticks.
 //! - A call can be dropped between any two steps; there is nothing to cancel.
 //!
 //! # Limits
 //!
-//! Whatever a peer can make grow has a limit, finite by default: the size of a packet (judged from its header, before the rest is
-//! there; smaller before CONNECT), messages under way in both directions, messages and bytes that wait, topic aliases, unanswered
-//! requests, time for CONNECT; in the broker also sessions, subscriptions of a session and retained messages. Reaching one gets the
-//! reason code that the standard has for it. Nothing is allocated because a peer announces it.
+//! Whatever a peer can make grow has a limit, finite by default: the size of a packet (judged from
+//! its header, before the rest is there; smaller before CONNECT), messages under way in both
+//! directions, messages and bytes that wait, topic aliases, unanswered requests, time for CONNECT;
+//! in the broker also sessions, subscriptions of a session and retained messages. Reaching one gets
+//! the reason code that the standard has for it. Nothing is allocated because a peer announces it.
 //!
 //! # Panics
 //!
-//! No input, and no order of calls, makes this crate panic; a panic is a bug. `unsafe` code is forbidden, and so are indexing and
-//! narrowing casts, by lints.
+//! No input, and no order of calls, makes this crate panic; a panic is a bug. `unsafe` code is
+//! forbidden, and so are indexing and narrowing casts, by lints.
 //!
 //! # Conformance
 //!
-//! Each rule that a single packet can break is checked by the codec, in both directions, and named by its error; the wire vectors in
-//! `spec-vectors/` show each of them. A citation as `[5.0 MQTT-3.3.1-4]` is a statement of that version of the standard.
+//! Each rule that a single packet can break is checked by the codec, in both directions, and named
+//! by its error; the wire vectors in `spec-vectors/` show each of them. A citation as `[5.0
+//! MQTT-3.3.1-4]` is a statement of that version of the standard.
 //!
-//! `spec-vectors/CONFORMANCE.md` lists all 392 statements of 3.1.1 and 5.0 with the tests that show them, and the gaps. What devices in
-//! the field need to be let pass is an [option](codec::Options), off by default.
+//! `spec-vectors/CONFORMANCE.md` lists all 392 statements of 3.1.1 and 5.0 with the tests that show
+//! them, and the gaps. What devices in the field need to be let pass is an
+//! [option](codec::Options), off by default.
 //!
 //! Known gaps:
-//! - The broker has no shared subscriptions (CONNACK says so), no enhanced authentication (refused with 0x8C; the two
-//!   machines have it), no authorisation of single messages, no durability, no `$SYS` topics.
-//! - The lookup of retained messages for a filter with wildcards looks at all topics below its first levels.
+//! - The broker has no shared subscriptions (CONNACK says so), no enhanced authentication (refused
+//!   with 0x8C; the two machines have it), no authorisation of single messages, no durability, no
+//!   `$SYS` topics.
+//! - The lookup of retained messages for a filter with wildcards looks at all topics below its
+//!   first levels.
 //! - Encoding checks and measures what it writes, and so is slower than the encoders that do not;
 //!   [`Prepared`](codec::Prepared) does that once for what is written often.
 //!
 //! # Features
 //!
-//! - `std` (default): `Clock`, which reads the clock of `std`. Without it the crate is `no_std` + `alloc`.
+//! - `std` (default): `Clock`, which reads the clock of `std`. Without it the crate is `no_std` +
+//!   `alloc`.
 //! - `arbitrary`: `arbitrary::Arbitrary` for every packet, for fuzzing what is built on the crate.
-//! - `serde`: `Serialize` and `Deserialize` for [`Session`](session::Session), in its [byte format](session::stored).
+//! - `serde`: `Serialize` and `Deserialize` for [`Session`](session::Session), in its [byte
+//!   format](session::stored).
 //!
 //! The minimum supported Rust version is 1.85.
 

@@ -37,7 +37,8 @@ impl Instant {
     }
 }
 
-/// Saturates at the far end; fractions of a millisecond count as a whole one, so that no deadline comes early.
+/// Saturates at the far end; fractions of a millisecond count as a whole one, so that no deadline
+/// comes early.
 impl Add<Duration> for Instant {
     type Output = Self;
 
@@ -65,7 +66,10 @@ pub struct Clock(std::time::Instant);
 impl Clock {
     /// A clock whose epoch is now.
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "two clocks are not equal, so there is no default one")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "two clocks are not equal, so there is no default one"
+    )]
     pub fn new() -> Self {
         Self(std::time::Instant::now())
     }

@@ -1,7 +1,13 @@
-//! What reading packets allocates: nothing, whatever the packets are and whatever they announce. What writing one does: at most one
-//! piece of memory, of its size.
+//! What reading packets allocates: nothing, whatever the packets are and whatever they announce.
+//! What writing one does: at most one piece of memory, of its size.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, dead_code, reason = "tests may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    dead_code,
+    reason = "tests may panic"
+)]
 
 #[path = "../fuzz/vectors.rs"]
 mod vectors;
@@ -41,7 +47,10 @@ fn reading_allocates_nothing_and_writing_no_more_than_it_needs() {
     for payload in [0, 10, 50, 57, 58, 59, 200, 100_000] {
         let payload = vec![b'x'; payload];
         let publish = Publish::new("topic", &payload);
-        let size = payload.len() + 9 + usize::from(payload.len() > 120) + usize::from(payload.len() > 16_000);
+        let size = payload.len()
+            + 9
+            + usize::from(payload.len() > 120)
+            + usize::from(payload.len() > 16_000);
         let mut full = vec![0; 200];
         let region = Region::new(ALLOCATOR);
         let mut out = Vec::new();
@@ -55,7 +64,11 @@ fn reading_allocates_nothing_and_writing_no_more_than_it_needs() {
         let region = Region::new(ALLOCATOR);
         codec::encode(&publish.into(), Version::V3_1_1, &mut full).unwrap();
         let change = region.change();
-        assert_eq!((change.allocations, change.reallocations), (0, usize::from(size > 200)), "it fits");
+        assert_eq!(
+            (change.allocations, change.reallocations),
+            (0, usize::from(size > 200)),
+            "it fits"
+        );
 
         let region = Region::new(ALLOCATOR);
         let message = Message::new(&publish).unwrap();
@@ -64,7 +77,8 @@ fn reading_allocates_nothing_and_writing_no_more_than_it_needs() {
     }
 
     // Five bytes that announce 256 MiB, to a server that would take them.
-    let mut server = Server::new(ServerConfig::new().maximum_packet_size(u32::MAX), Instant::default());
+    let mut server =
+        Server::new(ServerConfig::new().maximum_packet_size(u32::MAX), Instant::default());
     let mut out = Vec::with_capacity(1_024);
     let mut connect = Vec::new();
     codec::encode(&Connect::new(Version::V5_0, "c").into(), Version::V5_0, &mut connect).unwrap();

@@ -1,17 +1,25 @@
 //! How a connection begins and ends, seen from one side, and what of it the next one knows.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::wildcard_enum_match_arm, reason = "tests may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests may panic"
+)]
 
 mod machine;
 mod pair;
 
 use core::time::Duration;
-use machine::{Hears, NOW, accepted, ack, asked, connected, connecting, encoded, id, packets, resume, resumed};
+use machine::{
+    Hears, NOW, accepted, ack, asked, connected, connecting, encoded, id, packets, resume, resumed,
+};
 use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, Client, ClientConfig, ConnectError};
 use mqtt_sansio::codec::{
-    AckProperties, Auth, Connack, ConnackProperties, Connect, DecodeError, Disconnect, DisconnectProperties, Options, Packet,
-    Publish, QoS, ReasonCode, SubscribeProperties, Subscription, Text, UnsubscribeProperties, UserProperty, Version,
+    AckProperties, Auth, Connack, ConnackProperties, Connect, DecodeError, Disconnect,
+    DisconnectProperties, Options, Packet, Publish, QoS, ReasonCode, SubscribeProperties,
+    Subscription, Text, UnsubscribeProperties, UserProperty, Version,
 };
 use mqtt_sansio::server::{self, AnswerError, Server, ServerConfig};
 use mqtt_sansio::session::{CloseCause, Message, Outgoing, ProtocolError, RequestError, Session};
@@ -34,8 +42,12 @@ fn says(client: &mut Client) -> Vec<u8> {
     }
     let filters = [Subscription::new("#", QoS::AtMostOnce)];
     let subscribed = client.subscribe(1, &filters, SubscribeProperties::default(), NOW, &mut out);
-    let unsubscribed = client.unsubscribe(1, &["#".into()], UnsubscribeProperties::default(), NOW, &mut out);
-    assert_eq!((subscribed, unsubscribed), (Err(RequestError::NotConnected), Err(RequestError::NotConnected)));
+    let unsubscribed =
+        client.unsubscribe(1, &["#".into()], UnsubscribeProperties::default(), NOW, &mut out);
+    assert_eq!(
+        (subscribed, unsubscribed),
+        (Err(RequestError::NotConnected), Err(RequestError::NotConnected))
+    );
     assert!(client.authenticate(&Auth::default(), NOW, &mut out).is_err());
     out
 }
@@ -65,7 +77,10 @@ fn a_client_says_nothing_before_connect_until_connack_and_after_disconnect() {
         out.clear();
         client.disconnect(&Disconnect::default(), NOW, &mut out).unwrap();
         assert_eq!((out, says(&mut client)), (vec![0xE0, 0], vec![]));
-        assert_eq!(client.disconnect(&Disconnect::default(), NOW, &mut Vec::new()), Err(RequestError::NotConnected));
+        assert_eq!(
+            client.disconnect(&Disconnect::default(), NOW, &mut Vec::new()),
+            Err(RequestError::NotConnected)
+        );
     }
 }
 
@@ -81,7 +96,10 @@ fn after_its_disconnect_a_client_closes_and_hears_nothing_more() {
             assert!(client.poll_timeout().is_some_and(|at| at <= NOW), "the host is told at once");
             client
         };
-        let late = encoded(Publish { packet_identifier: Some(id(1)), ..message(QoS::AtLeastOnce, "late") }, version);
+        let late = encoded(
+            Publish { packet_identifier: Some(id(1)), ..message(QoS::AtLeastOnce, "late") },
+            version,
+        );
         // Whichever call comes next, and once.
         let mut client = disconnected();
         assert_eq!(client.hears(&late), (vec![closed.clone()], vec![]));
@@ -99,18 +117,29 @@ fn after_its_disconnect_a_client_closes_and_hears_nothing_more() {
 #[test]
 fn a_server_acknowledges_what_was_delivered_before_it_disconnects() {
     for version in VERSIONS {
-        for (qos, answer) in
-            [(QoS::AtLeastOnce, ack(Packet::Puback, 1, version)), (QoS::ExactlyOnce, ack(Packet::Pubrec, 1, version))]
-        {
+        for (qos, answer) in [
+            (QoS::AtLeastOnce, ack(Packet::Puback, 1, version)),
+            (QoS::ExactlyOnce, ack(Packet::Pubrec, 1, version)),
+        ] {
             let mut server = accepted(&lasting(version));
-            let bytes = encoded(Publish { packet_identifier: Some(id(1)), ..message(qos, "x") }, version);
+            let bytes =
+                encoded(Publish { packet_identifier: Some(id(1)), ..message(qos, "x") }, version);
             let mut out = Vec::new();
-            assert!(matches!(server.handle_input(&mut &bytes[..], NOW, &mut out), Some(server::Action::Message(_))));
-            server.disconnect(&Disconnect::new(ReasonCode::SERVER_SHUTTING_DOWN), &mut out).unwrap();
+            assert!(matches!(
+                server.handle_input(&mut &bytes[..], NOW, &mut out),
+                Some(server::Action::Message(_))
+            ));
+            server
+                .disconnect(&Disconnect::new(ReasonCode::SERVER_SHUTTING_DOWN), &mut out)
+                .unwrap();
             let farewell = if version == V5_0 { &[0xE0, 2, 0x8B, 0][..] } else { &[] };
             assert_eq!(out, [&answer, farewell].concat());
-            assert_eq!(server.disconnect(&Disconnect::default(), &mut out), Err(AnswerError::NotAsked));
-            let closed = server::Action::Closed { cause: CloseCause::Requested, publish_will: true };
+            assert_eq!(
+                server.disconnect(&Disconnect::default(), &mut out),
+                Err(AnswerError::NotAsked)
+            );
+            let closed =
+                server::Action::Closed { cause: CloseCause::Requested, publish_will: true };
             assert_eq!(server.hears(&encoded(Packet::Pingreq, version)), (vec![closed], vec![]));
         }
     }
@@ -121,7 +150,8 @@ fn a_server_acknowledges_what_was_delivered_before_it_disconnects() {
 fn a_disconnect_arrives_with_its_properties() {
     let mut connect = lasting(V5_0);
     connect.properties.session_expiry_interval = Some(10);
-    let (mut client, mut server) = (connected(&connect, ConnackProperties::default()), accepted(&connect));
+    let (mut client, mut server) =
+        (connected(&connect, ConnackProperties::default()), accepted(&connect));
     let user = [UserProperty::new("name", "value")];
     let properties = DisconnectProperties {
         session_expiry_interval: Some(0),
@@ -132,7 +162,8 @@ fn a_disconnect_arrives_with_its_properties() {
     let farewell = Disconnect { reason_code: ReasonCode::DISCONNECT_WITH_WILL_MESSAGE, properties };
     let mut out = Vec::new();
     client.disconnect(&farewell, NOW, &mut out).unwrap();
-    let closed = server::Action::Closed { cause: CloseCause::Disconnected(farewell), publish_will: true };
+    let closed =
+        server::Action::Closed { cause: CloseCause::Disconnected(farewell), publish_will: true };
     assert_eq!(server.hears(&out), (vec![closed], vec![]));
     assert_eq!(server.session_expiry_interval(), 0);
 }
@@ -141,14 +172,19 @@ fn a_disconnect_arrives_with_its_properties() {
 #[test]
 fn a_client_is_told_where_else_to_go() {
     let elsewhere = Some("elsewhere:1883".into());
-    let properties = ConnackProperties { server_reference: elsewhere, ..ConnackProperties::default() };
+    let properties =
+        ConnackProperties { server_reference: elsewhere, ..ConnackProperties::default() };
     let mut out = Vec::new();
-    asked(ServerConfig::new(), &lasting(V5_0)).refuse(ReasonCode::USE_ANOTHER_SERVER, properties, &mut out).unwrap();
-    let refusal = Connack { session_present: false, reason_code: ReasonCode::USE_ANOTHER_SERVER, properties };
+    asked(ServerConfig::new(), &lasting(V5_0))
+        .refuse(ReasonCode::USE_ANOTHER_SERVER, properties, &mut out)
+        .unwrap();
+    let refusal =
+        Connack { session_present: false, reason_code: ReasonCode::USE_ANOTHER_SERVER, properties };
     let closed = client::Action::Closed(CloseCause::Refused(refusal));
     assert_eq!(connecting(ClientConfig::new(), &lasting(V5_0)).hears(&out).0, [closed]);
 
-    let properties = DisconnectProperties { server_reference: elsewhere, ..DisconnectProperties::default() };
+    let properties =
+        DisconnectProperties { server_reference: elsewhere, ..DisconnectProperties::default() };
     let farewell = Disconnect { reason_code: ReasonCode::SERVER_MOVED, properties };
     let mut out = Vec::new();
     accepted(&lasting(V5_0)).disconnect(&farewell, &mut out).unwrap();
@@ -162,23 +198,37 @@ fn a_client_is_told_where_else_to_go() {
 #[test]
 fn a_client_that_wants_a_new_session_cannot_be_given_an_old_one() {
     for version in VERSIONS {
-        let mut server = asked(ServerConfig::new(), &Connect { clean_start: true, ..lasting(version) });
+        let mut server =
+            asked(ServerConfig::new(), &Connect { clean_start: true, ..lasting(version) });
         let mut session = Some(Session::new());
         let mut out = Vec::new();
         let refused = server.accept(&mut session, ConnackProperties::default(), NOW, &mut out);
-        assert_eq!((refused, session.is_some(), out.len()), (Err(AnswerError::CleanStart), true, 0));
+        assert_eq!(
+            (refused, session.is_some(), out.len()),
+            (Err(AnswerError::CleanStart), true, 0)
+        );
         server.accept(&mut None, ConnackProperties::default(), NOW, &mut out).unwrap();
-        assert!(matches!(packets(&out, version)[..], [Packet::Connack(connack)] if !connack.session_present));
+        assert!(
+            matches!(packets(&out, version)[..], [Packet::Connack(connack)] if !connack.session_present)
+        );
     }
 }
 
-/// What a client asks for that the server does not speak, it is told in its own version or the nearest; a bridge of 3.1.1 sets the
-/// highest bit of its level. [5.0 MQTT-3.1.2-2] [3.1.1 MQTT-3.1.2-2]
+/// What a client asks for that the server does not speak, it is told in its own version or the
+/// nearest; a bridge of 3.1.1 sets the highest bit of its level. [5.0 MQTT-3.1.2-2] [3.1.1
+/// MQTT-3.1.2-2]
 #[test]
 fn an_unknown_version_is_refused_in_the_form_that_its_client_knows() {
-    let connect = |level| [&[0x10, 0x0D, 0x00, 0x04][..], b"MQTT", &[level, 0x02, 0x00, 0x00, 0x00, 0x01, b'a']].concat();
+    let connect = |level| {
+        [&[0x10, 0x0D, 0x00, 0x04][..], b"MQTT", &[level, 0x02, 0x00, 0x00, 0x00, 0x01, b'a']]
+            .concat()
+    };
     for level in [0, 2, 3, 6, 0x7F, 0x83, 0x84, 0xFF] {
-        let refusal = if (5..0x80).contains(&level) { vec![0x20, 3, 0, 0x84, 0] } else { vec![0x20, 2, 0, 1] };
+        let refusal = if (5..0x80).contains(&level) {
+            vec![0x20, 3, 0, 0x84, 0]
+        } else {
+            vec![0x20, 2, 0, 1]
+        };
         let mut server = Server::new(ServerConfig::new(), NOW);
         let cause = CloseCause::Violation(DecodeError::UnsupportedProtocolVersion(level).into());
         let closed = server::Action::Closed { cause, publish_will: false };
@@ -189,26 +239,39 @@ fn an_unknown_version_is_refused_in_the_form_that_its_client_knows() {
 /// With the option for them a server reads a CONNECT of 3.1 whatever its flags. [3.1 §2.1]
 #[test]
 fn unused_flags_of_a_connect_are_not_looked_at_where_an_option_says_so() {
-    let connect = [&[0x18, 0x0F, 0x00, 0x06][..], b"MQIsdp", &[3, 0x02, 0x00, 0x00, 0x00, 0x01, b'a']].concat();
+    let connect =
+        [&[0x18, 0x0F, 0x00, 0x06][..], b"MQIsdp", &[3, 0x02, 0x00, 0x00, 0x00, 0x01, b'a']]
+            .concat();
     for (options, read) in [(Options::NONE, false), (Options::UNUSED_HEADER_FLAGS, true)] {
         let mut server = Server::new(ServerConfig::new().options(options), NOW);
         let (actions, _) = server.hears(&connect);
         assert_eq!(matches!(actions[..], [server::Action::Connect(_)]), read, "{actions:?}");
         let mut server = Server::new(ServerConfig::new().options(options), NOW);
         let (actions, _) = server.hears(b"GET / HTTP/1.1");
-        assert!(matches!(actions[..], [server::Action::Closed { cause: CloseCause::Violation(ProtocolError::NotConnect), .. }]));
+        assert!(matches!(
+            actions[..],
+            [server::Action::Closed {
+                cause: CloseCause::Violation(ProtocolError::NotConnect),
+                ..
+            }]
+        ));
     }
 }
 
-/// A CONNECT that is too large is told so, in the form of its version, unless it is of another protocol. [5.0 MQTT-3.1.2-1]
+/// A CONNECT that is too large is told so, in the form of its version, unless it is of another
+/// protocol. [5.0 MQTT-3.1.2-1]
 #[test]
 fn a_connect_that_is_too_large_is_answered_if_it_is_one_of_mqtt() {
     for (name, answer) in [(b"MQTT", &[0x20, 3, 0, 0x95, 0][..]), (b"MQTX", &[])] {
-        let connect = [&[0x10, 0xFF, 0xFF, 0xFF, 0x7F, 0, 4][..], name, &[5, 0x02, 0, 0, 0, 0]].concat();
+        let connect =
+            [&[0x10, 0xFF, 0xFF, 0xFF, 0x7F, 0, 4][..], name, &[5, 0x02, 0, 0, 0, 0]].concat();
         let (actions, out) = Server::new(ServerConfig::new(), NOW).hears(&connect);
         let too_large = DecodeError::PacketTooLarge { size: 268_435_460, maximum: 131_072 };
         let cause = CloseCause::Violation(ProtocolError::Packet(too_large));
-        assert_eq!((actions, &out[..]), (vec![server::Action::Closed { cause, publish_will: false }], answer));
+        assert_eq!(
+            (actions, &out[..]),
+            (vec![server::Action::Closed { cause, publish_will: false }], answer)
+        );
     }
 }
 
@@ -224,13 +287,15 @@ fn a_suback_refuses_as_far_as_the_version_can() {
         server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
         server.hears(&[0x82, 6, 0, 1, 0, 1, b'a', 0]);
         let mut out = Vec::new();
-        server.suback(id(1), &[ReasonCode::NOT_AUTHORIZED], AckProperties::default(), NOW, &mut out).unwrap();
+        server
+            .suback(id(1), &[ReasonCode::NOT_AUTHORIZED], AckProperties::default(), NOW, &mut out)
+            .unwrap();
         assert_eq!(out, [0x90, 3, 0, 1, said]);
     }
 }
 
-/// Whether a client has its session still shows in its next CONNECT: what was in flight ends where the server cannot have it.
-/// [5.0 §3.2.2.3.2] [5.0 §3.14.2.2.2] [5.0 MQTT-3.2.2-4]
+/// Whether a client has its session still shows in its next CONNECT: what was in flight ends where
+/// the server cannot have it. [5.0 §3.2.2.3.2] [5.0 §3.14.2.2.2] [5.0 MQTT-3.2.2-4]
 #[test]
 fn the_session_expiry_of_connack_and_of_disconnect_goes_before_that_of_connect() {
     for (asked, granted, at_the_end, is_kept) in [
@@ -245,23 +310,38 @@ fn the_session_expiry_of_connack_and_of_disconnect_goes_before_that_of_connect()
     ] {
         let mut connect = Connect::new(V5_0, "c");
         connect.properties.session_expiry_interval = asked;
-        let properties = ConnackProperties { session_expiry_interval: granted, ..ConnackProperties::default() };
+        let properties =
+            ConnackProperties { session_expiry_interval: granted, ..ConnackProperties::default() };
         let mut client = connected(&connect, properties);
         client.publish(1, &message(QoS::AtLeastOnce, "x"), NOW, &mut Vec::new()).unwrap();
         if at_the_end.is_some() {
-            let properties = DisconnectProperties { session_expiry_interval: at_the_end, ..DisconnectProperties::default() };
-            client.disconnect(&Disconnect { properties, ..Disconnect::default() }, NOW, &mut Vec::new()).unwrap();
+            let properties = DisconnectProperties {
+                session_expiry_interval: at_the_end,
+                ..DisconnectProperties::default()
+            };
+            client
+                .disconnect(
+                    &Disconnect { properties, ..Disconnect::default() },
+                    NOW,
+                    &mut Vec::new(),
+                )
+                .unwrap();
         }
         client.connection_lost();
         client.connect(&connect, NOW, &mut Vec::new()).unwrap();
-        assert_eq!(client.session().in_flight(), usize::from(is_kept), "{asked:?} {granted:?} {at_the_end:?}");
+        assert_eq!(
+            client.session().in_flight(),
+            usize::from(is_kept),
+            "{asked:?} {granted:?} {at_the_end:?}"
+        );
         let connack = resumed(V5_0);
         let (actions, said) = client.hears(&connack);
         if is_kept {
             assert!(matches!(actions[..], [client::Action::Connected(_)]));
             assert!(matches!(packets(&said, V5_0)[..], [Packet::Publish(publish)] if publish.dup));
         } else {
-            let unknown = client::Action::Closed(CloseCause::Violation(ProtocolError::UnknownSession));
+            let unknown =
+                client::Action::Closed(CloseCause::Violation(ProtocolError::UnknownSession));
             assert!(matches!(actions[0], client::Action::Published(_)), "{actions:?}");
             assert_eq!(actions[1..], [unknown]);
         }
@@ -284,7 +364,9 @@ fn a_session_moves_to_another_machine() {
         assert!(matches!(&packets(&said, version)[..], [packet] if is_again(packet)));
         let mut out = Vec::new();
         client.publish(2, &publish, NOW, &mut out).unwrap();
-        assert!(matches!(packets(&out, version)[..], [Packet::Publish(publish)] if publish.packet_identifier == Some(id(2))));
+        assert!(
+            matches!(packets(&out, version)[..], [Packet::Publish(publish)] if publish.packet_identifier == Some(id(2)))
+        );
 
         let mut server = accepted(&lasting(version));
         server.deliver(Outgoing::new(Some(1), Message::new(&publish).unwrap()), NOW).unwrap();
@@ -294,12 +376,15 @@ fn a_session_moves_to_another_machine() {
         let mut server = asked(ServerConfig::new(), &lasting(version));
         out.clear();
         server.accept(&mut session, ConnackProperties::default(), NOW, &mut out).unwrap();
-        assert!(matches!(&packets(&out, version)[..], [Packet::Connack(_), packet] if is_again(packet)));
+        assert!(
+            matches!(&packets(&out, version)[..], [Packet::Connack(_), packet] if is_again(packet))
+        );
         assert!(session.is_none());
     }
 }
 
-/// A CONNACK that is lost tells the client nothing; the server has the session all the same. [5.0 MQTT-3.1.2-4]
+/// A CONNACK that is lost tells the client nothing; the server has the session all the same. [5.0
+/// MQTT-3.1.2-4]
 #[test]
 fn a_lost_connack_neither_locks_the_client_out_nor_swallows_messages() {
     for version in VERSIONS {
@@ -356,11 +441,15 @@ fn a_session_that_the_client_does_not_have_closes_the_connection() {
     ] {
         let mut client = Client::with_session(ClientConfig::new(), session);
         let mut out = Vec::new();
-        client.connect(&Connect { clean_start, ..lasting(version) }, Instant::default(), &mut out).unwrap();
+        client
+            .connect(&Connect { clean_start, ..lasting(version) }, Instant::default(), &mut out)
+            .unwrap();
         let bytes = encoded(Packet::Connack(present), version);
         match client.handle_input(&mut &bytes[..], Instant::default(), &mut out) {
             Some(client::Action::Connected(_)) => assert!(accepted, "{version} {clean_start}"),
-            Some(client::Action::Closed(CloseCause::Violation(ProtocolError::UnknownSession))) => assert!(!accepted),
+            Some(client::Action::Closed(CloseCause::Violation(ProtocolError::UnknownSession))) => {
+                assert!(!accepted)
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -391,7 +480,10 @@ fn a_refusal_has_the_form_that_the_asked_version_understands() {
         let mut server = Server::new(ServerConfig::new(), Instant::default());
         let mut out = Vec::new();
         let action = server.handle_input(&mut &bytes[..], Instant::default(), &mut out);
-        assert!(matches!(action, Some(server::Action::Closed { publish_will: false, .. })), "{bytes:?} {action:?}");
+        assert!(
+            matches!(action, Some(server::Action::Closed { publish_will: false, .. })),
+            "{bytes:?} {action:?}"
+        );
         assert_eq!(out, answer, "{bytes:?}");
         assert!(!server.wants_input());
     }
@@ -412,12 +504,18 @@ fn a_host_refuses_with_the_nearest_code_that_the_version_has() {
         let mut out = Vec::new();
         let following = [&bytes[..], &[0xC0, 0x00]].concat();
         let mut input = &following[..];
-        assert!(matches!(server.handle_input(&mut input, Instant::default(), &mut out), Some(server::Action::Connect(_))));
+        assert!(matches!(
+            server.handle_input(&mut input, Instant::default(), &mut out),
+            Some(server::Action::Connect(_))
+        ));
         assert!(server.handle_input(&mut input, Instant::default(), &mut out).is_none());
         assert!(!server.wants_input(), "an answer is owed");
         server.refuse(code, ConnackProperties::default(), &mut out).unwrap();
         let action = server.handle_input(&mut input, Instant::default(), &mut out);
-        assert!(matches!(action, Some(server::Action::Closed { cause: CloseCause::Requested, publish_will: false })));
+        assert!(matches!(
+            action,
+            Some(server::Action::Closed { cause: CloseCause::Requested, publish_will: false })
+        ));
         assert_eq!(out, answer);
         assert_eq!(input.len(), 2, "[5.0 MQTT-3.1.4-6]: what follows is not looked at");
         // The client of the version is told why.
@@ -425,7 +523,10 @@ fn a_host_refuses_with_the_nearest_code_that_the_version_has() {
         client.connect(&Connect::new(version, "c"), Instant::default(), &mut Vec::new()).unwrap();
         if !out.is_empty() {
             let action = client.handle_input(&mut &out[..], Instant::default(), &mut Vec::new());
-            assert!(matches!(action, Some(client::Action::Closed(CloseCause::Refused(_)))), "{action:?}");
+            assert!(
+                matches!(action, Some(client::Action::Closed(CloseCause::Refused(_)))),
+                "{action:?}"
+            );
         }
     }
 }
@@ -433,13 +534,16 @@ fn a_host_refuses_with_the_nearest_code_that_the_version_has() {
 /// [5.0 §3.1.2.2] [3.1.1 §3.1.2.2]
 #[test]
 fn a_client_understands_a_refusal_in_the_form_of_another_version() {
-    for (version, bytes) in
-        [(Version::V5_0, &[0x20, 0x02, 0x00, 0x01][..]), (Version::V3_1_1, &[0x20, 0x03, 0x00, 0x84, 0x00][..])]
-    {
+    for (version, bytes) in [
+        (Version::V5_0, &[0x20, 0x02, 0x00, 0x01][..]),
+        (Version::V3_1_1, &[0x20, 0x03, 0x00, 0x84, 0x00][..]),
+    ] {
         let mut client = Client::new(ClientConfig::new());
         client.connect(&Connect::new(version, "c"), Instant::default(), &mut Vec::new()).unwrap();
         let action = client.handle_input(&mut &bytes[..], Instant::default(), &mut Vec::new());
-        let Some(client::Action::Closed(CloseCause::Refused(connack))) = action else { panic!("{action:?}") };
+        let Some(client::Action::Closed(CloseCause::Refused(connack))) = action else {
+            panic!("{action:?}")
+        };
         assert_eq!(connack.reason_code, ReasonCode::UNSUPPORTED_PROTOCOL_VERSION);
     }
 }
@@ -453,7 +557,12 @@ fn a_second_connect_closes_the_connection() {
         pair.forge_to_server(&encoded(lasting(version), version));
         pair.settle();
         let log = pair.take_log().join("\n");
-        assert!(log.contains("server: Closed { cause: Violation(UnexpectedPacket(Connect)), publish_will: true }"), "{log}");
+        assert!(
+            log.contains(
+                "server: Closed { cause: Violation(UnexpectedPacket(Connect)), publish_will: true }"
+            ),
+            "{log}"
+        );
     }
 }
 
@@ -476,11 +585,15 @@ fn the_will_is_published_unless_the_client_says_good_bye() {
     ] {
         Pair::in_all_chunks(|pair| {
             pair.connect(&lasting(version));
-            pair.client(|client, now, out| client.disconnect(&Disconnect::new(reason_code), now, out)).unwrap();
+            pair.client(|client, now, out| {
+                client.disconnect(&Disconnect::new(reason_code), now, out)
+            })
+            .unwrap();
             pair.settle();
             let log = pair.log.join("\n");
             assert!(
-                log.contains("server: Closed { cause: Disconnected(") && log.contains(&format!("publish_will: {publish_will}")),
+                log.contains("server: Closed { cause: Disconnected(")
+                    && log.contains(&format!("publish_will: {publish_will}")),
                 "{log}"
             );
         });
@@ -490,7 +603,10 @@ fn the_will_is_published_unless_the_client_says_good_bye() {
 /// [5.0 §3.14.2.2.2]
 #[test]
 fn a_session_expiry_interval_of_zero_cannot_be_changed_at_the_end() {
-    let properties = DisconnectProperties { session_expiry_interval: Some(10), ..DisconnectProperties::default() };
+    let properties = DisconnectProperties {
+        session_expiry_interval: Some(10),
+        ..DisconnectProperties::default()
+    };
     let farewell = Disconnect { properties, ..Disconnect::default() };
     Pair::in_all_chunks(|pair| {
         pair.connect(&Connect::new(Version::V5_0, "c"));
@@ -498,17 +614,29 @@ fn a_session_expiry_interval_of_zero_cannot_be_changed_at_the_end() {
         pair.forge_to_server(&encoded(farewell, Version::V5_0));
         pair.settle();
         let log = pair.take_log().join("\n");
-        assert!(log.contains("server: Closed { cause: Violation(SessionExpiryInterval), publish_will: true }"), "{log}");
+        assert!(
+            log.contains(
+                "server: Closed { cause: Violation(SessionExpiryInterval), publish_will: true }"
+            ),
+            "{log}"
+        );
     });
 }
 
 #[test]
 fn what_is_no_mqtt_server_is_not_waited_for() {
-    for bytes in [&b"HTTP/1.1 400 Bad Request\r\n"[..], b"SSH-2.0-OpenSSH_9.2\r\n", &[0x30, 0xFF, 0xFF, 0xFF, 0x7F]] {
+    for bytes in [
+        &b"HTTP/1.1 400 Bad Request\r\n"[..],
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        &[0x30, 0xFF, 0xFF, 0xFF, 0x7F],
+    ] {
         let mut client = Client::new(ClientConfig::new());
         client.connect(&lasting(Version::V5_0), Instant::default(), &mut Vec::new()).unwrap();
         let action = client.handle_input(&mut &bytes[..1], Instant::default(), &mut Vec::new());
-        assert!(matches!(action, Some(client::Action::Closed(CloseCause::Violation(ProtocolError::NotConnack)))));
+        assert!(matches!(
+            action,
+            Some(client::Action::Closed(CloseCause::Violation(ProtocolError::NotConnack)))
+        ));
     }
 }
 
@@ -524,23 +652,35 @@ fn disconnecting_acknowledges_what_was_delivered() {
     assert_eq!(out, [0x40, 0x02, 0x00, 0x01, 0xE0, 0x00]);
 }
 
-/// A server that has refused a client has begun nothing for it. [5.0 MQTT-3.2.2-4] [3.1.1 MQTT-3.1.2-4]
+/// A server that has refused a client has begun nothing for it. [5.0 MQTT-3.2.2-4] [3.1.1
+/// MQTT-3.1.2-4]
 #[test]
 fn a_client_that_was_refused_has_no_session_that_it_did_not_have_before() {
     for (clean_start, had_session) in [(false, false), (true, false), (true, true), (false, true)] {
-        let mut client =
-            if had_session { connected(&lasting(V5_0), ConnackProperties::default()) } else { Client::new(ClientConfig::new()) };
+        let mut client = if had_session {
+            connected(&lasting(V5_0), ConnackProperties::default())
+        } else {
+            Client::new(ClientConfig::new())
+        };
         client.connection_lost();
         client.connect(&Connect { clean_start, ..lasting(V5_0) }, NOW, &mut Vec::new()).unwrap();
         let busy = Connack { reason_code: ReasonCode::SERVER_BUSY, ..Connack::default() };
         let refusal = encoded(busy, V5_0);
-        assert!(matches!(client.hears(&refusal).0[..], [client::Action::Closed(CloseCause::Refused(_))]));
+        assert!(matches!(
+            client.hears(&refusal).0[..],
+            [client::Action::Closed(CloseCause::Refused(_))]
+        ));
         client.connect(&lasting(V5_0), NOW, &mut Vec::new()).unwrap();
         let connack = resumed(V5_0);
         let (actions, _) = client.hears(&connack);
         let resumes = matches!(actions[..], [client::Action::Connected(_)]);
-        let closes = actions == [client::Action::Closed(CloseCause::Violation(ProtocolError::UnknownSession))];
-        assert_eq!((resumes, closes), (had_session && !clean_start, !had_session || clean_start), "{actions:?}");
+        let closes = actions
+            == [client::Action::Closed(CloseCause::Violation(ProtocolError::UnknownSession))];
+        assert_eq!(
+            (resumes, closes),
+            (had_session && !clean_start, !had_session || clean_start),
+            "{actions:?}"
+        );
     }
 }
 
@@ -550,19 +690,34 @@ fn a_server_lets_nobody_in_without_a_name_and_refuses_nobody_with_success() {
     let mut out = Vec::new();
     let nameless = Connect { clean_start: true, ..Connect::new(V5_0, "") };
     let mut server = asked(ServerConfig::new(), &nameless);
-    let named = |name| ConnackProperties { assigned_client_identifier: Some(Text::from(name)), ..ConnackProperties::default() };
+    let named = |name| ConnackProperties {
+        assigned_client_identifier: Some(Text::from(name)),
+        ..ConnackProperties::default()
+    };
     for properties in [ConnackProperties::default(), named("")] {
-        assert_eq!(server.accept(&mut None, properties, NOW, &mut out), Err(AnswerError::ClientIdentifier));
+        assert_eq!(
+            server.accept(&mut None, properties, NOW, &mut out),
+            Err(AnswerError::ClientIdentifier)
+        );
     }
     assert_eq!(out, []);
     server.accept(&mut None, named("chosen"), NOW, &mut out).unwrap();
     // Before 5.0 it cannot be told.
     let nameless = Connect { clean_start: true, ..Connect::new(Version::V3_1_1, "") };
-    asked(ServerConfig::new(), &nameless).accept(&mut None, ConnackProperties::default(), NOW, &mut out).unwrap();
+    asked(ServerConfig::new(), &nameless)
+        .accept(&mut None, ConnackProperties::default(), NOW, &mut out)
+        .unwrap();
     out.clear();
     for code in [ReasonCode::SUCCESS, ReasonCode::GRANTED_QOS_1] {
         let mut server = asked(ServerConfig::new(), &lasting(V5_0));
-        assert_eq!(server.refuse(code, ConnackProperties::default(), &mut out), Err(AnswerError::ReasonCode(code)));
-        assert_eq!((server.hears(b"").0.len(), out.len()), (1, 0), "the connection has ended without a word");
+        assert_eq!(
+            server.refuse(code, ConnackProperties::default(), &mut out),
+            Err(AnswerError::ReasonCode(code))
+        );
+        assert_eq!(
+            (server.hears(b"").0.len(), out.len()),
+            (1, 0),
+            "the connection has ended without a word"
+        );
     }
 }

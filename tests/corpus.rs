@@ -1,6 +1,12 @@
-//! The properties of the fuzz targets, over the wire vectors, mutations of them, and inputs that once failed.
+//! The properties of the fuzz targets, over the wire vectors, mutations of them, and inputs that
+//! once failed.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, reason = "tests may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    reason = "tests may panic"
+)]
 
 #[path = "../fuzz/machines/mod.rs"]
 mod machines;
@@ -30,7 +36,8 @@ fn inputs() -> impl Iterator<Item = Vec<u8>> {
         let mutated = (0..data.len()).step_by(step).flat_map({
             let data = data.clone();
             move |at| {
-                let [mut changed, mut removed, mut doubled] = [data.clone(), data.clone(), data.clone()];
+                let [mut changed, mut removed, mut doubled] =
+                    [data.clone(), data.clone(), data.clone()];
                 changed[at] ^= 1 << (at % 8);
                 removed.remove(at);
                 doubled.insert(at, data[at]);
@@ -48,7 +55,8 @@ struct Random(u64);
 
 impl Random {
     fn byte(&mut self) -> u8 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.0.to_be_bytes()[0]
     }
 }
@@ -60,7 +68,9 @@ fn run(target: &str, property: fn(&[u8])) {
 
 /// Files that the fuzzer has found, kept by their target.
 fn regressions(target: &str) -> Vec<Vec<u8>> {
-    let Ok(found) = fs::read_dir(root().join("fuzz/regressions").join(target)) else { return Vec::new() };
+    let Ok(found) = fs::read_dir(root().join("fuzz/regressions").join(target)) else {
+        return Vec::new();
+    };
     found.map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect()
 }
 
@@ -119,8 +129,12 @@ fn operate(target: &str, operations: fn(&[u8], &mut Tally)) {
     regressions(target).iter().for_each(|data| operations(data, &mut tally));
     let Tally { connections, received, acknowledged, sent_again, expired, not_allowed, .. } = tally;
     let Tally { requests, violations, timeouts, stored, .. } = tally;
-    let counts = [connections, received, acknowledged, sent_again, requests, violations, timeouts, stored];
-    assert!(counts.iter().all(|count| *count > 200) && expired > 5 && not_allowed > 20, "{target}: {tally:?}");
+    let counts =
+        [connections, received, acknowledged, sent_again, requests, violations, timeouts, stored];
+    assert!(
+        counts.iter().all(|count| *count > 200) && expired > 5 && not_allowed > 20,
+        "{target}: {tally:?}"
+    );
 }
 
 #[test]
@@ -141,11 +155,14 @@ fn many_arbitrary_packets_encode_in_each_version() {
     for _ in 0..60_000 {
         let data: Vec<u8> = (0..200).map(|_| random.byte()).collect();
         let packet = Packet::arbitrary(&mut Unstructured::new(&data)).unwrap();
-        for (version, encoded) in [Version::V3_1, Version::V3_1_1, Version::V5_0].into_iter().zip(&mut encoded) {
+        for (version, encoded) in
+            [Version::V3_1, Version::V3_1_1, Version::V5_0].into_iter().zip(&mut encoded)
+        {
             for sender in [Role::Client, Role::Server] {
                 let rules = Rules::new(version).sent_by(sender);
-                let done =
-                    properties::in_version(packet, version, |packet| codec::encode(&packet, rules, &mut Vec::new()).is_ok());
+                let done = properties::in_version(packet, version, |packet| {
+                    codec::encode(&packet, rules, &mut Vec::new()).is_ok()
+                });
                 encoded[packet.packet_type() as usize] += usize::from(done);
             }
         }
@@ -153,7 +170,10 @@ fn many_arbitrary_packets_encode_in_each_version() {
     for (version, encoded) in encoded.iter().enumerate() {
         for (packet_type, count) in encoded.iter().enumerate().skip(1) {
             // AUTH is one of 5.0.
-            assert!(*count > 20 || version < 2 && packet_type == 15, "packet type {packet_type}: {encoded:?}");
+            assert!(
+                *count > 20 || version < 2 && packet_type == 15,
+                "packet type {packet_type}: {encoded:?}"
+            );
         }
     }
 }

@@ -1,12 +1,18 @@
 //! What the encoder refuses, and what it leaves behind when it does: nothing.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::wildcard_enum_match_arm, reason = "tests may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests may panic"
+)]
 
 use mqtt_sansio::codec::{
-    self, Ack, AckProperties, Auth, AuthProperties, Connack, Connect, ConnectProperties, DecodeError, Disconnect,
-    DisconnectProperties, EncodeError, Fixed, OwnedPacket, Packet, PacketIdentifier, Prepared, Publish, PublishProperties, QoS,
-    ReasonCode, Role, Rules, Sequence, Suback, Subscribe, SubscribeProperties, Subscription, SubscriptionOptions, Text,
-    TopicFilter, Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will,
+    self, Ack, AckProperties, Auth, AuthProperties, Connack, Connect, ConnectProperties,
+    DecodeError, Disconnect, DisconnectProperties, EncodeError, Fixed, OwnedPacket, Packet,
+    PacketIdentifier, Prepared, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Sequence,
+    Suback, Subscribe, SubscribeProperties, Subscription, SubscriptionOptions, Text, TopicFilter,
+    Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will,
 };
 use mqtt_sansio::session::Message;
 
@@ -37,11 +43,17 @@ fn encode(packet: &Packet<'_>, rules: impl Into<Rules> + Copy) -> Result<Vec<u8>
         assert_eq!((prepared.packet_size() as usize, twice), (vec.len() - 6, vec[6..].repeat(2)));
         let mut memory = vec![0; 2 * (vec.len() - 6) - 1];
         let mut fixed = Fixed::new(&mut memory);
-        assert_eq!([prepared.write(&mut fixed), prepared.write(&mut fixed)], [Ok(()), Err(EncodeError::NoRoom(vec.len() - 6))]);
+        assert_eq!(
+            [prepared.write(&mut fixed), prepared.write(&mut fixed)],
+            [Ok(()), Err(EncodeError::NoRoom(vec.len() - 6))]
+        );
         assert_eq!(fixed.written(), &vec[6..]);
     }
     let owned = OwnedPacket::new(packet, rules);
-    assert_eq!(owned.as_ref().map(|owned| owned.as_bytes().to_vec()), result.as_ref().map(|()| vec[6..].to_vec()));
+    assert_eq!(
+        owned.as_ref().map(|owned| owned.as_bytes().to_vec()),
+        result.as_ref().map(|()| vec[6..].to_vec())
+    );
     if let Ok(owned) = owned {
         let mut received = bytes::BytesMut::from(&vec[6..]);
         received.extend_from_slice(b"next");
@@ -67,7 +79,8 @@ fn what_a_version_cannot_say_is_refused() {
     };
     let subscriptions = [no_local];
     let (subscribe, filters) = (SubscribeProperties::default(), [Text::from("a")]);
-    let method = AuthProperties { authentication_method: Some("m".into()), ..AuthProperties::default() };
+    let method =
+        AuthProperties { authentication_method: Some("m".into()), ..AuthProperties::default() };
     let mut only_5_0: Vec<Packet<'_>> = vec![
         Publish {
             properties: PublishProperties { content_type: Some("t".into()), ..Default::default() },
@@ -76,21 +89,37 @@ fn what_a_version_cannot_say_is_refused() {
         .into(),
         Disconnect::new(ReasonCode::DISCONNECT_WITH_WILL_MESSAGE).into(),
         Disconnect {
-            properties: DisconnectProperties { reason_string: Some("r".into()), ..Default::default() },
+            properties: DisconnectProperties {
+                reason_string: Some("r".into()),
+                ..Default::default()
+            },
             ..Default::default()
         }
         .into(),
         Auth { reason_code: ReasonCode::CONTINUE_AUTHENTICATION, properties: method }.into(),
         Auth::default().into(),
-        Subscribe { packet_identifier: id(), properties: subscribe, subscriptions: (&subscriptions).into() }.into(),
+        Subscribe {
+            packet_identifier: id(),
+            properties: subscribe,
+            subscriptions: (&subscriptions).into(),
+        }
+        .into(),
         Unsubscribe {
             packet_identifier: id(),
             properties: UnsubscribeProperties { user_properties: (&user).into() },
             topic_filters: (&filters).into(),
         }
         .into(),
-        Packet::Unsuback(Suback { packet_identifier: id(), properties: AckProperties::default(), reason_codes: (&codes).into() }),
-        Packet::Suback(Suback { packet_identifier: id(), properties, reason_codes: (&codes).into() }),
+        Packet::Unsuback(Suback {
+            packet_identifier: id(),
+            properties: AckProperties::default(),
+            reason_codes: (&codes).into(),
+        }),
+        Packet::Suback(Suback {
+            packet_identifier: id(),
+            properties,
+            reason_codes: (&codes).into(),
+        }),
     ];
     only_5_0.extend(acks(Ack { properties, ..Ack::new(id(), ReasonCode::SUCCESS) }));
     only_5_0.extend([
@@ -102,25 +131,37 @@ fn what_a_version_cannot_say_is_refused() {
     for packet in only_5_0 {
         assert!(encode(&packet, Version::V5_0).is_ok(), "{packet:?}");
         for version in [Version::V3_1, Version::V3_1_1] {
-            assert_eq!(encode(&packet, version), Err(EncodeError::NotInVersion(version)), "{packet:?}");
+            assert_eq!(
+                encode(&packet, version),
+                Err(EncodeError::NotInVersion(version)),
+                "{packet:?}"
+            );
         }
     }
     let present = Connack { session_present: true, ..Connack::default() }.into();
     assert_eq!(encode(&present, Version::V3_1), Err(EncodeError::NotInVersion(Version::V3_1)));
     assert_eq!(encode(&present, Version::V3_1_1).unwrap(), [0x20, 2, 1, 0]);
-    let will_properties = codec::WillProperties { will_delay_interval: Some(1), ..Default::default() };
+    let will_properties =
+        codec::WillProperties { will_delay_interval: Some(1), ..Default::default() };
     for version in VERSIONS {
         let will = Will { topic: "w".into(), properties: will_properties, ..Will::default() };
-        let connect = Connect { will: Some(will), clean_start: true, ..Connect::new(version, "c") }.into();
-        let said = if version == Version::V5_0 { Ok(()) } else { Err(EncodeError::NotInVersion(version)) };
+        let connect =
+            Connect { will: Some(will), clean_start: true, ..Connect::new(version, "c") }.into();
+        let said =
+            if version == Version::V5_0 { Ok(()) } else { Err(EncodeError::NotInVersion(version)) };
         assert_eq!(encode(&connect, version).map(drop), said);
     }
 }
 
 #[test]
 fn what_only_the_other_side_may_send_is_refused() {
-    let (subscriptions, filters, codes) = ([Subscription::new("a", QoS::AtMostOnce)], [Text::from("a")], [ReasonCode::SUCCESS]);
-    let suback = Suback { packet_identifier: id(), properties: AckProperties::default(), reason_codes: (&codes).into() };
+    let (subscriptions, filters, codes) =
+        ([Subscription::new("a", QoS::AtMostOnce)], [Text::from("a")], [ReasonCode::SUCCESS]);
+    let suback = Suback {
+        packet_identifier: id(),
+        properties: AckProperties::default(),
+        reason_codes: (&codes).into(),
+    };
     let packets: [(Packet<'_>, Role); 8] = [
         (Connect::new(Version::V5_0, "c").into(), Role::Client),
         (Connack::default().into(), Role::Server),
@@ -150,8 +191,15 @@ fn what_only_the_other_side_may_send_is_refused() {
     for (packet, sender) in packets {
         let other = if sender == Role::Client { Role::Server } else { Role::Client };
         let rules = Rules::new(Version::V5_0);
-        assert!(encode(&packet, rules).is_ok() && encode(&packet, rules.sent_by(sender)).is_ok(), "{packet:?}");
-        assert_eq!(encode(&packet, rules.sent_by(other)), Err(DecodeError::WrongSender.into()), "{packet:?}");
+        assert!(
+            encode(&packet, rules).is_ok() && encode(&packet, rules.sent_by(sender)).is_ok(),
+            "{packet:?}"
+        );
+        assert_eq!(
+            encode(&packet, rules.sent_by(other)),
+            Err(DecodeError::WrongSender.into()),
+            "{packet:?}"
+        );
     }
     // Before 5.0 a server says nothing when it leaves. [3.1.1 §3.14]
     let disconnect = Disconnect::default().into();
@@ -174,11 +222,15 @@ fn a_packet_identifier_goes_with_qos_1_and_2_alone() {
     }
 }
 
-/// [5.0 MQTT-1.5.4-2] [5.0 MQTT-3.3.2-2] [5.0 MQTT-4.7.0-1] [5.0 MQTT-4.7.1-1] [3.1.1 MQTT-1.5.3-2] [3.1.1 MQTT-3.3.2-2]
+/// [5.0 MQTT-1.5.4-2] [5.0 MQTT-3.3.2-2] [5.0 MQTT-4.7.0-1] [5.0 MQTT-4.7.1-1] [3.1.1 MQTT-1.5.3-2]
+/// [3.1.1 MQTT-3.3.2-2]
 #[test]
 fn strings_that_a_receiver_must_refuse_are_not_written() {
     let null = Text::from("a\0");
-    let user = [UserProperty { name: null, value: "b".into() }, UserProperty { name: "a".into(), value: null }];
+    let user = [
+        UserProperty { name: null, value: "b".into() },
+        UserProperty { name: "a".into(), value: null },
+    ];
     let (by_name, by_value) = (Sequence::from(&user[..1]), Sequence::from(&user[1..]));
     let connect = Connect::new(Version::V5_0, "c");
     let publish = Publish::new("t", b"");
@@ -190,40 +242,85 @@ fn strings_that_a_receiver_must_refuse_are_not_written() {
         (Connect { user_name: Some(null), ..connect }.into(), DecodeError::NullCharacter),
         (Connect { will: will("a\0"), ..connect }.into(), DecodeError::NullCharacter),
         (Connect { will: will("a/+"), ..connect }.into(), DecodeError::WildcardInTopicName),
-        (of_connect(ConnectProperties { authentication_method: Some(null), ..Default::default() }), DecodeError::NullCharacter),
-        (of_connect(ConnectProperties { user_properties: by_name, ..Default::default() }), DecodeError::NullCharacter),
-        (of_connect(ConnectProperties { user_properties: by_value, ..Default::default() }), DecodeError::NullCharacter),
+        (
+            of_connect(ConnectProperties {
+                authentication_method: Some(null),
+                ..Default::default()
+            }),
+            DecodeError::NullCharacter,
+        ),
+        (
+            of_connect(ConnectProperties { user_properties: by_name, ..Default::default() }),
+            DecodeError::NullCharacter,
+        ),
+        (
+            of_connect(ConnectProperties { user_properties: by_value, ..Default::default() }),
+            DecodeError::NullCharacter,
+        ),
         (Publish::new("a\0", b"").into(), DecodeError::NullCharacter),
         (Publish::new("a/#", b"").into(), DecodeError::WildcardInTopicName),
         (Publish::new("é/+", b"").into(), DecodeError::WildcardInTopicName),
-        (of_publish(PublishProperties { content_type: Some(null), ..Default::default() }), DecodeError::NullCharacter),
-        (of_publish(PublishProperties { response_topic: Some(null), ..Default::default() }), DecodeError::NullCharacter),
         (
-            of_publish(PublishProperties { response_topic: Some("+".into()), ..Default::default() }),
+            of_publish(PublishProperties { content_type: Some(null), ..Default::default() }),
+            DecodeError::NullCharacter,
+        ),
+        (
+            of_publish(PublishProperties { response_topic: Some(null), ..Default::default() }),
+            DecodeError::NullCharacter,
+        ),
+        (
+            of_publish(PublishProperties {
+                response_topic: Some("+".into()),
+                ..Default::default()
+            }),
             DecodeError::WildcardInTopicName,
         ),
-        (of_publish(PublishProperties { response_topic: Some("".into()), ..Default::default() }), DecodeError::EmptyTopicName),
+        (
+            of_publish(PublishProperties { response_topic: Some("".into()), ..Default::default() }),
+            DecodeError::EmptyTopicName,
+        ),
     ];
     for (packet, error) in packets {
-        assert_eq!(encode(&packet, Version::V5_0), Err(EncodeError::Forbidden(error)), "{packet:?}");
+        assert_eq!(
+            encode(&packet, Version::V5_0),
+            Err(EncodeError::Forbidden(error)),
+            "{packet:?}"
+        );
     }
-    for (filter, error) in
-        [("a\0", DecodeError::NullCharacter), ("a+", DecodeError::InvalidWildcard), ("", DecodeError::EmptyTopicFilter)]
-    {
-        let (subscriptions, filters) = ([Subscription::new(filter, QoS::AtMostOnce)], [Text::from(filter)]);
-        let subscribe =
-            Subscribe { packet_identifier: id(), properties: Default::default(), subscriptions: (&subscriptions).into() };
-        let unsubscribe =
-            Unsubscribe { packet_identifier: id(), properties: Default::default(), topic_filters: (&filters).into() };
+    for (filter, error) in [
+        ("a\0", DecodeError::NullCharacter),
+        ("a+", DecodeError::InvalidWildcard),
+        ("", DecodeError::EmptyTopicFilter),
+    ] {
+        let (subscriptions, filters) =
+            ([Subscription::new(filter, QoS::AtMostOnce)], [Text::from(filter)]);
+        let subscribe = Subscribe {
+            packet_identifier: id(),
+            properties: Default::default(),
+            subscriptions: (&subscriptions).into(),
+        };
+        let unsubscribe = Unsubscribe {
+            packet_identifier: id(),
+            properties: Default::default(),
+            topic_filters: (&filters).into(),
+        };
         for packet in [subscribe.into(), unsubscribe.into()] {
-            assert_eq!(encode(&packet, Version::V3_1_1), Err(EncodeError::Forbidden(error)), "{packet:?}");
+            assert_eq!(
+                encode(&packet, Version::V3_1_1),
+                Err(EncodeError::Forbidden(error)),
+                "{packet:?}"
+            );
         }
     }
 }
 
 #[test]
 fn answers_without_reason_codes_are_refused_where_there_must_be_some() {
-    let nothing = Suback { packet_identifier: id(), properties: AckProperties::default(), reason_codes: Sequence::default() };
+    let nothing = Suback {
+        packet_identifier: id(),
+        properties: AckProperties::default(),
+        reason_codes: Sequence::default(),
+    };
     let refused = Err(EncodeError::Forbidden(DecodeError::EmptySubscribe));
     for version in VERSIONS {
         assert_eq!(encode(&Packet::Suback(nothing), version), refused, "{version}");
@@ -237,10 +334,16 @@ fn answers_without_reason_codes_are_refused_where_there_must_be_some() {
 
 #[test]
 fn reason_codes_are_shown_by_name_and_number() {
-    assert_eq!([0, 0x7F, 0x80, 0xFF].map(|code| ReasonCode::new(code).is_error()), [false, false, true, true]);
+    assert_eq!(
+        [0, 0x7F, 0x80, 0xFF].map(|code| ReasonCode::new(code).is_error()),
+        [false, false, true, true]
+    );
     assert_eq!(ReasonCode::NOT_AUTHORIZED.to_string(), "Not authorized");
     assert_eq!(ReasonCode::new(0x7F).to_string(), "Reason Code 0x7f");
-    assert_eq!(format!("{:?} {:?}", ReasonCode::BANNED, ReasonCode::new(3)), "ReasonCode(0x8a, Banned) ReasonCode(0x03, ?)");
+    assert_eq!(
+        format!("{:?} {:?}", ReasonCode::BANNED, ReasonCode::new(3)),
+        "ReasonCode(0x8a, Banned) ReasonCode(0x03, ?)"
+    );
     let codes = Sequence::from(&[ReasonCode::BANNED]);
     assert_eq!(format!("{codes:?} {:?}", codes.iter()), "[ReasonCode(0x8a, Banned)] Iter { .. }");
 }
@@ -263,8 +366,15 @@ fn fields_of_65_536_bytes_are_refused() {
         let filter = TopicFilter::new(text.as_str(), Version::V5_0);
         assert_eq!(filter.err(), (!fits).then_some(EncodeError::FieldTooLong));
         let user = [UserProperty::new("n", text)];
-        let mut properties = PublishProperties { correlation_data: Some(text.as_bytes()), ..PublishProperties::default() };
-        let connect = |password| Connect { user_name: Some("u".into()), password, ..Connect::new(Version::V5_0, "c") };
+        let mut properties = PublishProperties {
+            correlation_data: Some(text.as_bytes()),
+            ..PublishProperties::default()
+        };
+        let connect = |password| Connect {
+            user_name: Some("u".into()),
+            password,
+            ..Connect::new(Version::V5_0, "c")
+        };
         let will = Will { topic: "w".into(), payload: text.as_bytes(), ..Will::default() };
         let mut packets: Vec<Packet<'_>> = vec![
             Publish::new(text, b"").into(),
@@ -273,10 +383,14 @@ fn fields_of_65_536_bytes_are_refused() {
             connect(Some(text.as_bytes())).into(),
             Connect { will: Some(will), ..connect(None) }.into(),
         ];
-        properties = PublishProperties { user_properties: (&user).into(), ..PublishProperties::default() };
+        properties =
+            PublishProperties { user_properties: (&user).into(), ..PublishProperties::default() };
         packets.push(Publish { properties, ..Publish::new("a", b"") }.into());
         for packet in packets {
-            assert_eq!(encode(&packet, Version::V5_0).err(), (!fits).then_some(EncodeError::FieldTooLong));
+            assert_eq!(
+                encode(&packet, Version::V5_0).err(),
+                (!fits).then_some(EncodeError::FieldTooLong)
+            );
         }
     }
 }
@@ -286,13 +400,15 @@ fn fields_of_65_536_bytes_are_refused() {
 fn what_a_remaining_length_cannot_tell_is_refused() {
     let payload = vec![0; 268_435_455];
     let mut out = Vec::new();
-    let header =
-        |size: usize, out: &mut Vec<u8>| codec::encode_publish_header(&Publish::new("a", &payload[..size]), Version::V3_1_1, out);
+    let header = |size: usize, out: &mut Vec<u8>| {
+        codec::encode_publish_header(&Publish::new("a", &payload[..size]), Version::V3_1_1, out)
+    };
     assert_eq!(header(268_435_453, &mut out), Err(EncodeError::PacketTooLong));
     assert!(out.is_empty());
     header(268_435_452, &mut out).unwrap();
     assert_eq!(out, [0x30, 0xFF, 0xFF, 0xFF, 0x7F, 0, 1, b'a']);
-    // A list of the same long string is longer than it looks; it is given up before it fills the memory.
+    // A list of the same long string is longer than it looks; it is given up before it fills the
+    // memory.
     let text = "x".repeat(65_535);
     let filters = vec![Text::from(text.as_str()); 100_000];
     let unsubscribe = Unsubscribe {
@@ -301,13 +417,19 @@ fn what_a_remaining_length_cannot_tell_is_refused() {
         topic_filters: filters.as_slice().into(),
     };
     let user = vec![UserProperty::new(&text, &text); 10_000];
-    let properties = PublishProperties { user_properties: user.as_slice().into(), ..PublishProperties::default() };
+    let properties = PublishProperties {
+        user_properties: user.as_slice().into(),
+        ..PublishProperties::default()
+    };
     let publish = Publish { properties, ..Publish::new("a", b"") };
     assert_eq!(Message::new(&publish).err(), Some(EncodeError::PacketTooLong));
     assert_eq!(Message::new(&Publish::new("a", &payload)).err(), Some(EncodeError::PacketTooLong));
     let mut memory = [0; 8];
     let mut fixed = Fixed::new(&mut memory);
-    assert_eq!(codec::encode(&unsubscribe.into(), Version::V5_0, &mut fixed), Err(EncodeError::PacketTooLong));
+    assert_eq!(
+        codec::encode(&unsubscribe.into(), Version::V5_0, &mut fixed),
+        Err(EncodeError::PacketTooLong)
+    );
     assert!(fixed.written().is_empty());
 }
 
@@ -317,10 +439,15 @@ fn lengths_are_right_wherever_they_become_a_byte_longer() {
     let text = "v".repeat(20_000);
     for length in (0..300).chain(16_200..16_500) {
         let user = [UserProperty::new("n", &text[..length])];
-        let properties = PublishProperties { user_properties: (&user).into(), ..PublishProperties::default() };
+        let properties =
+            PublishProperties { user_properties: (&user).into(), ..PublishProperties::default() };
         for payload in [&b""[..], b"payload"] {
-            let publish =
-                Publish { properties, qos: QoS::AtLeastOnce, packet_identifier: Some(id()), ..Publish::new("topic", payload) };
+            let publish = Publish {
+                properties,
+                qos: QoS::AtLeastOnce,
+                packet_identifier: Some(id()),
+                ..Publish::new("topic", payload)
+            };
             let packet = Packet::from(publish);
             let bytes = encode(&packet, Version::V5_0).unwrap();
             let frame = codec::frame(&bytes, u32::MAX).unwrap().unwrap();
@@ -344,7 +471,10 @@ fn a_fixed_output_is_filled_to_its_last_byte_and_no_further() {
         while codec::encode(&packet, Version::V5_0, &mut fixed).is_ok() {
             fitted += 1;
         }
-        assert_eq!(codec::encode(&packet, Version::V5_0, &mut fixed), Err(EncodeError::NoRoom(bytes.len())));
+        assert_eq!(
+            codec::encode(&packet, Version::V5_0, &mut fixed),
+            Err(EncodeError::NoRoom(bytes.len()))
+        );
         assert_eq!(fitted, room / bytes.len());
         assert_eq!(fixed.written(), bytes.repeat(fitted));
         fixed.clear();
@@ -353,7 +483,8 @@ fn a_fixed_output_is_filled_to_its_last_byte_and_no_further() {
     }
 }
 
-/// The limit is judged from the header: a packet as large as it is found, and one a byte larger refused.
+/// The limit is judged from the header: a packet as large as it is found, and one a byte larger
+/// refused.
 #[test]
 fn a_packet_as_large_as_the_limit_is_found_and_a_larger_one_is_not() {
     for payload in [0, 1, 122, 123, 124, 130, 20_000] {

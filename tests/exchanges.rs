@@ -1,4 +1,5 @@
-//! Messages with QoS 1 and 2, SUBSCRIBE and UNSUBSCRIBE, packet by packet: what answers what, and whose identifiers are in use.
+//! Messages with QoS 1 and 2, SUBSCRIBE and UNSUBSCRIBE, packet by packet: what answers what, and
+//! whose identifiers are in use.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,14 +12,19 @@
 mod machine;
 mod pair;
 
-use machine::{Hears, NOW, accepted, ack, asked, connected, connecting, encoded, id, packets, resume, resumed};
+use machine::{
+    Hears, NOW, accepted, ack, asked, connected, connecting, encoded, id, packets, resume, resumed,
+};
 use mqtt_sansio::client::{self, Client, ClientConfig};
 use mqtt_sansio::codec::{
-    Ack, AckProperties, Connack, ConnackProperties, Connect, Packet, PacketType, Publish, QoS, ReasonCode, SubscribeProperties,
-    Subscription, UnsubscribeProperties, Version,
+    Ack, AckProperties, Connack, ConnackProperties, Connect, Packet, PacketType, Publish, QoS,
+    ReasonCode, SubscribeProperties, Subscription, UnsubscribeProperties, Version,
 };
 use mqtt_sansio::server::{self, AnswerError, Server, ServerConfig};
-use mqtt_sansio::session::{AcknowledgeError, CloseCause, Message, Outcome, Outgoing, ProtocolError, PublishError, Published};
+use mqtt_sansio::session::{
+    AcknowledgeError, CloseCause, Message, Outcome, Outgoing, ProtocolError, PublishError,
+    Published,
+};
 use pair::{Chunks, Pair, VERSIONS, lasting, message};
 
 fn numbered(number: u16, qos: QoS) -> Publish<'static> {
@@ -31,7 +37,10 @@ fn identifiers(bytes: &[u8], version: Version, kind: PacketType) -> Vec<u16> {
         assert_eq!(packet.packet_type(), kind);
         match packet {
             Packet::Publish(publish) => publish.packet_identifier.unwrap().get(),
-            Packet::Puback(ack) | Packet::Pubrec(ack) | Packet::Pubrel(ack) | Packet::Pubcomp(ack) => ack.packet_identifier.get(),
+            Packet::Puback(ack)
+            | Packet::Pubrec(ack)
+            | Packet::Pubrel(ack)
+            | Packet::Pubcomp(ack) => ack.packet_identifier.get(),
             other => panic!("{other:?}"),
         }
     };
@@ -56,17 +65,24 @@ fn a_client_that_asked_to_go_on_forgets_both_directions_when_its_server_has_forg
         let bytes = [encoded(Connack::default(), version), inbound].concat();
         let (actions, said) = client.hears(&bytes);
         let lost = |key, is_known| match &actions[key] {
-            client::Action::Published(Published { key: ended, outcome: Outcome::SessionLost(message), .. }) => {
-                *ended == key as u64 && message.is_some() == is_known
-            }
+            client::Action::Published(Published {
+                key: ended,
+                outcome: Outcome::SessionLost(message),
+                ..
+            }) => *ended == key as u64 && message.is_some() == is_known,
             _ => false,
         };
         assert!(matches!(actions[0], client::Action::Connected(_)), "{actions:?}");
         assert!(lost(1, true) && lost(2, true) && lost(3, false), "{actions:?}");
-        assert!(matches!(actions[4..], [client::Action::Message(_)]), "it is a new message: {actions:?}");
+        assert!(
+            matches!(actions[4..], [client::Action::Message(_)]),
+            "it is a new message: {actions:?}"
+        );
         // Identifiers go on, so that what the server still says of the old ones means nothing.
-        assert!(matches!(packets(&said, version)[..], [Packet::Publish(publish), Packet::Pubrec(_)]
-            if !publish.dup && publish.packet_identifier == Some(id(4))));
+        assert!(
+            matches!(packets(&said, version)[..], [Packet::Publish(publish), Packet::Pubrec(_)]
+            if !publish.dup && publish.packet_identifier == Some(id(4)))
+        );
         assert_eq!(client.hears(&ack(Packet::Puback, 1, version)), (vec![], vec![]));
     }
 }
@@ -76,9 +92,13 @@ fn a_client_that_asked_to_go_on_forgets_both_directions_when_its_server_has_forg
 fn identifiers_go_on_from_where_they_were_when_a_session_is_lost() {
     for version in VERSIONS {
         let mut client = connected(&lasting(version), ConnackProperties::default());
-        (1..=3).for_each(|key| client.publish(key, &message(QoS::AtLeastOnce, "x"), NOW, &mut Vec::new()).unwrap());
+        (1..=3).for_each(|key| {
+            client.publish(key, &message(QoS::AtLeastOnce, "x"), NOW, &mut Vec::new()).unwrap()
+        });
         client.connection_lost();
-        client.connect(&Connect { clean_start: true, ..lasting(version) }, NOW, &mut Vec::new()).unwrap();
+        client
+            .connect(&Connect { clean_start: true, ..lasting(version) }, NOW, &mut Vec::new())
+            .unwrap();
         client.hears(&encoded(Connack::default(), version));
         let mut out = Vec::new();
         client.publish(4, &message(QoS::AtLeastOnce, "x"), NOW, &mut out).unwrap();
@@ -95,11 +115,21 @@ fn a_message_given_to_the_host_comes_once_though_the_line_breaks_before_the_next
         pair.publish(1, &message(QoS::ExactlyOnce, "up"));
         pair.deliver(2, &message(QoS::ExactlyOnce, "down"));
         let (up, down, now) = (pair.written_by_client(), pair.written_by_server(), pair.now);
-        assert!(matches!(pair.server.handle_input(&mut &up[..], now, &mut Vec::new()), Some(server::Action::Message(_))));
-        assert!(matches!(pair.client.handle_input(&mut &down[..], now, &mut Vec::new()), Some(client::Action::Message(_))));
+        assert!(matches!(
+            pair.server.handle_input(&mut &up[..], now, &mut Vec::new()),
+            Some(server::Action::Message(_))
+        ));
+        assert!(matches!(
+            pair.client.handle_input(&mut &down[..], now, &mut Vec::new()),
+            Some(client::Action::Message(_))
+        ));
         pair.cut();
         pair.connect(&lasting(version));
-        assert_eq!((&pair.at_server[..], &pair.at_client[..]), (&[][..], &[][..]), "both had been given to their hosts");
+        assert_eq!(
+            (&pair.at_server[..], &pair.at_client[..]),
+            (&[][..], &[][..]),
+            "both had been given to their hosts"
+        );
         assert_eq!((pair.done_at_client.len(), pair.done_at_server.len()), (1, 1));
     }
 }
@@ -108,7 +138,8 @@ fn a_message_given_to_the_host_comes_once_though_the_line_breaks_before_the_next
 #[test]
 fn pubrel_packets_have_the_order_of_the_pubrec_packets() {
     for version in VERSIONS {
-        let pubrecs: Vec<u8> = [3, 1, 2].iter().flat_map(|number| ack(Packet::Pubrec, *number, version)).collect();
+        let pubrecs: Vec<u8> =
+            [3, 1, 2].iter().flat_map(|number| ack(Packet::Pubrec, *number, version)).collect();
         let mut client = connected(&lasting(version), ConnackProperties::default());
         let mut server = accepted(&lasting(version));
         for key in 1..=3 {
@@ -130,7 +161,10 @@ fn a_pubrec_that_comes_again_is_answered_again() {
         let mut client = connected(&lasting(version), ConnackProperties::default());
         client.publish(1, &message(QoS::ExactlyOnce, "x"), NOW, &mut Vec::new()).unwrap();
         let pubrec = ack(Packet::Pubrec, 1, version);
-        assert_eq!(client.hears(&pubrec.repeat(2)), (vec![], ack(Packet::Pubrel, 1, version).repeat(2)));
+        assert_eq!(
+            client.hears(&pubrec.repeat(2)),
+            (vec![], ack(Packet::Pubrel, 1, version).repeat(2))
+        );
     }
 }
 
@@ -140,12 +174,16 @@ fn before_5_0_a_message_that_the_host_refuses_is_acknowledged_all_the_same() {
     for version in [Version::V3_1, Version::V3_1_1] {
         let mut server = asked(ServerConfig::new().manual_acknowledgement(true), &lasting(version));
         server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
-        for (number, qos, answer) in [(1, QoS::AtLeastOnce, [0x40, 2, 0, 1]), (2, QoS::ExactlyOnce, [0x50, 2, 0, 2])] {
+        for (number, qos, answer) in
+            [(1, QoS::AtLeastOnce, [0x40, 2, 0, 1]), (2, QoS::ExactlyOnce, [0x50, 2, 0, 2])]
+        {
             let bytes = encoded(numbered(number, qos), version);
             let (actions, _) = server.hears(&bytes);
             let [server::Action::Message(received)] = &actions[..] else { panic!("{actions:?}") };
             let mut out = Vec::new();
-            server.acknowledge(received.token.unwrap(), ReasonCode::NOT_AUTHORIZED, &mut out).unwrap();
+            server
+                .acknowledge(received.token.unwrap(), ReasonCode::NOT_AUTHORIZED, &mut out)
+                .unwrap();
             assert_eq!(out, answer);
         }
         // The exchange goes on as any other.
@@ -155,14 +193,15 @@ fn before_5_0_a_message_that_the_host_refuses_is_acknowledged_all_the_same() {
     }
 }
 
-/// A message that was refused before its turn had come counts as taken when the connection ends: it does not come again.
-/// [3.1.1 MQTT-3.3.5-2]
+/// A message that was refused before its turn had come counts as taken when the connection ends: it
+/// does not come again. [3.1.1 MQTT-3.3.5-2]
 #[test]
 fn before_5_0_a_message_that_was_refused_out_of_turn_is_not_given_to_the_host_again() {
     for version in [Version::V3_1, Version::V3_1_1] {
         let mut server = asked(ServerConfig::new().manual_acknowledgement(true), &lasting(version));
         server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
-        let bytes = [1, 2].map(|number| encoded(numbered(number, QoS::ExactlyOnce), version)).concat();
+        let bytes =
+            [1, 2].map(|number| encoded(numbered(number, QoS::ExactlyOnce), version)).concat();
         let (actions, _) = server.hears(&bytes);
         let [_, server::Action::Message(second)] = &actions[..] else { panic!("{actions:?}") };
         let mut out = Vec::new();
@@ -170,7 +209,8 @@ fn before_5_0_a_message_that_was_refused_out_of_turn_is_not_given_to_the_host_ag
         assert!(out.is_empty(), "the first comes first");
         server.connection_lost();
         let mut next = asked(ServerConfig::new(), &lasting(version));
-        next.accept(&mut Some(server.take_session()), ConnackProperties::default(), NOW, &mut out).unwrap();
+        next.accept(&mut Some(server.take_session()), ConnackProperties::default(), NOW, &mut out)
+            .unwrap();
         let again = encoded(Publish { dup: true, ..numbered(2, QoS::ExactlyOnce) }, version);
         assert_eq!(next.hears(&again), (vec![], vec![0x50, 2, 0, 2]));
     }
@@ -180,8 +220,11 @@ fn before_5_0_a_message_that_was_refused_out_of_turn_is_not_given_to_the_host_ag
 #[test]
 fn a_token_of_an_old_connection_acknowledges_nothing_on_the_new_one() {
     for version in VERSIONS {
-        let mut client = connecting(ClientConfig::new().manual_acknowledgement(true), &lasting(version));
-        let bytes = [encoded(Connack::default(), version), encoded(numbered(1, QoS::AtLeastOnce), version)].concat();
+        let mut client =
+            connecting(ClientConfig::new().manual_acknowledgement(true), &lasting(version));
+        let bytes =
+            [encoded(Connack::default(), version), encoded(numbered(1, QoS::AtLeastOnce), version)]
+                .concat();
         let (actions, _) = client.hears(&bytes);
         let [_, client::Action::Message(old)] = &actions[..] else { panic!("{actions:?}") };
         client.connection_lost();
@@ -204,7 +247,9 @@ fn a_token_of_an_old_connection_acknowledges_nothing_on_the_new_one() {
 fn dup_and_packet_identifier_are_not_the_callers_to_choose() {
     let mut client = connected(&lasting(Version::V5_0), ConnackProperties::default());
     let mut out = Vec::new();
-    for publish in [Publish { dup: true, ..message(QoS::AtLeastOnce, "x") }, numbered(1, QoS::AtLeastOnce)] {
+    for publish in
+        [Publish { dup: true, ..message(QoS::AtLeastOnce, "x") }, numbered(1, QoS::AtLeastOnce)]
+    {
         assert_eq!(client.publish(1, &publish, NOW, &mut out), Err(PublishError::NotNew));
     }
     assert!(out.is_empty());
@@ -221,7 +266,9 @@ fn subscribe(client: &mut Client, filters: usize) -> Vec<u8> {
 
 fn unsubscribe(client: &mut Client, filters: usize) -> Vec<u8> {
     let mut out = Vec::new();
-    client.unsubscribe(1, &vec!["t".into(); filters], UnsubscribeProperties::default(), NOW, &mut out).unwrap();
+    client
+        .unsubscribe(1, &vec!["t".into(); filters], UnsubscribeProperties::default(), NOW, &mut out)
+        .unwrap();
     out
 }
 
@@ -242,7 +289,10 @@ fn suback_and_unsuback_give_their_identifiers_back() {
     let mut client = connected(&lasting(Version::V3_1_1), ConnackProperties::default());
     for round in 0..70_000_u32 {
         let subscribed = subscribe(&mut client, 1);
-        assert_eq!(u32::from(u16::from_be_bytes([subscribed[2], subscribed[3]])), 2 * round % 65_535 + 1);
+        assert_eq!(
+            u32::from(u16::from_be_bytes([subscribed[2], subscribed[3]])),
+            2 * round % 65_535 + 1
+        );
         let suback = [SUBACK, 3, subscribed[2], subscribed[3], 0];
         assert!(matches!(client.hears(&suback).0[..], [client::Action::Subscribed(1, _)]));
         let unsubscribed = unsubscribe(&mut client, 1);
@@ -271,7 +321,8 @@ fn an_answer_that_does_not_fit_what_was_asked_closes_the_connection() {
             let bytes = answer(first, version, number, codes);
             let (actions, _) = client.hears(&bytes);
             let kind = if first == SUBACK { PacketType::Suback } else { PacketType::Unsuback };
-            let violation = client::Action::Closed(CloseCause::Violation(ProtocolError::WrongAnswer(kind)));
+            let violation =
+                client::Action::Closed(CloseCause::Violation(ProtocolError::WrongAnswer(kind)));
             assert_eq!(actions, [violation], "{version} {bytes:02x?}");
         }
     }
@@ -280,13 +331,18 @@ fn an_answer_that_does_not_fit_what_was_asked_closes_the_connection() {
 /// [5.0 §4.1] [3.1.1 §4.1]
 #[test]
 fn a_request_dies_with_its_connection() {
-    for (version, first) in VERSIONS.into_iter().flat_map(|version| [SUBACK, UNSUBACK].map(|first| (version, first))) {
+    for (version, first) in
+        VERSIONS.into_iter().flat_map(|version| [SUBACK, UNSUBACK].map(|first| (version, first)))
+    {
         let mut client = connected(&lasting(version), ConnackProperties::default());
         let request = if first == SUBACK { subscribe } else { unsubscribe };
         request(&mut client, 1);
         assert!(resume(&mut client, &lasting(version)).is_empty(), "it is not sent again");
         let late = answer(first, version, 1, 1);
-        assert!(matches!(client.hears(&late).0[..], [client::Action::Closed(CloseCause::Violation(_))]));
+        assert!(matches!(
+            client.hears(&late).0[..],
+            [client::Action::Closed(CloseCause::Violation(_))]
+        ));
 
         let mut server = accepted(&lasting(version));
         server.hears(&request(&mut connected(&lasting(version), ConnackProperties::default()), 1));
@@ -322,10 +378,16 @@ fn a_server_answers_each_request_once_and_with_a_code_for_each_filter() {
         ] {
             let answered = if is_suback { Server::suback } else { Server::unsuback };
             let length = out.len();
-            assert_eq!(answered(&mut server, id(number), codes, AckProperties::default(), NOW, &mut out), expected);
+            assert_eq!(
+                answered(&mut server, id(number), codes, AckProperties::default(), NOW, &mut out),
+                expected
+            );
             assert_eq!(out.len() > length, expected.is_ok());
         }
-        assert!(matches!(client.hears(&out).0[..], [client::Action::Unsubscribed(1, _), client::Action::Subscribed(1, _)]));
+        assert!(matches!(
+            client.hears(&out).0[..],
+            [client::Action::Unsubscribed(1, _), client::Action::Subscribed(1, _)]
+        ));
     }
 }
 
@@ -335,13 +397,19 @@ fn a_server_takes_no_more_requests_than_may_wait_for_its_host() {
         let mut client = connected(&lasting(version), ConnackProperties::default());
         let mut server = asked(ServerConfig::new().maximum_requests(2), &lasting(version));
         server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
-        let (first, second, third) = (subscribe(&mut client, 1), unsubscribe(&mut client, 1), subscribe(&mut client, 1));
+        let (first, second, third) =
+            (subscribe(&mut client, 1), unsubscribe(&mut client, 1), subscribe(&mut client, 1));
         let bytes = [&first[..], &second, &third].concat();
         let (mut input, mut out) = (&bytes[..], Vec::new());
         while server.handle_input(&mut input, NOW, &mut out).is_some() {}
         assert_eq!((input, server.wants_input(), out.len()), (&third[..], false, 0));
-        server.unsuback(id(2), &[ReasonCode::SUCCESS], AckProperties::default(), NOW, &mut out).unwrap();
-        assert!(matches!(server.handle_input(&mut input, NOW, &mut out), Some(server::Action::Subscribe(_))));
+        server
+            .unsuback(id(2), &[ReasonCode::SUCCESS], AckProperties::default(), NOW, &mut out)
+            .unwrap();
+        assert!(matches!(
+            server.handle_input(&mut input, NOW, &mut out),
+            Some(server::Action::Subscribe(_))
+        ));
     }
 }
 
@@ -360,7 +428,9 @@ fn a_request_whose_identifier_is_in_use_is_answered_with_that() {
     for (request, answer) in requests.into_iter().zip(answers) {
         assert_eq!(server.hears(request), (vec![], answer.to_vec()), "another request has it");
     }
-    server.suback(id(7), &[ReasonCode::SUCCESS], AckProperties::default(), NOW, &mut Vec::new()).unwrap();
+    server
+        .suback(id(7), &[ReasonCode::SUCCESS], AckProperties::default(), NOW, &mut Vec::new())
+        .unwrap();
     assert_eq!(server.hears(requests[0]).0.len(), 1, "it is free again");
 }
 
@@ -371,10 +441,16 @@ fn messages_and_subscriptions_share_the_identifiers() {
         pair.connect(&lasting(Version::V3_1_1));
         pair.publish(1, &message(QoS::AtLeastOnce, "x"));
         let filter = [Subscription::new("#", QoS::AtMostOnce)];
-        pair.client(|client, now, out| client.subscribe(2, &filter, SubscribeProperties::default(), now, out)).unwrap();
+        pair.client(|client, now, out| {
+            client.subscribe(2, &filter, SubscribeProperties::default(), now, out)
+        })
+        .unwrap();
         pair.publish(3, &message(QoS::AtLeastOnce, "y"));
         let filters = ["#".into()];
-        pair.client(|client, now, out| client.unsubscribe(4, &filters, UnsubscribeProperties::default(), now, out)).unwrap();
+        pair.client(|client, now, out| {
+            client.unsubscribe(4, &filters, UnsubscribeProperties::default(), now, out)
+        })
+        .unwrap();
         let written = pair.written_by_client();
         let identifiers: Vec<_> = packets(&written, Version::V3_1_1)
             .iter()
@@ -388,16 +464,20 @@ fn messages_and_subscriptions_share_the_identifiers() {
         assert_eq!(identifiers, [1, 2, 3, 4]);
         pair.settle();
         let log = pair.take_log().join("\n");
-        assert!(log.contains("client: Subscribed(2,") && log.contains("client: Unsubscribed(4,"), "{log}");
+        assert!(
+            log.contains("client: Subscribed(2,") && log.contains("client: Unsubscribed(4,"),
+            "{log}"
+        );
     });
 }
 
 /// [5.0 §4.3.3] [5.0 §3.6.2.1] [5.0 §3.7.2.1]
 #[test]
 fn unknown_identifiers_are_answered_and_end_nothing() {
-    for (version, pubrel, pubcomp) in
-        [(Version::V5_0, "62 03 00 07 92", "70 03 00 07 92"), (Version::V3_1_1, "62 02 00 07", "70 02 00 07")]
-    {
+    for (version, pubrel, pubcomp) in [
+        (Version::V5_0, "62 03 00 07 92", "70 03 00 07 92"),
+        (Version::V3_1_1, "62 02 00 07", "70 02 00 07"),
+    ] {
         let mut pair = Pair::new(Chunks::Whole);
         pair.connect(&lasting(version));
         for ack in [Packet::Puback, Packet::Pubrec, Packet::Pubrel, Packet::Pubcomp] {
@@ -406,10 +486,15 @@ fn unknown_identifiers_are_answered_and_end_nothing() {
         let mut input = &pair.written_by_server()[..];
         let mut out = Vec::new();
         assert!(pair.client.handle_input(&mut input, pair.now, &mut out).is_none());
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+        let hex = |bytes: &[u8]| {
+            bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
+        };
         let expected = format!("{pubrel} {pubcomp}");
         // The answers may carry a property length where the standard lets them do without.
-        assert_eq!(hex(&out).replace(" 92 00", " 92").replace("62 04", "62 03").replace("70 04", "70 03"), expected);
+        assert_eq!(
+            hex(&out).replace(" 92 00", " 92").replace("62 04", "62 03").replace("70 04", "70 03"),
+            expected
+        );
         assert!(pair.client.is_connected());
     }
 }
@@ -419,30 +504,48 @@ fn an_acknowledgement_of_the_wrong_kind_closes_the_connection() {
     let mut pair = Pair::new(Chunks::Whole);
     pair.connect(&lasting(Version::V5_0));
     pair.publish(1, &message(QoS::ExactlyOnce, "x"));
-    pair.forge_to_client(&encoded(Packet::Puback(Ack::new(id(1), ReasonCode::SUCCESS)), Version::V5_0));
+    pair.forge_to_client(&encoded(
+        Packet::Puback(Ack::new(id(1), ReasonCode::SUCCESS)),
+        Version::V5_0,
+    ));
     pair.take_log();
     let mut input = &pair.written_by_server()[..];
     let action = pair.client.handle_input(&mut input, pair.now, &mut Vec::new());
-    assert!(matches!(action, Some(client::Action::Closed(CloseCause::Violation(ProtocolError::WrongAcknowledgement(_))))));
+    assert!(matches!(
+        action,
+        Some(client::Action::Closed(CloseCause::Violation(ProtocolError::WrongAcknowledgement(_))))
+    ));
 }
 
 /// [5.0 MQTT-4.3.3-9] [5.0 MQTT-4.4.0-2]
 #[test]
 fn a_failing_pubrec_ends_the_message_and_frees_its_identifier() {
-    let mut pair = Pair::with(ClientConfig::new().manual_acknowledgement(true), ServerConfig::new(), Chunks::Whole);
+    let mut pair = Pair::with(
+        ClientConfig::new().manual_acknowledgement(true),
+        ServerConfig::new(),
+        Chunks::Whole,
+    );
     pair.connect(&lasting(Version::V5_0));
     for round in 0..3 {
         pair.deliver(round, &message(QoS::ExactlyOnce, "x"));
         let mut input = &pair.written_by_server()[..];
         let mut out = Vec::new();
-        let Some(client::Action::Message(received)) = pair.client.handle_input(&mut input, pair.now, &mut out) else { panic!() };
-        pair.client.acknowledge(received.token.unwrap(), ReasonCode::QUOTA_EXCEEDED, pair.now, &mut out).unwrap();
+        let Some(client::Action::Message(received)) =
+            pair.client.handle_input(&mut input, pair.now, &mut out)
+        else {
+            panic!()
+        };
+        pair.client
+            .acknowledge(received.token.unwrap(), ReasonCode::QUOTA_EXCEEDED, pair.now, &mut out)
+            .unwrap();
         assert!(
             matches!(packets(&out, Version::V5_0)[..], [Packet::Pubrec(ack)] if ack.reason_code == ReasonCode::QUOTA_EXCEEDED)
         );
         let mut input = &out[..];
         let action = pair.server.handle_input(&mut input, pair.now, &mut Vec::new());
-        assert!(matches!(action, Some(server::Action::Published(published)) if published.key == round));
+        assert!(
+            matches!(action, Some(server::Action::Published(published)) if published.key == round)
+        );
         pair.cut();
         pair.connect(&lasting(Version::V5_0));
     }
@@ -453,7 +556,11 @@ fn a_failing_pubrec_ends_the_message_and_frees_its_identifier() {
 #[test]
 fn acknowledgements_by_hand_leave_in_order_and_die_with_the_connection() {
     for version in VERSIONS {
-        let mut pair = Pair::with(ClientConfig::new().manual_acknowledgement(true), ServerConfig::new(), Chunks::Whole);
+        let mut pair = Pair::with(
+            ClientConfig::new().manual_acknowledgement(true),
+            ServerConfig::new(),
+            Chunks::Whole,
+        );
         pair.connect(&lasting(version));
         for (key, qos) in [(1, QoS::AtLeastOnce), (2, QoS::ExactlyOnce), (3, QoS::AtLeastOnce)] {
             pair.deliver(key, &message(qos, "x"));
@@ -462,18 +569,24 @@ fn acknowledgements_by_hand_leave_in_order_and_die_with_the_connection() {
         let mut input = &bytes[..];
         let mut tokens = Vec::new();
         let mut out = Vec::new();
-        while let Some(client::Action::Message(received)) = pair.client.handle_input(&mut input, pair.now, &mut out) {
+        while let Some(client::Action::Message(received)) =
+            pair.client.handle_input(&mut input, pair.now, &mut out)
+        {
             tokens.push(received.token.unwrap());
         }
-        let mut acknowledge =
-            |index: usize, out: &mut Vec<u8>| pair.client.acknowledge(tokens[index], ReasonCode::SUCCESS, pair.now, out);
+        let mut acknowledge = |index: usize, out: &mut Vec<u8>| {
+            pair.client.acknowledge(tokens[index], ReasonCode::SUCCESS, pair.now, out)
+        };
         acknowledge(2, &mut out).unwrap();
         acknowledge(1, &mut out).unwrap();
         assert!(out.is_empty(), "they wait for the first");
         assert_eq!(acknowledge(1, &mut out), Err(AcknowledgeError::AlreadyAcknowledged));
         acknowledge(0, &mut out).unwrap();
         let acks = packets(&out, version);
-        assert!(matches!(acks[..], [Packet::Puback(_), Packet::Pubrec(_), Packet::Puback(_)]), "{acks:?}");
+        assert!(
+            matches!(acks[..], [Packet::Puback(_), Packet::Pubrec(_), Packet::Puback(_)]),
+            "{acks:?}"
+        );
         assert_eq!(acknowledge(0, &mut out), Err(AcknowledgeError::AlreadyAcknowledged));
         pair.cut();
         let stale = pair.client.acknowledge(tokens[0], ReasonCode::SUCCESS, pair.now, &mut out);
@@ -485,7 +598,11 @@ fn acknowledgements_by_hand_leave_in_order_and_die_with_the_connection() {
 #[test]
 fn a_message_taken_by_hand_out_of_turn_comes_once() {
     for version in VERSIONS {
-        let mut pair = Pair::with(ClientConfig::new().manual_acknowledgement(true), ServerConfig::new(), Chunks::Whole);
+        let mut pair = Pair::with(
+            ClientConfig::new().manual_acknowledgement(true),
+            ServerConfig::new(),
+            Chunks::Whole,
+        );
         pair.connect(&lasting(version));
         pair.deliver(1, &message(QoS::ExactlyOnce, "one"));
         pair.deliver(2, &message(QoS::ExactlyOnce, "two"));

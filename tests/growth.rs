@@ -1,6 +1,11 @@
 //! What is done many times leaves as little as what is done once.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::wildcard_enum_match_arm, reason = "tests may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests may panic"
+)]
 
 mod machine;
 mod pair;
@@ -8,7 +13,9 @@ mod pair;
 use machine::{Hears, NOW, accepted, ack, encoded, id};
 use mqtt_sansio::broker::{Action, Broker, BrokerConfig, ConnectionId};
 use mqtt_sansio::client::{Client, ClientConfig};
-use mqtt_sansio::codec::{ConnackProperties, Connect, Packet, Publish, QoS, Subscribe, SubscribeProperties, Subscription};
+use mqtt_sansio::codec::{
+    ConnackProperties, Connect, Packet, Publish, QoS, Subscribe, SubscribeProperties, Subscription,
+};
 use mqtt_sansio::server::{Server, ServerConfig};
 use mqtt_sansio::session::{Message, Outgoing, Session};
 use pair::{VERSIONS, lasting, message};
@@ -18,13 +25,15 @@ use std::alloc::System;
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Does the same many times: the heap may not grow by a byte each time. What the first rounds leave is not counted.
+/// Does the same many times: the heap may not grow by a byte each time. What the first rounds leave
+/// is not counted.
 fn repeat(what: &str, mut round: impl FnMut()) {
     (0..100).for_each(|_| round());
     let region = Region::new(ALLOCATOR);
     (0..10_000).for_each(|_| round());
     let change = region.change();
-    let grown = isize::try_from(change.bytes_allocated).unwrap() - isize::try_from(change.bytes_deallocated).unwrap();
+    let grown = isize::try_from(change.bytes_allocated).unwrap()
+        - isize::try_from(change.bytes_deallocated).unwrap();
     assert!(grown.abs() < 2_000, "{what}: {grown} bytes");
 }
 
@@ -55,7 +64,9 @@ fn reconnect(client: &mut Client, parked: &mut Option<Session>, connect: &Connec
 fn serve(broker: &mut Broker) {
     while let Some(action) = broker.poll_action() {
         match action {
-            Action::Authenticate { connection, .. } => broker.admit(connection, ConnackProperties::default(), NOW),
+            Action::Authenticate { connection, .. } => {
+                broker.admit(connection, ConnackProperties::default(), NOW)
+            }
             Action::Transmit(id) => while broker.transmit(id, NOW, &mut Vec::new()) {},
             Action::Close(id) => broker.closed(id, NOW),
             _ => {}
@@ -71,15 +82,25 @@ fn give(broker: &mut Broker, id: ConnectionId, bytes: &[u8]) {
     }
 }
 
-/// A connection that subscribes, publishes with each QoS, and breaks in the middle of its exchanges.
+/// A connection that subscribes, publishes with each QoS, and breaks in the middle of its
+/// exchanges.
 fn visit(broker: &mut Broker, connect: &Connect<'_>) {
     let version = connect.version;
     let subscriptions = [Subscription::new("t", QoS::ExactlyOnce)];
     let properties = SubscribeProperties::default();
-    let subscribe = Subscribe { packet_identifier: id(1), properties, subscriptions: subscriptions.as_slice().into() };
+    let subscribe = Subscribe {
+        packet_identifier: id(1),
+        properties,
+        subscriptions: subscriptions.as_slice().into(),
+    };
     let publish = Publish { packet_identifier: Some(id(2)), ..message(QoS::ExactlyOnce, "x") };
     let connection = broker.open(NOW);
-    for packet in [Packet::from(*connect), subscribe.into(), publish.into(), message(QoS::AtMostOnce, "x").into()] {
+    for packet in [
+        Packet::from(*connect),
+        subscribe.into(),
+        publish.into(),
+        message(QoS::AtMostOnce, "x").into(),
+    ] {
         give(broker, connection, &encoded(packet, version));
     }
     give(broker, connection, &ack(Packet::Pubrel, 2, version));
@@ -91,7 +112,8 @@ fn visit(broker: &mut Broker, connect: &Connect<'_>) {
 #[test]
 fn repeats_and_reconnects_leave_nothing() {
     for version in VERSIONS {
-        let publish = Publish { packet_identifier: Some(id(1)), dup: true, ..message(QoS::ExactlyOnce, "x") };
+        let publish =
+            Publish { packet_identifier: Some(id(1)), dup: true, ..message(QoS::ExactlyOnce, "x") };
         let bytes = encoded(publish, version);
         let mut server = accepted(&lasting(version));
         repeat("one QoS 2 message, again and again", || assert!(server.hears(&bytes).0.len() <= 1));

@@ -1,20 +1,29 @@
-//! Packet identifiers over a long time: which are in use, and what comes late, again, or out of turn.
+//! Packet identifiers over a long time: which are in use, and what comes late, again, or out of
+//! turn.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::wildcard_enum_match_arm, reason = "tests may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests may panic"
+)]
 
 mod machine;
 mod pair;
 
 use core::time::Duration;
-use machine::{Hears, NOW, accepted, ack, asked, connected, connecting, encoded, id, packets, resume, resumed};
+use machine::{
+    Hears, NOW, accepted, ack, asked, connected, connecting, encoded, id, packets, resume, resumed,
+};
 use mqtt_sansio::client::{self, Client, ClientConfig};
 use mqtt_sansio::codec::{
-    Ack, AckProperties, Connack, ConnackProperties, Packet, PacketType, Publish, PublishProperties, QoS, ReasonCode, Subscribe,
-    SubscribeProperties, Subscription, Version,
+    Ack, AckProperties, Connack, ConnackProperties, Packet, PacketType, Publish, PublishProperties,
+    QoS, ReasonCode, Subscribe, SubscribeProperties, Subscription, Version,
 };
 use mqtt_sansio::server::{self, Server, ServerConfig};
 use mqtt_sansio::session::{
-    AckToken, AcknowledgeError, CloseCause, Message, Outcome, Outgoing, ProtocolError, PublishError, Session,
+    AckToken, AcknowledgeError, CloseCause, Message, Outcome, Outgoing, ProtocolError,
+    PublishError, Session,
 };
 use pair::{VERSIONS, lasting, message};
 
@@ -41,12 +50,16 @@ fn goes_on(client: &mut Client, messages: u64, stuck: u16, version: Version) {
         assert_ne!(identifier, stuck);
         let answer = ack(Packet::Puback, identifier, version);
         let (actions, said) = client.hears(&answer);
-        assert!(matches!(&actions[..], [client::Action::Published(end)] if end.key == key), "{actions:?}");
+        assert!(
+            matches!(&actions[..], [client::Action::Published(end)] if end.key == key),
+            "{actions:?}"
+        );
         assert_eq!(said, []);
     }
 }
 
-/// One message that is not answered takes one place of the Receive Maximum, and one identifier. [5.0 §2.2.1] [5.0 §4.9] [3.1.1 §2.3.1]
+/// One message that is not answered takes one place of the Receive Maximum, and one identifier.
+/// [5.0 §2.2.1] [5.0 §4.9] [3.1.1 §2.3.1]
 #[test]
 fn one_unfinished_exchange_holds_up_nothing_else() {
     for version in VERSIONS {
@@ -66,20 +79,28 @@ fn one_unfinished_exchange_holds_up_nothing_else() {
             })
             .collect();
         assert_eq!(payloads, [(b"stuck".to_vec(), true), (b"new".to_vec(), true)]);
-        let session = Session::from_bytes(&client.session().to_bytes(NOW), NOW, Duration::ZERO).unwrap();
+        let session =
+            Session::from_bytes(&client.session().to_bytes(NOW), NOW, Duration::ZERO).unwrap();
         assert_eq!(session.to_bytes(NOW), client.session().to_bytes(NOW));
         let answers = [ack(Packet::Pubrec, 1, version), ack(Packet::Pubcomp, 1, version)].concat();
         let (actions, said) = client.hears(&answers);
-        assert!(matches!(&actions[..], [client::Action::Published(end)] if end.key == 7), "{actions:?}");
+        assert!(
+            matches!(&actions[..], [client::Action::Published(end)] if end.key == 7),
+            "{actions:?}"
+        );
         assert_eq!(said, ack(Packet::Pubrel, 1, version));
         // What was loaded has it, too.
         let mut other = Client::with_session(ClientConfig::new(), session);
         other.connect(&lasting(version), NOW, &mut Vec::new()).unwrap();
-        assert_eq!(other.hears(&resumed(version)).1.len(), 2 * encoded(numbered(1, QoS::AtLeastOnce), version).len() + 6);
+        assert_eq!(
+            other.hears(&resumed(version)).1.len(),
+            2 * encoded(numbered(1, QoS::AtLeastOnce), version).len() + 6
+        );
     }
 }
 
-/// So does a SUBSCRIBE, and, in the other direction, a message to a client with a small Receive Maximum.
+/// So does a SUBSCRIBE, and, in the other direction, a message to a client with a small Receive
+/// Maximum.
 #[test]
 fn a_request_or_a_slow_client_holds_up_nothing_else_either() {
     let mut client = connected(&lasting(V5_0), ConnackProperties::default());
@@ -93,7 +114,8 @@ fn a_request_or_a_slow_client_holds_up_nothing_else_either() {
     };
     let mut server = accepted(&connect);
     for key in 0..70_000 {
-        let outgoing = Outgoing::new(Some(key), Message::new(&message(QoS::AtLeastOnce, "x")).unwrap());
+        let outgoing =
+            Outgoing::new(Some(key), Message::new(&message(QoS::AtLeastOnce, "x")).unwrap());
         server.deliver(outgoing, NOW).unwrap();
         let mut out = Vec::new();
         assert!(!server.flush(NOW, &mut out));
@@ -106,7 +128,8 @@ fn a_request_or_a_slow_client_holds_up_nothing_else_either() {
     assert_eq!(server.session().in_flight(), 1);
 }
 
-/// With all identifiers in use, one that is freed is used again. [5.0 MQTT-2.2.1-3] [3.1.1 MQTT-2.3.1-2]
+/// With all identifiers in use, one that is freed is used again. [5.0 MQTT-2.2.1-3] [3.1.1
+/// MQTT-2.3.1-2]
 #[test]
 fn an_identifier_that_is_freed_among_all_others_is_used_again() {
     let config = ClientConfig::new().maximum_queued(1, 100);
@@ -119,15 +142,18 @@ fn an_identifier_that_is_freed_among_all_others_is_used_again() {
     out.clear();
     client.publish(70_000, &message(QoS::AtLeastOnce, "x"), NOW, &mut out).unwrap();
     assert_eq!(out, [], "it waits");
-    assert_eq!(client.publish(70_001, &message(QoS::AtLeastOnce, "x"), NOW, &mut out), Err(PublishError::QueueFull));
+    assert_eq!(
+        client.publish(70_001, &message(QoS::AtLeastOnce, "x"), NOW, &mut out),
+        Err(PublishError::QueueFull)
+    );
     let answer = ack(Packet::Puback, 30_000, V5_0);
     let (actions, said) = client.hears(&answer);
     assert_eq!((actions.len(), published(&said, V5_0)), (1, 30_000));
     assert_eq!(client.session().in_flight(), 65_535);
 }
 
-/// The peer may have a QoS 2 message that is not allowed any more: its identifier is no other message's while the session lasts.
-/// [5.0 MQTT-2.2.1-3] [5.0 MQTT-4.3.3-1]
+/// The peer may have a QoS 2 message that is not allowed any more: its identifier is no other
+/// message's while the session lasts. [5.0 MQTT-2.2.1-3] [5.0 MQTT-4.3.3-1]
 #[test]
 fn an_identifier_that_the_peer_may_know_is_given_to_no_other_message() {
     let mut client = connected(&lasting(V5_0), ConnackProperties::default());
@@ -135,16 +161,21 @@ fn an_identifier_that_the_peer_may_know_is_given_to_no_other_message() {
     client.publish(2, &message(QoS::AtLeastOnce, "x"), NOW, &mut Vec::new()).unwrap();
     client.connection_lost();
     client.connect(&lasting(V5_0), NOW, &mut Vec::new()).unwrap();
-    let properties = ConnackProperties { maximum_qos: Some(QoS::AtLeastOnce), ..ConnackProperties::default() };
-    let connack = encoded(Connack { session_present: true, properties, ..Connack::default() }, V5_0);
+    let properties =
+        ConnackProperties { maximum_qos: Some(QoS::AtLeastOnce), ..ConnackProperties::default() };
+    let connack =
+        encoded(Connack { session_present: true, properties, ..Connack::default() }, V5_0);
     let (actions, said) = client.hears(&connack);
-    let [client::Action::Connected(_), client::Action::Published(end)] = &actions[..] else { panic!("{actions:?}") };
+    let [client::Action::Connected(_), client::Action::Published(end)] = &actions[..] else {
+        panic!("{actions:?}")
+    };
     assert!(end.key == 1 && matches!(end.outcome, Outcome::NotAllowed(_)), "{end:?}");
     assert_eq!((published(&said, V5_0), client.session().in_flight()), (2, 1));
     client.hears(&ack(Packet::Puback, 2, V5_0));
     goes_on(&mut client, 70_000, 1, V5_0);
     // Also over a restart; and should the peer go on with it, it comes to its end without a word.
-    let session = Session::from_bytes(&client.into_session().to_bytes(NOW), NOW, Duration::ZERO).unwrap();
+    let session =
+        Session::from_bytes(&client.into_session().to_bytes(NOW), NOW, Duration::ZERO).unwrap();
     let mut client = Client::with_session(ClientConfig::new(), session);
     assert_eq!(resume(&mut client, &lasting(V5_0)), []);
     goes_on(&mut client, 70_000, 1, V5_0);
@@ -176,19 +207,29 @@ fn pubrel_packets_are_sent_again_in_the_order_of_their_pubrec() {
         for stored in [false, true] {
             if stored {
                 let bytes = client.into_session().to_bytes(NOW);
-                client = Client::with_session(ClientConfig::new(), Session::from_bytes(&bytes, NOW, Duration::ZERO).unwrap());
+                client = Client::with_session(
+                    ClientConfig::new(),
+                    Session::from_bytes(&bytes, NOW, Duration::ZERO).unwrap(),
+                );
             }
             let said = resume(&mut client, &lasting(version));
             let said: Vec<_> = packets(&said, version)
                 .into_iter()
                 .map(|packet| match packet {
-                    Packet::Publish(publish) => (PacketType::Publish, publish.packet_identifier.unwrap().get()),
+                    Packet::Publish(publish) => {
+                        (PacketType::Publish, publish.packet_identifier.unwrap().get())
+                    }
                     Packet::Pubrel(ack) => (PacketType::Pubrel, ack.packet_identifier.get()),
                     other => panic!("{other:?}"),
                 })
                 .collect();
-            let of = |kind| said.iter().copied().filter(move |(packet, _)| *packet == kind).collect::<Vec<_>>();
-            assert_eq!((of(PacketType::Publish), of(PacketType::Pubrel)), (expected.to_vec(), released.to_vec()));
+            let of = |kind| {
+                said.iter().copied().filter(move |(packet, _)| *packet == kind).collect::<Vec<_>>()
+            };
+            assert_eq!(
+                (of(PacketType::Publish), of(PacketType::Pubrel)),
+                (expected.to_vec(), released.to_vec())
+            );
         }
     }
 }
@@ -198,14 +239,24 @@ fn pubrel_packets_are_sent_again_in_the_order_of_their_pubrec() {
 /// A machine that acknowledges by hand, as either side.
 fn by_hand(server: bool, session: Option<Session>, version: Version) -> Box<dyn ByHand> {
     if server {
-        let mut machine = asked(ServerConfig::new().manual_acknowledgement(true), &lasting(version));
-        machine.accept(&mut { session }, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
+        let mut machine =
+            asked(ServerConfig::new().manual_acknowledgement(true), &lasting(version));
+        machine
+            .accept(&mut { session }, ConnackProperties::default(), NOW, &mut Vec::new())
+            .unwrap();
         return Box::new(machine);
     }
     let has_session = session.is_some();
-    let mut machine = Client::with_session(ClientConfig::new().manual_acknowledgement(true), session.unwrap_or_default());
+    let mut machine = Client::with_session(
+        ClientConfig::new().manual_acknowledgement(true),
+        session.unwrap_or_default(),
+    );
     machine.connect(&lasting(version), NOW, &mut Vec::new()).unwrap();
-    machine.hears(&if has_session { resumed(version) } else { encoded(Connack::default(), version) });
+    machine.hears(&if has_session {
+        resumed(version)
+    } else {
+        encoded(Connack::default(), version)
+    });
     Box::new(machine)
 }
 
@@ -220,7 +271,13 @@ trait ByHand {
 impl ByHand for Client {
     fn takes(&mut self, bytes: &[u8]) -> (Vec<AckToken>, Vec<u8>) {
         let (actions, said) = self.hears(bytes);
-        let token = |action| if let client::Action::Message(received) = action { received.token } else { panic!("{action:?}") };
+        let token = |action| {
+            if let client::Action::Message(received) = action {
+                received.token
+            } else {
+                panic!("{action:?}")
+            }
+        };
         (actions.into_iter().map(|action| token(action).unwrap()).collect(), said)
     }
 
@@ -241,7 +298,13 @@ impl ByHand for Client {
 impl ByHand for Server {
     fn takes(&mut self, bytes: &[u8]) -> (Vec<AckToken>, Vec<u8>) {
         let (actions, said) = self.hears(bytes);
-        let token = |action| if let server::Action::Message(received) = action { received.token } else { panic!("{action:?}") };
+        let token = |action| {
+            if let server::Action::Message(received) = action {
+                received.token
+            } else {
+                panic!("{action:?}")
+            }
+        };
         (actions.into_iter().map(|action| token(action).unwrap()).collect(), said)
     }
 
@@ -267,10 +330,14 @@ fn for_each_side(test: impl Fn(bool, Version)) {
 }
 
 fn publishes(numbers: &[u16], qos: QoS, dup: bool, version: Version) -> Vec<u8> {
-    numbers.iter().flat_map(|number| encoded(Publish { dup, ..numbered(*number, qos) }, version)).collect()
+    numbers
+        .iter()
+        .flat_map(|number| encoded(Publish { dup, ..numbered(*number, qos) }, version))
+        .collect()
 }
 
-/// Not even where another machine goes on with the session, or with another one. [5.0 MQTT-4.6.0-2] [3.1.1 MQTT-4.6.0-2]
+/// Not even where another machine goes on with the session, or with another one. [5.0 MQTT-4.6.0-2]
+/// [3.1.1 MQTT-4.6.0-2]
 #[test]
 fn a_token_is_of_use_on_its_own_connection_alone() {
     for_each_side(|server, version| {
@@ -295,18 +362,25 @@ fn a_message_that_comes_again_is_acknowledged_in_its_turn() {
         assert_eq!(machine.answers(tokens[1]), (Ok(()), vec![]), "it waits for the first");
         // Also where the machine's host has stored the session, and has crashed.
         for stored in [None, Some(machine.stored())] {
-            let loaded = stored.map(|bytes| Session::from_bytes(&bytes, NOW, Duration::ZERO).unwrap());
+            let loaded =
+                stored.map(|bytes| Session::from_bytes(&bytes, NOW, Duration::ZERO).unwrap());
             let mut again = match loaded {
                 Some(session) => by_hand(server, Some(session), version),
                 None => {
                     let mut machine = by_hand(server, None, version);
-                    let (tokens, _) = machine.takes(&publishes(&[1, 2], QoS::ExactlyOnce, false, version));
+                    let (tokens, _) =
+                        machine.takes(&publishes(&[1, 2], QoS::ExactlyOnce, false, version));
                     machine.answers(tokens[1]).0.unwrap();
                     by_hand(server, Some(machine.parked()), version)
                 }
             };
-            let (tokens, said) = again.takes(&publishes(&[1, 2, 2], QoS::ExactlyOnce, true, version));
-            assert_eq!((tokens.len(), said), (1, vec![]), "the second was taken, and its PUBREC waits");
+            let (tokens, said) =
+                again.takes(&publishes(&[1, 2, 2], QoS::ExactlyOnce, true, version));
+            assert_eq!(
+                (tokens.len(), said),
+                (1, vec![]),
+                "the second was taken, and its PUBREC waits"
+            );
             let both = [ack(Packet::Pubrec, 1, version), ack(Packet::Pubrec, 2, version)].concat();
             assert_eq!(again.answers(tokens[0]), (Ok(()), both));
             // Now there is none before it.
@@ -314,7 +388,9 @@ fn a_message_that_comes_again_is_acknowledged_in_its_turn() {
             assert_eq!((tokens, said), (vec![], ack(Packet::Pubrec, 2, version)));
             // PUBREL answers the PUBREC before, and makes the one that waits needless.
             let (tokens, _) = again.takes(&publishes(&[3], QoS::ExactlyOnce, false, version));
-            let repeat = [publishes(&[2], QoS::ExactlyOnce, true, version), ack(Packet::Pubrel, 2, version)].concat();
+            let repeat =
+                [publishes(&[2], QoS::ExactlyOnce, true, version), ack(Packet::Pubrel, 2, version)]
+                    .concat();
             assert_eq!(again.takes(&repeat), (vec![], ack(Packet::Pubcomp, 2, version)));
             let (new, said) = again.takes(&publishes(&[2], QoS::ExactlyOnce, false, version));
             assert_eq!((new.len(), said), (1, vec![]));
@@ -324,24 +400,38 @@ fn a_message_that_comes_again_is_acknowledged_in_its_turn() {
     });
 }
 
-/// Before 5.0 there is no way to say that the identifier is in use. [3.1.1 MQTT-2.3.1-2] [3.1.1 MQTT-4.8.0-1]
+/// Before 5.0 there is no way to say that the identifier is in use. [3.1.1 MQTT-2.3.1-2] [3.1.1
+/// MQTT-4.8.0-1]
 #[test]
 fn a_second_request_with_the_identifier_of_an_open_one_ends_the_connection_before_5_0() {
     for version in [Version::V3_1, Version::V3_1_1] {
         let subscribe = |filter| {
             let subscriptions = [Subscription::new(filter, QoS::AtMostOnce)];
             let properties = SubscribeProperties::default();
-            encoded(Subscribe { packet_identifier: id(5), properties, subscriptions: (&subscriptions).into() }, version)
+            encoded(
+                Subscribe {
+                    packet_identifier: id(5),
+                    properties,
+                    subscriptions: (&subscriptions).into(),
+                },
+                version,
+            )
         };
         let mut server = accepted(&lasting(version));
         assert_eq!(server.hears(&subscribe("a")).0.len(), 1);
         let second = subscribe("b");
         let (actions, said) = server.hears(&second);
-        let cause = CloseCause::Violation(ProtocolError::PacketIdentifierInUse(PacketType::Subscribe));
-        assert_eq!((actions, said), (vec![server::Action::Closed { cause, publish_will: true }], vec![]));
+        let cause =
+            CloseCause::Violation(ProtocolError::PacketIdentifierInUse(PacketType::Subscribe));
+        assert_eq!(
+            (actions, said),
+            (vec![server::Action::Closed { cause, publish_will: true }], vec![])
+        );
         let mut server = accepted(&lasting(version));
         server.hears(&subscribe("a"));
-        server.suback(id(5), &[ReasonCode::SUCCESS], AckProperties::default(), NOW, &mut Vec::new()).unwrap();
+        server
+            .suback(id(5), &[ReasonCode::SUCCESS], AckProperties::default(), NOW, &mut Vec::new())
+            .unwrap();
         assert_eq!(server.hears(&second).0.len(), 1);
     }
 }
@@ -352,10 +442,13 @@ fn a_second_request_with_the_identifier_of_an_open_one_ends_the_connection_befor
 fn messages_that_expire_while_there_is_no_connection_do_not_pile_up() {
     let mut client = connecting(ClientConfig::new().maximum_queued(10, 1_000), &lasting(V5_0));
     client.connection_lost();
-    let properties = PublishProperties { message_expiry_interval: Some(1), ..PublishProperties::default() };
+    let properties =
+        PublishProperties { message_expiry_interval: Some(1), ..PublishProperties::default() };
     let expiring = Publish { properties, ..message(QoS::AtLeastOnce, "x") };
     // One a second.
-    let publish = |client: &mut Client, key| client.publish(key, &expiring, NOW + Duration::from_secs(key), &mut Vec::new());
+    let publish = |client: &mut Client, key| {
+        client.publish(key, &expiring, NOW + Duration::from_secs(key), &mut Vec::new())
+    };
     let taken = (0..1_000).filter(|key| publish(&mut client, *key).is_ok()).count();
     assert!((20..40).contains(&taken), "{taken}");
     assert!(client.session().to_bytes(NOW).len() < 2_000);
@@ -377,7 +470,8 @@ fn a_session_that_is_discarded_says_what_is_lost_with_it() {
     let mut server = asked(config, &lasting(V5_0));
     server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
     for key in 1..=5 {
-        let outgoing = Outgoing::new(Some(key), Message::new(&message(QoS::ExactlyOnce, "x")).unwrap());
+        let outgoing =
+            Outgoing::new(Some(key), Message::new(&message(QoS::ExactlyOnce, "x")).unwrap());
         server.deliver(outgoing, NOW).unwrap();
     }
     server.flush(NOW, &mut Vec::new());
@@ -401,21 +495,29 @@ fn a_message_with_the_identifier_of_an_open_request_is_not_taken() {
         for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
             let subscriptions = [Subscription::new("a", QoS::AtMostOnce)];
             let properties = SubscribeProperties::default();
-            let subscribe = Subscribe { packet_identifier: id(5), properties, subscriptions: (&subscriptions).into() };
+            let subscribe = Subscribe {
+                packet_identifier: id(5),
+                properties,
+                subscriptions: (&subscriptions).into(),
+            };
             let mut server = accepted(&lasting(version));
             server.hears(&encoded(subscribe, version));
             let publish = encoded(numbered(5, qos), version);
             let (actions, said) = server.hears(&publish);
             if version < V5_0 {
-                let cause = CloseCause::Violation(ProtocolError::PacketIdentifierInUse(PacketType::Publish));
+                let cause = CloseCause::Violation(ProtocolError::PacketIdentifierInUse(
+                    PacketType::Publish,
+                ));
                 assert_eq!(actions, [server::Action::Closed { cause, publish_will: true }]);
                 continue;
             }
             let ack = Ack::new(id(5), ReasonCode::PACKET_IDENTIFIER_IN_USE);
-            let expected = if qos == QoS::AtLeastOnce { Packet::Puback(ack) } else { Packet::Pubrec(ack) };
+            let expected =
+                if qos == QoS::AtLeastOnce { Packet::Puback(ack) } else { Packet::Pubrec(ack) };
             assert_eq!((actions, packets(&said, version)), (vec![], vec![expected]));
             // The other way round.
-            let mut server = asked(ServerConfig::new().manual_acknowledgement(true), &lasting(version));
+            let mut server =
+                asked(ServerConfig::new().manual_acknowledgement(true), &lasting(version));
             server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
             assert_eq!(server.hears(&publish).0.len(), 1);
             let request = encoded(subscribe, version);
@@ -432,7 +534,8 @@ fn a_message_with_the_identifier_of_an_open_request_is_not_taken() {
 fn a_request_that_3_1_sends_again_is_the_same_request() {
     let subscriptions = [Subscription::new("a", QoS::AtMostOnce)];
     let properties = SubscribeProperties::default();
-    let subscribe = Subscribe { packet_identifier: id(5), properties, subscriptions: (&subscriptions).into() };
+    let subscribe =
+        Subscribe { packet_identifier: id(5), properties, subscriptions: (&subscriptions).into() };
     let mut server = accepted(&lasting(Version::V3_1));
     let mut bytes = encoded(subscribe, Version::V3_1);
     assert_eq!(server.hears(&bytes).0.len(), 1);
@@ -440,7 +543,8 @@ fn a_request_that_3_1_sends_again_is_the_same_request() {
     assert_eq!(server.hears(&bytes), (vec![], vec![]));
 }
 
-/// A client that has lost its state may go on with its session before 5.0, and then begins with the same identifiers. [3.1.1 §3.2.2.2]
+/// A client that has lost its state may go on with its session before 5.0, and then begins with the
+/// same identifiers. [3.1.1 §3.2.2.2]
 #[test]
 fn a_client_that_has_forgotten_its_messages_can_still_subscribe_before_5_0() {
     for version in VERSIONS {
@@ -449,12 +553,17 @@ fn a_client_that_has_forgotten_its_messages_can_still_subscribe_before_5_0() {
         let mut server = {
             let session = server.take_session();
             let mut next = asked(ServerConfig::new(), &lasting(version));
-            next.accept(&mut Some(session), ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
+            next.accept(&mut Some(session), ConnackProperties::default(), NOW, &mut Vec::new())
+                .unwrap();
             next
         };
         let subscriptions = [Subscription::new("a", QoS::AtMostOnce)];
         let properties = SubscribeProperties::default();
-        let subscribe = Subscribe { packet_identifier: id(1), properties, subscriptions: (&subscriptions).into() };
+        let subscribe = Subscribe {
+            packet_identifier: id(1),
+            properties,
+            subscriptions: (&subscriptions).into(),
+        };
         let request = encoded(subscribe, version);
         let asks = matches!(server.hears(&request).0[..], [server::Action::Subscribe(_)]);
         assert_eq!(asks, version < V5_0);
@@ -469,7 +578,8 @@ fn a_message_that_is_not_taken_is_answered_in_its_turn() {
     server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
     let subscriptions = [Subscription::new("a", QoS::AtMostOnce)];
     let properties = SubscribeProperties::default();
-    let subscribe = Subscribe { packet_identifier: id(5), properties, subscriptions: (&subscriptions).into() };
+    let subscribe =
+        Subscribe { packet_identifier: id(5), properties, subscriptions: (&subscriptions).into() };
     server.hears(&encoded(subscribe, V5_0));
     let (tokens, said) = server.takes(&publishes(&[1, 5], QoS::AtLeastOnce, false, V5_0));
     assert_eq!((tokens.len(), said), (1, vec![]));

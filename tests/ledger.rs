@@ -1,8 +1,14 @@
-//! The conformance ledger: each normative statement of 5.0 and 3.1.1 with the tests that show it, or the reason why none does, and
-//! the same for what users of other libraries have reported. `ledger.toml` has what people judge; which wire vectors cite a statement
-//! is read from them. `UPDATE=1 cargo test --test ledger` prints both to `spec-vectors/CONFORMANCE.md`.
+//! The conformance ledger: each normative statement of 5.0 and 3.1.1 with the tests that show it,
+//! or the reason why none does, and the same for what users of other libraries have reported.
+//! `ledger.toml` has what people judge; which wire vectors cite a statement is read from them.
+//! `UPDATE=1 cargo test --test ledger` prints both to `spec-vectors/CONFORMANCE.md`.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, reason = "tests may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    reason = "tests may panic"
+)]
 
 use core::fmt::Write as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use toml::Table;
 
-/// How many statements, and how many reports, are not obeyed or not shown to be. Either may only become smaller.
+/// How many statements, and how many reports, are not obeyed or not shown to be. Either may only
+/// become smaller.
 const GAPS: [usize; 2] = [5, 2];
 
 const INTRODUCTION: &str = "\
@@ -35,7 +42,8 @@ struct Ledger {
     reports: Vec<(String, Vec<String>, Entry)>,
     /// The files of the vectors that cite a statement, such as `v5.0/publish`.
     cited: BTreeMap<String, BTreeSet<String>>,
-    /// Where each test function and each vector is, seen from `spec-vectors/`. Vectors have names such as `v5.0/publish/qos-3`.
+    /// Where each test function and each vector is, seen from `spec-vectors/`. Vectors have names
+    /// such as `v5.0/publish/qos-3`.
     places: BTreeMap<String, Vec<String>>,
 }
 
@@ -73,29 +81,46 @@ fn list(table: &Table, key: &str) -> Vec<String> {
 
 impl Ledger {
     fn read() -> Self {
-        let ledger: Table = fs::read_to_string(root().join("tests/ledger.toml")).unwrap().parse().unwrap();
+        let ledger: Table =
+            fs::read_to_string(root().join("tests/ledger.toml")).unwrap().parse().unwrap();
         let [shown, not_ours, gaps, reports] =
             ["shown", "not_ours", "gaps", "reports"].map(|name| ledger[name].as_table().unwrap());
         let statement = |line: &str| {
-            let columns: [String; 5] = line.split('\t').map(str::to_owned).collect::<Vec<_>>().try_into().unwrap();
+            let columns: [String; 5] =
+                line.split('\t').map(str::to_owned).collect::<Vec<_>>().try_into().unwrap();
             let name = format!("{} {}", columns[0], columns[1]);
-            let (tests, gap, not_ours) = (list(shown, &name), text(gaps, &name), text(not_ours, &name));
+            let (tests, gap, not_ours) =
+                (list(shown, &name), text(gaps, &name), text(not_ours, &name));
             (columns, Entry { name, tests, gap, not_ours })
         };
         let lines = fs::read_to_string(root().join("spec-vectors/statements.tsv")).unwrap();
         let statements: Vec<_> = lines.lines().skip(1).map(statement).collect();
         assert_eq!(statements.len(), 251 + 141);
         for row in [shown, not_ours, gaps].into_iter().flat_map(Table::keys) {
-            assert!(statements.iter().any(|(_, entry)| entry.name == *row), "there is no statement {row}");
+            assert!(
+                statements.iter().any(|(_, entry)| entry.name == *row),
+                "there is no statement {row}"
+            );
         }
-        let report = |(name, report): (&String, &toml::Value)| {
-            let report = report.as_table().unwrap();
-            assert!(report.keys().all(|key| ["problem", "seen", "tests", "gap", "not_ours"].contains(&key.as_str())), "{name}");
-            let (tests, gap, not_ours) = (list(report, "tests"), text(report, "gap"), text(report, "not_ours"));
-            (text(report, "problem").unwrap(), list(report, "seen"), Entry { name: name.clone(), tests, gap, not_ours })
-        };
+        let report =
+            |(name, report): (&String, &toml::Value)| {
+                let report = report.as_table().unwrap();
+                assert!(
+                    report.keys().all(|key| ["problem", "seen", "tests", "gap", "not_ours"]
+                        .contains(&key.as_str())),
+                    "{name}"
+                );
+                let (tests, gap, not_ours) =
+                    (list(report, "tests"), text(report, "gap"), text(report, "not_ours"));
+                (
+                    text(report, "problem").unwrap(),
+                    list(report, "seen"),
+                    Entry { name: name.clone(), tests, gap, not_ours },
+                )
+            };
         let reports = reports.iter().map(report).collect();
-        let mut ledger = Self { statements, reports, cited: BTreeMap::new(), places: BTreeMap::new() };
+        let mut ledger =
+            Self { statements, reports, cited: BTreeMap::new(), places: BTreeMap::new() };
         ledger.read_vectors();
         ledger.read_tests();
         ledger
@@ -132,7 +157,10 @@ impl Ledger {
     }
 
     fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.statements.iter().map(|(_, entry)| entry).chain(self.reports.iter().map(|(_, _, entry)| entry))
+        self.statements
+            .iter()
+            .map(|(_, entry)| entry)
+            .chain(self.reports.iter().map(|(_, _, entry)| entry))
     }
 
     fn print(&self) -> String {
@@ -140,25 +168,37 @@ impl Ledger {
         out += "\n| version | layer | statements | shown | not ours | gaps |\n|---|---|---|---|---|---|\n";
         for version in ["5.0", "3.1.1"] {
             for layer in ["codec", "session", "broker", "transport"] {
-                let of_it = self.statements.iter().filter(|(columns, _)| columns[0] == version && columns[4] == layer);
-                let (all, gaps) = (of_it.clone().count(), of_it.clone().filter(|(_, entry)| entry.gap.is_some()).count());
+                let of_it = self
+                    .statements
+                    .iter()
+                    .filter(|(columns, _)| columns[0] == version && columns[4] == layer);
+                let (all, gaps) = (
+                    of_it.clone().count(),
+                    of_it.clone().filter(|(_, entry)| entry.gap.is_some()).count(),
+                );
                 let not_ours = of_it.filter(|(_, entry)| entry.not_ours.is_some()).count();
                 let shown = all - gaps - not_ours;
-                writeln!(out, "| {version} | {layer} | {all} | {shown} | {not_ours} | {gaps} |").unwrap();
+                writeln!(out, "| {version} | {layer} | {all} | {shown} | {not_ours} | {gaps} |")
+                    .unwrap();
             }
         }
         for version in ["5.0", "3.1.1"] {
             write!(out, "\n## MQTT {version}\n\n| statement | section | who | layer | shown by |\n|---|---|---|---|---|\n")
                 .unwrap();
-            for (columns, entry) in self.statements.iter().filter(|(columns, _)| columns[0] == version) {
+            for (columns, entry) in
+                self.statements.iter().filter(|(columns, _)| columns[0] == version)
+            {
                 let [_, id, section, side, layer] = columns;
-                writeln!(out, "| {id} | {section} | {side} | {layer} | {} |", self.cell(entry)).unwrap();
+                writeln!(out, "| {id} | {section} | {side} | {layer} | {} |", self.cell(entry))
+                    .unwrap();
             }
         }
         out += "\n## Reports\n\n| problem | seen in | shown by |\n|---|---|---|\n";
         for (problem, seen, entry) in &self.reports {
             let link = |seen: &String| match seen.split_once('#') {
-                Some((repository, number)) => format!("[{seen}](https://github.com/{repository}/issues/{number})"),
+                Some((repository, number)) => {
+                    format!("[{seen}](https://github.com/{repository}/issues/{number})")
+                }
                 None => seen.clone(),
             };
             let seen: Vec<_> = seen.iter().map(link).collect();
@@ -170,10 +210,15 @@ impl Ledger {
     /// The last cell of a row.
     fn cell(&self, entry: &Entry) -> String {
         let reasons = [("**Gap**", &entry.gap), ("Not ours", &entry.not_ours)];
-        let reasons = reasons.iter().filter_map(|(label, reason)| Some(format!("{label}: {}.", reason.as_ref()?)));
+        let reasons = reasons
+            .iter()
+            .filter_map(|(label, reason)| Some(format!("{label}: {}.", reason.as_ref()?)));
         let tests = entry.tests.iter().map(|test| format!("[{test}]({})", self.places[test][0]));
         let link = |file: &String| format!("[{}]({file}.toml)", file.rsplit('/').next().unwrap());
-        let vectors = self.cited.get(&entry.name).map(|files| files.iter().map(link).collect::<Vec<_>>().join(", "));
+        let vectors = self
+            .cited
+            .get(&entry.name)
+            .map(|files| files.iter().map(link).collect::<Vec<_>>().join(", "));
         let vectors = vectors.map(|vectors| format!("vectors: {vectors}"));
         reasons.chain(tests).chain(vectors).collect::<Vec<_>>().join("<br>")
     }
@@ -181,8 +226,10 @@ impl Ledger {
 
 #[test]
 fn each_statement_and_report_is_shown_or_has_one_reason_why_not() {
-    let codec =
-        LEDGER.statements.iter().filter(|(columns, entry)| columns[4] == "codec" && LEDGER.cited.contains_key(&entry.name));
+    let codec = LEDGER
+        .statements
+        .iter()
+        .filter(|(columns, entry)| columns[4] == "codec" && LEDGER.cited.contains_key(&entry.name));
     let by_vectors: BTreeSet<_> = codec.map(|(_, entry)| &entry.name).collect();
     for entry in LEDGER.entries() {
         let is_shown = !entry.tests.is_empty() || by_vectors.contains(&entry.name);

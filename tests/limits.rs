@@ -1,6 +1,12 @@
-//! What one side has said that it takes, and what the other may therefore not send. Topic aliases are in `aliases.rs`.
+//! What one side has said that it takes, and what the other may therefore not send. Topic aliases
+//! are in `aliases.rs`.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::wildcard_enum_match_arm, reason = "tests may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests may panic"
+)]
 
 mod machine;
 mod pair;
@@ -8,12 +14,15 @@ mod pair;
 use machine::{Hears, NOW, accepted, asked, connected, connecting, encoded, id, packets, resume};
 use mqtt_sansio::client::{self, ClientConfig};
 use mqtt_sansio::codec::{
-    self, Ack, AckProperties, Connack, ConnackProperties, Connect, DecodeError, Disconnect, DisconnectProperties, Packet,
-    Publish, PublishProperties, QoS, ReasonCode, Sequence, Suback, Subscribe, SubscribeProperties, Subscription,
-    SubscriptionIdentifier, Text, Unsubscribe, UnsubscribeProperties, UserProperty, Version,
+    self, Ack, AckProperties, Connack, ConnackProperties, Connect, DecodeError, Disconnect,
+    DisconnectProperties, Packet, Publish, PublishProperties, QoS, ReasonCode, Sequence, Suback,
+    Subscribe, SubscribeProperties, Subscription, SubscriptionIdentifier, Text, Unsubscribe,
+    UnsubscribeProperties, UserProperty, Version,
 };
 use mqtt_sansio::server::{AnswerError, Server, ServerConfig};
-use mqtt_sansio::session::{CloseCause, Message, Outcome, Outgoing, ProtocolError, PublishError, RequestError};
+use mqtt_sansio::session::{
+    CloseCause, Message, Outcome, Outgoing, ProtocolError, PublishError, RequestError,
+};
 use pair::{Chunks, Pair, VERSIONS, lasting, message};
 
 const V5_0: Version = Version::V5_0;
@@ -24,7 +33,9 @@ fn not_allowed(actions: &[client::Action<'_>]) -> Vec<u64> {
         client::Action::Published(published) => Some(published),
         _ => None,
     });
-    ends.inspect(|end| assert!(matches!(end.outcome, Outcome::NotAllowed(_)), "{end:?}")).map(|end| end.key).collect()
+    ends.inspect(|end| assert!(matches!(end.outcome, Outcome::NotAllowed(_)), "{end:?}"))
+        .map(|end| end.key)
+        .collect()
 }
 
 /// A SUBSCRIBE and an UNSUBSCRIBE with that many filters.
@@ -32,9 +43,17 @@ fn requests(filters: usize) -> [Vec<u8>; 2] {
     let subscriptions = vec![Subscription::new("t", QoS::AtMostOnce); filters];
     let topic_filters: Vec<Text<'_>> = vec!["t".into(); filters];
     let properties = SubscribeProperties::default();
-    let subscribe = Subscribe { packet_identifier: id(7), properties, subscriptions: subscriptions.as_slice().into() };
+    let subscribe = Subscribe {
+        packet_identifier: id(7),
+        properties,
+        subscriptions: subscriptions.as_slice().into(),
+    };
     let properties = UnsubscribeProperties::default();
-    let unsubscribe = Unsubscribe { packet_identifier: id(8), properties, topic_filters: topic_filters.as_slice().into() };
+    let unsubscribe = Unsubscribe {
+        packet_identifier: id(8),
+        properties,
+        topic_filters: topic_filters.as_slice().into(),
+    };
     [encoded(subscribe, V5_0), encoded(unsubscribe, V5_0)]
 }
 
@@ -62,14 +81,20 @@ fn what_has_waited_for_connack_is_held_against_its_limits() {
     let connack = encoded(Connack { properties, ..Connack::default() }, V5_0);
     let (actions, said) = client.hears(&connack);
     assert_eq!(not_allowed(&actions), [1, 2, 3]);
-    assert_eq!(packets(&said, V5_0), [Publish { packet_identifier: Some(id(1)), ..message(QoS::AtLeastOnce, "fits") }.into()]);
+    assert_eq!(
+        packets(&said, V5_0),
+        [Publish { packet_identifier: Some(id(1)), ..message(QoS::AtLeastOnce, "fits") }.into()]
+    );
 }
 
 /// [5.0 MQTT-3.2.2-11] [5.0 MQTT-3.2.2-14] [5.0 MQTT-3.2.2-15]
 #[test]
 fn what_is_sent_again_is_held_against_the_limits_of_the_new_connection() {
     for (properties, expected) in [
-        (ConnackProperties { maximum_qos: Some(QoS::AtMostOnce), ..Default::default() }, &[1, 2, 3][..]),
+        (
+            ConnackProperties { maximum_qos: Some(QoS::AtMostOnce), ..Default::default() },
+            &[1, 2, 3][..],
+        ),
         (ConnackProperties { retain_available: Some(false), ..Default::default() }, &[2]),
         (ConnackProperties { maximum_packet_size: Some(50), ..Default::default() }, &[3]),
         (ConnackProperties::default(), &[]),
@@ -82,7 +107,8 @@ fn what_is_sent_again_is_held_against_the_limits_of_the_new_connection() {
         }
         client.connection_lost();
         client.connect(&lasting(V5_0), NOW, &mut Vec::new()).unwrap();
-        let connack = encoded(Connack { session_present: true, properties, ..Connack::default() }, V5_0);
+        let connack =
+            encoded(Connack { session_present: true, properties, ..Connack::default() }, V5_0);
         let (actions, said) = client.hears(&connack);
         assert_eq!(not_allowed(&actions), expected);
         assert_eq!(packets(&said, V5_0).len(), 3 - expected.len());
@@ -94,19 +120,39 @@ fn what_is_sent_again_is_held_against_the_limits_of_the_new_connection() {
 fn requests_that_are_too_large_for_the_server_are_refused_to_the_caller() {
     let filters = [Subscription::new("topic/filter", QoS::AtMostOnce)];
     for maximum in [3, 18, 19, 20] {
-        let properties = ConnackProperties { maximum_packet_size: Some(maximum), ..ConnackProperties::default() };
+        let properties = ConnackProperties {
+            maximum_packet_size: Some(maximum),
+            ..ConnackProperties::default()
+        };
         let mut client = connected(&lasting(V5_0), properties);
         let mut out = Vec::new();
-        let subscribed = client.subscribe(1, &filters, SubscribeProperties::default(), NOW, &mut out);
-        let unsubscribed = client.unsubscribe(2, &["topic/filter".into()], UnsubscribeProperties::default(), NOW, &mut out);
+        let subscribed =
+            client.subscribe(1, &filters, SubscribeProperties::default(), NOW, &mut out);
+        let unsubscribed = client.unsubscribe(
+            2,
+            &["topic/filter".into()],
+            UnsubscribeProperties::default(),
+            NOW,
+            &mut out,
+        );
         for (size, answer) in [(20, subscribed), (19, unsubscribed)] {
-            assert_eq!(answer, if size > maximum { Err(RequestError::TooLarge { size, maximum }) } else { Ok(()) });
+            assert_eq!(
+                answer,
+                if size > maximum { Err(RequestError::TooLarge { size, maximum }) } else { Ok(()) }
+            );
         }
-        assert_eq!(packets(&out, V5_0).len(), usize::from(maximum >= 19) + usize::from(maximum >= 20));
+        assert_eq!(
+            packets(&out, V5_0).len(),
+            usize::from(maximum >= 19) + usize::from(maximum >= 20)
+        );
     }
-    let properties = ConnackProperties { maximum_packet_size: Some(20), ..ConnackProperties::default() };
+    let properties =
+        ConnackProperties { maximum_packet_size: Some(20), ..ConnackProperties::default() };
     let mut client = connected(&lasting(V5_0), properties);
-    let properties = DisconnectProperties { reason_string: Some("a longer farewell".into()), ..Default::default() };
+    let properties = DisconnectProperties {
+        reason_string: Some("a longer farewell".into()),
+        ..Default::default()
+    };
     let mut out = Vec::new();
     // What is for people to read is left out.
     client.disconnect(&Disconnect { properties, ..Disconnect::default() }, NOW, &mut out).unwrap();
@@ -116,10 +162,16 @@ fn requests_that_are_too_large_for_the_server_are_refused_to_the_caller() {
 /// [5.0 MQTT-3.2.2-15]
 #[test]
 fn a_server_that_takes_less_than_an_answer_is_sent_none() {
-    for (maximum, qos, is_room) in [(4, QoS::AtLeastOnce, true), (3, QoS::AtLeastOnce, false), (3, QoS::ExactlyOnce, false)] {
-        let properties = ConnackProperties { maximum_packet_size: Some(maximum), ..ConnackProperties::default() };
+    for (maximum, qos, is_room) in
+        [(4, QoS::AtLeastOnce, true), (3, QoS::AtLeastOnce, false), (3, QoS::ExactlyOnce, false)]
+    {
+        let properties = ConnackProperties {
+            maximum_packet_size: Some(maximum),
+            ..ConnackProperties::default()
+        };
         let mut client = connected(&lasting(V5_0), properties);
-        let publish = encoded(Publish { packet_identifier: Some(id(1)), ..message(qos, "x") }, V5_0);
+        let publish =
+            encoded(Publish { packet_identifier: Some(id(1)), ..message(qos, "x") }, V5_0);
         let (actions, said) = client.hears(&publish);
         assert!(matches!(actions[0], client::Action::Message(_)));
         let no_room = client::Action::Closed(CloseCause::Violation(ProtocolError::NoRoomForAnswer));
@@ -131,17 +183,34 @@ fn a_server_that_takes_less_than_an_answer_is_sent_none() {
 /// [5.0 §3.2.2.3.12]
 #[test]
 fn a_subscription_identifier_that_the_server_does_not_offer_is_refused_to_the_caller() {
-    for (available, identifier, is_refused) in
-        [(None, Some(1), false), (Some(true), Some(1), false), (Some(false), Some(1), true), (Some(false), None, false)]
-    {
-        let properties = ConnackProperties { subscription_identifier_available: available, ..ConnackProperties::default() };
+    for (available, identifier, is_refused) in [
+        (None, Some(1), false),
+        (Some(true), Some(1), false),
+        (Some(false), Some(1), true),
+        (Some(false), None, false),
+    ] {
+        let properties = ConnackProperties {
+            subscription_identifier_available: available,
+            ..ConnackProperties::default()
+        };
         let mut client = connected(&lasting(V5_0), properties);
         let subscription_identifier = identifier.and_then(SubscriptionIdentifier::new);
-        let properties = SubscribeProperties { subscription_identifier, ..SubscribeProperties::default() };
+        let properties =
+            SubscribeProperties { subscription_identifier, ..SubscribeProperties::default() };
         let mut out = Vec::new();
-        let answer = client.subscribe(1, &[Subscription::new("t", QoS::AtMostOnce)], properties, NOW, &mut out);
-        let refused = Err(RequestError::NotSupported(ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED));
-        assert_eq!((answer, out.is_empty()), (if is_refused { refused } else { Ok(()) }, is_refused));
+        let answer = client.subscribe(
+            1,
+            &[Subscription::new("t", QoS::AtMostOnce)],
+            properties,
+            NOW,
+            &mut out,
+        );
+        let refused =
+            Err(RequestError::NotSupported(ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED));
+        assert_eq!(
+            (answer, out.is_empty()),
+            (if is_refused { refused } else { Ok(()) }, is_refused)
+        );
     }
 }
 
@@ -151,20 +220,27 @@ fn a_subscription_identifier_that_the_server_does_not_offer_is_refused_to_the_ca
 #[test]
 fn a_packet_larger_than_the_client_takes_ends_the_connection() {
     // What CONNECT says, and what the configuration does without the server's knowledge.
-    for (told, configured, maximum) in
-        [(Some(20), None, 20), (None, Some(20), 20), (Some(20), Some(19), 19), (Some(20), Some(21), 20)]
-    {
+    for (told, configured, maximum) in [
+        (Some(20), None, 20),
+        (None, Some(20), 20),
+        (Some(20), Some(19), 19),
+        (Some(20), Some(21), 20),
+    ] {
         let mut connect = lasting(V5_0);
         connect.properties.maximum_packet_size = told;
-        let config = configured.map_or_else(ClientConfig::new, |size| ClientConfig::new().maximum_packet_size(size));
+        let config = configured
+            .map_or_else(ClientConfig::new, |size| ClientConfig::new().maximum_packet_size(size));
         let mut client = connecting(config, &connect);
         client.hears(&encoded(Connack::default(), V5_0));
         // Six bytes stand before the payload.
         let payload = "x".repeat(20);
         let fits = encoded(message(QoS::AtMostOnce, &payload[..maximum - 6]), V5_0);
-        assert!(matches!(client.hears(&fits), (actions, _) if matches!(actions[..], [client::Action::Message(_)])));
+        assert!(
+            matches!(client.hears(&fits), (actions, _) if matches!(actions[..], [client::Action::Message(_)]))
+        );
         let larger = encoded(message(QoS::AtMostOnce, &payload[..maximum - 5]), V5_0);
-        let (size, maximum) = (u32::try_from(maximum).unwrap() + 1, u32::try_from(maximum).unwrap());
+        let (size, maximum) =
+            (u32::try_from(maximum).unwrap() + 1, u32::try_from(maximum).unwrap());
         let error = ProtocolError::Packet(DecodeError::PacketTooLarge { size, maximum });
         let closed = client::Action::Closed(CloseCause::Violation(error));
         // The header is enough.
@@ -180,10 +256,15 @@ fn a_client_tells_that_more_messages_came_at_once_than_it_takes() {
         connect.properties.receive_maximum = Some(2);
         let mut client = connecting(ClientConfig::new().manual_acknowledgement(true), &connect);
         client.hears(&encoded(Connack::default(), V5_0));
-        let publish = |number| encoded(Publish { packet_identifier: Some(id(number)), ..message(qos, "x") }, V5_0);
-        let bytes = [publish(1), publish(2), publish(3), encoded(message(QoS::AtMostOnce, "after"), V5_0)].concat();
+        let publish = |number| {
+            encoded(Publish { packet_identifier: Some(id(number)), ..message(qos, "x") }, V5_0)
+        };
+        let bytes =
+            [publish(1), publish(2), publish(3), encoded(message(QoS::AtMostOnce, "after"), V5_0)]
+                .concat();
         let (actions, said) = client.hears(&bytes);
-        let violation = client::Action::Closed(CloseCause::Violation(ProtocolError::ReceiveMaximumExceeded));
+        let violation =
+            client::Action::Closed(CloseCause::Violation(ProtocolError::ReceiveMaximumExceeded));
         assert_eq!((actions.len(), &actions[2]), (3, &violation));
         assert_eq!(said, [0xE0, 2, 0x93, 0]);
     }
@@ -203,13 +284,22 @@ fn an_answer_that_is_too_large_for_the_client_ends_the_connection() {
         let subscribed = server.suback(id(7), &codes, AckProperties::default(), NOW, &mut out);
         if fits {
             assert_eq!(subscribed, Ok(()));
-            assert_eq!(server.unsuback(id(8), &codes, AckProperties::default(), NOW, &mut out), Ok(()));
+            assert_eq!(
+                server.unsuback(id(8), &codes, AckProperties::default(), NOW, &mut out),
+                Ok(())
+            );
             continue;
         }
         assert_eq!(subscribed, Err(AnswerError::TooLarge { size: 45 }));
         assert_eq!(packets(&out, V5_0), [Disconnect::new(ReasonCode::PACKET_TOO_LARGE).into()]);
         let closed = server.handle_input(&mut &b""[..], NOW, &mut out);
-        assert_eq!(closed, Some(mqtt_sansio::server::Action::Closed { cause: CloseCause::Requested, publish_will: true }));
+        assert_eq!(
+            closed,
+            Some(mqtt_sansio::server::Action::Closed {
+                cause: CloseCause::Requested,
+                publish_will: true
+            })
+        );
     }
 }
 
@@ -227,18 +317,23 @@ enum Answer {
     Disconnect,
 }
 
-const ANSWERS: [Answer; 5] = [Answer::Acceptance, Answer::Refusal, Answer::Suback, Answer::Unsuback, Answer::Disconnect];
+const ANSWERS: [Answer; 5] =
+    [Answer::Acceptance, Answer::Refusal, Answer::Suback, Answer::Unsuback, Answer::Disconnect];
 
 impl Answer {
     /// The packet that a client is sent, with both.
     fn bytes(self, connect: &Connect<'_>) -> Vec<u8> {
         let user = [UserProperty::new("name", "value")];
-        let (reason_string, user_properties) = (Some(REASON.into()), Sequence::from(user.as_slice()));
-        let properties = ConnackProperties { reason_string, user_properties, ..ConnackProperties::default() };
+        let (reason_string, user_properties) =
+            (Some(REASON.into()), Sequence::from(user.as_slice()));
+        let properties =
+            ConnackProperties { reason_string, user_properties, ..ConnackProperties::default() };
         let mut out = Vec::new();
         let mut server = asked(ServerConfig::new(), connect);
         match self {
-            Self::Refusal => server.refuse(ReasonCode::NOT_AUTHORIZED, properties, &mut out).unwrap(),
+            Self::Refusal => {
+                server.refuse(ReasonCode::NOT_AUTHORIZED, properties, &mut out).unwrap()
+            }
             _ => server.accept(&mut None, properties, NOW, &mut out).unwrap(),
         }
         if matches!(self, Self::Acceptance | Self::Refusal) {
@@ -249,11 +344,24 @@ impl Answer {
         server.hears(&requests);
         let properties = AckProperties { reason_string, user_properties };
         match self {
-            Self::Suback => server.suback(id(7), &[ReasonCode::SUCCESS], properties, NOW, &mut out).unwrap(),
-            Self::Unsuback => server.unsuback(id(8), &[ReasonCode::SUCCESS], properties, NOW, &mut out).unwrap(),
+            Self::Suback => {
+                server.suback(id(7), &[ReasonCode::SUCCESS], properties, NOW, &mut out).unwrap()
+            }
+            Self::Unsuback => {
+                server.unsuback(id(8), &[ReasonCode::SUCCESS], properties, NOW, &mut out).unwrap()
+            }
             _ => {
-                let properties = DisconnectProperties { reason_string, user_properties, ..DisconnectProperties::default() };
-                server.disconnect(&Disconnect { reason_code: ReasonCode::SERVER_BUSY, properties }, &mut out).unwrap();
+                let properties = DisconnectProperties {
+                    reason_string,
+                    user_properties,
+                    ..DisconnectProperties::default()
+                };
+                server
+                    .disconnect(
+                        &Disconnect { reason_code: ReasonCode::SERVER_BUSY, properties },
+                        &mut out,
+                    )
+                    .unwrap();
             }
         }
         out
@@ -267,7 +375,9 @@ impl Answer {
             Packet::Suback(suback) | Packet::Unsuback(suback) => {
                 (suback.properties.reason_string, suback.properties.user_properties)
             }
-            Packet::Disconnect(Disconnect { properties: p, .. }) => (p.reason_string, p.user_properties),
+            Packet::Disconnect(Disconnect { properties: p, .. }) => {
+                (p.reason_string, p.user_properties)
+            }
             other => panic!("{other:?}"),
         };
         assert_eq!(reason_string.is_some(), !user_properties.is_empty());
@@ -275,8 +385,8 @@ impl Answer {
     }
 }
 
-/// [5.0 MQTT-3.2.2-19] [5.0 MQTT-3.2.2-20] [5.0 MQTT-3.9.2-1] [5.0 MQTT-3.9.2-2] [5.0 MQTT-3.11.2-1] [5.0 MQTT-3.11.2-2]
-/// [5.0 MQTT-3.14.2-3] [5.0 MQTT-3.14.2-4]
+/// [5.0 MQTT-3.2.2-19] [5.0 MQTT-3.2.2-20] [5.0 MQTT-3.9.2-1] [5.0 MQTT-3.9.2-2] [5.0
+/// MQTT-3.11.2-1] [5.0 MQTT-3.11.2-2] [5.0 MQTT-3.14.2-3] [5.0 MQTT-3.14.2-4]
 #[test]
 fn reason_string_and_user_properties_are_left_out_where_there_is_no_room() {
     for answer in ANSWERS {
@@ -293,9 +403,11 @@ fn reason_string_and_user_properties_are_left_out_where_there_is_no_room() {
 #[test]
 fn who_wants_no_problem_information_gets_it_in_connack_and_disconnect_alone() {
     for answer in ANSWERS {
-        for (wanted, expected) in
-            [(None, true), (Some(true), true), (Some(false), !matches!(answer, Answer::Suback | Answer::Unsuback))]
-        {
+        for (wanted, expected) in [
+            (None, true),
+            (Some(true), true),
+            (Some(false), !matches!(answer, Answer::Suback | Answer::Unsuback)),
+        ] {
             let mut connect = lasting(V5_0);
             connect.properties.request_problem_information = wanted;
             assert_eq!(answer.is_wordy(&connect), expected, "{answer:?} {wanted:?}");
@@ -309,7 +421,10 @@ fn response_information_is_for_who_asks() {
     for (wanted, expected) in [(None, None), (Some(false), None), (Some(true), Some("here"))] {
         let mut connect = lasting(V5_0);
         connect.properties.request_response_information = wanted;
-        let properties = ConnackProperties { response_information: Some("here".into()), ..ConnackProperties::default() };
+        let properties = ConnackProperties {
+            response_information: Some("here".into()),
+            ..ConnackProperties::default()
+        };
         let mut out = Vec::new();
         asked(ServerConfig::new(), &connect).accept(&mut None, properties, NOW, &mut out).unwrap();
         let Packet::Connack(Connack { properties, .. }) = packets(&out, V5_0)[0] else { panic!() };
@@ -387,28 +502,41 @@ fn a_client_writes_all_that_it_may() {
 /// [5.0 MQTT-3.3.4-7] [5.0 MQTT-3.3.4-9] [5.0 MQTT-4.9.0-2] [5.0 MQTT-4.9.0-3]
 #[test]
 fn no_more_than_receive_maximum_messages_are_under_way() {
-    Pair::in_all_chunks_with(&ClientConfig::new(), &ServerConfig::new().receive_maximum(2), |pair| {
-        let mut connect = lasting(Version::V5_0);
-        connect.properties.receive_maximum = Some(3);
-        pair.connect(&connect);
-        for key in 0..10 {
-            pair.publish(key, &message(QoS::ExactlyOnce, "up"));
-            pair.deliver(key, &message(QoS::AtLeastOnce, "down"));
-        }
-        pair.client(|client, now, out| {
-            client.subscribe(99, &[Subscription::new("#", QoS::AtMostOnce)], SubscribeProperties::default(), now, out)
-        })
-        .unwrap();
-        let written = pair.written_by_client();
-        let written = packets(&written, Version::V5_0);
-        assert_eq!(written.iter().filter(|packet| matches!(packet, Packet::Publish(_))).count(), 2);
-        assert!(matches!(written[2], Packet::Subscribe(_)), "other packets do not wait");
-        assert_eq!(packets(&pair.written_by_server(), Version::V5_0).len(), 3);
-        assert_eq!(pair.client.session().queued(), 8);
-        pair.settle();
-        assert_eq!((pair.at_server.len(), pair.at_client.len()), (10, 10));
-        assert_eq!((pair.done_at_client.len(), pair.done_at_server.len()), (10, 10));
-    });
+    Pair::in_all_chunks_with(
+        &ClientConfig::new(),
+        &ServerConfig::new().receive_maximum(2),
+        |pair| {
+            let mut connect = lasting(Version::V5_0);
+            connect.properties.receive_maximum = Some(3);
+            pair.connect(&connect);
+            for key in 0..10 {
+                pair.publish(key, &message(QoS::ExactlyOnce, "up"));
+                pair.deliver(key, &message(QoS::AtLeastOnce, "down"));
+            }
+            pair.client(|client, now, out| {
+                client.subscribe(
+                    99,
+                    &[Subscription::new("#", QoS::AtMostOnce)],
+                    SubscribeProperties::default(),
+                    now,
+                    out,
+                )
+            })
+            .unwrap();
+            let written = pair.written_by_client();
+            let written = packets(&written, Version::V5_0);
+            assert_eq!(
+                written.iter().filter(|packet| matches!(packet, Packet::Publish(_))).count(),
+                2
+            );
+            assert!(matches!(written[2], Packet::Subscribe(_)), "other packets do not wait");
+            assert_eq!(packets(&pair.written_by_server(), Version::V5_0).len(), 3);
+            assert_eq!(pair.client.session().queued(), 8);
+            pair.settle();
+            assert_eq!((pair.at_server.len(), pair.at_client.len()), (10, 10));
+            assert_eq!((pair.done_at_client.len(), pair.done_at_server.len()), (10, 10));
+        },
+    );
 }
 
 /// [5.0 MQTT-4.9.0-1]
@@ -424,7 +552,11 @@ fn what_is_sent_again_counts_against_the_new_receive_maximum() {
         connect.properties.receive_maximum = Some(1);
         pair.open(&connect);
         assert!(pair.carry_packet(), "CONNECT");
-        assert_eq!(packets(&pair.written_by_server(), Version::V5_0).len(), 2, "CONNACK and one PUBLISH");
+        assert_eq!(
+            packets(&pair.written_by_server(), Version::V5_0).len(),
+            2,
+            "CONNACK and one PUBLISH"
+        );
         pair.settle();
         assert_eq!(pair.at_client, ["a", "b", "c", "d", "e"]);
         assert_eq!(pair.done_at_server.len(), 5);
@@ -435,7 +567,11 @@ fn what_is_sent_again_counts_against_the_new_receive_maximum() {
 #[test]
 fn more_than_receive_maximum_messages_close_the_connection() {
     for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
-        let mut pair = Pair::with(ClientConfig::new().manual_acknowledgement(true), ServerConfig::new(), Chunks::Whole);
+        let mut pair = Pair::with(
+            ClientConfig::new().manual_acknowledgement(true),
+            ServerConfig::new(),
+            Chunks::Whole,
+        );
         let mut connect = lasting(Version::V5_0);
         connect.properties.receive_maximum = Some(2);
         pair.connect(&connect);
@@ -453,7 +589,11 @@ fn more_than_receive_maximum_messages_close_the_connection() {
         pair.settle();
         assert_eq!(pair.at_client.len(), 2);
         let log = pair.take_log();
-        assert!(log.iter().any(|line| line.starts_with("client: Closed(Violation(ReceiveMaximumExceeded")), "{log:#?}");
+        assert!(
+            log.iter()
+                .any(|line| line.starts_with("client: Closed(Violation(ReceiveMaximumExceeded")),
+            "{log:#?}"
+        );
         assert!(log.iter().all(|line| !line.contains("server: Disconnected")), "{log:#?}");
     }
 }
@@ -461,24 +601,35 @@ fn more_than_receive_maximum_messages_close_the_connection() {
 /// [5.0 MQTT-3.2.2-15] [5.0 MQTT-3.1.2-24] [5.0 MQTT-3.1.2-25]
 #[test]
 fn a_packet_as_large_as_the_limit_is_sent_and_one_byte_more_is_not() {
-    Pair::in_all_chunks_with(&ClientConfig::new(), &ServerConfig::new().maximum_packet_size(50), |pair| {
-        let mut connect = lasting(Version::V5_0);
-        connect.properties.maximum_packet_size = Some(50);
-        pair.connect(&connect);
-        // A header of two bytes, three of topic name and one of properties stand before the payload.
-        let (fits, larger) = ("x".repeat(44), "x".repeat(45));
-        pair.publish(1, &message(QoS::AtMostOnce, &fits));
-        let refused = pair.client(|client, now, out| client.publish(2, &message(QoS::AtMostOnce, &larger), now, out));
-        assert_eq!(refused, Err(PublishError::TooLarge { size: 51, maximum: 50 }));
-        pair.deliver(1, &message(QoS::AtMostOnce, &fits));
-        pair.deliver(2, &message(QoS::AtLeastOnce, &larger));
-        pair.settle();
-        assert_eq!((pair.at_server.len(), pair.at_client.len()), (1, 1));
-        assert_eq!(pair.server.session().in_flight(), 0);
-        pair.publish(3, &message(QoS::AtMostOnce, "next"));
-        pair.settle();
-        assert_eq!(pair.done_at_server, [(2, "NotAllowed".to_owned())], "as if it had been sent");
-    });
+    Pair::in_all_chunks_with(
+        &ClientConfig::new(),
+        &ServerConfig::new().maximum_packet_size(50),
+        |pair| {
+            let mut connect = lasting(Version::V5_0);
+            connect.properties.maximum_packet_size = Some(50);
+            pair.connect(&connect);
+            // A header of two bytes, three of topic name and one of properties stand before the
+            // payload.
+            let (fits, larger) = ("x".repeat(44), "x".repeat(45));
+            pair.publish(1, &message(QoS::AtMostOnce, &fits));
+            let refused = pair.client(|client, now, out| {
+                client.publish(2, &message(QoS::AtMostOnce, &larger), now, out)
+            });
+            assert_eq!(refused, Err(PublishError::TooLarge { size: 51, maximum: 50 }));
+            pair.deliver(1, &message(QoS::AtMostOnce, &fits));
+            pair.deliver(2, &message(QoS::AtLeastOnce, &larger));
+            pair.settle();
+            assert_eq!((pair.at_server.len(), pair.at_client.len()), (1, 1));
+            assert_eq!(pair.server.session().in_flight(), 0);
+            pair.publish(3, &message(QoS::AtMostOnce, "next"));
+            pair.settle();
+            assert_eq!(
+                pair.done_at_server,
+                [(2, "NotAllowed".to_owned())],
+                "as if it had been sent"
+            );
+        },
+    );
 }
 
 /// A header is enough to refuse a packet. [5.0 §3.2.2.3.6]
@@ -490,7 +641,10 @@ fn five_bytes_that_announce_a_large_packet_are_refused_at_once() {
         pair.take_log();
         pair.settle();
         let log = pair.take_log();
-        assert!(log[0].contains("PacketTooLarge { size: 268435460, maximum: 1048576 }"), "{log:#?}");
+        assert!(
+            log[0].contains("PacketTooLarge { size: 268435460, maximum: 1048576 }"),
+            "{log:#?}"
+        );
         assert!(log[1].contains("Disconnected") && log[1].contains("Packet too large"), "{log:#?}");
     });
 }
@@ -506,8 +660,9 @@ fn what_the_server_does_not_offer_is_refused_to_the_caller() {
         .subscription_identifier_available(false);
     Pair::in_all_chunks_with(&ClientConfig::new(), &config, |pair| {
         pair.connect(&lasting(Version::V5_0));
-        let publish =
-            |pair: &mut Pair, publish: Publish<'_>| pair.client(|client, now, out| client.publish(1, &publish, now, out));
+        let publish = |pair: &mut Pair, publish: Publish<'_>| {
+            pair.client(|client, now, out| client.publish(1, &publish, now, out))
+        };
         let too_high = publish(pair, message(QoS::ExactlyOnce, "x"));
         assert_eq!(too_high, Err(PublishError::QosNotSupported { maximum: QoS::AtLeastOnce }));
         let retained = publish(pair, Publish { retain: true, ..message(QoS::AtMostOnce, "x") });
@@ -517,12 +672,17 @@ fn what_the_server_does_not_offer_is_refused_to_the_caller() {
             ("$share/g/a", ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED),
         ] {
             let filter = [Subscription::new(filter, QoS::AtMostOnce)];
-            let refused = pair.client(|client, now, out| client.subscribe(1, &filter, SubscribeProperties::default(), now, out));
+            let refused = pair.client(|client, now, out| {
+                client.subscribe(1, &filter, SubscribeProperties::default(), now, out)
+            });
             assert_eq!(refused, Err(RequestError::NotSupported(code)));
         }
         assert!(pair.written_by_client().is_empty());
         // A peer that does it all the same is told.
-        pair.forge_to_server(&encoded(Publish { retain: true, ..message(QoS::AtMostOnce, "x") }, Version::V5_0));
+        pair.forge_to_server(&encoded(
+            Publish { retain: true, ..message(QoS::AtMostOnce, "x") },
+            Version::V5_0,
+        ));
         pair.settle();
         assert!(pair.take_log().join("\n").contains("Retain not supported"));
     });
@@ -530,18 +690,26 @@ fn what_the_server_does_not_offer_is_refused_to_the_caller() {
 
 #[test]
 fn a_full_queue_gives_the_message_back() {
-    Pair::in_all_chunks_with(&ClientConfig::new().maximum_queued(2, 1_000), &ServerConfig::new(), |pair| {
-        let nothing = pair.client(|client, now, out| client.publish(0, &message(QoS::AtLeastOnce, "x"), now, out));
-        assert_eq!(nothing, Err(PublishError::NotConnected), "the version is not known yet");
-        pair.connect(&lasting(Version::V3_1_1));
-        pair.cut();
-        pair.publish(1, &message(QoS::AtMostOnce, "one"));
-        pair.publish(2, &message(QoS::ExactlyOnce, "two"));
-        let full = pair.client(|client, now, out| client.publish(3, &message(QoS::AtLeastOnce, "three"), now, out));
-        assert_eq!(full, Err(PublishError::QueueFull));
-        pair.connect(&lasting(Version::V3_1_1));
-        assert_eq!(pair.at_server, ["one", "two"]);
-    });
+    Pair::in_all_chunks_with(
+        &ClientConfig::new().maximum_queued(2, 1_000),
+        &ServerConfig::new(),
+        |pair| {
+            let nothing = pair.client(|client, now, out| {
+                client.publish(0, &message(QoS::AtLeastOnce, "x"), now, out)
+            });
+            assert_eq!(nothing, Err(PublishError::NotConnected), "the version is not known yet");
+            pair.connect(&lasting(Version::V3_1_1));
+            pair.cut();
+            pair.publish(1, &message(QoS::AtMostOnce, "one"));
+            pair.publish(2, &message(QoS::ExactlyOnce, "two"));
+            let full = pair.client(|client, now, out| {
+                client.publish(3, &message(QoS::AtLeastOnce, "three"), now, out)
+            });
+            assert_eq!(full, Err(PublishError::QueueFull));
+            pair.connect(&lasting(Version::V3_1_1));
+            assert_eq!(pair.at_server, ["one", "two"]);
+        },
+    );
 }
 
 #[test]
@@ -565,7 +733,9 @@ fn problem_information_that_was_not_asked_for_ends_the_connection() {
         AckProperties { reason_string: Some("because".into()), ..AckProperties::default() },
         AckProperties { user_properties: (&user).into(), ..AckProperties::default() },
     ];
-    for (asked, properties) in [(false, wordy[0]), (false, wordy[1]), (true, wordy[0]), (false, AckProperties::default())] {
+    for (asked, properties) in
+        [(false, wordy[0]), (false, wordy[1]), (true, wordy[0]), (false, AckProperties::default())]
+    {
         let ack = |reason_code| Ack { properties, ..Ack::new(id(1), reason_code) };
         let packets: [Packet<'_>; 4] = [
             Packet::Puback(ack(ReasonCode::SUCCESS)),
@@ -573,8 +743,11 @@ fn problem_information_that_was_not_asked_for_ends_the_connection() {
             Packet::Pubrel(ack(ReasonCode::SUCCESS)),
             Packet::Pubcomp(ack(ReasonCode::SUCCESS)),
         ];
-        let suback =
-            Packet::Suback(Suback { packet_identifier: id(1), properties, reason_codes: (&[ReasonCode::SUCCESS]).into() });
+        let suback = Packet::Suback(Suback {
+            packet_identifier: id(1),
+            properties,
+            reason_codes: (&[ReasonCode::SUCCESS]).into(),
+        });
         for packet in packets.into_iter().chain([suback]) {
             let mut connect = lasting(V5_0);
             connect.properties.request_problem_information = Some(asked);
@@ -583,9 +756,13 @@ fn problem_information_that_was_not_asked_for_ends_the_connection() {
             match packet {
                 Packet::Suback(_) => {
                     let filters = [Subscription::new("a", QoS::AtMostOnce)];
-                    client.subscribe(1, &filters, SubscribeProperties::default(), NOW, &mut out).unwrap();
+                    client
+                        .subscribe(1, &filters, SubscribeProperties::default(), NOW, &mut out)
+                        .unwrap();
                 }
-                Packet::Pubrec(_) => client.publish(1, &message(QoS::ExactlyOnce, "x"), NOW, &mut out).unwrap(),
+                Packet::Pubrec(_) => {
+                    client.publish(1, &message(QoS::ExactlyOnce, "x"), NOW, &mut out).unwrap()
+                }
                 _ => client.publish(1, &message(QoS::AtLeastOnce, "x"), NOW, &mut out).unwrap(),
             }
             if let Packet::Pubcomp(_) | Packet::Pubrel(_) = packet {
@@ -593,7 +770,8 @@ fn problem_information_that_was_not_asked_for_ends_the_connection() {
             }
             let bytes = encoded(packet, V5_0);
             let (actions, said) = client.hears(&bytes);
-            let violation = client::Action::Closed(CloseCause::Violation(ProtocolError::ProblemInformation));
+            let violation =
+                client::Action::Closed(CloseCause::Violation(ProtocolError::ProblemInformation));
             let refused = actions == [violation] && said == [0xE0, 2, 0x82, 0];
             assert_eq!(refused, !asked && !properties.is_empty(), "{packet:?} {actions:?}");
             assert!(refused || client.is_connected(), "{packet:?} {actions:?}");
@@ -601,7 +779,8 @@ fn problem_information_that_was_not_asked_for_ends_the_connection() {
     }
 }
 
-/// Before 5.0 a client cannot be told, so its host is asked. [5.0 §3.2.2.3.11] [5.0 §3.2.2.3.12] [5.0 §3.2.2.3.13]
+/// Before 5.0 a client cannot be told, so its host is asked. [5.0 §3.2.2.3.11] [5.0 §3.2.2.3.12]
+/// [5.0 §3.2.2.3.13]
 #[test]
 fn who_subscribes_to_what_is_not_available_is_let_go() {
     let no = Some(false);
@@ -631,18 +810,33 @@ fn who_subscribes_to_what_is_not_available_is_let_go() {
                 let mut server = asked(ServerConfig::new(), &lasting(version));
                 let stated = if allowed { default } else { properties };
                 server.accept(&mut None, stated, NOW, &mut Vec::new()).unwrap();
-                let subscriptions = [Subscription::new("a", QoS::AtMostOnce), Subscription::new(filter, QoS::AtMostOnce)];
+                let subscriptions = [
+                    Subscription::new("a", QoS::AtMostOnce),
+                    Subscription::new(filter, QoS::AtMostOnce),
+                ];
                 let subscription_identifier = identifier.filter(|_| version == V5_0);
-                let properties = SubscribeProperties { subscription_identifier, ..Default::default() };
-                let subscribe = Subscribe { packet_identifier: id(1), properties, subscriptions: (&subscriptions).into() };
+                let properties =
+                    SubscribeProperties { subscription_identifier, ..Default::default() };
+                let subscribe = Subscribe {
+                    packet_identifier: id(1),
+                    properties,
+                    subscriptions: (&subscriptions).into(),
+                };
                 let bytes = encoded(subscribe, version);
                 let (actions, said) = server.hears(&bytes);
                 if version == V5_0 && !allowed {
-                    let cause = CloseCause::Violation(ProtocolError::SubscriptionNotSupported(code));
-                    assert_eq!(actions, [mqtt_sansio::server::Action::Closed { cause, publish_will: true }]);
+                    let cause =
+                        CloseCause::Violation(ProtocolError::SubscriptionNotSupported(code));
+                    assert_eq!(
+                        actions,
+                        [mqtt_sansio::server::Action::Closed { cause, publish_will: true }]
+                    );
                     assert_eq!(packets(&said, V5_0), [Disconnect::new(code).into()]);
                 } else {
-                    assert!(matches!(actions[..], [mqtt_sansio::server::Action::Subscribe(_)]), "{actions:?}");
+                    assert!(
+                        matches!(actions[..], [mqtt_sansio::server::Action::Subscribe(_)]),
+                        "{actions:?}"
+                    );
                 }
             }
         }
@@ -666,16 +860,21 @@ fn what_the_host_says_in_connack_is_what_holds() {
     };
     let large = [b'x'; 100];
     let aliased = |alias| {
-        let properties = PublishProperties { topic_alias: Some(alias), ..PublishProperties::default() };
+        let properties =
+            PublishProperties { topic_alias: Some(alias), ..PublishProperties::default() };
         Publish { properties, ..message(QoS::AtMostOnce, "x") }
     };
-    let numbered = |number, qos| Publish { packet_identifier: Some(id(number)), ..message(qos, "x") };
+    let numbered =
+        |number, qos| Publish { packet_identifier: Some(id(number)), ..message(qos, "x") };
     let once = QoS::AtLeastOnce;
     for (publishes, error) in [
         (vec![aliased(2), numbered(1, once)], None),
         (vec![aliased(3)], Some(ProtocolError::TopicAliasInvalid(3))),
         (vec![numbered(1, QoS::ExactlyOnce)], Some(ProtocolError::QosNotSupported)),
-        (vec![Publish { retain: true, ..message(QoS::AtMostOnce, "x") }], Some(ProtocolError::RetainNotSupported)),
+        (
+            vec![Publish { retain: true, ..message(QoS::AtMostOnce, "x") }],
+            Some(ProtocolError::RetainNotSupported),
+        ),
         (vec![numbered(1, once), numbered(2, once)], Some(ProtocolError::ReceiveMaximumExceeded)),
         (
             vec![Publish { payload: &large, ..message(QoS::AtMostOnce, "") }],
@@ -685,16 +884,26 @@ fn what_the_host_says_in_connack_is_what_holds() {
         let mut server = asked(ServerConfig::new().manual_acknowledgement(true), &connect);
         let mut out = Vec::new();
         server.accept(&mut None, stated, NOW, &mut out).unwrap();
-        assert_eq!(packets(&out, V5_0), [Connack { properties: stated, ..Connack::default() }.into()]);
+        assert_eq!(
+            packets(&out, V5_0),
+            [Connack { properties: stated, ..Connack::default() }.into()]
+        );
         assert_eq!(server.session_expiry_interval(), 7);
         assert_eq!(server.poll_timeout(), Some(NOW + core::time::Duration::from_secs(15)));
-        let farewell = DisconnectProperties { session_expiry_interval: Some(u32::MAX), ..Default::default() };
+        let farewell =
+            DisconnectProperties { session_expiry_interval: Some(u32::MAX), ..Default::default() };
         let farewell = encoded(Disconnect { properties: farewell, ..Disconnect::default() }, V5_0);
-        let bytes: Vec<_> = publishes.into_iter().flat_map(|publish| encoded(publish, V5_0)).chain(farewell).collect();
+        let bytes: Vec<_> = publishes
+            .into_iter()
+            .flat_map(|publish| encoded(publish, V5_0))
+            .chain(farewell)
+            .collect();
         let (actions, _) = server.hears(&bytes);
         assert_eq!(server.session_expiry_interval(), 7);
         let closed = actions.iter().find_map(|action| match action {
-            mqtt_sansio::server::Action::Closed { cause: CloseCause::Violation(error), .. } => Some(*error),
+            mqtt_sansio::server::Action::Closed { cause: CloseCause::Violation(error), .. } => {
+                Some(*error)
+            }
             _ => None,
         });
         assert_eq!(closed, error, "{actions:?}");

@@ -1,5 +1,5 @@
-//! What is a hundred times as long costs about a hundred times as much, and not ten thousand times: nothing is searched or moved
-//! once for each element.
+//! What is a hundred times as long costs about a hundred times as much, and not ten thousand times:
+//! nothing is searched or moved once for each element.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests may panic")]
 
@@ -8,8 +8,8 @@ use core::time::Duration;
 use mqtt_sansio::Instant;
 use mqtt_sansio::client::{Action, Client, ClientConfig};
 use mqtt_sansio::codec::{
-    self, Connect, Packet, PacketIdentifier, Publish, PublishProperties, QoS, Subscribe, SubscribeProperties, Subscription,
-    UserProperty, Version,
+    self, Connect, Packet, PacketIdentifier, Publish, PublishProperties, QoS, Subscribe,
+    SubscribeProperties, Subscription, UserProperty, Version,
 };
 use mqtt_sansio::session::{Message, Outgoing, QueueLimit, Session};
 use std::time::Instant as Moment;
@@ -24,8 +24,9 @@ fn time(mut run: impl FnMut()) -> Duration {
     (0..15).map(|_| once(&mut run)).min().unwrap()
 }
 
-/// Fails where the long one costs more than twenty times what its length allows. What is quadratic costs a hundred times as much;
-/// what no longer fits the caches of a busy machine costs up to ten times as much.
+/// Fails where the long one costs more than twenty times what its length allows. What is quadratic
+/// costs a hundred times as much; what no longer fits the caches of a busy machine costs up to ten
+/// times as much.
 fn assert_linear(what: &str, factor: u32, short: Duration, long: Duration) {
     let allowed = (short + Duration::from_micros(5)) * factor * 20;
     assert!(long < allowed, "{what}: {short:?} becomes {long:?} at {factor} times the length");
@@ -38,7 +39,8 @@ fn both_ways(packet: &Packet<'_>) -> (Duration, Duration, Duration) {
         bytes.clear();
         codec::encode(packet, Version::V5_0, &mut bytes).unwrap();
     });
-    let decoded = || codec::decode(codec::frame(&bytes, u32::MAX).unwrap().unwrap(), Version::V5_0).unwrap();
+    let decoded =
+        || codec::decode(codec::frame(&bytes, u32::MAX).unwrap().unwrap(), Version::V5_0).unwrap();
     let decode = time(|| _ = black_box(decoded()));
     (encode, decode, time(|| assert!(decoded() == *packet)))
 }
@@ -67,8 +69,13 @@ fn user_properties() {
 fn topic_filters() {
     let all = vec![Subscription::new("a/+/c/#", QoS::AtLeastOnce); 20_000];
     let packet = |count| {
-        let (packet_identifier, properties) = (PacketIdentifier::new(1).unwrap(), SubscribeProperties::default());
-        Packet::from(Subscribe { packet_identifier, properties, subscriptions: all.get(..count).unwrap().into() })
+        let (packet_identifier, properties) =
+            (PacketIdentifier::new(1).unwrap(), SubscribeProperties::default());
+        Packet::from(Subscribe {
+            packet_identifier,
+            properties,
+            subscriptions: all.get(..count).unwrap().into(),
+        })
     };
     compare("topic filters", 100, &packet(200), &packet(20_000));
 }
@@ -80,7 +87,8 @@ fn payloads() {
     compare("payloads", 128, &packet(128 * 1024), &packet(16 * 1024 * 1024));
 }
 
-/// With so many in flight, each message that is acknowledged, the oldest or the newest, costs what it does with few.
+/// With so many in flight, each message that is acknowledged, the oldest or the newest, costs what
+/// it does with few.
 #[test]
 fn messages_in_flight() {
     let round = |in_flight: u16, oldest: bool| {
@@ -93,12 +101,16 @@ fn messages_in_flight() {
         for key in 0..in_flight {
             client.publish(key.into(), &message, now, &mut out).unwrap();
         }
-        let identifiers: Vec<u16> = if oldest { (1..=in_flight).collect() } else { (1..=in_flight).rev().collect() };
+        let identifiers: Vec<u16> =
+            if oldest { (1..=in_flight).collect() } else { (1..=in_flight).rev().collect() };
         let start = Moment::now();
         for identifier in identifiers {
             let [high, low] = identifier.to_be_bytes();
             let mut puback = &[0x40, 2, high, low][..];
-            assert!(matches!(client.handle_input(&mut puback, now, &mut out), Some(Action::Published(_))));
+            assert!(matches!(
+                client.handle_input(&mut puback, now, &mut out),
+                Some(Action::Published(_))
+            ));
             client.publish(0, &message, now, &mut out).unwrap();
             out.clear();
         }
@@ -110,7 +122,8 @@ fn messages_in_flight() {
     }
 }
 
-/// A client that is not read from has a full queue for long, and each message for it is refused at once.
+/// A client that is not read from has a full queue for long, and each message for it is refused at
+/// once.
 #[test]
 fn a_full_queue() {
     let round = |length: usize| {
@@ -122,7 +135,11 @@ fn a_full_queue() {
         for _ in 0..length {
             session.enqueue(outgoing(), limit, Instant::default()).unwrap();
         }
-        time(|| (0..100).for_each(|_| assert!(session.enqueue(outgoing(), limit, Instant::default()).is_err())))
+        time(|| {
+            (0..100).for_each(|_| {
+                assert!(session.enqueue(outgoing(), limit, Instant::default()).is_err())
+            })
+        })
     };
     assert_linear("a refusal", 1, round(10), round(100_000));
 }

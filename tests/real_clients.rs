@@ -1,7 +1,13 @@
-//! The example programs against other people's: mosquitto's clients and paho-mqtt with the example broker, the example client with
-//! mosquitto's broker. Where those are not installed the tests say so and do nothing, but for CI, where they fail.
+//! The example programs against other people's: mosquitto's clients and paho-mqtt with the example
+//! broker, the example client with mosquitto's broker. Where those are not installed the tests say
+//! so and do nothing, but for CI, where they fail.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, reason = "tests may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    reason = "tests may panic"
+)]
 
 use core::time::Duration;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -16,9 +22,15 @@ const VERSIONS: [&str; 3] = ["mqttv31", "mqttv311", "mqttv5"];
 
 /// Whether a program runs. In CI it must.
 fn has(program: &str, arguments: &[&str]) -> bool {
-    let runs = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    let runs =
-        runs && (program != "python3" || Command::new(program).args(arguments).status().is_ok_and(|status| status.success()));
+    let runs = Command::new(program)
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok();
+    let runs = runs
+        && (program != "python3"
+            || Command::new(program).args(arguments).status().is_ok_and(|status| status.success()));
     if !runs {
         assert!(std::env::var_os("CI").is_none(), "{program} {arguments:?} does not run");
         eprintln!("SKIPPED: {program} {} does not run", arguments.join(" "));
@@ -60,16 +72,25 @@ impl Process {
         let mut output = Vec::new();
         self.0.stdout.take().unwrap().read_to_end(&mut output).unwrap();
         let status = self.0.wait().unwrap();
-        assert!(status.success(), "{status} {}", String::from_utf8_lossy(&output[..output.len().min(200)]));
+        assert!(
+            status.success(),
+            "{status} {}",
+            String::from_utf8_lossy(&output[..output.len().min(200)])
+        );
         output
     }
 }
 
 /// The example broker on a port of its own.
 fn broker() -> (Process, String) {
-    let mut broker = Process::start(example("broker").args(["--listen", "127.0.0.1:0"]).stderr(Stdio::piped()));
+    let mut broker =
+        Process::start(example("broker").args(["--listen", "127.0.0.1:0"]).stderr(Stdio::piped()));
     let mut lines = BufReader::new(broker.0.stderr.take().unwrap()).lines();
-    let line = lines.by_ref().map_while(Result::ok).find(|line| line.contains("listening on")).expect("the broker listens");
+    let line = lines
+        .by_ref()
+        .map_while(Result::ok)
+        .find(|line| line.contains("listening on"))
+        .expect("the broker listens");
     // Its log goes on; nobody reads it, and it must not fill the pipe.
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
     (broker, line.rsplit(':').next().unwrap().to_owned())
@@ -79,7 +100,9 @@ fn broker() -> (Process, String) {
 fn mosquitto() -> (Process, String) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let quiet = || Stdio::null();
-    let process = Process::start(Command::new("mosquitto").args(["-p", &port]).stdout(quiet()).stderr(quiet()));
+    let process = Process::start(
+        Command::new("mosquitto").args(["-p", &port]).stdout(quiet()).stderr(quiet()),
+    );
     let start = Instant::now();
     while TcpStream::connect(format!("127.0.0.1:{port}")).is_err() {
         assert!(start.elapsed() < Duration::from_secs(10), "mosquitto does not listen");
@@ -124,36 +147,51 @@ impl Make {
     /// A subscriber that has had time to subscribe.
     fn subscribe(&self, port: &str, arguments: &[&str]) -> Process {
         let subscriber = Process::start(
-            (self.subscribe)().args(self.host).arg(port).args(arguments).args(["-W", "60"]).stdout(Stdio::piped()),
+            (self.subscribe)()
+                .args(self.host)
+                .arg(port)
+                .args(arguments)
+                .args(["-W", "60"])
+                .stdout(Stdio::piped()),
         );
         sleep(Duration::from_millis(400));
         subscriber
     }
 }
 
-/// Every version and QoS, a message of 16 MiB, retained messages, a will, and a subscriber that was away.
+/// Every version and QoS, a message of 16 MiB, retained messages, a will, and a subscriber that was
+/// away.
 fn exchange(make: &Make, port: &str) {
     for version in VERSIONS {
         for qos in ["0", "1", "2"] {
-            let subscriber = make.subscribe(port, &["-V", version, "-q", qos, "-t", "a/#", "-C", "3"]);
+            let subscriber =
+                make.subscribe(port, &["-V", version, "-q", qos, "-t", "a/#", "-C", "3"]);
             for message in ["one", "two", "three"] {
                 make.publish(port, &["-V", version, "-q", qos, "-t", "a/b", "-m", message]);
             }
             assert_eq!(subscriber.output(), b"one\ntwo\nthree\n", "{version} QoS {qos}");
         }
         make.publish(port, &["-V", version, "-t", "kept", "-m", "retained", "-r", "-q", "1"]);
-        assert_eq!(make.subscribe(port, &["-V", version, "-t", "kept", "-C", "1"]).output(), b"retained\n");
+        assert_eq!(
+            make.subscribe(port, &["-V", version, "-t", "kept", "-C", "1"]).output(),
+            b"retained\n"
+        );
         make.publish(port, &["-V", version, "-t", "kept", "-n", "-r", "-q", "1"]);
 
         let watcher = make.subscribe(port, &["-V", version, "-t", "will", "-C", "1"]);
-        drop(make.subscribe(port, &["-V", version, "-t", "x", "--will-topic", "will", "--will-payload", "killed"]));
+        drop(make.subscribe(
+            port,
+            &["-V", version, "-t", "x", "--will-topic", "will", "--will-payload", "killed"],
+        ));
         assert_eq!(watcher.output(), b"killed\n");
 
-        // Mosquitto's subscriber hands on a QoS 2 message when it is released, so order is that of each QoS.
+        // Mosquitto's subscriber hands on a QoS 2 message when it is released, so order is that of
+        // each QoS.
         for qos in ["1", "2"] {
             let name = format!("{version}-{qos}");
             let session = |count| {
-                let mut arguments = vec!["-V", version, "-i", &name, "-c", "-q", "2", "-t", "away", "-C", count];
+                let mut arguments =
+                    vec!["-V", version, "-i", &name, "-c", "-q", "2", "-t", "away", "-C", count];
                 arguments.extend(if version == "mqttv5" { &["-x", "300"][..] } else { &[] });
                 make.subscribe(port, &arguments)
             };
@@ -164,14 +202,21 @@ fn exchange(make: &Make, port: &str) {
             for message in expected {
                 make.publish(port, &["-V", version, "-q", qos, "-t", "away", "-m", message]);
             }
-            assert_eq!(String::from_utf8(session("5").output()).unwrap(), expected.join("\n") + "\n");
+            assert_eq!(
+                String::from_utf8(session("5").output()).unwrap(),
+                expected.join("\n") + "\n"
+            );
         }
     }
     let (file, payload) = large_file(port);
     for version in VERSIONS {
-        let mut subscriber = make.subscribe(port, &["-V", version, "-q", "2", "-t", "large", "-C", "1", "-N"]);
+        let mut subscriber =
+            make.subscribe(port, &["-V", version, "-q", "2", "-t", "large", "-C", "1", "-N"]);
         let output = read_all(subscriber.0.stdout.take().unwrap());
-        make.publish(port, &["-V", version, "-q", "2", "-t", "large", "-f", file.to_str().unwrap()]);
+        make.publish(
+            port,
+            &["-V", version, "-q", "2", "-t", "large", "-f", file.to_str().unwrap()],
+        );
         assert!(output.join().unwrap() == payload, "{version}: 16 MiB arrive intact");
     }
     std::fs::remove_file(file).unwrap();

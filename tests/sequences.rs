@@ -1,9 +1,15 @@
 //! Properties that repeat are found wherever they stand, among properties of every type.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "tests may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests may panic"
+)]
 
 use mqtt_sansio::codec::{
-    self, Connect, Options, OwnedPacket, Packet, PacketIdentifier, Publish, QoS, Rules, Sequence, UserProperty, Version,
+    self, Connect, Options, OwnedPacket, Packet, PacketIdentifier, Publish, QoS, Rules, Sequence,
+    UserProperty, Version,
 };
 
 const USER: &[u8] = b"\x26\0\x01n\0\x01v";
@@ -35,7 +41,8 @@ fn length(out: &mut Vec<u8>, length: usize) {
 
 fn decode(bytes: &[u8]) -> Packet<'_> {
     // What has no control characters is not refused for them.
-    let rules = Rules::new(Version::V5_0).with(Options::REFUSE_CONTROL_CHARACTERS | Options::CHECK_PAYLOAD_FORMAT);
+    let rules = Rules::new(Version::V5_0)
+        .with(Options::REFUSE_CONTROL_CHARACTERS | Options::CHECK_PAYLOAD_FORMAT);
     codec::decode(codec::frame(bytes, u32::MAX).unwrap().unwrap(), rules).unwrap()
 }
 
@@ -71,7 +78,10 @@ fn user_properties_are_found_among_properties_of_every_type() {
     ];
     let bytes = interleaved(b"\x20\0\0", &connack, b"");
     let Packet::Connack(connack) = decode(&bytes) else { panic!() };
-    assert_eq!(connack.properties.user_properties.iter().collect::<Vec<_>>(), [UserProperty::new("n", "v"); 17]);
+    assert_eq!(
+        connack.properties.user_properties.iter().collect::<Vec<_>>(),
+        [UserProperty::new("n", "v"); 17]
+    );
     let bytes = interleaved(b"\x10\0\x04MQTT\x05\x02\0\0", &connect, b"\0\x01c");
     let Packet::Connect(connect) = decode(&bytes) else { panic!() };
     assert_eq!(connect.properties.user_properties.iter().count(), 9);
@@ -92,7 +102,12 @@ fn subscription_identifiers_and_user_properties_are_found_among_each_other() {
     ];
     let bytes = interleaved(b"\x30\0\x01a", &publish, b"payload");
     let Packet::Publish(publish) = decode(&bytes) else { panic!() };
-    let identifiers: Vec<u32> = publish.properties.subscription_identifiers.iter().map(|identifier| identifier.get()).collect();
+    let identifiers: Vec<u32> = publish
+        .properties
+        .subscription_identifiers
+        .iter()
+        .map(|identifier| identifier.get())
+        .collect();
     assert_eq!(identifiers, [7, 128, 268_435_455]);
     assert_eq!(publish.properties.user_properties.iter().count(), 10);
     assert_eq!(publish.payload, b"payload");
@@ -123,7 +138,11 @@ fn a_packet_for_an_older_version_has_all_but_its_properties() {
 /// Passwords and authentication data do not go into logs.
 #[test]
 fn secrets_are_left_out_of_debug_forms() {
-    let mut connect = Connect { user_name: Some("user".into()), password: Some(b"secret"), ..Connect::new(Version::V5_0, "c") };
+    let mut connect = Connect {
+        user_name: Some("user".into()),
+        password: Some(b"secret"),
+        ..Connect::new(Version::V5_0, "c")
+    };
     connect.properties.authentication_method = Some("m".into());
     connect.properties.authentication_data = Some(b"secret");
     let mut auth = codec::Auth::default();

@@ -1,4 +1,5 @@
-//! The client and the server machine against each other: what a session owes, whatever becomes of the connection.
+//! The client and the server machine against each other: what a session owes, whatever becomes of
+//! the connection.
 
 #![allow(
     clippy::unwrap_used,
@@ -33,20 +34,26 @@ fn each_qos_completes_under_its_key_in_both_directions() {
             let done = [(2, "Success".to_owned()), (3, "Success".to_owned())];
             assert_eq!(pair.done_at_client, done);
             assert_eq!(pair.done_at_server, done);
-            assert_eq!((pair.client.session().in_flight(), pair.server.session().in_flight()), (0, 0));
+            assert_eq!(
+                (pair.client.session().in_flight(), pair.server.session().in_flight()),
+                (0, 0)
+            );
         });
     }
 }
 
-/// The line is cut after every packet of every flow, whichever side's packets come first, and both hosts go on with the sessions as they
-/// are or as they were stored: QoS 0 arrives at most once, QoS 1 at least once, QoS 2 exactly once, each in order, and each message has one end.
-/// [5.0 MQTT-4.4.0-1] [5.0 MQTT-4.3.3-10] [3.1.1 MQTT-4.4.0-1] [3.1.1 MQTT-4.3.3-2]
+/// The line is cut after every packet of every flow, whichever side's packets come first, and both
+/// hosts go on with the sessions as they are or as they were stored: QoS 0 arrives at most once,
+/// QoS 1 at least once, QoS 2 exactly once, each in order, and each message has one end. [5.0
+/// MQTT-4.4.0-1] [5.0 MQTT-4.3.3-10] [3.1.1 MQTT-4.4.0-1] [3.1.1 MQTT-4.3.3-2]
 #[test]
 fn a_cut_after_any_packet_loses_and_repeats_nothing() {
     for version in VERSIONS {
         for (qos, least) in QOS.into_iter().zip([6, 12, 24]) {
             for (up_first, stored) in [(true, false), (true, true), (false, true)] {
-                let cuts = (0..).take_while(|cut| cut_after(version, qos, up_first, &[*cut], stored)).count();
+                let cuts = (0..)
+                    .take_while(|cut| cut_after(version, qos, up_first, &[*cut], stored))
+                    .count();
                 assert!(cuts >= least, "{cuts} packets");
             }
         }
@@ -58,14 +65,25 @@ fn a_cut_after_any_packet_loses_and_repeats_nothing() {
 fn a_second_cut_after_any_packet_loses_and_repeats_nothing() {
     for version in VERSIONS {
         for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
-            let twice = |first| (0..).take_while(|second| cut_after(version, qos, true, &[first, *second], true)).count();
-            let cuts: usize = (0..).take_while(|first| cut_after(version, qos, true, &[*first], true)).map(twice).sum();
-            assert!(cuts >= if qos == QoS::AtLeastOnce { 100 } else { 400 }, "{cuts} pairs of packets");
+            let twice = |first| {
+                (0..)
+                    .take_while(|second| cut_after(version, qos, true, &[first, *second], true))
+                    .count()
+            };
+            let cuts: usize = (0..)
+                .take_while(|first| cut_after(version, qos, true, &[*first], true))
+                .map(twice)
+                .sum();
+            assert!(
+                cuts >= if qos == QoS::AtLeastOnce { 100 } else { 400 },
+                "{cuts} pairs of packets"
+            );
         }
     }
 }
 
-/// One connection after the other, each of which is cut after so many packets; whether it has had as many.
+/// One connection after the other, each of which is cut after so many packets; whether it has had
+/// as many.
 fn cut_after(version: Version, qos: QoS, up_first: bool, cuts: &[usize], stored: bool) -> bool {
     let mut pair = Pair::new(Chunks::Whole);
     pair.connect(&lasting(version));
@@ -93,7 +111,8 @@ fn cut_after(version: Version, qos: QoS, up_first: bool, cuts: &[usize], stored:
     let what = format!("{version} {qos:?} cut after {cuts:?}, stored {stored}: {:#?}", pair.log);
     for mut arrived in [pair.at_server.clone(), pair.at_client.clone()] {
         if qos == QoS::AtMostOnce {
-            // What was under way is gone; what came while there was no connection has waited for the next.
+            // What was under way is gone; what came while there was no connection has waited for
+            // the next.
             let mut sent = ["one", "two", "three", "four"].iter();
             assert!(arrived.iter().all(|payload| sent.any(|sent| sent == payload)), "{what}");
             assert_eq!(arrived.last().map(String::as_str), Some("four"), "{what}");
@@ -129,9 +148,13 @@ fn a_resume_repeats_in_the_original_order_with_dup_and_pubrel_owed() {
         pair.publish(2, &message(QoS::ExactlyOnce, "two"));
         pair.publish(3, &message(QoS::AtLeastOnce, "three"));
         // Only PUBREC for "two" comes back.
-        pair.forge_to_client(&encoded(Packet::Pubrec(Ack::new(id(2), ReasonCode::SUCCESS)), version));
+        pair.forge_to_client(&encoded(
+            Packet::Pubrec(Ack::new(id(2), ReasonCode::SUCCESS)),
+            version,
+        ));
         let mut out = Vec::new();
-        let mut pubrec = &encoded(Packet::Pubrec(Ack::new(id(2), ReasonCode::SUCCESS)), version)[..];
+        let mut pubrec =
+            &encoded(Packet::Pubrec(Ack::new(id(2), ReasonCode::SUCCESS)), version)[..];
         assert!(pair.client.handle_input(&mut pubrec, pair.now, &mut out).is_none());
         pair.cut();
         let mut out = Vec::new();
@@ -146,9 +169,13 @@ fn a_resume_repeats_in_the_original_order_with_dup_and_pubrel_owed() {
             assert!(matches!(action, Some(client::Action::Connected(_))));
         }
         let resent = packets(&out, version);
-        assert!(matches!(resent[0], Packet::Publish(p) if p.dup && p.payload == b"one" && p.packet_identifier == Some(id(1))));
+        assert!(
+            matches!(resent[0], Packet::Publish(p) if p.dup && p.payload == b"one" && p.packet_identifier == Some(id(1)))
+        );
         assert!(matches!(resent[1], Packet::Pubrel(ack) if ack.packet_identifier == id(2)));
-        assert!(matches!(resent[2], Packet::Publish(p) if p.dup && p.payload == b"three" && p.packet_identifier == Some(id(3))));
+        assert!(
+            matches!(resent[2], Packet::Publish(p) if p.dup && p.payload == b"three" && p.packet_identifier == Some(id(3)))
+        );
         assert_eq!(resent.len(), 3);
     }
 }
@@ -188,7 +215,16 @@ fn a_resume_keeps_its_order_when_a_message_has_become_too_large() {
     assert!(pair.carry_packet());
     let written = pair.written_by_server();
     let written: Vec<_> = packets(&written, Version::V5_0).into_iter().skip(1).collect();
-    assert!(matches!(written[0], Packet::Publish(publish) if publish.payload == b"two"), "{written:?}");
-    assert!(matches!(written[1], Packet::Pubrel(ack) if ack.packet_identifier == id(3)), "{written:?}");
-    assert!(matches!(written[2], Packet::Publish(publish) if publish.payload == b"four"), "{written:?}");
+    assert!(
+        matches!(written[0], Packet::Publish(publish) if publish.payload == b"two"),
+        "{written:?}"
+    );
+    assert!(
+        matches!(written[1], Packet::Pubrel(ack) if ack.packet_identifier == id(3)),
+        "{written:?}"
+    );
+    assert!(
+        matches!(written[2], Packet::Publish(publish) if publish.payload == b"four"),
+        "{written:?}"
+    );
 }

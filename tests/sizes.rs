@@ -1,4 +1,5 @@
-//! What a session and a connection cost while nothing happens, and that memory follows what is in flight.
+//! What a session and a connection cost while nothing happens, and that memory follows what is in
+//! flight.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests may panic")]
 
@@ -19,7 +20,8 @@ const NOW: Instant = Instant::from_millis(0);
 fn held(region: &Region<'_, System>) -> isize {
     let change = region.change();
     // What was reallocated counts as allocated or deallocated already.
-    isize::try_from(change.bytes_allocated).unwrap() - isize::try_from(change.bytes_deallocated).unwrap()
+    isize::try_from(change.bytes_allocated).unwrap()
+        - isize::try_from(change.bytes_deallocated).unwrap()
 }
 
 fn connected_server(out: &mut Vec<u8>) -> Server {
@@ -44,7 +46,11 @@ fn idle_costs_little_and_a_burst_leaves_little() {
     let region = Region::new(ALLOCATOR);
     let mut server = connected_server(&mut out);
     let idle = held(&region);
-    assert!(size_of_val(&server) + usize::try_from(idle).unwrap() < 1_024, "{} + {idle}", size_of_val(&server));
+    assert!(
+        size_of_val(&server) + usize::try_from(idle).unwrap() < 1_024,
+        "{} + {idle}",
+        size_of_val(&server)
+    );
 
     let region = Region::new(ALLOCATOR);
     let mut client = Client::new(ClientConfig::new());
@@ -60,7 +66,8 @@ fn idle_costs_little_and_a_burst_leaves_little() {
     );
 
     // A burst of messages, all of them in flight or waiting, and then acknowledged.
-    let message = Message::new(&Publish { qos: QoS::AtLeastOnce, ..Publish::new("t", &[0; 100]) }).unwrap();
+    let message =
+        Message::new(&Publish { qos: QoS::AtLeastOnce, ..Publish::new("t", &[0; 100]) }).unwrap();
     let region = Region::new(ALLOCATOR);
     for key in 0..1_000 {
         server.deliver(Outgoing::new(Some(key), message.clone()), NOW).unwrap();

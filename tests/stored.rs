@@ -1,13 +1,21 @@
-//! Sessions as bytes: what was stored goes on where it was, the format does not change unnoticed, and no bytes do harm.
+//! Sessions as bytes: what was stored goes on where it was, the format does not change unnoticed,
+//! and no bytes do harm.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::wildcard_enum_match_arm, reason = "tests may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests may panic"
+)]
 
 mod pair;
 
 use core::time::Duration;
 use mqtt_sansio::Instant;
 use mqtt_sansio::client::{Client, ClientConfig};
-use mqtt_sansio::codec::{Publish, PublishProperties, QoS, SubscriptionIdentifier, UserProperty, Version};
+use mqtt_sansio::codec::{
+    Publish, PublishProperties, QoS, SubscriptionIdentifier, UserProperty, Version,
+};
 use mqtt_sansio::session::stored::StoredSessionError;
 use mqtt_sansio::session::{Message, Outcome, Outgoing, QueueLimit, Session};
 use pair::{Chunks, Pair, lasting};
@@ -21,14 +29,21 @@ fn load(bytes: &[u8]) -> Result<Session, StoredSessionError> {
 
 fn outgoing(key: Option<u64>, qos: QoS, payload: &str) -> Outgoing {
     let user_properties = [UserProperty::new("n", "v")];
-    let properties = PublishProperties { user_properties: (&user_properties).into(), ..PublishProperties::default() };
+    let properties = PublishProperties {
+        user_properties: (&user_properties).into(),
+        ..PublishProperties::default()
+    };
     let publish = Publish { qos, properties, ..Publish::new("t", payload.as_bytes()) };
     Outgoing::new(key, Message::new(&publish).unwrap())
 }
 
 /// A client's session with something of everything.
 fn full() -> Session {
-    let mut pair = Pair::with(ClientConfig::new().maximum_in_flight(5), mqtt_sansio::server::ServerConfig::new(), Chunks::Whole);
+    let mut pair = Pair::with(
+        ClientConfig::new().maximum_in_flight(5),
+        mqtt_sansio::server::ServerConfig::new(),
+        Chunks::Whole,
+    );
     let qos = |qos| Publish { qos, ..Publish::new("up", b"1") };
     pair.connect(&lasting(Version::V3_1_1));
     for key in 1..=7 {
@@ -40,10 +55,14 @@ fn full() -> Session {
     pair.carry_bytes(false, 8);
     pair.cut();
     let mut session = pair.client.into_session();
-    let expiring = Outgoing { expires_at: Some(Instant::from_millis(1_500)), ..outgoing(Some(9), QoS::AtLeastOnce, "late") };
+    let expiring = Outgoing {
+        expires_at: Some(Instant::from_millis(1_500)),
+        ..outgoing(Some(9), QoS::AtLeastOnce, "late")
+    };
     session.enqueue(expiring, LIMIT, Instant::default()).unwrap();
     let identified = vec![SubscriptionIdentifier::new(1).unwrap(), SubscriptionIdentifier::MAX];
-    let anonymous = Outgoing { subscription_identifiers: identified, ..outgoing(None, QoS::AtMostOnce, "") };
+    let anonymous =
+        Outgoing { subscription_identifiers: identified, ..outgoing(None, QoS::AtMostOnce, "") };
     session.enqueue(anonymous, LIMIT, Instant::default()).unwrap();
     session
 }
@@ -90,7 +109,8 @@ fn a_session_in_use_is_stored_as_if_the_line_had_broken() {
     }
     pair.try_deliver(3, &Publish { qos: QoS::ExactlyOnce, ..Publish::new("t", b"y") });
     pair.carry_bytes(false, usize::MAX);
-    let [client, server] = [pair.client.session(), pair.server.session()].map(|session| session.to_bytes(pair.now));
+    let [client, server] =
+        [pair.client.session(), pair.server.session()].map(|session| session.to_bytes(pair.now));
     pair.cut();
     assert_eq!(pair.client.session().to_bytes(pair.now), client);
     assert_eq!(pair.parked.unwrap().to_bytes(pair.now), server);
@@ -104,7 +124,11 @@ fn messages_expire_while_they_are_stored() {
         let mut session = Session::from_bytes(&bytes, now, Duration::from_millis(ago)).unwrap();
         // Where there is no room, those that have expired make it.
         let limit = QueueLimit { messages: session.queued(), ..LIMIT };
-        assert_eq!(session.enqueue(outgoing(None, QoS::AtMostOnce, ""), limit, now).is_ok(), expired, "{ago}");
+        assert_eq!(
+            session.enqueue(outgoing(None, QoS::AtMostOnce, ""), limit, now).is_ok(),
+            expired,
+            "{ago}"
+        );
         let end = session.next_completed().map(|published| (published.key, published.outcome));
         assert_eq!(end, expired.then_some((9, Outcome::Expired)));
     }
@@ -131,7 +155,9 @@ fn ends_that_nobody_was_told_of_are_stored() {
 #[test]
 fn the_format_is_the_one_that_is_written_down() {
     let mut session = Session::established();
-    session.enqueue(outgoing(Some(0x0102), QoS::AtLeastOnce, "hi"), LIMIT, Instant::default()).unwrap();
+    session
+        .enqueue(outgoing(Some(0x0102), QoS::AtLeastOnce, "hi"), LIMIT, Instant::default())
+        .unwrap();
     #[rustfmt::skip]
     let expected = [
         &b"MQS\x01"[..], // format 1

@@ -1,9 +1,15 @@
-//! Every packet in every state of either role: one table for each, of which each cell is one outcome.
+//! Every packet in every state of either role: one table for each, of which each cell is one
+//! outcome.
 //!
-//! `-` is not read, `ok` is taken without a word to the host or the peer; else it is what the host is told or the peer is sent, and
-//! `closed` with the reason code of a DISCONNECT.
+//! `-` is not read, `ok` is taken without a word to the host or the peer; else it is what the host
+//! is told or the peer is sent, and `closed` with the reason code of a DISCONNECT.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::wildcard_enum_match_arm, reason = "tests may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests may panic"
+)]
 
 mod machine;
 mod pair;
@@ -12,9 +18,9 @@ use core::fmt::Debug;
 use machine::{Hears, NOW, accepted, ack, asked, connected, connecting, encoded, id, packets};
 use mqtt_sansio::client::{self, Client, ClientConfig};
 use mqtt_sansio::codec::{
-    self, Ack, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect, Disconnect, Packet, PacketIdentifier,
-    Publish, QoS, ReasonCode, Suback, Subscribe, SubscribeProperties, Subscription, Text, Unsubscribe, UnsubscribeProperties,
-    Version,
+    self, Ack, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect,
+    Disconnect, Packet, PacketIdentifier, Publish, QoS, ReasonCode, Suback, Subscribe,
+    SubscribeProperties, Subscription, Text, Unsubscribe, UnsubscribeProperties, Version,
 };
 use mqtt_sansio::server::{self, Server, ServerConfig};
 use mqtt_sansio::session::{Message, Outgoing};
@@ -23,7 +29,8 @@ use pair::{VERSIONS, lasting, message};
 const V5_0: Version = Version::V5_0;
 const METHOD: &str = "SCRAM";
 
-/// Before CONNECT; awaits CONNACK; connected; has written DISCONNECT; awaits CONNACK, with enhanced authentication; authenticates again.
+/// Before CONNECT; awaits CONNACK; connected; has written DISCONNECT; awaits CONNACK, with enhanced
+/// authentication; authenticates again.
 const CLIENT: &str = "\
 3.1   Connect     | - | closed | closed | closed
 3.1   Connack     | - | connected | closed | closed
@@ -74,8 +81,8 @@ const CLIENT: &str = "\
 5.0   Auth 19     | - | closed | closed 82 | closed | closed | closed 82
 ";
 
-/// Before CONNECT; before the host's answer to it; connected; the host has ended it; after the end; awaits AUTH; authenticates again, and
-/// waits for the client; the same, and waits for the host.
+/// Before CONNECT; before the host's answer to it; connected; the host has ended it; after the end;
+/// awaits AUTH; authenticates again, and waits for the client; the same, and waits for the host.
 const SERVER: &str = "\
 3.1   Connect     | connect | - | closed | closed | -
 3.1   Connack     | closed | - | closed | closed | -
@@ -126,8 +133,9 @@ const SERVER: &str = "\
 5.0   Auth 19     | closed | - | closed 82 | closed | - | closed CONNACK 82 | closed 82 | -
 ";
 
-/// With identifiers 1 to 5 a client has under way: QoS 1; QoS 2; QoS 2 that is released; SUBSCRIBE; UNSUBSCRIBE. With 6 and 7 its
-/// server has QoS 2: acknowledged, by hand, and not; so a PUBREC for 6 waits until there is one for 7. 8 is nothing.
+/// With identifiers 1 to 5 a client has under way: QoS 1; QoS 2; QoS 2 that is released; SUBSCRIBE;
+/// UNSUBSCRIBE. With 6 and 7 its server has QoS 2: acknowledged, by hand, and not; so a PUBREC for
+/// 6 waits until there is one for 7. 8 is nothing.
 const EXCHANGES: &str = "\
 3.1   Puback      | published | closed | closed | closed | closed | ok | ok | ok
 3.1   Pubrec      | closed | PUBREL | PUBREL | closed | closed | PUBREL | PUBREL | PUBREL
@@ -155,8 +163,9 @@ const EXCHANGES: &str = "\
 5.0   Publish 2   | message | message | message | message | message | ok | ok | message
 ";
 
-/// With identifiers 1 to 3 a server has under way: QoS 1; QoS 2; QoS 2 that is released. Its client has, unanswered: with 4 SUBSCRIBE, with 5
-/// UNSUBSCRIBE, and with 6 and 7 what [`EXCHANGES`] has, so that a refusal waits, too. 8 is nothing.
+/// With identifiers 1 to 3 a server has under way: QoS 1; QoS 2; QoS 2 that is released. Its client
+/// has, unanswered: with 4 SUBSCRIBE, with 5 UNSUBSCRIBE, and with 6 and 7 what [`EXCHANGES`] has,
+/// so that a refusal waits, too. 8 is nothing.
 const SERVER_EXCHANGES: &str = "\
 3.1   Puback      | published | closed | closed | ok | ok | ok | ok | ok
 3.1   Pubrec      | closed | PUBREL | PUBREL | PUBREL | PUBREL | PUBREL | PUBREL | PUBREL
@@ -213,7 +222,9 @@ where
     let mut rows = String::new();
     for version in VERSIONS {
         let mut each = |name: &str, packet: &dyn Fn(PacketIdentifier) -> Packet<'static>| {
-            let cells = (1..=8).map(|number| cell(&mut busy(version), true, &encoded(packet(id(number)), version), version));
+            let cells = (1..=8).map(|number| {
+                cell(&mut busy(version), true, &encoded(packet(id(number)), version), version)
+            });
             rows += &row(version, name, cells);
         };
         let ack = |number| Ack::new(number, ReasonCode::SUCCESS);
@@ -224,7 +235,9 @@ where
         each("Suback", &|number| Packet::Suback(suback(number, &CODE)));
         each("Unsuback", &|number| Packet::Unsuback(suback(number, unsuback_codes(version))));
         for (name, qos) in [("Publish 1", QoS::AtLeastOnce), ("Publish 2", QoS::ExactlyOnce)] {
-            each(name, &|number| Publish { packet_identifier: Some(number), ..message(qos, "x") }.into());
+            each(name, &|number| {
+                Publish { packet_identifier: Some(number), ..message(qos, "x") }.into()
+            });
         }
     }
     rows
@@ -243,12 +256,17 @@ fn outcome<A: Debug>((actions, written): (Vec<A>, Vec<u8>), version: Version) ->
                 continue;
             }
             Packet::Connack(connack) => format!(" {:02x}", connack.reason_code.get()),
-            Packet::Puback(ack) | Packet::Pubrec(ack) | Packet::Pubrel(ack) | Packet::Pubcomp(ack)
+            Packet::Puback(ack)
+            | Packet::Pubrec(ack)
+            | Packet::Pubrel(ack)
+            | Packet::Pubcomp(ack)
                 if ack.reason_code.is_error() =>
             {
                 format!(" {:02x}", ack.reason_code.get())
             }
-            Packet::Suback(suback) => format!(" {:02x}", suback.reason_codes.iter().next().unwrap().get()),
+            Packet::Suback(suback) => {
+                format!(" {:02x}", suback.reason_codes.iter().next().unwrap().get())
+            }
             _ => String::new(),
         };
         said.push(format!("{:?}{code}", packet.packet_type()).to_uppercase());
@@ -259,7 +277,10 @@ fn outcome<A: Debug>((actions, written): (Vec<A>, Vec<u8>), version: Version) ->
 fn auth(code: ReasonCode) -> Auth<'static> {
     Auth {
         reason_code: code,
-        properties: AuthProperties { authentication_method: Some(METHOD.into()), ..AuthProperties::default() },
+        properties: AuthProperties {
+            authentication_method: Some(METHOD.into()),
+            ..AuthProperties::default()
+        },
     }
 }
 
@@ -299,18 +320,27 @@ fn all(version: Version) -> Vec<Vec<u8>> {
         }
         .into(),
         Packet::Suback(suback(id(9), &CODE)),
-        Unsubscribe { packet_identifier: id(9), properties: UnsubscribeProperties::default(), topic_filters: (&filters).into() }
-            .into(),
+        Unsubscribe {
+            packet_identifier: id(9),
+            properties: UnsubscribeProperties::default(),
+            topic_filters: (&filters).into(),
+        }
+        .into(),
         Packet::Unsuback(suback(id(9), unsuback_codes(version))),
         Packet::Pingreq,
         Packet::Pingresp,
         Disconnect::default().into(),
     ];
     if version == V5_0 {
-        let codes = [ReasonCode::SUCCESS, ReasonCode::CONTINUE_AUTHENTICATION, ReasonCode::RE_AUTHENTICATE];
+        let codes =
+            [ReasonCode::SUCCESS, ReasonCode::CONTINUE_AUTHENTICATION, ReasonCode::RE_AUTHENTICATE];
         packets.extend(codes.map(|code| Packet::from(auth(code))));
     }
-    packets.into_iter().map(|packet| encoded(packet, version)).chain((version < V5_0).then(|| vec![0xF0, 0])).collect()
+    packets
+        .into_iter()
+        .map(|packet| encoded(packet, version))
+        .chain((version < V5_0).then(|| vec![0xF0, 0]))
+        .collect()
 }
 
 fn clients(version: Version) -> Vec<Client> {
@@ -324,7 +354,10 @@ fn clients(version: Version) -> Vec<Client> {
         closing,
     ];
     if version == V5_0 {
-        let terms = ConnackProperties { authentication_method: Some(METHOD.into()), ..ConnackProperties::default() };
+        let terms = ConnackProperties {
+            authentication_method: Some(METHOD.into()),
+            ..ConnackProperties::default()
+        };
         let mut again = connected(&with_method(version), terms);
         again.authenticate(&auth(ReasonCode::RE_AUTHENTICATE), NOW, &mut Vec::new()).unwrap();
         clients.extend([connecting(with_method(version)), again]);
@@ -347,7 +380,9 @@ fn servers(version: Version) -> Vec<Server> {
     ];
     if version == V5_0 {
         let mut challenged = asked(ServerConfig::new(), &with_method(version));
-        challenged.challenge(&auth(ReasonCode::CONTINUE_AUTHENTICATION), NOW, &mut Vec::new()).unwrap();
+        challenged
+            .challenge(&auth(ReasonCode::CONTINUE_AUTHENTICATION), NOW, &mut Vec::new())
+            .unwrap();
         let mut again = accepted(&with_method(version));
         again.hears(&encoded(auth(ReasonCode::RE_AUTHENTICATE), version));
         again.challenge(&auth(ReasonCode::CONTINUE_AUTHENTICATION), NOW, &mut Vec::new()).unwrap();
@@ -364,7 +399,10 @@ where
     for<'i> M::Action<'i>: Debug,
 {
     let mut rows = String::new();
-    for (version, bytes) in VERSIONS.into_iter().flat_map(|version| all(version).into_iter().map(move |bytes| (version, bytes))) {
+    for (version, bytes) in VERSIONS
+        .into_iter()
+        .flat_map(|version| all(version).into_iter().map(move |bytes| (version, bytes)))
+    {
         let cells = machines(version).into_iter().map(|mut machine| {
             let reads = wants_input(&machine);
             cell(&mut machine, reads, &bytes, version)
@@ -406,14 +444,27 @@ fn busy(version: Version) -> Client {
         client.publish(key, &message(qos, "x"), NOW, &mut out).unwrap();
     }
     client.hears(&ack(Packet::Pubrec, 3, version));
-    client.subscribe(4, &[Subscription::new("a", QoS::AtMostOnce)], SubscribeProperties::default(), NOW, &mut out).unwrap();
+    client
+        .subscribe(
+            4,
+            &[Subscription::new("a", QoS::AtMostOnce)],
+            SubscribeProperties::default(),
+            NOW,
+            &mut out,
+        )
+        .unwrap();
     client.unsubscribe(5, &["a".into()], UnsubscribeProperties::default(), NOW, &mut out).unwrap();
     for number in [6, 7] {
-        let publish = encoded(Publish { packet_identifier: Some(id(number)), ..message(QoS::ExactlyOnce, "x") }, version);
+        let publish = encoded(
+            Publish { packet_identifier: Some(id(number)), ..message(QoS::ExactlyOnce, "x") },
+            version,
+        );
         let (actions, _) = client.hears(&publish);
         let [client::Action::Message(received)] = &actions[..] else { panic!("{actions:?}") };
         if number == 6 {
-            client.acknowledge(received.token.unwrap(), ReasonCode::SUCCESS, NOW, &mut out).unwrap();
+            client
+                .acknowledge(received.token.unwrap(), ReasonCode::SUCCESS, NOW, &mut out)
+                .unwrap();
         }
     }
     client
@@ -425,7 +476,9 @@ fn busy_server(version: Version) -> Server {
     let mut out = Vec::new();
     server.accept(&mut None, ConnackProperties::default(), NOW, &mut out).unwrap();
     for (key, qos) in [(1, QoS::AtLeastOnce), (2, QoS::ExactlyOnce), (3, QoS::ExactlyOnce)] {
-        server.deliver(Outgoing::new(Some(key), Message::new(&message(qos, "x")).unwrap()), NOW).unwrap();
+        server
+            .deliver(Outgoing::new(Some(key), Message::new(&message(qos, "x")).unwrap()), NOW)
+            .unwrap();
     }
     server.flush(NOW, &mut out);
     server.hears(&ack(Packet::Pubrec, 3, version));
@@ -435,7 +488,10 @@ fn busy_server(version: Version) -> Server {
         assert_eq!(server.hears(&bytes).0.len(), 1);
     }
     for number in [6, 7] {
-        let publish = encoded(Publish { packet_identifier: Some(id(number)), ..message(QoS::ExactlyOnce, "x") }, version);
+        let publish = encoded(
+            Publish { packet_identifier: Some(id(number)), ..message(QoS::ExactlyOnce, "x") },
+            version,
+        );
         let (actions, _) = server.hears(&publish);
         let [server::Action::Message(received)] = &actions[..] else { panic!("{actions:?}") };
         if number == 6 {

@@ -1,6 +1,11 @@
 //! Keep alive, the other time limits of a connection, and messages that expire.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::wildcard_enum_match_arm, reason = "tests may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests may panic"
+)]
 
 mod machine;
 mod pair;
@@ -10,8 +15,8 @@ use machine::{Hears, NOW, accepted, asked, encoded, id, packets, resumed};
 use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, Client, ClientConfig};
 use mqtt_sansio::codec::{
-    AckProperties, Connack, ConnackProperties, Connect, ConnectProperties, Packet, Publish, PublishProperties, QoS, ReasonCode,
-    Subscribe, SubscribeProperties, Subscription, Version,
+    AckProperties, Connack, ConnackProperties, Connect, ConnectProperties, Packet, Publish,
+    PublishProperties, QoS, ReasonCode, Subscribe, SubscribeProperties, Subscription, Version,
 };
 use mqtt_sansio::server::{self, Server, ServerConfig};
 use mqtt_sansio::session::CloseCause;
@@ -29,7 +34,11 @@ fn keep_alive_pings_when_nothing_is_sent_and_gives_up_to_the_millisecond() {
         pair.connect(&Connect { keep_alive: 10, ..lasting(version) });
         pair.advance(Duration::from_secs(1_000));
         assert!(pair.client.is_connected() && pair.server.is_connected(), "{:?}", pair.log);
-        assert_eq!(pair.client.poll_timeout(), Some(pair.now + Duration::from_secs(10)), "one ping every ten seconds");
+        assert_eq!(
+            pair.client.poll_timeout(),
+            Some(pair.now + Duration::from_secs(10)),
+            "one ping every ten seconds"
+        );
 
         // Anything sent puts it off.
         pair.advance(Duration::from_secs(6));
@@ -44,7 +53,13 @@ fn keep_alive_pings_when_nothing_is_sent_and_gives_up_to_the_millisecond() {
         let before = Instant::from_millis(silent.as_millis() - 1);
         assert!(pair.server.handle_timeout(before, &mut out).is_none());
         let action = pair.server.handle_timeout(silent, &mut out);
-        assert!(matches!(action, Some(server::Action::Closed { cause: CloseCause::KeepAliveTimeout, publish_will: true })));
+        assert!(matches!(
+            action,
+            Some(server::Action::Closed {
+                cause: CloseCause::KeepAliveTimeout,
+                publish_will: true
+            })
+        ));
         let expected = if version == Version::V5_0 { &[0xE0, 0x02, 0x8D, 0x00][..] } else { &[] };
         assert_eq!(out, expected);
     }
@@ -56,7 +71,9 @@ fn a_missing_pingresp_closes_and_any_byte_is_life() {
     let mut client = Client::new(config);
     let at = |milliseconds| Instant::from_millis(milliseconds);
     let mut out = Vec::new();
-    client.connect(&Connect { keep_alive: 10, ..lasting(Version::V3_1_1) }, at(0), &mut out).unwrap();
+    client
+        .connect(&Connect { keep_alive: 10, ..lasting(Version::V3_1_1) }, at(0), &mut out)
+        .unwrap();
     let connack = [0x20, 0x02, 0x00, 0x00];
     assert!(client.handle_input(&mut &connack[..], at(500), &mut out).is_some());
     out.clear();
@@ -84,8 +101,13 @@ fn a_long_upload_and_a_host_that_does_not_read_are_no_silence() {
     let at = |seconds: u64| Instant::from_millis(seconds * 1_000);
     let mut out = Vec::new();
     client.connect(&Connect { keep_alive: 10, ..lasting(Version::V5_0) }, at(0), &mut out).unwrap();
-    assert!(client.handle_input(&mut &[0x20, 0x03, 0x00, 0x00, 0x00][..], at(0), &mut out).is_some());
-    assert!(client.handle_timeout(at(10), &mut out).is_none(), "PINGREQ, behind a megabyte that leaves slowly");
+    assert!(
+        client.handle_input(&mut &[0x20, 0x03, 0x00, 0x00, 0x00][..], at(0), &mut out).is_some()
+    );
+    assert!(
+        client.handle_timeout(at(10), &mut out).is_none(),
+        "PINGREQ, behind a megabyte that leaves slowly"
+    );
     client.handle_progress(at(19));
     assert!(client.handle_timeout(at(20), &mut out).is_none());
     assert_eq!(client.poll_timeout(), Some(at(29)));
@@ -96,9 +118,12 @@ fn a_long_upload_and_a_host_that_does_not_read_are_no_silence() {
 #[test]
 fn the_server_keep_alive_goes_before_the_clients() {
     let config = ServerConfig::new().maximum_keep_alive(core::num::NonZeroU16::new(5));
-    for (asked, version, granted) in
-        [(0, Version::V5_0, 5), (60, Version::V5_0, 5), (3, Version::V5_0, 3), (60, Version::V3_1_1, 60)]
-    {
+    for (asked, version, granted) in [
+        (0, Version::V5_0, 5),
+        (60, Version::V5_0, 5),
+        (3, Version::V5_0, 3),
+        (60, Version::V3_1_1, 60),
+    ] {
         let mut pair = Pair::with(ClientConfig::new(), config.clone(), Chunks::Whole);
         pair.connect(&Connect { keep_alive: asked, ..lasting(version) });
         assert_eq!(pair.client.poll_timeout(), Some(Instant::from_millis(granted * 1_000)));
@@ -108,10 +133,16 @@ fn the_server_keep_alive_goes_before_the_clients() {
 
 #[test]
 fn connect_and_connack_have_a_time_limit() {
-    let mut server = Server::new(ServerConfig::new().connect_timeout(Duration::from_secs(3)), Instant::default());
+    let mut server = Server::new(
+        ServerConfig::new().connect_timeout(Duration::from_secs(3)),
+        Instant::default(),
+    );
     assert_eq!(server.poll_timeout(), Some(Instant::from_millis(3_000)));
     let action = server.handle_timeout(Instant::from_millis(3_000), &mut Vec::new());
-    assert!(matches!(action, Some(server::Action::Closed { cause: CloseCause::ConnectTimeout, publish_will: false })));
+    assert!(matches!(
+        action,
+        Some(server::Action::Closed { cause: CloseCause::ConnectTimeout, publish_will: false })
+    ));
 
     let mut client = Client::new(ClientConfig::new().connect_timeout(Duration::from_secs(4)));
     client.connect(&lasting(Version::V5_0), Instant::default(), &mut Vec::new()).unwrap();
@@ -127,7 +158,8 @@ fn a_message_expires_while_it_waits_and_not_once_it_was_sent() {
     let mut connect = lasting(Version::V5_0);
     connect.properties = ConnectProperties { receive_maximum: Some(1), ..connect.properties };
     pair.connect(&connect);
-    let properties = PublishProperties { message_expiry_interval: Some(10), ..PublishProperties::default() };
+    let properties =
+        PublishProperties { message_expiry_interval: Some(10), ..PublishProperties::default() };
     let outgoing = |pair: &Pair, key| {
         let publish = Publish { properties, ..message(QoS::ExactlyOnce, "x") };
         let message = mqtt_sansio::session::Message::new(&publish).unwrap();
@@ -147,7 +179,11 @@ fn a_message_expires_while_it_waits_and_not_once_it_was_sent() {
     assert!(pair.carry_packet());
     let again = pair.written_by_server();
     let Packet::Publish(publish) = packets(&again, Version::V5_0)[1] else { panic!() };
-    assert_eq!((publish.dup, publish.properties.message_expiry_interval), (true, Some(1)), "half a second is left");
+    assert_eq!(
+        (publish.dup, publish.properties.message_expiry_interval),
+        (true, Some(1)),
+        "half a second is left"
+    );
     pair.cut();
     pair.advance(Duration::from_millis(500));
     pair.connect(&connect);
@@ -162,12 +198,22 @@ fn a_ping_that_was_not_answered_does_not_end_the_next_connection() {
     for version in VERSIONS {
         let mut client = Client::new(ClientConfig::new().ping_timeout(Duration::from_secs(4)));
         for start in [0, 12] {
-            client.connect(&Connect { keep_alive: 10, ..lasting(version) }, after(start), &mut Vec::new()).unwrap();
-            let connack = if start > 0 { resumed(version) } else { encoded(Connack::default(), version) };
+            client
+                .connect(
+                    &Connect { keep_alive: 10, ..lasting(version) },
+                    after(start),
+                    &mut Vec::new(),
+                )
+                .unwrap();
+            let connack =
+                if start > 0 { resumed(version) } else { encoded(Connack::default(), version) };
             client.hears_at(&connack, after(start));
             assert_eq!(client.poll_timeout(), Some(after(start + 10)));
             let mut out = Vec::new();
-            assert_eq!((client.handle_timeout(after(start + 10), &mut out), out), (None, vec![0xC0, 0]));
+            assert_eq!(
+                (client.handle_timeout(after(start + 10), &mut out), out),
+                (None, vec![0xC0, 0])
+            );
             assert_eq!(client.poll_timeout(), Some(after(start + 14)));
             client.connection_lost();
         }
@@ -185,12 +231,14 @@ fn a_host_that_was_not_reading_prolongs_the_time_of_its_client() {
             assert_eq!(server.poll_timeout(), Some(after(expected)));
         }
         assert_eq!(server.handle_timeout(after(34), &mut Vec::new()), None);
-        let closed = server::Action::Closed { cause: CloseCause::KeepAliveTimeout, publish_will: true };
+        let closed =
+            server::Action::Closed { cause: CloseCause::KeepAliveTimeout, publish_will: true };
         assert_eq!(server.handle_timeout(after(35), &mut Vec::new()), Some(closed));
     }
 }
 
-/// While the host owes an answer the machine takes no input, so the client cannot be heard. [5.0 MQTT-3.1.2-22] [3.1.1 MQTT-3.1.2-24]
+/// While the host owes an answer the machine takes no input, so the client cannot be heard. [5.0
+/// MQTT-3.1.2-22] [3.1.1 MQTT-3.1.2-24]
 #[test]
 fn a_client_that_could_not_be_heard_is_not_given_up() {
     for version in VERSIONS {
@@ -199,15 +247,35 @@ fn a_client_that_could_not_be_heard_is_not_given_up() {
         server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
         let subscriptions = [Subscription::new("a", QoS::AtMostOnce)];
         let properties = SubscribeProperties::default();
-        let subscribe = Subscribe { packet_identifier: id(1), properties, subscriptions: (&subscriptions).into() };
+        let subscribe = Subscribe {
+            packet_identifier: id(1),
+            properties,
+            subscriptions: (&subscriptions).into(),
+        };
         assert_eq!(server.hears_at(&encoded(subscribe, version), after(5)).0.len(), 1);
         assert_eq!((server.wants_input(), server.poll_timeout()), (false, None));
-        server.suback(id(1), &[ReasonCode::SUCCESS], AckProperties::default(), after(100), &mut Vec::new()).unwrap();
+        server
+            .suback(
+                id(1),
+                &[ReasonCode::SUCCESS],
+                AckProperties::default(),
+                after(100),
+                &mut Vec::new(),
+            )
+            .unwrap();
         assert_eq!((server.wants_input(), server.poll_timeout()), (true, Some(after(115))));
         // One that could be heard all the time gets no more of it.
         let mut server = accepted(&connect);
         server.hears_at(&encoded(subscribe, version), after(5));
-        server.suback(id(1), &[ReasonCode::SUCCESS], AckProperties::default(), after(10), &mut Vec::new()).unwrap();
+        server
+            .suback(
+                id(1),
+                &[ReasonCode::SUCCESS],
+                AckProperties::default(),
+                after(10),
+                &mut Vec::new(),
+            )
+            .unwrap();
         assert_eq!(server.poll_timeout(), Some(after(20)));
     }
 }

@@ -1,5 +1,6 @@
-//! Runs `spec-vectors/`: each valid packet decodes to its values and encodes to its bytes, each invalid one is refused for
-//! the reason that the vector names. The format is described in `spec-vectors/README.md`.
+//! Runs `spec-vectors/`: each valid packet decodes to its values and encodes to its bytes, each
+//! invalid one is refused for the reason that the vector names. The format is described in
+//! `spec-vectors/README.md`.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,9 +16,10 @@
 mod vectors;
 
 use mqtt_sansio::codec::{
-    self, Ack, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect, ConnectProperties, Disconnect,
-    DisconnectProperties, OwnedPacket, Packet, PacketIdentifier, Publish, PublishProperties, QoS, ReasonCode, RetainHandling,
-    Role, Rules, Suback, Subscribe, SubscribeProperties, Subscription, SubscriptionIdentifier, SubscriptionOptions, Text,
+    self, Ack, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect,
+    ConnectProperties, Disconnect, DisconnectProperties, OwnedPacket, Packet, PacketIdentifier,
+    Publish, PublishProperties, QoS, ReasonCode, RetainHandling, Role, Rules, Suback, Subscribe,
+    SubscribeProperties, Subscription, SubscriptionIdentifier, SubscriptionOptions, Text,
     Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will, WillProperties,
 };
 use std::fs;
@@ -46,17 +48,28 @@ fn run(version: Version, folder: &str, at_least: usize) {
     let mut failures = Vec::new();
     for entry in fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
-        let file: Table =
-            fs::read_to_string(&path).unwrap().parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let file: Table = fs::read_to_string(&path)
+            .unwrap()
+            .parse()
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         for vector in file["vector"].as_array().unwrap() {
             count += 1;
             let vector = vector.as_table().unwrap();
             if let Err(failure) = check(version, vector) {
-                failures.push(format!("{} {}: {failure}", path.file_stem().unwrap().to_string_lossy(), vector["name"]));
+                failures.push(format!(
+                    "{} {}: {failure}",
+                    path.file_stem().unwrap().to_string_lossy(),
+                    vector["name"]
+                ));
             }
         }
     }
-    assert!(failures.is_empty(), "{} of {count} vectors fail:\n{}", failures.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {count} vectors fail:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
     assert!(count >= at_least, "only {count} vectors found");
 }
 
@@ -74,8 +87,14 @@ fn check_from(version: Version, sender: Role, bytes: &[u8], vector: &Table) -> R
     let rules = Rules::new(version).sent_by(sender);
     if let Some(missing) = vector.get("incomplete") {
         assert!(codec::frame(bytes, u32::MAX).map_err(|error| format!("{error:?}"))?.is_none());
-        let known = codec::header(bytes, u32::MAX).unwrap().map_or(1, |header| header.packet_size() as usize - bytes.len());
-        return if missing.as_integer() == Some(known as i64) { Ok(()) } else { Err(format!("{known} bytes are missing")) };
+        let known = codec::header(bytes, u32::MAX)
+            .unwrap()
+            .map_or(1, |header| header.packet_size() as usize - bytes.len());
+        return if missing.as_integer() == Some(known as i64) {
+            Ok(())
+        } else {
+            Err(format!("{known} bytes are missing"))
+        };
     }
     let decoded = codec::frame(bytes, u32::MAX).and_then(|frame| {
         let frame = frame.ok_or(codec::DecodeError::Truncated)?;
@@ -88,7 +107,10 @@ fn check_from(version: Version, sender: Role, bytes: &[u8], vector: &Table) -> R
         let name = name.split(|c: char| !c.is_alphanumeric()).next().unwrap();
         let code = vector["reason_code"].as_integer().unwrap();
         if name != error.as_str().unwrap() || i64::from(found.reason_code().get()) != code {
-            return Err(format!("{error} {code:#x} expected, not {found:?} {}", found.reason_code()));
+            return Err(format!(
+                "{error} {code:#x} expected, not {found:?} {}",
+                found.reason_code()
+            ));
         }
         return tells(found, version, vector);
     }
@@ -99,12 +121,18 @@ fn check_from(version: Version, sender: Role, bytes: &[u8], vector: &Table) -> R
     }
     for packet in [&decoded, &expected] {
         let mut out = Vec::new();
-        codec::encode(packet, rules, &mut out).map_err(|error| format!("does not encode: {error:?}"))?;
+        codec::encode(packet, rules, &mut out)
+            .map_err(|error| format!("does not encode: {error:?}"))?;
         if vector.get("canonical").is_none_or(|canonical| canonical.as_bool().unwrap()) {
             if out != bytes {
-                return Err(format!("encodes to {}", out.iter().map(|byte| format!("{byte:02x} ")).collect::<String>()));
+                return Err(format!(
+                    "encodes to {}",
+                    out.iter().map(|byte| format!("{byte:02x} ")).collect::<String>()
+                ));
             }
-        } else if codec::decode(codec::frame(&out, u32::MAX).unwrap().unwrap(), rules) != Ok(*packet) {
+        } else if codec::decode(codec::frame(&out, u32::MAX).unwrap().unwrap(), rules)
+            != Ok(*packet)
+        {
             return Err(format!("encodes to what does not decode equal: {out:02x?}"));
         }
         let mut exact = vec![0; out.len()];
@@ -112,21 +140,35 @@ fn check_from(version: Version, sender: Role, bytes: &[u8], vector: &Table) -> R
         assert_eq!(exact, out);
         let mut short = vec![0; out.len() - 1];
         let mut room = codec::Fixed::new(&mut short);
-        assert_eq!(codec::encode(packet, rules, &mut room), Err(codec::EncodeError::NoRoom(out.len())));
+        assert_eq!(
+            codec::encode(packet, rules, &mut room),
+            Err(codec::EncodeError::NoRoom(out.len()))
+        );
         assert!(room.written().is_empty());
         assert_eq!(OwnedPacket::new(packet, rules).unwrap().packet(), *packet);
     }
     Ok(())
 }
 
-/// Whether an error names a statement that the vector says is broken. What it has no number for may be told by another section.
+/// Whether an error names a statement that the vector says is broken. What it has no number for may
+/// be told by another section.
 fn tells(error: codec::DecodeError, version: Version, vector: &Table) -> Result<(), String> {
     let told = error.citation(version);
     let of = if version == Version::V5_0 { "5.0 " } else { "3.1.1 " };
-    let cited = vector["cites"].as_array().unwrap().iter().filter_map(|cite| cite.as_str().unwrap().strip_prefix(of));
+    let cited = vector["cites"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|cite| cite.as_str().unwrap().strip_prefix(of));
     let numbered: Vec<_> = cited.filter(|cite| cite.starts_with("MQTT-")).collect();
-    let right = told.contains('§') || numbered.is_empty() || told.split(", ").any(|told| numbered.contains(&told));
-    if right { Ok(()) } else { Err(format!("{error:?} tells of {told}, and {numbered:?} is broken")) }
+    let right = told.contains('§')
+        || numbered.is_empty()
+        || told.split(", ").any(|told| numbered.contains(&told));
+    if right {
+        Ok(())
+    } else {
+        Err(format!("{error:?} tells of {told}, and {numbered:?} is broken"))
+    }
 }
 
 /// Packets borrow; what these borrow from lives as long as the test process.
@@ -139,7 +181,13 @@ fn binary(value: &Value) -> &'static [u8] {
         Value::String(text) => leak(text.clone().into_bytes()),
         Value::Table(table) => match table.get("hex") {
             Some(digits) => leak(hex(digits.as_str().unwrap())),
-            None => leak(table["repeat"].as_str().unwrap().repeat(table["times"].as_integer().unwrap() as usize).into_bytes()),
+            None => leak(
+                table["repeat"]
+                    .as_str()
+                    .unwrap()
+                    .repeat(table["times"].as_integer().unwrap() as usize)
+                    .into_bytes(),
+            ),
         },
         other => panic!("{other}"),
     }
@@ -178,11 +226,17 @@ impl Fields {
     }
 
     fn list<T>(&mut self, key: &str, convert: impl FnMut(&Value) -> T) -> &'static [T] {
-        leak(self.get(key, |list| list.as_array().unwrap().iter().map(convert).collect()).unwrap_or_default())
+        leak(
+            self.get(key, |list| list.as_array().unwrap().iter().map(convert).collect())
+                .unwrap_or_default(),
+        )
     }
 
     fn user_properties(&mut self) -> &'static [UserProperty<'static>] {
-        self.list("user_properties", |pair| UserProperty { name: text(&pair[0]), value: text(&pair[1]) })
+        self.list("user_properties", |pair| UserProperty {
+            name: text(&pair[0]),
+            value: text(&pair[1]),
+        })
     }
 
     fn properties(&mut self) -> Self {
@@ -249,8 +303,9 @@ fn packet(version: Version, table: &Table) -> Packet<'static> {
             properties: {
                 let mut f = f.properties();
                 let properties = SubscribeProperties {
-                    subscription_identifier: f
-                        .get("subscription_identifier", |id| SubscriptionIdentifier::new(number(id)).unwrap()),
+                    subscription_identifier: f.get("subscription_identifier", |id| {
+                        SubscriptionIdentifier::new(number(id)).unwrap()
+                    }),
                     user_properties: f.user_properties().into(),
                 };
                 f.done(properties)
@@ -262,7 +317,8 @@ fn packet(version: Version, table: &Table) -> Packet<'static> {
             packet_identifier: f.get("packet_identifier", identifier).unwrap(),
             properties: {
                 let mut f = f.properties();
-                let properties = UnsubscribeProperties { user_properties: f.user_properties().into() };
+                let properties =
+                    UnsubscribeProperties { user_properties: f.user_properties().into() };
                 f.done(properties)
             },
             topic_filters: f.list("topic_filters", text).into(),
@@ -302,7 +358,10 @@ fn subscription(value: &Value) -> Subscription<'static> {
 }
 
 fn ack_properties(mut f: Fields) -> AckProperties<'static> {
-    let properties = AckProperties { reason_string: f.get("reason_string", text), user_properties: f.user_properties().into() };
+    let properties = AckProperties {
+        reason_string: f.get("reason_string", text),
+        user_properties: f.user_properties().into(),
+    };
     f.done(properties)
 }
 
@@ -325,7 +384,9 @@ fn suback(f: &mut Fields) -> Suback<'static> {
 fn reason_codes(value: &Value) -> &'static [ReasonCode] {
     let code = |value: &Value| ReasonCode::new(number(value));
     leak(match value {
-        Value::Table(table) => vec![code(&table["repeat"]); number::<u32>(&table["times"]) as usize],
+        Value::Table(table) => {
+            vec![code(&table["repeat"]); number::<u32>(&table["times"]) as usize]
+        }
         list => list.as_array().unwrap().iter().map(code).collect(),
     })
 }

@@ -5,7 +5,9 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::{Buf as _, BytesMut};
 use mqtt_sansio::Clock;
 use mqtt_sansio::client::{Action, Client, ClientConfig};
-use mqtt_sansio::codec::{Connect, ConnectProperties, Disconnect, Text, Version, Will, WillProperties};
+use mqtt_sansio::codec::{
+    Connect, ConnectProperties, Disconnect, Text, Version, Will, WillProperties,
+};
 use mqtt_sansio::session::{CloseCause, RequestError, Session};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{Cursor, ErrorKind};
@@ -17,7 +19,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// How long to wait for the socket to open, and for each answer of the server until it has accepted.
+/// How long to wait for the socket to open, and for each answer of the server until it has
+/// accepted.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the last packets may take to leave, and then the server to close the connection.
 pub(crate) const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,7 +42,8 @@ pub(crate) trait Task {
     /// Whether nothing more may be taken from the socket for now.
     fn is_busy(&self, link: &Link) -> bool;
 
-    /// Waits for whatever the task waits for apart from the socket. It is dropped, and called again, at any time.
+    /// Waits for whatever the task waits for apart from the socket. It is dropped, and called
+    /// again, at any time.
     async fn wait(&mut self) -> Result<()>;
 
     /// A signal asks for an end. The connection is closed after it.
@@ -53,7 +57,8 @@ pub(crate) async fn run(options: &ConnectOptions, mut task: impl Task) -> Result
     let mut link = Link::new(options)?;
     let mut socket = open(options).await?;
     let driven = drive(&mut link, &mut task, &mut socket).await;
-    // On an error of the task it was not asked for yet; without it the server would publish the will.
+    // On an error of the task it was not asked for yet; without it the server would publish the
+    // will.
     link.disconnect()?;
     if let Err(error) = farewell(&mut link, socket).await {
         log::debug!("closing: {error}");
@@ -71,7 +76,8 @@ pub(crate) async fn open(options: &ConnectOptions) -> Result<TcpStream> {
     let opened = timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port))).await;
     let opened = opened.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
     let socket = opened.with_context(|| format!("cannot connect to {host} port {port}"))?;
-    // The packets of one step leave in one write, so there is nothing for Nagle's algorithm to gather.
+    // The packets of one step leave in one write, so there is nothing for Nagle's algorithm to
+    // gather.
     socket.set_nodelay(true)?;
     log::debug!("connected to {}", socket.peer_addr()?);
     Ok(socket)
@@ -91,10 +97,13 @@ pub(crate) struct Link {
 impl Link {
     /// A client that has written its CONNECT.
     pub(crate) fn new(options: &ConnectOptions) -> Result<Self> {
-        let config = ClientConfig::new().manual_acknowledgement(true).connect_timeout(CONNECT_TIMEOUT);
+        let config =
+            ClientConfig::new().manual_acknowledgement(true).connect_timeout(CONNECT_TIMEOUT);
         let config = config.maximum_queued(QUEUE_LIMIT, OUTPUT_LIMIT * 16);
-        // Nothing is stored between runs, but the server may have kept the session of an earlier one.
-        let session = if options.disable_clean_session { Session::established() } else { Session::new() };
+        // Nothing is stored between runs, but the server may have kept the session of an earlier
+        // one.
+        let session =
+            if options.disable_clean_session { Session::established() } else { Session::new() };
         let mut link = Self {
             client: Client::with_session(config, session),
             clock: Clock::new(),
@@ -105,7 +114,9 @@ impl Link {
         let id = options.id.clone().unwrap_or_else(generate_id);
         let connect = connect_packet(options, &id)?;
         log::debug!("sending {connect:?}");
-        link.client.connect(&connect, link.clock.now(), &mut link.out).context("cannot send CONNECT")?;
+        link.client
+            .connect(&connect, link.clock.now(), &mut link.out)
+            .context("cannot send CONNECT")?;
         Ok(link)
     }
 
@@ -150,7 +161,8 @@ pub(crate) fn connect_packet<'a>(options: &'a ConnectOptions, id: &'a str) -> Re
     if options.session_expiry_interval.is_some() && version < Version::V5_0 {
         bail!("a session expiry interval needs version 5.0");
     }
-    let session_expiry_interval = options.session_expiry_interval.or(keep).filter(|_| version == Version::V5_0);
+    let session_expiry_interval =
+        options.session_expiry_interval.or(keep).filter(|_| version == Version::V5_0);
     let will = options.will_topic.as_deref().map(|topic| Will {
         qos: options.will_qos,
         retain: options.will_retain,
@@ -170,7 +182,11 @@ pub(crate) fn connect_packet<'a>(options: &'a ConnectOptions, id: &'a str) -> Re
 }
 
 /// Runs the connection to its end, which is an error if it was not asked for.
-pub(crate) async fn drive(link: &mut Link, task: &mut impl Task, socket: &mut TcpStream) -> Result<()> {
+pub(crate) async fn drive(
+    link: &mut Link,
+    task: &mut impl Task,
+    socket: &mut TcpStream,
+) -> Result<()> {
     let (mut reader, mut writer) = socket.split();
     let mut received = BytesMut::new();
     let mut writable = true;
@@ -230,8 +246,13 @@ pub(crate) async fn drive(link: &mut Link, task: &mut impl Task, socket: &mut Tc
     }
 }
 
-/// Hands what has been received to the task; true when the connection has ended because it was asked to.
-pub(crate) fn take_steps(link: &mut Link, task: &mut impl Task, received: &mut BytesMut) -> Result<bool> {
+/// Hands what has been received to the task; true when the connection has ended because it was
+/// asked to.
+pub(crate) fn take_steps(
+    link: &mut Link,
+    task: &mut impl Task,
+    received: &mut BytesMut,
+) -> Result<bool> {
     let now = link.clock.now();
     let mut input = received.as_ref();
     while !task.is_busy(link) || !link.client.wants_input() {
@@ -252,8 +273,8 @@ pub(crate) fn ended(action: Option<Action<'_>>) -> Result<()> {
     if cause == CloseCause::Requested { Ok(()) } else { Err(anyhow!("{cause}")) }
 }
 
-/// Sends the rest, and closes the connection once the server has: with input that nobody has read, the system would reset it,
-/// and the server might never see our last packets.
+/// Sends the rest, and closes the connection once the server has: with input that nobody has read,
+/// the system would reset it, and the server might never see our last packets.
 pub(crate) async fn farewell(link: &mut Link, mut socket: TcpStream) -> io::Result<()> {
     let close = async {
         while !link.is_flushed() {
@@ -269,7 +290,8 @@ pub(crate) async fn farewell(link: &mut Link, mut socket: TcpStream) -> io::Resu
 pub(crate) async fn interrupted() -> io::Result<()> {
     #[cfg(unix)]
     {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let mut terminate =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         tokio::select! {
             result = tokio::signal::ctrl_c() => result,
             _ = terminate.recv() => Ok(()),

@@ -1,13 +1,14 @@
-//! Publishes and subscribes from the command line, in the manner of `mosquitto_pub` and `mosquitto_sub`.
+//! Publishes and subscribes from the command line, in the manner of `mosquitto_pub` and
+//! `mosquitto_sub`.
 //!
 //! ```text
 //! client pub -t sensors/4 -m 21.5 -q 1
 //! client sub -t 'sensors/#' -v
 //! ```
 //!
-//! [`connection`] is the run loop: socket, timers, stdin or stdout and signals in one `select!`. A [`Task`](connection::Task) is
-//! what is done over the connection, and [`Link`](connection::Link) is the client with the clock and the buffers that it wants of its
-//! host.
+//! [`connection`] is the run loop: socket, timers, stdin or stdout and signals in one `select!`. A
+//! [`Task`](connection::Task) is what is done over the connection, and [`Link`](connection::Link)
+//! is the client with the clock and the buffers that it wants of its host.
 
 #![expect(clippy::std_instead_of_core, reason = "a program has `std`")]
 #![expect(
@@ -30,7 +31,8 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let command = Options::parse().command;
-    let (Command::Pub(PubOptions { connect, .. }) | Command::Sub(SubOptions { connect, .. })) = &command;
+    let (Command::Pub(PubOptions { connect, .. }) | Command::Sub(SubOptions { connect, .. })) =
+        &command;
     let filter = if connect.debug { "debug" } else { "warn" };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).init();
     start(&command, connect).unwrap_or_else(|error| {

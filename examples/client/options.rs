@@ -6,7 +6,10 @@ use mqtt_sansio::codec::{QoS, Version};
 use std::path::PathBuf;
 
 #[derive(Parser)]
-#[command(about = "Publishes and subscribes over MQTT 3.1, 3.1.1 and 5.0", disable_help_flag = true)]
+#[command(
+    about = "Publishes and subscribes over MQTT 3.1, 3.1.1 and 5.0",
+    disable_help_flag = true
+)]
 pub(crate) struct Options {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -153,5 +156,9 @@ pub(crate) fn parse_qos(text: &str) -> Result<QoS, String> {
 }
 
 pub(crate) fn parse_expiry(text: &str) -> Result<u32, String> {
-    if matches!(text, "-1" | "∞") { Ok(u32::MAX) } else { text.parse().map_err(|error| format!("{error}")) }
+    if matches!(text, "-1" | "∞") {
+        Ok(u32::MAX)
+    } else {
+        text.parse().map_err(|error| format!("{error}"))
+    }
 }

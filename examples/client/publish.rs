@@ -30,13 +30,17 @@ impl<'a> Publisher<'a> {
         Ok(Self { options, source, published: 0, in_flight: 0, failed: false, progress })
     }
 
-    /// Publishes as much as can be without more and more waiting in memory: QoS 0 is limited by what waits for the socket, the
-    /// others by what waits for acknowledgements too.
+    /// Publishes as much as can be without more and more waiting in memory: QoS 0 is limited by
+    /// what waits for the socket, the others by what waits for acknowledgements too.
     pub(crate) fn publish(&mut self, link: &mut Link) {
         let qos = self.options.connect.qos;
         while link.out.len() < OUTPUT_LIMIT {
             let Some(payload) = self.source.front() else { return };
-            let publish = Publish { qos, retain: self.options.retain, ..Publish::new(&self.options.topic, payload) };
+            let publish = Publish {
+                qos,
+                retain: self.options.retain,
+                ..Publish::new(&self.options.topic, payload)
+            };
             let key = self.published + 1;
             match link.client.publish(key, &publish, link.clock.now(), &mut link.out) {
                 Ok(()) => {
@@ -47,7 +51,8 @@ impl<'a> Publisher<'a> {
                 // The next `Published` makes room.
                 Err(PublishError::QueueFull) => return,
                 Err(error) => {
-                    // The next ones would meet with the same; those on their way are still waited for.
+                    // The next ones would meet with the same; those on their way are still waited
+                    // for.
                     self.report(key, &error.to_string());
                     self.source = Source::Same { payload: Vec::new(), left: 0, total: 0 };
                 }
@@ -60,10 +65,15 @@ impl<'a> Publisher<'a> {
         self.in_flight -= 1;
         match outcome {
             Outcome::Acknowledged { reason_code, properties } if reason_code.is_error() => {
-                let reason = properties.reason_string.map(|reason| format!(" ({reason})")).unwrap_or_default();
+                let reason = properties
+                    .reason_string
+                    .map(|reason| format!(" ({reason})"))
+                    .unwrap_or_default();
                 self.report(key, &format!("{reason_code}{reason}"));
             }
-            Outcome::Acknowledged { reason_code, .. } => log::debug!("message {key} completed: {reason_code}"),
+            Outcome::Acknowledged { reason_code, .. } => {
+                log::debug!("message {key} completed: {reason_code}")
+            }
             Outcome::Expired => self.report(key, "it has expired"),
             Outcome::NotAllowed(_) => self.report(key, "the server does not take such messages"),
             other => self.report(key, &format!("{other:?}")),
@@ -140,13 +150,20 @@ pub(crate) enum Source {
 
 impl Source {
     pub(crate) fn new(options: &PubOptions) -> Result<Self> {
-        let PayloadOptions { message, file, stdin_line, stdin_file, null_message: _ } = &options.payload;
+        let PayloadOptions { message, file, stdin_line, stdin_file, null_message: _ } =
+            &options.payload;
         if *stdin_line {
-            return Ok(Self::Lines { stdin: tokio::io::stdin(), buffer: BytesMut::new(), scanned: 0, ended: false });
+            return Ok(Self::Lines {
+                stdin: tokio::io::stdin(),
+                buffer: BytesMut::new(),
+                scanned: 0,
+                ended: false,
+            });
         }
         let mut payload = message.clone().unwrap_or_default().into_bytes();
         if let Some(file) = file {
-            payload = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+            payload =
+                std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
         } else if *stdin_file {
             io::stdin().read_to_end(&mut payload).context("cannot read stdin")?;
         }
@@ -211,7 +228,10 @@ impl Progress {
     const INTERVAL: Duration = Duration::from_millis(250);
 
     pub(crate) fn new() -> Self {
-        Self { next: io::stderr().is_terminal().then(|| Instant::now() + 4 * Self::INTERVAL), shown: false }
+        Self {
+            next: io::stderr().is_terminal().then(|| Instant::now() + 4 * Self::INTERVAL),
+            shown: false,
+        }
     }
 
     pub(crate) fn show(&mut self, completed: u64, sent: u64, total: Option<u64>) {

@@ -5,7 +5,9 @@ use crate::options::SubOptions;
 use anyhow::{Context as _, Result, anyhow};
 use bytes::{Buf as _, BytesMut};
 use mqtt_sansio::client::Action;
-use mqtt_sansio::codec::{ReasonCode, Suback, SubscribeProperties, Subscription, UnsubscribeProperties};
+use mqtt_sansio::codec::{
+    ReasonCode, Suback, SubscribeProperties, Subscription, UnsubscribeProperties,
+};
 use mqtt_sansio::session::{AckToken, Received};
 use std::future;
 use std::io::ErrorKind;
@@ -14,7 +16,8 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout};
 
-/// Output that may wait for stdout, or for a server that does not read its acknowledgements, before the socket is read again.
+/// Output that may wait for stdout, or for a server that does not read its acknowledgements, before
+/// the socket is read again.
 const PRINT_LIMIT: usize = 1024 * 1024;
 /// As `mosquitto_sub` says that `-W` is over.
 const EXIT_TIMED_OUT: u8 = 27;
@@ -37,29 +40,48 @@ pub(crate) struct Subscriber<'a> {
 impl<'a> Subscriber<'a> {
     pub(crate) fn new(options: &'a SubOptions) -> Self {
         let (stdout, printing, tokens) = (tokio::io::stdout(), BytesMut::new(), Vec::new());
-        Self { options, stdout, printing, is_dirty: false, tokens, count: 0, expires_at: None, exit: None }
+        Self {
+            options,
+            stdout,
+            printing,
+            is_dirty: false,
+            tokens,
+            count: 0,
+            expires_at: None,
+            exit: None,
+        }
     }
 
     pub(crate) fn subscribe(&mut self, link: &mut Link) -> Result<()> {
         let SubOptions { connect, topic, unsubscribe, seconds, .. } = self.options;
-        self.expires_at = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
+        self.expires_at =
+            seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
         let now = link.clock.now();
         if !topic.is_empty() {
-            let subscriptions: Vec<_> = topic.iter().map(|filter| Subscription::new(filter, connect.qos)).collect();
+            let subscriptions: Vec<_> =
+                topic.iter().map(|filter| Subscription::new(filter, connect.qos)).collect();
             let properties = SubscribeProperties::default();
-            link.client.subscribe(0, &subscriptions, properties, now, &mut link.out).context("cannot subscribe")?;
+            link.client
+                .subscribe(0, &subscriptions, properties, now, &mut link.out)
+                .context("cannot subscribe")?;
         }
         if !unsubscribe.is_empty() {
             let filters: Vec<_> = unsubscribe.iter().map(|filter| filter.as_str().into()).collect();
             let properties = UnsubscribeProperties::default();
-            link.client.unsubscribe(0, &filters, properties, now, &mut link.out).context("cannot unsubscribe")?;
+            link.client
+                .unsubscribe(0, &filters, properties, now, &mut link.out)
+                .context("cannot unsubscribe")?;
         }
         Ok(())
     }
 
     pub(crate) fn on_subscribed(&self, suback: &Suback<'_>) -> Result<()> {
         let refused = report_refused("subscription to", &self.options.topic, suback);
-        if refused == self.options.topic.len() { Err(anyhow!("all subscriptions were refused")) } else { Ok(()) }
+        if refused == self.options.topic.len() {
+            Err(anyhow!("all subscriptions were refused"))
+        } else {
+            Ok(())
+        }
     }
 
     pub(crate) fn on_message(&mut self, message: &Received<'_>) {
@@ -120,7 +142,12 @@ impl Task for Subscriber<'_> {
     fn on_action(&mut self, action: Action<'_>, link: &mut Link) -> Result<()> {
         match action {
             Action::Message(message) => {
-                log::debug!("{} bytes to {} with {:?}", message.payload.len(), message.topic_name, message.qos);
+                log::debug!(
+                    "{} bytes to {} with {:?}",
+                    message.payload.len(),
+                    message.topic_name,
+                    message.qos
+                );
                 self.on_message(&message);
             }
             Action::Connected(connack) => {
@@ -139,7 +166,12 @@ impl Task for Subscriber<'_> {
     fn proceed(&mut self, link: &mut Link) -> Result<()> {
         if !self.is_dirty {
             for token in self.tokens.drain(..) {
-                link.client.acknowledge(token, ReasonCode::SUCCESS, link.clock.now(), &mut link.out)?;
+                link.client.acknowledge(
+                    token,
+                    ReasonCode::SUCCESS,
+                    link.clock.now(),
+                    &mut link.out,
+                )?;
             }
         }
         match self.exit {
@@ -171,7 +203,8 @@ impl Task for Subscriber<'_> {
     }
 
     async fn finish(&mut self) -> Result<ExitCode> {
-        // What came before the connection was lost is printed, however long that takes; not what came before a signal.
+        // What came before the connection was lost is printed, however long that takes; not what
+        // came before a signal.
         let limit = if self.exit.is_some() { FAREWELL_TIMEOUT } else { Duration::MAX };
         timeout(limit, self.flush()).await.unwrap_or(Ok(()))?;
         Ok(ExitCode::from(self.exit.unwrap_or_default()))
@@ -180,6 +213,13 @@ impl Task for Subscriber<'_> {
 
 /// How many of the filters were refused.
 pub(crate) fn report_refused(what: &str, filters: &[String], suback: &Suback<'_>) -> usize {
-    let refused = filters.iter().zip(suback.reason_codes.iter()).filter(|(_, reason_code)| reason_code.is_error());
-    refused.inspect(|(filter, reason_code)| eprintln!("Error: {what} {filter} is refused: {reason_code}")).count()
+    let refused = filters
+        .iter()
+        .zip(suback.reason_codes.iter())
+        .filter(|(_, reason_code)| reason_code.is_error());
+    refused
+        .inspect(|(filter, reason_code)| {
+            eprintln!("Error: {what} {filter} is refused: {reason_code}")
+        })
+        .count()
 }

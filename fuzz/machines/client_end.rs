@@ -6,7 +6,8 @@ use super::{Host, Machine, payload};
 use mqtt_sansio::Instant;
 use mqtt_sansio::client::{Client, ClientConfig};
 use mqtt_sansio::codec::{
-    self, Publish, ReasonCode, Role, SubscribeProperties, SubscriptionIdentifier, UnsubscribeProperties, Version,
+    self, Publish, ReasonCode, Role, SubscribeProperties, SubscriptionIdentifier,
+    UnsubscribeProperties, Version,
 };
 use mqtt_sansio::session::{AckToken, AcknowledgeError, Session};
 
@@ -17,7 +18,12 @@ impl Machine for Client {
         Self::new(client_config(setup))
     }
 
-    fn input<'i>(&mut self, input: &mut &'i [u8], now: Instant, out: &mut Vec<u8>) -> Option<Event<'i>> {
+    fn input<'i>(
+        &mut self,
+        input: &mut &'i [u8],
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Option<Event<'i>> {
         self.handle_input(input, now, out).map(Event::Client)
     }
 
@@ -72,8 +78,12 @@ impl Machine for Client {
                 0 => Operation::Connect(Box::new(draw.connect())),
                 1 => Operation::Unsubscribe(&FILTERS[..usize::from(draw.below(3))]),
                 2 => {
-                    let subscription_identifier = if draw.one_in(3) { SubscriptionIdentifier::new(7) } else { None };
-                    let properties = SubscribeProperties { subscription_identifier, ..SubscribeProperties::default() };
+                    let subscription_identifier =
+                        if draw.one_in(3) { SubscriptionIdentifier::new(7) } else { None };
+                    let properties = SubscribeProperties {
+                        subscription_identifier,
+                        ..SubscribeProperties::default()
+                    };
                     Operation::Subscribe(draw.filters(), properties)
                 }
                 _ => draw_common(host, draw),
@@ -101,20 +111,26 @@ impl Machine for Client {
                 let publish = Publish { payload: &payload, ..*publish };
                 let done = client.publish(number, &publish, now, &mut out).is_ok();
                 // What has expired may have made room, in vain.
-                assert!(done || client.session().queued() <= queued, "what is refused does not wait");
+                assert!(
+                    done || client.session().queued() <= queued,
+                    "what is refused does not wait"
+                );
                 if done {
                     host.given(number, &publish);
                     host.watch.publishes(number, &publish).unwrap();
                 }
                 done
             }
-            Operation::Subscribe(filters, properties) => client.subscribe(number, filters, *properties, now, &mut out).is_ok(),
-            Operation::Unsubscribe(filters) => {
-                client.unsubscribe(number, filters, UnsubscribeProperties::default(), now, &mut out).is_ok()
+            Operation::Subscribe(filters, properties) => {
+                client.subscribe(number, filters, *properties, now, &mut out).is_ok()
             }
+            Operation::Unsubscribe(filters) => client
+                .unsubscribe(number, filters, UnsubscribeProperties::default(), now, &mut out)
+                .is_ok(),
             Operation::Authenticate(auth) => client.authenticate(auth, now, &mut out).is_ok(),
             Operation::Disconnect(disconnect) => {
-                // What was delivered is acknowledged before it, whether or not it can be written itself.
+                // What was delivered is acknowledged before it, whether or not it can be written
+                // itself.
                 let done = client.disconnect(disconnect, now, &mut out).is_ok();
                 if done || !out.is_empty() {
                     host.watch.goes_on();

@@ -6,8 +6,9 @@ use arbitrary::{Arbitrary, Unstructured};
 use core::time::Duration;
 use mqtt_sansio::Instant;
 use mqtt_sansio::codec::{
-    self, Ack, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect, ConnectProperties, Disconnect, Options,
-    Packet, PacketIdentifier, PacketType, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Sequence, Suback, Subscribe,
+    self, Ack, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect,
+    ConnectProperties, Disconnect, Options, Packet, PacketIdentifier, PacketType, Publish,
+    PublishProperties, QoS, ReasonCode, Role, Rules, Sequence, Suback, Subscribe,
     SubscribeProperties, Subscription, Text, Unsubscribe, UnsubscribeProperties, Version, Will,
 };
 use mqtt_sansio::session::QueueLimit;
@@ -53,7 +54,8 @@ impl<'a> Draw<'a> {
 
     /// Small, so that it is one that is in use.
     pub(super) fn identifier(&mut self) -> PacketIdentifier {
-        let number = if self.one_in(16) { self.any().unwrap_or(1) } else { 1 + u16::from(self.below(6)) };
+        let number =
+            if self.one_in(16) { self.any().unwrap_or(1) } else { 1 + u16::from(self.below(6)) };
         PacketIdentifier::new(number).unwrap_or(PacketIdentifier::new(1).unwrap())
     }
 
@@ -74,13 +76,24 @@ impl<'a> Draw<'a> {
             return self.any().unwrap_or_default();
         }
         let properties = PublishProperties {
-            message_expiry_interval: if self.one_in(4) { Some(self.pick(&[0, 1, 2, 60])) } else { None },
+            message_expiry_interval: if self.one_in(4) {
+                Some(self.pick(&[0, 1, 2, 60]))
+            } else {
+                None
+            },
             topic_alias: if self.one_in(aliases) { Some(self.pick(&[1, 2, 3, 0])) } else { None },
             content_type: if self.one_in(8) { self.any() } else { None },
             ..PublishProperties::default()
         };
-        let topic_name = self.pick(&["t", "a/b", "", "a long topic name, for packets that are too large"]);
-        Publish { qos: self.qos(), retain: self.one_in(6), properties, payload: self.bytes(12), ..Publish::new(topic_name, b"") }
+        let topic_name =
+            self.pick(&["t", "a/b", "", "a long topic name, for packets that are too large"]);
+        Publish {
+            qos: self.qos(),
+            retain: self.one_in(6),
+            properties,
+            payload: self.bytes(12),
+            ..Publish::new(topic_name, b"")
+        }
     }
 
     pub(super) fn connect(&mut self) -> Connect<'a> {
@@ -111,7 +124,8 @@ impl<'a> Draw<'a> {
     pub(super) fn connack(&mut self, watch: &Watch) -> Connack<'a> {
         let refused = self.one_in(12);
         let session_present = watch.resumes() != self.one_in(8);
-        let mut connack = Connack { session_present: !refused && session_present, ..Connack::default() };
+        let mut connack =
+            Connack { session_present: !refused && session_present, ..Connack::default() };
         if refused {
             connack.reason_code = self.pick(&[ReasonCode::NOT_AUTHORIZED, ReasonCode::SERVER_BUSY]);
         }
@@ -124,13 +138,21 @@ impl<'a> Draw<'a> {
                 server_keep_alive: self.maybe(&[0, 1, 5]),
                 receive_maximum: self.maybe(&[1, 2, 5, 65_535]),
                 topic_alias_maximum: self.maybe(&[2, 0, 65_535]),
-                maximum_qos: if self.one_in(6) { Some(self.pick(&[QoS::AtLeastOnce, QoS::AtMostOnce])) } else { None },
+                maximum_qos: if self.one_in(6) {
+                    Some(self.pick(&[QoS::AtLeastOnce, QoS::AtMostOnce]))
+                } else {
+                    None
+                },
                 retain_available: if self.one_in(6) { Some(false) } else { None },
                 maximum_packet_size: self.maybe(&[100, 60, 200, 1_000, 20, 4, 2, 1]),
                 wildcard_subscription_available: self.maybe(&[true, false]),
                 subscription_identifier_available: self.maybe(&[true, false]),
                 shared_subscription_available: self.maybe(&[true, false]),
-                authentication_method: if watch.authenticates() != self.one_in(16) { Some("m".into()) } else { None },
+                authentication_method: if watch.authenticates() != self.one_in(16) {
+                    Some("m".into())
+                } else {
+                    None
+                },
                 ..ConnackProperties::default()
             };
         }
@@ -141,11 +163,18 @@ impl<'a> Draw<'a> {
         if self.one_in(8) {
             return self.any().unwrap_or_default();
         }
-        let reason_code = self.pick(&[ReasonCode::CONTINUE_AUTHENTICATION, ReasonCode::RE_AUTHENTICATE, ReasonCode::SUCCESS]);
+        let reason_code = self.pick(&[
+            ReasonCode::CONTINUE_AUTHENTICATION,
+            ReasonCode::RE_AUTHENTICATE,
+            ReasonCode::SUCCESS,
+        ]);
         let method = if self.one_in(8) { "n" } else { "m" };
         Auth {
             reason_code,
-            properties: AuthProperties { authentication_method: Some(method.into()), ..AuthProperties::default() },
+            properties: AuthProperties {
+                authentication_method: Some(method.into()),
+                ..AuthProperties::default()
+            },
         }
     }
 
@@ -157,17 +186,27 @@ impl<'a> Draw<'a> {
     /// Something that the peer could say now, if it kept the rules.
     pub(super) fn right_packet(&mut self, watch: &Watch) -> Option<Packet<'a>> {
         let possible = watch.possible();
-        let (packet, identifier, codes) = *possible.get(usize::from(self.below(255)) % possible.len().max(1))?;
+        let (packet, identifier, codes) =
+            *possible.get(usize::from(self.below(255)) % possible.len().max(1))?;
         let packet_identifier = PacketIdentifier::new(identifier)?;
-        let ack = Ack::new(packet_identifier, if watch.version == Version::V5_0 { self.code() } else { ReasonCode::SUCCESS });
+        let ack = Ack::new(
+            packet_identifier,
+            if watch.version == Version::V5_0 { self.code() } else { ReasonCode::SUCCESS },
+        );
         Some(match packet {
             PacketType::Puback => Packet::Puback(ack),
             PacketType::Pubrec => Packet::Pubrec(ack),
             PacketType::Pubrel => Packet::Pubrel(Ack::new(packet_identifier, ReasonCode::SUCCESS)),
-            PacketType::Pubcomp => Packet::Pubcomp(Ack::new(packet_identifier, ReasonCode::SUCCESS)),
+            PacketType::Pubcomp => {
+                Packet::Pubcomp(Ack::new(packet_identifier, ReasonCode::SUCCESS))
+            }
             _ => {
                 let reason_codes = Sequence::from(&CODES[..codes.min(CODES.len())]);
-                let suback = Suback { packet_identifier, properties: AckProperties::default(), reason_codes };
+                let suback = Suback {
+                    packet_identifier,
+                    properties: AckProperties::default(),
+                    reason_codes,
+                };
                 let no_codes = Suback { reason_codes: Sequence::default(), ..suback };
                 match packet {
                     PacketType::Suback => Packet::Suback(suback),
@@ -185,17 +224,23 @@ impl<'a> Draw<'a> {
         let packet = match self.below(128) {
             0..40 => {
                 let publish = self.publish(12);
-                let packet_identifier = if publish.qos == QoS::AtMostOnce { None } else { Some(self.identifier()) };
+                let packet_identifier =
+                    if publish.qos == QoS::AtMostOnce { None } else { Some(self.identifier()) };
                 let dup = publish.qos > QoS::AtMostOnce && self.one_in(3);
-                Some(Publish { packet_identifier, dup, ..publish.for_version(watch.version) }.into())
+                Some(
+                    Publish { packet_identifier, dup, ..publish.for_version(watch.version) }.into(),
+                )
             }
             40..50 if sender == Role::Client => Some(self.request()),
             40..106 => self.right_packet(watch),
             106..110 => {
-                let code = if watch.version == Version::V5_0 { self.code() } else { ReasonCode::SUCCESS };
+                let code =
+                    if watch.version == Version::V5_0 { self.code() } else { ReasonCode::SUCCESS };
                 Some(self.pick(&small)(Ack::new(self.identifier(), code)))
             }
-            110..118 => Some(if sender == Role::Client { Packet::Pingreq } else { Packet::Pingresp }),
+            110..118 => {
+                Some(if sender == Role::Client { Packet::Pingreq } else { Packet::Pingresp })
+            }
             118..122 if watch.authenticates() => Some(self.auth().into()),
             118 => Some(self.auth().into()),
             119 if sender == Role::Client => Some(self.connect().into()),
@@ -222,15 +267,26 @@ impl<'a> Draw<'a> {
         let packet_identifier = self.identifier();
         if self.one_in(2) {
             let topic_filters = Sequence::from(&FILTERS[..1 + usize::from(self.below(2))]);
-            return Unsubscribe { packet_identifier, properties: UnsubscribeProperties::default(), topic_filters }.into();
+            return Unsubscribe {
+                packet_identifier,
+                properties: UnsubscribeProperties::default(),
+                topic_filters,
+            }
+            .into();
         }
         let subscriptions = if self.one_in(2) { &ONE_FILTER[..] } else { &THREE_FILTERS };
-        Subscribe { packet_identifier, properties: SubscribeProperties::default(), subscriptions: subscriptions.into() }.into()
+        Subscribe {
+            packet_identifier,
+            properties: SubscribeProperties::default(),
+            subscriptions: subscriptions.into(),
+        }
+        .into()
     }
 }
 
 pub(super) const FILTERS: [Text<'static>; 2] = [Text::literal("t"), Text::literal("a/+")];
-pub(super) const CODES: [ReasonCode; 3] = [ReasonCode::SUCCESS, ReasonCode::GRANTED_QOS_1, ReasonCode::NOT_AUTHORIZED];
+pub(super) const CODES: [ReasonCode; 3] =
+    [ReasonCode::SUCCESS, ReasonCode::GRANTED_QOS_1, ReasonCode::NOT_AUTHORIZED];
 
 pub(super) const fn filter(topic_filter: &'static str) -> Subscription<'static> {
     let options = codec::SubscriptionOptions {
@@ -243,7 +299,8 @@ pub(super) const fn filter(topic_filter: &'static str) -> Subscription<'static> 
 }
 
 pub(super) const ONE_FILTER: [Subscription<'static>; 1] = [filter("t")];
-pub(super) const THREE_FILTERS: [Subscription<'static>; 3] = [filter("a/#"), filter("+"), filter("$share/g/t")];
+pub(super) const THREE_FILTERS: [Subscription<'static>; 3] =
+    [filter("a/#"), filter("+"), filter("$share/g/t")];
 pub(super) const WRONG_FILTERS: [Subscription<'static>; 1] = [filter("a#")];
 
 /// How the machine and its host are made.
@@ -296,9 +353,19 @@ impl Setup {
                 QueueLimit { messages: 0, bytes: 0 },
             ]),
             connect_timeout: Duration::from_millis(draw.pick(&[10_000, 1, 0])),
-            ping_timeout: draw.pick(&[None, Some(Duration::from_millis(500)), Some(Duration::ZERO)]),
+            ping_timeout: draw.pick(&[
+                None,
+                Some(Duration::from_millis(500)),
+                Some(Duration::ZERO),
+            ]),
             maximum_keep_alive: draw.pick(&[0, 5]),
-            maximum_qos: draw.pick(&[QoS::ExactlyOnce, QoS::ExactlyOnce, QoS::ExactlyOnce, QoS::AtLeastOnce, QoS::AtMostOnce]),
+            maximum_qos: draw.pick(&[
+                QoS::ExactlyOnce,
+                QoS::ExactlyOnce,
+                QoS::ExactlyOnce,
+                QoS::AtLeastOnce,
+                QoS::AtMostOnce,
+            ]),
             retain_available: !draw.one_in(4),
             automatic_topic_aliases: draw.pick(&[0, 0, 2]),
             start: Instant::from_millis(draw.pick(&[0, 1 << 40])),
@@ -378,20 +445,24 @@ pub(super) fn draw_common<'a, M: Machine>(host: &Host<M>, draw: &mut Draw<'a>) -
             subscription_identifiers: if draw.one_in(8) { 2 } else { 0 },
             flush: draw.one_in(2),
         },
-        16 => {
-            Operation::Wait { milliseconds: draw.pick(&[1, 500, 1, 1_000, 500, 10_000, 1, 100_000_000]), handle: draw.one_in(2) }
-        }
+        16 => Operation::Wait {
+            milliseconds: draw.pick(&[1, 500, 1, 1_000, 500, 10_000, 1, 100_000_000]),
+            handle: draw.one_in(2),
+        },
         17 => Operation::WaitUntilDue,
         18..21 => Operation::Acknowledge { index: draw.below(255).into(), code: draw.code() },
         21 if draw.one_in(3) => {
-            let changed = if draw.one_in(8) { Some((draw.below(255).into(), draw.below(255))) } else { None };
+            let changed =
+                if draw.one_in(8) { Some((draw.below(255).into(), draw.below(255))) } else { None };
             Operation::Store { milliseconds: draw.pick(&[0, 1, 1_500, 100_000]), changed }
         }
         22 if draw.one_in(4) => Operation::Lost,
         22 if host.watch.authenticates() || draw.one_in(4) => Operation::Authenticate(draw.auth()),
-        23 if draw.one_in(4) => {
-            Operation::Disconnect(if draw.one_in(3) { draw.any().unwrap_or_default() } else { Disconnect::default() })
-        }
+        23 if draw.one_in(4) => Operation::Disconnect(if draw.one_in(3) {
+            draw.any().unwrap_or_default()
+        } else {
+            Disconnect::default()
+        }),
         23 => Operation::Progress,
         _ => M::draw(host, draw),
     }

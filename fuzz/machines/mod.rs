@@ -1,8 +1,10 @@
-//! What the fuzz targets `client` and `server` check. Arbitrary data becomes a series of operations on one machine: packets of a peer
-//! that is right, wrong or mad, commands of the host in any order, and time. `tests/corpus.rs` runs it as an ordinary test.
+//! What the fuzz targets `client` and `server` check. Arbitrary data becomes a series of operations
+//! on one machine: packets of a peer that is right, wrong or mad, commands of the host in any
+//! order, and time. `tests/corpus.rs` runs it as an ordinary test.
 //!
-//! [`Watch`] says what may be written. Here is what a host relies on: each message ends once, a closed connection is silent, nothing
-//! grows but by what was put in, and every loop comes to its end.
+//! [`Watch`] says what may be written. Here is what a host relies on: each message ends once, a
+//! closed connection is silent, nothing grows but by what was put in, and every loop comes to its
+//! end.
 
 #![allow(
     dead_code,
@@ -57,7 +59,8 @@ pub(crate) fn server(data: &[u8], tally: &mut Tally) {
     run::<Server>(data, tally);
 }
 
-/// Beginnings for the fuzzer: each asks for the operations in turn, from another one on, with little and with much in each.
+/// Beginnings for the fuzzer: each asks for the operations in turn, from another one on, with
+/// little and with much in each.
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for first in 0..=32 {
@@ -84,7 +87,8 @@ fn run<M: Machine>(data: &[u8], tally: &mut Tally) {
         script.push(operation);
     }
     host.finish();
-    // Once more, with what comes in cut in pieces: nothing may change. Where so much waits that the output is cut off, it may.
+    // Once more, with what comes in cut in pieces: nothing may change. Where so much waits that the
+    // output is cut off, it may.
     if let Some(piece) = setup.piece.filter(|_| !host.wrote_much) {
         let mut again = Host::<M>::new(&setup, piece);
         for (number, operation) in (1..).zip(&script) {
@@ -100,15 +104,25 @@ trait Machine: Sized {
     const ROLE: Role;
 
     fn new(setup: &Setup) -> Self;
-    fn input<'i>(&mut self, input: &mut &'i [u8], now: Instant, out: &mut Vec<u8>) -> Option<Event<'i>>;
+    fn input<'i>(
+        &mut self,
+        input: &mut &'i [u8],
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Option<Event<'i>>;
     fn timeout(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Event<'static>>;
     fn lost(&mut self) -> Option<Event<'static>>;
     fn due(&self) -> Option<Instant>;
     fn session(&self) -> &Session;
     fn takes_input(&self) -> bool;
     fn progress(&mut self, now: Instant);
-    fn acknowledge(&mut self, token: AckToken, code: ReasonCode, now: Instant, out: &mut Vec<u8>)
-    -> Result<(), AcknowledgeError>;
+    fn acknowledge(
+        &mut self,
+        token: AckToken,
+        code: ReasonCode,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(), AcknowledgeError>;
     /// The version that the next packet is written in, if that is known to the machine alone.
     fn version(&self) -> Option<Version>;
 
@@ -230,9 +244,15 @@ impl<M: Machine> Host<M> {
             let taken = received.len() - input.len();
             assert!(core::ptr::eq(&received[taken..], input), "input is taken from its front");
             assert!(wanted || taken == 0, "input is not taken when it is not wanted");
-            assert!(out.len() <= 64 + 4 * taken + held, "{} bytes for {taken} that came and {held} that waited", out.len());
+            assert!(
+                out.len() <= 64 + 4 * taken + held,
+                "{} bytes for {taken} that came and {held} that waited",
+                out.len()
+            );
             // Either something was taken, or something has ended for good: so the loop ends.
-            let ended = event.as_ref().is_none_or(|event| event.published().is_some() || event.closed().is_some());
+            let ended = event
+                .as_ref()
+                .is_none_or(|event| event.published().is_some() || event.closed().is_some());
             assert!(taken > 0 || ended, "{event:?} out of nothing");
             self.watch.goes_on();
             self.judge(&received[..taken], event.as_ref(), &out);
@@ -276,7 +296,9 @@ impl<M: Machine> Host<M> {
     }
 
     fn acknowledge(&mut self, index: usize, code: ReasonCode) {
-        let Some(token) = self.tokens.get(index % self.tokens.len().max(1)).copied() else { return };
+        let Some(token) = self.tokens.get(index % self.tokens.len().max(1)).copied() else {
+            return;
+        };
         let (mut out, bound) = (Vec::new(), 64 + self.held());
         if self.machine.acknowledge(token, code, self.now, &mut out).is_ok() {
             self.watch.acknowledged(token, code).unwrap();
@@ -293,9 +315,13 @@ impl<M: Machine> Host<M> {
             assert!(event.is_none() && out.is_empty(), "{event:?} after the end");
         }
         if self.closing {
-            assert!(out.is_empty() && event.is_none_or(|event| event.closed().is_some()), "{event:?} after the last word");
+            assert!(
+                out.is_empty() && event.is_none_or(|event| event.closed().is_some()),
+                "{event:?} after the last word"
+            );
         }
-        if let Some(version) = self.machine.version().filter(|_| self.watch.phase == Phase::Before) {
+        if let Some(version) = self.machine.version().filter(|_| self.watch.phase == Phase::Before)
+        {
             self.watch.version = version;
         }
         self.watch.step(read, event, out).unwrap();
@@ -319,7 +345,8 @@ impl<M: Machine> Host<M> {
         self.tally.requests += usize::from(event.asks() || event.answered().is_some());
         if let Some(cause) = event.closed() {
             assert!(!cause.to_string().is_empty());
-            self.tally.violations += usize::from(matches!(cause, mqtt_sansio::session::CloseCause::Violation(_)));
+            self.tally.violations +=
+                usize::from(matches!(cause, mqtt_sansio::session::CloseCause::Violation(_)));
             (self.over, self.closing) = (true, false);
             self.received.clear();
             M::closed(self, event);
@@ -339,7 +366,11 @@ impl<M: Machine> Host<M> {
                 &mut self.tally.not_allowed
             }
             Outcome::SessionLost(message) => {
-                assert!(message.as_ref().is_none_or(|message| watch::number(message.payload()) == Some(key)));
+                assert!(
+                    message
+                        .as_ref()
+                        .is_none_or(|message| watch::number(message.payload()) == Some(key))
+                );
                 &mut self.tally.lost
             }
             other => panic!("{other:?}"),
@@ -348,7 +379,8 @@ impl<M: Machine> Host<M> {
 
     /// What must hold at any time.
     fn check(&self) {
-        let session = self.parked.as_ref().map_or_else(|| self.machine.session(), |(session, _)| session);
+        let session =
+            self.parked.as_ref().map_or_else(|| self.machine.session(), |(session, _)| session);
         if self.watch.kept.unknown || self.parked.as_ref().is_some_and(|(_, kept)| kept.unknown) {
             return;
         }
@@ -360,17 +392,25 @@ impl<M: Machine> Host<M> {
         let live: usize = self.live.values().sum();
         let bound = 64 + live + bytes + 64 * queued + self.given + 2 * taken;
         let stored = session.to_bytes(self.now).len();
-        assert!(stored <= bound, "a session of {stored} bytes, from {live} of messages, {taken} identifiers, {queued} that wait");
+        assert!(
+            stored <= bound,
+            "a session of {stored} bytes, from {live} of messages, {taken} identifiers, {queued} that wait"
+        );
     }
 
-    /// Through bytes and back: nothing is lost, and a session in use is stored as if the line had broken.
+    /// Through bytes and back: nothing is lost, and a session in use is stored as if the line had
+    /// broken.
     fn store(&mut self, milliseconds: u64, changed: Option<(usize, u8)>) {
         let in_use = self.machine.session().to_bytes(self.now);
         let in_turn = !self.watch.is_out_of_turn();
         let used = !self.over && (M::ROLE == Role::Client || self.accepted);
         let Some(session) = M::unload(self) else { return };
         let mut bytes = session.to_bytes(self.now);
-        let again = |bytes: &[u8]| Session::from_bytes(bytes, self.now, Duration::ZERO).expect("it is loaded").to_bytes(self.now);
+        let again = |bytes: &[u8]| {
+            Session::from_bytes(bytes, self.now, Duration::ZERO)
+                .expect("it is loaded")
+                .to_bytes(self.now)
+        };
         assert_eq!(again(&bytes), bytes);
         if used && in_turn {
             assert_eq!(again(&in_use)[5..], bytes[5..], "what would be left if the line broke");
@@ -386,14 +426,19 @@ impl<M: Machine> Host<M> {
             self.watch.kept = Kept::default();
             self.watch.kept.unknown = loaded.is_ok();
         }
-        let session = if changed.is_some() { loaded.unwrap_or_default() } else { loaded.expect("what was stored is loaded") };
+        let session = if changed.is_some() {
+            loaded.unwrap_or_default()
+        } else {
+            loaded.expect("what was stored is loaded")
+        };
         M::load(self, session);
         self.tally.stored += 1;
     }
 
     /// Each message has ended or is in the session.
     fn finish(&mut self) {
-        let unknown = self.watch.kept.unknown || self.parked.as_ref().is_some_and(|(_, kept)| kept.unknown);
+        let unknown =
+            self.watch.kept.unknown || self.parked.as_ref().is_some_and(|(_, kept)| kept.unknown);
         let Some(mut session) = M::unload(self) else { return };
         while let Some(published) = session.next_completed() {
             if !unknown {
@@ -402,7 +447,11 @@ impl<M: Machine> Host<M> {
         }
         if !unknown {
             let kept = session.in_flight() + session.queued();
-            assert!(self.live.len() <= kept && kept <= self.live.len() + self.given, "{kept} of {} are kept", self.live.len());
+            assert!(
+                self.live.len() <= kept && kept <= self.live.len() + self.given,
+                "{kept} of {} are kept",
+                self.live.len()
+            );
         }
     }
 
@@ -412,7 +461,8 @@ impl<M: Machine> Host<M> {
         if publish.qos > QoS::AtMostOnce {
             // An alias may stand for any topic that there was.
             self.longest_topic = self.longest_topic.max(publish.topic_name.as_bytes().len());
-            let message = Message::new(&Publish { topic_name: "t".into(), ..*publish }).expect("only a message is taken");
+            let message = Message::new(&Publish { topic_name: "t".into(), ..*publish })
+                .expect("only a message is taken");
             self.live.insert(number, message.size() + self.longest_topic + 64);
         }
     }

@@ -6,8 +6,8 @@ use super::{HIGH_WATER, Host, Machine, payload};
 use core::time::Duration;
 use mqtt_sansio::Instant;
 use mqtt_sansio::codec::{
-    self, AckProperties, ConnackProperties, PacketType, Publish, PublishProperties, ReasonCode, Role, SubscriptionIdentifier,
-    Version,
+    self, AckProperties, ConnackProperties, PacketType, Publish, PublishProperties, ReasonCode,
+    Role, SubscriptionIdentifier, Version,
 };
 use mqtt_sansio::server::{self, AnswerError, Server, ServerConfig};
 use mqtt_sansio::session::{AckToken, AcknowledgeError, Message, Outgoing, Session};
@@ -19,7 +19,12 @@ impl Machine for Server {
         Self::new(server_config(setup), setup.start)
     }
 
-    fn input<'i>(&mut self, input: &mut &'i [u8], now: Instant, out: &mut Vec<u8>) -> Option<Event<'i>> {
+    fn input<'i>(
+        &mut self,
+        input: &mut &'i [u8],
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Option<Event<'i>> {
         self.handle_input(input, now, out).map(Event::Server)
     }
 
@@ -75,7 +80,10 @@ impl Machine for Server {
             }
             _ => match draw.below(24) {
                 0 => Operation::Open,
-                1 => Operation::Accept { resume: draw.one_in(2), properties: Box::new(draw.any().unwrap_or_default()) },
+                1 => Operation::Accept {
+                    resume: draw.one_in(2),
+                    properties: Box::new(draw.any().unwrap_or_default()),
+                },
                 2 => Operation::Refuse(draw.any().unwrap_or_default()),
                 3..6 => Operation::Answer {
                     index: draw.below(8).into(),
@@ -93,7 +101,13 @@ impl Machine for Server {
         match operation {
             Operation::Publish { publish, padding, subscription_identifiers, flush } => {
                 let payload = payload(number, publish, *padding);
-                deliver(host, number, &Publish { payload: &payload, ..*publish }, *subscription_identifiers, *flush);
+                deliver(
+                    host,
+                    number,
+                    &Publish { payload: &payload, ..*publish },
+                    *subscription_identifiers,
+                    *flush,
+                );
                 return;
             }
             Operation::Open => {
@@ -124,11 +138,24 @@ impl Machine for Server {
             }
             Operation::Answer { index, identifier, codes, other } => {
                 let known = host.watch.request(*index).filter(|_| !other);
-                let (packet, identifier, filters) = known.unwrap_or((PacketType::Subscribe, *identifier, 1));
+                let (packet, identifier, filters) =
+                    known.unwrap_or((PacketType::Subscribe, *identifier, 1));
                 let codes = vec![ReasonCode::SUCCESS; filters.min(*codes)];
                 let done = match packet {
-                    PacketType::Subscribe => host.machine.suback(identifier, &codes, AckProperties::default(), now, &mut out),
-                    _ => host.machine.unsuback(identifier, &codes, AckProperties::default(), now, &mut out),
+                    PacketType::Subscribe => host.machine.suback(
+                        identifier,
+                        &codes,
+                        AckProperties::default(),
+                        now,
+                        &mut out,
+                    ),
+                    _ => host.machine.unsuback(
+                        identifier,
+                        &codes,
+                        AckProperties::default(),
+                        now,
+                        &mut out,
+                    ),
                 };
                 assert!(done.is_ok() || out.is_empty());
             }
@@ -150,7 +177,13 @@ impl Machine for Server {
     }
 
     fn closed(host: &mut Host<Self>, event: &Event<'_>) {
-        assert!(host.accepted || !matches!(event, Event::Server(server::Action::Closed { publish_will: true, .. })));
+        assert!(
+            host.accepted
+                || !matches!(
+                    event,
+                    Event::Server(server::Action::Closed { publish_will: true, .. })
+                )
+        );
         if core::mem::take(&mut host.accepted) {
             park(host);
         }
@@ -161,21 +194,42 @@ impl Machine for Server {
         if host.over {
             return;
         }
-        let answer = host.setup.answers.get(host.asked % host.setup.answers.len().max(1)).copied().unwrap_or(0);
+        let answer = host
+            .setup
+            .answers
+            .get(host.asked % host.setup.answers.len().max(1))
+            .copied()
+            .unwrap_or(0);
         host.asked += 1;
         if answer % 2 == 1 {
             return;
         }
         let mut out = Vec::new();
         match event {
-            Event::Server(server::Action::Connect(_)) => return accept(host, answer % 4 == 0, &ConnackProperties::default()),
+            Event::Server(server::Action::Connect(_)) => {
+                return accept(host, answer % 4 == 0, &ConnackProperties::default());
+            }
             Event::Server(server::Action::Subscribe(request)) => {
-                let codes: Vec<_> = request.subscriptions.iter().map(|_| ReasonCode::GRANTED_QOS_2).collect();
-                let _ = host.machine.suback(request.packet_identifier, &codes, AckProperties::default(), host.now, &mut out);
+                let codes: Vec<_> =
+                    request.subscriptions.iter().map(|_| ReasonCode::GRANTED_QOS_2).collect();
+                let _ = host.machine.suback(
+                    request.packet_identifier,
+                    &codes,
+                    AckProperties::default(),
+                    host.now,
+                    &mut out,
+                );
             }
             Event::Server(server::Action::Unsubscribe(request)) => {
-                let codes: Vec<_> = request.topic_filters.iter().map(|_| ReasonCode::SUCCESS).collect();
-                let _ = host.machine.unsuback(request.packet_identifier, &codes, AckProperties::default(), host.now, &mut out);
+                let codes: Vec<_> =
+                    request.topic_filters.iter().map(|_| ReasonCode::SUCCESS).collect();
+                let _ = host.machine.unsuback(
+                    request.packet_identifier,
+                    &codes,
+                    AckProperties::default(),
+                    host.now,
+                    &mut out,
+                );
             }
             _ => {}
         }
@@ -237,7 +291,11 @@ fn accept(host: &mut Host<Server>, resume: bool, properties: &ConnackProperties<
     let (resumed, mut out) = (session.is_some(), Vec::new());
     if host.machine.accept(&mut session, *properties, host.now, &mut out).is_ok() {
         assert!(session.is_none());
-        assert!(out.len() <= 512 + 4 * format!("{properties:?}").len() + 2 * held, "{} bytes for {held}", out.len());
+        assert!(
+            out.len() <= 512 + 4 * format!("{properties:?}").len() + 2 * held,
+            "{} bytes for {held}",
+            out.len()
+        );
         if !resumed {
             // What there was is dropped.
             host.live.clear();
@@ -254,7 +312,13 @@ fn accept(host: &mut Host<Server>, resume: bool, properties: &ConnackProperties<
     flush(host);
 }
 
-fn deliver(host: &mut Host<Server>, number: u64, publish: &Publish<'_>, identifiers: usize, step: bool) {
+fn deliver(
+    host: &mut Host<Server>,
+    number: u64,
+    publish: &Publish<'_>,
+    identifiers: usize,
+    step: bool,
+) {
     let expiry = publish.properties.message_expiry_interval;
     let Ok(message) = Message::new(publish) else { return };
     let outgoing = Outgoing {
@@ -263,7 +327,9 @@ fn deliver(host: &mut Host<Server>, number: u64, publish: &Publish<'_>, identifi
         ..Outgoing::new(Some(number), message)
     };
     let done = match &mut host.parked {
-        Some((session, _)) if !host.accepted => session.enqueue(outgoing, host.setup.queue, host.now),
+        Some((session, _)) if !host.accepted => {
+            session.enqueue(outgoing, host.setup.queue, host.now)
+        }
         _ => host.machine.deliver(outgoing, host.now),
     };
     assert!(done.is_err() || host.accepted || host.parked.is_some());
@@ -285,7 +351,11 @@ fn flush(host: &mut Host<Server>) {
         let (mut out, held) = (Vec::new(), host.held());
         let more = host.machine.flush(host.now, &mut out);
         assert!(out.len() <= 64 + held);
-        assert!(!more || out.len() >= HIGH_WATER, "there is room for more than {} bytes", out.len());
+        assert!(
+            !more || out.len() >= HIGH_WATER,
+            "there is room for more than {} bytes",
+            out.len()
+        );
         host.judge(&[], None, &out);
         if !more {
             return;

@@ -1,4 +1,5 @@
-//! Writes seeds for the fuzz targets, the wire vectors for the codec and series of operations for the machines: `cargo run --manifest-path fuzz/Cargo.toml --bin seed`.
+//! Writes seeds for the fuzz targets, the wire vectors for the codec and series of operations for
+//! the machines: `cargo run --manifest-path fuzz/Cargo.toml --bin seed`.
 
 use std::path::Path;
 use std::{fs, io};
@@ -14,7 +15,9 @@ fn main() -> io::Result<()> {
         let folder = fuzz.join("corpus").join(target);
         fs::create_dir_all(&folder)?;
         // The largest vectors would only slow the fuzzer down.
-        for (index, (first, bytes)) in vectors::all(&fuzz.join("../spec-vectors"), 4096).into_iter().enumerate() {
+        for (index, (first, bytes)) in
+            vectors::all(&fuzz.join("../spec-vectors"), 4096).into_iter().enumerate()
+        {
             fs::write(folder.join(format!("vector-{index}")), [&[first], &bytes[..]].concat())?;
         }
     }

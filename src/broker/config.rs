@@ -24,8 +24,8 @@ pub struct BrokerConfig {
 impl BrokerConfig {
     /// What each client is offered, with the defaults that the methods name.
     ///
-    /// Shared subscriptions are said to be unavailable, and messages are acknowledged with what routing finds, whatever the
-    /// configuration says of them.
+    /// Shared subscriptions are said to be unavailable, and messages are acknowledged with what
+    /// routing finds, whatever the configuration says of them.
     #[must_use]
     pub const fn new(server: ServerConfig) -> Self {
         Self {
@@ -37,8 +37,8 @@ impl BrokerConfig {
         }
     }
 
-    /// How many sessions there may be, those of clients that are away included; more are refused with
-    /// [`QUOTA_EXCEEDED`](crate::codec::ReasonCode::QUOTA_EXCEEDED). The default is 1,000,000.
+    /// How many sessions there may be, those of clients that are away included; more are refused
+    /// with [`QUOTA_EXCEEDED`](crate::codec::ReasonCode::QUOTA_EXCEEDED). The default is 1,000,000.
     #[must_use]
     pub const fn maximum_sessions(self, maximum_sessions: usize) -> Self {
         Self { maximum_sessions, ..self }
@@ -59,7 +59,8 @@ impl BrokerConfig {
     }
 
     /// How many messages, and bytes of them, may be retained; more are refused with
-    /// [`QUOTA_EXCEEDED`](crate::codec::ReasonCode::QUOTA_EXCEEDED). The default is 1,000,000 messages and 1 GiB.
+    /// [`QUOTA_EXCEEDED`](crate::codec::ReasonCode::QUOTA_EXCEEDED). The default is 1,000,000
+    /// messages and 1 GiB.
     #[must_use]
     pub const fn maximum_retained(self, messages: usize, bytes: usize) -> Self {
         Self { maximum_retained: QueueLimit { messages, bytes }, ..self }

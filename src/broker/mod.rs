@@ -1,8 +1,10 @@
-//! A broker as one deterministic state machine: sessions of many clients, routing between them, retained messages and wills. It
-//! knows no sockets, clocks, threads or users; who may connect is a question to the host.
+//! A broker as one deterministic state machine: sessions of many clients, routing between them,
+//! retained messages and wills. It knows no sockets, clocks, threads or users; who may connect is a
+//! question to the host.
 //!
-//! Not here yet: shared subscriptions, which CONNACK says are unavailable, enhanced authentication, which is refused with "Bad
-//! authentication method", questions about single messages and subscriptions, and durability.
+//! Not here yet: shared subscriptions, which CONNACK says are unavailable, enhanced authentication,
+//! which is refused with "Bad authentication method", questions about single messages and
+//! subscriptions, and durability.
 
 mod config;
 mod routing;
@@ -10,7 +12,10 @@ mod slab;
 
 pub use config::BrokerConfig;
 
-use crate::codec::{AckProperties, ConnackProperties, Connect, Disconnect, OwnedPacket, Packet, ReasonCode, Role, Rules, Will};
+use crate::codec::{
+    AckProperties, ConnackProperties, Connect, Disconnect, OwnedPacket, Packet, ReasonCode, Role,
+    Rules, Will,
+};
 use crate::router::{RetainedStore, SubscriptionIndex};
 use crate::server::{self, Server};
 use crate::session::{Message, Session};
@@ -35,8 +40,8 @@ struct SessionId(u64);
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A client asks to be let in. To be answered with [`Broker::admit`] or [`Broker::refuse`], now or later; until then nothing more of
-    /// the client is read.
+    /// A client asks to be let in. To be answered with [`Broker::admit`] or [`Broker::refuse`], now
+    /// or later; until then nothing more of the client is read.
     Authenticate {
         /// Whose answer it is to be.
         connection: ConnectionId,
@@ -45,13 +50,15 @@ pub enum Action {
     },
     /// There is output for a connection: [`Broker::transmit`] writes it.
     Transmit(ConnectionId),
-    /// A connection has ended: [`Broker::transmit`] what is left, close the socket, and say [`Broker::closed`].
+    /// A connection has ended: [`Broker::transmit`] what is left, close the socket, and say
+    /// [`Broker::closed`].
     Close(ConnectionId),
 }
 
 /// A whole MQTT broker, but for its sockets and clocks.
 ///
-/// Connections are opened, fed and closed by the host. What they cause for others is told as [`Action`]s.
+/// Connections are opened, fed and closed by the host. What they cause for others is told as
+/// [`Action`]s.
 ///
 /// ```
 /// use mqtt_sansio::broker::{Action, Broker, BrokerConfig};
@@ -90,11 +97,12 @@ pub enum Action {
 /// assert_eq!(to_bob, b"\x30\x05\0\x01thi");
 /// ```
 ///
-/// After each call the host drains [`poll_action`](Self::poll_action), and has [`handle_timeout`](Self::handle_timeout) called when
-/// [`poll_timeout`](Self::poll_timeout) says.
+/// After each call the host drains [`poll_action`](Self::poll_action), and has
+/// [`handle_timeout`](Self::handle_timeout) called when [`poll_timeout`](Self::poll_timeout) says.
 ///
-/// Messages wait in the sessions, bounded by the configuration, until [`transmit`](Self::transmit) encodes them: a host that calls it when
-/// the socket can take more has back-pressure, and no copies waiting in its buffers.
+/// Messages wait in the sessions, bounded by the configuration, until [`transmit`](Self::transmit)
+/// encodes them: a host that calls it when the socket can take more has back-pressure, and no
+/// copies waiting in its buffers.
 #[derive(Debug)]
 pub struct Broker {
     config: BrokerConfig,
@@ -148,7 +156,8 @@ struct SessionState {
     subscriptions: BTreeMap<Box<[u8]>, Subscriber>,
     /// Retained messages that are still to be sent, by topic filter.
     retained: BTreeMap<Box<[u8]>, RetainedCursor>,
-    /// The topic names of those that were sent before their turn, and which cursors there were then.
+    /// The topic names of those that were sent before their turn, and which cursors there were
+    /// then.
     sent_early: BTreeMap<Box<[u8]>, u64>,
     will: Option<StoredWill>,
     /// While the client is away: when the will is published, and when the session ends.
@@ -168,7 +177,8 @@ struct StoredWill {
 impl Broker {
     /// A broker without sessions.
     ///
-    /// `seed` is random: it keeps the client identifiers that this broker assigns apart from those of earlier ones.
+    /// `seed` is random: it keeps the client identifiers that this broker assigns apart from those
+    /// of earlier ones.
     #[must_use]
     pub fn new(config: BrokerConfig, seed: u64) -> Self {
         Self {
@@ -233,8 +243,15 @@ impl Broker {
 
     /// Consumes packets from `input`, all that are complete, and writes the answers to them.
     ///
-    /// While the host owes an answer to [`Action::Authenticate`], nothing is consumed; the host keeps the bytes and calls again after it.
-    pub fn handle_input(&mut self, id: ConnectionId, input: &mut &[u8], now: Instant, out: &mut Vec<u8>) {
+    /// While the host owes an answer to [`Action::Authenticate`], nothing is consumed; the host
+    /// keeps the bytes and calls again after it.
+    pub fn handle_input(
+        &mut self,
+        id: ConnectionId,
+        input: &mut &[u8],
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
         let Some(connection) = self.connections.get_mut(id.0) else { return };
         out.append(&mut connection.out);
         while let Some(connection) = self.connections.get_mut(id.0) {
@@ -243,14 +260,18 @@ impl Broker {
         }
         self.set_timer(id);
         let due = self.session_of(id).is_some_and(|(_, session)| !session.retained.is_empty());
-        if due || self.connections.get(id.0).is_some_and(|connection| connection.server.wants_flush()) {
+        if due
+            || self.connections.get(id.0).is_some_and(|connection| connection.server.wants_flush())
+        {
             self.tell(id);
         }
     }
 
-    /// Writes what there is for a connection, as far as its client may be sent and until `out` holds 64 KiB or more.
+    /// Writes what there is for a connection, as far as its client may be sent and until `out`
+    /// holds 64 KiB or more.
     ///
-    /// Whether there is more once `out` is empty; if not, an [`Action::Transmit`] will tell of what comes later.
+    /// Whether there is more once `out` is empty; if not, an [`Action::Transmit`] will tell of what
+    /// comes later.
     pub fn transmit(&mut self, id: ConnectionId, now: Instant, out: &mut Vec<u8>) -> bool {
         let Some(connection) = self.connections.get_mut(id.0) else { return false };
         connection.told = false;
@@ -266,14 +287,16 @@ impl Broker {
         }
     }
 
-    /// The transport of a connection goes on, though the broker cannot see it: the host was not reading from it for a while.
+    /// The transport of a connection goes on, though the broker cannot see it: the host was not
+    /// reading from it for a while.
     pub fn handle_progress(&mut self, id: ConnectionId, now: Instant) {
         if let Some(connection) = self.connections.get_mut(id.0) {
             connection.server.handle_progress(now);
         }
     }
 
-    /// The transport of a connection is closed: by the peer, by a failure, or after [`Action::Close`]. The connection is forgotten.
+    /// The transport of a connection is closed: by the peer, by a failure, or after
+    /// [`Action::Close`]. The connection is forgotten.
     pub fn closed(&mut self, id: ConnectionId, now: Instant) {
         let Some(connection) = self.connections.get_mut(id.0) else { return };
         connection.gone = true;
@@ -297,7 +320,8 @@ impl Broker {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Does what is due: gives up on silent clients, publishes wills, ends sessions. Harmless when nothing is.
+    /// Does what is due: gives up on silent clients, publishes wills, ends sessions. Harmless when
+    /// nothing is.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((_, timer)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.pop_first();
@@ -318,19 +342,26 @@ impl Broker {
 
     // ---- answers ----
 
-    /// Lets the client of a connection in, with its session if it has one. Another connection of the same client is closed.
-    /// [5.0 §3.1.4] [3.1.1 §3.1.4]
+    /// Lets the client of a connection in, with its session if it has one. Another connection of
+    /// the same client is closed. [5.0 §3.1.4] [3.1.1 §3.1.4]
     ///
-    /// `properties` are what the host has to add to CONNACK, such as Response Information; before 5.0 they cannot be sent.
+    /// `properties` are what the host has to add to CONNACK, such as Response Information; before
+    /// 5.0 they cannot be sent.
     pub fn admit(&mut self, id: ConnectionId, properties: ConnackProperties<'_>, now: Instant) {
-        let Some(asked) = self.connections.get_mut(id.0).and_then(|connection| connection.asked.take()) else { return };
+        let Some(asked) =
+            self.connections.get_mut(id.0).and_then(|connection| connection.asked.take())
+        else {
+            return;
+        };
         let Packet::Connect(connect) = asked.packet() else { return };
         match self.admit_asked(id, &connect, properties, now) {
             Ok(()) => {
                 self.set_timer(id);
                 self.tell(id);
             }
-            Err(reason_code) => self.refuse_asked(id, reason_code, ConnackProperties::default(), now),
+            Err(reason_code) => {
+                self.refuse_asked(id, reason_code, ConnackProperties::default(), now)
+            }
         }
     }
 
@@ -345,16 +376,24 @@ impl Broker {
             return Err(ReasonCode::BAD_AUTHENTICATION_METHOD);
         }
         let will = connect.will.map(|will| stored_will(&will)).transpose()?;
-        let assigned = if connect.client_identifier.is_empty() { Some(self.assign()) } else { None };
-        let client_identifier = assigned.as_deref().map_or(connect.client_identifier.as_bytes(), str::as_bytes);
+        let assigned =
+            if connect.client_identifier.is_empty() { Some(self.assign()) } else { None };
+        let client_identifier =
+            assigned.as_deref().map_or(connect.client_identifier.as_bytes(), str::as_bytes);
         let assigned_client_identifier = assigned.as_deref().map(Into::into);
         let properties = ConnackProperties { assigned_client_identifier, ..properties };
-        // Before anything is changed for it: a client that takes not even a CONNACK leaves all as it was.
+        // Before anything is changed for it: a client that takes not even a CONNACK leaves all as
+        // it was.
         let connection = self.connections.get(id.0).ok_or(ReasonCode::UNSPECIFIED_ERROR)?;
-        connection.server.check_accept(false, properties).map_err(|_| ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR)?;
+        connection
+            .server
+            .check_accept(false, properties)
+            .map_err(|_| ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR)?;
         let (session_id, mut session) = match self.resume(client_identifier, connect, now) {
             Some((session_id, session)) => (session_id, Some(session)),
-            None if self.sessions.len() >= self.config.maximum_sessions => return Err(ReasonCode::QUOTA_EXCEEDED),
+            None if self.sessions.len() >= self.config.maximum_sessions => {
+                return Err(ReasonCode::QUOTA_EXCEEDED);
+            }
             None => (self.insert_session(client_identifier), None),
         };
         if let Some(state) = self.sessions.get_mut(session_id.0) {
@@ -372,8 +411,18 @@ impl Broker {
     }
 
     /// Does not let the client of a connection in; `properties` may say why, or where else to go.
-    pub fn refuse(&mut self, id: ConnectionId, reason_code: ReasonCode, properties: ConnackProperties<'_>, now: Instant) {
-        if self.connections.get_mut(id.0).is_some_and(|connection| connection.asked.take().is_some()) {
+    pub fn refuse(
+        &mut self,
+        id: ConnectionId,
+        reason_code: ReasonCode,
+        properties: ConnackProperties<'_>,
+        now: Instant,
+    ) {
+        if self
+            .connections
+            .get_mut(id.0)
+            .is_some_and(|connection| connection.asked.take().is_some())
+        {
             self.refuse_asked(id, reason_code, properties, now);
         }
     }
@@ -389,12 +438,19 @@ impl Broker {
 
     // ---- inside ----
 
-    fn on_action(&mut self, id: ConnectionId, action: server::Action<'_>, now: Instant, out: &mut Vec<u8>) {
+    fn on_action(
+        &mut self,
+        id: ConnectionId,
+        action: server::Action<'_>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
         match action {
             server::Action::Connect(connect) => self.ask(id, connect),
             server::Action::Message(message) => {
                 let reason_code = self.on_message(id, &message.publish(), now);
-                if let Some((token, connection)) = message.token.zip(self.connections.get_mut(id.0)) {
+                if let Some((token, connection)) = message.token.zip(self.connections.get_mut(id.0))
+                {
                     // The token is of this step, so it is not stale.
                     let _ = connection.server.acknowledge(token, reason_code, out);
                 }
@@ -402,23 +458,41 @@ impl Broker {
             server::Action::Subscribe(subscribe) => {
                 let codes = self.subscribe(id, &subscribe);
                 self.answer(id, now, |server| {
-                    server.suback(subscribe.packet_identifier, &codes, AckProperties::default(), now, out)
+                    server.suback(
+                        subscribe.packet_identifier,
+                        &codes,
+                        AckProperties::default(),
+                        now,
+                        out,
+                    )
                 });
             }
             server::Action::Unsubscribe(unsubscribe) => {
                 let codes = self.unsubscribe(id, &unsubscribe);
                 self.answer(id, now, |server| {
-                    server.unsuback(unsubscribe.packet_identifier, &codes, AckProperties::default(), now, out)
+                    server.unsuback(
+                        unsubscribe.packet_identifier,
+                        &codes,
+                        AckProperties::default(),
+                        now,
+                        out,
+                    )
                 });
             }
             server::Action::Closed { publish_will, .. } => self.on_closed(id, publish_will, now),
-            // What a message has come to is the session's business, and enhanced authentication was refused.
+            // What a message has come to is the session's business, and enhanced authentication was
+            // refused.
             server::Action::Published(_) | server::Action::Authenticate(_) => {}
         }
     }
 
     /// Answers a client; one that takes no packet of that size is let go.
-    fn answer(&mut self, id: ConnectionId, now: Instant, answer: impl FnOnce(&mut Server) -> Result<(), server::AnswerError>) {
+    fn answer(
+        &mut self,
+        id: ConnectionId,
+        now: Instant,
+        answer: impl FnOnce(&mut Server) -> Result<(), server::AnswerError>,
+    ) {
         let Some(connection) = self.connections.get_mut(id.0) else { return };
         if answer(&mut connection.server).is_err() {
             self.disconnect(id, &Disconnect::new(ReasonCode::PACKET_TOO_LARGE), now);
@@ -426,7 +500,9 @@ impl Broker {
     }
 
     fn ask(&mut self, id: ConnectionId, connect: Connect<'_>) {
-        let rules = Rules::new(connect.version).sent_by(Role::Client).with(self.config.server.conduct.options);
+        let rules = Rules::new(connect.version)
+            .sent_by(Role::Client)
+            .with(self.config.server.conduct.options);
         let Some(connection) = self.connections.get_mut(id.0) else { return };
         // It was decoded just now, by the rules by which it is encoded.
         if let Ok(packet) = OwnedPacket::new(&connect.into(), rules) {
@@ -435,7 +511,13 @@ impl Broker {
         }
     }
 
-    fn refuse_asked(&mut self, id: ConnectionId, reason_code: ReasonCode, properties: ConnackProperties<'_>, now: Instant) {
+    fn refuse_asked(
+        &mut self,
+        id: ConnectionId,
+        reason_code: ReasonCode,
+        properties: ConnackProperties<'_>,
+        now: Instant,
+    ) {
         let Some(connection) = self.connections.get_mut(id.0) else { return };
         // A client that takes not even a CONNACK gets none.
         let _ = connection.server.refuse(reason_code, properties, &mut connection.out);
@@ -443,10 +525,17 @@ impl Broker {
         self.on_closed(id, false, now);
     }
 
-    /// The session that the client goes on with; the end of the one that it does not. [5.0 §3.1.2.4] [3.1.1 §3.1.2.4]
-    fn resume(&mut self, client_identifier: &[u8], connect: &Connect<'_>, now: Instant) -> Option<(SessionId, Session)> {
+    /// The session that the client goes on with; the end of the one that it does not. [5.0
+    /// §3.1.2.4] [3.1.1 §3.1.2.4]
+    fn resume(
+        &mut self,
+        client_identifier: &[u8],
+        connect: &Connect<'_>,
+        now: Instant,
+    ) -> Option<(SessionId, Session)> {
         let id = *self.by_client.get(client_identifier)?;
-        // What was due while the host was late: the session may have ended, and its will been published. [5.0 MQTT-4.1.0-2]
+        // What was due while the host was late: the session may have ended, and its will been
+        // published. [5.0 MQTT-4.1.0-2]
         self.on_session_timer(id, now);
         if let Some(old) = self.sessions.get(id.0)?.connection {
             // [5.0 MQTT-3.1.4-3] [3.1.1 MQTT-3.1.4-2]
@@ -456,8 +545,8 @@ impl Broker {
             self.end_session(id, now);
             return None;
         }
-        // A session that was to end with the old connection is gone by now. The will of one that goes on is not published.
-        // [5.0 MQTT-3.1.3-9]
+        // A session that was to end with the old connection is gone by now. The will of one that
+        // goes on is not published. [5.0 MQTT-3.1.3-9]
         let state = self.sessions.get_mut(id.0)?;
         state.will = None;
         Some((id, core::mem::take(&mut state.parked)))
@@ -527,7 +616,10 @@ impl Broker {
     }
 
     fn on_session_timer(&mut self, id: SessionId, now: Instant) {
-        let Some(state) = self.sessions.get_mut(id.0).filter(|state| state.connection.is_none()) else { return };
+        let Some(state) = self.sessions.get_mut(id.0).filter(|state| state.connection.is_none())
+        else {
+            return;
+        };
         if let Some(set) = state.timer.take() {
             self.timers.remove(&(set, Timer::Session(id)));
         }

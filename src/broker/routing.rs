@@ -2,8 +2,9 @@
 
 use super::{Broker, ConnectionId, SessionId};
 use crate::codec::{
-    EncodeError, Publish, PublishProperties, QoS, ReasonCode, RetainHandling, Subscribe, SubscriptionIdentifier,
-    SubscriptionOptions, Text, TopicFilter, Unsubscribe, Version, Will, levels,
+    EncodeError, Publish, PublishProperties, QoS, ReasonCode, RetainHandling, Subscribe,
+    SubscriptionIdentifier, SubscriptionOptions, Text, TopicFilter, Unsubscribe, Version, Will,
+    levels,
 };
 use crate::router::{Retained, RetainedStore};
 use crate::session::{Message, Outgoing, QueueLimit};
@@ -21,9 +22,10 @@ pub(super) struct Subscriber {
 
 /// The retained messages for a subscription, as far as they have not been sent.
 ///
-/// They are fetched when there is room for them, so that a filter that matches a million of them takes no more memory than one that
-/// matches none. Those are meant that there were at the time of the subscription; what was published since then is sent as any
-/// message is, after the retained one of its topic. [5.0 §3.3.1.3] [5.0 MQTT-4.6.0-5]
+/// They are fetched when there is room for them, so that a filter that matches a million of them
+/// takes no more memory than one that matches none. Those are meant that there were at the time of
+/// the subscription; what was published since then is sent as any message is, after the retained
+/// one of its topic. [5.0 §3.3.1.3] [5.0 MQTT-4.6.0-5]
 #[derive(Debug)]
 pub(super) struct RetainedCursor {
     subscriber: Subscriber,
@@ -40,7 +42,12 @@ const SENT_EARLY: usize = 1_000;
 
 impl RetainedCursor {
     /// Whether the message is one of those still to be sent to the client.
-    fn wants(&self, retained: &Retained, client: &[u8], sent_early: &BTreeMap<Box<[u8]>, u64>) -> bool {
+    fn wants(
+        &self,
+        retained: &Retained,
+        client: &[u8],
+        sent_early: &BTreeMap<Box<[u8]>, u64>,
+    ) -> bool {
         let topic_name = retained.message.topic_name().as_bytes();
         let own = *retained.publisher == *client;
         retained.version <= self.version
@@ -52,9 +59,15 @@ impl RetainedCursor {
 
     /// The message as it is sent. [5.0 MQTT-3.8.4-8] [3.1.1 MQTT-3.3.1-8]
     fn outgoing(&self, retained: &Retained) -> Outgoing {
-        let message = retained.message.with(retained.message.qos().min(self.subscriber.options.maximum_qos), true);
+        let message = retained
+            .message
+            .with(retained.message.qos().min(self.subscriber.options.maximum_qos), true);
         let subscription_identifiers = self.subscriber.identifier.into_iter().collect();
-        Outgoing { subscription_identifiers, expires_at: retained.expires_at, ..Outgoing::new(None, message) }
+        Outgoing {
+            subscription_identifiers,
+            expires_at: retained.expires_at,
+            ..Outgoing::new(None, message)
+        }
     }
 }
 
@@ -69,15 +82,29 @@ const RETAINED_AT_ONCE: usize = 16;
 
 impl Broker {
     /// A client has published. What it is to be told. [5.0 §3.3.4] [3.1.1 §3.3.5]
-    pub(super) fn on_message(&mut self, id: ConnectionId, publish: &Publish<'_>, now: Instant) -> ReasonCode {
+    pub(super) fn on_message(
+        &mut self,
+        id: ConnectionId,
+        publish: &Publish<'_>,
+        now: Instant,
+    ) -> ReasonCode {
         let Some(session_id) = self.session_of(id).map(|(session_id, _)| session_id) else {
             return ReasonCode::UNSPECIFIED_ERROR;
         };
-        let v5 = self.connections.get(id.0).is_some_and(|connection| connection.server.version() == Version::V5_0);
+        let v5 = self
+            .connections
+            .get(id.0)
+            .is_some_and(|connection| connection.server.version() == Version::V5_0);
         self.route(session_id, publish, v5 && publish.qos > QoS::AtMostOnce, now)
     }
 
-    fn route(&mut self, from: SessionId, publish: &Publish<'_>, can_be_told: bool, now: Instant) -> ReasonCode {
+    fn route(
+        &mut self,
+        from: SessionId,
+        publish: &Publish<'_>,
+        can_be_told: bool,
+        now: Instant,
+    ) -> ReasonCode {
         let mut matches = core::mem::take(&mut self.matches);
         matches.clear();
         self.subscriptions.matches(publish.topic_name, |session_id, subscriber| {
@@ -104,11 +131,13 @@ impl Broker {
         now: Instant,
     ) -> ReasonCode {
         let Ok(message) = Message::new(publish) else { return ReasonCode::UNSPECIFIED_ERROR };
-        let expires_at = publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
+        let expires_at =
+            publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
         let mut keep = publish.retain;
         if keep && !publish.payload.is_empty() {
             let limit = self.config.maximum_retained;
-            // Only a 5.0 client that waits for an answer can be told that there is no room; for others the message goes to those who are here.
+            // Only a 5.0 client that waits for an answer can be told that there is no room; for
+            // others the message goes to those who are here.
             let has_room = |store: &RetainedStore| {
                 let old = store.get(publish.topic_name).map(|retained| retained.message.size());
                 let bytes = store.bytes() - old.unwrap_or(0) + message.size();
@@ -123,19 +152,23 @@ impl Broker {
             }
             self.dropped += u64::from(!keep);
         }
-        // One copy for each session, whatever the number of its filters that match. [5.0 MQTT-3.3.4-2] [3.1.1 MQTT-3.3.5-1]
+        // One copy for each session, whatever the number of its filters that match. [5.0
+        // MQTT-3.3.4-2] [3.1.1 MQTT-3.3.5-1]
         matches.sort_unstable_by_key(|(session_id, _)| *session_id);
         for same in matches.chunk_by(|(one, _), (other, _)| one == other) {
             let Some((session_id, _)) = same.first() else { continue };
             let granted = same.iter().map(|(_, subscriber)| subscriber.options.maximum_qos).max();
-            let as_published = same.iter().any(|(_, subscriber)| subscriber.options.retain_as_published);
+            let as_published =
+                same.iter().any(|(_, subscriber)| subscriber.options.retain_as_published);
             // [5.0 MQTT-3.8.4-8] [3.1.1 MQTT-3.8.4-6]
             let qos = publish.qos.min(granted.unwrap_or_default());
             // [5.0 MQTT-3.3.1-12] [5.0 MQTT-3.3.1-13] [3.1.1 MQTT-3.3.1-9]
             let copy = message.with(qos, publish.retain && as_published);
             // [5.0 MQTT-3.3.4-3] [5.0 MQTT-3.3.4-4]
-            let subscription_identifiers = same.iter().filter_map(|(_, subscriber)| subscriber.identifier).collect();
-            let outgoing = Outgoing { subscription_identifiers, expires_at, ..Outgoing::new(None, copy) };
+            let subscription_identifiers =
+                same.iter().filter_map(|(_, subscriber)| subscriber.identifier).collect();
+            let outgoing =
+                Outgoing { subscription_identifiers, expires_at, ..Outgoing::new(None, copy) };
             if self.deliver_retained_before(*session_id, publish.topic_name, now) {
                 self.deliver(*session_id, now, outgoing);
             } else {
@@ -143,13 +176,18 @@ impl Broker {
             }
         }
         if keep {
-            let publisher = self.sessions.get(from.0).map(|state| state.client_identifier.clone()).unwrap_or_default();
+            let publisher = self
+                .sessions
+                .get(from.0)
+                .map(|state| state.client_identifier.clone())
+                .unwrap_or_default();
             self.retained.insert(message, expires_at, publisher);
         }
         if matches.is_empty() { ReasonCode::NO_MATCHING_SUBSCRIBERS } else { ReasonCode::SUCCESS }
     }
 
-    /// Lets a message wait for a client, be it here or away; whether it does. [5.0 MQTT-4.5.0-1] [3.1.1 MQTT-3.1.2-5]
+    /// Lets a message wait for a client, be it here or away; whether it does. [5.0 MQTT-4.5.0-1]
+    /// [3.1.1 MQTT-3.1.2-5]
     fn deliver(&mut self, session_id: SessionId, now: Instant, outgoing: Outgoing) -> bool {
         let Some(state) = self.sessions.get_mut(session_id.0) else { return false };
         let connection = state.connection.and_then(|id| self.connections.get_mut(id.0));
@@ -167,15 +205,24 @@ impl Broker {
     }
 
     /// [5.0 §3.8.4] [3.1.1 §3.8.4]
-    pub(super) fn subscribe(&mut self, id: ConnectionId, subscribe: &Subscribe<'_>) -> Vec<ReasonCode> {
-        let version = self.connections.get(id.0).map_or(Version::V5_0, |connection| connection.server.version());
+    pub(super) fn subscribe(
+        &mut self,
+        id: ConnectionId,
+        subscribe: &Subscribe<'_>,
+    ) -> Vec<ReasonCode> {
+        let version = self
+            .connections
+            .get(id.0)
+            .map_or(Version::V5_0, |connection| connection.server.version());
         let maximum = self.config.maximum_subscriptions;
         let version_of_store = self.retained.version();
         self.cursors += 1;
         let number = self.cursors;
         let mut codes = Vec::new();
         for subscription in subscribe.subscriptions {
-            if let Err(reason_code) = self.config.server.check(&subscription, &subscribe.properties, version) {
+            if let Err(reason_code) =
+                self.config.server.check(&subscription, &subscribe.properties, version)
+            {
                 codes.push(reason_code);
                 continue;
             }
@@ -184,7 +231,8 @@ impl Broker {
                 continue;
             }
             let options = subscription.options;
-            let subscriber = Subscriber { options, identifier: subscribe.properties.subscription_identifier };
+            let subscriber =
+                Subscriber { options, identifier: subscribe.properties.subscription_identifier };
             let filter = subscription.topic_filter.as_bytes();
             let Some((session_id, state)) = self.session_of(id) else { break };
             if state.subscriptions.len() >= maximum && !state.subscriptions.contains_key(filter) {
@@ -200,7 +248,8 @@ impl Broker {
                 RetainHandling::DoNotSend => false,
             };
             if wanted {
-                let cursor = RetainedCursor { subscriber, version: version_of_store, after: None, number };
+                let cursor =
+                    RetainedCursor { subscriber, version: version_of_store, after: None, number };
                 state.retained.insert(filter.into(), cursor);
             } else if let Some(cursor) = state.retained.get_mut(filter) {
                 // Those that the subscription before it was still due go by the new options.
@@ -213,7 +262,11 @@ impl Broker {
     }
 
     /// [5.0 §3.10.4] [3.1.1 §3.10.4]
-    pub(super) fn unsubscribe(&mut self, id: ConnectionId, unsubscribe: &Unsubscribe<'_>) -> Vec<ReasonCode> {
+    pub(super) fn unsubscribe(
+        &mut self,
+        id: ConnectionId,
+        unsubscribe: &Unsubscribe<'_>,
+    ) -> Vec<ReasonCode> {
         let mut codes = Vec::new();
         for filter in unsubscribe.topic_filters {
             let Some((session_id, state)) = self.session_of(id) else { break };
@@ -225,12 +278,17 @@ impl Broker {
             if known {
                 self.subscriptions.remove(filter, &session_id);
             }
-            codes.push(if known { ReasonCode::SUCCESS } else { ReasonCode::NO_SUBSCRIPTION_EXISTED });
+            codes.push(if known {
+                ReasonCode::SUCCESS
+            } else {
+                ReasonCode::NO_SUBSCRIPTION_EXISTED
+            });
         }
         codes
     }
 
-    /// Gives a connection some of the retained messages that it is due, if it has room for them; whether it was given any.
+    /// Gives a connection some of the retained messages that it is due, if it has room for them;
+    /// whether it was given any.
     pub(super) fn deliver_retained(&mut self, id: ConnectionId, now: Instant) -> bool {
         let limit = self.config.server.queue_limit();
         let mut delivered = false;
@@ -239,11 +297,14 @@ impl Broker {
             let Some(session_id) = connection.session else { return delivered };
             let Some(state) = self.sessions.get_mut(session_id.0) else { return delivered };
             let session = connection.server.session();
-            let Some(mut entry) = state.retained.first_entry().filter(|_| session.queued() < RETAINED_AT_ONCE) else {
+            let Some(mut entry) =
+                state.retained.first_entry().filter(|_| session.queued() < RETAINED_AT_ONCE)
+            else {
                 return delivered;
             };
             let after = entry.get().after.as_deref();
-            let next = stored_filter(entry.key()).and_then(|filter| self.retained.next(filter, after, now));
+            let next = stored_filter(entry.key())
+                .and_then(|filter| self.retained.next(filter, after, now));
             let Some(retained) = next else {
                 entry.remove();
                 if state.retained.is_empty() {
@@ -252,7 +313,9 @@ impl Broker {
                 continue;
             };
             let cursor = entry.get_mut();
-            let outgoing = cursor.wants(retained, &state.client_identifier, &state.sent_early).then(|| cursor.outgoing(retained));
+            let outgoing = cursor
+                .wants(retained, &state.client_identifier, &state.sent_early)
+                .then(|| cursor.outgoing(retained));
             if outgoing.is_some() && !session.has_room(&retained.message, limit) {
                 return delivered;
             }
@@ -263,14 +326,24 @@ impl Broker {
         }
     }
 
-    /// A message is about to be sent to a session that may still be due the retained message of its topic: it is given that first. False
-    /// if there is no room for that, and so none for what comes after it.
-    fn deliver_retained_before(&mut self, session_id: SessionId, topic_name: Text<'_>, now: Instant) -> bool {
+    /// A message is about to be sent to a session that may still be due the retained message of its
+    /// topic: it is given that first. False if there is no room for that, and so none for what
+    /// comes after it.
+    fn deliver_retained_before(
+        &mut self,
+        session_id: SessionId,
+        topic_name: Text<'_>,
+        now: Instant,
+    ) -> bool {
         let Some(state) = self.sessions.get_mut(session_id.0) else { return true };
         if state.retained.is_empty() || state.sent_early.len() >= SENT_EARLY {
             return true;
         }
-        let Some(retained) = self.retained.get(topic_name).filter(|retained| !retained.is_expired(now)) else { return true };
+        let Some(retained) =
+            self.retained.get(topic_name).filter(|retained| !retained.is_expired(now))
+        else {
+            return true;
+        };
         let wanting = state.retained.iter().filter(|(filter, cursor)| {
             cursor.wants(retained, &state.client_identifier, &state.sent_early)
                 && stored_filter(filter).is_some_and(|filter| filter.matches(topic_name))
@@ -299,7 +372,8 @@ impl Broker {
         true
     }
 
-    /// Publishes the will of a session, if it has one, and forgets it. [5.0 MQTT-3.1.2-10] [3.1.1 MQTT-3.1.2-10]
+    /// Publishes the will of a session, if it has one, and forgets it. [5.0 MQTT-3.1.2-10] [3.1.1
+    /// MQTT-3.1.2-10]
     pub(super) fn publish_will(&mut self, session_id: SessionId, now: Instant) {
         let will = self.sessions.get_mut(session_id.0).and_then(|state| state.will.take());
         if let Some(will) = will {
@@ -320,5 +394,12 @@ pub(super) fn will_message(will: &Will<'_>) -> Result<Message, EncodeError> {
         user_properties: properties.user_properties,
         ..PublishProperties::default()
     };
-    Message::new(&Publish { qos, retain, topic_name: topic, payload, properties, ..Publish::default() })
+    Message::new(&Publish {
+        qos,
+        retain,
+        topic_name: topic,
+        payload,
+        properties,
+        ..Publish::default()
+    })
 }

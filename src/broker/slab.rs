@@ -38,17 +38,24 @@ impl<T> Slab<T> {
     }
 
     pub(super) fn get(&self, key: u64) -> Option<&T> {
-        let place = self.places.get(position(key)).filter(|place| place.generation == generation(key))?;
+        let place =
+            self.places.get(position(key)).filter(|place| place.generation == generation(key))?;
         place.value.as_ref()
     }
 
     pub(super) fn get_mut(&mut self, key: u64) -> Option<&mut T> {
-        let place = self.places.get_mut(position(key)).filter(|place| place.generation == generation(key))?;
+        let place = self
+            .places
+            .get_mut(position(key))
+            .filter(|place| place.generation == generation(key))?;
         place.value.as_mut()
     }
 
     pub(super) fn remove(&mut self, key: u64) -> Option<T> {
-        let place = self.places.get_mut(position(key)).filter(|place| place.generation == generation(key))?;
+        let place = self
+            .places
+            .get_mut(position(key))
+            .filter(|place| place.generation == generation(key))?;
         let value = place.value.take()?;
         place.generation = place.generation.wrapping_add(1);
         self.free.push(low_half(key));

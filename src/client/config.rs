@@ -4,7 +4,8 @@ use crate::codec::Options;
 use crate::session::{Conduct, QueueLimit, conduct};
 use core::time::Duration;
 
-/// How a client behaves, apart from what it tells the server in its [`Connect`](crate::codec::Connect).
+/// How a client behaves, apart from what it tells the server in its
+/// [`Connect`](crate::codec::Connect).
 ///
 /// ```
 /// use core::time::Duration;
@@ -41,27 +42,34 @@ impl ClientConfig {
         }
     }
 
-    /// How long to wait for each answer of the server until it has accepted the connection. The default is 30 seconds.
+    /// How long to wait for each answer of the server until it has accepted the connection. The
+    /// default is 30 seconds.
     #[must_use]
     pub const fn connect_timeout(self, connect_timeout: Duration) -> Self {
         Self { connect_timeout, ..self }
     }
 
-    /// How long the server may be silent after a PINGREQ. The default is the Keep Alive, as 3.1 has it.
+    /// How long the server may be silent after a PINGREQ. The default is the Keep Alive, as 3.1 has
+    /// it.
     #[must_use]
     pub const fn ping_timeout(self, ping_timeout: Duration) -> Self {
         Self { ping_timeout: Some(ping_timeout), ..self }
     }
 
-    /// How many messages with QoS 1 and 2 may be under way, at least 1, whatever greater Receive Maximum the server states. The default
-    /// is what the server states; before 5.0, where it cannot, it is 20, since some servers lose what is more.
+    /// How many messages with QoS 1 and 2 may be under way, at least 1, whatever greater Receive
+    /// Maximum the server states. The default is what the server states; before 5.0, where it
+    /// cannot, it is 20, since some servers lose what is more.
     #[must_use]
     pub const fn maximum_in_flight(self, maximum_in_flight: u16) -> Self {
-        Self { maximum_in_flight: Some(if maximum_in_flight == 0 { 1 } else { maximum_in_flight }), ..self }
+        Self {
+            maximum_in_flight: Some(if maximum_in_flight == 0 { 1 } else { maximum_in_flight }),
+            ..self
+        }
     }
 
-    /// The largest packet in bytes that is accepted; a smaller Maximum Packet Size in CONNECT goes before it. The server is told of
-    /// the latter only. The default is 268,435,460, the largest that there is.
+    /// The largest packet in bytes that is accepted; a smaller Maximum Packet Size in CONNECT goes
+    /// before it. The server is told of the latter only. The default is 268,435,460, the largest
+    /// that there is.
     #[must_use]
     pub const fn maximum_packet_size(self, maximum_packet_size: u32) -> Self {
         Self { maximum_packet_size, ..self }

@@ -1,19 +1,24 @@
-//! The client's end of a connection. It knows the client's rules, and no sockets, clocks or threads.
+//! The client's end of a connection. It knows the client's rules, and no sockets, clocks or
+//! threads.
 
-#![expect(clippy::wildcard_enum_match_arm, reason = "what is not named in a match may not come in that state")]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what is not named in a match may not come in that state"
+)]
 
 mod config;
 
 pub use config::ClientConfig;
 
 use crate::codec::{
-    self, Auth, AuthProperties, Connack, Connect, DecodeError, Disconnect, Encode, EncodeError, Frame, Packet, PacketIdentifier,
-    PacketType, Publish, ReasonCode, Role, Rules, Suback, Subscribe, SubscribeProperties, Subscription, Text, Unsubscribe,
-    UnsubscribeProperties, Version,
+    self, Auth, AuthProperties, Connack, Connect, DecodeError, Disconnect, Encode, EncodeError,
+    Frame, Packet, PacketIdentifier, PacketType, Publish, ReasonCode, Role, Rules, Suback,
+    Subscribe, SubscribeProperties, Subscription, Text, Unsubscribe, UnsubscribeProperties,
+    Version,
 };
 use crate::session::{
-    AckToken, AcknowledgeError, Available, CloseCause, Connection, Endpoint, Limits, ProtocolError, PublishError, Published,
-    Received, RequestError, Session,
+    AckToken, AcknowledgeError, Available, CloseCause, Connection, Endpoint, Limits, ProtocolError,
+    PublishError, Published, Received, RequestError, Session,
 };
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -26,11 +31,12 @@ use core::time::Duration;
 pub enum Action<'a> {
     /// The server has accepted the connection, on these terms.
     Connected(Connack<'a>),
-    /// The next step of enhanced authentication, to be answered with [`Client::authenticate`] unless its reason code is
-    /// [`SUCCESS`](ReasonCode::SUCCESS), which ends a re-authentication.
+    /// The next step of enhanced authentication, to be answered with [`Client::authenticate`]
+    /// unless its reason code is [`SUCCESS`](ReasonCode::SUCCESS), which ends a re-authentication.
     Authenticate(Auth<'a>),
-    /// A message has arrived. It is acknowledged when the next step is taken, or by hand. Unless that is done by hand it is the host's from
-    /// now on: should the connection end before that step, a QoS 2 message does not come again.
+    /// A message has arrived. It is acknowledged when the next step is taken, or by hand. Unless
+    /// that is done by hand it is the host's from now on: should the connection end before that
+    /// step, a QoS 2 message does not come again.
     Message(Received<'a>),
     /// A message with QoS 1 or 2 has come to its end.
     Published(Published<'a>),
@@ -38,7 +44,8 @@ pub enum Action<'a> {
     Subscribed(u64, Suback<'a>),
     /// The answer to [`Client::unsubscribe`], under its key; before 5.0 without reason codes.
     Unsubscribed(u64, Suback<'a>),
-    /// The connection has ended: flush `out`, close the socket. Nothing comes after it until the next [`Client::connect`].
+    /// The connection has ended: flush `out`, close the socket. Nothing comes after it until the
+    /// next [`Client::connect`].
     Closed(CloseCause<'a>),
 }
 
@@ -120,15 +127,18 @@ enum State {
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// - Bytes of an incomplete packet stay with the host, which gives them again with those that follow.
+/// - Bytes of an incomplete packet stay with the host, which gives them again with those that
+///   follow.
 /// - An action borrows the input, not the client, so commands can be called while one is held.
-/// - A command has written all that it can when it returns; what must wait, for CONNACK or for the server's Receive Maximum,
-///   is written by a later step.
-/// - Each call does work in proportion to the packet at hand, but for [`connect`](Self::connect)'s answer, which resumes
-///   the whole session.
-/// - To close the transport so that nothing is lost, the host writes `out`, shuts down its sending side, and reads to the end for a moment.
-///   A failure to write is no reason to stop reading: the server's last words may say why.
-/// - The end of a connection is its last action. After it the session is kept for the next [`connect`](Self::connect).
+/// - A command has written all that it can when it returns; what must wait, for CONNACK or for the
+///   server's Receive Maximum, is written by a later step.
+/// - Each call does work in proportion to the packet at hand, but for [`connect`](Self::connect)'s
+///   answer, which resumes the whole session.
+/// - To close the transport so that nothing is lost, the host writes `out`, shuts down its sending
+///   side, and reads to the end for a moment. A failure to write is no reason to stop reading: the
+///   server's last words may say why.
+/// - The end of a connection is its last action. After it the session is kept for the next
+///   [`connect`](Self::connect).
 #[derive(Debug)]
 pub struct Client {
     config: ClientConfig,
@@ -191,7 +201,17 @@ impl Client {
         let endpoint = Endpoint::new(Role::Client, session, config.conduct);
         let terms = Terms { available: Available::ALL, session_expiry_interval: 0 };
         let (requested, clock) = (Requested::default(), KeepAlive::default());
-        Self { config, endpoint, state: State::Idle, requested, terms, clock, reauthenticates: false, challenged: false, left: 0 }
+        Self {
+            config,
+            endpoint,
+            state: State::Idle,
+            requested,
+            terms,
+            clock,
+            reauthenticates: false,
+            challenged: false,
+            left: 0,
+        }
     }
 
     /// The session, as it stands.
@@ -200,7 +220,8 @@ impl Client {
         &self.endpoint.session
     }
 
-    /// The end of a message that is known while the server has not accepted, as of one that has expired. After it they are actions.
+    /// The end of a message that is known while the server has not accepted, as of one that has
+    /// expired. After it they are actions.
     #[must_use]
     pub fn next_completed(&mut self) -> Option<Published<'static>> {
         if self.is_connected() { None } else { self.endpoint.next_completed() }
@@ -231,21 +252,30 @@ impl Client {
     ///
     /// Input that is left over from the connection before is not for this one: the host drops it.
     ///
-    /// With Clean Start, and where the server cannot have the session any more, what was in flight ends at once as
-    /// [`SessionLost`](crate::session::Outcome::SessionLost). Should the packet then not reach the server, which so still has the
-    /// session, messages of that session may come a second time.
+    /// With Clean Start, and where the server cannot have the session any more, what was in flight
+    /// ends at once as [`SessionLost`](crate::session::Outcome::SessionLost). Should the packet
+    /// then not reach the server, which so still has the session, messages of that session may come
+    /// a second time.
     ///
-    /// All that a client can ask of a server stands in the packet; the limits in its properties are enforced. Messages that
-    /// wait, and those of the session that were not acknowledged, are sent once the server has accepted.
-    pub fn connect(&mut self, connect: &Connect<'_>, now: Instant, out: &mut Vec<u8>) -> Result<(), ConnectError> {
+    /// All that a client can ask of a server stands in the packet; the limits in its properties are
+    /// enforced. Messages that wait, and those of the session that were not acknowledged, are sent
+    /// once the server has accepted.
+    pub fn connect(
+        &mut self,
+        connect: &Connect<'_>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ConnectError> {
         if self.state != State::Idle {
             return Err(ConnectError::InUse);
         }
-        let rules = Rules::new(connect.version).sent_by(Role::Client).with(self.config.conduct.options);
+        let rules =
+            Rules::new(connect.version).sent_by(Role::Client).with(self.config.conduct.options);
         Packet::from(*connect).encode_to(rules, out)?;
         let has_session = self.endpoint.is_established() && !connect.clean_start;
         if !has_session {
-            // Whatever becomes of this CONNECT, the old session is over. [5.0 MQTT-3.1.2-4] [3.1.1 MQTT-3.1.2-6]
+            // Whatever becomes of this CONNECT, the old session is over. [5.0 MQTT-3.1.2-4] [3.1.1
+            // MQTT-3.1.2-6]
             self.endpoint.session_lost();
         }
         // The server may have the session from now on, even if its CONNACK is never seen.
@@ -261,9 +291,17 @@ impl Client {
             keep_alive: connect.keep_alive,
             session_expiry_interval: connect.session_expiry_interval(),
             no_problem_information: properties.request_problem_information == Some(false),
-            authentication_method: properties.authentication_method.map(|method| method.as_bytes().into()),
+            authentication_method: properties
+                .authentication_method
+                .map(|method| method.as_bytes().into()),
         };
-        self.clock = KeepAlive { interval: 0, last_sent: now, last_received: now, ping_sent: None, progress: now };
+        self.clock = KeepAlive {
+            interval: 0,
+            last_sent: now,
+            last_received: now,
+            ping_sent: None,
+            progress: now,
+        };
         self.state = State::AwaitConnack { deadline: now + self.config.connect_timeout };
         (self.reauthenticates, self.challenged, self.left) = (false, false, 0);
         Ok(())
@@ -271,13 +309,21 @@ impl Client {
 
     /// Sends a message, or lets it wait while it cannot be sent.
     ///
-    /// With QoS 1 and 2 it ends with an [`Action::Published`] under `key`; with QoS 0 nothing more is heard of it, and nothing holds
-    /// it back while there is a connection: a host that publishes much looks at the size of `out`. A topic alias may
-    /// be set by the rules of the standard; a message that waits, or is sent again, goes with its full topic name.
+    /// With QoS 1 and 2 it ends with an [`Action::Published`] under `key`; with QoS 0 nothing more
+    /// is heard of it, and nothing holds it back while there is a connection: a host that publishes
+    /// much looks at the size of `out`. A topic alias may be set by the rules of the standard; a
+    /// message that waits, or is sent again, goes with its full topic name.
     ///
-    /// A message may be given at any time after the first [`connect`](Self::connect), also while there is no connection. Should the
-    /// next one be of an older version, it goes without what that version cannot say.
-    pub fn publish(&mut self, key: u64, publish: &Publish<'_>, now: Instant, out: &mut Vec<u8>) -> Result<(), PublishError> {
+    /// A message may be given at any time after the first [`connect`](Self::connect), also while
+    /// there is no connection. Should the next one be of an older version, it goes without what
+    /// that version cannot say.
+    pub fn publish(
+        &mut self,
+        key: u64,
+        publish: &Publish<'_>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(), PublishError> {
         if self.requested.version.is_none() {
             return Err(PublishError::NotConnected);
         }
@@ -316,14 +362,16 @@ impl Client {
         out: &mut Vec<u8>,
     ) -> Result<(), RequestError> {
         self.request(key, topic_filters.len(), true, now, out, |packet_identifier| {
-            Unsubscribe { packet_identifier, properties, topic_filters: topic_filters.into() }.into()
+            Unsubscribe { packet_identifier, properties, topic_filters: topic_filters.into() }
+                .into()
         })
     }
 
-    /// Acknowledges a message by hand. In 5.0 an error says that it is not taken; before it every message is.
+    /// Acknowledges a message by hand. In 5.0 an error says that it is not taken; before it every
+    /// message is.
     ///
-    /// Acknowledgements leave in the order in which the messages came, so this one may wait for those before it.
-    /// [5.0 MQTT-4.6.0-2] [3.1.1 MQTT-4.6.0-2]
+    /// Acknowledgements leave in the order in which the messages came, so this one may wait for
+    /// those before it. [5.0 MQTT-4.6.0-2] [3.1.1 MQTT-4.6.0-2]
     pub fn acknowledge(
         &mut self,
         token: AckToken,
@@ -337,15 +385,22 @@ impl Client {
         Ok(())
     }
 
-    /// Sends a step of enhanced authentication: an answer, or the begin of a re-authentication. The method is that of CONNECT.
-    pub fn authenticate(&mut self, auth: &Auth<'_>, now: Instant, out: &mut Vec<u8>) -> Result<(), RequestError> {
+    /// Sends a step of enhanced authentication: an answer, or the begin of a re-authentication. The
+    /// method is that of CONNECT.
+    pub fn authenticate(
+        &mut self,
+        auth: &Auth<'_>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(), RequestError> {
         if !self.wants_input() {
             return Err(RequestError::NotConnected);
         }
         // [5.0 MQTT-4.12.0-3] [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-7] [5.0 MQTT-4.12.1-1]
         let method = auth.properties.authentication_method;
         let begins = auth.reason_code == ReasonCode::RE_AUTHENTICATE;
-        let right = if begins { self.is_connected() && !self.reauthenticates } else { self.challenged };
+        let right =
+            if begins { self.is_connected() && !self.reauthenticates } else { self.challenged };
         if !right || method.is_none() || !self.has_asked_for(method) {
             return Err(RequestError::Authentication);
         }
@@ -358,9 +413,15 @@ impl Client {
         Ok(())
     }
 
-    /// Ends the connection with a DISCONNECT; the next step is [`Action::Closed`]. What was delivered is acknowledged before it, unless
-    /// that is done by hand, and nothing is written after it: a message that is published now waits for the next connection.
-    pub fn disconnect(&mut self, disconnect: &Disconnect<'_>, now: Instant, out: &mut Vec<u8>) -> Result<(), RequestError> {
+    /// Ends the connection with a DISCONNECT; the next step is [`Action::Closed`]. What was
+    /// delivered is acknowledged before it, unless that is done by hand, and nothing is written
+    /// after it: a message that is published now waits for the next connection.
+    pub fn disconnect(
+        &mut self,
+        disconnect: &Disconnect<'_>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(), RequestError> {
         if !self.wants_input() {
             return Err(RequestError::NotConnected);
         }
@@ -372,7 +433,9 @@ impl Client {
             // If there is no room for an answer the peer will send the message again.
             let _ = self.sending(now, out, |client, out| client.endpoint.settle(out));
         }
-        self.sending(now, out, |client, out| client.endpoint.write_shortened((*disconnect).into(), out))?;
+        self.sending(now, out, |client, out| {
+            client.endpoint.write_shortened((*disconnect).into(), out)
+        })?;
         self.terms.session_expiry_interval = expiry.unwrap_or(self.terms.session_expiry_interval);
         self.end();
         self.state = State::Closing;
@@ -385,7 +448,12 @@ impl Client {
     ///
     /// `None` means that more input is needed, or that there is no connection.
     #[inline]
-    pub fn handle_input<'i>(&mut self, input: &mut &'i [u8], now: Instant, out: &mut Vec<u8>) -> Option<Action<'i>> {
+    pub fn handle_input<'i>(
+        &mut self,
+        input: &mut &'i [u8],
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Option<Action<'i>> {
         let mut action = None;
         if input.is_empty() && self.is_connected() && self.endpoint.is_quiet() {
             self.left = 0;
@@ -395,7 +463,8 @@ impl Client {
         action
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is due, if at all. It changes with every other call.
+    /// When [`handle_timeout`](Self::handle_timeout) is due, if at all. It changes with every other
+    /// call.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
@@ -432,10 +501,12 @@ impl Client {
         }
     }
 
-    /// The transport goes on, though the machine cannot see it: some of a long output has left, or the host is not reading for a while.
+    /// The transport goes on, though the machine cannot see it: some of a long output has left, or
+    /// the host is not reading for a while.
     ///
-    /// The time that the server has to answer a PINGREQ, which may stand at the end of that output, or whose answer is not read,
-    /// starts anew. Hosts that write and read without such delays need not call it.
+    /// The time that the server has to answer a PINGREQ, which may stand at the end of that output,
+    /// or whose answer is not read, starts anew. Hosts that write and read without such delays need
+    /// not call it.
     pub fn handle_progress(&mut self, now: Instant) {
         self.clock.progress = self.clock.progress.max(now);
     }
@@ -445,14 +516,21 @@ impl Client {
         match self.state {
             State::Idle => None,
             State::Closing => Some(self.close(CloseCause::Requested)),
-            State::AwaitConnack { .. } | State::Connected => Some(self.close(CloseCause::ConnectionLost)),
+            State::AwaitConnack { .. } | State::Connected => {
+                Some(self.close(CloseCause::ConnectionLost))
+            }
         }
     }
 
     // ---- inside ----
 
     /// Notes that something is sent, if it is.
-    fn sending<T>(&mut self, now: Instant, out: &mut Vec<u8>, call: impl FnOnce(&mut Self, &mut Vec<u8>) -> T) -> T {
+    fn sending<T>(
+        &mut self,
+        now: Instant,
+        out: &mut Vec<u8>,
+        call: impl FnOnce(&mut Self, &mut Vec<u8>) -> T,
+    ) -> T {
         let before = out.len();
         let result = call(self, out);
         if out.len() > before {
@@ -492,9 +570,16 @@ impl Client {
         Ok(())
     }
 
-    /// One step. The action is written where the caller has it, from wherever it is known: moving it costs as much as reading it.
+    /// One step. The action is written where the caller has it, from wherever it is known: moving
+    /// it costs as much as reading it.
     #[inline(never)]
-    fn advance<'i>(&mut self, input: &mut &'i [u8], now: Instant, out: &mut Vec<u8>, action: &mut Option<Action<'i>>) {
+    fn advance<'i>(
+        &mut self,
+        input: &mut &'i [u8],
+        now: Instant,
+        out: &mut Vec<u8>,
+        action: &mut Option<Action<'i>>,
+    ) {
         // Any byte is a sign of life, also one of a packet that is not complete.
         if input.len() > self.left {
             self.clock.last_received = now;
@@ -533,7 +618,11 @@ impl Client {
                 return Err(ProtocolError::NotConnack);
             }
             let maximum = self.endpoint.connection.own.maximum_packet_size;
-            let Some(frame) = Frame::take(input, if connected { maximum } else { maximum.min(HANDSHAKE_SIZE) })? else { break };
+            let Some(frame) =
+                Frame::take(input, if connected { maximum } else { maximum.min(HANDSHAKE_SIZE) })?
+            else {
+                break;
+            };
             if connected {
                 self.on_frame(frame, now, out, action)?;
             } else {
@@ -563,18 +652,27 @@ impl Client {
                 Ok(Some(Action::Connected(connack)))
             }
             // [5.0 MQTT-4.12.0-6]
-            PacketType::Auth if self.requested.authentication_method.is_some() => self.on_auth(frame, rules),
+            PacketType::Auth if self.requested.authentication_method.is_some() => {
+                self.on_auth(frame, rules)
+            }
             other => Err(ProtocolError::UnexpectedPacket(other)),
         }
     }
 
-    fn accepted(&mut self, connack: &Connack<'_>, now: Instant, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+    fn accepted(
+        &mut self,
+        connack: &Connack<'_>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ProtocolError> {
         let properties = &connack.properties;
         let version = self.endpoint.connection.version;
         if connack.session_present {
-            // [5.0 MQTT-3.2.2-2] [5.0 MQTT-3.2.2-4]; before 5.0 a client may go on with a session that it has nothing of, but not with
-            // one that it has asked to be ended.
-            if !self.requested.has_session && (version == Version::V5_0 || self.requested.clean_start) {
+            // [5.0 MQTT-3.2.2-2] [5.0 MQTT-3.2.2-4]; before 5.0 a client may go on with a session
+            // that it has nothing of, but not with one that it has asked to be ended.
+            if !self.requested.has_session
+                && (version == Version::V5_0 || self.requested.clean_start)
+            {
                 self.endpoint.set_established(false);
                 return Err(ProtocolError::UnknownSession);
             }
@@ -588,11 +686,14 @@ impl Client {
         }
         let usual = if version == Version::V5_0 { u16::MAX } else { IN_FLIGHT_BEFORE_5_0 };
         let mut peer = Limits::stated(properties);
-        peer.receive_maximum = peer.receive_maximum.min(self.config.maximum_in_flight.unwrap_or(usual));
+        peer.receive_maximum =
+            peer.receive_maximum.min(self.config.maximum_in_flight.unwrap_or(usual));
         self.endpoint.connection.peer = peer;
         self.terms = Terms {
             available: Available::stated(properties),
-            session_expiry_interval: properties.session_expiry_interval.unwrap_or(self.requested.session_expiry_interval),
+            session_expiry_interval: properties
+                .session_expiry_interval
+                .unwrap_or(self.requested.session_expiry_interval),
         };
         // [5.0 MQTT-3.1.2-21]
         self.clock.interval = properties.server_keep_alive.unwrap_or(self.requested.keep_alive);
@@ -614,20 +715,29 @@ impl Client {
             PacketType::Publish => {
                 return self.endpoint.on_publish(frame, |_| false, out, action, Action::Message);
             }
-            packet @ (PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp) => {
+            packet @ (PacketType::Puback
+            | PacketType::Pubrec
+            | PacketType::Pubrel
+            | PacketType::Pubcomp) => {
                 let ack = frame.ack(rules)?;
                 self.check_problem_information(|| ack.properties.is_empty())?;
                 self.endpoint.on_ack(packet, ack, now, out)?.map(Action::Published)
             }
             PacketType::Auth if rules.version == Version::V5_0 => self.on_auth(frame, rules)?,
             other => match codec::decode(frame, rules)? {
-                Packet::Suback(suback) => Some(Action::Subscribed(self.on_suback(other, &suback)?, suback)),
-                Packet::Unsuback(unsuback) => Some(Action::Unsubscribed(self.on_suback(other, &unsuback)?, unsuback)),
+                Packet::Suback(suback) => {
+                    Some(Action::Subscribed(self.on_suback(other, &suback)?, suback))
+                }
+                Packet::Unsuback(unsuback) => {
+                    Some(Action::Unsubscribed(self.on_suback(other, &unsuback)?, unsuback))
+                }
                 Packet::Pingresp => {
                     self.clock.ping_sent = None;
                     None
                 }
-                Packet::Disconnect(disconnect) => Some(self.close(CloseCause::Disconnected(disconnect))),
+                Packet::Disconnect(disconnect) => {
+                    Some(self.close(CloseCause::Disconnected(disconnect)))
+                }
                 _ => return Err(ProtocolError::UnexpectedPacket(other)),
             },
         };
@@ -639,13 +749,24 @@ impl Client {
         self.endpoint.on_suback(packet, suback)
     }
 
-    /// A packet other than PUBLISH, CONNACK and DISCONNECT has no reason string and no user properties where they were not asked for.
-    /// [5.0 §3.1.2.11.7]
-    fn check_problem_information(&self, is_empty: impl FnOnce() -> bool) -> Result<(), ProtocolError> {
-        if self.requested.no_problem_information && !is_empty() { Err(ProtocolError::ProblemInformation) } else { Ok(()) }
+    /// A packet other than PUBLISH, CONNACK and DISCONNECT has no reason string and no user
+    /// properties where they were not asked for. [5.0 §3.1.2.11.7]
+    fn check_problem_information(
+        &self,
+        is_empty: impl FnOnce() -> bool,
+    ) -> Result<(), ProtocolError> {
+        if self.requested.no_problem_information && !is_empty() {
+            Err(ProtocolError::ProblemInformation)
+        } else {
+            Ok(())
+        }
     }
 
-    fn on_auth<'i>(&mut self, frame: Frame<'i>, rules: Rules) -> Result<Option<Action<'i>>, ProtocolError> {
+    fn on_auth<'i>(
+        &mut self,
+        frame: Frame<'i>,
+        rules: Rules,
+    ) -> Result<Option<Action<'i>>, ProtocolError> {
         match codec::decode(frame, rules)? {
             // [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-6]
             Packet::Auth(auth)
@@ -654,7 +775,9 @@ impl Client {
                     && self.expects(auth.reason_code) =>
             {
                 let AuthProperties { reason_string, user_properties, .. } = auth.properties;
-                self.check_problem_information(|| reason_string.is_none() && user_properties.is_empty())?;
+                self.check_problem_information(|| {
+                    reason_string.is_none() && user_properties.is_empty()
+                })?;
                 self.challenged = auth.reason_code != ReasonCode::SUCCESS;
                 self.reauthenticates &= self.challenged;
                 Ok(Some(Action::Authenticate(auth)))
@@ -668,10 +791,14 @@ impl Client {
         authentication_method.map(Text::as_bytes) == self.requested.authentication_method.as_deref()
     }
 
-    /// Before CONNACK the server asks for more, and CONNACK says that it is done; after it, only what the client has begun goes on.
-    /// [5.0 MQTT-4.12.0-2] [5.0 §4.12.1]
+    /// Before CONNACK the server asks for more, and CONNACK says that it is done; after it, only
+    /// what the client has begun goes on. [5.0 MQTT-4.12.0-2] [5.0 §4.12.1]
     fn expects(&self, reason_code: ReasonCode) -> bool {
-        if self.is_connected() { self.reauthenticates } else { reason_code == ReasonCode::CONTINUE_AUTHENTICATION }
+        if self.is_connected() {
+            self.reauthenticates
+        } else {
+            reason_code == ReasonCode::CONTINUE_AUTHENTICATION
+        }
     }
 
     /// The server broke a rule: it is told, where the version can say so. [5.0 §4.13.1]
@@ -709,7 +836,8 @@ const HANDSHAKE_SIZE: u32 = 1 << 20;
 /// See [`ClientConfig::maximum_in_flight`].
 const IN_FLIGHT_BEFORE_5_0: u16 = 20;
 
-/// A server that does not know the version refuses in the form of another one. [5.0 §3.1.2.2] [3.1.1 MQTT-3.1.2-2]
+/// A server that does not know the version refuses in the form of another one. [5.0 §3.1.2.2]
+/// [3.1.1 MQTT-3.1.2-2]
 fn connack<'a>(frame: Frame<'a>, rules: Rules) -> Result<Connack<'a>, ProtocolError> {
     let decode = |version| match codec::decode(frame, Rules { version, ..rules }) {
         Ok(Packet::Connack(connack)) => Ok(connack),

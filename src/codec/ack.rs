@@ -1,4 +1,5 @@
-//! PUBACK, PUBREC, PUBREL and PUBCOMP: four packet types, one body. [5.0 §3.4 to §3.7] [3.1.1 §3.4 to §3.7]
+//! PUBACK, PUBREC, PUBREL and PUBCOMP: four packet types, one body. [5.0 §3.4 to §3.7] [3.1.1 §3.4
+//! to §3.7]
 //!
 //! | field             | bytes | 3.1, 3.1.1 | 5.0                               |
 //! |-------------------|-------|------------|-----------------------------------|
@@ -8,7 +9,8 @@
 
 use super::write::Sink;
 use super::{
-    AckProperties, Auth, DecodeError, Disconnect, EncodeError, PacketIdentifier, PacketType, Reader, ReasonCode, Rules, Version,
+    AckProperties, Auth, DecodeError, Disconnect, EncodeError, PacketIdentifier, PacketType,
+    Reader, ReasonCode, Rules, Version,
 };
 
 /// What the four acknowledgements of a PUBLISH say. [5.0 §3.4 to §3.7] [3.1.1 §3.4 to §3.7]
@@ -90,7 +92,8 @@ impl<'a> Ack<'a> {
     }
 }
 
-/// The end that six packets of 5.0 have: a reason code and properties, which are left out where they say nothing.
+/// The end that six packets of 5.0 have: a reason code and properties, which are left out where
+/// they say nothing.
 macro_rules! reason_at_end {
     ($($name:ident)*) => {
         $(impl $name<'_> {

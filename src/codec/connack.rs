@@ -7,14 +7,18 @@
 //! | properties  | n     | never          | never                  | always                 |
 
 use super::write::Sink;
-use super::{ConnackProperties, DecodeError, EncodeError, PacketType, Reader, ReasonCode, Role, Rules, Version};
+use super::{
+    ConnackProperties, DecodeError, EncodeError, PacketType, Reader, ReasonCode, Role, Rules,
+    Version,
+};
 
 /// A CONNACK packet. [5.0 §3.2] [3.1.1 §3.2]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Connack<'a> {
-    /// Whether the server goes on with a session that it had; always false in 3.1. [5.0 §3.2.2.1.1] [3.1.1 §3.2.2.2]
+    /// Whether the server goes on with a session that it had; always false in 3.1. [5.0 §3.2.2.1.1]
+    /// [3.1.1 §3.2.2.2]
     pub session_present: bool,
     /// [`ReasonCode::SUCCESS`], or why not. [5.0 §3.2.2.2] [3.1.1 §3.2.2.3]
     pub reason_code: ReasonCode,
@@ -25,7 +29,11 @@ pub struct Connack<'a> {
 impl<'a> Connack<'a> {
     /// Reads a CONNACK, and wraps it where it is made.
     #[inline(always)]
-    pub(crate) fn decode<P>(mut r: Reader<'a>, rules: Rules, wrap: impl FnOnce(Self) -> P) -> Result<P, DecodeError> {
+    pub(crate) fn decode<P>(
+        mut r: Reader<'a>,
+        rules: Rules,
+        wrap: impl FnOnce(Self) -> P,
+    ) -> Result<P, DecodeError> {
         rules.only_from(Role::Server)?;
         let flags = r.u8()?;
         if flags > 1 && rules.version > Version::V3_1 {
@@ -35,7 +43,9 @@ impl<'a> Connack<'a> {
         let session_present = flags == 1 && rules.version > Version::V3_1;
         let reason_code = match rules.version {
             Version::V5_0 => ReasonCode::new(code),
-            Version::V3_1 | Version::V3_1_1 => ReasonCode::from_return_code(code).ok_or(DecodeError::InvalidReasonCode(code))?,
+            Version::V3_1 | Version::V3_1_1 => {
+                ReasonCode::from_return_code(code).ok_or(DecodeError::InvalidReasonCode(code))?
+            }
         };
         check_code(session_present, reason_code, rules)?;
         if rules.version == Version::V5_0 && !r.skip_zero() {
@@ -52,7 +62,8 @@ impl<'a> Connack<'a> {
         mut r: Reader<'a>,
         rules: Rules,
     ) -> Result<Self, DecodeError> {
-        let mut connack = Self { session_present, reason_code, properties: ConnackProperties::default() };
+        let mut connack =
+            Self { session_present, reason_code, properties: ConnackProperties::default() };
         connack.properties.read(&mut r, rules.version)?;
         r.end()?;
         rules.options.check_texts(|| connack.properties.is_clean())?;
@@ -72,7 +83,9 @@ impl<'a> Connack<'a> {
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
         let code = match rules.version {
             Version::V5_0 => self.reason_code.get(),
-            Version::V3_1 | Version::V3_1_1 => self.reason_code.to_return_code().unwrap_or_default(),
+            Version::V3_1 | Version::V3_1_1 => {
+                self.reason_code.to_return_code().unwrap_or_default()
+            }
         };
         sink.u8(self.session_present.into());
         sink.u8(code);
@@ -80,9 +93,17 @@ impl<'a> Connack<'a> {
     }
 }
 
-fn check_code(session_present: bool, reason_code: ReasonCode, rules: Rules) -> Result<(), DecodeError> {
+fn check_code(
+    session_present: bool,
+    reason_code: ReasonCode,
+    rules: Rules,
+) -> Result<(), DecodeError> {
     if !reason_code.is_allowed(PacketType::Connack, rules) {
         return Err(DecodeError::InvalidReasonCode(reason_code.get()));
     }
-    if session_present && reason_code != ReasonCode::SUCCESS { Err(DecodeError::SessionPresentWithError) } else { Ok(()) }
+    if session_present && reason_code != ReasonCode::SUCCESS {
+        Err(DecodeError::SessionPresentWithError)
+    } else {
+        Ok(())
+    }
 }

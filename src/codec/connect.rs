@@ -13,7 +13,10 @@
 //! | user name, password    | 2 + n each | as flagged, may be cut off | as flagged | as flagged |
 
 use super::write::Sink;
-use super::{ConnectProperties, DecodeError, EncodeError, Options, QoS, Reader, Role, Rules, Text, Version, WillProperties};
+use super::{
+    ConnectProperties, DecodeError, EncodeError, Options, QoS, Reader, Role, Rules, Text, Version,
+    WillProperties,
+};
 use core::fmt;
 
 const CLEAN_START: u8 = 0x02;
@@ -31,12 +34,14 @@ const USER_NAME: u8 = 0x80;
 pub struct Connect<'a> {
     /// The version that the client asks for.
     pub version: Version,
-    /// Whether the session begins anew; in 3.1 and 3.1.1 Clean Session, which also says whether it ends with the
-    /// connection. [5.0 §3.1.2.4] [3.1.1 §3.1.2.4]
+    /// Whether the session begins anew; in 3.1 and 3.1.1 Clean Session, which also says whether it
+    /// ends with the connection. [5.0 §3.1.2.4] [3.1.1 §3.1.2.4]
     pub clean_start: bool,
-    /// Seconds between packets of the client; 0 turns keep alive off. [5.0 §3.1.2.10] [3.1.1 §3.1.2.10]
+    /// Seconds between packets of the client; 0 turns keep alive off. [5.0 §3.1.2.10] [3.1.1
+    /// §3.1.2.10]
     pub keep_alive: u16,
-    /// Names the session; may be empty where the server is to choose. [5.0 §3.1.3.1] [3.1.1 §3.1.3.1]
+    /// Names the session; may be empty where the server is to choose. [5.0 §3.1.3.1] [3.1.1
+    /// §3.1.3.1]
     pub client_identifier: Text<'a>,
     /// What the server is to publish should the connection break. [5.0 §3.1.2.5] [3.1.1 §3.1.2.5]
     pub will: Option<Will<'a>>,
@@ -81,8 +86,8 @@ impl<'a> Connect<'a> {
         }
     }
 
-    /// Seconds that the session is to outlive the connection; 4,294,967,295 is for ever. Before 5.0 it is what Clean Session says.
-    /// [5.0 §3.1.2.11.2] [3.1.1 MQTT-3.1.2-6]
+    /// Seconds that the session is to outlive the connection; 4,294,967,295 is for ever. Before 5.0
+    /// it is what Clean Session says. [5.0 §3.1.2.11.2] [3.1.1 MQTT-3.1.2-6]
     #[must_use]
     pub fn session_expiry_interval(&self) -> u32 {
         match self.version {
@@ -118,12 +123,14 @@ impl<'a> Connect<'a> {
         self.client_identifier = Text::decode(r)?;
         if flags & WILL != 0 {
             let qos = will_qos.ok_or(DecodeError::InvalidWillQos)?;
-            let will = self.will.insert(Will { qos, retain: flags & WILL_RETAIN != 0, ..Will::default() });
+            let will =
+                self.will.insert(Will { qos, retain: flags & WILL_RETAIN != 0, ..Will::default() });
             will.properties.read(r, version)?;
             will.topic = Text::decode_topic_name(r)?;
             will.payload = r.binary()?;
         }
-        // 3.1 §3.1: where a flag promises a field and the packet ends before it, the packet is right.
+        // 3.1 §3.1: where a flag promises a field and the packet ends before it, the packet is
+        // right.
         let cut_off = |r: &Reader<'_>| !strict && r.is_empty();
         if flags & USER_NAME != 0 && !cut_off(r) {
             self.user_name = Some(Text::decode(r)?);
@@ -144,7 +151,9 @@ impl<'a> Connect<'a> {
         if self.user_name.is_none() {
             self.check_password(self.password.is_some(), rules)?;
         }
-        let has_properties = || !self.properties.is_empty() || self.will.is_some_and(|will| !will.properties.is_empty());
+        let has_properties = || {
+            !self.properties.is_empty() || self.will.is_some_and(|will| !will.properties.is_empty())
+        };
         Rules::new(self.version).since_5_0_if(has_properties)?;
         Ok(self.check(rules)?)
     }
@@ -153,7 +162,9 @@ impl<'a> Connect<'a> {
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, _: Rules) -> Result<(), EncodeError> {
         sink.binary(self.version.protocol_name())?;
         sink.u8(self.version.level());
-        let will = self.will.map_or(0, |will| WILL | will.qos.as_u8() << 3 | if will.retain { WILL_RETAIN } else { 0 });
+        let will = self.will.map_or(0, |will| {
+            WILL | will.qos.as_u8() << 3 | if will.retain { WILL_RETAIN } else { 0 }
+        });
         let clean_start = if self.clean_start { CLEAN_START } else { 0 };
         let user_name = self.user_name.map_or(0, |_| USER_NAME);
         let password = self.password.map_or(0, |_| PASSWORD);
@@ -177,7 +188,8 @@ impl<'a> Connect<'a> {
 
     /// [3.1.1 MQTT-3.1.2-22]
     fn check_password(&self, alone: bool, rules: Rules) -> Result<(), DecodeError> {
-        let allowed = self.version == Version::V5_0 || rules.options.has(Options::PASSWORD_WITHOUT_USER_NAME);
+        let allowed =
+            self.version == Version::V5_0 || rules.options.has(Options::PASSWORD_WITHOUT_USER_NAME);
         if alone && !allowed { Err(DecodeError::PasswordWithoutUserName) } else { Ok(()) }
     }
 
@@ -188,7 +200,8 @@ impl<'a> Connect<'a> {
                 // Every byte but those that continue a character begins one.
                 let bytes = self.client_identifier.as_bytes().iter();
                 let characters = bytes.filter(|&&byte| byte & 0xC0 != 0x80).count();
-                (1..=23).contains(&characters) || characters > 0 && rules.options.has(Options::LONG_CLIENT_IDENTIFIER)
+                (1..=23).contains(&characters)
+                    || characters > 0 && rules.options.has(Options::LONG_CLIENT_IDENTIFIER)
             }
             Version::V3_1_1 => self.clean_start || !self.client_identifier.is_empty(),
             Version::V5_0 => true,
@@ -199,15 +212,21 @@ impl<'a> Connect<'a> {
         if self.will.is_some_and(|will| will.topic.is_empty()) {
             return Err(DecodeError::EmptyTopicName);
         }
-        if self.properties.authentication_data.is_some() && self.properties.authentication_method.is_none() {
+        if self.properties.authentication_data.is_some()
+            && self.properties.authentication_method.is_none()
+        {
             return Err(DecodeError::AuthenticationDataWithoutMethod);
         }
         if let Some(will) = &self.will {
             rules.options.check_payload(will.properties.payload_format_indicator, will.payload)?;
         }
         rules.options.check_texts(|| {
-            let will = self.will.as_ref().is_none_or(|will| will.topic.is_clean() && will.properties.is_clean());
-            let names = self.client_identifier.is_clean() && self.user_name.is_none_or(Text::is_clean);
+            let will = self
+                .will
+                .as_ref()
+                .is_none_or(|will| will.topic.is_clean() && will.properties.is_clean());
+            let names =
+                self.client_identifier.is_clean() && self.user_name.is_none_or(Text::is_clean);
             will && names && self.properties.is_clean()
         })
     }
@@ -216,9 +235,20 @@ impl<'a> Connect<'a> {
 /// The password and the authentication data are left out.
 impl fmt::Debug for Connect<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { version, clean_start, keep_alive, client_identifier, will, user_name, password, properties } = self;
-        let properties =
-            ConnectProperties { authentication_data: properties.authentication_data.map(|_| &b"..."[..]), ..*properties };
+        let Self {
+            version,
+            clean_start,
+            keep_alive,
+            client_identifier,
+            will,
+            user_name,
+            password,
+            properties,
+        } = self;
+        let properties = ConnectProperties {
+            authentication_data: properties.authentication_data.map(|_| &b"..."[..]),
+            ..*properties
+        };
         f.debug_struct("Connect")
             .field("version", version)
             .field("clean_start", clean_start)

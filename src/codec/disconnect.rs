@@ -1,4 +1,5 @@
-//! DISCONNECT and AUTH: a reason code and properties, either of which may be left out. [5.0 §3.14] [5.0 §3.15] [3.1.1 §3.14]
+//! DISCONNECT and AUTH: a reason code and properties, either of which may be left out. [5.0 §3.14]
+//! [5.0 §3.15] [3.1.1 §3.14]
 //!
 //! | field       | bytes | 3.1, 3.1.1 | 5.0                                 |
 //! |-------------|-------|------------|-------------------------------------|
@@ -7,7 +8,8 @@
 
 use super::write::Sink;
 use super::{
-    AuthProperties, DecodeError, DisconnectProperties, EncodeError, PacketType, Reader, ReasonCode, Role, Rules, Version,
+    AuthProperties, DecodeError, DisconnectProperties, EncodeError, PacketType, Reader, ReasonCode,
+    Role, Rules, Version,
 };
 
 /// A DISCONNECT packet: the last of its sender. [5.0 §3.14] [3.1.1 §3.14]
@@ -30,7 +32,11 @@ impl<'a> Disconnect<'a> {
 
     /// Reads a DISCONNECT, and wraps it where it is made.
     #[inline(always)]
-    pub(crate) fn decode<P>(r: Reader<'a>, rules: Rules, wrap: impl FnOnce(Self) -> P) -> Result<P, DecodeError> {
+    pub(crate) fn decode<P>(
+        r: Reader<'a>,
+        rules: Rules,
+        wrap: impl FnOnce(Self) -> P,
+    ) -> Result<P, DecodeError> {
         // [5.0 §3.14.2.1]
         if rules.version == Version::V5_0 && !r.is_empty() {
             return Self::decode_reason(r, rules).map(wrap);
@@ -85,7 +91,8 @@ fn check_version(rules: Rules) -> Result<(), DecodeError> {
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Auth<'a> {
-    /// [`SUCCESS`](ReasonCode::SUCCESS), [`CONTINUE_AUTHENTICATION`](ReasonCode::CONTINUE_AUTHENTICATION) or
+    /// [`SUCCESS`](ReasonCode::SUCCESS),
+    /// [`CONTINUE_AUTHENTICATION`](ReasonCode::CONTINUE_AUTHENTICATION) or
     /// [`RE_AUTHENTICATE`](ReasonCode::RE_AUTHENTICATE).
     pub reason_code: ReasonCode,
     /// With an authentication method, unless the packet is nothing but "success". [5.0 §3.15.2.2.2]
@@ -109,7 +116,8 @@ impl<'a> Auth<'a> {
 
     pub(crate) fn check_encode(&self, rules: Rules) -> Result<(), EncodeError> {
         rules.since_5_0_if(|| true)?;
-        let checked = if self.says_nothing() { self.check_reason_code(rules) } else { self.check(rules) };
+        let checked =
+            if self.says_nothing() { self.check_reason_code(rules) } else { self.check(rules) };
         Ok(checked?)
     }
 
@@ -134,8 +142,13 @@ impl<'a> Auth<'a> {
 /// The authentication data are left out.
 impl core::fmt::Debug for Auth<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let properties =
-            AuthProperties { authentication_data: self.properties.authentication_data.map(|_| &b"..."[..]), ..self.properties };
-        f.debug_struct("Auth").field("reason_code", &self.reason_code).field("properties", &properties).finish()
+        let properties = AuthProperties {
+            authentication_data: self.properties.authentication_data.map(|_| &b"..."[..]),
+            ..self.properties
+        };
+        f.debug_struct("Auth")
+            .field("reason_code", &self.reason_code)
+            .field("properties", &properties)
+            .finish()
     }
 }

@@ -1,22 +1,31 @@
-//! Packets to bytes: what all packets have in common when they are written, and how each is asked for its own part.
+//! Packets to bytes: what all packets have in common when they are written, and how each is asked
+//! for its own part.
 
 use super::write::{Sink, length_of_length};
 use super::{
-    Ack, Auth, Connack, Connect, Disconnect, EncodeError, Output, Packet, PacketIdentifier, PacketType, Publish, Role, Rules,
-    Size, Suback, Subscribe, Unsubscribe, Version, Writer, remaining_length,
+    Ack, Auth, Connack, Connect, Disconnect, EncodeError, Output, Packet, PacketIdentifier,
+    PacketType, Publish, Role, Rules, Size, Suback, Subscribe, Unsubscribe, Version, Writer,
+    remaining_length,
 };
 
-/// Appends a packet to `out`, by the rules of a version and, if they name one, of a sender; a CONNECT brings its own version.
+/// Appends a packet to `out`, by the rules of a version and, if they name one, of a sender; a
+/// CONNECT brings its own version.
 ///
-/// What a receiver would have to refuse, and what the version has no place for, is an error, and `out` holds what it held. So it
-/// does when it is [`Fixed`](super::Fixed) and has no room for the packet.
+/// What a receiver would have to refuse, and what the version has no place for, is an error, and
+/// `out` holds what it held. So it does when it is [`Fixed`](super::Fixed) and has no room for the
+/// packet.
 #[inline]
-pub fn encode(packet: &Packet<'_>, rules: impl Into<Rules>, out: &mut impl Output) -> Result<(), EncodeError> {
+pub fn encode(
+    packet: &Packet<'_>,
+    rules: impl Into<Rules>,
+    out: &mut impl Output,
+) -> Result<(), EncodeError> {
     packet.encode_to(rules.into(), out)
 }
 
-/// A packet that has been checked and measured, and needs only to be written: for who must know its size first, or sends the very same
-/// packet to many, as a message with QoS 0. [`encode`] does both at once.
+/// A packet that has been checked and measured, and needs only to be written: for who must know its
+/// size first, or sends the very same packet to many, as a message with QoS 0. [`encode`] does both
+/// at once.
 ///
 /// ```
 /// use mqtt_sansio::codec::{Prepared, Publish, Version};
@@ -52,15 +61,16 @@ impl<'p, 'a> Prepared<'p, 'a> {
         self.measured.packet_size()
     }
 
-    /// Appends the packet to `out`. The only error is that a [`Fixed`](super::Fixed) output has no room for it; it then is as it was.
+    /// Appends the packet to `out`. The only error is that a [`Fixed`](super::Fixed) output has no
+    /// room for it; it then is as it was.
     #[inline]
     pub fn write(&self, out: &mut impl Output) -> Result<(), EncodeError> {
         self.packet.write_measured(&self.measured, self.rules, out)
     }
 }
 
-/// Appends a PUBLISH without its payload to `out`, for who hands the payload on without copying it: the packet is what is
-/// written here and then [`Publish::payload`](field@Publish::payload).
+/// Appends a PUBLISH without its payload to `out`, for who hands the payload on without copying it:
+/// the packet is what is written here and then [`Publish::payload`](field@Publish::payload).
 ///
 /// ```
 /// use mqtt_sansio::codec::{self, Publish, Version};
@@ -71,7 +81,11 @@ impl<'p, 'a> Prepared<'p, 'a> {
 /// assert_eq!(out, [0x30, 0x83, 0x80, 0x04, 0x00, 0x01, b'a']);
 /// # Ok::<_, codec::EncodeError>(())
 /// ```
-pub fn encode_publish_header(publish: &Publish<'_>, rules: impl Into<Rules>, out: &mut impl Output) -> Result<(), EncodeError> {
+pub fn encode_publish_header(
+    publish: &Publish<'_>,
+    rules: impl Into<Rules>,
+    out: &mut impl Output,
+) -> Result<(), EncodeError> {
     encode_parts(&Identified(publish, publish.packet_identifier), &[], rules.into(), out)
 }
 
@@ -84,7 +98,12 @@ pub(crate) trait Encode {
     fn measure(&self, rules: Rules) -> Result<Measured, EncodeError>;
 
     /// The second half, by the same rules.
-    fn write_measured(&self, measured: &Measured, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError>;
+    fn write_measured(
+        &self,
+        measured: &Measured,
+        rules: Rules,
+        out: &mut impl Output,
+    ) -> Result<(), EncodeError>;
 }
 
 /// The sizes of the parts of a packet. [5.0 §2.1.4]
@@ -106,7 +125,8 @@ trait Body {
     /// Packet type and flags.
     fn first_byte(&self) -> u8;
 
-    /// What must not be wrong apart from single strings and values, which [`write`](Self::write) has checked by then.
+    /// What must not be wrong apart from single strings and values, which [`write`](Self::write)
+    /// has checked by then.
     fn check(&self, rules: Rules) -> Result<(), EncodeError>;
 
     /// Writes all that follows the Remaining Length but the payload; into a [`Size`] first.
@@ -156,7 +176,12 @@ impl<T: Body> Encode for T {
         Ok(measured)
     }
 
-    fn write_measured(&self, measured: &Measured, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
+    fn write_measured(
+        &self,
+        measured: &Measured,
+        rules: Rules,
+        out: &mut impl Output,
+    ) -> Result<(), EncodeError> {
         match self.plain(rules) {
             Some(plain) => plain.append_to(out),
             None => write_parts(self, self.payload(), measured, rules, out),
@@ -165,17 +190,28 @@ impl<T: Body> Encode for T {
 }
 
 #[inline(never)]
-fn encode_parts(packet: &impl Body, payload: &[u8], rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
+fn encode_parts(
+    packet: &impl Body,
+    payload: &[u8],
+    rules: Rules,
+    out: &mut impl Output,
+) -> Result<(), EncodeError> {
     let mut measured = Measured::default();
     measure_into(packet, rules, &mut measured)?;
     write_parts(packet, payload, &measured, rules, out)
 }
 
-/// Measures in place: what is moved within a `Result` is moved in pieces that a processor has to wait for.
+/// Measures in place: what is moved within a `Result` is moved in pieces that a processor has to
+/// wait for.
 #[inline(always)]
-fn measure_into(packet: &impl Body, rules: Rules, measured: &mut Measured) -> Result<(), EncodeError> {
+fn measure_into(
+    packet: &impl Body,
+    rules: Rules,
+    measured: &mut Measured,
+) -> Result<(), EncodeError> {
     packet.write(&mut measured.body, rules)?;
-    measured.remaining_length = remaining_length(measured.body.total().saturating_add(packet.payload().len()))?;
+    measured.remaining_length =
+        remaining_length(measured.body.total().saturating_add(packet.payload().len()))?;
     packet.check(rules)
 }
 
@@ -204,7 +240,10 @@ macro_rules! for_own_type {
                 let $packet = &Identified(publish, publish.packet_identifier);
                 $call
             }
-            Packet::Puback(ack) | Packet::Pubrec(ack) | Packet::Pubrel(ack) | Packet::Pubcomp(ack) => {
+            Packet::Puback(ack)
+            | Packet::Pubrec(ack)
+            | Packet::Pubrel(ack)
+            | Packet::Pubcomp(ack) => {
                 let $packet = &($self.packet_type(), ack);
                 $call
             }
@@ -237,7 +276,12 @@ impl Encode for Packet<'_> {
     }
 
     #[inline]
-    fn write_measured(&self, measured: &Measured, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
+    fn write_measured(
+        &self,
+        measured: &Measured,
+        rules: Rules,
+        out: &mut impl Output,
+    ) -> Result<(), EncodeError> {
         for_own_type!(self, packet => packet.write_measured(measured, rules, out))
     }
 }
@@ -276,8 +320,12 @@ fn plain_disconnect(packet: &Disconnect<'_>, rules: Rules) -> Option<Plain> {
     right.then_some(Plain::Two([packet.first_byte(), 0]))
 }
 
-/// A PUBLISH with that packet identifier instead of its own: a copy of it would cost as much as a short one.
-pub(crate) struct Identified<'p, 'a>(pub(crate) &'p Publish<'a>, pub(crate) Option<PacketIdentifier>);
+/// A PUBLISH with that packet identifier instead of its own: a copy of it would cost as much as a
+/// short one.
+pub(crate) struct Identified<'p, 'a>(
+    pub(crate) &'p Publish<'a>,
+    pub(crate) Option<PacketIdentifier>,
+);
 
 impl Body for Identified<'_, '_> {
     #[inline(always)]
@@ -343,7 +391,9 @@ impl Body for (PacketType, &Suback<'_>) {
     #[inline(always)]
     fn plain(&self, rules: Rules) -> Option<Plain> {
         let [high, low] = self.1.packet_identifier.get().to_be_bytes();
-        let short = self.0 == PacketType::Unsuback && rules.version < Version::V5_0 && self.1.says_nothing();
+        let short = self.0 == PacketType::Unsuback
+            && rules.version < Version::V5_0
+            && self.1.says_nothing();
         let right = short && rules.only_from(Role::Server).is_ok();
         right.then_some(Plain::Four([self.0.first_byte(), 2, high, low]))
     }

@@ -2,13 +2,16 @@
 
 use super::{ReasonCode, Version};
 
-/// Declares [`DecodeError`]: the rule, what it is in 5.0 and 3.1.1, and the reason code that the peer is told.
+/// Declares [`DecodeError`]: the rule, what it is in 5.0 and 3.1.1, and the reason code that the
+/// peer is told.
 macro_rules! decode_errors {
     ($($(#[$meta:meta])* $name:ident $(($(#[$field_meta:meta])* $field:ty))? $({ $($inner:tt)* })?, $text:literal, $code:ident, $v5:literal, $v3:literal;)*) => {
-        /// The rule that a single packet breaks: its bytes are not a packet of this version, or not from this sender.
+        /// The rule that a single packet breaks: its bytes are not a packet of this version, or not
+        /// from this sender.
         ///
-        /// Always fatal to the connection. [`reason_code`](Self::reason_code) is what the peer is told, where the version has a
-        /// packet to tell it; [`citation`](Self::citation) is where the rule stands.
+        /// Always fatal to the connection. [`reason_code`](Self::reason_code) is what the peer is
+        /// told, where the version has a packet to tell it; [`citation`](Self::citation) is where
+        /// the rule stands.
         #[non_exhaustive]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
         pub enum DecodeError {
@@ -29,9 +32,10 @@ macro_rules! decode_errors {
                 }
             }
 
-            /// The statement that is broken, such as `MQTT-3.3.1-4`, or the section where there is no numbered one; where the same is
-            /// wrong with several packets or fields, the statements of them all, as in `MQTT-3.8.3-2, MQTT-3.10.3-2`. The standard for
-            /// 3.1 has no numbered statements; what is said for 3.1.1 is meant.
+            /// The statement that is broken, such as `MQTT-3.3.1-4`, or the section where there is
+            /// no numbered one; where the same is wrong with several packets or fields, the
+            /// statements of them all, as in `MQTT-3.8.3-2, MQTT-3.10.3-2`. The standard for 3.1
+            /// has no numbered statements; what is said for 3.1.1 is meant.
             #[must_use]
             pub const fn citation(self, version: Version) -> &'static str {
                 match (self, version) {
@@ -128,10 +132,12 @@ pub enum EncodeError {
     /// The Remaining Length would be more than 268,435,455. [5.0 §2.1.4] [3.1.1 §2.2.3]
     #[error("packet is longer than the 268,435,455 bytes that a remaining length can tell")]
     PacketTooLong,
-    /// Something that this version has no place for: properties, a reason code, subscription options, AUTH.
+    /// Something that this version has no place for: properties, a reason code, subscription
+    /// options, AUTH.
     #[error("version {0} cannot say what the packet says")]
     NotInVersion(Version),
-    /// A PUBLISH with QoS 0 has a packet identifier, or one with QoS 1 or 2 has none. [5.0 MQTT-2.2.1-2] [3.1.1 MQTT-2.3.1-5]
+    /// A PUBLISH with QoS 0 has a packet identifier, or one with QoS 1 or 2 has none. [5.0
+    /// MQTT-2.2.1-2] [3.1.1 MQTT-2.3.1-5]
     #[error("packet identifier does not go with the QoS")]
     PacketIdentifier,
     /// The packet does not fit what is left of an output of fixed size.

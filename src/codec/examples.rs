@@ -2,8 +2,8 @@
 
 use super::sequence::Element;
 use super::{
-    QoS, Reader, ReasonCode, RetainHandling, Sequence, Subscription, SubscriptionIdentifier, SubscriptionOptions, Text,
-    UserProperty,
+    QoS, Reader, ReasonCode, RetainHandling, Sequence, Subscription, SubscriptionIdentifier,
+    SubscriptionOptions, Text, UserProperty,
 };
 use arbitrary::{Arbitrary, Result, Unstructured};
 

@@ -1,9 +1,10 @@
 //! Bytes to packets and back: pure functions, without state.
 //!
-//! Reading takes two steps. [`frame`] finds one packet at the start of the bytes received, and says so when it is not all
-//! there yet; [`decode`] checks and reads it. A decoded [`Packet`] is a view of the bytes: nothing is allocated for any
-//! packet. [`encode`](fn@encode) goes the other way, [`Prepared`] does so for a packet that is written more than once, and
-//! [`OwnedPacket`] is for whoever must keep a packet or send it to another task.
+//! Reading takes two steps. [`frame`] finds one packet at the start of the bytes received, and says
+//! so when it is not all there yet; [`decode`] checks and reads it. A decoded [`Packet`] is a view
+//! of the bytes: nothing is allocated for any packet. [`encode`](fn@encode) goes the other way,
+//! [`Prepared`] does so for a packet that is written more than once, and [`OwnedPacket`] is for
+//! whoever must keep a packet or send it to another task.
 //!
 //! ```
 //! use mqtt_sansio::codec::{self, Packet, Publish, Version};
@@ -19,8 +20,9 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Every rule that a single packet can break is checked, in both directions, and has its own [`DecodeError`]. With
-//! [`Rules`] that name the sender, that goes for what only one side may send as well.
+//! Every rule that a single packet can break is checked, in both directions, and has its own
+//! [`DecodeError`]. With [`Rules`] that name the sender, that goes for what only one side may send
+//! as well.
 
 mod ack;
 mod connack;
@@ -53,8 +55,9 @@ pub use error::{DecodeError, EncodeError};
 pub use options::Options;
 pub use owned::OwnedPacket;
 pub use property::{
-    AckProperties, AuthProperties, ConnackProperties, ConnectProperties, DisconnectProperties, PublishProperties,
-    SubscribeProperties, SubscriptionIdentifier, UnsubscribeProperties, UserProperty, WillProperties,
+    AckProperties, AuthProperties, ConnackProperties, ConnectProperties, DisconnectProperties,
+    PublishProperties, SubscribeProperties, SubscriptionIdentifier, UnsubscribeProperties,
+    UserProperty, WillProperties,
 };
 pub use publish::Publish;
 pub use reason::ReasonCode;
@@ -136,13 +139,15 @@ impl PacketType {
         1 << self as u16
     }
 
-    /// The flags that the standard fixes for the fixed header; PUBLISH has its own. [5.0 §2.1.3] [3.1.1 §2.2.2]
+    /// The flags that the standard fixes for the fixed header; PUBLISH has its own. [5.0 §2.1.3]
+    /// [3.1.1 §2.2.2]
     const fn flags(self) -> u8 {
         if matches!(self, Self::Pubrel | Self::Subscribe | Self::Unsubscribe) { 0x02 } else { 0 }
     }
 }
 
-/// The fixed header of a packet: all that is known before the rest has arrived. [5.0 §2.1] [3.1.1 §2.2]
+/// The fixed header of a packet: all that is known before the rest has arrived. [5.0 §2.1] [3.1.1
+/// §2.2]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     packet_type: PacketType,
@@ -194,8 +199,13 @@ impl<'a> Frame<'a> {
         let expected = self.packet_type.flags();
         // 3.1 lets a packet that is sent again carry DUP. [3.1 §3.6, §3.8, §3.10]
         let loose = rules.version == Version::V3_1
-            && (rules.options.has(Options::UNUSED_HEADER_FLAGS) || expected != 0 && self.flags == expected | 0x08);
-        if self.flags == expected || loose { self.any_body(rules) } else { Err(DecodeError::InvalidHeaderFlags) }
+            && (rules.options.has(Options::UNUSED_HEADER_FLAGS)
+                || expected != 0 && self.flags == expected | 0x08);
+        if self.flags == expected || loose {
+            self.any_body(rules)
+        } else {
+            Err(DecodeError::InvalidHeaderFlags)
+        }
     }
 
     /// A CONNECT is judged by the version that it brings, which only options make a difference to.
@@ -203,11 +213,13 @@ impl<'a> Frame<'a> {
         if self.packet_type != PacketType::Connect || rules.options == Options::NONE {
             return rules;
         }
-        let version = Version::decode(&mut Reader(self.body), rules.options).unwrap_or(rules.version);
+        let version =
+            Version::decode(&mut Reader(self.body), rules.options).unwrap_or(rules.version);
         Rules { version, ..rules }
     }
 
-    /// Whether it may have been sent before; other packets than PUBLISH can only say so in 3.1. [3.1 §2.1]
+    /// Whether it may have been sent before; other packets than PUBLISH can only say so in 3.1.
+    /// [3.1 §2.1]
     pub(crate) const fn dup(self) -> bool {
         self.flags & 0x08 != 0
     }
@@ -215,13 +227,18 @@ impl<'a> Frame<'a> {
     /// The body, whatever the flags.
     #[inline(always)]
     fn any_body(self, rules: Rules) -> Result<Reader<'a>, DecodeError> {
-        let right = self.minimal || rules.version < Version::V5_0 && rules.options.has(Options::NON_MINIMAL_LENGTH);
+        let right = self.minimal
+            || rules.version < Version::V5_0 && rules.options.has(Options::NON_MINIMAL_LENGTH);
         if right { Ok(Reader(self.body)) } else { Err(DecodeError::NonMinimalVariableByteInteger) }
     }
 
     /// Reads a packet that is known to be a PUBLISH, and wraps it where it is made.
     #[inline(always)]
-    pub(crate) fn publish<P>(self, rules: Rules, wrap: impl FnOnce(Publish<'a>) -> P) -> Result<P, DecodeError> {
+    pub(crate) fn publish<P>(
+        self,
+        rules: Rules,
+        wrap: impl FnOnce(Publish<'a>) -> P,
+    ) -> Result<P, DecodeError> {
         Publish::decode(self.any_body(rules)?, self.flags, rules, wrap)
     }
 
@@ -233,7 +250,10 @@ impl<'a> Frame<'a> {
 
     /// The first packet of `input`, taken off it.
     #[inline]
-    pub(crate) fn take(input: &mut &'a [u8], maximum_packet_size: u32) -> Result<Option<Self>, DecodeError> {
+    pub(crate) fn take(
+        input: &mut &'a [u8],
+        maximum_packet_size: u32,
+    ) -> Result<Option<Self>, DecodeError> {
         let frame = frame(input, maximum_packet_size)?;
         if let Some(frame) = frame {
             *input = input.get(frame.bytes.len()..).unwrap_or_default();
@@ -244,8 +264,9 @@ impl<'a> Frame<'a> {
 
 /// Reads the fixed header at the start of `bytes`, or gives `None` while it is not all there.
 ///
-/// With the [`packet_size`](Header::packet_size) a reader knows how many bytes to wait for. A packet larger than
-/// `maximum_packet_size` is refused here, before anything of it needs to be kept.
+/// With the [`packet_size`](Header::packet_size) a reader knows how many bytes to wait for. A
+/// packet larger than `maximum_packet_size` is refused here, before anything of it needs to be
+/// kept.
 ///
 /// ```
 /// use mqtt_sansio::codec::{self, DecodeError};
@@ -266,7 +287,10 @@ pub fn header(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Header>, 
 
 /// The fixed header, and what follows it.
 #[inline]
-fn split_header(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<(Header, &[u8])>, DecodeError> {
+fn split_header(
+    bytes: &[u8],
+    maximum_packet_size: u32,
+) -> Result<Option<(Header, &[u8])>, DecodeError> {
     let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
     let packet_type = PacketType::from_number(first >> 4).ok_or(DecodeError::ReservedPacketType)?;
     let Some((remaining_length, after)) = read::remaining_length(rest)? else { return Ok(None) };
@@ -274,7 +298,10 @@ fn split_header(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<(Header
     // At most 4 and 268,435,455.
     let packet_size = 1 + u32::try_from(length_of_length).unwrap_or(0) + remaining_length;
     if packet_size > maximum_packet_size {
-        return Err(DecodeError::PacketTooLarge { size: packet_size, maximum: maximum_packet_size });
+        return Err(DecodeError::PacketTooLarge {
+            size: packet_size,
+            maximum: maximum_packet_size,
+        });
     }
     Ok(Some((Header { packet_type, flags: first & 0x0F, packet_size }, after)))
 }
@@ -287,8 +314,16 @@ pub fn frame(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Frame<'_>>
     // Two bytes of header are by far the most frequent.
     if let ([first, length @ 0..=0x7F, rest @ ..], 0x81..) = (bytes, maximum_packet_size) {
         let (packet_type, length) = (PacketType::from_number(first >> 4), usize::from(*length));
-        if let (Some(packet_type), Some(body), Some(bytes)) = (packet_type, rest.get(..length), bytes.get(..length + 2)) {
-            return Ok(Some(Frame { packet_type, flags: first & 0x0F, minimal: true, bytes, body }));
+        if let (Some(packet_type), Some(body), Some(bytes)) =
+            (packet_type, rest.get(..length), bytes.get(..length + 2))
+        {
+            return Ok(Some(Frame {
+                packet_type,
+                flags: first & 0x0F,
+                minimal: true,
+                bytes,
+                body,
+            }));
         }
     }
     any_frame(bytes, maximum_packet_size)
@@ -296,29 +331,36 @@ pub fn frame(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Frame<'_>>
 
 #[inline(never)]
 fn any_frame(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Frame<'_>>, DecodeError> {
-    let Some((Header { packet_type, flags, packet_size }, after)) = split_header(bytes, maximum_packet_size)? else {
+    let Some((Header { packet_type, flags, packet_size }, after)) =
+        split_header(bytes, maximum_packet_size)?
+    else {
         return Ok(None);
     };
     let header_size = bytes.len() - after.len();
-    let Some(bytes) = usize::try_from(packet_size).ok().and_then(|size| bytes.get(..size)) else { return Ok(None) };
+    let Some(bytes) = usize::try_from(packet_size).ok().and_then(|size| bytes.get(..size)) else {
+        return Ok(None);
+    };
     let body = bytes.get(header_size..).unwrap_or_default();
-    let minimal = remaining_length(body.len()).is_ok_and(|length| header_size == 1 + length_of_length(length) as usize);
+    let minimal = remaining_length(body.len())
+        .is_ok_and(|length| header_size == 1 + length_of_length(length) as usize);
     Ok(Some(Frame { packet_type, flags, minimal, bytes, body }))
 }
 
-/// The protocol version that the start of a CONNECT asks for, known or not, for an answer to one that cannot be decoded.
+/// The protocol version that the start of a CONNECT asks for, known or not, for an answer to one
+/// that cannot be decoded.
 pub(crate) fn connect_version(bytes: &[u8]) -> Option<u8> {
     let (_, body) = read::remaining_length(bytes.get(1..)?).ok()??;
     let mut reader = Reader(body);
     let name = reader.binary().ok()?;
-    let is_known = [Version::V3_1, Version::V5_0].iter().any(|version| version.protocol_name() == name);
+    let is_known =
+        [Version::V3_1, Version::V5_0].iter().any(|version| version.protocol_name() == name);
     reader.u8().ok().filter(|_| is_known)
 }
 
 /// A packet of any type, as a view of its bytes or of the values that it was made from.
 ///
-/// It is as large as the largest of them, a CONNECT with a will; whoever expects one type matches on
-/// [`Frame::packet_type`] first.
+/// It is as large as the largest of them, a CONNECT with a will; whoever expects one type matches
+/// on [`Frame::packet_type`] first.
 #[expect(clippy::exhaustive_enums, reason = "the standard has closed the set")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
@@ -342,20 +384,34 @@ pub enum Packet<'a> {
 }
 
 impl Packet<'_> {
-    /// The packet without what is for people to read: the reason string and the user properties of an answer or a farewell. Those that
-    /// ask or bring something have none; their user properties are for programs.
+    /// The packet without what is for people to read: the reason string and the user properties of
+    /// an answer or a farewell. Those that ask or bring something have none; their user properties
+    /// are for programs.
     pub(crate) fn without_diagnostics(mut self) -> Self {
         let (reason_string, user_properties) = match &mut self {
-            Self::Connack(Connack { properties, .. }) => (&mut properties.reason_string, &mut properties.user_properties),
+            Self::Connack(Connack { properties, .. }) => {
+                (&mut properties.reason_string, &mut properties.user_properties)
+            }
             Self::Puback(Ack { properties, .. })
             | Self::Pubrec(Ack { properties, .. })
             | Self::Pubrel(Ack { properties, .. })
             | Self::Pubcomp(Ack { properties, .. })
             | Self::Suback(Suback { properties, .. })
-            | Self::Unsuback(Suback { properties, .. }) => (&mut properties.reason_string, &mut properties.user_properties),
-            Self::Disconnect(Disconnect { properties, .. }) => (&mut properties.reason_string, &mut properties.user_properties),
-            Self::Auth(Auth { properties, .. }) => (&mut properties.reason_string, &mut properties.user_properties),
-            Self::Connect(_) | Self::Publish(_) | Self::Subscribe(_) | Self::Unsubscribe(_) | Self::Pingreq | Self::Pingresp => {
+            | Self::Unsuback(Suback { properties, .. }) => {
+                (&mut properties.reason_string, &mut properties.user_properties)
+            }
+            Self::Disconnect(Disconnect { properties, .. }) => {
+                (&mut properties.reason_string, &mut properties.user_properties)
+            }
+            Self::Auth(Auth { properties, .. }) => {
+                (&mut properties.reason_string, &mut properties.user_properties)
+            }
+            Self::Connect(_)
+            | Self::Publish(_)
+            | Self::Subscribe(_)
+            | Self::Unsubscribe(_)
+            | Self::Pingreq
+            | Self::Pingresp => {
                 return self;
             }
         };
@@ -405,23 +461,43 @@ from_struct! { Connect Connack Publish Subscribe Unsubscribe Disconnect Auth }
 #[expect(clippy::wildcard_enum_match_arm, reason = "the other function has them all")]
 pub fn decode<'a>(frame: Frame<'a>, rules: impl Into<Rules>) -> Result<Packet<'a>, DecodeError> {
     let rules = rules.into();
-    // What most packets are is read in place, where the compiler sees what becomes of it: moving a packet through memory costs
-    // more than reading it.
+    // What most packets are is read in place, where the compiler sees what becomes of it: moving a
+    // packet through memory costs more than reading it.
     match frame.packet_type {
         PacketType::Publish => frame.publish(rules, Packet::Publish),
-        PacketType::Puback => Ack::decode(frame.body(rules)?, PacketType::Puback, rules, Packet::Puback),
-        PacketType::Pubrec => Ack::decode(frame.body(rules)?, PacketType::Pubrec, rules, Packet::Pubrec),
-        PacketType::Pubrel => Ack::decode(frame.body(rules)?, PacketType::Pubrel, rules, Packet::Pubrel),
-        PacketType::Pubcomp => Ack::decode(frame.body(rules)?, PacketType::Pubcomp, rules, Packet::Pubcomp),
-        PacketType::Pingreq => frame.body(rules)?.end().and_then(|()| rules.only_from(Role::Client)).map(|()| Packet::Pingreq),
-        PacketType::Pingresp => frame.body(rules)?.end().and_then(|()| rules.only_from(Role::Server)).map(|()| Packet::Pingresp),
+        PacketType::Puback => {
+            Ack::decode(frame.body(rules)?, PacketType::Puback, rules, Packet::Puback)
+        }
+        PacketType::Pubrec => {
+            Ack::decode(frame.body(rules)?, PacketType::Pubrec, rules, Packet::Pubrec)
+        }
+        PacketType::Pubrel => {
+            Ack::decode(frame.body(rules)?, PacketType::Pubrel, rules, Packet::Pubrel)
+        }
+        PacketType::Pubcomp => {
+            Ack::decode(frame.body(rules)?, PacketType::Pubcomp, rules, Packet::Pubcomp)
+        }
+        PacketType::Pingreq => frame
+            .body(rules)?
+            .end()
+            .and_then(|()| rules.only_from(Role::Client))
+            .map(|()| Packet::Pingreq),
+        PacketType::Pingresp => frame
+            .body(rules)?
+            .end()
+            .and_then(|()| rules.only_from(Role::Server))
+            .map(|()| Packet::Pingresp),
         other => decode_other(other, frame.body(frame.own_rules(rules))?, rules),
     }
 }
 
 #[inline(never)]
 #[expect(clippy::wildcard_enum_match_arm, reason = "the other function has them all")]
-fn decode_other(packet_type: PacketType, r: Reader<'_>, rules: Rules) -> Result<Packet<'_>, DecodeError> {
+fn decode_other(
+    packet_type: PacketType,
+    r: Reader<'_>,
+    rules: Rules,
+) -> Result<Packet<'_>, DecodeError> {
     match packet_type {
         PacketType::Connack => Connack::decode(r, rules, Packet::Connack),
         PacketType::Suback => Suback::decode(r, PacketType::Suback, rules, Packet::Suback),
@@ -433,7 +509,11 @@ fn decode_other(packet_type: PacketType, r: Reader<'_>, rules: Rules) -> Result<
 
 #[inline(never)]
 #[expect(clippy::wildcard_enum_match_arm, reason = "there is one left")]
-fn decode_large(packet_type: PacketType, r: Reader<'_>, rules: Rules) -> Result<Packet<'_>, DecodeError> {
+fn decode_large(
+    packet_type: PacketType,
+    r: Reader<'_>,
+    rules: Rules,
+) -> Result<Packet<'_>, DecodeError> {
     macro_rules! read {
         ($blank:expr, $variant:ident) => {{
             let mut packet = $blank;

@@ -39,21 +39,26 @@ pub struct Options(u16);
 options! {
     /// 3.1, 3.1.1: a Remaining Length may have more bytes than it needs. [3.1.1 §2.2.3]
     NON_MINIMAL_LENGTH = 0;
-    /// 3.1: the flags of a fixed header are not looked at but in PUBLISH: the text calls them unused. [3.1 §2.1]
+    /// 3.1: the flags of a fixed header are not looked at but in PUBLISH: the text calls them
+    /// unused. [3.1 §2.1]
     UNUSED_HEADER_FLAGS = 1;
-    /// 3.1, 3.1.1: the highest bit of the protocol level, by which some bridges make themselves known, is not looked at.
+    /// 3.1, 3.1.1: the highest bit of the protocol level, by which some bridges make themselves
+    /// known, is not looked at.
     BRIDGE_PROTOCOL_LEVEL = 2;
     /// 3.1: a client identifier may have more than 23 characters. [3.1 §3.1]
     LONG_CLIENT_IDENTIFIER = 3;
     /// 3.1, 3.1.1: a password may come without a user name. [3.1.1 MQTT-3.1.2-22]
     PASSWORD_WITHOUT_USER_NAME = 4;
-    /// A PUBLISH with QoS 0 may have DUP set, and is read as if it had not. [5.0 MQTT-3.3.1-2] [3.1.1 MQTT-3.3.1-2]
+    /// A PUBLISH with QoS 0 may have DUP set, and is read as if it had not. [5.0 MQTT-3.3.1-2]
+    /// [3.1.1 MQTT-3.3.1-2]
     DUP_WITH_QOS_0 = 5;
     /// 3.1: a SUBACK may refuse with 0x80, which 3.1.1 brought. [3.1.1 §3.9.3]
     SUBACK_FAILURE = 6;
-    /// Strings with control characters or noncharacters are refused, which a receiver may do. [5.0 §1.5.4] [3.1.1 §1.5.3]
+    /// Strings with control characters or noncharacters are refused, which a receiver may do. [5.0
+    /// §1.5.4] [3.1.1 §1.5.3]
     REFUSE_CONTROL_CHARACTERS = 7;
-    /// 5.0: a payload that is said to be UTF-8 is refused if it is not, which a receiver may do. [5.0 §3.3.2.3.2]
+    /// 5.0: a payload that is said to be UTF-8 is refused if it is not, which a receiver may do.
+    /// [5.0 §3.3.2.3.2]
     CHECK_PAYLOAD_FORMAT = 8;
 }
 
@@ -81,9 +86,17 @@ impl Options {
     }
 
     #[inline(always)]
-    pub(crate) fn check_payload(self, payload_format_indicator: Option<bool>, payload: &[u8]) -> Result<(), DecodeError> {
+    pub(crate) fn check_payload(
+        self,
+        payload_format_indicator: Option<bool>,
+        payload: &[u8],
+    ) -> Result<(), DecodeError> {
         let asked = self.has(Self::CHECK_PAYLOAD_FORMAT) && payload_format_indicator == Some(true);
-        if asked && core::str::from_utf8(payload).is_err() { Err(DecodeError::InvalidPayloadFormat) } else { Ok(()) }
+        if asked && core::str::from_utf8(payload).is_err() {
+            Err(DecodeError::InvalidPayloadFormat)
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use super::{DecodeError, Encode, EncodeError, Packet, Rules, decode, frame};
 use bytes::{Bytes, BytesMut};
 
-/// One packet's bytes, checked: to be kept, queued, or sent to another task. Cloning shares the bytes.
+/// One packet's bytes, checked: to be kept, queued, or sent to another task. Cloning shares the
+/// bytes.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -24,7 +25,8 @@ pub struct OwnedPacket {
 }
 
 impl OwnedPacket {
-    /// Splits the first packet off the bytes received, or gives `None` and leaves them while it is not all there.
+    /// Splits the first packet off the bytes received, or gives `None` and leaves them while it is
+    /// not all there.
     pub fn split_from(
         received: &mut BytesMut,
         maximum_packet_size: u32,
@@ -49,7 +51,8 @@ impl OwnedPacket {
     #[must_use]
     #[expect(clippy::expect_used, reason = "the comment proves it")]
     pub fn packet(&self) -> Packet<'_> {
-        // The same bytes were decoded by the same rules, or encoded by them, when they came to be here; both are pure.
+        // The same bytes were decoded by the same rules, or encoded by them, when they came to be
+        // here; both are pure.
         let frame = frame(&self.bytes, u32::MAX).ok().flatten().expect("the bytes are one packet");
         decode(frame, self.rules).expect("the bytes are a packet of these rules")
     }

@@ -45,8 +45,8 @@ impl<'a> Value<'a> for UserProperty<'a> {
     }
 }
 
-/// A Subscription Identifier, 1 to 268,435,455: the number that a client gave a subscription, and that comes with each
-/// message for it. [5.0 §3.8.2.1.2]
+/// A Subscription Identifier, 1 to 268,435,455: the number that a client gave a subscription, and
+/// that comes with each message for it. [5.0 §3.8.2.1.2]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionIdentifier(core::num::NonZeroU32);
 
@@ -237,8 +237,9 @@ fn topic_name(topic: Text<'_>) -> Result<(), DecodeError> {
     if topic.is_empty() { Err(DecodeError::EmptyTopicName) } else { topic.check_topic_name() }
 }
 
-/// Declares the properties of a packet: identifier, field, type, and the check of the range where the type allows
-/// more than the standard. They are written in the order of the table. A `repeated` property stays in wire form.
+/// Declares the properties of a packet: identifier, field, type, and the check of the range where
+/// the type allows more than the standard. They are written in the order of the table. A `repeated`
+/// property stays in wire form.
 macro_rules! properties {
     (
         $(#[$meta:meta])*
@@ -268,8 +269,8 @@ macro_rules! properties {
                 $(self.$field.is_none_or(Value::is_clean) &&)* $(self.$repeated.iter().all(Value::is_clean) &&)* true
             }
 
-            /// Reads the Property Length and the properties, in place: they are too large to be moved. Nothing before 5.0, which has
-            /// neither.
+            /// Reads the Property Length and the properties, in place: they are too large to be
+            /// moved. Nothing before 5.0, which has neither.
             #[inline(always)]
             pub(crate) fn read(&mut self, reader: &mut Reader<'a>, version: Version) -> Result<(), DecodeError> {
                 // Most packets have none.
@@ -302,7 +303,8 @@ macro_rules! properties {
                 Ok(())
             }
 
-            /// Writes the Property Length and the properties; nothing before 5.0, which has neither.
+            /// Writes the Property Length and the properties; nothing before 5.0, which has
+            /// neither.
             #[inline(always)]
             pub(crate) fn encode<S: Sink>(&self, version: Version, sink: &mut S) -> Result<(), EncodeError> {
                 let section = if version == Version::V5_0 { sink.begin_section() } else { None };
@@ -331,21 +333,25 @@ macro_rules! properties {
 properties! {
     /// Properties of a CONNECT packet. [5.0 §3.1.2.11]
     pub struct ConnectProperties<'a> {
-        /// Seconds that the session outlives the connection; absent is 0, 0xFFFFFFFF is for ever. [5.0 §3.1.2.11.2]
+        /// Seconds that the session outlives the connection; absent is 0, 0xFFFFFFFF is for ever.
+        /// [5.0 §3.1.2.11.2]
         0x11 session_expiry_interval: u32,
         /// The name of the method of enhanced authentication. [5.0 §3.1.2.11.9]
         0x15 authentication_method: Text<'a>,
         /// What the method says at its start. [5.0 §3.1.2.11.10]
         0x16 authentication_data: &'a [u8],
-        /// Whether reason strings and user properties may come with any packet; absent is true. [5.0 §3.1.2.11.7]
+        /// Whether reason strings and user properties may come with any packet; absent is true.
+        /// [5.0 §3.1.2.11.7]
         0x17 request_problem_information: bool,
         /// Whether the server should send Response Information; absent is false. [5.0 §3.1.2.11.6]
         0x19 request_response_information: bool,
-        /// QoS 1 and 2 messages that the client takes at once, at least 1; absent is 65,535. [5.0 §3.1.2.11.3]
+        /// QoS 1 and 2 messages that the client takes at once, at least 1; absent is 65,535. [5.0
+        /// §3.1.2.11.3]
         0x21 receive_maximum: u16 = not_zero,
         /// The greatest topic alias that the client takes; absent is 0, none. [5.0 §3.1.2.11.5]
         0x22 topic_alias_maximum: u16,
-        /// The largest packet in bytes that the client takes, at least 1; absent is no limit. [5.0 §3.1.2.11.4]
+        /// The largest packet in bytes that the client takes, at least 1; absent is no limit. [5.0
+        /// §3.1.2.11.4]
         0x27 maximum_packet_size: u32 = not_zero,
         repeated
         /// [5.0 §3.1.2.11.8]
@@ -358,7 +364,8 @@ properties! {
     pub struct WillProperties<'a> {
         /// Whether the payload is UTF-8 text; absent is false. [5.0 §3.1.3.2.3]
         0x01 payload_format_indicator: bool,
-        /// Seconds that the message is worth sending once it is published; absent is for ever. [5.0 §3.1.3.2.4]
+        /// Seconds that the message is worth sending once it is published; absent is for ever. [5.0
+        /// §3.1.3.2.4]
         0x02 message_expiry_interval: u32,
         /// What the payload is, in words of the applications. [5.0 §3.1.3.2.5]
         0x03 content_type: Text<'a>,
@@ -377,11 +384,13 @@ properties! {
 properties! {
     /// Properties of a CONNACK packet. [5.0 §3.2.2.3]
     pub struct ConnackProperties<'a> {
-        /// Seconds that the session outlives the connection; absent is what CONNECT asked for. [5.0 §3.2.2.3.2]
+        /// Seconds that the session outlives the connection; absent is what CONNECT asked for. [5.0
+        /// §3.2.2.3.2]
         0x11 session_expiry_interval: u32,
         /// The client identifier that the server chose because CONNECT had none. [5.0 §3.2.2.3.7]
         0x12 assigned_client_identifier: Text<'a>,
-        /// Seconds of keep alive that the client must use in place of its own; 0 is none. [5.0 §3.2.2.3.14]
+        /// Seconds of keep alive that the client must use in place of its own; 0 is none. [5.0
+        /// §3.2.2.3.14]
         0x13 server_keep_alive: u16,
         /// The authentication method of CONNECT. [5.0 §3.2.2.3.17]
         0x15 authentication_method: Text<'a>,
@@ -393,7 +402,8 @@ properties! {
         0x1C server_reference: Text<'a>,
         /// For people to read. [5.0 §3.2.2.3.9]
         0x1F reason_string: Text<'a>,
-        /// QoS 1 and 2 messages that the server takes at once, at least 1; absent is 65,535. [5.0 §3.2.2.3.3]
+        /// QoS 1 and 2 messages that the server takes at once, at least 1; absent is 65,535. [5.0
+        /// §3.2.2.3.3]
         0x21 receive_maximum: u16 = not_zero,
         /// The greatest topic alias that the server takes; absent is 0, none. [5.0 §3.2.2.3.8]
         0x22 topic_alias_maximum: u16,
@@ -401,7 +411,8 @@ properties! {
         0x24 maximum_qos: QoS = below_2,
         /// Whether the server keeps retained messages; absent is true. [5.0 §3.2.2.3.5]
         0x25 retain_available: bool,
-        /// The largest packet in bytes that the server takes, at least 1; absent is no limit. [5.0 §3.2.2.3.6]
+        /// The largest packet in bytes that the server takes, at least 1; absent is no limit. [5.0
+        /// §3.2.2.3.6]
         0x27 maximum_packet_size: u32 = not_zero,
         /// Whether filters may have wildcards; absent is true. [5.0 §3.2.2.3.11]
         0x28 wildcard_subscription_available: bool,
@@ -428,7 +439,8 @@ properties! {
         0x08 response_topic: Text<'a> = topic_name,
         /// Tells the asker which request an answer is for. [5.0 §3.3.2.3.6]
         0x09 correlation_data: &'a [u8],
-        /// The number that stands, or from now on can stand, for the topic name; at least 1. [5.0 §3.3.2.3.4]
+        /// The number that stands, or from now on can stand, for the topic name; at least 1. [5.0
+        /// §3.3.2.3.4]
         0x23 topic_alias: u16 = topic_alias,
         repeated
         /// Those of the subscriptions for which a server sends the message. [5.0 §3.3.2.3.8]
@@ -440,7 +452,8 @@ properties! {
 }
 
 properties! {
-    /// Properties of the packets that acknowledge: PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK and UNSUBACK. [5.0 §3.4.2.2]
+    /// Properties of the packets that acknowledge: PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK and
+    /// UNSUBACK. [5.0 §3.4.2.2]
     pub struct AckProperties<'a> {
         /// For people to read. [5.0 §3.4.2.2.2]
         0x1F reason_string: Text<'a>,
@@ -473,8 +486,8 @@ properties! {
 properties! {
     /// Properties of a DISCONNECT packet. [5.0 §3.14.2.2]
     pub struct DisconnectProperties<'a> {
-        /// Seconds that the session outlives the connection, in place of what CONNECT asked for; from a client only.
-        /// [5.0 §3.14.2.2.2]
+        /// Seconds that the session outlives the connection, in place of what CONNECT asked for;
+        /// from a client only. [5.0 §3.14.2.2.2]
         0x11 session_expiry_interval: u32,
         /// Other servers to use, separated by spaces; from a server only. [5.0 §3.14.2.2.5]
         0x1C server_reference: Text<'a>,
@@ -515,8 +528,12 @@ impl DisconnectProperties<'_> {
     /// [5.0 MQTT-3.14.2-2] [5.0 §3.14.2.2.5]
     pub(crate) fn check_sender(&self, rules: Rules) -> Result<(), DecodeError> {
         match rules.sender {
-            Some(Role::Server) if self.session_expiry_interval.is_some() => Err(DecodeError::PropertyFromWrongSender(0x11)),
-            Some(Role::Client) if self.server_reference.is_some() => Err(DecodeError::PropertyFromWrongSender(0x1C)),
+            Some(Role::Server) if self.session_expiry_interval.is_some() => {
+                Err(DecodeError::PropertyFromWrongSender(0x11))
+            }
+            Some(Role::Client) if self.server_reference.is_some() => {
+                Err(DecodeError::PropertyFromWrongSender(0x1C))
+            }
             _ => Ok(()),
         }
     }

@@ -8,7 +8,10 @@
 //! | payload           | n     | always: the rest of the packet |
 
 use super::write::Sink;
-use super::{DecodeError, EncodeError, Options, PacketIdentifier, PublishProperties, QoS, Reader, Rules, Text, Version};
+use super::{
+    DecodeError, EncodeError, Options, PacketIdentifier, PublishProperties, QoS, Reader, Rules,
+    Text, Version,
+};
 
 const RETAIN: u8 = 0x01;
 const DUP: u8 = 0x08;
@@ -29,7 +32,8 @@ pub struct Publish<'a> {
     pub dup: bool,
     /// [5.0 §3.3.1.2] [3.1.1 §3.3.1.2]
     pub qos: QoS,
-    /// To a server: whether it is to be kept for later subscribers. From one: whether it was. [5.0 §3.3.1.3] [3.1.1 §3.3.1.3]
+    /// To a server: whether it is to be kept for later subscribers. From one: whether it was. [5.0
+    /// §3.3.1.3] [3.1.1 §3.3.1.3]
     pub retain: bool,
     /// Empty where a topic alias stands for it. [5.0 §3.3.2.1] [3.1.1 §3.3.2.1]
     pub topic_name: Text<'a>,
@@ -53,23 +57,38 @@ impl<'a> Publish<'a> {
     pub fn for_version(self, version: Version) -> Self {
         match version {
             Version::V5_0 => self,
-            Version::V3_1 | Version::V3_1_1 => Self { properties: PublishProperties::default(), ..self },
+            Version::V3_1 | Version::V3_1_1 => {
+                Self { properties: PublishProperties::default(), ..self }
+            }
         }
     }
 
-    /// Reads a PUBLISH, of which the payload is all that is left, and wraps it where it is made: moving it would cost as much as
-    /// reading it.
+    /// Reads a PUBLISH, of which the payload is all that is left, and wraps it where it is made:
+    /// moving it would cost as much as reading it.
     #[inline(always)]
-    pub(crate) fn decode<P>(mut r: Reader<'a>, flags: u8, rules: Rules, wrap: impl FnOnce(Self) -> P) -> Result<P, DecodeError> {
+    pub(crate) fn decode<P>(
+        mut r: Reader<'a>,
+        flags: u8,
+        rules: Rules,
+        wrap: impl FnOnce(Self) -> P,
+    ) -> Result<P, DecodeError> {
         let qos = QoS::from_u8(flags >> 1 & 3).ok_or(DecodeError::InvalidQos)?;
         let (mut dup, retain) = (flags & DUP != 0, flags & RETAIN != 0);
         if dup && qos == QoS::AtMostOnce && rules.options.has(Options::DUP_WITH_QOS_0) {
             dup = false;
         }
         let topic_name = Text::decode_topic_name(&mut r)?;
-        let packet_identifier = if qos == QoS::AtMostOnce { None } else { Some(PacketIdentifier::decode(&mut r)?) };
-        let publish =
-            Self { dup, qos, retain, topic_name, packet_identifier, properties: PublishProperties::default(), payload: r.0 };
+        let packet_identifier =
+            if qos == QoS::AtMostOnce { None } else { Some(PacketIdentifier::decode(&mut r)?) };
+        let publish = Self {
+            dup,
+            qos,
+            retain,
+            topic_name,
+            packet_identifier,
+            properties: PublishProperties::default(),
+            payload: r.0,
+        };
         if rules.version == Version::V5_0 && !r.skip_zero() {
             return publish.decode_properties(rules).map(wrap);
         }
@@ -92,7 +111,11 @@ impl<'a> Publish<'a> {
     }
 
     #[inline(always)]
-    pub(crate) fn check_encode(&self, packet_identifier: Option<PacketIdentifier>, rules: Rules) -> Result<(), EncodeError> {
+    pub(crate) fn check_encode(
+        &self,
+        packet_identifier: Option<PacketIdentifier>,
+        rules: Rules,
+    ) -> Result<(), EncodeError> {
         if packet_identifier.is_some() != (self.qos > QoS::AtMostOnce) {
             return Err(EncodeError::PacketIdentifier);
         }
@@ -123,7 +146,11 @@ impl<'a> Publish<'a> {
         }
         if self.topic_name.is_empty() && self.properties.topic_alias.is_none() {
             let v5 = rules.version == Version::V5_0;
-            return Err(if v5 { DecodeError::MissingTopicName } else { DecodeError::EmptyTopicName });
+            return Err(if v5 {
+                DecodeError::MissingTopicName
+            } else {
+                DecodeError::EmptyTopicName
+            });
         }
         if rules.options != Options::NONE {
             (*self).check_options(rules.options)?;

@@ -87,12 +87,15 @@ impl<'a> Reader<'a> {
     #[inline]
     pub(crate) fn section(&mut self) -> Result<Self, DecodeError> {
         let length = self.variable_byte_integer()?;
-        usize::try_from(length).map_err(|_| DecodeError::Truncated).and_then(|length| self.take(length)).map(Self)
+        usize::try_from(length)
+            .map_err(|_| DecodeError::Truncated)
+            .and_then(|length| self.take(length))
+            .map(Self)
     }
 }
 
-/// The Variable Byte Integer at the start of `bytes`, in its shortest form or a longer one, and what follows it, or `None` if the
-/// bytes end inside it.
+/// The Variable Byte Integer at the start of `bytes`, in its shortest form or a longer one, and
+/// what follows it, or `None` if the bytes end inside it.
 #[inline]
 pub(crate) fn remaining_length(bytes: &[u8]) -> Result<Option<(u32, &[u8])>, DecodeError> {
     let mut value = 0;

@@ -5,11 +5,13 @@ use core::fmt;
 
 /// An MQTT 5.0 Reason Code: any byte, with names for those that the standard assigns. [5.0 §2.4]
 ///
-/// One set serves all versions. The return codes of a 3.1 or 3.1.1 CONNACK, 1 to 5, are those of 5.0 that say the same
-/// ([`UNSUPPORTED_PROTOCOL_VERSION`](Self::UNSUPPORTED_PROTOCOL_VERSION), [`CLIENT_IDENTIFIER_NOT_VALID`](Self::CLIENT_IDENTIFIER_NOT_VALID),
-/// [`SERVER_UNAVAILABLE`](Self::SERVER_UNAVAILABLE), [`BAD_USER_NAME_OR_PASSWORD`](Self::BAD_USER_NAME_OR_PASSWORD),
-/// [`NOT_AUTHORIZED`](Self::NOT_AUTHORIZED)); the codec translates both ways. The codes of a SUBACK are the same
-/// in all versions, as far as they go.
+/// One set serves all versions. The return codes of a 3.1 or 3.1.1 CONNACK, 1 to 5, are those of
+/// 5.0 that say the same ([`UNSUPPORTED_PROTOCOL_VERSION`](Self::UNSUPPORTED_PROTOCOL_VERSION),
+/// [`CLIENT_IDENTIFIER_NOT_VALID`](Self::CLIENT_IDENTIFIER_NOT_VALID),
+/// [`SERVER_UNAVAILABLE`](Self::SERVER_UNAVAILABLE),
+/// [`BAD_USER_NAME_OR_PASSWORD`](Self::BAD_USER_NAME_OR_PASSWORD),
+/// [`NOT_AUTHORIZED`](Self::NOT_AUTHORIZED)); the codec translates both ways. The codes of a SUBACK
+/// are the same in all versions, as far as they go.
 ///
 /// ```
 /// use mqtt_sansio::codec::ReasonCode;
@@ -56,9 +58,12 @@ impl ReasonCode {
             }
             Version::V3_1_1 if packet == PacketType::Suback => matches!(self.0, 0..=2 | 0x80),
             Version::V3_1 if packet == PacketType::Suback => {
-                matches!(self.0, 0..=2) || self.0 == 0x80 && rules.options.has(Options::SUBACK_FAILURE)
+                matches!(self.0, 0..=2)
+                    || self.0 == 0x80 && rules.options.has(Options::SUBACK_FAILURE)
             }
-            Version::V3_1 | Version::V3_1_1 if packet == PacketType::Connack => self.to_return_code().is_some(),
+            Version::V3_1 | Version::V3_1_1 if packet == PacketType::Connack => {
+                self.to_return_code().is_some()
+            }
             Version::V3_1 | Version::V3_1_1 => self == Self::SUCCESS,
         }
     }
@@ -112,7 +117,8 @@ struct Senders {
     server: u16,
 }
 
-/// Declares the reason codes with the packets in which a client, and those in which a server, may send them.
+/// Declares the reason codes with the packets in which a client, and those in which a server, may
+/// send them.
 macro_rules! reason_codes {
     ($($code:literal $name:ident $text:literal [$($client:ident)*] [$($server:ident)*];)*) => {
         impl ReasonCode {
@@ -140,8 +146,8 @@ macro_rules! reason_codes {
     };
 }
 
-// Two entries go beyond the tables of the packets: 0x8C in a DISCONNECT, which Table 2-6 has and Table 3-10 has not, and 0x9B
-// in a DISCONNECT from a client, which 3.3.4 tells the client to send.
+// Two entries go beyond the tables of the packets: 0x8C in a DISCONNECT, which Table 2-6 has and
+// Table 3-10 has not, and 0x9B in a DISCONNECT from a client, which 3.3.4 tells the client to send.
 reason_codes! {
     0x00 SUCCESS "Success" [Puback Pubrec Pubrel Pubcomp Disconnect] [Connack Puback Pubrec Pubrel Pubcomp Suback Unsuback Disconnect Auth];
     0x01 GRANTED_QOS_1 "Granted QoS 1" [] [Suback];

@@ -7,8 +7,9 @@ use core::marker::PhantomData;
 
 /// Values that repeat in a packet, such as its user properties or its topic filters.
 ///
-/// Of a decoded packet it is the bytes on the wire, which were checked once and are read as they are iterated, without
-/// allocation. For a packet to be encoded it is made from a slice of values. Both compare and iterate alike.
+/// Of a decoded packet it is the bytes on the wire, which were checked once and are read as they
+/// are iterated, without allocation. For a packet to be encoded it is made from a slice of values.
+/// Both compare and iterate alike.
 ///
 /// ```
 /// use mqtt_sansio::codec::{Sequence, UserProperty};
@@ -142,7 +143,8 @@ impl<'a, T: Element<'a>> Iterator for Iter<'a, T> {
         match &mut self.0 {
             Source::Wire(bytes, _) => {
                 let mut reader = Reader(bytes);
-                // The bytes were checked before the sequence was made, so there is no error to pass on.
+                // The bytes were checked before the sequence was made, so there is no error to pass
+                // on.
                 let value = T::next(&mut reader).ok().flatten();
                 *bytes = reader.0;
                 value

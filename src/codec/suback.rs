@@ -1,4 +1,5 @@
-//! SUBACK and UNSUBACK: two packet types, one body. [5.0 §3.9] [5.0 §3.11] [3.1.1 §3.9] [3.1.1 §3.11]
+//! SUBACK and UNSUBACK: two packet types, one body. [5.0 §3.9] [5.0 §3.11] [3.1.1 §3.9] [3.1.1
+//! §3.11]
 //!
 //! | field             | bytes | SUBACK                | UNSUBACK            |
 //! |-------------------|-------|-----------------------|---------------------|
@@ -9,7 +10,8 @@
 use super::sequence::Element;
 use super::write::Sink;
 use super::{
-    AckProperties, DecodeError, EncodeError, PacketIdentifier, PacketType, Reader, ReasonCode, Role, Rules, Sequence, Version,
+    AckProperties, DecodeError, EncodeError, PacketIdentifier, PacketType, Reader, ReasonCode,
+    Role, Rules, Sequence, Version,
 };
 
 /// What a SUBACK and an UNSUBACK say. [5.0 §3.9] [5.0 §3.11] [3.1.1 §3.9] [3.1.1 §3.11]
@@ -41,7 +43,11 @@ impl<'a> Suback<'a> {
         }
         // What an UNSUBACK of 3.1 or 3.1.1 has here is left over, and refused as such.
         r.end()?;
-        Ok(wrap(Self { packet_identifier, properties: AckProperties::default(), reason_codes: Sequence::default() }))
+        Ok(wrap(Self {
+            packet_identifier,
+            properties: AckProperties::default(),
+            reason_codes: Sequence::default(),
+        }))
     }
 
     #[inline(never)]

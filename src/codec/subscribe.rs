@@ -1,4 +1,5 @@
-//! SUBSCRIBE and UNSUBSCRIBE: lists of topic filters. [5.0 §3.8] [5.0 §3.10] [3.1.1 §3.8] [3.1.1 §3.10]
+//! SUBSCRIBE and UNSUBSCRIBE: lists of topic filters. [5.0 §3.8] [5.0 §3.10] [3.1.1 §3.8] [3.1.1
+//! §3.10]
 //!
 //! | field             | bytes | SUBSCRIBE | UNSUBSCRIBE |
 //! |-------------------|-------|-----------|-------------|
@@ -11,8 +12,8 @@ use super::sequence::Element;
 use super::topic::SHARE;
 use super::write::Sink;
 use super::{
-    DecodeError, EncodeError, PacketIdentifier, QoS, Reader, Role, Rules, Sequence, SubscribeProperties, Text, TopicFilter,
-    UnsubscribeProperties, Version,
+    DecodeError, EncodeError, PacketIdentifier, QoS, Reader, Role, Rules, Sequence,
+    SubscribeProperties, Text, TopicFilter, UnsubscribeProperties, Version,
 };
 
 /// A SUBSCRIBE packet. [5.0 §3.8] [3.1.1 §3.8]
@@ -55,7 +56,8 @@ impl<'a> Subscription<'a> {
 pub struct SubscriptionOptions {
     /// The greatest QoS at which messages are to be sent; the only option before 5.0.
     pub maximum_qos: QoS,
-    /// Whether the client's own messages are to be left out; not with a shared subscription. [5.0 MQTT-3.8.3-4]
+    /// Whether the client's own messages are to be left out; not with a shared subscription. [5.0
+    /// MQTT-3.8.3-4]
     pub no_local: bool,
     /// Whether the RETAIN flag is to be as it was published. [5.0 MQTT-3.3.1-13]
     pub retain_as_published: bool,
@@ -114,7 +116,8 @@ impl SubscriptionOptions {
 impl<'a> Subscription<'a> {
     fn decode(r: &mut Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
         let topic_filter = TopicFilter::decode(r, rules.version)?;
-        let subscription = Self { topic_filter, options: SubscriptionOptions::decode(r.u8()?, rules)? };
+        let subscription =
+            Self { topic_filter, options: SubscriptionOptions::decode(r.u8()?, rules)? };
         subscription.check(rules)?;
         Ok(subscription)
     }
@@ -132,9 +135,13 @@ impl<'a> Element<'a> for Subscription<'a> {
         if r.is_empty() {
             return Ok(None);
         }
-        // The bits that only 5.0 has were seen to be zero before it, so its rules read all versions.
+        // The bits that only 5.0 has were seen to be zero before it, so its rules read all
+        // versions.
         let topic_filter = Text::decode_again(r)?;
-        Ok(Some(Self { topic_filter, options: SubscriptionOptions::decode(r.u8()?, Version::V5_0.into())? }))
+        Ok(Some(Self {
+            topic_filter,
+            options: SubscriptionOptions::decode(r.u8()?, Version::V5_0.into())?,
+        }))
     }
 
     fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
@@ -258,5 +265,9 @@ fn check_list<'a, T: Element<'a>>(
     list: Sequence<'a, T>,
     check: impl Fn(T) -> Result<(), EncodeError>,
 ) -> Result<(), EncodeError> {
-    if list.is_empty() { Err(DecodeError::EmptySubscribe.into()) } else { list.iter().try_for_each(check) }
+    if list.is_empty() {
+        Err(DecodeError::EmptySubscribe.into())
+    } else {
+        list.iter().try_for_each(check)
+    }
 }

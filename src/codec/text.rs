@@ -5,13 +5,14 @@ use core::fmt;
 
 /// A UTF-8 Encoded String of a packet. [5.0 §1.5.4]
 ///
-/// It is `&str` but for the moment at which `str` is made. The decoder checks a string in one pass, for well-formed UTF-8,
-/// U+0000 and wildcards at once; a `&str` would need a second one, which costs more than the rest of a PUBLISH. So
-/// the bytes are kept, known to be UTF-8, and [`as_str`](Self::as_str) makes the `&str` when it is asked for. Routing,
-/// storing and comparing need the bytes only.
+/// It is `&str` but for the moment at which `str` is made. The decoder checks a string in one pass,
+/// for well-formed UTF-8, U+0000 and wildcards at once; a `&str` would need a second one, which
+/// costs more than the rest of a PUBLISH. So the bytes are kept, known to be UTF-8, and
+/// [`as_str`](Self::as_str) makes the `&str` when it is asked for. Routing, storing and comparing
+/// need the bytes only.
 ///
-/// Any `&str` can become one. Whether the standard allows it where it stands (no U+0000, at most 65,535 bytes, no
-/// wildcards in a Topic Name) is checked by [`encode`](fn@super::encode).
+/// Any `&str` can become one. Whether the standard allows it where it stands (no U+0000, at most
+/// 65,535 bytes, no wildcards in a Topic Name) is checked by [`encode`](fn@super::encode).
 ///
 /// ```
 /// use mqtt_sansio::codec::Text;
@@ -29,8 +30,8 @@ impl<'a> Text<'a> {
     #[must_use]
     #[expect(clippy::expect_used, reason = "the comment proves it")]
     pub fn as_str(self) -> &'a str {
-        // A `Text` is made from a `&str`, by the decoders, where `is_plain` has seen ASCII alone or `from_utf8` has said yes, or from the
-        // bytes of another `Text`.
+        // A `Text` is made from a `&str`, by the decoders, where `is_plain` has seen ASCII alone or
+        // `from_utf8` has said yes, or from the bytes of another `Text`.
         core::str::from_utf8(self.0).expect("a Text is UTF-8")
     }
 
@@ -65,7 +66,8 @@ impl<'a> Text<'a> {
         if is_plain::<false>(bytes) { Ok(Self(bytes)) } else { Self::look_closer(bytes) }
     }
 
-    /// A Topic Name, which may be empty but has no wildcards. [5.0 MQTT-3.3.2-2] [3.1.1 MQTT-3.3.2-2]
+    /// A Topic Name, which may be empty but has no wildcards. [5.0 MQTT-3.3.2-2] [3.1.1
+    /// MQTT-3.3.2-2]
     #[inline(always)]
     pub(crate) fn decode_topic_name(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let bytes = reader.binary()?;
@@ -88,7 +90,11 @@ impl<'a> Text<'a> {
     #[inline(never)]
     pub(crate) fn look_closer(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         Self(bytes).no_null()?;
-        if core::str::from_utf8(bytes).is_ok() { Ok(Self(bytes)) } else { Err(DecodeError::InvalidUtf8) }
+        if core::str::from_utf8(bytes).is_ok() {
+            Ok(Self(bytes))
+        } else {
+            Err(DecodeError::InvalidUtf8)
+        }
     }
 
     /// What `decode` would say of it.
@@ -132,12 +138,14 @@ impl<'a> Text<'a> {
     /// Whether it has no control characters and no noncharacters. [5.0 §1.5.4]
     pub(crate) fn is_clean(self) -> bool {
         self.as_str().chars().all(|c| {
-            let noncharacter = matches!(u32::from(c) & 0xFFFF, 0xFFFE | 0xFFFF) || matches!(c, '\u{FDD0}'..='\u{FDEF}');
+            let noncharacter = matches!(u32::from(c) & 0xFFFF, 0xFFFE | 0xFFFF)
+                || matches!(c, '\u{FDD0}'..='\u{FDEF}');
             !noncharacter && !c.is_control()
         })
     }
 
-    /// For the bytes of a `Text` that were kept, and for a part of one that was cut at an ASCII character: they are UTF-8.
+    /// For the bytes of a `Text` that were kept, and for a part of one that was cut at an ASCII
+    /// character: they are UTF-8.
     pub(crate) const fn part(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
@@ -179,8 +187,9 @@ impl fmt::Debug for Text<'_> {
     }
 }
 
-/// Whether all is ASCII without U+0000 and, if they are looked for, without wildcards: what nearly all strings are, and what
-/// one pass over words of eight bytes can tell. Anything else needs a closer look.
+/// Whether all is ASCII without U+0000 and, if they are looked for, without wildcards: what nearly
+/// all strings are, and what one pass over words of eight bytes can tell. Anything else needs a
+/// closer look.
 #[inline(never)]
 fn is_plain<const WILDCARDS: bool>(bytes: &[u8]) -> bool {
     let look = |word| {
@@ -192,7 +201,8 @@ fn is_plain<const WILDCARDS: bool>(bytes: &[u8]) -> bool {
         // Two words alike at a time: compilers make one vector of them.
         let look_at_both = |chunk: &[u8; 16]| {
             let (first, second) = chunk.split_at(8);
-            [first, second].map(|half| half.first_chunk().map_or(0, |word| look(u64::from_le_bytes(*word))))
+            [first, second]
+                .map(|half| half.first_chunk().map_or(0, |word| look(u64::from_le_bytes(*word))))
         };
         let mut both = look_at_both(last);
         let mut rest = bytes;
@@ -208,8 +218,9 @@ fn is_plain<const WILDCARDS: bool>(bytes: &[u8]) -> bool {
     found & HIGHS == 0
 }
 
-/// Calls `look` with each eight bytes and the position of the first. The last eight overlap those before them: to look twice at
-/// a byte finds the same. A string of less than eight is filled up with U+0001.
+/// Calls `look` with each eight bytes and the position of the first. The last eight overlap those
+/// before them: to look twice at a byte finds the same. A string of less than eight is filled up
+/// with U+0001.
 #[inline(always)]
 pub(crate) fn for_each_word(bytes: &[u8], mut look: impl FnMut(usize, u64)) {
     if let Some(last) = bytes.last_chunk::<8>() {
@@ -226,10 +237,14 @@ pub(crate) fn for_each_word(bytes: &[u8], mut look: impl FnMut(usize, u64)) {
         return;
     }
     let bits = 8 * bytes.len();
-    let word = if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+    let word = if let (Some(first), Some(last)) =
+        (bytes.first_chunk::<4>(), bytes.last_chunk::<4>())
+    {
         u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << (bits - 32)
     } else if let [first, .., last] | [first @ last] = bytes {
-        u64::from(*first) | u64::from(*bytes.get(1).unwrap_or(first)) << ((bits / 2) & 8) | u64::from(*last) << (bits - 8)
+        u64::from(*first)
+            | u64::from(*bytes.get(1).unwrap_or(first)) << ((bits / 2) & 8)
+            | u64::from(*last) << (bits - 8)
     } else {
         return;
     };
@@ -239,7 +254,8 @@ pub(crate) fn for_each_word(bytes: &[u8], mut look: impl FnMut(usize, u64)) {
 /// Has the highest bit of some byte set if one of them is not ASCII, or U+0000.
 #[inline(always)]
 pub(crate) const fn beyond_ascii_or_null(word: u64) -> u64 {
-    // Where all is ASCII, taking one from each byte sets the highest bit of the first that is zero and of none before it.
+    // Where all is ASCII, taking one from each byte sets the highest bit of the first that is zero
+    // and of none before it.
     word | word.wrapping_sub(ONES)
 }
 
@@ -276,13 +292,23 @@ mod tests {
                     let plain = byte.is_ascii() && byte != 0;
                     let wildcard = matches!(byte, b'#' | b'+');
                     assert_eq!(is_plain::<false>(&bytes), plain, "{length} {position} {byte}");
-                    assert_eq!(is_plain::<true>(&bytes), plain && !wildcard, "{length} {position} {byte}");
+                    assert_eq!(
+                        is_plain::<true>(&bytes),
+                        plain && !wildcard,
+                        "{length} {position} {byte}"
+                    );
                     let mut found = vec![];
                     for_each_word(&bytes, |start, word| {
                         assert_eq!(wildcards(word).count_ones(), u32::from(wildcards(word) != 0));
-                        found.extend((wildcards(word) != 0).then(|| start + wildcards(word).trailing_zeros() as usize / 8));
+                        found.extend(
+                            (wildcards(word) != 0)
+                                .then(|| start + wildcards(word).trailing_zeros() as usize / 8),
+                        );
                     });
-                    assert!(found.iter().all(|&found| found == position), "{length} {position} {byte}");
+                    assert!(
+                        found.iter().all(|&found| found == position),
+                        "{length} {position} {byte}"
+                    );
                     assert_eq!(!found.is_empty(), wildcard, "{length} {position} {byte}");
                 }
             }

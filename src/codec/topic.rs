@@ -5,7 +5,8 @@ use super::{DecodeError, EncodeError, Reader, Size, Text, Version, text};
 
 pub(super) const SHARE: &[u8] = b"$share/";
 
-/// A Topic Filter whose syntax is right, with the share name apart. [5.0 §4.7] [5.0 §4.8.2] [3.1.1 §4.7]
+/// A Topic Filter whose syntax is right, with the share name apart. [5.0 §4.7] [5.0 §4.8.2] [3.1.1
+/// §4.7]
 ///
 /// ```
 /// use mqtt_sansio::codec::{TopicFilter, Version};
@@ -27,14 +28,16 @@ pub struct TopicFilter<'a> {
 }
 
 impl<'a> TopicFilter<'a> {
-    /// Checks the syntax, and that a packet has room for so many bytes. [5.0 MQTT-4.7.3-3] [3.1.1 MQTT-4.7.3-3]
+    /// Checks the syntax, and that a packet has room for so many bytes. [5.0 MQTT-4.7.3-3] [3.1.1
+    /// MQTT-4.7.3-3]
     ///
     /// A shared subscription, `$share/{ShareName}/{filter}`, is one in 5.0 only.
     pub fn new(filter: impl Into<Text<'a>>, version: Version) -> Result<Self, EncodeError> {
         let text = filter.into();
         Size::default().binary(text.as_bytes())?;
         Self::check(text, version)?;
-        let (share_name, filter) = if version == Version::V5_0 { split_shared(text.as_bytes())? } else { (None, text) };
+        let (share_name, filter) =
+            if version == Version::V5_0 { split_shared(text.as_bytes())? } else { (None, text) };
         Ok(Self { share_name, filter })
     }
 
@@ -56,7 +59,8 @@ impl<'a> TopicFilter<'a> {
         self.filter.has_wildcard()
     }
 
-    /// Whether messages with that topic name are meant. [5.0 §4.7.1] [5.0 MQTT-4.7.2-1] [3.1.1 MQTT-4.7.2-1]
+    /// Whether messages with that topic name are meant. [5.0 §4.7.1] [5.0 MQTT-4.7.2-1] [3.1.1
+    /// MQTT-4.7.2-1]
     #[must_use]
     pub fn matches<'t>(self, topic_name: impl Into<Text<'t>>) -> bool {
         let topic_name = topic_name.into();
@@ -78,7 +82,10 @@ impl<'a> TopicFilter<'a> {
 
     /// Reads a filter.
     #[inline]
-    pub(crate) fn decode(reader: &mut Reader<'a>, version: Version) -> Result<Text<'a>, DecodeError> {
+    pub(crate) fn decode(
+        reader: &mut Reader<'a>,
+        version: Version,
+    ) -> Result<Text<'a>, DecodeError> {
         let text = Text::decode_again(reader)?;
         check(text, version, |text| Text::look_closer(text.as_bytes()).map(|_| ()))?;
         Ok(text)
@@ -91,8 +98,8 @@ impl<'a> TopicFilter<'a> {
     }
 }
 
-/// The syntax, in one pass. [5.0 MQTT-4.7.3-1] [5.0 MQTT-4.7.1-1] [5.0 MQTT-4.7.1-2] [3.1.1 MQTT-4.7.3-1] [3.1.1 MQTT-4.7.1-2]
-/// [3.1.1 MQTT-4.7.1-3]
+/// The syntax, in one pass. [5.0 MQTT-4.7.3-1] [5.0 MQTT-4.7.1-1] [5.0 MQTT-4.7.1-2] [3.1.1
+/// MQTT-4.7.3-1] [3.1.1 MQTT-4.7.1-2] [3.1.1 MQTT-4.7.1-3]
 #[inline(always)]
 fn check<'a>(
     filter: Text<'a>,
@@ -105,7 +112,8 @@ fn check<'a>(
         found |= text::beyond_ascii_or_null(word);
         let mut wildcards = text::wildcards(word);
         while wildcards != 0 {
-            wildcards_stand_alone &= stands_alone(bytes, start + wildcards.trailing_zeros() as usize / 8);
+            wildcards_stand_alone &=
+                stands_alone(bytes, start + wildcards.trailing_zeros() as usize / 8);
             wildcards &= wildcards - 1;
         }
     });
@@ -126,15 +134,23 @@ fn check<'a>(
 #[inline(always)]
 fn stands_alone(filter: &[u8], position: usize) -> bool {
     let before = filter.get(position.wrapping_sub(1)).is_none_or(|&byte| byte == b'/');
-    before && filter.get(position + 1).is_none_or(|&byte| byte == b'/' && filter.get(position) == Some(&b'+'))
+    before
+        && filter
+            .get(position + 1)
+            .is_none_or(|&byte| byte == b'/' && filter.get(position) == Some(&b'+'))
 }
 
-/// The share name of `$share/{ShareName}/{filter}`, if it is one, and the filter. [5.0 MQTT-4.8.2-1] [5.0 MQTT-4.8.2-2]
+/// The share name of `$share/{ShareName}/{filter}`, if it is one, and the filter. [5.0
+/// MQTT-4.8.2-1] [5.0 MQTT-4.8.2-2]
 fn split_shared(filter: &[u8]) -> Result<(Option<Text<'_>>, Text<'_>), DecodeError> {
     let Some(shared) = filter.strip_prefix(SHARE) else { return Ok((None, Text::part(filter))) };
     let mut parts = shared.splitn(2, |&byte| byte == b'/').map(Text::part);
     match (parts.next(), parts.next()) {
-        (Some(name), Some(filter)) if !name.is_empty() && !name.has_wildcard() && !filter.is_empty() => Ok((Some(name), filter)),
+        (Some(name), Some(filter))
+            if !name.is_empty() && !name.has_wildcard() && !filter.is_empty() =>
+        {
+            Ok((Some(name), filter))
+        }
         _ => Err(DecodeError::InvalidShareName),
     }
 }
@@ -144,7 +160,8 @@ pub(crate) fn levels(topic: Text<'_>) -> impl Iterator<Item = &[u8]> {
     topic.as_bytes().split(|&byte| byte == b'/')
 }
 
-/// Whether a filter that starts with a wildcard does not match it. [5.0 MQTT-4.7.2-1] [3.1.1 MQTT-4.7.2-1]
+/// Whether a filter that starts with a wildcard does not match it. [5.0 MQTT-4.7.2-1] [3.1.1
+/// MQTT-4.7.2-1]
 pub(crate) fn is_hidden(topic_name: Text<'_>) -> bool {
     topic_name.as_bytes().first() == Some(&b'$')
 }

@@ -5,7 +5,10 @@ use core::fmt;
 use core::num::NonZeroU16;
 
 /// A version of the protocol. They are ordered by age.
-#[expect(clippy::exhaustive_enums, reason = "a new version of the standard would change every layer")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a new version of the standard would change every layer"
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub enum Version {
@@ -73,7 +76,8 @@ pub enum Role {
 
 /// What a packet is read or written by: the version, and which side it comes from.
 ///
-/// A version alone will do where the sender does not matter; what only one side may send is then accepted.
+/// A version alone will do where the sender does not matter; what only one side may send is then
+/// accepted.
 ///
 /// ```
 /// use mqtt_sansio::codec::{self, DecodeError, Role, Rules, Version};
@@ -104,7 +108,8 @@ impl Rules {
         Self { sender: Some(sender), ..self }
     }
 
-    /// Also these options. Those that are about what a packet says, and not only about its form, go for writing as well.
+    /// Also these options. Those that are about what a packet says, and not only about its form, go
+    /// for writing as well.
     #[must_use]
     pub const fn with(self, options: Options) -> Self {
         Self { options: self.options.and(options), ..self }
@@ -113,13 +118,21 @@ impl Rules {
     /// For what came with 5.0, if it is there.
     #[inline(always)]
     pub(crate) fn since_5_0_if(self, is_there: impl FnOnce() -> bool) -> Result<(), EncodeError> {
-        if self.version < Version::V5_0 && is_there() { Err(EncodeError::NotInVersion(self.version)) } else { Ok(()) }
+        if self.version < Version::V5_0 && is_there() {
+            Err(EncodeError::NotInVersion(self.version))
+        } else {
+            Ok(())
+        }
     }
 
     /// For a packet that only one side may send.
     #[inline]
     pub(crate) fn only_from(self, sender: Role) -> Result<(), DecodeError> {
-        if self.sender.is_none_or(|actual| actual == sender) { Ok(()) } else { Err(DecodeError::WrongSender) }
+        if self.sender.is_none_or(|actual| actual == sender) {
+            Ok(())
+        } else {
+            Err(DecodeError::WrongSender)
+        }
     }
 }
 

@@ -1,12 +1,14 @@
-//! What packets are written to. The same code walks a packet twice: once for [`Size`], which checks and adds up, and once for
-//! [`Writer`], which copies into room of just that size. So there is no second function for a length that could disagree, an output
-//! grows once, each byte is copied once, and nothing is written of a packet with an error.
+//! What packets are written to. The same code walks a packet twice: once for [`Size`], which checks
+//! and adds up, and once for [`Writer`], which copies into room of just that size. So there is no
+//! second function for a length that could disagree, an output grows once, each byte is copied
+//! once, and nothing is written of a packet with an error.
 
 use super::{DecodeError, EncodeError, Text};
 use alloc::vec::Vec;
 use bytes::BytesMut;
 
-/// What packets are appended to: `Vec<u8>` and [`BytesMut`], which grow, and [`Fixed`], which does not.
+/// What packets are appended to: `Vec<u8>` and [`BytesMut`], which grow, and [`Fixed`], which does
+/// not.
 #[expect(private_bounds, reason = "nobody else has a use for what it has")]
 pub trait Output: Append {}
 
@@ -59,8 +61,8 @@ pub(crate) trait Append {
     /// Appends bytes. Where there is no room for them, all is as it was.
     fn append_all(&mut self, bytes: &[u8]) -> Result<(), EncodeError>;
 
-    /// Appends `size` bytes, to be written in place, and sees to it that there is room for `more` after them. Where there is not, all is
-    /// as it was.
+    /// Appends `size` bytes, to be written in place, and sees to it that there is room for `more`
+    /// after them. Where there is not, all is as it was.
     fn append_room(&mut self, size: usize, more: usize) -> Result<&mut [u8], EncodeError>;
 }
 
@@ -123,7 +125,8 @@ pub(crate) trait Sink {
     /// A number of up to 28 bits. [5.0 §1.5.5]
     fn variable_byte_integer(&mut self, value: u32);
 
-    /// Begins a property section, with its length; `None` where that is known to be zero. [5.0 §2.2.2.1]
+    /// Begins a property section, with its length; `None` where that is known to be zero. [5.0
+    /// §2.2.2.1]
     fn begin_section(&mut self) -> Option<SectionStart>;
 
     fn end_section(&mut self, start: SectionStart) -> Result<(), EncodeError>;
@@ -163,7 +166,8 @@ pub(crate) struct SectionStart(usize);
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Size {
     total: usize,
-    /// The lengths of the property sections, each in half of the bits, the first in the lower half. A CONNECT with a will has two.
+    /// The lengths of the property sections, each in half of the bits, the first in the lower half.
+    /// A CONNECT with a will has two.
     sections: u64,
     /// At which bit the next one begins.
     next: u32,
@@ -245,7 +249,9 @@ impl<'m> Writer<'m> {
     #[inline(always)]
     pub(crate) fn copy(&mut self, bytes: &[u8]) {
         debug_assert!(self.room.len() >= bytes.len(), "{TOO_SMALL}");
-        if let Some((next, rest)) = core::mem::take(&mut self.room).split_at_mut_checked(bytes.len()) {
+        if let Some((next, rest)) =
+            core::mem::take(&mut self.room).split_at_mut_checked(bytes.len())
+        {
             copy_between(bytes, next);
             self.room = rest;
         }
@@ -299,7 +305,8 @@ impl Sink for Writer<'_> {
     }
 }
 
-/// Copies between slices of one length. Most strings are too short for a call of `memcpy` to be worth it.
+/// Copies between slices of one length. Most strings are too short for a call of `memcpy` to be
+/// worth it.
 #[inline(always)]
 fn copy_between(from: &[u8], to: &mut [u8]) {
     match from.len() {
@@ -310,7 +317,8 @@ fn copy_between(from: &[u8], to: &mut [u8]) {
     }
 }
 
-/// Copies the first `N` bytes and the last: all, where there are no fewer than `N` and no more than twice as many.
+/// Copies the first `N` bytes and the last: all, where there are no fewer than `N` and no more than
+/// twice as many.
 #[inline(always)]
 fn copy_ends<const N: usize>(from: &[u8], to: &mut [u8]) {
     if let (Some(from), Some(to)) = (from.first_chunk::<N>(), to.first_chunk_mut()) {
@@ -339,5 +347,8 @@ pub(crate) const fn length_of_length(value: u32) -> u32 {
 /// A length that a Variable Byte Integer can tell. [5.0 §1.5.5]
 #[inline]
 pub(crate) fn remaining_length(length: usize) -> Result<u32, EncodeError> {
-    u32::try_from(length).ok().filter(|&length| length <= 268_435_455).ok_or(EncodeError::PacketTooLong)
+    u32::try_from(length)
+        .ok()
+        .filter(|&length| length <= 268_435_455)
+        .ok_or(EncodeError::PacketTooLong)
 }

@@ -7,8 +7,9 @@ use alloc::vec::Vec;
 
 /// Subscriptions by topic filter: a subscriber `K` has a value `V` for each of its filters.
 ///
-/// Finding the subscriptions for a topic name looks at the levels of the name and at the filters that match so far, not at the
-/// others. Nothing is recursive, so a topic may have as many levels as its 65,535 bytes hold.
+/// Finding the subscriptions for a topic name looks at the levels of the name and at the filters
+/// that match so far, not at the others. Nothing is recursive, so a topic may have as many levels
+/// as its 65,535 bytes hold.
 ///
 /// ```
 /// use mqtt_sansio::codec::QoS;
@@ -55,7 +56,10 @@ impl<K, V> Node<K, V> {
     }
 
     fn is_empty(&self) -> bool {
-        self.here.is_empty() && self.below.is_empty() && self.children.is_empty() && self.any.is_none()
+        self.here.is_empty()
+            && self.below.is_empty()
+            && self.children.is_empty()
+            && self.any.is_none()
     }
 }
 
@@ -84,10 +88,16 @@ impl<K: Ord, V> SubscriptionIndex<K, V> {
         self.length == 0
     }
 
-    /// Adds a subscription, or replaces the one that the subscriber has for the same filter, and gives that back.
+    /// Adds a subscription, or replaces the one that the subscriber has for the same filter, and
+    /// gives that back.
     ///
     /// The filter is one whose syntax was checked, without a share name.
-    pub fn insert<'f>(&mut self, filter: impl Into<Text<'f>>, subscriber: K, value: V) -> Option<V> {
+    pub fn insert<'f>(
+        &mut self,
+        filter: impl Into<Text<'f>>,
+        subscriber: K,
+        value: V,
+    ) -> Option<V> {
         let mut node = ROOT;
         let mut below = false;
         for level in levels(filter.into()) {
@@ -100,7 +110,9 @@ impl<K: Ord, V> SubscriptionIndex<K, V> {
         let entry = self.nodes.get_mut(node)?;
         let entries = if below { &mut entry.below } else { &mut entry.here };
         match entries.binary_search_by(|(other, _)| other.cmp(&subscriber)) {
-            Ok(position) => entries.get_mut(position).map(|(_, old)| core::mem::replace(old, value)),
+            Ok(position) => {
+                entries.get_mut(position).map(|(_, old)| core::mem::replace(old, value))
+            }
             Err(position) => {
                 entries.insert(position, (subscriber, value));
                 self.length += 1;
@@ -132,13 +144,15 @@ impl<K: Ord, V> SubscriptionIndex<K, V> {
         Some(value)
     }
 
-    /// Calls `found` for each subscription whose filter matches, in no order; once for each filter of a subscriber.
-    /// [5.0 §4.7] [3.1.1 §4.7]
+    /// Calls `found` for each subscription whose filter matches, in no order; once for each filter
+    /// of a subscriber. [5.0 §4.7] [3.1.1 §4.7]
     pub fn matches<'t>(&self, topic_name: impl Into<Text<'t>>, mut found: impl FnMut(&K, &V)) {
         let topic_name = topic_name.into();
-        // Filters that start with a wildcard do not match it. [5.0 MQTT-4.7.2-1] [3.1.1 MQTT-4.7.2-1]
+        // Filters that start with a wildcard do not match it. [5.0 MQTT-4.7.2-1] [3.1.1
+        // MQTT-4.7.2-1]
         let hidden = is_hidden(topic_name);
-        // Where a `+` has led beside the levels that are the same, and what of the name is left there.
+        // Where a `+` has led beside the levels that are the same, and what of the name is left
+        // there.
         let mut aside: Vec<(usize, Option<&[u8]>)> = Vec::new();
         let mut next = Some((ROOT, Some(topic_name.as_bytes())));
         while let Some((position, rest)) = next.take().or_else(|| aside.pop()) {
@@ -195,7 +209,9 @@ impl<K: Ord, V> SubscriptionIndex<K, V> {
     /// Gives back what nobody needs any more, from there up.
     fn prune(&mut self, mut position: usize) {
         while position != ROOT {
-            let Some(node) = self.nodes.get_mut(position).filter(|node| node.is_empty()) else { return };
+            let Some(node) = self.nodes.get_mut(position).filter(|node| node.is_empty()) else {
+                return;
+            };
             let (parent, level) = (node.parent, core::mem::take(&mut node.level));
             self.free.push(position);
             if let Some(parent) = self.nodes.get_mut(parent) {
@@ -218,7 +234,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn topic(levels: &'static [&'static str]) -> impl Strategy<Value = String> {
-        prop::collection::vec(prop::sample::select(levels), 1..5).prop_map(|levels| levels.join("/"))
+        prop::collection::vec(prop::sample::select(levels), 1..5)
+            .prop_map(|levels| levels.join("/"))
     }
 
     proptest! {

@@ -28,7 +28,8 @@ pub struct Retained {
     pub expires_at: Option<Instant>,
     /// The [version](RetainedStore::version) of the store that it made.
     pub version: u64,
-    /// Whose it is, by client identifier: a subscription with No Local does not bring it to them. [5.0 MQTT-3.8.3-3]
+    /// Whose it is, by client identifier: a subscription with No Local does not bring it to them.
+    /// [5.0 MQTT-3.8.3-3]
     pub publisher: Arc<[u8]>,
 }
 
@@ -77,8 +78,9 @@ impl RetainedStore {
         self.messages.get(topic_name.into().as_bytes())
     }
 
-    /// Keeps a message in place of the one of its topic name; one without payload only removes that.
-    /// [5.0 MQTT-3.3.1-5 to -7] [3.1.1 MQTT-3.3.1-5] [3.1.1 MQTT-3.3.1-10] [3.1.1 MQTT-3.3.1-11]
+    /// Keeps a message in place of the one of its topic name; one without payload only removes
+    /// that. [5.0 MQTT-3.3.1-5 to -7] [3.1.1 MQTT-3.3.1-5] [3.1.1 MQTT-3.3.1-10] [3.1.1
+    /// MQTT-3.3.1-11]
     pub fn insert(&mut self, message: Message, expires_at: Option<Instant>, publisher: Arc<[u8]>) {
         let topic_name = message.topic_name().as_bytes();
         if message.payload().is_empty() {
@@ -89,7 +91,8 @@ impl RetainedStore {
         }
         self.bytes += message.size();
         self.version += 1;
-        let retained = Retained { message: message.clone(), expires_at, version: self.version, publisher };
+        let retained =
+            Retained { message: message.clone(), expires_at, version: self.version, publisher };
         if let Some(old) = self.messages.insert(topic_name.into(), retained) {
             self.bytes -= old.message.size();
         }
@@ -101,11 +104,17 @@ impl RetainedStore {
         self.bytes = self.messages.values().map(|retained| retained.message.size()).sum();
     }
 
-    /// The first message, by topic name, that the filter matches and that has not expired, after the topic name `after`.
+    /// The first message, by topic name, that the filter matches and that has not expired, after
+    /// the topic name `after`.
     ///
     /// So the messages for a filter can be fetched one at a time, while others come and go.
     #[must_use]
-    pub fn next(&self, filter: TopicFilter<'_>, after: Option<&[u8]>, now: Instant) -> Option<&Retained> {
+    pub fn next(
+        &self,
+        filter: TopicFilter<'_>,
+        after: Option<&[u8]>,
+        now: Instant,
+    ) -> Option<&Retained> {
         let bytes = filter.filter().as_bytes();
         let Some(wildcard) = bytes.iter().position(|byte| matches!(byte, b'+' | b'#')) else {
             let only = self.get(filter.filter()).filter(|retained| !retained.is_expired(now));
@@ -119,7 +128,9 @@ impl RetainedStore {
             .range::<[u8], _>((start, Bound::Unbounded))
             .take_while(|(topic_name, _)| topic_name.starts_with(prefix))
             .map(|(_, retained)| retained)
-            .find(|retained| !retained.is_expired(now) && filter.matches(retained.message.topic_name()))
+            .find(|retained| {
+                !retained.is_expired(now) && filter.matches(retained.message.topic_name())
+            })
     }
 }
 
@@ -131,13 +142,16 @@ mod tests {
     use alloc::vec::Vec;
 
     fn message(topic_name: &str, payload: &str) -> Message {
-        Message::new(&Publish { retain: true, ..Publish::new(topic_name, payload.as_bytes()) }).unwrap()
+        Message::new(&Publish { retain: true, ..Publish::new(topic_name, payload.as_bytes()) })
+            .unwrap()
     }
 
     fn topics(store: &RetainedStore, filter: &str) -> Vec<String> {
         let filter = TopicFilter::new(filter, Version::V5_0).unwrap();
         let mut found: Vec<String> = Vec::new();
-        while let Some(retained) = store.next(filter, found.last().map(String::as_bytes), Instant::default()) {
+        while let Some(retained) =
+            store.next(filter, found.last().map(String::as_bytes), Instant::default())
+        {
             found.push(retained.message.topic_name().as_str().into());
         }
         found

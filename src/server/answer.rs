@@ -1,30 +1,34 @@
-//! What the server writes to its client: CONNACK and refusals, SUBACK and UNSUBACK, DISCONNECT, each in the form that the version has
-//! and with what the client has asked for.
+//! What the server writes to its client: CONNACK and refusals, SUBACK and UNSUBACK, DISCONNECT,
+//! each in the form that the version has and with what the client has asked for.
 
 use super::{Server, State};
 use crate::codec::{
-    AckProperties, Connack, ConnackProperties, DecodeError, Disconnect, EncodeError, Packet, PacketIdentifier, PacketType,
-    ReasonCode, Sequence, Suback, Text, Version,
+    AckProperties, Connack, ConnackProperties, DecodeError, Disconnect, EncodeError, Packet,
+    PacketIdentifier, PacketType, ReasonCode, Sequence, Suback, Text, Version,
 };
 use crate::session::{ProtocolError, PublishError};
 use crate::time::Instant;
 use alloc::vec::Vec;
 
-/// Why an answer was not given: it was not written. The connection goes on, but for [`Server::refuse`] and [`Server::disconnect`], which end
-/// it all the same, and for a SUBACK or UNSUBACK that is [`TooLarge`](Self::TooLarge), without which it cannot go on.
+/// Why an answer was not given: it was not written. The connection goes on, but for
+/// [`Server::refuse`] and [`Server::disconnect`], which end it all the same, and for a SUBACK or
+/// UNSUBACK that is [`TooLarge`](Self::TooLarge), without which it cannot go on.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
     /// There is nothing to answer: it was answered before, or the connection has ended.
     #[error("there is nothing to answer")]
     NotAsked,
-    /// The client has asked for a new session, so it cannot be given an old one. [5.0 MQTT-3.1.2-4] [3.1.1 MQTT-3.1.2-6]
+    /// The client has asked for a new session, so it cannot be given an old one. [5.0 MQTT-3.1.2-4]
+    /// [3.1.1 MQTT-3.1.2-6]
     #[error("client has asked for a new session")]
     CleanStart,
-    /// The authentication method is not that of the CONNECT. [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-6]
+    /// The authentication method is not that of the CONNECT. [5.0 MQTT-4.12.0-5] [5.0
+    /// MQTT-4.12.0-6]
     #[error("authentication method is not that of the client")]
     AuthenticationMethod,
-    /// There are more or fewer reason codes than topic filters. [5.0 MQTT-3.8.4-6] [3.1.1 MQTT-3.8.4-5]
+    /// There are more or fewer reason codes than topic filters. [5.0 MQTT-3.8.4-6] [3.1.1
+    /// MQTT-3.8.4-5]
     #[error("{given} reason codes answer {asked} topic filters")]
     ReasonCodes {
         /// How many topic filters were asked for.
@@ -76,17 +80,26 @@ impl Server {
         let authentication_method = self.client.authentication_method.as_deref().map(Text::part);
         let properties = match self.version() {
             Version::V5_0 => {
-                if self.client.is_nameless && properties.assigned_client_identifier.is_none_or(Text::is_empty) {
+                if self.client.is_nameless
+                    && properties.assigned_client_identifier.is_none_or(Text::is_empty)
+                {
                     return Err(AnswerError::ClientIdentifier);
                 }
                 let properties = ConnackProperties { authentication_method, ..properties };
                 let properties = self.as_asked(properties);
-                self.config.state(properties, self.client.keep_alive, self.client.session_expiry_interval)
+                self.config.state(
+                    properties,
+                    self.client.keep_alive,
+                    self.client.session_expiry_interval,
+                )
             }
             Version::V3_1 | Version::V3_1_1 => ConnackProperties::default(),
         };
         let session_present = resume && self.version() > Version::V3_1;
-        self.write_connack(Connack { session_present, reason_code: ReasonCode::SUCCESS, properties }, out)?;
+        self.write_connack(
+            Connack { session_present, reason_code: ReasonCode::SUCCESS, properties },
+            out,
+        )?;
         Ok(properties)
     }
 
@@ -111,18 +124,24 @@ impl Server {
         self.write_connack(Connack { session_present: false, reason_code, properties }, out)
     }
 
-    /// A CONNECT that is none, in the form of the version that it asks for. [5.0 MQTT-3.1.2-2] [5.0 MQTT-3.1.4-1]
-    /// [3.1.1 MQTT-3.1.2-2] [3.1.1 MQTT-3.1.4-1]
-    pub(super) fn refuse_unread(&mut self, error: DecodeError, asked: Option<u8>, out: &mut Vec<u8>) {
+    /// A CONNECT that is none, in the form of the version that it asks for. [5.0 MQTT-3.1.2-2] [5.0
+    /// MQTT-3.1.4-1] [3.1.1 MQTT-3.1.2-2] [3.1.1 MQTT-3.1.4-1]
+    pub(super) fn refuse_unread(
+        &mut self,
+        error: DecodeError,
+        asked: Option<u8>,
+        out: &mut Vec<u8>,
+    ) {
         let (version, code) = match (error, asked) {
             // Whoever speaks another protocol, or no version at all, would not understand.
             (DecodeError::InvalidProtocolName, _) | (_, None) => return,
             // The bridges of 3.1 and 3.1.1 set the highest bit.
             (_, Some(5..0x80)) => (Version::V5_0, Some(error.reason_code())),
             // 3.1.1 has no code for what is malformed.
-            (DecodeError::UnsupportedProtocolVersion(_) | DecodeError::ClientIdentifierRejected, Some(_)) => {
-                (Version::V3_1_1, nearest_return_code(error.reason_code()))
-            }
+            (
+                DecodeError::UnsupportedProtocolVersion(_) | DecodeError::ClientIdentifierRejected,
+                Some(_),
+            ) => (Version::V3_1_1, nearest_return_code(error.reason_code())),
             _ => return,
         };
         self.endpoint.connection.version = version;
@@ -131,11 +150,14 @@ impl Server {
         }
     }
 
-    /// Leaves out what a client must not be told that did not ask. [5.0 MQTT-3.1.2-28] [5.0 MQTT-4.12.0-6]
+    /// Leaves out what a client must not be told that did not ask. [5.0 MQTT-3.1.2-28] [5.0
+    /// MQTT-4.12.0-6]
     fn as_asked<'a>(&self, properties: ConnackProperties<'a>) -> ConnackProperties<'a> {
         let authenticates = self.client.authentication_method.is_some();
         ConnackProperties {
-            response_information: properties.response_information.filter(|_| self.client.wants_response_information),
+            response_information: properties
+                .response_information
+                .filter(|_| self.client.wants_response_information),
             authentication_method: properties.authentication_method.filter(|_| authenticates),
             authentication_data: properties.authentication_data.filter(|_| authenticates),
             ..properties
@@ -171,7 +193,10 @@ impl Server {
                 }
             }
             Err(AnswerError::TooLarge { .. }) => {
-                let _ = self.write_disconnect(&Disconnect::new(ProtocolError::NoRoomForAnswer.reason_code()), out);
+                let _ = self.write_disconnect(
+                    &Disconnect::new(ProtocolError::NoRoomForAnswer.reason_code()),
+                    out,
+                );
                 self.end();
                 self.state = State::Closing;
             }
@@ -197,7 +222,10 @@ impl Server {
                 let failure = ReasonCode::UNSPECIFIED_ERROR;
                 let can_refuse = failure.is_allowed(PacketType::Suback, self.endpoint.rules());
                 let error = if can_refuse { failure } else { ReasonCode::SUCCESS };
-                codes = reason_codes.iter().map(|code| if code.is_error() { error } else { *code }).collect::<Vec<_>>();
+                codes = reason_codes
+                    .iter()
+                    .map(|code| if code.is_error() { error } else { *code })
+                    .collect::<Vec<_>>();
                 Sequence::from(codes.as_slice())
             }
         };
@@ -205,12 +233,20 @@ impl Server {
         let unwanted = self.client.no_problem_information || self.version() < Version::V5_0;
         let properties = if unwanted { AckProperties::default() } else { properties };
         let suback = Suback { packet_identifier, properties, reason_codes };
-        let packet = if request == PacketType::Subscribe { Packet::Suback(suback) } else { Packet::Unsuback(suback) };
+        let packet = if request == PacketType::Subscribe {
+            Packet::Suback(suback)
+        } else {
+            Packet::Unsuback(suback)
+        };
         Ok(self.endpoint.write_shortened(packet, out)?)
     }
 
     /// [5.0 MQTT-3.14.2-3] [5.0 MQTT-3.14.2-4]
-    pub(super) fn write_disconnect(&self, disconnect: &Disconnect<'_>, out: &mut Vec<u8>) -> Result<(), AnswerError> {
+    pub(super) fn write_disconnect(
+        &self,
+        disconnect: &Disconnect<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), AnswerError> {
         if self.version() < Version::V5_0 {
             return Ok(());
         }

@@ -1,6 +1,8 @@
 //! Which kinds of subscriptions a server takes.
 
-use crate::codec::{ConnackProperties, ReasonCode, SubscribeProperties, Subscription, TopicFilter, Version};
+use crate::codec::{
+    ConnackProperties, ReasonCode, SubscribeProperties, Subscription, TopicFilter, Version,
+};
 
 /// What a CONNACK has said of subscriptions. [5.0 §3.2.2.3.11 to §3.2.2.3.13]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +14,11 @@ pub(crate) struct Available {
 
 impl Available {
     /// What a CONNACK says that says nothing of them.
-    pub(crate) const ALL: Self = Self { wildcard_subscription: true, subscription_identifier: true, shared_subscription: true };
+    pub(crate) const ALL: Self = Self {
+        wildcard_subscription: true,
+        subscription_identifier: true,
+        shared_subscription: true,
+    };
 
     pub(crate) fn stated(properties: &ConnackProperties<'_>) -> Self {
         Self {
@@ -32,7 +38,8 @@ impl Available {
         if properties.subscription_identifier.is_some() && !self.subscription_identifier {
             return Err(ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED);
         }
-        let filter = TopicFilter::new(subscription.topic_filter, version).map_err(|_| ReasonCode::TOPIC_FILTER_INVALID)?;
+        let filter = TopicFilter::new(subscription.topic_filter, version)
+            .map_err(|_| ReasonCode::TOPIC_FILTER_INVALID)?;
         if filter.share_name().is_some() && !self.shared_subscription {
             return Err(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
         }

@@ -1,14 +1,16 @@
-//! One end of a connection, as far as both roles are the same: the machines put a role, a handshake and keep alive around it.
+//! One end of a connection, as far as both roles are the same: the machines put a role, a handshake
+//! and keep alive around it.
 
 use super::inbound::{ConnectionNumber, Exchange, Turn, Unacknowledged};
 use super::outbound::{Meaning, Slot};
 use super::{
-    AckToken, AcknowledgeError, Conduct, Message, Outcome, Outgoing, ProtocolError, PublishError, Published, Received, Session,
-    TopicName,
+    AckToken, AcknowledgeError, Conduct, Message, Outcome, Outgoing, ProtocolError, PublishError,
+    Published, Received, Session, TopicName,
 };
 use crate::codec::{
-    Ack, ConnackProperties, ConnectProperties, Encode, Frame, Identified, Measured, Packet, PacketIdentifier, PacketType,
-    Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Suback, Text, Version,
+    Ack, ConnackProperties, ConnectProperties, Encode, Frame, Identified, Measured, Packet,
+    PacketIdentifier, PacketType, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Suback,
+    Text, Version,
 };
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -104,8 +106,8 @@ pub(crate) struct Endpoint {
     conduct: Conduct,
 }
 
-/// From a server, output beyond this waits until the host has room and asks again: its clients are many, and some are slow. A
-/// client writes all that the quota allows.
+/// From a server, output beyond this waits until the host has room and asks again: its clients are
+/// many, and some are slow. A client writes all that the quota allows.
 const HIGH_WATER: usize = 64 * 1024;
 
 /// An alias takes three bytes, and may make the Property Length a byte longer.
@@ -114,7 +116,14 @@ const LEAST_ALIASED: usize = 5;
 impl Endpoint {
     pub(crate) fn new(role: Role, session: Session, conduct: Conduct) -> Self {
         let connection = Connection::new(Version::V5_0, Limits::default(), Limits::default());
-        Self { role, session, connection, open: false, number: ConnectionNumber::default(), conduct }
+        Self {
+            role,
+            session,
+            connection,
+            open: false,
+            number: ConnectionNumber::default(),
+            conduct,
+        }
     }
 
     /// By which the peer's packets are read.
@@ -165,7 +174,8 @@ impl Endpoint {
         self.session.established
     }
 
-    /// Whether the peer can have state of the session from now on. Where it cannot, what was in flight is told of at the next connection.
+    /// Whether the peer can have state of the session from now on. Where it cannot, what was in
+    /// flight is told of at the next connection.
     pub(crate) const fn set_established(&mut self, established: bool) {
         self.session.established = established;
     }
@@ -174,7 +184,9 @@ impl Endpoint {
     pub(crate) fn session_lost(&mut self) {
         self.session.inbound.clear();
         let lost = self.session.outbound.forget();
-        self.session.completed.extend(lost.map(|(key, message)| Published { key, outcome: Outcome::SessionLost(message) }));
+        self.session.completed.extend(
+            lost.map(|(key, message)| Published { key, outcome: Outcome::SessionLost(message) }),
+        );
     }
 
     /// Ends of messages that no packet has brought, one at a time.
@@ -183,7 +195,11 @@ impl Endpoint {
     }
 
     /// Encodes a packet, unless it is larger than the peer takes.
-    pub(crate) fn write(&self, packet: &impl Encode, out: &mut Vec<u8>) -> Result<(), PublishError> {
+    pub(crate) fn write(
+        &self,
+        packet: &impl Encode,
+        out: &mut Vec<u8>,
+    ) -> Result<(), PublishError> {
         if self.connection.peer.maximum_packet_size == u32::MAX {
             return Ok(packet.encode_to(self.rules(), out)?);
         }
@@ -191,8 +207,13 @@ impl Endpoint {
         Ok(packet.write_measured(&measured, self.rules(), out)?)
     }
 
-    /// Writes a packet, or, where the peer takes none so large, the same without what is for people to read.
-    pub(crate) fn write_shortened(&self, packet: Packet<'_>, out: &mut Vec<u8>) -> Result<(), PublishError> {
+    /// Writes a packet, or, where the peer takes none so large, the same without what is for people
+    /// to read.
+    pub(crate) fn write_shortened(
+        &self,
+        packet: Packet<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), PublishError> {
         match self.write(&packet, out) {
             Err(PublishError::TooLarge { .. }) => self.write(&packet.without_diagnostics(), out),
             written => written,
@@ -207,7 +228,11 @@ impl Endpoint {
     }
 
     /// Encodes a packet that the peer must be sent.
-    pub(crate) fn answer(&self, packet: &impl Encode, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+    pub(crate) fn answer(
+        &self,
+        packet: &impl Encode,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ProtocolError> {
         self.write(packet, out).map_err(|_| ProtocolError::NoRoomForAnswer)
     }
 
@@ -224,7 +249,9 @@ impl Endpoint {
             return Err(PublishError::NotNew);
         }
         self.check_allowed(publish.qos, publish.retain)?;
-        let waits = !self.open || self.session.outbound.queued() > 0 || publish.qos > QoS::AtMostOnce && !self.has_quota();
+        let waits = !self.open
+            || self.session.outbound.queued() > 0
+            || publish.qos > QoS::AtMostOnce && !self.has_quota();
         let packet_identifier = match publish.qos {
             QoS::AtMostOnce => None,
             // Whether a message that waits can be encoded does not depend on the identifier.
@@ -244,9 +271,10 @@ impl Endpoint {
             self.set_alias(publish);
             return Ok(());
         }
-        let expires_at = publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
-        // What is written at once is checked by that, but for its size where it is sent again, without its alias. A payload that cannot
-        // fit need not be copied first.
+        let expires_at =
+            publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
+        // What is written at once is checked by that, but for its size where it is sent again,
+        // without its alias. A payload that cannot fit need not be copied first.
         let is_huge = full.payload.len() > self.connection.peer.maximum_packet_size as usize;
         if waits || publish.properties.topic_alias.is_some() || is_huge {
             self.check_size(&Identified(full, packet_identifier))?;
@@ -270,7 +298,8 @@ impl Endpoint {
         self.session.enqueue(outgoing, self.conduct.queue, now)
     }
 
-    /// Sends what waits, as far as the quota and the room in `out` go: first what must be sent again.
+    /// Sends what waits, as far as the quota and the room in `out` go: first what must be sent
+    /// again.
     #[inline(always)]
     pub(crate) fn flush(&mut self, now: Instant, out: &mut Vec<u8>) {
         if self.session.outbound.waits() {
@@ -285,7 +314,8 @@ impl Endpoint {
                 if !may_send {
                     return;
                 }
-                if let Some(Slot::DuePublish(outgoing)) = self.session.outbound.get_mut(identifier) {
+                if let Some(Slot::DuePublish(outgoing)) = self.session.outbound.get_mut(identifier)
+                {
                     let outgoing = outgoing.clone();
                     self.send_again(identifier, outgoing, now, out);
                 }
@@ -317,8 +347,9 @@ impl Endpoint {
         front.is_some_and(|front| front.message.qos() == QoS::AtMostOnce || self.has_quota())
     }
 
-    /// PUBLISH and PUBREL packets of the session in their order; where the quota ends, the PUBREL packets go on alone.
-    /// [5.0 MQTT-4.4.0-1] [5.0 MQTT-4.6.0-1] [3.1.1 MQTT-4.4.0-1] [3.1.1 MQTT-4.6.0-1]
+    /// PUBLISH and PUBREL packets of the session in their order; where the quota ends, the PUBREL
+    /// packets go on alone. [5.0 MQTT-4.4.0-1] [5.0 MQTT-4.6.0-1] [3.1.1 MQTT-4.4.0-1] [3.1.1
+    /// MQTT-4.6.0-1]
     fn resume(&mut self, now: Instant, out: &mut Vec<u8>) {
         for identifier in self.session.outbound.resume() {
             let held_back = !self.may_send() || !self.has_room(out);
@@ -328,7 +359,8 @@ impl Endpoint {
                         *slot = Slot::AwaitPubcomp { key, received, counted: false };
                     }
                     // If the peer takes not even four bytes it will never learn.
-                    let _ = self.write_ack(PacketType::Pubrel, identifier, ReasonCode::SUCCESS, out);
+                    let _ =
+                        self.write_ack(PacketType::Pubrel, identifier, ReasonCode::SUCCESS, out);
                 }
                 Some(Slot::DuePublish(_)) if held_back => self.session.outbound.wait(identifier),
                 Some(Slot::DuePublish(outgoing)) => {
@@ -340,9 +372,18 @@ impl Endpoint {
         }
     }
 
-    fn send_again(&mut self, identifier: PacketIdentifier, outgoing: Outgoing, now: Instant, out: &mut Vec<u8>) {
+    fn send_again(
+        &mut self,
+        identifier: PacketIdentifier,
+        outgoing: Outgoing,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
         let allowed = self.check_allowed(outgoing.message.qos(), outgoing.message.retain());
-        if allowed.and_then(|()| self.write_outgoing(&outgoing, Some(identifier), true, now, out)).is_err() {
+        if allowed
+            .and_then(|()| self.write_outgoing(&outgoing, Some(identifier), true, now, out))
+            .is_err()
+        {
             match self.session.outbound.get_mut(identifier) {
                 // [5.0 MQTT-2.2.1-3]
                 Some(slot) if outgoing.message.qos() == QoS::ExactlyOnce => *slot = Slot::Barred,
@@ -375,7 +416,9 @@ impl Endpoint {
     }
 
     fn not_allowed(&mut self, outgoing: &Outgoing) {
-        self.session.completed.extend(outgoing.ended(Outcome::NotAllowed(outgoing.message.clone())));
+        self.session
+            .completed
+            .extend(outgoing.ended(Outcome::NotAllowed(outgoing.message.clone())));
     }
 
     fn write_outgoing(
@@ -387,8 +430,11 @@ impl Endpoint {
         out: &mut Vec<u8>,
     ) -> Result<(), PublishError> {
         let publish = outgoing.message.publish();
-        // What is left of it, in whole seconds; a message that is sent again may have none left. [5.0 MQTT-3.3.2-6]
-        let left = outgoing.expires_at.map(|at| u32::try_from((at - now).as_millis().div_ceil(1_000)).unwrap_or(u32::MAX));
+        // What is left of it, in whole seconds; a message that is sent again may have none left.
+        // [5.0 MQTT-3.3.2-6]
+        let left = outgoing
+            .expires_at
+            .map(|at| u32::try_from((at - now).as_millis().div_ceil(1_000)).unwrap_or(u32::MAX));
         let properties = PublishProperties {
             message_expiry_interval: left.or(publish.properties.message_expiry_interval),
             subscription_identifiers: outgoing.subscription_identifiers.as_slice().into(),
@@ -398,17 +444,22 @@ impl Endpoint {
         self.write_publish(&publish.for_version(self.connection.version), packet_identifier, out)
     }
 
-    /// Writes a message, by an alias where the configuration allows it and it saves something. The first topics get the aliases, and
-    /// keep them: to give one to another topic costs more than it saves where there are many. [5.0 §3.3.2.3.4]
+    /// Writes a message, by an alias where the configuration allows it and it saves something. The
+    /// first topics get the aliases, and keep them: to give one to another topic costs more than it
+    /// saves where there are many. [5.0 §3.3.2.3.4]
     fn write_publish(
         &mut self,
         publish: &Publish<'_>,
         packet_identifier: Option<PacketIdentifier>,
         out: &mut Vec<u8>,
     ) -> Result<(), PublishError> {
-        let maximum = self.conduct.automatic_topic_aliases.min(self.connection.peer.topic_alias_maximum);
+        let maximum =
+            self.conduct.automatic_topic_aliases.min(self.connection.peer.topic_alias_maximum);
         let topic_name = publish.topic_name.as_bytes();
-        if maximum == 0 || topic_name.len() < LEAST_ALIASED || publish.properties.topic_alias.is_some() {
+        if maximum == 0
+            || topic_name.len() < LEAST_ALIASED
+            || publish.properties.topic_alias.is_some()
+        {
             return self.write(&Identified(publish, packet_identifier), out);
         }
         let by_alias = |alias, topic_name| {
@@ -420,9 +471,12 @@ impl Endpoint {
             if packet_identifier.is_some() {
                 self.check_size(&Identified(publish, packet_identifier))?;
             }
-            return self.write(&Identified(&by_alias(*alias, Text::default()), packet_identifier), out);
+            return self
+                .write(&Identified(&by_alias(*alias, Text::default()), packet_identifier), out);
         }
-        let next = u16::try_from(self.connection.automatic_aliases.len()).unwrap_or(u16::MAX).saturating_add(1);
+        let next = u16::try_from(self.connection.automatic_aliases.len())
+            .unwrap_or(u16::MAX)
+            .saturating_add(1);
         // A message that would be too large with its new alias goes without.
         let aliased = by_alias(next, publish.topic_name);
         if next <= maximum && self.write(&Identified(&aliased, packet_identifier), out).is_ok() {
@@ -448,13 +502,18 @@ impl Endpoint {
         self.connection.sent < self.connection.peer.receive_maximum
     }
 
-    /// Whether a new message with QoS 1 or 2 can be sent now. [5.0 MQTT-4.9.0-2] [5.0 MQTT-3.3.4-7] [5.0 MQTT-3.3.4-9]
+    /// Whether a new message with QoS 1 or 2 can be sent now. [5.0 MQTT-4.9.0-2] [5.0 MQTT-3.3.4-7]
+    /// [5.0 MQTT-3.3.4-9]
     fn has_quota(&self) -> bool {
         self.may_send() && self.session.outbound.has_identifier()
     }
 
     /// The message with the topic that its alias stands for, and without the alias.
-    fn resolve<'p>(&'p self, publish: &Publish<'p>, alias: u16) -> Result<Publish<'p>, PublishError> {
+    fn resolve<'p>(
+        &'p self,
+        publish: &Publish<'p>,
+        alias: u16,
+    ) -> Result<Publish<'p>, PublishError> {
         let automatic = self.conduct.automatic_topic_aliases > 0;
         let maximum = if automatic { 0 } else { self.connection.peer.topic_alias_maximum };
         if alias == 0 || alias > maximum {
@@ -464,8 +523,10 @@ impl Endpoint {
         if !publish.topic_name.is_empty() {
             return Ok(Publish { properties, ..*publish });
         }
-        let name = self.connection.own_aliases.get(usize::from(alias) - 1).and_then(Option::as_deref);
-        let topic_name = Text::part(name.filter(|_| self.open).ok_or(PublishError::UnknownTopicAlias)?);
+        let name =
+            self.connection.own_aliases.get(usize::from(alias) - 1).and_then(Option::as_deref);
+        let topic_name =
+            Text::part(name.filter(|_| self.open).ok_or(PublishError::UnknownTopicAlias)?);
         Ok(Publish { topic_name, properties, ..*publish })
     }
 
@@ -478,9 +539,11 @@ impl Endpoint {
         }
     }
 
-    /// A message that would have given an alias its topic waits, and will go without it: the alias stands for nothing the caller means.
+    /// A message that would have given an alias its topic waits, and will go without it: the alias
+    /// stands for nothing the caller means.
     fn forget_alias(&mut self, publish: &Publish<'_>) {
-        let index = publish.properties.topic_alias.map(|alias| usize::from(alias).saturating_sub(1));
+        let index =
+            publish.properties.topic_alias.map(|alias| usize::from(alias).saturating_sub(1));
         if let Some(entry) = index.and_then(|index| self.connection.own_aliases.get_mut(index)) {
             *entry = None;
         }
@@ -496,8 +559,9 @@ impl Endpoint {
 
     // ---- receiving ----
 
-    /// A PUBLISH, given away unless it needs nobody's attention, as a QoS 2 message that came before. `is_requested` says whether the peer
-    /// waits for the answer to a request with an identifier.
+    /// A PUBLISH, given away unless it needs nobody's attention, as a QoS 2 message that came
+    /// before. `is_requested` says whether the peer waits for the answer to a request with an
+    /// identifier.
     #[inline(always)]
     pub(crate) fn on_publish<'a, A>(
         &mut self,
@@ -521,33 +585,51 @@ impl Endpoint {
         }
         let token = match packet_identifier {
             None => None,
-            Some(identifier) if is_requested(identifier) => return self.refuse_identifier(identifier, qos, out),
+            Some(identifier) if is_requested(identifier) => {
+                return self.refuse_identifier(identifier, qos, out);
+            }
             Some(identifier) => match self.take_in(identifier, qos, out)? {
                 None => return Ok(()),
                 token => token,
             },
         };
-        *action = Some(message(Received { topic_name, payload, qos, retain, dup, properties, token }));
+        *action =
+            Some(message(Received { topic_name, payload, qos, retain, dup, properties, token }));
         Ok(())
     }
 
     /// A message with an identifier that is in use. [5.0 §3.4.2.1] [5.0 §3.5.2.1]
     #[cold]
-    fn refuse_identifier(&mut self, identifier: PacketIdentifier, qos: QoS, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+    fn refuse_identifier(
+        &mut self,
+        identifier: PacketIdentifier,
+        qos: QoS,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ProtocolError> {
         if self.connection.version < Version::V5_0 {
             return Err(ProtocolError::PacketIdentifierInUse(PacketType::Publish));
         }
-        self.connection.unacknowledged.push_refused(identifier, qos, ReasonCode::PACKET_IDENTIFIER_IN_USE);
+        self.connection.unacknowledged.push_refused(
+            identifier,
+            qos,
+            ReasonCode::PACKET_IDENTIFIER_IN_USE,
+        );
         self.send_acknowledgements(out)
     }
 
     /// Notes a message with QoS 1 or 2; `None` if it came before.
-    fn take_in(&mut self, identifier: PacketIdentifier, qos: QoS, out: &mut Vec<u8>) -> Result<Option<AckToken>, ProtocolError> {
+    fn take_in(
+        &mut self,
+        identifier: PacketIdentifier,
+        qos: QoS,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<AckToken>, ProtocolError> {
         if qos == QoS::ExactlyOnce {
             match self.session.inbound.get_mut(&identifier) {
                 // [5.0 MQTT-4.3.3-10] [3.1.1 MQTT-4.3.3-2]
                 Some(Exchange::AwaitPubrel { again: again @ None, .. }) => {
-                    // Its PUBREC, too, leaves after those of earlier messages. [5.0 MQTT-4.6.0-3] [3.1.1 MQTT-4.6.0-3]
+                    // Its PUBREC, too, leaves after those of earlier messages. [5.0 MQTT-4.6.0-3]
+                    // [3.1.1 MQTT-4.6.0-3]
                     *again = Some(self.connection.unacknowledged.push_again(identifier));
                     return self.send_acknowledgements(out).map(|()| None);
                 }
@@ -566,7 +648,11 @@ impl Endpoint {
     }
 
     /// Resolves an alias, or notes it. [5.0 §3.3.4]
-    fn topic_name<'a>(&mut self, alias: u16, topic_name: Text<'a>) -> Result<TopicName<'a>, ProtocolError> {
+    fn topic_name<'a>(
+        &mut self,
+        alias: u16,
+        topic_name: Text<'a>,
+    ) -> Result<TopicName<'a>, ProtocolError> {
         if alias > self.connection.own.topic_alias_maximum {
             return Err(ProtocolError::TopicAliasInvalid(alias));
         }
@@ -591,18 +677,33 @@ impl Endpoint {
         self.send_acknowledgements(out)
     }
 
-    pub(crate) fn acknowledge(&mut self, token: AckToken, reason_code: ReasonCode) -> Result<(), AcknowledgeError> {
+    pub(crate) fn acknowledge(
+        &mut self,
+        token: AckToken,
+        reason_code: ReasonCode,
+    ) -> Result<(), AcknowledgeError> {
         if token.connection != self.number || !self.open {
             return Err(AcknowledgeError::Stale);
         }
-        if !reason_code.is_allowed(PacketType::Puback, Rules::new(Version::V5_0).sent_by(self.role)) {
+        if !reason_code.is_allowed(PacketType::Puback, Rules::new(Version::V5_0).sent_by(self.role))
+        {
             return Err(AcknowledgeError::ReasonCode(reason_code));
         }
         // Before 5.0 there is no refusing. [3.1.1 MQTT-3.3.5-2]
-        let verdict = if self.connection.version == Version::V5_0 { reason_code } else { ReasonCode::SUCCESS };
-        let waiting = self.connection.unacknowledged.decide(token, verdict).ok_or(AcknowledgeError::AlreadyAcknowledged)?;
+        let verdict = if self.connection.version == Version::V5_0 {
+            reason_code
+        } else {
+            ReasonCode::SUCCESS
+        };
+        let waiting = self
+            .connection
+            .unacknowledged
+            .decide(token, verdict)
+            .ok_or(AcknowledgeError::AlreadyAcknowledged)?;
         if waiting.qos == QoS::ExactlyOnce && !verdict.is_error() {
-            self.session.inbound.insert(waiting.packet_identifier, Exchange::DuePubrec { taken: true });
+            self.session
+                .inbound
+                .insert(waiting.packet_identifier, Exchange::DuePubrec { taken: true });
         }
         Ok(())
     }
@@ -610,7 +711,11 @@ impl Endpoint {
     pub(crate) fn send_acknowledgements(&mut self, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
         while let Some((waiting, verdict)) = self.connection.unacknowledged.next() {
             let identifier = waiting.packet_identifier;
-            let packet = if waiting.qos == QoS::ExactlyOnce { PacketType::Pubrec } else { PacketType::Puback };
+            let packet = if waiting.qos == QoS::ExactlyOnce {
+                PacketType::Pubrec
+            } else {
+                PacketType::Puback
+            };
             // Where it has no room it stays, and the next step ends the connection for it.
             if waiting.turn != Turn::Void {
                 self.write_ack(packet, identifier, verdict, out)?;
@@ -623,11 +728,15 @@ impl Endpoint {
                     self.connection.received -= 1;
                 }
                 (Turn::First, PacketType::Pubrec) => {
-                    self.session.inbound.insert(identifier, Exchange::AwaitPubrel { counted: true, again: None });
+                    self.session
+                        .inbound
+                        .insert(identifier, Exchange::AwaitPubrel { counted: true, again: None });
                 }
                 (Turn::First, _) => self.connection.received -= 1,
                 (Turn::Again, _) => {
-                    if let Some(Exchange::AwaitPubrel { again, .. }) = self.session.inbound.get_mut(&identifier) {
+                    if let Some(Exchange::AwaitPubrel { again, .. }) =
+                        self.session.inbound.get_mut(&identifier)
+                    {
                         *again = None;
                     }
                 }
@@ -650,19 +759,28 @@ impl Endpoint {
             return self.on_pubrel(packet_identifier, out).map(|()| None);
         }
         let slot = self.session.outbound.get_mut(packet_identifier);
-        let (key, counted) = match slot.map_or(Meaning::Unknown, |slot| slot.answered(packet, reason_code.is_error())) {
+        let (key, counted) = match slot
+            .map_or(Meaning::Unknown, |slot| slot.answered(packet, reason_code.is_error()))
+        {
             Meaning::Ends { key, counted } => (key, counted),
             Meaning::Releases { key, counted } => {
                 self.session.outbound.release(packet_identifier, key, counted);
-                return self.write_ack(PacketType::Pubrel, packet_identifier, ReasonCode::SUCCESS, out).map(|()| None);
+                return self
+                    .write_ack(PacketType::Pubrel, packet_identifier, ReasonCode::SUCCESS, out)
+                    .map(|()| None);
             }
             Meaning::ReleasesAgain => {
-                return self.write_ack(PacketType::Pubrel, packet_identifier, ReasonCode::SUCCESS, out).map(|()| None);
+                return self
+                    .write_ack(PacketType::Pubrel, packet_identifier, ReasonCode::SUCCESS, out)
+                    .map(|()| None);
             }
-            // No end of the connection, since it may come of a recovery. [5.0 §4.3.3] [5.0 §3.6.2.1]
+            // No end of the connection, since it may come of a recovery. [5.0 §4.3.3] [5.0
+            // §3.6.2.1]
             Meaning::Unknown if packet == PacketType::Pubrec && !reason_code.is_error() => {
                 let code = ReasonCode::PACKET_IDENTIFIER_NOT_FOUND;
-                return self.write_ack(PacketType::Pubrel, packet_identifier, code, out).map(|()| None);
+                return self
+                    .write_ack(PacketType::Pubrel, packet_identifier, code, out)
+                    .map(|()| None);
             }
             Meaning::Unknown => return Ok(None),
             Meaning::Wrong => return Err(ProtocolError::WrongAcknowledgement(packet)),
@@ -671,14 +789,24 @@ impl Endpoint {
         if counted {
             self.connection.sent -= 1;
         }
-        // PUBREL was sent again, to a peer that had it and forgot: no error during recovery. [5.0 §3.7.2.1]
-        let recovered = !counted && packet == PacketType::Pubcomp && reason_code == ReasonCode::PACKET_IDENTIFIER_NOT_FOUND;
+        // PUBREL was sent again, to a peer that had it and forgot: no error during recovery. [5.0
+        // §3.7.2.1]
+        let recovered = !counted
+            && packet == PacketType::Pubcomp
+            && reason_code == ReasonCode::PACKET_IDENTIFIER_NOT_FOUND;
         let reason_code = if recovered { ReasonCode::SUCCESS } else { reason_code };
         self.flush(now, out);
-        Ok(key.map(|key| Published { key, outcome: Outcome::Acknowledged { reason_code, properties } }))
+        Ok(key.map(|key| Published {
+            key,
+            outcome: Outcome::Acknowledged { reason_code, properties },
+        }))
     }
 
-    fn on_pubrel(&mut self, identifier: PacketIdentifier, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+    fn on_pubrel(
+        &mut self,
+        identifier: PacketIdentifier,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ProtocolError> {
         let reason_code = match self.session.inbound.get(&identifier) {
             Some(Exchange::AwaitPubrel { counted, again }) => {
                 self.connection.received -= u16::from(*counted);
@@ -688,18 +816,26 @@ impl Endpoint {
                 self.session.inbound.remove(&identifier);
                 ReasonCode::SUCCESS
             }
-            Some(Exchange::DuePubrec { .. }) => return Err(ProtocolError::WrongAcknowledgement(PacketType::Pubrel)),
+            Some(Exchange::DuePubrec { .. }) => {
+                return Err(ProtocolError::WrongAcknowledgement(PacketType::Pubrel));
+            }
             None => ReasonCode::PACKET_IDENTIFIER_NOT_FOUND,
         };
         self.write_ack(PacketType::Pubcomp, identifier, reason_code, out)
     }
 
     /// SUBACK or UNSUBACK: the key of what it answers.
-    pub(crate) fn on_suback(&mut self, packet: PacketType, suback: &Suback<'_>) -> Result<u64, ProtocolError> {
+    pub(crate) fn on_suback(
+        &mut self,
+        packet: PacketType,
+        suback: &Suback<'_>,
+    ) -> Result<u64, ProtocolError> {
         let codes = suback.reason_codes.iter().count();
         let no_codes = packet == PacketType::Unsuback && self.connection.version < Version::V5_0;
         let expected = match self.session.outbound.get_mut(suback.packet_identifier) {
-            Some(Slot::AwaitSuback { key, filters, unsubscribe }) if *unsubscribe == (packet == PacketType::Unsuback) => {
+            Some(Slot::AwaitSuback { key, filters, unsubscribe })
+                if *unsubscribe == (packet == PacketType::Unsuback) =>
+            {
                 Some(*key).filter(|_| no_codes || codes == *filters)
             }
             _ => None,
@@ -711,7 +847,8 @@ impl Endpoint {
 
     /// Whether the peer has a message under way with that identifier.
     pub(crate) fn is_in_use(&self, identifier: PacketIdentifier) -> bool {
-        self.session.inbound.contains_key(&identifier) || self.connection.unacknowledged.contains(identifier)
+        self.session.inbound.contains_key(&identifier)
+            || self.connection.unacknowledged.contains(identifier)
     }
 
     fn write_ack(
@@ -721,7 +858,11 @@ impl Endpoint {
         reason_code: ReasonCode,
         out: &mut Vec<u8>,
     ) -> Result<(), ProtocolError> {
-        let reason_code = if self.connection.version == Version::V5_0 { reason_code } else { ReasonCode::SUCCESS };
+        let reason_code = if self.connection.version == Version::V5_0 {
+            reason_code
+        } else {
+            ReasonCode::SUCCESS
+        };
         self.answer(&(packet, &Ack::new(identifier, reason_code)), out)
     }
 }

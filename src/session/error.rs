@@ -16,7 +16,8 @@ pub enum ProtocolError {
     /// The first bytes do not begin a CONNACK, nor an AUTH. [3.1.1 MQTT-3.2.0-1]
     #[error("first packet is not a CONNACK")]
     NotConnack,
-    /// The packet may not come now: before CONNACK, or for the second time. [5.0 MQTT-3.1.0-2] [3.1.1 MQTT-3.1.0-2]
+    /// The packet may not come now: before CONNACK, or for the second time. [5.0 MQTT-3.1.0-2]
+    /// [3.1.1 MQTT-3.1.0-2]
     #[error("{0:?} packet came when it must not")]
     UnexpectedPacket(PacketType),
     /// More QoS 1 and 2 messages at once than this side has allowed. [5.0 §3.3.4]
@@ -34,33 +35,39 @@ pub enum ProtocolError {
     /// A message to be retained, though the server has said not to support it. [5.0 §3.2.2.3.5]
     #[error("message is to be retained, which is not supported")]
     RetainNotSupported,
-    /// A subscription of a kind that the server has said not to support, which the reason code names. [5.0 §3.2.2.3.11 to §3.2.2.3.13]
+    /// A subscription of a kind that the server has said not to support, which the reason code
+    /// names. [5.0 §3.2.2.3.11 to §3.2.2.3.13]
     #[error("client asks for what is not available: {0}")]
     SubscriptionNotSupported(ReasonCode),
-    /// A request, or a message, with the packet identifier of another that is not answered; 5.0 has an answer that says so.
-    /// [3.1.1 MQTT-2.3.1-2]
+    /// A request, or a message, with the packet identifier of another that is not answered; 5.0 has
+    /// an answer that says so. [3.1.1 MQTT-2.3.1-2]
     #[error("{0:?} packet has the identifier of another that is not answered")]
     PacketIdentifierInUse(PacketType),
-    /// A reason string or user properties that the client has asked not to be sent. [5.0 §3.1.2.11.7]
+    /// A reason string or user properties that the client has asked not to be sent. [5.0
+    /// §3.1.2.11.7]
     #[error("problem information was not asked for")]
     ProblemInformation,
-    /// An acknowledgement for another kind of packet than was sent with the identifier. [5.0 §4.3] [3.1.1 §4.3]
+    /// An acknowledgement for another kind of packet than was sent with the identifier. [5.0 §4.3]
+    /// [3.1.1 §4.3]
     #[error("{0:?} packet acknowledges a packet of another kind")]
     WrongAcknowledgement(PacketType),
-    /// A SUBACK or UNSUBACK that nothing was sent for, or with more or fewer codes than filters. [5.0 MQTT-3.8.4-6]
-    /// [3.1.1 MQTT-3.8.4-5]
+    /// A SUBACK or UNSUBACK that nothing was sent for, or with more or fewer codes than filters.
+    /// [5.0 MQTT-3.8.4-6] [3.1.1 MQTT-3.8.4-5]
     #[error("{0:?} packet does not answer what was asked")]
     WrongAnswer(PacketType),
     /// The server goes on with a session that the client does not have. [5.0 MQTT-3.2.2-4]
     #[error("server resumes a session that this client does not have")]
     UnknownSession,
-    /// An AUTH packet, or an authentication method, that does not belong to the authentication. [5.0 MQTT-4.12.0-5]
+    /// An AUTH packet, or an authentication method, that does not belong to the authentication.
+    /// [5.0 MQTT-4.12.0-5]
     #[error("authentication does not go on as it began")]
     AuthenticationMethod,
-    /// A non-zero Session Expiry Interval in DISCONNECT when it was zero in CONNECT. [5.0 §3.14.2.2.2]
+    /// A non-zero Session Expiry Interval in DISCONNECT when it was zero in CONNECT. [5.0
+    /// §3.14.2.2.2]
     #[error("session expiry interval was zero and cannot be changed")]
     SessionExpiryInterval,
-    /// The Maximum Packet Size of the peer leaves no room for an answer that it must be given. [5.0 MQTT-3.1.2-24]
+    /// The Maximum Packet Size of the peer leaves no room for an answer that it must be given. [5.0
+    /// MQTT-3.1.2-24]
     #[error("maximum packet size of the peer leaves no room for an answer")]
     NoRoomForAnswer,
 }
@@ -98,7 +105,8 @@ impl ProtocolError {
 pub enum CloseCause<'a> {
     /// The host asked for it.
     Requested,
-    /// The server refused it. Only a client learns this; a server that refuses says [`Requested`](Self::Requested).
+    /// The server refused it. Only a client learns this; a server that refuses says
+    /// [`Requested`](Self::Requested).
     Refused(Connack<'a>),
     /// The peer sent DISCONNECT.
     Disconnected(Disconnect<'a>),
@@ -117,8 +125,12 @@ impl fmt::Display for CloseCause<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (text, reason_string) = match self {
             Self::Requested => return f.write_str("connection was closed on request"),
-            Self::Refused(connack) => ("server refused the connection", connack.properties.reason_string),
-            Self::Disconnected(disconnect) => ("peer closed the connection", disconnect.properties.reason_string),
+            Self::Refused(connack) => {
+                ("server refused the connection", connack.properties.reason_string)
+            }
+            Self::Disconnected(disconnect) => {
+                ("peer closed the connection", disconnect.properties.reason_string)
+            }
             Self::Violation(error) => return write!(f, "peer broke a rule: {error}"),
             Self::ConnectTimeout => return f.write_str("peer did not answer in time"),
             Self::KeepAliveTimeout => return f.write_str("peer fell silent"),
@@ -177,7 +189,8 @@ pub enum PublishError {
     /// The alias is greater than the peer takes. [5.0 MQTT-3.3.2-9] [5.0 MQTT-3.3.2-11]
     #[error("topic alias is greater than {maximum}, the greatest that the peer takes")]
     TopicAliasInvalid {
-        /// The Topic Alias Maximum of the peer; 0 is none, or that the aliases are the machine's own to give.
+        /// The Topic Alias Maximum of the peer; 0 is none, or that the aliases are the machine's
+        /// own to give.
         maximum: u16,
     },
     /// There is no topic name, and no message of this connection has given the alias one.
@@ -188,7 +201,8 @@ pub enum PublishError {
     QueueFull,
 }
 
-/// Why a SUBSCRIBE, UNSUBSCRIBE, AUTH or DISCONNECT was not sent. It was not written; the connection goes on.
+/// Why a SUBSCRIBE, UNSUBSCRIBE, AUTH or DISCONNECT was not sent. It was not written; the
+/// connection goes on.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
@@ -206,12 +220,13 @@ pub enum RequestError {
         /// The Maximum Packet Size of the server.
         maximum: u32,
     },
-    /// The server has said that it does not support what the reason code names: wildcards, identifiers or shared
-    /// subscriptions. [5.0 §3.2.2.3.11 to §3.2.2.3.13]
+    /// The server has said that it does not support what the reason code names: wildcards,
+    /// identifiers or shared subscriptions. [5.0 §3.2.2.3.11 to §3.2.2.3.13]
     #[error("server says: {0}")]
     NotSupported(ReasonCode),
-    /// The authentication method is not that of CONNECT, the server has not asked, or a re-authentication is begun before it has accepted.
-    /// [5.0 MQTT-4.12.0-3] [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-7] [5.0 MQTT-4.12.1-1]
+    /// The authentication method is not that of CONNECT, the server has not asked, or a
+    /// re-authentication is begun before it has accepted. [5.0 MQTT-4.12.0-3] [5.0 MQTT-4.12.0-5]
+    /// [5.0 MQTT-4.12.0-7] [5.0 MQTT-4.12.1-1]
     #[error("authentication is not the one that CONNECT began")]
     Authentication,
     /// All packet identifiers are in use.

@@ -40,7 +40,8 @@ impl Exchange {
     }
 }
 
-/// What becomes of the exchanges when the connection ends: what was not acknowledged comes again, and is then new.
+/// What becomes of the exchanges when the connection ends: what was not acknowledged comes again,
+/// and is then new.
 pub(crate) fn disconnected(inbound: &mut Inbound) {
     inbound.retain(|_, exchange| {
         let taken = exchange.is_taken();
@@ -49,7 +50,8 @@ pub(crate) fn disconnected(inbound: &mut Inbound) {
     });
 }
 
-/// Permission to acknowledge one message, on the connection that it came by. On any other it is [`Stale`](super::AcknowledgeError::Stale).
+/// Permission to acknowledge one message, on the connection that it came by. On any other it is
+/// [`Stale`](super::AcknowledgeError::Stale).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AckToken {
     pub(crate) connection: ConnectionNumber,
@@ -61,7 +63,8 @@ pub struct AckToken {
 pub(crate) struct ConnectionNumber(usize);
 
 impl ConnectionNumber {
-    /// One that no connection has had. Machines know nothing of each other, and a token may outlive the one that gave it.
+    /// One that no connection has had. Machines know nothing of each other, and a token may outlive
+    /// the one that gave it.
     pub(crate) fn new() -> Self {
         static LAST: AtomicUsize = AtomicUsize::new(0);
         Self(LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1))
@@ -77,8 +80,8 @@ impl fmt::Debug for ConnectionNumber {
 
 /// The messages of this connection that are not acknowledged, in the order of their arrival.
 ///
-/// Acknowledgements leave in that order, whatever the order in which they are asked for. [5.0 MQTT-4.6.0-2] [5.0 MQTT-4.6.0-3]
-/// [3.1.1 MQTT-4.6.0-2] [3.1.1 MQTT-4.6.0-3]
+/// Acknowledgements leave in that order, whatever the order in which they are asked for. [5.0
+/// MQTT-4.6.0-2] [5.0 MQTT-4.6.0-3] [3.1.1 MQTT-4.6.0-2] [3.1.1 MQTT-4.6.0-3]
 #[derive(Debug, Default)]
 pub(crate) struct Unacknowledged {
     waiting: VecDeque<Waiting>,
@@ -108,8 +111,16 @@ pub(crate) enum Turn {
 }
 
 impl Unacknowledged {
-    pub(crate) fn push(&mut self, packet_identifier: PacketIdentifier, qos: QoS, connection: ConnectionNumber) -> AckToken {
-        AckToken { connection, number: self.add(Waiting { packet_identifier, qos, turn: Turn::First, verdict: None }) }
+    pub(crate) fn push(
+        &mut self,
+        packet_identifier: PacketIdentifier,
+        qos: QoS,
+        connection: ConnectionNumber,
+    ) -> AckToken {
+        AckToken {
+            connection,
+            number: self.add(Waiting { packet_identifier, qos, turn: Turn::First, verdict: None }),
+        }
     }
 
     /// A QoS 2 message that was acknowledged before, and will be again in its turn.
@@ -119,7 +130,12 @@ impl Unacknowledged {
     }
 
     /// A message that nobody is given.
-    pub(crate) fn push_refused(&mut self, packet_identifier: PacketIdentifier, qos: QoS, verdict: ReasonCode) {
+    pub(crate) fn push_refused(
+        &mut self,
+        packet_identifier: PacketIdentifier,
+        qos: QoS,
+        verdict: ReasonCode,
+    ) {
         self.add(Waiting { packet_identifier, qos, turn: Turn::Refused, verdict: Some(verdict) });
     }
 
@@ -160,12 +176,17 @@ impl Unacknowledged {
 
     /// Whether there is one for a message with that identifier. Looks at each of them.
     pub(crate) fn contains(&self, packet_identifier: PacketIdentifier) -> bool {
-        self.waiting.iter().any(|waiting| waiting.turn == Turn::First && waiting.packet_identifier == packet_identifier)
+        self.waiting.iter().any(|waiting| {
+            waiting.turn == Turn::First && waiting.packet_identifier == packet_identifier
+        })
     }
 
     /// The QoS 2 messages among them.
     pub(crate) fn twice(&self) -> impl Iterator<Item = PacketIdentifier> + '_ {
-        let twice = self.waiting.iter().filter(|waiting| waiting.qos == QoS::ExactlyOnce && waiting.turn == Turn::First);
+        let twice = self
+            .waiting
+            .iter()
+            .filter(|waiting| waiting.qos == QoS::ExactlyOnce && waiting.turn == Turn::First);
         twice.map(|waiting| waiting.packet_identifier)
     }
 

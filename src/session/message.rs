@@ -1,9 +1,10 @@
-//! Messages on their way: received ones as views of the input, kept ones in an allocation of their own.
+//! Messages on their way: received ones as views of the input, kept ones in an allocation of their
+//! own.
 
 use super::AckToken;
 use crate::codec::{
-    AckProperties, Append, DecodeError, EncodeError, Publish, PublishProperties, QoS, Reader, ReasonCode, Sequence, Size,
-    SubscriptionIdentifier, Text, Writer, remaining_length,
+    AckProperties, Append, DecodeError, EncodeError, Publish, PublishProperties, QoS, Reader,
+    ReasonCode, Sequence, Size, SubscriptionIdentifier, Text, Writer, remaining_length,
 };
 use crate::time::Instant;
 use alloc::sync::Arc;
@@ -47,8 +48,8 @@ impl Received<'_> {
     }
 }
 
-/// The Topic Name of a message that has arrived. An alias is resolved to a name that the machine keeps, so that
-/// nothing borrows from the machine.
+/// The Topic Name of a message that has arrived. An alias is resolved to a name that the machine
+/// keeps, so that nothing borrows from the machine.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TopicName<'a>(Topic<'a>);
 
@@ -102,10 +103,11 @@ impl fmt::Display for TopicName<'_> {
     }
 }
 
-/// A message that is kept: topic name, properties and payload in one allocation, which clones share.
+/// A message that is kept: topic name, properties and payload in one allocation, which clones
+/// share.
 ///
-/// It is independent of the version and of the connection: it can be sent to clients of any version, and again after a
-/// reconnect.
+/// It is independent of the version and of the connection: it can be sent to clients of any
+/// version, and again after a reconnect.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
     /// Topic name, properties as 5.0 writes them, payload.
@@ -117,7 +119,8 @@ pub struct Message {
 }
 
 impl Message {
-    /// Copies a PUBLISH, without its packet identifier, DUP flag, topic alias and subscription identifiers.
+    /// Copies a PUBLISH, without its packet identifier, DUP flag, topic alias and subscription
+    /// identifiers.
     pub fn new(publish: &Publish<'_>) -> Result<Self, EncodeError> {
         if publish.topic_name.is_empty() {
             return Err(DecodeError::EmptyTopicName.into());
@@ -126,7 +129,8 @@ impl Message {
         Self::copy(publish)
     }
 
-    /// For a PUBLISH whose topic name is checked by being written as well. Inlined, so that it is made where it is to be.
+    /// For a PUBLISH whose topic name is checked by being written as well. Inlined, so that it is
+    /// made where it is to be.
     #[inline(always)]
     pub(crate) fn copy(publish: &Publish<'_>) -> Result<Self, EncodeError> {
         let properties = (!publish.properties.is_empty()).then(|| PublishProperties {
@@ -142,16 +146,26 @@ impl Message {
         let topic = publish.topic_name.as_bytes();
         let topic_length = u16::try_from(topic.len()).map_err(|_| EncodeError::FieldTooLong)?;
         // What no packet could hold is not kept.
-        let length = remaining_length((topic.len() + size.total()).saturating_add(publish.payload.len()))?;
+        let length =
+            remaining_length((topic.len() + size.total()).saturating_add(publish.payload.len()))?;
         let mut bytes = Vec::with_capacity(length as usize);
-        let mut writer = Writer::new(bytes.append_room(topic.len() + size.total(), publish.payload.len())?, &size);
+        let mut writer = Writer::new(
+            bytes.append_room(topic.len() + size.total(), publish.payload.len())?,
+            &size,
+        );
         writer.copy(topic);
         if let Some(properties) = &properties {
             properties.encode_section(&mut writer)?;
         }
         debug_assert!(writer.is_full(), "a message is written as it was measured");
         bytes.append_all(publish.payload)?;
-        Ok(Self { bytes: bytes.into(), topic_length, properties_length, qos: publish.qos, retain: publish.retain })
+        Ok(Self {
+            bytes: bytes.into(),
+            topic_length,
+            properties_length,
+            qos: publish.qos,
+            retain: publish.retain,
+        })
     }
 
     /// The topic.
@@ -183,7 +197,8 @@ impl Message {
     pub fn publish(&self) -> Publish<'_> {
         let (topic, properties, payload) = self.parts();
         let (qos, retain) = (self.qos, self.retain);
-        let mut publish = Publish { qos, retain, topic_name: Text::part(topic), payload, ..Publish::default() };
+        let mut publish =
+            Publish { qos, retain, topic_name: Text::part(topic), payload, ..Publish::default() };
         let read = publish.properties.read_section(Reader(properties));
         debug_assert!(read.is_ok(), "`new` has written them");
         publish
@@ -201,8 +216,10 @@ impl Message {
     }
 
     pub(super) fn parts(&self) -> (&[u8], &[u8], &[u8]) {
-        let (topic, rest) = self.bytes.split_at_checked(self.topic_length.into()).unwrap_or_default();
-        let (properties, payload) = rest.split_at_checked(self.properties_length as usize).unwrap_or_default();
+        let (topic, rest) =
+            self.bytes.split_at_checked(self.topic_length.into()).unwrap_or_default();
+        let (properties, payload) =
+            rest.split_at_checked(self.properties_length as usize).unwrap_or_default();
         (topic, properties, payload)
     }
 }
@@ -219,7 +236,8 @@ impl fmt::Debug for Message {
 pub struct Outgoing {
     /// The message, with the QoS and RETAIN flag that it is to be sent with.
     pub message: Message,
-    /// The caller's name for it, under which its end comes back; without one nothing is heard of it.
+    /// The caller's name for it, under which its end comes back; without one nothing is heard of
+    /// it.
     pub key: Option<u64>,
     /// Those of the subscriptions for which it is sent; none before 5.0 and from a client.
     pub subscription_identifiers: Vec<SubscriptionIdentifier>,
@@ -264,11 +282,12 @@ pub enum Outcome<'a> {
     },
     /// The message waited until it had expired, and was not sent. [5.0 MQTT-3.3.2-5]
     Expired,
-    /// The message waited, or was to be sent again, for a connection that turned out not to allow it, by its size, QoS or RETAIN flag.
-    /// One that was to be sent again may have arrived before. A server's counts as delivered. [5.0 MQTT-3.1.2-25]
-    /// [5.0 MQTT-3.2.2-15]
+    /// The message waited, or was to be sent again, for a connection that turned out not to allow
+    /// it, by its size, QoS or RETAIN flag. One that was to be sent again may have arrived before.
+    /// A server's counts as delivered. [5.0 MQTT-3.1.2-25] [5.0 MQTT-3.2.2-15]
     NotAllowed(Message),
-    /// The peer has no session any more, and it is not known whether the message had arrived. To send it again may make it
-    /// arrive twice. Without the message if it had arrived, and only the end of a QoS 2 exchange was missing.
+    /// The peer has no session any more, and it is not known whether the message had arrived. To
+    /// send it again may make it arrive twice. Without the message if it had arrived, and only the
+    /// end of a QoS 2 exchange was missing.
     SessionLost(Option<Message>),
 }

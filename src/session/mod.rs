@@ -1,10 +1,13 @@
-//! What survives a connection, and the rules that both ends of a connection share: messages with their three QoS levels, packet
-//! identifiers, flow control and topic aliases. [5.0 §4.1] [5.0 §4.3] [5.0 §4.9]
+//! What survives a connection, and the rules that both ends of a connection share: messages with
+//! their three QoS levels, packet identifiers, flow control and topic aliases. [5.0 §4.1] [5.0
+//! §4.3] [5.0 §4.9]
 //!
-//! A [`Session`] is a plain value. A machine is given one, and it can be taken out of the machine when the connection has
-//! ended, and put into the next. What does not survive, as aliases and quotas, is no part of it.
+//! A [`Session`] is a plain value. A machine is given one, and it can be taken out of the machine
+//! when the connection has ended, and put into the next. What does not survive, as aliases and
+//! quotas, is no part of it.
 //!
-//! This module knows neither of the two roles: [`client`](crate::client) and [`server`](crate::server) do.
+//! This module knows neither of the two roles: [`client`](crate::client) and
+//! [`server`](crate::server) do.
 
 mod available;
 mod conduct;
@@ -28,7 +31,8 @@ use alloc::collections::VecDeque;
 use inbound::Inbound;
 use outbound::Outbound;
 
-/// How many messages may wait, and how many bytes of them. A message that finds none waiting may be larger.
+/// How many messages may wait, and how many bytes of them. A message that finds none waiting may be
+/// larger.
 #[expect(clippy::exhaustive_structs, reason = "a limit is its two numbers")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLimit {
@@ -38,8 +42,8 @@ pub struct QueueLimit {
     pub bytes: usize,
 }
 
-/// The state of a session, as far as it is about messages on their way: those not acknowledged in either direction, and those
-/// that wait to be sent. [5.0 §4.1] [3.1.1 §4.1]
+/// The state of a session, as far as it is about messages on their way: those not acknowledged in
+/// either direction, and those that wait to be sent. [5.0 §4.1] [3.1.1 §4.1]
 ///
 /// Subscriptions, which only a server has, are kept by whoever routes messages.
 #[derive(Debug, Default)]
@@ -61,8 +65,9 @@ impl Session {
 
     /// A client's session that the server may have kept, and of which nothing is on its way here.
     ///
-    /// A client that resumes the session of an earlier run without having stored its state needs this: by the standard it must
-    /// close the connection when the server has a session and it has none. [5.0 MQTT-3.2.2-4]
+    /// A client that resumes the session of an earlier run without having stored its state needs
+    /// this: by the standard it must close the connection when the server has a session and it has
+    /// none. [5.0 MQTT-3.2.2-4]
     #[must_use]
     pub fn established() -> Self {
         Self { established: true, ..Self::default() }
@@ -86,10 +91,15 @@ impl Session {
         self.outbound.queued_bytes()
     }
 
-    /// Adds a message to those that wait, as for a client that is away. Where there is no room, not even without those that have
-    /// expired, it is given back. None make room by expiring while there are as many [ends](Self::next_completed) that nobody was told
-    /// of as messages may wait.
-    pub fn enqueue(&mut self, outgoing: Outgoing, limit: QueueLimit, now: Instant) -> Result<(), Outgoing> {
+    /// Adds a message to those that wait, as for a client that is away. Where there is no room, not
+    /// even without those that have expired, it is given back. None make room by expiring while
+    /// there are as many [ends](Self::next_completed) that nobody was told of as messages may wait.
+    pub fn enqueue(
+        &mut self,
+        outgoing: Outgoing,
+        limit: QueueLimit,
+        now: Instant,
+    ) -> Result<(), Outgoing> {
         if !self.has_room(&outgoing.message, limit) {
             if self.completed.len() >= limit.messages {
                 return Err(outgoing);
@@ -104,8 +114,8 @@ impl Session {
         Ok(())
     }
 
-    /// The end of a message that nobody was told of yet, as of one that has expired while the client was away. A machine that has the
-    /// session gives them as actions.
+    /// The end of a message that nobody was told of yet, as of one that has expired while the
+    /// client was away. A machine that has the session gives them as actions.
     #[must_use]
     pub fn next_completed(&mut self) -> Option<Published<'static>> {
         self.completed.pop_front()
@@ -118,12 +128,19 @@ impl Session {
         self.queued() < limit.messages && (self.queued() == 0 || bytes <= limit.bytes)
     }
 
-    /// Ends the session, as one that has expired or is discarded for Clean Start: gives the messages whose end nobody was told of, the
-    /// oldest first. [5.0 MQTT-3.1.2-4] [3.1.1 MQTT-3.1.2-6]
+    /// Ends the session, as one that has expired or is discarded for Clean Start: gives the
+    /// messages whose end nobody was told of, the oldest first. [5.0 MQTT-3.1.2-4] [3.1.1
+    /// MQTT-3.1.2-6]
     pub fn discard(mut self) -> impl Iterator<Item = Published<'static>> {
         let in_flight = self.outbound.forget();
-        let queued = self.outbound.take_queue().into_iter().filter_map(|outgoing| Some((outgoing.key?, Some(outgoing.message))));
-        let lost = in_flight.chain(queued).map(|(key, message)| Published { key, outcome: Outcome::SessionLost(message) });
+        let queued = self
+            .outbound
+            .take_queue()
+            .into_iter()
+            .filter_map(|outgoing| Some((outgoing.key?, Some(outgoing.message))));
+        let lost = in_flight
+            .chain(queued)
+            .map(|(key, message)| Published { key, outcome: Outcome::SessionLost(message) });
         self.completed.into_iter().chain(lost)
     }
 

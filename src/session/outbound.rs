@@ -1,6 +1,9 @@
 //! Messages on their way to the peer: one ring of packet identifiers, and a queue before it.
 
-#![expect(clippy::wildcard_enum_match_arm, reason = "what is not named in the table may not come in that state")]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what is not named in the table may not come in that state"
+)]
 
 use super::{Message, Outgoing};
 use crate::codec::{PacketIdentifier, PacketType, QoS};
@@ -28,9 +31,10 @@ pub(crate) enum Slot {
     DuePublish(Outgoing),
     /// A PUBLISH that was sent on this connection.
     AwaitAck(Outgoing),
-    /// A QoS 2 PUBLISH that the peer may have and does not take any more, as with a Maximum QoS that is now lower. Its host was told that it
-    /// is not sent, so it is not sent again; but as long as the peer has the session, another message with the identifier would be taken
-    /// for this one.
+    /// A QoS 2 PUBLISH that the peer may have and does not take any more, as with a Maximum QoS
+    /// that is now lower. Its host was told that it is not sent, so it is not sent again; but as
+    /// long as the peer has the session, another message with the identifier would be taken for
+    /// this one.
     Barred,
     /// A PUBREL that must be sent again.
     DuePubrel {
@@ -42,7 +46,8 @@ pub(crate) enum Slot {
     AwaitPubcomp {
         key: Option<u64>,
         received: u64,
-        /// Whether its PUBLISH was sent on this connection too, and so takes part of the Receive Maximum.
+        /// Whether its PUBLISH was sent on this connection too, and so takes part of the Receive
+        /// Maximum.
         counted: bool,
     },
     /// A SUBSCRIBE or UNSUBSCRIBE that was sent on this connection, with that many topic filters.
@@ -68,7 +73,9 @@ impl Slot {
     /// How it ends when the peer has forgotten it, for who waits for that.
     fn lost(self) -> Option<(u64, Option<Message>)> {
         match self {
-            Self::DuePublish(outgoing) | Self::AwaitAck(outgoing) => Some((outgoing.key?, Some(outgoing.message))),
+            Self::DuePublish(outgoing) | Self::AwaitAck(outgoing) => {
+                Some((outgoing.key?, Some(outgoing.message)))
+            }
             Self::DuePubrel { key, .. } | Self::AwaitPubcomp { key, .. } => Some((key?, None)),
             Self::Free | Self::Barred | Self::AwaitSuback { .. } => None,
         }
@@ -103,18 +110,28 @@ impl Slot {
             let key = outgoing.key;
             return match (outgoing.message.qos(), packet) {
                 (QoS::AtLeastOnce, PacketType::Puback) => Meaning::Ends { key, counted },
-                (QoS::ExactlyOnce, PacketType::Pubrec) if is_error => Meaning::Ends { key, counted },
+                (QoS::ExactlyOnce, PacketType::Pubrec) if is_error => {
+                    Meaning::Ends { key, counted }
+                }
                 (QoS::ExactlyOnce, PacketType::Pubrec) => Meaning::Releases { key, counted },
                 _ => Meaning::Wrong,
             };
         }
         match (self, packet) {
             (Self::Free, _) => Meaning::Unknown,
-            (Self::Barred, PacketType::Pubrec) if is_error => Meaning::Ends { key: None, counted: false },
+            (Self::Barred, PacketType::Pubrec) if is_error => {
+                Meaning::Ends { key: None, counted: false }
+            }
             (Self::Barred, PacketType::Pubrec) => Meaning::Releases { key: None, counted: false },
-            (Self::AwaitPubcomp { key, counted, .. }, PacketType::Pubcomp) => Meaning::Ends { key: *key, counted: *counted },
-            (Self::DuePubrel { key, .. }, PacketType::Pubcomp) => Meaning::Ends { key: *key, counted: false },
-            (Self::AwaitPubcomp { .. } | Self::DuePubrel { .. }, PacketType::Pubrec) => Meaning::ReleasesAgain,
+            (Self::AwaitPubcomp { key, counted, .. }, PacketType::Pubcomp) => {
+                Meaning::Ends { key: *key, counted: *counted }
+            }
+            (Self::DuePubrel { key, .. }, PacketType::Pubcomp) => {
+                Meaning::Ends { key: *key, counted: false }
+            }
+            (Self::AwaitPubcomp { .. } | Self::DuePubrel { .. }, PacketType::Pubrec) => {
+                Meaning::ReleasesAgain
+            }
             _ => Meaning::Wrong,
         }
     }
@@ -122,9 +139,10 @@ impl Slot {
 
 /// All that is on its way to the peer.
 ///
-/// Identifiers are given out in rising order and each has a place in the ring from then on, so finding one takes no search, and the
-/// ring is the original order. It starts at the oldest one in use; those freed behind it wait for it. Should that make the ring much
-/// longer than what is in use, the oldest are left behind: they are kept apart, and the ring goes on without them.
+/// Identifiers are given out in rising order and each has a place in the ring from then on, so
+/// finding one takes no search, and the ring is the original order. It starts at the oldest one in
+/// use; those freed behind it wait for it. Should that make the ring much longer than what is in
+/// use, the oldest are left behind: they are kept apart, and the ring goes on without them.
 #[derive(Debug)]
 pub(crate) struct Outbound {
     ring: VecDeque<Slot>,
@@ -136,7 +154,8 @@ pub(crate) struct Outbound {
     left_behind: BTreeMap<PacketIdentifier, (u64, Slot)>,
     /// The next number for what is left behind, or released.
     number: u64,
-    /// Those of the PUBLISH packets that must be sent again on this connection, in their order, and some that need not any more.
+    /// Those of the PUBLISH packets that must be sent again on this connection, in their order, and
+    /// some that need not any more.
     due: VecDeque<PacketIdentifier>,
     /// Messages that wait for an identifier: the quota is used up, or there is no connection.
     queue: VecDeque<Outgoing>,
@@ -174,7 +193,8 @@ impl Outbound {
         if self.has_identifier() { self.identifier(self.ring.len()) } else { None }
     }
 
-    /// Gives out the identifier that [`next`](Self::next) has found. Inlined, so that the slot is made in its place.
+    /// Gives out the identifier that [`next`](Self::next) has found. Inlined, so that the slot is
+    /// made in its place.
     #[inline(always)]
     pub(crate) fn insert(&mut self, slot: Slot) {
         self.occupied += 1;
@@ -191,12 +211,14 @@ impl Outbound {
         (4 * self.occupied + KEPT_CAPACITY).min(IDENTIFIERS)
     }
 
-    /// Sees to it that the next place of the ring is one for an identifier that is not in use, if there is any.
+    /// Sees to it that the next place of the ring is one for an identifier that is not in use, if
+    /// there is any.
     #[cold]
     fn make_way(&mut self) {
         while self.has_identifier() {
             if self.ring.len() >= self.longest() {
-                if let (Some(identifier), Some(slot)) = (self.identifier(0), self.ring.pop_front()) {
+                if let (Some(identifier), Some(slot)) = (self.identifier(0), self.ring.pop_front())
+                {
                     self.first = after(self.first);
                     if !slot.is_free() {
                         let number = self.count();
@@ -204,7 +226,10 @@ impl Outbound {
                         self.left_behind.insert(identifier, (number, slot));
                     }
                 }
-            } else if self.identifier(self.ring.len()).is_some_and(|identifier| self.left_behind.contains_key(&identifier)) {
+            } else if self
+                .identifier(self.ring.len())
+                .is_some_and(|identifier| self.left_behind.contains_key(&identifier))
+            {
                 self.ring.push_back(Slot::Free);
             } else {
                 return;
@@ -214,7 +239,12 @@ impl Outbound {
     }
 
     /// The peer has a QoS 2 message: PUBREL is owed for it, and sent.
-    pub(crate) fn release(&mut self, identifier: PacketIdentifier, key: Option<u64>, counted: bool) {
+    pub(crate) fn release(
+        &mut self,
+        identifier: PacketIdentifier,
+        key: Option<u64>,
+        counted: bool,
+    ) {
         let received = self.count();
         if let Some(slot) = self.get_mut(identifier) {
             *slot = Slot::AwaitPubcomp { key, received, counted };
@@ -238,7 +268,9 @@ impl Outbound {
         (self.first, self.ring) = (first.get(), ring);
         self.occupied = self.ring.iter().filter(|slot| !slot.is_free()).count();
         let slots = left_behind.iter().map(|(_, slot)| slot).chain(&self.ring);
-        let released = slots.filter_map(|slot| if let Slot::DuePubrel { received, .. } = slot { Some(*received) } else { None });
+        let released = slots.filter_map(|slot| {
+            if let Slot::DuePubrel { received, .. } = slot { Some(*received) } else { None }
+        });
         self.number = released.max().unwrap_or(0);
         for (identifier, slot) in left_behind {
             let number = self.count();
@@ -306,8 +338,8 @@ impl Outbound {
         left_behind.chain(occupied.filter_map(|(index, _)| self.identifier(index))).collect()
     }
 
-    /// A connection begins: what it must send again. PUBREL packets in the order of their PUBREC, at the places of any of them.
-    /// [5.0 MQTT-4.6.0-4] [3.1.1 MQTT-4.6.0-4]
+    /// A connection begins: what it must send again. PUBREL packets in the order of their PUBREC,
+    /// at the places of any of them. [5.0 MQTT-4.6.0-4] [3.1.1 MQTT-4.6.0-4]
     pub(crate) fn resume(&mut self) -> Vec<PacketIdentifier> {
         let mut in_use = self.in_use();
         let released = |identifier: &PacketIdentifier| match self.get(*identifier) {
@@ -371,12 +403,14 @@ impl Outbound {
 
     /// Takes out the queued messages that have expired, all of them. [5.0 MQTT-3.3.2-5]
     pub(crate) fn take_expired(&mut self, now: Instant) -> impl Iterator<Item = Outgoing> + use<> {
-        // Where none can have expired, none is looked at: a client that is not read from has a full queue for long.
+        // Where none can have expired, none is looked at: a client that is not read from has a full
+        // queue for long.
         if self.earliest_expiry.is_none_or(|at| now < at) {
             return VecDeque::new().into_iter();
         }
         let live = |outgoing: &Outgoing| outgoing.expires_at.is_none_or(|at| now < at);
-        let (kept, expired): (VecDeque<_>, VecDeque<_>) = core::mem::take(&mut self.queue).into_iter().partition(live);
+        let (kept, expired): (VecDeque<_>, VecDeque<_>) =
+            core::mem::take(&mut self.queue).into_iter().partition(live);
         self.queue = kept;
         self.earliest_expiry = self.queue.iter().filter_map(|outgoing| outgoing.expires_at).min();
         self.queued_bytes = self.queue.iter().map(|outgoing| outgoing.message.size()).sum();
@@ -391,7 +425,9 @@ impl Outbound {
     /// Messages that were sent, and not completed.
     pub(crate) fn in_flight(&self) -> usize {
         let slots = self.left_behind.values().map(|(_, slot)| slot).chain(&self.ring);
-        slots.filter(|slot| !matches!(slot, Slot::Free | Slot::Barred | Slot::AwaitSuback { .. })).count()
+        slots
+            .filter(|slot| !matches!(slot, Slot::Free | Slot::Barred | Slot::AwaitSuback { .. }))
+            .count()
     }
 
     pub(crate) fn disconnected(&mut self) {
@@ -406,9 +442,11 @@ impl Outbound {
 
     /// Takes out what was in flight, in order: the peer has forgotten it.
     pub(crate) fn forget(&mut self) -> impl Iterator<Item = (u64, Option<Message>)> + use<> {
-        // Identifiers go on from where they were: what the peer still sends for the old ones finds nothing.
+        // Identifiers go on from where they were: what the peer still sends for the old ones finds
+        // nothing.
         let first = self.identifier(self.ring.len()).map_or(1, PacketIdentifier::get);
-        let mut left_behind: Vec<_> = core::mem::take(&mut self.left_behind).into_values().collect();
+        let mut left_behind: Vec<_> =
+            core::mem::take(&mut self.left_behind).into_values().collect();
         left_behind.sort_unstable_by_key(|(number, _)| *number);
         let ring = core::mem::take(&mut self.ring);
         (self.first, self.occupied) = (first, 0);
@@ -468,8 +506,10 @@ mod tests {
             Outgoing::new(Some(1), Message::new(&publish).unwrap())
         };
         let key = Some(1);
-        let (ends, ended) = (Meaning::Ends { key, counted: true }, Meaning::Ends { key, counted: false });
-        let (releases, released) = (Meaning::Releases { key, counted: true }, Meaning::Releases { key, counted: false });
+        let (ends, ended) =
+            (Meaning::Ends { key, counted: true }, Meaning::Ends { key, counted: false });
+        let (releases, released) =
+            (Meaning::Releases { key, counted: true }, Meaning::Releases { key, counted: false });
         let barred_releases = Meaning::Releases { key: None, counted: false };
         let barred_ends = Meaning::Ends { key: None, counted: false };
         let (again, unknown, wrong) = (Meaning::ReleasesAgain, Meaning::Unknown, Meaning::Wrong);
@@ -486,7 +526,8 @@ mod tests {
             (Slot::DuePubrel { key, received: 1 }, [wrong, again, again, ended]),
             (Slot::Barred, [wrong, barred_releases, barred_ends, wrong]),
         ] {
-            let packets = [PacketType::Puback, PacketType::Pubrec, PacketType::Pubrec, PacketType::Pubcomp];
+            let packets =
+                [PacketType::Puback, PacketType::Pubrec, PacketType::Pubrec, PacketType::Pubcomp];
             let meant = [0, 1, 2, 3].map(|index| slot.answered(packets[index], index == 2));
             assert_eq!(meant, expected, "{slot:?}");
         }
@@ -507,7 +548,11 @@ mod tests {
             assert_ne!(identifier, stuck);
             outbound.free(identifier);
         }
-        assert!(outbound.ring.len() <= KEPT_CAPACITY, "the ring has left it behind: {}", outbound.ring.len());
+        assert!(
+            outbound.ring.len() <= KEPT_CAPACITY,
+            "the ring has left it behind: {}",
+            outbound.ring.len()
+        );
         assert_eq!(outbound.in_use(), [stuck]);
         assert_eq!(outbound.get_mut(stuck), Some(&mut slot()));
         outbound.free(stuck);

@@ -1,4 +1,5 @@
-//! A session as bytes: to be kept in a file or a database while nobody is connected, or over a restart.
+//! A session as bytes: to be kept in a file or a database while nobody is connected, or over a
+//! restart.
 //!
 //! All numbers are big-endian, as on the wire. A session is:
 //!
@@ -13,18 +14,21 @@
 //! | received         | 4 + 2 n  | a count, and the identifiers of the QoS 2 messages that wait for PUBREL, in rising order |
 //! | ended            | 4 + n    | a count, and for each message whose end nobody was told of: its key of 8 bytes, and 0 for expired; 1 and a message for not allowed; 2, or 3 and a message, for a lost session |
 //!
-//! An outgoing message is one byte of flags (bit 0: a key, bit 1: an expiry), the key of 8 bytes, the milliseconds that are left of it in
-//! 8, a count of 4 and as many Subscription Identifiers of 4 bytes, and a message. A message is one byte with its QoS in bits 0 and 1 and
-//! RETAIN in bit 2, the topic name with a length of 2 bytes, the properties as 5.0 writes them with a length of 4, and the payload with a
-//! length of 4.
+//! An outgoing message is one byte of flags (bit 0: a key, bit 1: an expiry), the key of 8 bytes,
+//! the milliseconds that are left of it in 8, a count of 4 and as many Subscription Identifiers of
+//! 4 bytes, and a message. A message is one byte with its QoS in bits 0 and 1 and RETAIN in bit 2,
+//! the topic name with a length of 2 bytes, the properties as 5.0 writes them with a length of 4,
+//! and the payload with a length of 4.
 //!
-//! With the feature `serde` a [`Session`] is serialized as these bytes, with the expiry on the host's clock: for a clock that goes on
-//! counting from one run to the next.
+//! With the feature `serde` a [`Session`] is serialized as these bytes, with the expiry on the
+//! host's clock: for a clock that goes on counting from one run to the next.
 
 use super::inbound::Exchange;
 use super::outbound::Slot;
 use super::{Message, Outcome, Outgoing, Published, Session};
-use crate::codec::{DecodeError, PacketIdentifier, Publish, QoS, Reader, SubscriptionIdentifier, Text};
+use crate::codec::{
+    DecodeError, PacketIdentifier, Publish, QoS, Reader, SubscriptionIdentifier, Text,
+};
 use crate::time::Instant;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -51,8 +55,9 @@ pub enum StoredSessionError {
 impl Session {
     /// The session as bytes, in version 1 of the [format](crate::session::stored).
     ///
-    /// Of a session that has a connection, it is what a host can go on with that ends without a word: a message that the host was given,
-    /// and has not acknowledged by hand or by taking the next step, will come again. Messages keep the time that is left until they expire.
+    /// Of a session that has a connection, it is what a host can go on with that ends without a
+    /// word: a message that the host was given, and has not acknowledged by hand or by taking the
+    /// next step, will come again. Messages keep the time that is left until they expire.
     ///
     /// ```
     /// use core::time::Duration;
@@ -94,7 +99,11 @@ impl Session {
         let received = self.inbound.iter().filter(|(_, exchange)| exchange.is_taken());
         out.count(received.clone().count());
         received.for_each(|(identifier, _)| out.u16(identifier.get()));
-        let ended: Vec<_> = self.completed.iter().filter_map(|Published { key, outcome }| Some((key, ended(outcome)?))).collect();
+        let ended: Vec<_> = self
+            .completed
+            .iter()
+            .filter_map(|Published { key, outcome }| Some((key, ended(outcome)?)))
+            .collect();
         out.count(ended.len());
         for (key, (how, message)) in ended {
             out.u64(*key);
@@ -105,13 +114,18 @@ impl Session {
     }
 
     /// The session that was made into these bytes so long ago. Any bytes may be given.
-    pub fn from_bytes(bytes: &[u8], now: Instant, ago: Duration) -> Result<Self, StoredSessionError> {
+    pub fn from_bytes(
+        bytes: &[u8],
+        now: Instant,
+        ago: Duration,
+    ) -> Result<Self, StoredSessionError> {
         let rest = bytes.strip_prefix(FORMAT).ok_or(StoredSessionError::Format)?;
         let mut input = Loader { reader: Reader(rest), now, ago };
         let mut session = Self { established: input.flags(ESTABLISHED)? != 0, ..Self::default() };
         let first = input.identifier()?;
         let ring = input.list(u32::from(u16::MAX), Loader::slot)?;
-        let left_behind = input.list(u32::from(u16::MAX), |input| Ok((input.identifier()?, input.slot()?)))?;
+        let left_behind =
+            input.list(u32::from(u16::MAX), |input| Ok((input.identifier()?, input.slot()?)))?;
         let queue = input.list(u32::MAX, Loader::outgoing)?;
         if !session.outbound.load(first, left_behind, ring.into(), queue) {
             return Err(StoredSessionError::Damaged);
@@ -248,7 +262,8 @@ impl<'a> Loader<'a> {
         if number >> 63 == 0 { Ok(number) } else { Err(StoredSessionError::Damaged) }
     }
 
-    /// As many as the count says. Each takes at least a byte, so the list ends with the bytes, whatever the count.
+    /// As many as the count says. Each takes at least a byte, so the list ends with the bytes,
+    /// whatever the count.
     fn list<T>(
         &mut self,
         most: u32,
@@ -266,7 +281,8 @@ impl<'a> Loader<'a> {
     }
 
     fn long(&mut self) -> Result<&'a [u8], StoredSessionError> {
-        let length = usize::try_from(self.reader.u32()?).map_err(|_| StoredSessionError::Damaged)?;
+        let length =
+            usize::try_from(self.reader.u32()?).map_err(|_| StoredSessionError::Damaged)?;
         Ok(self.reader.take(length)?)
     }
 
@@ -274,7 +290,11 @@ impl<'a> Loader<'a> {
         Ok(match self.reader.u8()? {
             0 => Slot::Free,
             1 => Slot::DuePublish(self.outgoing().and_then(|outgoing| {
-                if outgoing.message.qos() > QoS::AtMostOnce { Ok(outgoing) } else { Err(StoredSessionError::Damaged) }
+                if outgoing.message.qos() > QoS::AtMostOnce {
+                    Ok(outgoing)
+                } else {
+                    Err(StoredSessionError::Damaged)
+                }
             })?),
             2 => Slot::Barred,
             3 => Slot::DuePubrel { received: self.number()?, key: None },
@@ -292,7 +312,9 @@ impl<'a> Loader<'a> {
             let left = Duration::from_millis(self.u64()?).saturating_sub(self.ago);
             Some(self.now + left)
         };
-        let identifier = |input: &mut Self| SubscriptionIdentifier::new(input.reader.u32()?).ok_or(StoredSessionError::Damaged);
+        let identifier = |input: &mut Self| {
+            SubscriptionIdentifier::new(input.reader.u32()?).ok_or(StoredSessionError::Damaged)
+        };
         let subscription_identifiers = self.list(u32::MAX, identifier)?;
         Ok(Outgoing { message: self.message()?, key, subscription_identifiers, expires_at })
     }
@@ -304,7 +326,9 @@ impl<'a> Loader<'a> {
         publish.topic_name = Text::decode_topic_name(&mut self.reader)?;
         publish.properties.read_section(Reader(self.long()?))?;
         publish.payload = self.long()?;
-        if publish.properties.topic_alias.is_some() || !publish.properties.subscription_identifiers.is_empty() {
+        if publish.properties.topic_alias.is_some()
+            || !publish.properties.subscription_identifiers.is_empty()
+        {
             return Err(StoredSessionError::Damaged);
         }
         Message::new(&publish).map_err(|_| StoredSessionError::Damaged)
@@ -342,11 +366,15 @@ mod with_serde {
                 }
 
                 fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Session, E> {
-                    Session::from_bytes(bytes, Instant::default(), Duration::ZERO).map_err(E::custom)
+                    Session::from_bytes(bytes, Instant::default(), Duration::ZERO)
+                        .map_err(E::custom)
                 }
 
                 /// For formats that have no bytes, such as JSON.
-                fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Session, A::Error> {
+                fn visit_seq<A: SeqAccess<'de>>(
+                    self,
+                    mut sequence: A,
+                ) -> Result<Session, A::Error> {
                     let mut bytes = Vec::new();
                     while let Some(byte) = sequence.next_element()? {
                         bytes.push(byte);

@@ -35,7 +35,8 @@ fn a_version_that_is_not_known_is_refused_in_the_form_of_its_time() {
     }
 }
 
-/// [5.0 MQTT-3.1.4-1] [5.0 MQTT-3.1.2-1] [5.0 §4.13.1] [3.1.1 MQTT-3.1.2-3] [3.1.1 MQTT-3.2.2-6] [3.1.1 MQTT-3.1.0-1]
+/// [5.0 MQTT-3.1.4-1] [5.0 MQTT-3.1.2-1] [5.0 §4.13.1] [3.1.1 MQTT-3.1.2-3] [3.1.1 MQTT-3.2.2-6]
+/// [3.1.1 MQTT-3.1.0-1]
 #[test]
 fn a_broken_connect_is_refused() {
     const LATE: &[u8] = b"\x30\x04\0\x01t!";
@@ -123,7 +124,10 @@ fn what_follows_connect_is_read_when_the_client_is_let_in_and_else_is_not() {
         net.policy = |_| Some(ReasonCode::NOT_AUTHORIZED);
         let refused = net.open(version);
         net.raw(refused, &bytes);
-        assert_eq!((net.take(refused), net.messages(watcher)), (vec!["connack 87".to_owned(), "closed".to_owned()], vec![]));
+        assert_eq!(
+            (net.take(refused), net.messages(watcher)),
+            (vec!["connack 87".to_owned(), "closed".to_owned()], vec![])
+        );
         net.policy = |_| None;
         let client = net.open(version);
         net.raw(client, &bytes);
@@ -137,7 +141,8 @@ fn what_follows_connect_is_read_when_the_client_is_let_in_and_else_is_not() {
     });
 }
 
-/// [5.0 MQTT-3.1.0-1] [5.0 MQTT-3.14.0-1] [5.0 MQTT-3.2.0-1] [3.1.1 MQTT-3.1.0-1] [3.1.1 MQTT-3.2.0-1]
+/// [5.0 MQTT-3.1.0-1] [5.0 MQTT-3.14.0-1] [5.0 MQTT-3.2.0-1] [3.1.1 MQTT-3.1.0-1] [3.1.1
+/// MQTT-3.2.0-1]
 #[test]
 fn a_connection_that_does_not_begin_with_connect_is_closed_without_a_word() {
     play(|net| {
@@ -168,7 +173,10 @@ fn a_second_connect_ends_the_connection() {
         for name in ["client", "another"] {
             let client = net.join(clean(version, "client"));
             net.send(client, clean(version, name).into());
-            assert_eq!(net.take(client), if version == V5_0 { &["disconnect 82", "closed"][..] } else { &["closed"] });
+            assert_eq!(
+                net.take(client),
+                if version == V5_0 { &["disconnect 82", "closed"][..] } else { &["closed"] }
+            );
             assert_eq!((net.broker.sessions(), net.broker.connections()), (0, 0));
         }
     });
@@ -199,7 +207,9 @@ fn a_violation_ends_the_connection_and_nothing_after_it_is_read() {
             let client = helper(net, "client");
             net.raw(client, &[bytes, b"\x30\x05\0\x01t\0!"].concat());
             let received = net.take(client);
-            let fits = codes.iter().any(|code| received == [format!("disconnect {code}"), "closed".to_owned()]);
+            let fits = codes
+                .iter()
+                .any(|code| received == [format!("disconnect {code}"), "closed".to_owned()]);
             assert!(fits, "{bytes:?}: {received:?}");
             let old = net.join(clean(V3_1_1, "old"));
             net.raw(old, b"\x3E\x04\0\x01t!\x30\x04\0\x01t!");
@@ -213,14 +223,19 @@ fn a_violation_ends_the_connection_and_nothing_after_it_is_read() {
 #[test]
 fn enhanced_authentication_is_refused() {
     play(|net| {
-        let properties = ConnectProperties { authentication_method: Some("SCRAM".into()), ..Default::default() };
+        let properties =
+            ConnectProperties { authentication_method: Some("SCRAM".into()), ..Default::default() };
         let client = net.connect(Connect { properties, ..clean(V5_0, "client") });
         assert_eq!(net.take(client), ["connack 8c", "closed"]);
         let client = helper(net, "client");
-        let properties = AuthProperties { authentication_method: Some("SCRAM".into()), ..Default::default() };
+        let properties =
+            AuthProperties { authentication_method: Some("SCRAM".into()), ..Default::default() };
         net.send(client, Auth { reason_code: ReasonCode::RE_AUTHENTICATE, properties }.into());
         let received = net.take(client);
-        assert!(received == ["disconnect 82", "closed"] || received == ["disconnect 8c", "closed"], "{received:?}");
+        assert!(
+            received == ["disconnect 82", "closed"] || received == ["disconnect 8c", "closed"],
+            "{received:?}"
+        );
     });
 }
 
@@ -255,7 +270,10 @@ fn a_connection_without_connect_is_given_up() {
             assert!(net.is_open(silent) && net.is_open(slow));
             let fast = helper(net, "fast");
             net.advance(1);
-            assert_eq!((net.take(silent), net.take(slow)), (vec!["closed".to_owned()], vec!["closed".to_owned()]));
+            assert_eq!(
+                (net.take(silent), net.take(slow)),
+                (vec!["closed".to_owned()], vec!["closed".to_owned()])
+            );
             net.advance(1_000_000);
             assert!(net.is_open(fast));
         });

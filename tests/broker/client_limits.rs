@@ -3,14 +3,21 @@
 use super::*;
 
 fn with_receive_maximum(connect: Connect<'_>, receive_maximum: u16) -> Connect<'_> {
-    Connect { properties: ConnectProperties { receive_maximum: Some(receive_maximum), ..connect.properties }, ..connect }
+    Connect {
+        properties: ConnectProperties {
+            receive_maximum: Some(receive_maximum),
+            ..connect.properties
+        },
+        ..connect
+    }
 }
 
 /// [5.0 MQTT-3.3.4-9] [5.0 MQTT-3.3.4-10] [5.0 MQTT-4.9.0-2] [5.0 MQTT-4.9.0-3]
 #[test]
 fn no_more_messages_are_under_way_than_the_client_takes() {
     play(|net| {
-        let (sender, receiver) = (helper(net, "sender"), net.join(with_receive_maximum(clean(V5_0, "receiver"), 2)));
+        let (sender, receiver) =
+            (helper(net, "sender"), net.join(with_receive_maximum(clean(V5_0, "receiver"), 2)));
         net.subscribe(receiver, "t", 2);
         for (payload, number) in [("1", 2), ("2", 1), ("3", 2), ("4", 1), ("5", 1)] {
             net.publish(sender, "t", payload, number);
@@ -49,7 +56,10 @@ fn the_window_is_that_of_the_connection() {
         }
         net.cut(receiver);
         receiver = net.resume(with_receive_maximum(kept(V5_0, "receiver"), 1));
-        assert_eq!(net.messages(receiver), ["t=1 q1 D", "t=2 q1 D", "t=3 q1 D", "t=4 q1 D", "t=5 q1 D"]);
+        assert_eq!(
+            net.messages(receiver),
+            ["t=1 q1 D", "t=2 q1 D", "t=3 q1 D", "t=4 q1 D", "t=5 q1 D"]
+        );
     });
 }
 
@@ -74,7 +84,8 @@ fn a_connection_that_takes_over_has_a_window_of_its_own() {
 #[test]
 fn a_pubrel_that_is_sent_again_takes_no_place_and_frees_none() {
     play(|net| {
-        let (sender, receiver) = (helper(net, "sender"), net.join(with_receive_maximum(kept(V5_0, "receiver"), 3)));
+        let (sender, receiver) =
+            (helper(net, "sender"), net.join(with_receive_maximum(kept(V5_0, "receiver"), 3)));
         net.subscribe(receiver, "t", 2);
         ["1", "2", "3"].iter().for_each(|payload| net.publish(sender, "t", payload, 2));
         let numbers = net.numbers(receiver);
@@ -105,7 +116,8 @@ fn a_message_to_be_sent_again_may_have_become_too_large() {
             assert_eq!(net.take(receiver).len(), 1);
             net.cut(receiver);
             let connect = with_receive_maximum(kept(V5_0, "receiver"), 1);
-            let properties = ConnectProperties { maximum_packet_size: Some(100), ..connect.properties };
+            let properties =
+                ConnectProperties { maximum_packet_size: Some(100), ..connect.properties };
             let receiver = net.resume(Connect { properties, ..connect });
             net.publish(sender, "t", "small", number);
             assert_eq!(net.messages(receiver), [format!("t=small q{number}")]);
@@ -120,7 +132,9 @@ fn the_broker_may_have_a_smaller_window_of_its_own() {
         play_on(ServerConfig::new().maximum_in_flight(3), |net| {
             let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
             net.subscribe(receiver, "t", 1);
-            ["1", "2", "3", "4", "5"].iter().for_each(|payload| net.publish(sender, "t", payload, 1));
+            ["1", "2", "3", "4", "5"]
+                .iter()
+                .for_each(|payload| net.publish(sender, "t", payload, 1));
             assert_eq!(net.numbers(receiver).len(), 3);
             assert_eq!(net.messages(receiver).len(), 5);
         });
@@ -133,25 +147,35 @@ fn a_message_that_is_too_large_for_a_client_counts_as_sent() {
     for number in 0..=2 {
         play(|net| {
             let packet_identifier = (number > 0).then(|| identifier(1));
-            let fitting = Publish { packet_identifier, ..message("t", "12345678901234567890123456789012", number) };
+            let fitting = Publish {
+                packet_identifier,
+                ..message("t", "12345678901234567890123456789012", number)
+            };
             let maximum = u32::try_from(encoded(fitting.into(), V5_0).len()).unwrap();
             let (sender, other) = (helper(net, "sender"), watcher(net));
-            let properties =
-                ConnectProperties { maximum_packet_size: Some(maximum), receive_maximum: Some(1), ..kept(V5_0, "").properties };
+            let properties = ConnectProperties {
+                maximum_packet_size: Some(maximum),
+                receive_maximum: Some(1),
+                ..kept(V5_0, "").properties
+            };
             let connect = Connect { properties, ..kept(V5_0, "receiver") };
             let mut receiver = net.join(connect);
             net.subscribe(receiver, "t", 2);
             let send = |net: &mut Net| {
-                for payload in
-                    ["123456789012345678901234567890123", "12345678901234567890123456789012", "\0".repeat(300).as_str(), "x"]
-                {
+                for payload in [
+                    "123456789012345678901234567890123",
+                    "12345678901234567890123456789012",
+                    "\0".repeat(300).as_str(),
+                    "x",
+                ] {
                     net.publish(sender, "t", payload, number);
                 }
             };
-            let expected = ["t=12345678901234567890123456789012", "t=x"].map(|shown| match number {
-                0 => shown.to_owned(),
-                _ => format!("{shown} q{number}"),
-            });
+            let expected =
+                ["t=12345678901234567890123456789012", "t=x"].map(|shown| match number {
+                    0 => shown.to_owned(),
+                    _ => format!("{shown} q{number}"),
+                });
             send(net);
             assert_eq!((net.messages(receiver), net.messages(other).len()), (expected.to_vec(), 4));
             net.cut(receiver);
@@ -169,15 +193,21 @@ fn a_message_that_is_too_large_for_a_client_counts_as_sent() {
 #[test]
 fn identifiers_count_in_the_size_of_a_message() {
     play(|net| {
-        let maximum = u32::try_from(encoded(message("t", "123456789012345678901", 0).into(), V5_0).len()).unwrap();
-        let properties = ConnectProperties { maximum_packet_size: Some(maximum), ..Default::default() };
+        let maximum =
+            u32::try_from(encoded(message("t", "123456789012345678901", 0).into(), V5_0).len())
+                .unwrap();
+        let properties =
+            ConnectProperties { maximum_packet_size: Some(maximum), ..Default::default() };
         let receiver = net.join(Connect { properties, ..clean(V5_0, "receiver") });
         net.subscribe(receiver, "t", 0);
         net.publish(receiver, "t", "123456789012345678901", 0);
         net.subscribe_all(receiver, Some(1), &[("t", at(0))]);
         net.publish(receiver, "t", "123456789012345678902", 0);
         net.publish(receiver, "t", "1234567890123456789", 0);
-        assert_eq!(net.messages(receiver), ["t=123456789012345678901", "t=1234567890123456789 ids=[1]"]);
+        assert_eq!(
+            net.messages(receiver),
+            ["t=123456789012345678901", "t=1234567890123456789 ids=[1]"]
+        );
     });
 }
 
@@ -186,13 +216,17 @@ fn identifiers_count_in_the_size_of_a_message() {
 fn a_connack_that_is_too_large_for_the_client_is_not_sent() {
     for maximum in 1..40 {
         play(|net| {
-            let properties = ConnectProperties { maximum_packet_size: Some(maximum), ..Default::default() };
+            let properties =
+                ConnectProperties { maximum_packet_size: Some(maximum), ..Default::default() };
             let client = net.connect(Connect { properties, ..clean(V5_0, "client") });
             let connack = net.next_packet(client);
             // A refusal may fit where the terms do not.
-            let accepted = connack.as_ref().is_some_and(|connack| connack.as_bytes().get(3) == Some(&0));
+            let accepted =
+                connack.as_ref().is_some_and(|connack| connack.as_bytes().get(3) == Some(&0));
             assert_eq!(accepted, net.is_open(client));
-            assert!(connack.is_none_or(|connack| connack.as_bytes().len() <= usize::try_from(maximum).unwrap()));
+            assert!(connack.is_none_or(
+                |connack| connack.as_bytes().len() <= usize::try_from(maximum).unwrap()
+            ));
         });
     }
 }
@@ -202,9 +236,12 @@ fn a_connack_that_is_too_large_for_the_client_is_not_sent() {
 fn a_client_that_takes_less_than_the_answer_it_asks_for_is_let_go() {
     for (filters, fits) in [(25, true), (26, false)] {
         play(|net| {
-            let properties = ConnectProperties { maximum_packet_size: Some(30), ..Default::default() };
+            let properties =
+                ConnectProperties { maximum_packet_size: Some(30), ..Default::default() };
             let client = net.join(Connect { properties, ..clean(V5_0, "client") });
-            let subscribe = [&[0x82, 3 + 4 * filters, 0, 1, 0][..], &b"\0\x01t\0".repeat(filters.into())].concat();
+            let subscribe =
+                [&[0x82, 3 + 4 * filters, 0, 1, 0][..], &b"\0\x01t\0".repeat(filters.into())]
+                    .concat();
             net.raw(client, &subscribe);
             let suback = format!("suback #1{}", " 00".repeat(filters.into()));
             let farewell = ["disconnect 95".to_owned(), "closed".to_owned()];
@@ -218,7 +255,8 @@ fn a_client_that_takes_less_than_the_answer_it_asks_for_is_let_go() {
 fn a_queue_that_is_full_takes_no_more_messages() {
     for version in ALL {
         play_on(ServerConfig::new().maximum_queued(3, 10_000), |net| {
-            let (sender, mut receiver) = (helper(net, "sender"), net.join(kept(version, "receiver")));
+            let (sender, mut receiver) =
+                (helper(net, "sender"), net.join(kept(version, "receiver")));
             net.subscribe(receiver, "t", 1);
             for is_connected in [true, false] {
                 if is_connected {
@@ -227,7 +265,9 @@ fn a_queue_that_is_full_takes_no_more_messages() {
                     net.cut(receiver);
                 }
                 let before = net.broker.dropped();
-                ["1", "2", "3", "4", "5"].iter().for_each(|payload| net.publish(sender, "t", payload, 1));
+                ["1", "2", "3", "4", "5"]
+                    .iter()
+                    .for_each(|payload| net.publish(sender, "t", payload, 1));
                 assert_eq!(net.broker.dropped() - before, 2, "and the sender is none the wiser");
                 if is_connected {
                     net.stall(receiver, false);

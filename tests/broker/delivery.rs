@@ -8,7 +8,9 @@ fn a_message_comes_at_the_lesser_of_its_qos_and_the_granted_one() {
     each(|net, version| {
         for publisher in ALL {
             let sender = net.join(clean(publisher, "sender"));
-            for (published, granted) in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)] {
+            for (published, granted) in
+                [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
+            {
                 let receiver = net.join(clean(version, "receiver"));
                 net.subscribe(receiver, "t", granted);
                 net.publish(sender, "t", "x", published);
@@ -21,11 +23,16 @@ fn a_message_comes_at_the_lesser_of_its_qos_and_the_granted_one() {
     });
 }
 
-/// [5.0 MQTT-4.7.1-1] [5.0 MQTT-4.7.1-2] [5.0 MQTT-4.7.3-4] [3.1.1 MQTT-4.7.3-4] [5.0 §4.7.1] [3.1.1 §4.7.1]
+/// [5.0 MQTT-4.7.1-1] [5.0 MQTT-4.7.1-2] [5.0 MQTT-4.7.3-4] [3.1.1 MQTT-4.7.3-4] [5.0 §4.7.1]
+/// [3.1.1 §4.7.1]
 #[test]
 fn filters_match_topics() {
     const ROWS: [(&str, &[&str], &[&str]); 14] = [
-        ("sport/#", &["sport", "sport/", "sport/a", "sport/a/b", "sport//"], &["sports", "Sport", "a/sport", "/sport"]),
+        (
+            "sport/#",
+            &["sport", "sport/", "sport/a", "sport/a/b", "sport//"],
+            &["sports", "Sport", "a/sport", "/sport"],
+        ),
         ("#", &["a", "/", "a/b", "/a", " "], &[]),
         ("sport/+", &["sport/a", "sport/"], &["sport", "sport/a/b", "sport/a/"]),
         ("+", &["a", "ab"], &["/a", "a/", "a/b"]),
@@ -35,7 +42,11 @@ fn filters_match_topics() {
         ("a/+/c", &["a/b/c", "a//c"], &["a/b/d", "a/b/b/c", "a/c"]),
         ("a//b", &["a//b"], &["a/b", "a/x/b"]),
         ("/a", &["/a"], &["a", "a/", "//a"]),
-        ("Accounts payable", &["Accounts payable"], &["accounts payable", "Accounts  payable", "Accountspayable"]),
+        (
+            "Accounts payable",
+            &["Accounts payable"],
+            &["accounts payable", "Accounts  payable", "Accountspayable"],
+        ),
         ("\u{e9}", &["\u{e9}"], &["e\u{301}", "e"]),
         ("+/\u{feff}", &["a/\u{feff}"], &["a/"]),
         ("a/$b/+", &["a/$b/c"], &["a/b/c"]),
@@ -47,7 +58,8 @@ fn filters_match_topics() {
             net.subscribe(receiver, filter, 0);
             for topic in matching.iter().chain(others) {
                 net.publish(sender, topic, "", 0);
-                let expected: &[String] = if matching.contains(topic) { &[format!("{topic}=")] } else { &[] };
+                let expected: &[String] =
+                    if matching.contains(topic) { &[format!("{topic}=")] } else { &[] };
                 assert_eq!(net.messages(receiver), expected, "{filter} and {topic}");
             }
             net.leave(receiver);
@@ -70,7 +82,10 @@ fn a_wildcard_at_the_start_does_not_match_a_dollar() {
         net.subscribe(receiver, "$X/monitor/+", 0);
         net.publish(sender, "$X/monitor/Clients", "1", 0);
         assert_eq!(net.messages(receiver), ["$X/monitor/Clients=1"]);
-        assert_eq!(net.unsubscribe(receiver, &["$X/monitor/+"]).len(), usize::from(version == V5_0));
+        assert_eq!(
+            net.unsubscribe(receiver, &["$X/monitor/+"]).len(),
+            usize::from(version == V5_0)
+        );
         net.subscribe(receiver, "$X/#", 0);
         net.publish(sender, "$X/monitor/Clients", "2", 0);
         assert_eq!(net.messages(receiver), ["$X/monitor/Clients=2"]);
@@ -84,9 +99,13 @@ fn a_wildcard_at_the_start_does_not_bring_what_is_retained_under_a_dollar() {
         let (sender, receiver) = (helper(net, "sender"), helper(net, "receiver"));
         net.retain(sender, "$X/a", "1", 0);
         net.retain(sender, "a/$X", "2", 0);
-        for (filter, expected) in
-            [("#", &["a/$X=2 R"][..]), ("+/a", &[]), ("+/#", &["a/$X=2 R"]), ("$X/+", &["$X/a=1 R"]), ("$X/#", &["$X/a=1 R"])]
-        {
+        for (filter, expected) in [
+            ("#", &["a/$X=2 R"][..]),
+            ("+/a", &[]),
+            ("+/#", &["a/$X=2 R"]),
+            ("$X/+", &["$X/a=1 R"]),
+            ("$X/#", &["$X/a=1 R"]),
+        ] {
             net.subscribe(receiver, filter, 0);
             assert_eq!(net.messages(receiver), expected, "{filter}");
         }
@@ -129,7 +148,10 @@ fn a_second_subscription_with_the_same_filter_replaces_the_first() {
             let ids = number.map_or(String::new(), |number| format!(" ids=[{number}]"));
             assert_eq!(net.messages(receiver), [format!("a/b=x{qos}{ids}")]);
         }
-        assert_eq!(net.unsubscribe(receiver, &["a/+"]), if version == V5_0 { &[0][..] } else { &[] });
+        assert_eq!(
+            net.unsubscribe(receiver, &["a/+"]),
+            if version == V5_0 { &[0][..] } else { &[] }
+        );
         net.publish(sender, "a/b", "x", 2);
         assert_eq!(net.messages(receiver), NONE, "there was one subscription");
     });
@@ -209,27 +231,41 @@ pub(crate) fn all_properties<'a>(user_properties: &'a [UserProperty<'a>]) -> Pub
 }
 
 pub(crate) fn user_properties() -> [UserProperty<'static>; 5] {
-    [("b", "1"), ("a", "2"), ("b", "1"), ("", ""), ("b", "0")].map(|(name, value)| UserProperty::new(name, value))
+    [("b", "1"), ("a", "2"), ("b", "1"), ("", ""), ("b", "0")]
+        .map(|(name, value)| UserProperty::new(name, value))
 }
 
-pub(crate) const ALL_PROPERTIES: &str = " text=true type=text/\u{e9} to=re/x for=[0, 255, 1] b:1 a:2 b:1 : b:0";
+pub(crate) const ALL_PROPERTIES: &str =
+    " text=true type=text/\u{e9} to=re/x for=[0, 255, 1] b:1 a:2 b:1 : b:0";
 
-/// [5.0 MQTT-3.3.2-4] [5.0 MQTT-3.3.2-15] [5.0 MQTT-3.3.2-16] [5.0 MQTT-3.3.2-17] [5.0 MQTT-3.3.2-18] [5.0 MQTT-3.3.2-20]
+/// [5.0 MQTT-3.3.2-4] [5.0 MQTT-3.3.2-15] [5.0 MQTT-3.3.2-16] [5.0 MQTT-3.3.2-17] [5.0
+/// MQTT-3.3.2-18] [5.0 MQTT-3.3.2-20]
 #[test]
 fn properties_are_handed_on_unaltered_and_in_order() {
     play(|net| {
-        let (user, sender, receiver) = (user_properties(), helper(net, "sender"), net.join(kept(V5_0, "receiver")));
+        let (user, sender, receiver) =
+            (user_properties(), helper(net, "sender"), net.join(kept(V5_0, "receiver")));
         net.subscribe(receiver, "t", 2);
         for retain in [false, true] {
             for number in 0..=2 {
-                net.put(sender, Publish { properties: all_properties(&user), retain, ..message("t", "x", number) });
+                net.put(
+                    sender,
+                    Publish {
+                        properties: all_properties(&user),
+                        retain,
+                        ..message("t", "x", number)
+                    },
+                );
                 let qos = ["", " q1", " q2"][usize::from(number)];
                 assert_eq!(net.messages(receiver), [format!("t=x{qos}{ALL_PROPERTIES}")]);
             }
         }
         let late = helper(net, "late");
         net.subscribe_all(late, Some(9), &[("+", at(1))]);
-        assert_eq!(net.messages(late), [format!("t=x q1 R{}", ALL_PROPERTIES.replace(" b:1 a", " ids=[9] b:1 a"))]);
+        assert_eq!(
+            net.messages(late),
+            [format!("t=x q1 R{}", ALL_PROPERTIES.replace(" b:1 a", " ids=[9] b:1 a"))]
+        );
         net.cut(receiver);
         net.put(sender, Publish { properties: all_properties(&user), ..message("t", "x", 1) });
         let receiver = net.resume(kept(V5_0, "receiver"));
@@ -250,9 +286,13 @@ fn properties_are_handed_on_unaltered_and_in_order() {
 fn properties_stay_behind_before_5_0() {
     for version in [V3_1, V3_1_1] {
         play(|net| {
-            let (user, sender, receiver) = (user_properties(), helper(net, "sender"), net.join(clean(version, "receiver")));
+            let (user, sender, receiver) =
+                (user_properties(), helper(net, "sender"), net.join(clean(version, "receiver")));
             net.subscribe(receiver, "+", 2);
-            net.put(sender, Publish { properties: all_properties(&user), retain: true, ..message("t", "x", 1) });
+            net.put(
+                sender,
+                Publish { properties: all_properties(&user), retain: true, ..message("t", "x", 1) },
+            );
             net.subscribe(receiver, "t", 2);
             let properties = PublishProperties { topic_alias: Some(1), ..all_properties(&user) };
             net.put(sender, Publish { properties, ..message("u", "x", 2) });
@@ -265,7 +305,8 @@ fn properties_stay_behind_before_5_0() {
 #[test]
 fn a_payload_may_be_empty_or_large() {
     each(|net, version| {
-        let (sender, receiver) = (net.join(clean(version, "sender")), net.join(clean(version, "receiver")));
+        let (sender, receiver) =
+            (net.join(clean(version, "sender")), net.join(clean(version, "receiver")));
         net.subscribe(receiver, "t", 1);
         for length in [0, 1, 122, 123, 124, 125, 16_383] {
             let payload = "z".repeat(length);
@@ -280,7 +321,8 @@ fn a_payload_may_be_empty_or_large() {
 fn messages_of_a_topic_and_qos_keep_their_order() {
     for version in ALL {
         play_on(ServerConfig::new().maximum_in_flight(2), |net| {
-            let (sender, mut receiver) = (net.join(clean(version, "sender")), net.join(kept(version, "receiver")));
+            let (sender, mut receiver) =
+                (net.join(clean(version, "sender")), net.join(kept(version, "receiver")));
             net.subscribe(receiver, "#", 2);
             let mut received = Vec::new();
             for i in 0..20 {
@@ -297,8 +339,10 @@ fn messages_of_a_topic_and_qos_keep_their_order() {
             }
             received.extend(net.messages(receiver));
             for (kind, first) in [("q1", 0), ("q2", 1)] {
-                let payloads: Vec<_> =
-                    only(&received, kind).iter().map(|shown| shown.split(['=', ' ']).nth(1).unwrap()).collect();
+                let payloads: Vec<_> = only(&received, kind)
+                    .iter()
+                    .map(|shown| shown.split(['=', ' ']).nth(1).unwrap())
+                    .collect();
                 let expected: Vec<_> = (first..20).step_by(2).map(|i| i.to_string()).collect();
                 assert_eq!(payloads, expected, "{version} {kind}");
             }

@@ -41,15 +41,20 @@ fn a_message_that_was_sent_does_not_expire() {
     play(|net| {
         let (sender, receiver) = (helper(net, "sender"), net.join(kept(V5_0, "receiver")));
         net.subscribe(receiver, "t", 2);
-        let properties = PublishProperties { message_expiry_interval: Some(10), ..Default::default() };
-        (1..=2).for_each(|number| assert_eq!(net.put(sender, Publish { properties, ..message("t", "x", number) }), 0));
+        let properties =
+            PublishProperties { message_expiry_interval: Some(10), ..Default::default() };
+        (1..=2).for_each(|number| {
+            assert_eq!(net.put(sender, Publish { properties, ..message("t", "x", number) }), 0)
+        });
         assert_eq!(net.take(receiver), ["t=x q1 expiry=10", "t=x q2 expiry=10"]);
         net.cut(receiver);
         net.advance(20_000);
         let receiver = net.resume(kept(V5_0, "receiver"));
         let received = net.messages(receiver);
         assert!(
-            received.len() == 2 && received[0].starts_with("t=x q1 D") && received[1].starts_with("t=x q2 D"),
+            received.len() == 2
+                && received[0].starts_with("t=x q1 D")
+                && received[1].starts_with("t=x q2 D"),
             "{received:?}"
         );
     });
@@ -62,8 +67,10 @@ fn an_exchange_goes_on_though_its_message_has_expired() {
         let (sender, receiver) = (helper(net, "sender"), net.join(kept(V5_0, "receiver")));
         net.subscribe(receiver, "t", 2);
         net.cut(receiver);
-        let properties = PublishProperties { message_expiry_interval: Some(1), ..Default::default() };
-        let publish = Publish { properties, packet_identifier: Some(identifier(1)), ..message("t", "x", 2) };
+        let properties =
+            PublishProperties { message_expiry_interval: Some(1), ..Default::default() };
+        let publish =
+            Publish { properties, packet_identifier: Some(identifier(1)), ..message("t", "x", 2) };
         net.send(sender, publish.into());
         net.advance(5_000);
         net.send(sender, Publish { dup: true, ..publish }.into());

@@ -1,6 +1,12 @@
-//! What the two standards ask of a broker, seen from its clients: each test plays a scenario with packets fed whole, byte by byte,
-//! and cut in two at each position. Where 3.1 is silent, what 3.1.1 says is taken for it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests may panic")]
+//! What the two standards ask of a broker, seen from its clients: each test plays a scenario with
+//! packets fed whole, byte by byte, and cut in two at each position. Where 3.1 is silent, what
+//! 3.1.1 says is taken for it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests may panic"
+)]
 #![allow(clippy::wildcard_enum_match_arm, reason = "what a test does not expect is a failure")]
 #![allow(missing_docs, unreachable_pub, reason = "the support module is public to nobody")]
 
@@ -25,13 +31,15 @@ use delivery::user_properties;
 use mqtt_sansio::Instant;
 use mqtt_sansio::broker::{Broker, BrokerConfig};
 use mqtt_sansio::codec::{
-    Auth, AuthProperties, ConnackProperties, Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, Publish,
-    PublishProperties, ReasonCode, RetainHandling, SubscriptionOptions, UserProperty, Version, Will, WillProperties,
+    Auth, AuthProperties, ConnackProperties, Connect, ConnectProperties, Disconnect,
+    DisconnectProperties, Packet, Publish, PublishProperties, ReasonCode, RetainHandling,
+    SubscriptionOptions, UserProperty, Version, Will, WillProperties,
 };
 use mqtt_sansio::server::ServerConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use support::{
-    ALL, C, Net, at, clean, each, encoded, expiring, identifier, kept, message, number_of, play, play_on, play_with, qos, show,
+    ALL, C, Net, at, clean, each, encoded, expiring, identifier, kept, message, number_of, play,
+    play_on, play_with, qos, show,
 };
 use wills::ENDINGS;
 use wills::end;

@@ -2,20 +2,27 @@
 
 use super::*;
 
-/// [5.0 MQTT-3.3.1-5] [5.0 MQTT-3.3.1-12] [3.1.1 MQTT-3.3.1-5] [3.1.1 MQTT-3.3.1-6] [3.1.1 MQTT-3.3.1-8] [3.1.1 MQTT-3.3.1-9]
+/// [5.0 MQTT-3.3.1-5] [5.0 MQTT-3.3.1-12] [3.1.1 MQTT-3.3.1-5] [3.1.1 MQTT-3.3.1-6] [3.1.1
+/// MQTT-3.3.1-8] [3.1.1 MQTT-3.3.1-9]
 #[test]
 fn the_last_retained_message_comes_with_a_new_subscription() {
     each(|net, version| {
         let (sender, old) = (net.join(clean(version, "sender")), net.join(clean(version, "old")));
         net.subscribe(old, "#", 2);
-        for (published, granted) in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)] {
+        for (published, granted) in
+            [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
+        {
             net.retain(sender, "a/b", "before", 1);
             net.retain(sender, "a/b", "x", published);
-            assert_eq!(net.messages(old).last().unwrap(), ["a/b=x", "a/b=x q1", "a/b=x q2"][usize::from(published)]);
+            assert_eq!(
+                net.messages(old).last().unwrap(),
+                ["a/b=x", "a/b=x q1", "a/b=x q2"][usize::from(published)]
+            );
             for filter in ["a/b", "a/+", "#", "a/b/#"] {
                 let new = net.join(clean(version, "new"));
                 net.subscribe(new, filter, granted);
-                let expected = ["a/b=x R", "a/b=x q1 R", "a/b=x q2 R"][usize::from(published.min(granted))];
+                let expected =
+                    ["a/b=x R", "a/b=x q1 R", "a/b=x q2 R"][usize::from(published.min(granted))];
                 assert_eq!(net.messages(new), [expected]);
             }
         }
@@ -31,7 +38,10 @@ fn an_empty_retained_message_removes_the_one_that_is_there() {
         for number in 0..=2 {
             net.retain(sender, "t", "x", 2 - number);
             net.retain(sender, "t", "", number);
-            assert_eq!(net.messages(old).last().unwrap(), ["t=", "t= q1", "t= q2"][usize::from(number)]);
+            assert_eq!(
+                net.messages(old).last().unwrap(),
+                ["t=", "t= q1", "t= q2"][usize::from(number)]
+            );
             assert!(net.broker.retained().is_empty());
             let new = net.join(clean(version, "new"));
             net.subscribe(new, "#", 0);
@@ -138,21 +148,27 @@ fn each_subscription_brings_the_retained_messages() {
 
 fn retain_many(net: &mut Net, count: usize) -> BTreeSet<String> {
     let sender = helper(net, "sender");
-    (0..count).for_each(|i| net.retain(sender, &format!("many/{i}"), "x", u8::try_from(i % 3).unwrap()));
+    (0..count)
+        .for_each(|i| net.retain(sender, &format!("many/{i}"), "x", u8::try_from(i % 3).unwrap()));
     (0..count).map(|i| format!("many/{i}=x{} R", ["", " q1", " q2"][i % 3])).collect()
 }
 
 /// [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6]
 #[test]
 fn more_retained_messages_than_the_queue_holds_all_come() {
-    for (version, limit) in ALL.into_iter().flat_map(|version| [(3, 1_000), (1_000, 20)].map(|limit| (version, limit))) {
+    for (version, limit) in
+        ALL.into_iter().flat_map(|version| [(3, 1_000), (1_000, 20)].map(|limit| (version, limit)))
+    {
         play_on(ServerConfig::new().maximum_queued(limit.0, limit.1).maximum_in_flight(2), |net| {
             let expected = retain_many(net, 40);
             let receiver = net.join(clean(version, "receiver"));
             for filter in ["many/+", "#"] {
                 net.subscribe(receiver, filter, 2);
                 let received = net.messages(receiver);
-                assert_eq!((received.len(), received.into_iter().collect()), (40, expected.clone()));
+                assert_eq!(
+                    (received.len(), received.into_iter().collect()),
+                    (40, expected.clone())
+                );
             }
             // So it is for a client that takes its time.
             net.stall(receiver, true);
@@ -170,24 +186,32 @@ fn more_retained_messages_than_the_queue_holds_all_come() {
 fn retained_messages_still_to_be_sent_come_after_a_resume() {
     for version in ALL {
         play_on(ServerConfig::new().maximum_in_flight(2), |net| {
-            let expected: BTreeSet<_> = retain_many(net, 200).into_iter().filter(|shown| shown.contains('q')).collect();
+            let expected: BTreeSet<_> =
+                retain_many(net, 200).into_iter().filter(|shown| shown.contains('q')).collect();
             let mut receiver = net.join(kept(version, "receiver"));
             net.subscribe(receiver, "#", 2);
             net.cut(receiver);
             receiver = net.resume(kept(version, "receiver"));
-            let received: BTreeSet<_> = net.messages(receiver).iter().map(|shown| shown.replace(" D", "")).collect();
-            assert!(received.is_superset(&expected), "{} of {}", received.intersection(&expected).count(), expected.len());
+            let received: BTreeSet<_> =
+                net.messages(receiver).iter().map(|shown| shown.replace(" D", "")).collect();
+            assert!(
+                received.is_superset(&expected),
+                "{} of {}",
+                received.intersection(&expected).count(),
+                expected.len()
+            );
         });
     }
 }
 
-/// Also those for whose topics others were published while the client was away, which it does not get with QoS 0.
-/// [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6]
+/// Also those for whose topics others were published while the client was away, which it does not
+/// get with QoS 0. [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6]
 #[test]
 fn retained_messages_still_to_be_sent_are_not_forgotten_while_the_client_is_away() {
     for version in ALL {
         play_on(ServerConfig::new().maximum_in_flight(2), |net| {
-            let (sender, mut receiver) = (helper(net, "sender"), net.join(kept(version, "receiver")));
+            let (sender, mut receiver) =
+                (helper(net, "sender"), net.join(kept(version, "receiver")));
             let topics: Vec<_> = (0..200).map(|i| format!("many/{i}")).collect();
             topics.iter().for_each(|topic| net.retain(sender, topic, "kept", 0));
             net.stall(receiver, true);
@@ -201,7 +225,8 @@ fn retained_messages_still_to_be_sent_are_not_forgotten_while_the_client_is_away
     }
 }
 
-/// What finds no room stands in the way of what is newer, and is not left out for it. [5.0 MQTT-4.6.0-5] [3.1.1 MQTT-4.6.0-6]
+/// What finds no room stands in the way of what is newer, and is not left out for it. [5.0
+/// MQTT-4.6.0-5] [3.1.1 MQTT-4.6.0-6]
 #[test]
 fn a_retained_message_for_which_there_is_no_room_is_not_overtaken() {
     for version in ALL {
@@ -219,7 +244,10 @@ fn a_retained_message_for_which_there_is_no_room_is_not_overtaken() {
             net.stall(receiver, false);
             let received = net.messages(receiver);
             let received = only(&received, "second=");
-            assert!(!received.is_empty() && received.iter().all(|shown| shown.ends_with(" R")), "{received:?}");
+            assert!(
+                !received.is_empty() && received.iter().all(|shown| shown.ends_with(" R")),
+                "{received:?}"
+            );
             assert_eq!(net.broker.dropped(), 1, "the one that came while there was no room");
         });
     }
@@ -228,7 +256,9 @@ fn a_retained_message_for_which_there_is_no_room_is_not_overtaken() {
 /// [5.0 MQTT-4.6.0-5] [3.1.1 MQTT-4.6.0-6] [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6]
 #[test]
 fn a_retained_message_comes_before_what_is_published_after_the_subscription() {
-    for (version, retain) in ALL.into_iter().flat_map(|version| [false, true].map(|retain| (version, retain))) {
+    for (version, retain) in
+        ALL.into_iter().flat_map(|version| [false, true].map(|retain| (version, retain)))
+    {
         play_on(ServerConfig::new().maximum_in_flight(1), |net| {
             let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
             let topics: Vec<_> = (0..200).map(|i| format!("many/{i}")).collect();
@@ -239,7 +269,10 @@ fn a_retained_message_comes_before_what_is_published_after_the_subscription() {
             }
             let received = net.messages(receiver);
             for topic in topics {
-                assert_eq!(only(&received, &format!("{topic}=")), [format!("{topic}=1 q1 R"), format!("{topic}=2 q1")]);
+                assert_eq!(
+                    only(&received, &format!("{topic}=")),
+                    [format!("{topic}=1 q1 R"), format!("{topic}=2 q1")]
+                );
             }
         });
     }
@@ -254,7 +287,10 @@ fn a_message_retained_after_the_subscription_comes_once_and_not_as_retained() {
             let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
             net.subscribe(receiver, "#", 2);
             ["a", "many/~", "z"].iter().for_each(|topic| net.retain(sender, topic, "new", 2));
-            assert_eq!(only(&net.messages(receiver), "new"), ["a=new q2", "many/~=new q2", "z=new q2"]);
+            assert_eq!(
+                only(&net.messages(receiver), "new"),
+                ["a=new q2", "many/~=new q2", "z=new q2"]
+            );
         });
     }
 }
@@ -280,12 +316,17 @@ fn no_local_keeps_a_clients_own_retained_messages_from_it() {
     play_on(ServerConfig::new().maximum_in_flight(1), |net| {
         let no_local = SubscriptionOptions { no_local: true, ..at(1) };
         let (mut me, other) = (net.join(kept(V5_0, "me")), helper(net, "other"));
-        ["a", "b", "mine/1", "mine/2", "mine/3"].iter().for_each(|topic| net.retain(me, topic, "mine", 1));
+        ["a", "b", "mine/1", "mine/2", "mine/3"]
+            .iter()
+            .for_each(|topic| net.retain(me, topic, "mine", 1));
         ["b", "c", "d"].iter().for_each(|topic| net.retain(other, topic, "theirs", 1));
         // Nor does one come before what another publishes to its topic.
         net.subscribe_with(me, "#", no_local);
         net.publish(other, "mine/3", "new", 1);
-        assert_eq!(net.messages(me), ["b=theirs q1 R", "c=theirs q1 R", "d=theirs q1 R", "mine/3=new q1"]);
+        assert_eq!(
+            net.messages(me),
+            ["b=theirs q1 R", "c=theirs q1 R", "d=theirs q1 R", "mine/3=new q1"]
+        );
         // They are its own in its next connection too.
         net.cut(me);
         me = net.resume(kept(V5_0, "me"));
@@ -299,7 +340,9 @@ fn no_local_keeps_a_clients_own_retained_messages_from_it() {
 /// [5.0 MQTT-3.3.1-9] [5.0 MQTT-3.8.4-4]
 #[test]
 fn a_replaced_subscription_still_brings_the_retained_messages_that_the_first_asked_for() {
-    for retain_handling in [RetainHandling::Send, RetainHandling::SendIfNew, RetainHandling::DoNotSend] {
+    for retain_handling in
+        [RetainHandling::Send, RetainHandling::SendIfNew, RetainHandling::DoNotSend]
+    {
         play_on(ServerConfig::new().maximum_in_flight(2), |net| {
             let expected = retain_many(net, 50);
             let receiver = helper(net, "receiver");
@@ -316,11 +359,15 @@ fn a_replaced_subscription_still_brings_the_retained_messages_that_the_first_ask
 fn a_retained_message_expires() {
     play(|net| {
         let (sender, receiver) = (helper(net, "sender"), helper(net, "receiver"));
-        let properties = PublishProperties { message_expiry_interval: Some(10), ..Default::default() };
+        let properties =
+            PublishProperties { message_expiry_interval: Some(10), ..Default::default() };
         net.put(sender, Publish { retain: true, properties, ..message("t", "x", 1) });
-        for (wait, expected) in
-            [(0, &["t=x R expiry=10"][..]), (4_000, &["t=x R expiry=6"]), (5_000, &["t=x R expiry=1"]), (1_000, &[])]
-        {
+        for (wait, expected) in [
+            (0, &["t=x R expiry=10"][..]),
+            (4_000, &["t=x R expiry=6"]),
+            (5_000, &["t=x R expiry=1"]),
+            (1_000, &[]),
+        ] {
             net.advance(wait);
             net.subscribe(receiver, "t", 0);
             assert_eq!(net.messages(receiver), expected);
@@ -340,7 +387,8 @@ fn a_retained_message_expires() {
 fn a_new_retained_message_has_its_own_expiry() {
     play(|net| {
         let (sender, receiver) = (helper(net, "sender"), helper(net, "receiver"));
-        let properties = PublishProperties { message_expiry_interval: Some(10), ..Default::default() };
+        let properties =
+            PublishProperties { message_expiry_interval: Some(10), ..Default::default() };
         net.put(sender, Publish { retain: true, properties, ..message("t", "old", 0) });
         net.put(sender, Publish { retain: true, properties, ..message("u", "old", 0) });
         net.advance(5_000);
@@ -359,7 +407,10 @@ fn more_retained_messages_than_there_may_be_are_refused() {
         let sender = helper(net, "sender");
         ["a", "b"].iter().for_each(|topic| net.retain(sender, topic, "x", 1));
         for number in 1..=2 {
-            assert_eq!(net.put(sender, Publish { retain: true, ..message("c", "x", number) }), 0x97);
+            assert_eq!(
+                net.put(sender, Publish { retain: true, ..message("c", "x", number) }),
+                0x97
+            );
         }
         net.retain(sender, "a", "y", 1);
         net.retain(sender, "b", "", 1);

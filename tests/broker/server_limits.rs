@@ -26,7 +26,9 @@ fn limits(net: &mut Net) -> String {
 /// [5.0 §3.2.2.3] [5.0 MQTT-3.2.2-9]
 #[test]
 fn connack_tells_the_limits() {
-    play(|net| assert_eq!(limits(net), "1024 16 Some(1048576) 2 true true true false 60 4294967295"));
+    play(|net| {
+        assert_eq!(limits(net), "1024 16 Some(1048576) 2 true true true false 60 4294967295")
+    });
     let config = ServerConfig::new()
         .receive_maximum(7)
         .topic_alias_maximum(0)
@@ -39,10 +41,13 @@ fn connack_tells_the_limits() {
         .maximum_keep_alive(NonZeroU16::new(9))
         .maximum_session_expiry_interval(8);
     play_on(config, |net| assert_eq!(limits(net), "7 0 Some(1000) 1 false false false false 9 8"));
-    play_on(ServerConfig::new().maximum_qos(qos(0)), |net| assert!(limits(net).contains(" 0 true")));
+    play_on(ServerConfig::new().maximum_qos(qos(0)), |net| {
+        assert!(limits(net).contains(" 0 true"))
+    });
 }
 
-/// [5.0 §3.2.2.3.4] [5.0 MQTT-3.2.2-10] [5.0 §3.2.2.3.5] [5.0 §3.2.2.3.6] [5.0 §3.3.4] [5.0 MQTT-4.13.1-1] [3.1.1 MQTT-4.8.0-1]
+/// [5.0 §3.2.2.3.4] [5.0 MQTT-3.2.2-10] [5.0 §3.2.2.3.5] [5.0 §3.2.2.3.6] [5.0 §3.3.4] [5.0
+/// MQTT-4.13.1-1] [3.1.1 MQTT-4.8.0-1]
 #[test]
 fn who_goes_beyond_a_limit_of_the_server_is_told_which() {
     let config = ServerConfig::new()
@@ -73,11 +78,19 @@ fn who_goes_beyond_a_limit_of_the_server_is_told_which() {
             let client = helper(net, "client");
             assert!(net.subscribe_all(client, None, &[("t", at(2))])[0] <= 2);
             net.raw(client, &bytes);
-            assert_eq!(net.take(client), [format!("disconnect {code}"), "closed".to_owned()], "{bytes:?}");
+            assert_eq!(
+                net.take(client),
+                [format!("disconnect {code}"), "closed".to_owned()],
+                "{bytes:?}"
+            );
             assert_eq!(net.messages(watcher), NONE);
         }
         for version in [V3_1, V3_1_1] {
-            for publish in [qos_2, Publish { retain: true, ..message("t", "x", 0) }, message("t", &"x".repeat(300), 0)] {
+            for publish in [
+                qos_2,
+                Publish { retain: true, ..message("t", "x", 0) },
+                message("t", &"x".repeat(300), 0),
+            ] {
                 let client = net.join(clean(version, "client"));
                 net.send(client, publish.into());
                 assert_eq!(net.take(client), ["closed"]);
@@ -90,7 +103,10 @@ fn who_goes_beyond_a_limit_of_the_server_is_told_which() {
 #[test]
 fn a_packet_may_be_as_large_as_the_limit() {
     play_on(ServerConfig::new().maximum_packet_size(200), |net| {
-        let (client, empty) = (helper(net, "client"), encoded(message("t", &"x".repeat(150), 0).into(), V5_0).len() - 150);
+        let (client, empty) = (
+            helper(net, "client"),
+            encoded(message("t", &"x".repeat(150), 0).into(), V5_0).len() - 150,
+        );
         net.publish(client, "t", &"x".repeat(200 - empty), 0);
         assert!(net.is_open(client));
         net.publish(client, "t", &"x".repeat(201 - empty), 0);
@@ -103,8 +119,16 @@ fn a_packet_may_be_as_large_as_the_limit() {
 fn a_will_beyond_a_limit_of_the_server_is_refused() {
     play_on(ServerConfig::new().maximum_qos(qos(1)).retain_available(false), |net| {
         let watcher = watcher(net);
-        for (number, retain, expected) in [(2, false, "connack 9b"), (0, true, "connack 9a"), (1, false, "connack 00")] {
-            let will = Will { qos: qos(number), retain, topic: "will".into(), payload: b"x", ..Default::default() };
+        for (number, retain, expected) in
+            [(2, false, "connack 9b"), (0, true, "connack 9a"), (1, false, "connack 00")]
+        {
+            let will = Will {
+                qos: qos(number),
+                retain,
+                topic: "will".into(),
+                payload: b"x",
+                ..Default::default()
+            };
             let client = net.connect(Connect { will: Some(will), ..clean(V5_0, "client") });
             assert_eq!(net.next(client).unwrap(), expected);
             assert_eq!(net.is_open(client), expected == "connack 00");
@@ -122,7 +146,11 @@ fn a_will_beyond_a_limit_of_the_server_is_refused() {
 fn more_messages_under_way_than_the_server_takes_are_a_violation_and_repeats_are_not() {
     play_on(ServerConfig::new().receive_maximum(2), |net| {
         let (client, _) = (helper(net, "client"), watcher(net));
-        let publish = |id, dup| Publish { dup, packet_identifier: Some(identifier(id)), ..message("t", "x", 2) };
+        let publish = |id, dup| Publish {
+            dup,
+            packet_identifier: Some(identifier(id)),
+            ..message("t", "x", 2)
+        };
         for (id, dup) in [(1, false), (2, false), (1, true), (2, true), (1, false)] {
             net.send(client, publish(id, dup).into());
             assert_eq!(net.take(client), [format!("pubrec #{id} 00")]);
@@ -173,12 +201,19 @@ fn a_topic_alias_stands_for_its_topic_within_its_connection() {
 fn a_topic_alias_is_set_by_a_message_that_is_refused_or_repeated_as_well() {
     play_with(&BrokerConfig::new(ServerConfig::new()).maximum_retained(0, 0), |net| {
         let (receiver, client) = (watcher(net), helper(net, "client"));
-        let properties = |alias| PublishProperties { topic_alias: Some(alias), ..Default::default() };
+        let properties =
+            |alias| PublishProperties { topic_alias: Some(alias), ..Default::default() };
         let publish = Publish { packet_identifier: Some(identifier(99)), ..message("a", "x", 2) };
         net.send(client, publish.into());
         net.send(client, Publish { dup: true, properties: properties(1), ..publish }.into());
         net.send(client, Publish { properties: properties(1), ..message("", "1", 0) }.into());
-        assert_eq!(net.put(client, Publish { retain: true, properties: properties(2), ..message("b", "x", 1) }), 0x97);
+        assert_eq!(
+            net.put(
+                client,
+                Publish { retain: true, properties: properties(2), ..message("b", "x", 1) }
+            ),
+            0x97
+        );
         net.send(client, Publish { properties: properties(2), ..message("", "2", 0) }.into());
         assert_eq!(net.messages(receiver), ["a=x q2", "a=1", "b=2"]);
     });
@@ -203,7 +238,8 @@ fn a_silent_client_is_given_up_after_one_and_a_half_times_its_keep_alive() {
     ] {
         play_on(ServerConfig::new().maximum_keep_alive(maximum.and_then(NonZeroU16::new)), |net| {
             let client = net.connect(Connect { keep_alive: asked, ..clean(version, "client") });
-            let told = if asked == granted { String::new() } else { format!(" keep-alive={granted}") };
+            let told =
+                if asked == granted { String::new() } else { format!(" keep-alive={granted}") };
             assert_eq!(net.take(client), [format!("connack 00{told}")]);
             if granted == 0 {
                 net.advance(1_000_000_000_000);
@@ -218,7 +254,10 @@ fn a_silent_client_is_given_up_after_one_and_a_half_times_its_keep_alive() {
             assert!(net.is_open(client));
             net.advance(1);
             assert!(!net.is_open(client));
-            assert_eq!(net.take(client), if version == V5_0 { &["disconnect 8d", "closed"][..] } else { &["closed"] });
+            assert_eq!(
+                net.take(client),
+                if version == V5_0 { &["disconnect 8d", "closed"][..] } else { &["closed"] }
+            );
         });
     }
 }
@@ -227,7 +266,10 @@ fn a_silent_client_is_given_up_after_one_and_a_half_times_its_keep_alive() {
 #[test]
 fn any_byte_of_a_client_keeps_it_alive_and_what_it_is_sent_does_not() {
     each(|net, version| {
-        let (sender, client) = (helper(net, "sender"), net.join(Connect { keep_alive: 10, ..clean(version, "client") }));
+        let (sender, client) = (
+            helper(net, "sender"),
+            net.join(Connect { keep_alive: 10, ..clean(version, "client") }),
+        );
         net.subscribe(client, "t", 0);
         for byte in encoded(message("t", "hello", 0).into(), version) {
             net.advance(14_999);

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// [5.0 MQTT-3.1.2-5] [5.0 MQTT-3.2.2-3] [5.0 MQTT-4.5.0-1] [3.1.1 MQTT-3.1.2-4] [3.1.1 MQTT-3.1.2-5] [3.1.1 MQTT-3.2.2-2]
+/// [5.0 MQTT-3.1.2-5] [5.0 MQTT-3.2.2-3] [5.0 MQTT-4.5.0-1] [3.1.1 MQTT-3.1.2-4] [3.1.1
+/// MQTT-3.1.2-5] [3.1.1 MQTT-3.2.2-2]
 #[test]
 fn a_session_keeps_its_subscriptions_and_messages_while_its_client_is_away() {
     each(|net, version| {
@@ -33,7 +34,8 @@ fn a_clean_start_ends_the_session_that_was() {
     each(|net, version| {
         let sender = net.join(clean(version, "sender"));
         for is_connected in [false, true] {
-            let receiver = net.join(Connect { clean_start: version == V5_0, ..kept(version, "receiver") });
+            let receiver =
+                net.join(Connect { clean_start: version == V5_0, ..kept(version, "receiver") });
             net.subscribe(receiver, "#", 2);
             net.publish(sender, "t", "1", 1);
             if !is_connected {
@@ -75,7 +77,8 @@ fn a_session_that_began_with_a_clean_start_goes_on_as_its_expiry_says() {
 /// [5.0 MQTT-4.1.0-2] [5.0 §3.1.2.11.2] [5.0 §3.14.2.2.2] [5.0 §3.2.2.3.2]
 #[test]
 fn a_session_ends_when_its_expiry_interval_has_passed() {
-    // The greatest interval that the server grants, what CONNECT asks for, what DISCONNECT says, and when the session ends.
+    // The greatest interval that the server grants, what CONNECT asks for, what DISCONNECT says,
+    // and when the session ends.
     for (granted, asked, override_, end) in [
         (u32::MAX, Some(10), None, Some(10)),
         (u32::MAX, Some(1), None, Some(1)),
@@ -97,18 +100,24 @@ fn a_session_ends_when_its_expiry_interval_has_passed() {
         (20, Some(10), Some(u32::MAX), Some(20)),
     ] {
         play_on(ServerConfig::new().maximum_session_expiry_interval(granted), |net| {
-            let properties = ConnectProperties { session_expiry_interval: asked, ..Default::default() };
+            let properties =
+                ConnectProperties { session_expiry_interval: asked, ..Default::default() };
             let connect = Connect { properties, ..Connect::new(V5_0, "client") };
             let client = net.connect(connect);
             // The client is told when it is given less than it asked for.
-            let told = asked.filter(|asked| *asked > granted).map_or(String::new(), |_| format!(" expiry={granted}"));
+            let told = asked
+                .filter(|asked| *asked > granted)
+                .map_or(String::new(), |_| format!(" expiry={granted}"));
             assert_eq!(net.take(client), [format!("connack 00{told}")]);
             net.advance(50_000_000);
             assert_eq!(net.broker.sessions(), 1, "no session ends while its connection is there");
             match override_ {
                 None => net.cut(client),
                 Some(_) => {
-                    let properties = DisconnectProperties { session_expiry_interval: override_, ..Default::default() };
+                    let properties = DisconnectProperties {
+                        session_expiry_interval: override_,
+                        ..Default::default()
+                    };
                     net.send(client, Disconnect { properties, ..Default::default() }.into());
                 }
             }
@@ -138,14 +147,18 @@ fn a_host_that_is_late_prolongs_no_session_and_swallows_no_will() {
         play(|net| {
             let watcher = watcher(net);
             let properties = WillProperties { will_delay_interval: Some(10), ..Default::default() };
-            let will = Will { topic: "will".into(), payload: b"x", properties, ..Default::default() };
+            let will =
+                Will { topic: "will".into(), payload: b"x", properties, ..Default::default() };
             let client = net.join(Connect { will: Some(will), ..expiring("client", expiry) });
             net.cut(client);
             // The clock goes on, and nobody calls `handle_timeout`.
             net.now += 10_001;
             let client = net.connect(expiring("client", 10));
             net.advance(0);
-            assert_eq!((net.take(client), net.messages(watcher)), (vec![expected.to_owned()], vec!["will=x".to_owned()]));
+            assert_eq!(
+                (net.take(client), net.messages(watcher)),
+                (vec![expected.to_owned()], vec!["will=x".to_owned()])
+            );
         });
     }
 }
@@ -174,9 +187,12 @@ fn a_session_without_expiry_cannot_be_given_one_in_disconnect() {
         play(|net| {
             let watcher = watcher(net);
             let will = Will { topic: "will".into(), payload: b"x", ..Default::default() };
-            let properties = ConnectProperties { session_expiry_interval: asked, ..Default::default() };
-            let client = net.join(Connect { will: Some(will), properties, ..Connect::new(V5_0, "client") });
-            let properties = DisconnectProperties { session_expiry_interval: Some(5), ..Default::default() };
+            let properties =
+                ConnectProperties { session_expiry_interval: asked, ..Default::default() };
+            let client =
+                net.join(Connect { will: Some(will), properties, ..Connect::new(V5_0, "client") });
+            let properties =
+                DisconnectProperties { session_expiry_interval: Some(5), ..Default::default() };
             net.send(client, Disconnect { properties, ..Default::default() }.into());
             assert_eq!(net.take(client), ["disconnect 82", "closed"]);
             assert_eq!(net.messages(watcher), ["will=x"], "it is not a valid DISCONNECT");
@@ -185,7 +201,8 @@ fn a_session_without_expiry_cannot_be_given_one_in_disconnect() {
     }
 }
 
-/// [5.0 MQTT-4.4.0-1] [5.0 MQTT-3.3.1-1] [5.0 MQTT-4.3.3-6] [3.1.1 MQTT-4.4.0-1] [3.1.1 MQTT-4.6.0-1]
+/// [5.0 MQTT-4.4.0-1] [5.0 MQTT-3.3.1-1] [5.0 MQTT-4.3.3-6] [3.1.1 MQTT-4.4.0-1] [3.1.1
+/// MQTT-4.6.0-1]
 #[test]
 fn what_is_unacknowledged_is_sent_again_in_order_with_its_identifiers() {
     each(|net, version| {
@@ -203,8 +220,9 @@ fn what_is_unacknowledged_is_sent_again_in_order_with_its_identifiers() {
         assert_eq!(net.take(receiver), ["pubrel 00", "pubrel 00"]);
         net.advance(100_000_000);
         assert_eq!(net.take(receiver), NONE, "nothing is sent again on the same connection");
-        let mut resent: Vec<_> =
-            [0, 3, 4].map(|i| format!("#{} t={} q{} D", numbers[i], i + 1, if i == 3 { 2 } else { 1 })).to_vec();
+        let mut resent: Vec<_> = [0, 3, 4]
+            .map(|i| format!("#{} t={} q{} D", numbers[i], i + 1, if i == 3 { 2 } else { 1 }))
+            .to_vec();
         for new in ["7", "8"] {
             net.cut(receiver);
             net.publish(sender, "t", new, 1);
@@ -232,7 +250,11 @@ fn receive_with_a_break(net: &mut Net, version: Version, number: u8, break_after
         Packet::Publish(publish) => {
             let identifier = number_of(packet);
             let payload = publish.payload.to_vec();
-            assert_eq!(publish.dup, sent.contains_key(&payload), "DUP says that it was sent before");
+            assert_eq!(
+                publish.dup,
+                sent.contains_key(&payload),
+                "DUP says that it was sent before"
+            );
             assert_eq!(*sent.entry(payload).or_insert(identifier), identifier);
             assert!(!released.contains(&identifier), "no PUBLISH after PUBREL");
         }
@@ -277,8 +299,12 @@ fn receive_with_a_break(net: &mut Net, version: Version, number: u8, break_after
     if number == 1 {
         // The last copies are in order. [5.0 §4.6]
         let all = received.clone();
-        received =
-            all.iter().enumerate().filter(|(i, payload)| !all[i + 1..].contains(payload)).map(|(_, p)| p.clone()).collect();
+        received = all
+            .iter()
+            .enumerate()
+            .filter(|(i, payload)| !all[i + 1..].contains(payload))
+            .map(|(_, p)| p.clone())
+            .collect();
     }
     assert_eq!(received, ["1", "2", "3"], "a break after {break_after} packets");
     net.cut(receiver);
@@ -287,10 +313,13 @@ fn receive_with_a_break(net: &mut Net, version: Version, number: u8, break_after
     packets > break_after
 }
 
-/// [5.0 MQTT-4.3.3-1] [5.0 MQTT-4.3.3-3] [5.0 MQTT-4.3.3-5] [5.0 MQTT-4.4.0-1] [3.1.1 MQTT-4.3.3-1] [3.1.1 MQTT-4.4.0-1]
+/// [5.0 MQTT-4.3.3-1] [5.0 MQTT-4.3.3-3] [5.0 MQTT-4.3.3-5] [5.0 MQTT-4.4.0-1] [3.1.1 MQTT-4.3.3-1]
+/// [3.1.1 MQTT-4.4.0-1]
 #[test]
 fn a_break_after_any_packet_loses_and_doubles_nothing_for_a_receiver() {
-    for (version, number) in ALL.into_iter().flat_map(|version| [1, 2].map(|number| (version, number))) {
+    for (version, number) in
+        ALL.into_iter().flat_map(|version| [1, 2].map(|number| (version, number)))
+    {
         for window in [1, 2, 10] {
             for break_after in 0.. {
                 let goes_on = Cell::new(false);
@@ -312,7 +341,8 @@ fn send_with_a_break(net: &mut Net, version: Version, number: u8, break_after: u
     let mut sender = net.join(kept(version, "sender"));
     let mut packets = 0;
     for (payload, id) in [("1", 1), ("2", 2), ("3", 1)] {
-        let publish = Publish { packet_identifier: Some(identifier(id)), ..message("t", payload, number) };
+        let publish =
+            Publish { packet_identifier: Some(identifier(id)), ..message("t", payload, number) };
         let (mut next, mut dup) = (Some(false), false);
         // `Some(whether PUBREL is due)` while the flow goes on.
         while let Some(is_released) = next {
@@ -346,49 +376,79 @@ fn send_with_a_break(net: &mut Net, version: Version, number: u8, break_after: u
     if number == 1 {
         received.dedup();
     }
-    assert_eq!(received, ["1", "2", "3"].map(|payload| format!("t={payload} q{number}")), "a break after {break_after} packets");
+    assert_eq!(
+        received,
+        ["1", "2", "3"].map(|payload| format!("t={payload} q{number}")),
+        "a break after {break_after} packets"
+    );
     packets > break_after
 }
 
 /// [5.0 MQTT-4.3.3-10] [5.0 MQTT-4.3.3-11] [5.0 MQTT-4.3.3-12] [3.1.1 MQTT-4.3.3-2]
 #[test]
 fn a_break_after_any_packet_loses_and_doubles_nothing_from_a_sender() {
-    for (version, number) in ALL.into_iter().flat_map(|version| [1, 2].map(|number| (version, number))) {
+    for (version, number) in
+        ALL.into_iter().flat_map(|version| [1, 2].map(|number| (version, number)))
+    {
         for break_after in 0..20 {
             play(|net| {
                 let breaks = send_with_a_break(net, version, number, break_after);
-                assert_eq!(breaks, break_after < usize::from(number) * 6, "a break after {break_after} packets");
+                assert_eq!(
+                    breaks,
+                    break_after < usize::from(number) * 6,
+                    "a break after {break_after} packets"
+                );
             });
         }
     }
 }
 
-/// [5.0 MQTT-4.3.2-5] [5.0 MQTT-4.3.3-10] [5.0 MQTT-4.3.3-11] [5.0 MQTT-4.3.3-12] [3.1.1 MQTT-4.3.2-2] [3.1.1 MQTT-4.3.3-2]
+/// [5.0 MQTT-4.3.2-5] [5.0 MQTT-4.3.3-10] [5.0 MQTT-4.3.3-11] [5.0 MQTT-4.3.3-12] [3.1.1
+/// MQTT-4.3.2-2] [3.1.1 MQTT-4.3.3-2]
 #[test]
 fn a_repeated_identifier_is_a_new_message_once_the_flow_has_ended() {
     each(|net, version| {
         let (sender, receiver) = (net.join(kept(version, "sender")), watcher(net));
-        let publish = |number: u8, dup| Publish { dup, packet_identifier: Some(identifier(7)), ..message("t", "x", number) };
+        let publish = |number: u8, dup| Publish {
+            dup,
+            packet_identifier: Some(identifier(7)),
+            ..message("t", "x", number)
+        };
         net.send(sender, publish(1, false).into());
         net.send(sender, publish(1, true).into());
-        assert_eq!((net.take(sender), net.messages(receiver).len()), (vec!["puback #7 00".to_owned(); 2], 2));
+        assert_eq!(
+            (net.take(sender), net.messages(receiver).len()),
+            (vec!["puback #7 00".to_owned(); 2], 2)
+        );
         for (dup, expected) in [(false, 1), (true, 0), (false, 0)] {
             net.send(sender, publish(2, dup).into());
-            assert_eq!((net.take(sender), net.messages(receiver).len()), (vec!["pubrec #7 00".to_owned()], expected));
+            assert_eq!(
+                (net.take(sender), net.messages(receiver).len()),
+                (vec!["pubrec #7 00".to_owned()], expected)
+            );
         }
         net.ack(sender, Packet::Pubrel, 7, 0);
         assert_eq!(net.take(sender), ["pubcomp #7 00"]);
         // An identifier that is not known is no violation. [5.0 §3.7.2.1]
         net.ack(sender, Packet::Pubrel, 7, 0);
-        assert_eq!(net.take(sender), [if version == V5_0 { "pubcomp #7 92" } else { "pubcomp #7 00" }]);
+        assert_eq!(
+            net.take(sender),
+            [if version == V5_0 { "pubcomp #7 92" } else { "pubcomp #7 00" }]
+        );
         net.send(sender, publish(2, true).into());
-        assert_eq!((net.take(sender), net.messages(receiver).len()), (vec!["pubrec #7 00".to_owned()], 1));
+        assert_eq!(
+            (net.take(sender), net.messages(receiver).len()),
+            (vec!["pubrec #7 00".to_owned()], 1)
+        );
         // What has begun is forgotten with the session.
         net.cut(sender);
         let fresh = net.connect(clean(version, "sender"));
         net.next(fresh);
         net.send(fresh, publish(2, false).into());
-        assert_eq!((net.take(fresh), net.messages(receiver).len()), (vec!["pubrec #7 00".to_owned()], 1));
+        assert_eq!(
+            (net.take(fresh), net.messages(receiver).len()),
+            (vec!["pubrec #7 00".to_owned()], 1)
+        );
     });
 }
 
@@ -397,7 +457,10 @@ fn a_repeated_identifier_is_a_new_message_once_the_flow_has_ended() {
 fn a_pubrel_after_a_resume_is_known() {
     each(|net, version| {
         let mut sender = net.join(kept(version, "sender"));
-        net.send(sender, Publish { packet_identifier: Some(identifier(7)), ..message("t", "x", 2) }.into());
+        net.send(
+            sender,
+            Publish { packet_identifier: Some(identifier(7)), ..message("t", "x", 2) }.into(),
+        );
         assert_eq!(net.take(sender).len(), 1);
         net.cut(sender);
         sender = net.resume(kept(version, "sender"));
@@ -412,7 +475,10 @@ fn the_same_packet_identifier_from_two_clients_is_two_exchanges() {
     each(|net, version| {
         let (one, two) = (net.join(kept(version, "one")), net.join(kept(version, "two")));
         let receiver = watcher(net);
-        let publish = |payload| Publish { packet_identifier: Some(identifier(7)), ..message("t", payload, 2) };
+        let publish = |payload| Publish {
+            packet_identifier: Some(identifier(7)),
+            ..message("t", payload, 2)
+        };
         for (client, payload) in [(one, "1"), (two, "2")] {
             net.send(client, publish(payload).into());
             assert_eq!(net.take(client), ["pubrec #7 00"]);
@@ -420,7 +486,9 @@ fn the_same_packet_identifier_from_two_clients_is_two_exchanges() {
         assert_eq!(net.messages(receiver), ["t=1 q2", "t=2 q2"]);
         // The end of one is not that of the other.
         net.ack(one, Packet::Pubrel, 7, 0);
-        [one, two].iter().for_each(|client| net.send(*client, Publish { dup: true, ..publish("again") }.into()));
+        [one, two]
+            .iter()
+            .for_each(|client| net.send(*client, Publish { dup: true, ..publish("again") }.into()));
         assert_eq!(net.messages(receiver), ["t=again q2"]);
         net.ack(two, Packet::Pubrel, 7, 0);
         assert_eq!(net.take(one), ["pubcomp #7 00", "pubrec #7 00"]);
@@ -454,7 +522,10 @@ fn an_acknowledgement_of_nothing_known_is_answered_and_does_no_harm() {
     each(|net, version| {
         let client = net.join(clean(version, "client"));
         net.ack(client, Packet::Pubrec, 5, 0);
-        assert_eq!(net.take_numbered(client), [if version == V5_0 { "#5 pubrel 92" } else { "#5 pubrel 00" }]);
+        assert_eq!(
+            net.take_numbered(client),
+            [if version == V5_0 { "#5 pubrel 92" } else { "#5 pubrel 00" }]
+        );
         assert!(net.is_open(client));
     });
 }
@@ -470,21 +541,37 @@ fn a_session_keeps_its_subscription_identifiers() {
         net.publish(sender, "t", "2", 1);
         let receiver = net.resume(kept(V5_0, "receiver"));
         net.publish(sender, "t", "3", 1);
-        assert_eq!(net.messages(receiver), ["t=1 q1 D ids=[7]", "t=2 q1 ids=[7]", "t=3 q1 ids=[7]"]);
+        assert_eq!(
+            net.messages(receiver),
+            ["t=1 q1 D ids=[7]", "t=2 q1 ids=[7]", "t=3 q1 ids=[7]"]
+        );
     });
 }
 
 /// [5.0 MQTT-4.3.3-9] [5.0 §3.3.4]
 #[test]
 fn a_message_that_the_broker_refuses_frees_its_identifier_and_its_place() {
-    play_with(&BrokerConfig::new(ServerConfig::new().receive_maximum(1)).maximum_retained(0, 0), |net| {
-        let (sender, receiver) = (helper(net, "sender"), watcher(net));
-        let publish = Publish { retain: true, packet_identifier: Some(identifier(9)), ..message("t", "x", 2) };
-        net.send(sender, publish.into());
-        assert_eq!((net.take(sender), net.messages(receiver)), (vec!["pubrec #9 97".to_owned()], vec![]));
-        net.send(sender, Publish { retain: false, ..publish }.into());
-        assert_eq!((net.take(sender), net.messages(receiver)), (vec!["pubrec #9 00".to_owned()], vec!["t=x q2".to_owned()]));
-    });
+    play_with(
+        &BrokerConfig::new(ServerConfig::new().receive_maximum(1)).maximum_retained(0, 0),
+        |net| {
+            let (sender, receiver) = (helper(net, "sender"), watcher(net));
+            let publish = Publish {
+                retain: true,
+                packet_identifier: Some(identifier(9)),
+                ..message("t", "x", 2)
+            };
+            net.send(sender, publish.into());
+            assert_eq!(
+                (net.take(sender), net.messages(receiver)),
+                (vec!["pubrec #9 97".to_owned()], vec![])
+            );
+            net.send(sender, Publish { retain: false, ..publish }.into());
+            assert_eq!(
+                (net.take(sender), net.messages(receiver)),
+                (vec!["pubrec #9 00".to_owned()], vec!["t=x q2".to_owned()])
+            );
+        },
+    );
 }
 
 /// [5.0 §4.1] [3.1.1 §4.1]
@@ -500,7 +587,11 @@ fn nothing_is_left_of_clients_that_are_gone() {
             net.connect(clean(version, "client"));
             let last = net.connect(clean(version, "client"));
             net.leave(last);
-            assert_eq!((net.broker.connections(), net.broker.sessions(), net.broker.poll_timeout()), (0, 0, None), "{ending:?}");
+            assert_eq!(
+                (net.broker.connections(), net.broker.sessions(), net.broker.poll_timeout()),
+                (0, 0, None),
+                "{ending:?}"
+            );
         }
     });
 }
@@ -516,7 +607,10 @@ fn a_second_connection_of_a_client_takes_over() {
             net.publish(sender, "t", "1", 1);
             assert_eq!(net.take(first), ["t=1 q1"]);
             let second = net.resume(kept(after, "same"));
-            assert_eq!(net.take(first), if before == V5_0 { &["disconnect 8e", "closed"][..] } else { &["closed"] });
+            assert_eq!(
+                net.take(first),
+                if before == V5_0 { &["disconnect 8e", "closed"][..] } else { &["closed"] }
+            );
             assert!(net.is_open(second) && !net.is_open(first));
             net.publish(sender, "t", "2", 1);
             assert_eq!(net.messages(second), ["t=1 q1 D", "t=2 q1"]);
@@ -567,7 +661,10 @@ fn the_hosts_answer_may_come_when_the_client_is_gone() {
         net.admit(asked);
         let now = net.instant();
         net.broker.refuse(asked, ReasonCode::NOT_AUTHORIZED, ConnackProperties::default(), now);
-        assert_eq!((net.broker.connections(), net.broker.sessions(), net.take(client).len()), (0, 0, 0));
+        assert_eq!(
+            (net.broker.connections(), net.broker.sessions(), net.take(client).len()),
+            (0, 0, 0)
+        );
     });
 }
 
@@ -601,7 +698,10 @@ fn a_client_without_an_identifier_is_given_a_new_one() {
         let second = net.connect(expiring("", 100));
         assert!(net.is_open(first));
         let told = net.next(second).unwrap();
-        assert!(told.starts_with("connack 00 assigned=") && !told.ends_with(&*taken.borrow()), "{told}");
+        assert!(
+            told.starts_with("connack 00 assigned=") && !told.ends_with(&*taken.borrow()),
+            "{told}"
+        );
     });
 }
 
@@ -625,7 +725,14 @@ fn a_client_without_an_identifier_must_begin_a_clean_session_in_3_1_1() {
 #[test]
 fn client_identifiers_of_up_to_23_characters_are_accepted() {
     each(|net, version| {
-        for name in ["0", "a", "Z", "0123456789abcdefghijklm", "nopqrstuvwxyzABCDEFGHIJ", "KLMNOPQRSTUVWXYZ"] {
+        for name in [
+            "0",
+            "a",
+            "Z",
+            "0123456789abcdefghijklm",
+            "nopqrstuvwxyzABCDEFGHIJ",
+            "KLMNOPQRSTUVWXYZ",
+        ] {
             net.join(kept(version, name));
         }
         assert_eq!(net.broker.sessions(), 6);

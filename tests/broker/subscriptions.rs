@@ -2,13 +2,21 @@
 
 use super::*;
 
-/// [5.0 MQTT-3.8.4-5] [5.0 MQTT-3.8.4-6] [5.0 MQTT-3.8.4-7] [5.0 MQTT-3.9.3-1] [3.1.1 MQTT-3.8.4-4] [3.1.1 MQTT-3.8.4-5]
+/// [5.0 MQTT-3.8.4-5] [5.0 MQTT-3.8.4-6] [5.0 MQTT-3.8.4-7] [5.0 MQTT-3.9.3-1] [3.1.1 MQTT-3.8.4-4]
+/// [3.1.1 MQTT-3.8.4-5]
 #[test]
 fn a_subscribe_with_several_filters_gets_a_code_for_each() {
     for version in ALL {
         play_with(&BrokerConfig::new(ServerConfig::new()).maximum_subscriptions(3), |net| {
             let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
-            let filters = [("a", at(2)), ("b", at(1)), ("a", at(0)), ("c", at(0)), ("d", at(1)), ("b", at(2))];
+            let filters = [
+                ("a", at(2)),
+                ("b", at(1)),
+                ("a", at(0)),
+                ("c", at(0)),
+                ("d", at(1)),
+                ("b", at(2)),
+            ];
             let codes = net.subscribe_all(receiver, None, &filters);
             // A fourth filter is one too many. Before 3.1.1 nobody can be told so. [3.1 §3.9]
             let refused = [1, 0x80, 0x97][usize::from(version.level() - 3)];
@@ -26,10 +34,17 @@ fn a_subscribe_with_several_filters_gets_a_code_for_each() {
 /// [5.0 §3.2.2.3.11] [5.0 §3.2.2.3.12] [5.0 §3.2.2.3.13] [5.0 §3.9.3] [3.1.1 MQTT-3.8.3-2]
 #[test]
 fn subscriptions_of_a_kind_that_is_not_available_are_refused() {
-    let config = ServerConfig::new().wildcard_subscription_available(false).subscription_identifier_available(false);
+    let config = ServerConfig::new()
+        .wildcard_subscription_available(false)
+        .subscription_identifier_available(false);
     play_on(config, |net| {
         // A client that was told so and asks all the same breaks a rule.
-        for (code, number, filter) in [(0xA2, None, "a/#"), (0xA2, None, "+"), (0xA1, Some(1), "a"), (0x9E, None, "$share/g/a")] {
+        for (code, number, filter) in [
+            (0xA2, None, "a/#"),
+            (0xA2, None, "+"),
+            (0xA1, Some(1), "a"),
+            (0x9E, None, "$share/g/a"),
+        ] {
             let client = helper(net, "client");
             net.ask_for(client, number, &[("a", at(0)), (filter, at(1))]);
             assert_eq!(net.take(client), [format!("disconnect {code:02x}"), "closed".to_owned()]);
@@ -37,7 +52,10 @@ fn subscriptions_of_a_kind_that_is_not_available_are_refused() {
         let client = helper(net, "client");
         net.subscribe(client, "a", 0);
         let old = net.join(clean(V3_1_1, "old"));
-        assert_eq!(net.subscribe_all(old, None, &[("a", at(0)), ("#", at(1)), ("b", at(1))]), [0, 0x80, 1]);
+        assert_eq!(
+            net.subscribe_all(old, None, &[("a", at(0)), ("#", at(1)), ("b", at(1))]),
+            [0, 0x80, 1]
+        );
         let older = net.join(clean(V3_1, "older"));
         let codes = net.subscribe_all(older, None, &[("a", at(0)), ("#", at(1)), ("b", at(1))]);
         assert!((codes[0], codes[2]) == (0, 1) && codes[1] < 3, "{codes:?}");
@@ -57,14 +75,18 @@ fn share_is_a_word_like_others_before_5_0() {
     });
 }
 
-/// [5.0 MQTT-3.10.4-1] [5.0 MQTT-3.10.4-2] [5.0 MQTT-3.10.4-5] [5.0 MQTT-3.10.4-6] [5.0 MQTT-3.11.3-1] [3.1.1 MQTT-3.10.4-1]
+/// [5.0 MQTT-3.10.4-1] [5.0 MQTT-3.10.4-2] [5.0 MQTT-3.10.4-5] [5.0 MQTT-3.10.4-6] [5.0
+/// MQTT-3.11.3-1] [3.1.1 MQTT-3.10.4-1]
 #[test]
 fn unsubscribe_compares_filters_character_by_character() {
     each(|net, version| {
         let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
         net.subscribe_all(receiver, None, &[("a/+", at(1)), ("a/b", at(0)), ("#", at(0))]);
         let codes = net.unsubscribe(receiver, &["a/c", "A/+", "a/b", "a/b", "+/+", "a/#"]);
-        assert_eq!(codes, if version == V5_0 { &[0x11, 0x11, 0, 0x11, 0x11, 0x11][..] } else { &[] });
+        assert_eq!(
+            codes,
+            if version == V5_0 { &[0x11, 0x11, 0, 0x11, 0x11, 0x11][..] } else { &[] }
+        );
         net.publish(sender, "a/b", "x", 1);
         assert_eq!(net.messages(receiver), ["a/b=x q1"]);
         net.unsubscribe(receiver, &["a/+"]);
@@ -73,7 +95,10 @@ fn unsubscribe_compares_filters_character_by_character() {
         net.unsubscribe(receiver, &["#"]);
         net.publish(sender, "a/b", "x", 1);
         assert_eq!(net.messages(receiver), NONE);
-        assert_eq!(net.unsubscribe(receiver, &["#"]), if version == V5_0 { &[0x11][..] } else { &[] });
+        assert_eq!(
+            net.unsubscribe(receiver, &["#"]),
+            if version == V5_0 { &[0x11][..] } else { &[] }
+        );
     });
 }
 

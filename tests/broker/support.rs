@@ -1,7 +1,7 @@
 //! A broker, a clock and any number of clients, in one thread and without sockets.
 //!
-//! What a client receives is decoded and told in short words: `t=hi q1 R` is a PUBLISH to `t` with QoS 1 and RETAIN, `suback #1 00 80` a
-//! SUBACK for packet 1, `closed` the end of the connection.
+//! What a client receives is decoded and told in short words: `t=hi q1 R` is a PUBLISH to `t` with
+//! QoS 1 and RETAIN, `suback #1 00 80` a SUBACK for packet 1, `closed` the end of the connection.
 
 use bytes::BytesMut;
 use core::fmt::Write as _;
@@ -9,9 +9,10 @@ use core::mem;
 use mqtt_sansio::Instant;
 use mqtt_sansio::broker::{Action, Broker, BrokerConfig, ConnectionId};
 use mqtt_sansio::codec::{
-    self, Ack, ConnackProperties, Connect, ConnectProperties, Disconnect, OwnedPacket, Packet, PacketIdentifier, Publish, QoS,
-    ReasonCode, Role, Rules, Subscribe, SubscribeProperties, Subscription, SubscriptionIdentifier, SubscriptionOptions, Text,
-    Unsubscribe, UnsubscribeProperties, Version,
+    self, Ack, ConnackProperties, Connect, ConnectProperties, Disconnect, OwnedPacket, Packet,
+    PacketIdentifier, Publish, QoS, ReasonCode, Role, Rules, Subscribe, SubscribeProperties,
+    Subscription, SubscriptionIdentifier, SubscriptionOptions, Text, Unsubscribe,
+    UnsubscribeProperties, Version,
 };
 use mqtt_sansio::server::ServerConfig;
 
@@ -20,8 +21,8 @@ pub const ALL: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5_0];
 /// Which client, in the order of their connections.
 pub type C = usize;
 
-/// Plays a scenario with a broker of this configuration: with packets fed whole, byte by byte, and cut in two at each position. What
-/// each client receives, and when, must be the same.
+/// Plays a scenario with a broker of this configuration: with packets fed whole, byte by byte, and
+/// cut in two at each position. What each client receives, and when, must be the same.
 pub fn play_with(config: &BrokerConfig, scenario: impl Fn(&mut Net)) {
     let mut whole = Net::new(config.clone(), Feed::Whole);
     scenario(&mut whole);
@@ -88,7 +89,8 @@ pub fn kept(version: Version, name: &str) -> Connect<'_> {
 
 /// A 5.0 CONNECT for a session that goes on, and ends so many seconds after the connection.
 pub fn expiring(name: &str, seconds: u32) -> Connect<'_> {
-    let properties = ConnectProperties { session_expiry_interval: Some(seconds), ..Default::default() };
+    let properties =
+        ConnectProperties { session_expiry_interval: Some(seconds), ..Default::default() };
     Connect { properties, ..Connect::new(Version::V5_0, name) }
 }
 
@@ -141,7 +143,15 @@ impl Net {
     pub fn new(config: BrokerConfig, feed: Feed) -> Self {
         let broker = Broker::new(config, 0x5EED);
         let policy = |_: &Connect<'_>| Some(ReasonCode::SUCCESS);
-        Self { broker, now: 1_000_000, policy, asked: Vec::new(), peers: Vec::new(), feed, longest: 0 }
+        Self {
+            broker,
+            now: 1_000_000,
+            policy,
+            asked: Vec::new(),
+            peers: Vec::new(),
+            feed,
+            longest: 0,
+        }
     }
 
     pub fn instant(&self) -> Instant {
@@ -183,7 +193,8 @@ impl Net {
     /// Connects, and finds its session.
     pub fn resume(&mut self, connect: Connect<'_>) -> C {
         let c = self.connect(connect);
-        let expected = if connect.version == Version::V3_1 { "connack 00" } else { "connack 00 present" };
+        let expected =
+            if connect.version == Version::V3_1 { "connack 00" } else { "connack 00 present" };
         assert_eq!(self.next(c).as_deref(), Some(expected));
         c
     }
@@ -296,13 +307,16 @@ impl Net {
         let number = self.next_identifier(c);
         self.send(c, Publish { packet_identifier: Some(identifier(number)), ..publish }.into());
         let code = self.answer(c, |packet| match packet {
-            Packet::Puback(ack) | Packet::Pubrec(ack) if ack.packet_identifier.get() == number => Some(ack.reason_code.get()),
+            Packet::Puback(ack) | Packet::Pubrec(ack) if ack.packet_identifier.get() == number => {
+                Some(ack.reason_code.get())
+            }
             _ => None,
         });
         if publish.qos == QoS::ExactlyOnce && code < 0x80 {
             self.ack(c, Packet::Pubrel, number, 0);
             self.answer(c, |packet| {
-                matches!(packet, Packet::Pubcomp(ack) if ack.packet_identifier.get() == number).then_some(())
+                matches!(packet, Packet::Pubcomp(ack) if ack.packet_identifier.get() == number)
+                    .then_some(())
             });
         }
         code
@@ -316,12 +330,23 @@ impl Net {
         assert!(self.put(c, Publish { retain: true, ..message(topic, payload, qos) }) < 0x80);
     }
 
-    pub fn ack(&mut self, c: C, packet: fn(Ack<'static>) -> Packet<'static>, number: u16, code: u8) {
+    pub fn ack(
+        &mut self,
+        c: C,
+        packet: fn(Ack<'static>) -> Packet<'static>,
+        number: u16,
+        code: u8,
+    ) {
         self.send(c, packet(Ack::new(identifier(number), ReasonCode::new(code))));
     }
 
     /// Subscribes, and gives the codes of the answer.
-    pub fn subscribe_all(&mut self, c: C, number: Option<u32>, filters: &[(&str, SubscriptionOptions)]) -> Vec<u8> {
+    pub fn subscribe_all(
+        &mut self,
+        c: C,
+        number: Option<u32>,
+        filters: &[(&str, SubscriptionOptions)],
+    ) -> Vec<u8> {
         let packet_identifier = self.ask_for(c, number, filters);
         self.answer(c, |packet| match packet {
             Packet::Suback(suback) if suback.packet_identifier == packet_identifier => {
@@ -332,18 +357,36 @@ impl Net {
     }
 
     /// Sends a SUBSCRIBE.
-    pub fn ask_for(&mut self, c: C, number: Option<u32>, filters: &[(&str, SubscriptionOptions)]) -> PacketIdentifier {
+    pub fn ask_for(
+        &mut self,
+        c: C,
+        number: Option<u32>,
+        filters: &[(&str, SubscriptionOptions)],
+    ) -> PacketIdentifier {
         let packet_identifier = identifier(self.next_identifier(c));
-        let subscription_identifier = number.map(|number| SubscriptionIdentifier::new(number).unwrap());
-        let subscriptions: Vec<_> =
-            filters.iter().map(|(filter, options)| Subscription { topic_filter: (*filter).into(), options: *options }).collect();
+        let subscription_identifier =
+            number.map(|number| SubscriptionIdentifier::new(number).unwrap());
+        let subscriptions: Vec<_> = filters
+            .iter()
+            .map(|(filter, options)| Subscription {
+                topic_filter: (*filter).into(),
+                options: *options,
+            })
+            .collect();
         let properties = SubscribeProperties { subscription_identifier, ..Default::default() };
-        self.send(c, Subscribe { packet_identifier, properties, subscriptions: subscriptions[..].into() }.into());
+        self.send(
+            c,
+            Subscribe { packet_identifier, properties, subscriptions: subscriptions[..].into() }
+                .into(),
+        );
         packet_identifier
     }
 
     pub fn subscribe_with(&mut self, c: C, filter: &str, options: SubscriptionOptions) {
-        assert_eq!(self.subscribe_all(c, None, &[(filter, options)]), [options.maximum_qos.as_u8()]);
+        assert_eq!(
+            self.subscribe_all(c, None, &[(filter, options)]),
+            [options.maximum_qos.as_u8()]
+        );
     }
 
     pub fn subscribe(&mut self, c: C, filter: &str, qos: u8) {
@@ -355,7 +398,10 @@ impl Net {
         let packet_identifier = identifier(self.next_identifier(c));
         let filters: Vec<Text<'_>> = filters.iter().map(|filter| (*filter).into()).collect();
         let properties = UnsubscribeProperties::default();
-        self.send(c, Unsubscribe { packet_identifier, properties, topic_filters: filters[..].into() }.into());
+        self.send(
+            c,
+            Unsubscribe { packet_identifier, properties, topic_filters: filters[..].into() }.into(),
+        );
         self.answer(c, |packet| match packet {
             Packet::Unsuback(unsuback) if unsuback.packet_identifier == packet_identifier => {
                 Some(unsuback.reason_codes.iter().map(ReasonCode::get).collect())
@@ -375,7 +421,10 @@ impl Net {
     /// Takes the one packet that `find` knows out of what the client has received.
     fn answer<T>(&mut self, c: C, find: impl Fn(&Packet<'_>) -> Option<T>) -> T {
         let inbox = &mut self.peers[c].inbox;
-        let found = inbox.iter().enumerate().find_map(|(i, packet)| find(&packet.packet()).map(|found| (i, found)));
+        let found = inbox
+            .iter()
+            .enumerate()
+            .find_map(|(i, packet)| find(&packet.packet()).map(|found| (i, found)));
         let (i, found) = found.expect("the broker has answered");
         inbox.remove(i);
         found
@@ -391,7 +440,8 @@ impl Net {
         self.next_packet(c).map(|packet| show(&packet.packet(), false))
     }
 
-    /// Takes all that the client has received, without the packet identifiers that the broker chose.
+    /// Takes all that the client has received, without the packet identifiers that the broker
+    /// chose.
     pub fn take(&mut self, c: C) -> Vec<String> {
         self.take_shown(c, false)
     }
@@ -432,7 +482,10 @@ impl Net {
     /// The packet identifiers of the messages that the client has received and not taken.
     pub fn numbers(&self, c: C) -> Vec<u16> {
         let packets = self.peers[c].inbox.iter().map(OwnedPacket::packet);
-        packets.filter(|packet| matches!(packet, Packet::Publish(_))).map(|packet| number_of(&packet)).collect()
+        packets
+            .filter(|packet| matches!(packet, Packet::Publish(_)))
+            .map(|packet| number_of(&packet))
+            .collect()
     }
 
     /// All that the client has ever received, and when.
@@ -464,9 +517,18 @@ impl Net {
                 Action::Authenticate { connection, connect } => {
                     let Packet::Connect(connect) = connect.packet() else { panic!("{connect:?}") };
                     match (self.policy)(&connect) {
-                        Some(ReasonCode::SUCCESS) => self.broker.admit(connection, ConnackProperties::default(), self.instant()),
+                        Some(ReasonCode::SUCCESS) => self.broker.admit(
+                            connection,
+                            ConnackProperties::default(),
+                            self.instant(),
+                        ),
                         Some(reason_code) => {
-                            self.broker.refuse(connection, reason_code, ConnackProperties::default(), self.instant());
+                            self.broker.refuse(
+                                connection,
+                                reason_code,
+                                ConnackProperties::default(),
+                                self.instant(),
+                            );
                         }
                         None => self.asked.push(connection),
                     }
@@ -498,12 +560,15 @@ impl Net {
 impl Peer {
     fn read(&mut self, now: u64) {
         let rules = Rules::new(self.version).sent_by(Role::Server);
-        while let Some(packet) =
-            OwnedPacket::split_from(&mut self.output, u32::MAX, rules).expect("the broker's packets are right")
+        while let Some(packet) = OwnedPacket::split_from(&mut self.output, u32::MAX, rules)
+            .expect("the broker's packets are right")
         {
             let shown = show(&packet.packet(), true);
             // [5.0 MQTT-3.14.4-1]
-            assert!(!self.log.iter().any(|(_, before)| before.starts_with("disconnect")), "{shown} comes after DISCONNECT");
+            assert!(
+                !self.log.iter().any(|(_, before)| before.starts_with("disconnect")),
+                "{shown} comes after DISCONNECT"
+            );
             // [5.0 MQTT-3.2.0-1] [3.1.1 MQTT-3.2.0-1] [5.0 MQTT-3.2.0-2]
             assert_eq!(self.log.is_empty(), shown.starts_with("connack"), "{shown}");
             self.log.push((now, shown));
@@ -519,17 +584,22 @@ impl Peer {
 pub fn number_of(packet: &Packet<'_>) -> u16 {
     match packet {
         Packet::Publish(publish) => publish.packet_identifier.map_or(0, PacketIdentifier::get),
-        Packet::Puback(ack) | Packet::Pubrec(ack) | Packet::Pubrel(ack) | Packet::Pubcomp(ack) => ack.packet_identifier.get(),
+        Packet::Puback(ack) | Packet::Pubrec(ack) | Packet::Pubrel(ack) | Packet::Pubcomp(ack) => {
+            ack.packet_identifier.get()
+        }
         Packet::Suback(suback) | Packet::Unsuback(suback) => suback.packet_identifier.get(),
         _ => 0,
     }
 }
 
-/// A packet in short words, with its packet identifier if the client chose it, or if all are wanted.
+/// A packet in short words, with its packet identifier if the client chose it, or if all are
+/// wanted.
 pub fn show(packet: &Packet<'_>, is_numbered: bool) -> String {
     let number = number_of(packet);
     let chosen = if is_numbered && number > 0 { format!("#{number} ") } else { String::new() };
-    let codes = |codes: Vec<ReasonCode>| codes.iter().map(|code| format!(" {:02x}", code.get())).collect::<String>();
+    let codes = |codes: Vec<ReasonCode>| {
+        codes.iter().map(|code| format!(" {:02x}", code.get())).collect::<String>()
+    };
     match packet {
         Packet::Connack(connack) => {
             let mut shown = format!("connack{}", codes(vec![connack.reason_code]));
@@ -537,7 +607,9 @@ pub fn show(packet: &Packet<'_>, is_numbered: bool) -> String {
             shown.push_str(present.unwrap_or_default());
             let p = &connack.properties;
             let _ = p.session_expiry_interval.map(|value| write!(shown, " expiry={value}"));
-            let _ = p.assigned_client_identifier.map(|value| write!(shown, " assigned={}", value.as_str()));
+            let _ = p
+                .assigned_client_identifier
+                .map(|value| write!(shown, " assigned={}", value.as_str()));
             let _ = p.server_keep_alive.map(|value| write!(shown, " keep-alive={value}"));
             shown
         }
@@ -546,16 +618,23 @@ pub fn show(packet: &Packet<'_>, is_numbered: bool) -> String {
         Packet::Pubrec(ack) => format!("pubrec #{number}{}", codes(vec![ack.reason_code])),
         Packet::Pubrel(ack) => format!("{chosen}pubrel{}", codes(vec![ack.reason_code])),
         Packet::Pubcomp(ack) => format!("pubcomp #{number}{}", codes(vec![ack.reason_code])),
-        Packet::Suback(suback) => format!("suback #{number}{}", codes(suback.reason_codes.iter().collect())),
-        Packet::Unsuback(suback) => format!("unsuback #{number}{}", codes(suback.reason_codes.iter().collect())),
+        Packet::Suback(suback) => {
+            format!("suback #{number}{}", codes(suback.reason_codes.iter().collect()))
+        }
+        Packet::Unsuback(suback) => {
+            format!("unsuback #{number}{}", codes(suback.reason_codes.iter().collect()))
+        }
         Packet::Pingresp => "pingresp".to_owned(),
-        Packet::Disconnect(disconnect) => format!("disconnect{}", codes(vec![disconnect.reason_code])),
+        Packet::Disconnect(disconnect) => {
+            format!("disconnect{}", codes(vec![disconnect.reason_code]))
+        }
         _ => panic!("a server does not send {packet:?}"),
     }
 }
 
 fn show_publish(publish: &Publish<'_>) -> String {
-    let mut shown = format!("{}={}", publish.topic_name.as_str(), String::from_utf8_lossy(publish.payload));
+    let mut shown =
+        format!("{}={}", publish.topic_name.as_str(), String::from_utf8_lossy(publish.payload));
     if publish.qos > QoS::AtMostOnce {
         let _ = write!(shown, " q{}", publish.qos.as_u8());
     }
@@ -568,7 +647,8 @@ fn show_publish(publish: &Publish<'_>) -> String {
     let _ = p.response_topic.map(|value| write!(shown, " to={}", value.as_str()));
     let _ = p.correlation_data.map(|value| write!(shown, " for={value:?}"));
     let _ = p.topic_alias.map(|value| write!(shown, " alias={value}"));
-    let mut identifiers: Vec<_> = p.subscription_identifiers.iter().map(SubscriptionIdentifier::get).collect();
+    let mut identifiers: Vec<_> =
+        p.subscription_identifiers.iter().map(SubscriptionIdentifier::get).collect();
     identifiers.sort_unstable();
     let _ = (!identifiers.is_empty()).then(|| write!(shown, " ids={identifiers:?}"));
     for property in &p.user_properties {

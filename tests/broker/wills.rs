@@ -57,12 +57,17 @@ fn arrivals(net: &Net, c: C, start: u64, topic: &str) -> Vec<u64> {
     net.log(c).iter().filter(|(_, shown)| shown.contains(topic)).map(|(at, _)| at - start).collect()
 }
 
-/// [5.0 MQTT-3.1.2-8] [5.0 MQTT-3.1.2-10] [5.0 MQTT-3.1.3-9] [5.0 MQTT-3.14.4-3] [5.0 §3.1.3.2.2] [5.0 §3.1.4]
+/// [5.0 MQTT-3.1.2-8] [5.0 MQTT-3.1.2-10] [5.0 MQTT-3.1.3-9] [5.0 MQTT-3.14.4-3] [5.0 §3.1.3.2.2]
+/// [5.0 §3.1.4]
 #[test]
 fn a_will_comes_once_or_never() {
     let backs = [None, Some(false), Some(true)];
-    for (delay, expiry) in [0, 1, 5].into_iter().flat_map(|delay| [0, 3, 60, u32::MAX].map(|expiry| (delay, expiry))) {
-        for (ending, back) in ENDINGS.into_iter().flat_map(|ending| backs.map(|back| (ending, back))) {
+    for (delay, expiry) in
+        [0, 1, 5].into_iter().flat_map(|delay| [0, 3, 60, u32::MAX].map(|expiry| (delay, expiry)))
+    {
+        for (ending, back) in
+            ENDINGS.into_iter().flat_map(|ending| backs.map(|back| (ending, back)))
+        {
             if matches!(ending, Ending::TakeOver(_)) && back.is_some() {
                 continue;
             }
@@ -78,9 +83,12 @@ fn a_will_comes_once_or_never() {
             };
             play(|net| {
                 let watcher = watcher(net);
-                let properties = WillProperties { will_delay_interval: Some(delay), ..Default::default() };
-                let will = Will { topic: "will".into(), payload: b"x", properties, ..Default::default() };
-                let connect = Connect { keep_alive: 10, will: Some(will), ..expiring("dying", expiry) };
+                let properties =
+                    WillProperties { will_delay_interval: Some(delay), ..Default::default() };
+                let will =
+                    Will { topic: "will".into(), payload: b"x", properties, ..Default::default() };
+                let connect =
+                    Connect { keep_alive: 10, will: Some(will), ..expiring("dying", expiry) };
                 let dying = net.join(connect);
                 net.advance(1_000);
                 net.send(dying, Packet::Pingreq);
@@ -93,7 +101,10 @@ fn a_will_comes_once_or_never() {
                 net.advance(10_000_000);
                 let expected: Vec<_> = expected.into_iter().collect();
                 let found = arrivals(net, watcher, start, "will=x");
-                assert_eq!(found, expected, "{ending:?}, delay {delay}, expiry {expiry}, back {back:?}");
+                assert_eq!(
+                    found, expected,
+                    "{ending:?}, delay {delay}, expiry {expiry}, back {back:?}"
+                );
             });
         }
     }
@@ -102,7 +113,9 @@ fn a_will_comes_once_or_never() {
 /// [3.1.1 MQTT-3.1.2-8] [3.1.1 MQTT-3.1.2-10] [3.1.1 MQTT-3.14.4-3]
 #[test]
 fn a_will_comes_at_once_or_never_before_5_0() {
-    for (version, ending) in [V3_1, V3_1_1].into_iter().flat_map(|version| ENDINGS.map(|ending| (version, ending))) {
+    for (version, ending) in
+        [V3_1, V3_1_1].into_iter().flat_map(|version| ENDINGS.map(|ending| (version, ending)))
+    {
         let expected: &[u64] = match ending {
             Ending::Disconnect(0) => &[],
             Ending::Disconnect(_) => continue,
@@ -112,14 +125,23 @@ fn a_will_comes_at_once_or_never_before_5_0() {
             play(|net| {
                 let watcher = watcher(net);
                 let will = Will { topic: "will".into(), payload: b"x", ..Default::default() };
-                let connect = Connect { keep_alive: 10, will: Some(will), clean_start, ..Connect::new(version, "dying") };
+                let connect = Connect {
+                    keep_alive: 10,
+                    will: Some(will),
+                    clean_start,
+                    ..Connect::new(version, "dying")
+                };
                 let dying = net.join(connect);
                 end(net, dying, connect, ending);
                 let start = net.now;
                 net.advance(10_000_000);
                 net.connect(Connect { will: None, ..connect });
                 net.advance(10_000_000);
-                assert_eq!(arrivals(net, watcher, start, "will=x"), expected, "{version} {ending:?}");
+                assert_eq!(
+                    arrivals(net, watcher, start, "will=x"),
+                    expected,
+                    "{version} {ending:?}"
+                );
             });
         }
     }
@@ -132,10 +154,16 @@ fn disconnect_with_another_session_expiry_moves_the_end_of_the_session_and_its_w
         play(|net| {
             let watcher = watcher(net);
             let properties = WillProperties { will_delay_interval: Some(5), ..Default::default() };
-            let will = Will { topic: "will".into(), payload: b"x", properties, ..Default::default() };
+            let will =
+                Will { topic: "will".into(), payload: b"x", properties, ..Default::default() };
             let dying = net.join(Connect { will: Some(will), ..expiring("dying", 60) });
-            let properties = DisconnectProperties { session_expiry_interval: expiry, ..Default::default() };
-            net.send(dying, Disconnect { reason_code: ReasonCode::DISCONNECT_WITH_WILL_MESSAGE, properties }.into());
+            let properties =
+                DisconnectProperties { session_expiry_interval: expiry, ..Default::default() };
+            net.send(
+                dying,
+                Disconnect { reason_code: ReasonCode::DISCONNECT_WITH_WILL_MESSAGE, properties }
+                    .into(),
+            );
             let start = net.now;
             net.advance(1_000_000);
             assert_eq!(arrivals(net, watcher, start, "will=x"), [expected]);
@@ -143,7 +171,8 @@ fn disconnect_with_another_session_expiry_moves_the_end_of_the_session_and_its_w
     }
 }
 
-/// [5.0 MQTT-3.1.3-10] [5.0 §3.1.3.2] [5.0 MQTT-3.1.2-14] [5.0 MQTT-3.1.2-15] [3.1.1 MQTT-3.1.2-16] [3.1.1 MQTT-3.1.2-17]
+/// [5.0 MQTT-3.1.3-10] [5.0 §3.1.3.2] [5.0 MQTT-3.1.2-14] [5.0 MQTT-3.1.2-15] [3.1.1 MQTT-3.1.2-16]
+/// [3.1.1 MQTT-3.1.2-17]
 #[test]
 fn a_will_is_published_with_its_qos_retain_flag_and_properties() {
     play(|net| {
@@ -159,8 +188,11 @@ fn a_will_is_published_with_its_qos_retain_flag_and_properties() {
             user_properties: message.user_properties,
         };
         let told = ALL_PROPERTIES.replace(" type", " expiry=10 type");
-        for (retain, number) in [false, true].into_iter().flat_map(|retain| [0, 1, 2].map(|number| (retain, number))) {
-            let will = Will { qos: qos(number), retain, topic: "will".into(), payload: b"x", properties };
+        for (retain, number) in
+            [false, true].into_iter().flat_map(|retain| [0, 1, 2].map(|number| (retain, number)))
+        {
+            let will =
+                Will { qos: qos(number), retain, topic: "will".into(), payload: b"x", properties };
             let dying = net.join(Connect { will: Some(will), ..expiring("dying", 60) });
             net.cut(dying);
             net.advance(20_000);
@@ -182,7 +214,13 @@ fn a_will_is_published_with_its_qos_retain_flag_and_properties() {
 fn a_will_is_retained_or_not_as_it_says() {
     each(|net, version| {
         for (retain, expected) in [(false, &[][..]), (true, &["will=x q1 R"])] {
-            let will = Will { qos: qos(1), retain, topic: "will".into(), payload: b"x", ..Default::default() };
+            let will = Will {
+                qos: qos(1),
+                retain,
+                topic: "will".into(),
+                payload: b"x",
+                ..Default::default()
+            };
             let dying = net.join(Connect { will: Some(will), ..clean(version, "dying") });
             net.cut(dying);
             let late = net.join(clean(version, "late"));
@@ -212,8 +250,14 @@ fn an_empty_retained_will_removes_what_is_retained() {
 fn a_will_is_that_of_the_last_connection() {
     each(|net, version| {
         let watcher = watcher(net);
-        for (payload, expected) in [(Some("1"), &["will=1"][..]), (Some("2"), &["will=2"]), (None, &[])] {
-            let will = payload.map(|payload| Will { topic: "will".into(), payload: payload.as_bytes(), ..Default::default() });
+        for (payload, expected) in
+            [(Some("1"), &["will=1"][..]), (Some("2"), &["will=2"]), (None, &[])]
+        {
+            let will = payload.map(|payload| Will {
+                topic: "will".into(),
+                payload: payload.as_bytes(),
+                ..Default::default()
+            });
             let dying = net.connect(Connect { will, ..kept(version, "dying") });
             net.cut(dying);
             assert_eq!(net.messages(watcher), expected);
@@ -244,7 +288,8 @@ fn a_client_that_is_not_let_in_leaves_no_will_and_takes_nothing_over() {
         let first = net.join(kept(version, "same"));
         net.policy = |_| Some(ReasonCode::NOT_AUTHORIZED);
         let will = Will { topic: "will".into(), ..Default::default() };
-        let second = net.connect(Connect { will: Some(will), clean_start: true, ..kept(version, "same") });
+        let second =
+            net.connect(Connect { will: Some(will), clean_start: true, ..kept(version, "same") });
         assert!(net.is_open(first) && !net.is_open(second));
         assert_eq!(net.take(second), ["connack 87", "closed"]);
         net.send(first, Packet::Pingreq);

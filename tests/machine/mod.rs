@@ -4,7 +4,9 @@
 
 use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, Client, ClientConfig};
-use mqtt_sansio::codec::{self, Ack, Connack, ConnackProperties, Connect, Packet, PacketIdentifier, ReasonCode, Version};
+use mqtt_sansio::codec::{
+    self, Ack, Connack, ConnackProperties, Connect, Packet, PacketIdentifier, ReasonCode, Version,
+};
 use mqtt_sansio::server::{self, Server, ServerConfig};
 
 pub(crate) const NOW: Instant = Instant::from_millis(1_000);
@@ -31,7 +33,11 @@ pub(crate) fn id(number: u16) -> PacketIdentifier {
 }
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP.
-pub(crate) fn ack(packet: fn(Ack<'static>) -> Packet<'static>, number: u16, version: Version) -> Vec<u8> {
+pub(crate) fn ack(
+    packet: fn(Ack<'static>) -> Packet<'static>,
+    number: u16,
+    version: Version,
+) -> Vec<u8> {
     encoded(packet(Ack::new(id(number), ReasonCode::SUCCESS)), version)
 }
 
@@ -40,7 +46,8 @@ pub(crate) fn resumed(version: Version) -> Vec<u8> {
     encoded(Connack { session_present: version > Version::V3_1, ..Connack::default() }, version)
 }
 
-/// A machine that takes steps until it needs more input: what it asked of its host, and what it wrote.
+/// A machine that takes steps until it needs more input: what it asked of its host, and what it
+/// wrote.
 pub(crate) trait Hears {
     type Action<'i>;
 
@@ -54,7 +61,11 @@ pub(crate) trait Hears {
 impl Hears for Client {
     type Action<'i> = client::Action<'i>;
 
-    fn hears_at<'i>(&mut self, mut input: &'i [u8], now: Instant) -> (Vec<client::Action<'i>>, Vec<u8>) {
+    fn hears_at<'i>(
+        &mut self,
+        mut input: &'i [u8],
+        now: Instant,
+    ) -> (Vec<client::Action<'i>>, Vec<u8>) {
         let mut out = Vec::new();
         (core::iter::from_fn(|| self.handle_input(&mut input, now, &mut out)).collect(), out)
     }
@@ -63,7 +74,11 @@ impl Hears for Client {
 impl Hears for Server {
     type Action<'i> = server::Action<'i>;
 
-    fn hears_at<'i>(&mut self, mut input: &'i [u8], now: Instant) -> (Vec<server::Action<'i>>, Vec<u8>) {
+    fn hears_at<'i>(
+        &mut self,
+        mut input: &'i [u8],
+        now: Instant,
+    ) -> (Vec<server::Action<'i>>, Vec<u8>) {
         let mut out = Vec::new();
         (core::iter::from_fn(|| self.handle_input(&mut input, now, &mut out)).collect(), out)
     }
@@ -84,7 +99,8 @@ pub(crate) fn connected(connect: &Connect<'_>, properties: ConnackProperties<'_>
     client
 }
 
-/// The next connection of a client, to a server that goes on with the session; what the client says after CONNACK.
+/// The next connection of a client, to a server that goes on with the session; what the client says
+/// after CONNACK.
 pub(crate) fn resume(client: &mut Client, connect: &Connect<'_>) -> Vec<u8> {
     client.connection_lost();
     client.connect(connect, NOW, &mut Vec::new()).unwrap();

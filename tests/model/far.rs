@@ -3,7 +3,9 @@
 use crate::watch::{Event, Verdict, ensure, number};
 use crate::{Count, DOWN, Far, Parked, UP, World, can_be_stored_in_use, payload, topic};
 use core::time::Duration;
-use mqtt_sansio::codec::{AckProperties, ConnackProperties, Connect, Disconnect, PacketType, Publish, ReasonCode, Version};
+use mqtt_sansio::codec::{
+    AckProperties, ConnackProperties, Connect, Disconnect, PacketType, Publish, ReasonCode, Version,
+};
 use mqtt_sansio::server::{self};
 use mqtt_sansio::session::{CloseCause, Message, Outgoing, Session};
 
@@ -31,12 +33,21 @@ impl World {
             server::Action::Connect(connect) => self.server_accepts(far, connect)?,
             server::Action::Message(message) => {
                 self.counts(Count::Arrived, true);
-                let (number, by_hand) = (number(message.payload).ok_or("a message has no number")?, self.plan.manual[DOWN]);
-                ensure!(message.topic_name == topic(number), "message {number} came to {}", message.topic_name);
+                let (number, by_hand) = (
+                    number(message.payload).ok_or("a message has no number")?,
+                    self.plan.manual[DOWN],
+                );
+                ensure!(
+                    message.topic_name == topic(number),
+                    "message {number} came to {}",
+                    message.topic_name
+                );
                 self.letters[UP].arrives(number, message.qos, by_hand)?;
                 far.tokens.extend(message.token.filter(|_| by_hand).map(|token| (number, token)));
             }
-            server::Action::Published(published) => self.ends(DOWN, published.key, &published.outcome)?,
+            server::Action::Published(published) => {
+                self.ends(DOWN, published.key, &published.outcome)?
+            }
             server::Action::Subscribe(request) => {
                 let filters = request.subscriptions.iter().count();
                 far.requests.push((request.packet_identifier, filters, PacketType::Subscribe));
@@ -47,7 +58,10 @@ impl World {
             }
             server::Action::Closed { cause, publish_will } => {
                 let normal = matches!(cause, CloseCause::Disconnected(_));
-                ensure!(*publish_will == (far.accepted && !normal), "the will after {cause:?}: {publish_will}");
+                ensure!(
+                    *publish_will == (far.accepted && !normal),
+                    "the will after {cause:?}: {publish_will}"
+                );
                 self.note_close(cause)?;
                 far.closed = true;
                 far.received.clear();
@@ -73,10 +87,15 @@ impl World {
     }
 
     pub(crate) fn expire_parked(&mut self) {
-        if self.parked.take_if(|parked| parked.until.is_some_and(|until| until <= self.now)).is_some() {
+        if self
+            .parked
+            .take_if(|parked| parked.until.is_some_and(|until| until <= self.now))
+            .is_some()
+        {
             self.note(|| "the server drops the session".into());
-            // Should the client never learn of it, as when the next CONNACK is lost, it goes on with a session that is another one: it
-            // sends again what was taken, and takes what is new for a repeat. By the standard nobody can tell.
+            // Should the client never learn of it, as when the next CONNACK is lost, it goes on
+            // with a session that is another one: it sends again what was taken, and takes what is
+            // new for a repeat. By the standard nobody can tell.
             self.estranged = true;
             self.letters[UP].under_way().for_each(|letter| letter.again = true);
             self.server_forgets();
@@ -105,11 +124,13 @@ impl World {
             None => {}
         }
         let mut out = Vec::new();
-        let accepted = far.machine.accept(&mut session, ConnackProperties::default(), self.now, &mut out);
+        let accepted =
+            far.machine.accept(&mut session, ConnackProperties::default(), self.now, &mut out);
         accepted.map_err(|error| error.to_string())?;
         far.accepted = true;
         let (asked, most) = (connect.keep_alive, self.plan.maximum_keep_alive);
-        let too_long = most > 0 && self.plan.version == Version::V5_0 && (asked == 0 || asked > most);
+        let too_long =
+            most > 0 && self.plan.version == Version::V5_0 && (asked == 0 || asked > most);
         far.clock.keep_alive = Duration::from_secs(if too_long { most } else { asked }.into());
         (far.clock.accepted, far.clock.last_heard) = (Some(self.now), self.now);
         far.watch.commands(&out)?;
@@ -121,12 +142,21 @@ impl World {
         if far.requests.is_empty() || !far.accepted {
             return Ok(());
         }
-        let (identifier, filters, request) = far.requests.swap_remove(self.random.index(far.requests.len()));
+        let (identifier, filters, request) =
+            far.requests.swap_remove(self.random.index(far.requests.len()));
         let (codes, mut out) = (vec![ReasonCode::SUCCESS; filters], Vec::new());
         let was_read = far.machine.wants_input();
         let answered = match request {
-            PacketType::Subscribe => far.machine.suback(identifier, &codes, AckProperties::default(), self.now, &mut out),
-            _ => far.machine.unsuback(identifier, &codes, AckProperties::default(), self.now, &mut out),
+            PacketType::Subscribe => {
+                far.machine.suback(identifier, &codes, AckProperties::default(), self.now, &mut out)
+            }
+            _ => far.machine.unsuback(
+                identifier,
+                &codes,
+                AckProperties::default(),
+                self.now,
+                &mut out,
+            ),
         };
         answered.map_err(|error| error.to_string())?;
         if !was_read && far.machine.wants_input() {
@@ -147,16 +177,25 @@ impl World {
     /// A message for the client, wherever its session is now.
     pub(crate) fn deliver(&mut self) -> Verdict {
         let (qos, large) = (self.qos(), self.random.percent(10));
-        let expiry = self.random.percent(self.plan.expiring).then(|| self.random.pick(&[0, 500, 1_500, 10_000]));
+        let expiry = self
+            .random
+            .percent(self.plan.expiring)
+            .then(|| self.random.pick(&[0, 500, 1_500, 10_000]));
         let expires_at = expiry.map(|milliseconds| self.now + Duration::from_millis(milliseconds));
         let number = self.letters[DOWN].all.len() as u64 + 1;
-        let message = Message::new(&Publish { qos, ..Publish::new(topic(number), &payload(number, large)) }).unwrap();
+        let message =
+            Message::new(&Publish { qos, ..Publish::new(topic(number), &payload(number, large)) })
+                .unwrap();
         let outgoing = Outgoing { expires_at, ..Outgoing::new(Some(number), message) };
         let (queue, now) = (self.plan.queue, self.now);
         let live = [&mut self.far, &mut self.ghost].into_iter().flatten().find(|far| far.accepted);
         let (done, queued) = match (live, &mut self.parked) {
-            (Some(far), _) => (far.machine.deliver(outgoing, now).is_ok(), far.machine.session().queued()),
-            (None, Some(parked)) => (parked.session.enqueue(outgoing, queue, now).is_ok(), parked.session.queued()),
+            (Some(far), _) => {
+                (far.machine.deliver(outgoing, now).is_ok(), far.machine.session().queued())
+            }
+            (None, Some(parked)) => {
+                (parked.session.enqueue(outgoing, queue, now).is_ok(), parked.session.queued())
+            }
             (None, None) => return Ok(()),
         };
         self.note(|| format!("server delivers {number} with {qos:?}, {expires_at:?}: {done}"));
@@ -192,7 +231,8 @@ impl World {
         }
         let mut out = Vec::new();
         self.note(|| "server disconnects".into());
-        let disconnected = far.machine.disconnect(&Disconnect::new(ReasonCode::SERVER_BUSY), &mut out);
+        let disconnected =
+            far.machine.disconnect(&Disconnect::new(ReasonCode::SERVER_BUSY), &mut out);
         disconnected.map_err(|error| error.to_string())?;
         far.watch.goes_on();
         far.watch.commands(&out)?;
@@ -208,24 +248,28 @@ impl World {
         self.on_server_event(far, &event)
     }
 
-    /// The server ends, or crashes, with all its connections, and begins anew with what it has stored, a little later.
+    /// The server ends, or crashes, with all its connections, and begins anew with what it has
+    /// stored, a little later.
     pub(crate) fn server_restarts(&mut self) -> Verdict {
         self.counts(Count::Stored, true);
         self.note(|| "server restarts".into());
-        let live = [self.far.take(), self.ghost.take()].into_iter().flatten().find(|far| far.accepted);
+        let live =
+            [self.far.take(), self.ghost.take()].into_iter().flatten().find(|far| far.accepted);
         if let Some(mut far) = live {
             let crashes = can_be_stored_in_use(&far.watch) && self.random.percent(50);
             let bytes = far.machine.session().to_bytes(self.now);
             self.park(&mut far);
             if let Some(parked) = self.parked.as_mut().filter(|_| crashes) {
-                parked.session = Session::from_bytes(&bytes, self.now, Duration::ZERO).map_err(|error| error.to_string())?;
+                parked.session = Session::from_bytes(&bytes, self.now, Duration::ZERO)
+                    .map_err(|error| error.to_string())?;
             }
         }
         self.client_is_cut()?;
         let Some(parked) = self.parked.take() else { return Ok(()) };
         let (bytes, before) = (parked.session.to_bytes(self.now), self.now);
         self.passes(2_000)?;
-        let session = Session::from_bytes(&bytes, self.now, self.now - before).map_err(|error| error.to_string())?;
+        let session = Session::from_bytes(&bytes, self.now, self.now - before)
+            .map_err(|error| error.to_string())?;
         self.parked = Some(Parked { session, ..parked });
         Ok(())
     }

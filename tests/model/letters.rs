@@ -31,7 +31,8 @@ pub(crate) struct Letter {
     pub(crate) dropped: bool,
     /// The receiver has given up the session, so that it may take it again.
     pub(crate) again: bool,
-    /// The receiver knows the identifier from another session, and does not look at what it takes for a repeat.
+    /// The receiver knows the identifier from another session, and does not look at what it takes
+    /// for a repeat.
     pub(crate) unseen: bool,
 }
 
@@ -44,26 +45,51 @@ pub(crate) struct Letters {
 }
 
 impl Letters {
-    pub(crate) fn add(&mut self, qos: QoS, large: bool, made_at: Instant, expires_at: Option<Instant>) {
+    pub(crate) fn add(
+        &mut self,
+        qos: QoS,
+        large: bool,
+        made_at: Instant,
+        expires_at: Option<Instant>,
+    ) {
         let (written, arrived, taken, refused, end) = (false, 0, 0, Vec::new(), None);
         let (given_up, dropped, again, unseen) = (false, false, false, false);
-        let letter =
-            Letter { qos, large, made_at, expires_at, written, arrived, taken, refused, end, given_up, dropped, again, unseen };
+        let letter = Letter {
+            qos,
+            large,
+            made_at,
+            expires_at,
+            written,
+            arrived,
+            taken,
+            refused,
+            end,
+            given_up,
+            dropped,
+            again,
+            unseen,
+        };
         self.all.push(letter);
     }
 
     pub(crate) fn get(&mut self, number: u64) -> Result<&mut Letter, String> {
         let index = (number as usize).checked_sub(1);
-        index.and_then(|index| self.all.get_mut(index)).ok_or_else(|| format!("there is no message {number}"))
+        index
+            .and_then(|index| self.all.get_mut(index))
+            .ok_or_else(|| format!("there is no message {number}"))
     }
 
     pub(crate) fn under_way(&mut self) -> impl Iterator<Item = &mut Letter> {
-        self.all.iter_mut().filter(|letter| letter.qos > QoS::AtMostOnce && letter.written && letter.end.is_none())
+        self.all
+            .iter_mut()
+            .filter(|letter| letter.qos > QoS::AtMostOnce && letter.written && letter.end.is_none())
     }
 
     /// Whether something is to become of one of them yet.
     pub(crate) fn are_owed(&self) -> bool {
-        self.all.iter().any(|letter| letter.qos > QoS::AtMostOnce && letter.end.is_none() && !letter.dropped)
+        self.all
+            .iter()
+            .any(|letter| letter.qos > QoS::AtMostOnce && letter.end.is_none() && !letter.dropped)
     }
 
     pub(crate) fn writes(&mut self, publish: &Publish<'_>, now: Instant) -> Verdict {
@@ -71,12 +97,22 @@ impl Letters {
         let letter = self.get(number)?;
         if let Some(at) = letter.expires_at {
             // What is sent at once need not wait, even if it may not.
-            ensure!(publish.dup || at > now || letter.made_at == now, "message {number} was sent at {now:?}, and not by {at:?}");
+            ensure!(
+                publish.dup || at > now || letter.made_at == now,
+                "message {number} was sent at {now:?}, and not by {at:?}"
+            );
             let left = (at - now).as_millis().div_ceil(1_000);
             let stated = publish.properties.message_expiry_interval.map(u128::from);
-            ensure!(stated == Some(left), "message {number} has {left} s left, and says {stated:?}");
+            ensure!(
+                stated == Some(left),
+                "message {number} has {left} s left, and says {stated:?}"
+            );
         }
-        ensure!(publish.dup == letter.written, "message {number} was sent with DUP {}: {letter:?}", publish.dup);
+        ensure!(
+            publish.dup == letter.written,
+            "message {number} was sent with DUP {}: {letter:?}",
+            publish.dup
+        );
         ensure!(letter.end.is_none(), "message {number} was sent after its end");
         letter.written = true;
         Ok(())
@@ -88,14 +124,21 @@ impl Letters {
         let letter = self.get(number)?;
         ensure!(letter.qos == qos && letter.written, "message {number} came with {qos:?}");
         ensure!(qos > QoS::AtMostOnce || letter.arrived == 0, "message {number} came again");
-        ensure!(qos < QoS::ExactlyOnce || letter.taken == 0 || letter.again, "message {number} came again after it was taken");
+        ensure!(
+            qos < QoS::ExactlyOnce || letter.taken == 0 || letter.again,
+            "message {number} came again after it was taken"
+        );
         ensure!(letter.end.is_none(), "message {number} came after {:?}", letter.end);
         letter.arrived += 1;
         if letter.arrived == 1 {
             ensure!(last < number, "message {number} came after {last}");
             self.last[usize::from(qos.as_u8())] = number;
         }
-        if by_hand && qos > QoS::AtMostOnce { Ok(()) } else { self.takes(number, ReasonCode::SUCCESS) }
+        if by_hand && qos > QoS::AtMostOnce {
+            Ok(())
+        } else {
+            self.takes(number, ReasonCode::SUCCESS)
+        }
     }
 
     pub(crate) fn takes(&mut self, number: u64, code: ReasonCode) -> Verdict {
@@ -137,7 +180,9 @@ impl Letters {
                 _ if end.is_none() => letter.dropped,
                 _ if *end == Some(End::Expired) => *arrived == 0,
                 QoS::AtLeastOnce => !success || *taken > 0,
-                QoS::ExactlyOnce => (*taken <= 1 || letter.again) && (!success || *taken > 0 || letter.unseen),
+                QoS::ExactlyOnce => {
+                    (*taken <= 1 || letter.again) && (!success || *taken > 0 || letter.unseen)
+                }
             };
             ensure!(right, "message {number} at the end: {letter:?}");
         }

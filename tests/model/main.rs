@@ -1,6 +1,7 @@
-//! A client and a server machine on one clock, with a line between them that delays, splits and breaks, and hosts that store their
-//! sessions and crash, against what the standard promises: QoS 0 at most once, QoS 1 at least once, QoS 2 exactly once, each in
-//! order, each message with one end, and every deadline met to the millisecond. [`Watch`] reads all that passes on the line.
+//! A client and a server machine on one clock, with a line between them that delays, splits and
+//! breaks, and hosts that store their sessions and crash, against what the standard promises: QoS 0
+//! at most once, QoS 1 at least once, QoS 2 exactly once, each in order, each message with one end,
+//! and every deadline met to the millisecond. [`Watch`] reads all that passes on the line.
 //!
 //! `SEED=n cargo test --test model` replays a seed with its log, `SEEDS=n` runs so many.
 
@@ -22,7 +23,9 @@ use core::time::Duration;
 use letters::Letters;
 use mqtt_sansio::Instant;
 use mqtt_sansio::client::{Client, ClientConfig};
-use mqtt_sansio::codec::{Options, Packet, PacketIdentifier, PacketType, QoS, ReasonCode, Role, Rules, Version, decode};
+use mqtt_sansio::codec::{
+    Options, Packet, PacketIdentifier, PacketType, QoS, ReasonCode, Role, Rules, Version, decode,
+};
 use mqtt_sansio::server::{Server, ServerConfig};
 use mqtt_sansio::session::{AckToken, CloseCause, QueueLimit, Session};
 use std::collections::VecDeque;
@@ -39,7 +42,8 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
     }
 
@@ -98,12 +102,18 @@ impl Plan {
             in_flight: [random.small(), random.small()],
             receive_maximum: random.small(),
             maximum_requests: random.pick(&[8, 1]),
-            queue: QueueLimit { messages: random.pick(&[1_000, 1_000, 1_000, 5]), bytes: 1_000_000 },
+            queue: QueueLimit {
+                messages: random.pick(&[1_000, 1_000, 1_000, 5]),
+                bytes: 1_000_000,
+            },
             aliases: [random.pick(&[0, 0, 2]), random.pick(&[0, 0, 2])],
             keep_alive: random.pick(&[0, 0, 1, 2, 5]),
             maximum_keep_alive: random.pick(&[0, 0, 3]),
             ping_timeout: random.pick(&[None, Some(milliseconds(700)), Some(milliseconds(4_000))]),
-            connect_timeout: [milliseconds(random.pick(&[30_000, 1_500])), milliseconds(random.pick(&[10_000, 1_200]))],
+            connect_timeout: [
+                milliseconds(random.pick(&[30_000, 1_500])),
+                milliseconds(random.pick(&[10_000, 1_200])),
+            ],
             delay: random.pick(&[0, 0, 30, 300, 1_500]),
             expiring: if version == Version::V5_0 { random.pick(&[0, 0, 40]) } else { 0 },
             storing: random.pick(&[0, 50]),
@@ -213,7 +223,8 @@ struct Parked {
     until: Option<Instant>,
 }
 
-/// What a run is counted by, and how often it must happen in a thousand runs, for a run in which nothing happens finds nothing.
+/// What a run is counted by, and how often it must happen in a thousand runs, for a run in which
+/// nothing happens finds nothing.
 const EVENTS: [(&str, u64); 12] = [
     ("messages arrived", 15_000),
     ("connections", 2_000),
@@ -285,11 +296,30 @@ impl World {
             temporary: !plan.old,
             begun: false,
         };
-        let parked = plan.old.then(|| Parked { session: aged(&Session::new()), watch: plan.watch(DOWN), until: None });
+        let parked = plan.old.then(|| Parked {
+            session: aged(&Session::new()),
+            watch: plan.watch(DOWN),
+            until: None,
+        });
         let log = log.then(|| vec![format!("{plan:?}")]);
-        let (now, far, ghost, letters) = (Instant::from_millis(1_000), None, None, Default::default());
+        let (now, far, ghost, letters) =
+            (Instant::from_millis(1_000), None, None, Default::default());
         let (calm, estranged, keys, tally) = (false, false, 0, Tally::default());
-        Self { random, plan, now, near, far, ghost, parked, letters, log, calm, estranged, keys, tally }
+        Self {
+            random,
+            plan,
+            now,
+            near,
+            far,
+            ghost,
+            parked,
+            letters,
+            log,
+            calm,
+            estranged,
+            keys,
+            tally,
+        }
     }
 
     fn note(&mut self, line: impl FnOnce() -> String) {
@@ -312,7 +342,9 @@ impl World {
         for frame in frames(out)? {
             let packet = decode(frame, Rules::new(self.plan.version).sent_by(ROLES[direction]));
             let packet = packet.map_err(|error| error.to_string())?;
-            self.note(|| format!("{} {}", ["client writes", "server writes"][direction], in_short(&packet)));
+            self.note(|| {
+                format!("{} {}", ["client writes", "server writes"][direction], in_short(&packet))
+            });
             match &packet {
                 Packet::Publish(publish) => {
                     self.counts(Count::SentAgain, publish.dup);
@@ -331,7 +363,11 @@ impl World {
         }
         let mut bytes = &out[..carried];
         while !bytes.is_empty() {
-            let size = if self.random.percent(70) { bytes.len() } else { 1 + self.random.index(bytes.len()) };
+            let size = if self.random.percent(70) {
+                bytes.len()
+            } else {
+                1 + self.random.index(bytes.len())
+            };
             let (chunk, rest) = bytes.split_at(size);
             self.schedule(direction, line, Some(chunk.to_vec()));
             bytes = rest;
@@ -371,7 +407,12 @@ impl World {
         let clock = &mut self.near.clock;
         if let Some(accepted) = clock.accepted.filter(|_| clock.keep_alive > Duration::ZERO) {
             let latest = accepted.max(clock.last_written + clock.keep_alive);
-            ensure!(self.now <= latest, "the client was silent from {:?} to {:?}", clock.last_written, self.now);
+            ensure!(
+                self.now <= latest,
+                "the client was silent from {:?} to {:?}",
+                clock.last_written,
+                self.now
+            );
         }
         clock.last_written = self.now;
         ensure!(self.near.attached, "the client writes to nobody: {out:?}");
@@ -387,9 +428,12 @@ impl World {
             _ if !self.near.attached => None,
             None => Some(near.opened + self.plan.connect_timeout[UP]),
             Some(_) => {
-                let ping = (near.keep_alive > Duration::ZERO).then(|| near.last_written + near.keep_alive);
+                let ping =
+                    (near.keep_alive > Duration::ZERO).then(|| near.last_written + near.keep_alive);
                 let timeout = self.plan.ping_timeout.unwrap_or(near.keep_alive);
-                ping.into_iter().chain(near.pinged.map(|pinged| pinged.max(near.last_heard) + timeout)).min()
+                ping.into_iter()
+                    .chain(near.pinged.map(|pinged| pinged.max(near.last_heard) + timeout))
+                    .min()
             }
         };
         let due = self.near.machine.poll_timeout();
@@ -400,7 +444,11 @@ impl World {
                 _ if far.closed => None,
                 None => Some(clock.opened + self.plan.connect_timeout[DOWN]),
                 // A server that owes an answer does not read, so it cannot hear.
-                _ if clock.keep_alive == Duration::ZERO || far.requests.len() >= self.plan.maximum_requests => None,
+                _ if clock.keep_alive == Duration::ZERO
+                    || far.requests.len() >= self.plan.maximum_requests =>
+                {
+                    None
+                }
                 Some(_) => Some(clock.last_heard + clock.keep_alive * 3 / 2),
             };
             let due = far.machine.poll_timeout();
@@ -426,14 +474,16 @@ impl World {
                 due(&self.far),
                 due(&self.ghost),
             ];
-            let Some(first) = times.iter().flatten().min().filter(|first| **first <= end).copied() else {
+            let Some(first) = times.iter().flatten().min().filter(|first| **first <= end).copied()
+            else {
                 self.now = end;
                 self.expire_parked();
                 return Ok(());
             };
             self.now = self.now.max(first);
             self.expire_parked();
-            let at_once: Vec<_> = (0..times.len()).filter(|index| times[*index] == Some(first)).collect();
+            let at_once: Vec<_> =
+                (0..times.len()).filter(|index| times[*index] == Some(first)).collect();
             match self.random.pick(&at_once) {
                 0 => self.with_far(Self::arrives_at_server)?,
                 1 => self.arrives_at_client()?,
@@ -511,7 +561,8 @@ impl World {
         self.random.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce])
     }
 
-    /// What an application that acknowledges by hand says of a message, and what that means: before 5.0 there is no refusing.
+    /// What an application that acknowledges by hand says of a message, and what that means: before
+    /// 5.0 there is no refusing.
     fn judgement(&mut self) -> (ReasonCode, ReasonCode) {
         let refuses = !self.calm && self.random.percent(15);
         let code = if refuses {
@@ -551,7 +602,12 @@ impl World {
             far.line = Line { silent: true, ..Line::default() };
         }
         let told = self.random.index(4);
-        self.note(|| format!("the line breaks, and {} know", ["both", "the client's", "the server's", "none"][told]));
+        self.note(|| {
+            format!(
+                "the line breaks, and {} know",
+                ["both", "the client's", "the server's", "none"][told]
+            )
+        });
         if told == 0 || told == 2 {
             self.with_far(Self::server_is_cut)?;
         }
@@ -562,7 +618,11 @@ impl World {
     fn settle(&mut self) -> Verdict {
         self.calm = true;
         let slowest = core::mem::take(&mut self.plan.delay) + 1;
-        if self.far.as_ref().is_some_and(|far| far.line.silent || far.line.packets.is_some() || far.closed) {
+        if self
+            .far
+            .as_ref()
+            .is_some_and(|far| far.line.silent || far.line.packets.is_some() || far.closed)
+        {
             self.client_is_cut()?;
         }
         for _ in 0..200 {
@@ -601,11 +661,14 @@ impl World {
 }
 
 fn is_timeout(event: Option<&Event<'_>>) -> bool {
-    matches!(event.and_then(Event::closed), Some(CloseCause::KeepAliveTimeout | CloseCause::ConnectTimeout))
+    matches!(
+        event.and_then(Event::closed),
+        Some(CloseCause::KeepAliveTimeout | CloseCause::ConnectTimeout)
+    )
 }
 
-/// Whether nothing is amiss when a session is stored while it has a connection: what was acknowledged by hand, out of turn, is
-/// known to the connection alone.
+/// Whether nothing is amiss when a session is stored while it has a connection: what was
+/// acknowledged by hand, out of turn, is known to the connection alone.
 fn can_be_stored_in_use(watch: &Watch) -> bool {
     !watch.is_out_of_turn()
 }
@@ -634,8 +697,12 @@ fn payload(number: u64, large: bool) -> Vec<u8> {
 fn in_short(packet: &Packet<'_>) -> String {
     match packet {
         Packet::Publish(publish) => {
-            let (number, dup) = (number(publish.payload).unwrap_or(0), if publish.dup { ", again" } else { "" });
-            format!("PUBLISH {number} with {:?} as {:?}{dup}", publish.qos, publish.packet_identifier)
+            let (number, dup) =
+                (number(publish.payload).unwrap_or(0), if publish.dup { ", again" } else { "" });
+            format!(
+                "PUBLISH {number} with {:?} as {:?}{dup}",
+                publish.qos, publish.packet_identifier
+            )
         }
         packet => format!("{packet:?}"),
     }
@@ -649,7 +716,8 @@ fn run(seed: u64, log: bool) -> (Verdict, World) {
 
 #[test]
 fn each_message_arrives_as_its_qos_promises_whatever_breaks() {
-    let number = |name| std::env::var(name).ok().and_then(|value: String| value.parse::<u64>().ok());
+    let number =
+        |name| std::env::var(name).ok().and_then(|value: String| value.parse::<u64>().ok());
     if let Some(seed) = number("SEED") {
         let (verdict, world) = run(seed, true);
         println!("{}\n{:?}\n{verdict:?}", world.log.unwrap().join("\n"), world.tally);
@@ -660,18 +728,26 @@ fn each_message_arrives_as_its_qos_promises_whatever_breaks() {
     let run_some = |first: u64| -> Result<Tally, String> {
         let mut tally = Tally::default();
         for seed in (first..seeds).step_by(threads) {
-            let (verdict, world) = std::panic::catch_unwind(|| run(seed, false)).map_err(|_| format!("seed {seed} panics"))?;
+            let (verdict, world) = std::panic::catch_unwind(|| run(seed, false))
+                .map_err(|_| format!("seed {seed} panics"))?;
             if let Err(wrong) = verdict {
                 let log = run(seed, true).1.log.unwrap_or_default();
-                return Err(format!("seed {seed}: {wrong}\n{}", log[log.len().saturating_sub(40)..].join("\n")));
+                return Err(format!(
+                    "seed {seed}: {wrong}\n{}",
+                    log[log.len().saturating_sub(40)..].join("\n")
+                ));
             }
             tally.iter_mut().zip(world.tally).for_each(|(all, one)| *all += one);
         }
         Ok(tally)
     };
     let tallies: Vec<_> = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|first| scope.spawn(move || run_some(first as u64))).collect();
-        running.into_iter().map(|thread| thread.join().unwrap().unwrap_or_else(|wrong| panic!("{wrong}"))).collect()
+        let running: Vec<_> =
+            (0..threads).map(|first| scope.spawn(move || run_some(first as u64))).collect();
+        running
+            .into_iter()
+            .map(|thread| thread.join().unwrap().unwrap_or_else(|wrong| panic!("{wrong}")))
+            .collect()
     });
     for (index, (what, least)) in EVENTS.into_iter().enumerate() {
         let count: u64 = tallies.iter().map(|tally| tally[index]).sum();

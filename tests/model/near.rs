@@ -6,8 +6,8 @@ use crate::{Clock, Count, DOWN, Far, Line, UP, World, can_be_stored_in_use, payl
 use core::time::Duration;
 use mqtt_sansio::client::{self, Client};
 use mqtt_sansio::codec::{
-    Connect, Disconnect, PacketType, Publish, PublishProperties, QoS, ReasonCode, SubscribeProperties, Subscription,
-    UnsubscribeProperties, Version,
+    Connect, Disconnect, PacketType, Publish, PublishProperties, QoS, ReasonCode,
+    SubscribeProperties, Subscription, UnsubscribeProperties, Version,
 };
 use mqtt_sansio::server::Server;
 use mqtt_sansio::session::{AcknowledgeError, CloseCause, Outcome, PublishError, Session};
@@ -17,7 +17,8 @@ impl World {
         loop {
             let received = core::mem::take(&mut self.near.received);
             let (mut input, mut out) = (&received[..], Vec::new());
-            let event = self.near.machine.handle_input(&mut input, self.now, &mut out).map(Event::Client);
+            let event =
+                self.near.machine.handle_input(&mut input, self.now, &mut out).map(Event::Client);
             let (taken, left) = received.split_at(received.len() - input.len());
             self.near.received = left.to_vec();
             self.near.watch.goes_on();
@@ -29,7 +30,11 @@ impl World {
             let Some(event) = event else { break };
             self.on_client_event(&event)?;
         }
-        if self.near.attached { self.near.watch.rests(self.near.machine.session().in_flight()) } else { Ok(()) }
+        if self.near.attached {
+            self.near.watch.rests(self.near.machine.session().in_flight())
+        } else {
+            Ok(())
+        }
     }
 
     pub(crate) fn on_client_event(&mut self, event: &Event<'_>) -> Verdict {
@@ -38,7 +43,8 @@ impl World {
         match action {
             client::Action::Connected(connack) => {
                 self.counts(Count::Connected, true);
-                let seconds = connack.properties.server_keep_alive.unwrap_or(self.near.asked_keep_alive);
+                let seconds =
+                    connack.properties.server_keep_alive.unwrap_or(self.near.asked_keep_alive);
                 self.near.clock.keep_alive = Duration::from_secs(seconds.into());
                 self.near.clock.accepted = Some(self.now);
                 self.near.temporary = self.near.asked_temporary;
@@ -48,12 +54,23 @@ impl World {
             }
             client::Action::Message(message) => {
                 self.counts(Count::Arrived, true);
-                let (number, by_hand) = (number(message.payload).ok_or("a message has no number")?, self.plan.manual[UP]);
-                ensure!(message.topic_name == topic(number), "message {number} came to {}", message.topic_name);
+                let (number, by_hand) = (
+                    number(message.payload).ok_or("a message has no number")?,
+                    self.plan.manual[UP],
+                );
+                ensure!(
+                    message.topic_name == topic(number),
+                    "message {number} came to {}",
+                    message.topic_name
+                );
                 self.letters[DOWN].arrives(number, message.qos, by_hand)?;
-                self.near.tokens.extend(message.token.filter(|_| by_hand).map(|token| (number, token)));
+                self.near
+                    .tokens
+                    .extend(message.token.filter(|_| by_hand).map(|token| (number, token)));
             }
-            client::Action::Published(published) => self.ends(UP, published.key, &published.outcome)?,
+            client::Action::Published(published) => {
+                self.ends(UP, published.key, &published.outcome)?
+            }
             client::Action::Closed(cause) => {
                 self.note_close(cause)?;
                 self.client_leaves();
@@ -66,7 +83,10 @@ impl World {
     pub(crate) fn note_close(&mut self, cause: &CloseCause<'_>) -> Verdict {
         self.counts(Count::Silent, *cause == CloseCause::KeepAliveTimeout);
         self.counts(Count::Unanswered, *cause == CloseCause::ConnectTimeout);
-        ensure!(!matches!(cause, CloseCause::Violation(_) | CloseCause::Refused(_)), "no rule was broken: {cause:?}");
+        ensure!(
+            !matches!(cause, CloseCause::Violation(_) | CloseCause::Refused(_)),
+            "no rule was broken: {cause:?}"
+        );
         Ok(())
     }
 
@@ -112,13 +132,17 @@ impl World {
         connect.clean_start = !self.calm && self.random.percent(5);
         if self.plan.version == Version::V5_0 {
             let expiry = self.random.pick(&[u32::MAX, u32::MAX, u32::MAX, u32::MAX, 20, 0]);
-            connect.properties.session_expiry_interval = Some(if self.calm { u32::MAX } else { expiry });
-            connect.properties.receive_maximum = (!self.calm && self.random.percent(50)).then(|| self.random.small());
+            connect.properties.session_expiry_interval =
+                Some(if self.calm { u32::MAX } else { expiry });
+            connect.properties.receive_maximum =
+                (!self.calm && self.random.percent(50)).then(|| self.random.small());
             connect.properties.topic_alias_maximum = self.random.pick(&[None, Some(1), Some(10)]);
-            connect.properties.maximum_packet_size = (!self.calm && self.random.percent(10)).then_some(60);
+            connect.properties.maximum_packet_size =
+                (!self.calm && self.random.percent(10)).then_some(60);
         }
         self.note(|| format!("client connects: {connect:?}"));
-        // A connection that never came about is dropped; one that has the session lives on until the server notices.
+        // A connection that never came about is dropped; one that has the session lives on until
+        // the server notices.
         self.ghost = self.far.take().filter(|far| far.accepted).or_else(|| self.ghost.take());
         let mut line = Line::default();
         if !self.calm {
@@ -140,10 +164,16 @@ impl World {
             self.client_gives_up();
         }
         let (near, mut out) = (&mut self.near, Vec::new());
-        near.clock = Clock { opened: self.now, last_written: self.now, last_heard: self.now, ..Clock::default() };
+        near.clock = Clock {
+            opened: self.now,
+            last_written: self.now,
+            last_heard: self.now,
+            ..Clock::default()
+        };
         // Until it is accepted, it may go on with an older session.
         (near.attached, near.begun, near.temporary) = (true, true, false);
-        (near.asked_keep_alive, near.asked_temporary) = (connect.keep_alive, connect.session_expiry_interval() == 0);
+        (near.asked_keep_alive, near.asked_temporary) =
+            (connect.keep_alive, connect.session_expiry_interval() == 0);
         near.watch.reopens();
         near.machine.connect(&connect, self.now, &mut out).map_err(|error| error.to_string())?;
         near.watch.commands(&out)?;
@@ -152,10 +182,12 @@ impl World {
 
     pub(crate) fn publish(&mut self) -> Verdict {
         let (qos, large) = (self.qos(), self.random.percent(10));
-        let expiry = self.random.percent(self.plan.expiring).then(|| self.random.pick(&[0, 1, 2, 10]));
+        let expiry =
+            self.random.percent(self.plan.expiring).then(|| self.random.pick(&[0, 1, 2, 10]));
         let number = self.letters[UP].all.len() as u64 + 1;
         let payload = payload(number, large);
-        let properties = PublishProperties { message_expiry_interval: expiry, ..PublishProperties::default() };
+        let properties =
+            PublishProperties { message_expiry_interval: expiry, ..PublishProperties::default() };
         let publish = Publish { qos, properties, ..Publish::new(topic(number), &payload) };
         let (queued, mut out) = (self.near.machine.session().queued(), Vec::new());
         let done = self.near.machine.publish(number, &publish, self.now, &mut out);
@@ -177,14 +209,19 @@ impl World {
         if near.tokens.is_empty() {
             let Some(token) = near.stale.pop() else { return Ok(()) };
             let stale = near.machine.acknowledge(token, ReasonCode::SUCCESS, self.now, &mut out);
-            ensure!(stale == Err(AcknowledgeError::Stale) && out.is_empty(), "an old token is taken: {stale:?}");
+            ensure!(
+                stale == Err(AcknowledgeError::Stale) && out.is_empty(),
+                "an old token is taken: {stale:?}"
+            );
             return Ok(());
         }
         let (number, token) = near.tokens.swap_remove(index % near.tokens.len());
         let (code, meant) = self.judgement();
         self.note(|| format!("client acknowledges {number} with {code:?}"));
         let near = &mut self.near;
-        near.machine.acknowledge(token, code, self.now, &mut out).map_err(|error| error.to_string())?;
+        near.machine
+            .acknowledge(token, code, self.now, &mut out)
+            .map_err(|error| error.to_string())?;
         near.watch.acknowledged(token, code)?;
         near.watch.commands(&out)?;
         self.letters[DOWN].takes(number, meant)?;
@@ -195,10 +232,23 @@ impl World {
         self.keys += 1;
         let (near, mut out) = (&mut self.near, Vec::new());
         let done = if self.keys % 2 == 0 {
-            let filters = [Subscription::new("a", QoS::AtMostOnce), Subscription::new("b", QoS::ExactlyOnce)];
-            near.machine.subscribe(self.keys, &filters, SubscribeProperties::default(), self.now, &mut out)
+            let filters =
+                [Subscription::new("a", QoS::AtMostOnce), Subscription::new("b", QoS::ExactlyOnce)];
+            near.machine.subscribe(
+                self.keys,
+                &filters,
+                SubscribeProperties::default(),
+                self.now,
+                &mut out,
+            )
         } else {
-            near.machine.unsubscribe(self.keys, &["a".into()], UnsubscribeProperties::default(), self.now, &mut out)
+            near.machine.unsubscribe(
+                self.keys,
+                &["a".into()],
+                UnsubscribeProperties::default(),
+                self.now,
+                &mut out,
+            )
         };
         near.watch.commands(&out)?;
         if done.is_ok() {
@@ -231,8 +281,14 @@ impl World {
     pub(crate) fn client_restarts(&mut self) -> Verdict {
         self.counts(Count::Stored, true);
         let machine = core::mem::replace(&mut self.near.machine, Client::new(self.plan.client()));
-        let crashes = can_be_stored_in_use(&self.near.watch) && !self.near.asked_temporary && self.random.percent(50);
-        let bytes = if crashes { machine.session().to_bytes(self.now) } else { machine.into_session().to_bytes(self.now) };
+        let crashes = can_be_stored_in_use(&self.near.watch)
+            && !self.near.asked_temporary
+            && self.random.percent(50);
+        let bytes = if crashes {
+            machine.session().to_bytes(self.now)
+        } else {
+            machine.into_session().to_bytes(self.now)
+        };
         self.note(|| format!("client restarts, {} bytes are stored", bytes.len()));
         self.near.watch.ends();
         if self.near.attached {
@@ -240,7 +296,8 @@ impl World {
         }
         let before = self.now;
         self.passes(2_000)?;
-        let session = Session::from_bytes(&bytes, self.now, self.now - before).map_err(|error| error.to_string())?;
+        let session = Session::from_bytes(&bytes, self.now, self.now - before)
+            .map_err(|error| error.to_string())?;
         self.near.machine = Client::with_session(self.plan.client(), session);
         self.near.begun = false;
         self.near.stale.clear();

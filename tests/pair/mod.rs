@@ -1,9 +1,12 @@
-//! A client machine and a server machine under one simulated clock, with a link between them that can split and be cut.
+//! A client machine and a server machine under one simulated clock, with a link between them that
+//! can split and be cut.
 
 use core::time::Duration;
 use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, Client, ClientConfig};
-use mqtt_sansio::codec::{self, AckProperties, ConnackProperties, Connect, Publish, QoS, ReasonCode, Version};
+use mqtt_sansio::codec::{
+    self, AckProperties, ConnackProperties, Connect, Publish, QoS, ReasonCode, Version,
+};
 use mqtt_sansio::server::{self, Server, ServerConfig};
 use mqtt_sansio::session::{Message, Outcome, Outgoing, Published, Session};
 
@@ -62,7 +65,11 @@ impl Pair {
         Self::with(ClientConfig::new(), ServerConfig::new(), chunks)
     }
 
-    pub(crate) fn with(client_config: ClientConfig, server_config: ServerConfig, chunks: Chunks) -> Self {
+    pub(crate) fn with(
+        client_config: ClientConfig,
+        server_config: ServerConfig,
+        chunks: Chunks,
+    ) -> Self {
         Self {
             client: Client::new(client_config.clone()),
             server: Server::new(server_config.clone(), Instant::default()),
@@ -89,7 +96,11 @@ impl Pair {
         Self::in_all_chunks_with(&ClientConfig::new(), &ServerConfig::new(), scenario);
     }
 
-    pub(crate) fn in_all_chunks_with(client: &ClientConfig, server: &ServerConfig, scenario: impl Fn(&mut Self)) {
+    pub(crate) fn in_all_chunks_with(
+        client: &ClientConfig,
+        server: &ServerConfig,
+        scenario: impl Fn(&mut Self),
+    ) {
         let run = |chunks| {
             let mut pair = Self::with(client.clone(), server.clone(), chunks);
             scenario(&mut pair);
@@ -119,9 +130,12 @@ impl Pair {
 
     /// Both sides store their sessions, are started anew, and load them.
     pub(crate) fn restart(&mut self) {
-        let again = |session: Session| Session::from_bytes(&session.to_bytes(self.now), self.now, Duration::ZERO).unwrap();
+        let again = |session: Session| {
+            Session::from_bytes(&session.to_bytes(self.now), self.now, Duration::ZERO).unwrap()
+        };
         let client = core::mem::replace(&mut self.client, Client::new(self.client_config.clone()));
-        self.client = Client::with_session(self.client_config.clone(), again(client.into_session()));
+        self.client =
+            Client::with_session(self.client_config.clone(), again(client.into_session()));
         self.parked = self.parked.take().map(again);
     }
 
@@ -130,7 +144,10 @@ impl Pair {
     }
 
     /// A command of the client whose output goes to the server.
-    pub(crate) fn client<T>(&mut self, command: impl FnOnce(&mut Client, Instant, &mut Vec<u8>) -> T) -> T {
+    pub(crate) fn client<T>(
+        &mut self,
+        command: impl FnOnce(&mut Client, Instant, &mut Vec<u8>) -> T,
+    ) -> T {
         command(&mut self.client, self.now, &mut self.to_server.sent)
     }
 
@@ -226,7 +243,8 @@ impl Pair {
     pub(crate) fn advance(&mut self, duration: Duration) {
         let end = self.now + duration;
         loop {
-            let next = self.client.poll_timeout().into_iter().chain(self.server.poll_timeout()).min();
+            let next =
+                self.client.poll_timeout().into_iter().chain(self.server.poll_timeout()).min();
             let Some(due) = next.filter(|due| *due <= end) else { break };
             self.now = self.now.max(due);
             let at_client = self.client.handle_timeout(self.now, &mut self.to_server.sent);
@@ -261,7 +279,8 @@ impl Pair {
 
     fn carry(&mut self) -> bool {
         self.flush();
-        let (to_server, to_client) = (core::mem::take(&mut self.to_server.sent), core::mem::take(&mut self.to_client.sent));
+        let (to_server, to_client) =
+            (core::mem::take(&mut self.to_server.sent), core::mem::take(&mut self.to_client.sent));
         for chunk in split(&to_server, self.chunks, &mut self.to_server.carried) {
             self.feed_server(chunk);
         }
@@ -275,7 +294,9 @@ impl Pair {
         let mut received = core::mem::take(&mut self.to_server.received);
         received.extend_from_slice(chunk);
         let mut input = received.as_slice();
-        while let Some(action) = self.server.handle_input(&mut input, self.now, &mut self.to_client.sent) {
+        while let Some(action) =
+            self.server.handle_input(&mut input, self.now, &mut self.to_client.sent)
+        {
             self.on_server_action(action);
         }
         self.to_server.received = input.to_vec();
@@ -285,7 +306,9 @@ impl Pair {
         let mut received = core::mem::take(&mut self.to_client.received);
         received.extend_from_slice(chunk);
         let mut input = received.as_slice();
-        while let Some(action) = self.client.handle_input(&mut input, self.now, &mut self.to_server.sent) {
+        while let Some(action) =
+            self.client.handle_input(&mut input, self.now, &mut self.to_server.sent)
+        {
             self.on_client_action(action);
         }
         self.to_client.received = input.to_vec();
@@ -294,7 +317,9 @@ impl Pair {
     fn on_client_action(&mut self, action: client::Action<'_>) {
         self.note(format!("client: {action:?}"));
         match action {
-            client::Action::Message(message) => self.at_client.push(String::from_utf8_lossy(message.payload).into()),
+            client::Action::Message(message) => {
+                self.at_client.push(String::from_utf8_lossy(message.payload).into())
+            }
             client::Action::Published(published) => self.done_at_client.push(outcome(&published)),
             client::Action::Closed(_) => self.connected = false,
             _ => {}
@@ -309,18 +334,39 @@ impl Pair {
             server::Action::Connect(connect) => {
                 let mut session = self.parked.take().filter(|_| !connect.clean_start);
                 self.accepted = true;
-                self.server.accept(&mut session, ConnackProperties::default(), self.now, out).unwrap();
+                self.server
+                    .accept(&mut session, ConnackProperties::default(), self.now, out)
+                    .unwrap();
             }
             server::Action::Subscribe(subscribe) => {
                 let code = |qos: QoS| ReasonCode::new(qos.as_u8());
-                let codes: Vec<_> = subscribe.subscriptions.iter().map(|s| code(s.options.maximum_qos)).collect();
-                self.server.suback(subscribe.packet_identifier, &codes, AckProperties::default(), self.now, out).unwrap();
+                let codes: Vec<_> =
+                    subscribe.subscriptions.iter().map(|s| code(s.options.maximum_qos)).collect();
+                self.server
+                    .suback(
+                        subscribe.packet_identifier,
+                        &codes,
+                        AckProperties::default(),
+                        self.now,
+                        out,
+                    )
+                    .unwrap();
             }
             server::Action::Unsubscribe(unsubscribe) => {
                 let codes = vec![ReasonCode::SUCCESS; unsubscribe.topic_filters.iter().count()];
-                self.server.unsuback(unsubscribe.packet_identifier, &codes, AckProperties::default(), self.now, out).unwrap();
+                self.server
+                    .unsuback(
+                        unsubscribe.packet_identifier,
+                        &codes,
+                        AckProperties::default(),
+                        self.now,
+                        out,
+                    )
+                    .unwrap();
             }
-            server::Action::Message(message) => self.at_server.push(String::from_utf8_lossy(message.payload).into()),
+            server::Action::Message(message) => {
+                self.at_server.push(String::from_utf8_lossy(message.payload).into())
+            }
             server::Action::Published(published) => self.done_at_server.push(outcome(&published)),
             server::Action::Closed { .. } => {
                 if core::mem::take(&mut self.accepted) {
@@ -354,10 +400,13 @@ fn split<'b>(bytes: &'b [u8], chunks: Chunks, carried: &mut usize) -> Vec<&'b [u
     match chunks {
         Chunks::Whole => vec![bytes],
         Chunks::Bytes => bytes.chunks(1).collect(),
-        Chunks::CutAt(position) => match position.checked_sub(start).and_then(|position| bytes.split_at_checked(position)) {
-            Some((before, after)) => vec![before, after],
-            None => vec![bytes],
-        },
+        Chunks::CutAt(position) => {
+            match position.checked_sub(start).and_then(|position| bytes.split_at_checked(position))
+            {
+                Some((before, after)) => vec![before, after],
+                None => vec![bytes],
+            }
+        }
     }
 }
 

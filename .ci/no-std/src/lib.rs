@@ -1,5 +1,5 @@
-//! A static library without `std`, that uses the codec and both machines. It links only if nothing below it needs `std`: there
-//! would be two panic handlers.
+//! A static library without `std`, that uses the codec and both machines. It links only if nothing
+//! below it needs `std`: there would be two panic handlers.
 
 #![no_std]
 
@@ -11,7 +11,7 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, Client, ClientConfig};
-use mqtt_sansio::codec::{Connect, ConnackProperties, Publish, QoS, Version};
+use mqtt_sansio::codec::{ConnackProperties, Connect, Publish, QoS, Version};
 use mqtt_sansio::server::{self, Server, ServerConfig};
 
 /// Gives out memory and takes none back: enough for one exchange.
@@ -34,7 +34,11 @@ unsafe impl GlobalAlloc for Bump {
             start = (base + used).next_multiple_of(layout.align()) - base;
             start.checked_add(layout.size()).filter(|end| *end <= SIZE)
         });
-        if given.is_err() { core::ptr::null_mut() } else { self.memory.get().cast::<u8>().wrapping_add(start) }
+        if given.is_err() {
+            core::ptr::null_mut()
+        } else {
+            self.memory.get().cast::<u8>().wrapping_add(start)
+        }
     }
 
     unsafe fn dealloc(&self, _: *mut u8, _: Layout) {}
@@ -48,8 +52,8 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// Connects a client machine to a server machine and publishes a message with QoS 2. Gives the number of messages that have arrived and
-/// ended: 11.
+/// Connects a client machine to a server machine and publishes a message with QoS 2. Gives the
+/// number of messages that have arrived and ended: 11.
 #[unsafe(no_mangle)]
 pub extern "C" fn mqtt_exchange() -> u32 {
     let now = Instant::from_millis(0);
@@ -70,7 +74,8 @@ pub extern "C" fn mqtt_exchange() -> u32 {
         while let Some(action) = server.handle_input(&mut input, now, &mut to_client) {
             match action {
                 server::Action::Connect(_) => {
-                    let _ = server.accept(&mut None, ConnackProperties::default(), now, &mut to_client);
+                    let _ =
+                        server.accept(&mut None, ConnackProperties::default(), now, &mut to_client);
                 }
                 server::Action::Message(message) => count += u32::from(message.payload == b"hello"),
                 _ => {}

@@ -1,10 +1,12 @@
-//! The cases: packets as bytes, written here without any encoder, and as the values that they stand for.
+//! The cases: packets as bytes, written here without any encoder, and as the values that they stand
+//! for.
 
 use crate::peers::Form;
 use mqtt_sansio::codec::{
-    self, Ack, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect, ConnectProperties, Disconnect, Packet,
-    PacketIdentifier, Publish, PublishProperties, QoS, ReasonCode, Sequence, Suback, Subscribe, SubscribeProperties,
-    Subscription, Text, Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will, WillProperties,
+    self, Ack, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect,
+    ConnectProperties, Disconnect, Packet, PacketIdentifier, Publish, PublishProperties, QoS,
+    ReasonCode, Sequence, Suback, Subscribe, SubscribeProperties, Subscription, Text, Unsubscribe,
+    UnsubscribeProperties, UserProperty, Version, Will, WillProperties,
 };
 use std::rc::Rc;
 
@@ -112,15 +114,35 @@ pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |what: &str, task: Task, sample: &Rc<Sample>| {
         let version = if sample.version == V4 { "v4" } else { "v5" };
-        cases.push(Case { name: format!("{what}: {version} {}", sample.name), task, sample: sample.clone() });
+        cases.push(Case {
+            name: format!("{what}: {version} {}", sample.name),
+            task,
+            sample: sample.clone(),
+        });
     };
-    let packets = || publishes.iter().chain(&pubacks).chain(&connects).chain(&subscribes).chain([&connack]).chain(&others);
+    let packets = || {
+        publishes
+            .iter()
+            .chain(&pubacks)
+            .chain(&connects)
+            .chain(&subscribes)
+            .chain([&connack])
+            .chain(&others)
+    };
     packets().chain(&streams).for_each(|sample| add("decode", Task::Decode(None), sample));
-    publishes.iter().chain(&streams).for_each(|sample| add("decode owned", Task::Decode(Some(Form::Owned)), sample));
-    publishes.iter().for_each(|sample| add("decode owned and read", Task::Decode(Some(Form::OwnedAndRead)), sample));
+    publishes
+        .iter()
+        .chain(&streams)
+        .for_each(|sample| add("decode owned", Task::Decode(Some(Form::Owned)), sample));
+    publishes.iter().for_each(|sample| {
+        add("decode owned and read", Task::Decode(Some(Form::OwnedAndRead)), sample)
+    });
     packets().for_each(|sample| add("encode", Task::Encode, sample));
     add("encode", Task::Encode, &large);
-    publishes.iter().chain(&subscribes).for_each(|sample| add("made and encoded", Task::Make, sample));
+    publishes
+        .iter()
+        .chain(&subscribes)
+        .for_each(|sample| add("made and encoded", Task::Make, sample));
     add(HAND_ON, Task::HandOn, &large);
     cases
 }
@@ -170,7 +192,10 @@ fn publish_with_properties() -> Sample {
     Sample {
         name: "PUBLISH 256 B, 5 properties",
         version: V5,
-        bytes: packet(0x32, &[&string(TOPIC), &IDENTIFIER.to_be_bytes(), &properties, &PAYLOAD[..256]]),
+        bytes: packet(
+            0x32,
+            &[&string(TOPIC), &IDENTIFIER.to_be_bytes(), &properties, &PAYLOAD[..256]],
+        ),
         packets: vec![publish.into()],
         values: Some(Values::Request(&REQUEST)),
     }
@@ -191,7 +216,12 @@ fn connect_v4() -> Sample {
     let connect = Connect {
         clean_start: true,
         keep_alive: 60,
-        will: Some(Will { qos: QoS::AtLeastOnce, topic: WILL_TOPIC.into(), payload: b"offline", ..Will::default() }),
+        will: Some(Will {
+            qos: QoS::AtLeastOnce,
+            topic: WILL_TOPIC.into(),
+            payload: b"offline",
+            ..Will::default()
+        }),
         user_name: Some(USER_NAME.into()),
         password: Some(PASSWORD.as_bytes()),
         ..Connect::new(V4, CLIENT)
@@ -313,7 +343,8 @@ fn connack() -> Sample {
 }
 
 fn subscribe(version: Version) -> Sample {
-    let subscriptions: &'static [_] = FILTERS.map(|filter| Subscription::new(filter, QoS::AtLeastOnce)).to_vec().leak();
+    let subscriptions: &'static [_] =
+        FILTERS.map(|filter| Subscription::new(filter, QoS::AtLeastOnce)).to_vec().leak();
     let subscribe = Subscribe {
         packet_identifier: identifier().expect("not zero"),
         properties: SubscribeProperties::default(),
@@ -322,7 +353,10 @@ fn subscribe(version: Version) -> Sample {
     Sample {
         name: "SUBSCRIBE, 10 filters",
         version,
-        bytes: packet(0x82, &[&IDENTIFIER.to_be_bytes(), no_properties(version), &subscription_list()]),
+        bytes: packet(
+            0x82,
+            &[&IDENTIFIER.to_be_bytes(), no_properties(version), &subscription_list()],
+        ),
         packets: vec![subscribe.into()],
         values: Some(Values::Subscribe { filters: &FILTERS }),
     }
@@ -336,20 +370,40 @@ fn subscription_list() -> Vec<u8> {
 fn others(version: Version) -> Vec<Sample> {
     let packet_identifier = identifier().expect("not zero");
     let ack = Ack::new(packet_identifier, ReasonCode::SUCCESS);
-    let suback = |reason_codes| Suback { packet_identifier, properties: AckProperties::default(), reason_codes };
+    let suback = |reason_codes| Suback {
+        packet_identifier,
+        properties: AckProperties::default(),
+        reason_codes,
+    };
     let topic_filters: &'static [Text<'static>] = FILTERS.map(Text::from).to_vec().leak();
-    let unsubscribe =
-        Unsubscribe { packet_identifier, properties: UnsubscribeProperties::default(), topic_filters: topic_filters.into() };
+    let unsubscribe = Unsubscribe {
+        packet_identifier,
+        properties: UnsubscribeProperties::default(),
+        topic_filters: topic_filters.into(),
+    };
     let identified = |first: u8, rest: &[u8]| packet(first, &[&IDENTIFIER.to_be_bytes(), rest]);
-    let listed = |first: u8, list: &[u8]| identified(first, &[no_properties(version), list].concat());
+    let listed =
+        |first: u8, list: &[u8]| identified(first, &[no_properties(version), list].concat());
     let unsubscribed = if version == V5 { &[ReasonCode::SUCCESS; 10][..] } else { &[] };
     let mut packets: Vec<(&'static str, Vec<u8>, Packet<'static>)> = vec![
         ("PUBREC", identified(0x50, &[]), Packet::Pubrec(ack)),
         ("PUBREL", identified(0x62, &[]), Packet::Pubrel(ack)),
         ("PUBCOMP", identified(0x70, &[]), Packet::Pubcomp(ack)),
-        ("SUBACK, 10 codes", listed(0x90, &[1; 10]), Packet::Suback(suback((&[ReasonCode::GRANTED_QOS_1; 10]).into()))),
-        ("UNSUBSCRIBE, 10 filters", listed(0xA2, &FILTERS.map(string).concat()), unsubscribe.into()),
-        ("UNSUBACK", listed(0xB0, &vec![0; unsubscribed.len()]), Packet::Unsuback(suback(unsubscribed.into()))),
+        (
+            "SUBACK, 10 codes",
+            listed(0x90, &[1; 10]),
+            Packet::Suback(suback((&[ReasonCode::GRANTED_QOS_1; 10]).into())),
+        ),
+        (
+            "UNSUBSCRIBE, 10 filters",
+            listed(0xA2, &FILTERS.map(string).concat()),
+            unsubscribe.into(),
+        ),
+        (
+            "UNSUBACK",
+            listed(0xB0, &vec![0; unsubscribed.len()]),
+            Packet::Unsuback(suback(unsubscribed.into())),
+        ),
         ("PINGREQ", packet(0xC0, &[]), Packet::Pingreq),
         ("PINGRESP", packet(0xD0, &[]), Packet::Pingresp),
         ("DISCONNECT", packet(0xE0, &[]), Disconnect::default().into()),
@@ -360,23 +414,36 @@ fn others(version: Version) -> Vec<Sample> {
             authentication_data: Some(b"n,,n=device-0001,r=fyko"),
             ..AuthProperties::default()
         };
-        let bytes = section(&[&property(0x15, "SCRAM-SHA-256"), &property(0x16, "n,,n=device-0001,r=fyko")]);
+        let bytes = section(&[
+            &property(0x15, "SCRAM-SHA-256"),
+            &property(0x16, "n,,n=device-0001,r=fyko"),
+        ]);
         let auth = Auth { reason_code: ReasonCode::CONTINUE_AUTHENTICATION, properties };
         packets.push(("AUTH", packet(0xF0, &[&[0x18], &bytes]), auth.into()));
     } else {
         packets.push(("CONNACK", packet(0x20, &[&[0, 0]]), Connack::default().into()));
     }
-    let sample = |(name, bytes, packet)| Sample { name, version, bytes, packets: vec![packet], values: None };
+    let sample = |(name, bytes, packet)| Sample {
+        name,
+        version,
+        bytes,
+        packets: vec![packet],
+        values: None,
+    };
     packets.into_iter().map(sample).collect()
 }
 
-/// 10,000 packets: 60 % PUBLISH of many sizes, 25 % acknowledgements, 15 % others. The values are those that our decoder finds:
-/// it is checked in the other cases, and here it must agree with the peers. There is no UNSUBSCRIBE, for mqttbytes has a `dbg!` left
-/// in it ([`Codec::LEFT_OUT`](crate::codec::Codec::LEFT_OUT)), and no DISCONNECT, for it would be the last packet.
+/// 10,000 packets: 60 % PUBLISH of many sizes, 25 % acknowledgements, 15 % others. The values are
+/// those that our decoder finds: it is checked in the other cases, and here it must agree with the
+/// peers. There is no UNSUBSCRIBE, for mqttbytes has a `dbg!` left in it
+/// ([`Codec::LEFT_OUT`](crate::codec::Codec::LEFT_OUT)), and no DISCONNECT, for it would be the
+/// last packet.
 fn stream(version: Version) -> Sample {
     const PACKETS: usize = 10_000;
     let mut random = Random(1);
-    let identified = |first: u8, rest: &[u8]| packet(first, &[&IDENTIFIER.to_be_bytes(), no_properties(version), rest]);
+    let identified = |first: u8, rest: &[u8]| {
+        packet(first, &[&IDENTIFIER.to_be_bytes(), no_properties(version), rest])
+    };
     let codes: &[u8] = if version == V5 { &[0; 10] } else { &[] };
     let mut bytes = Vec::new();
     for _ in 0..PACKETS {
@@ -406,13 +473,17 @@ fn stream(version: Version) -> Sample {
 /// Half of them with QoS 1, most of them small; in 5.0 a quarter with properties.
 fn random_publish(random: &mut Random, version: Version) -> Vec<u8> {
     let topic = ["a/b", TOPIC, "factory/hall-2/line-7/robot-12/joint-3/torque"][random.below(3)];
-    let size = [random.below(32), 32 + random.below(96), 128 + random.below(384), random.below(2048)];
+    let size =
+        [random.below(32), 32 + random.below(96), 128 + random.below(384), random.below(2048)];
     let size = size[[0, 1, 1, 1, 1, 2, 2, 3][random.below(8)]];
-    let (first, identifier) = if random.below(2) == 0 { (0x30, vec![]) } else { (0x32, random.identifier().to_vec()) };
+    let (first, identifier) =
+        if random.below(2) == 0 { (0x30, vec![]) } else { (0x32, random.identifier().to_vec()) };
     let properties = match version {
-        V5 if random.below(4) == 0 => {
-            section(&[&[0x02, 0, 0, 0, 60], &property(0x03, "application/json"), &user_property(REGION)])
-        }
+        V5 if random.below(4) == 0 => section(&[
+            &[0x02, 0, 0, 0, 60],
+            &property(0x03, "application/json"),
+            &user_property(REGION),
+        ]),
         _ => no_properties(version).to_vec(),
     };
     packet(first, &[&string(topic), &identifier, &properties, &PAYLOAD[..size]])

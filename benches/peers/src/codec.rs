@@ -11,14 +11,16 @@ pub trait Codec {
     type Buffer: Buffer;
     /// What the codec decodes to. It borrows from the buffer, or the lifetime says nothing.
     type Packet<'a>: Clone + 'a;
-    /// What one call of `encode` takes: a reference where it takes one, a packet of its own where it uses it up.
+    /// What one call of `encode` takes: a reference where it takes one, a packet of its own where
+    /// it uses it up.
     type Outgoing<'a>;
     /// Where encoded bytes go.
     type Output: Output;
 
     /// Takes the first packet off the buffer and shows it to `user`; `None` if it is not all there.
     ///
-    /// It is not returned because that would move it once more than the codec does, and packets are large: some have 500 bytes.
+    /// It is not returned because that would move it once more than the codec does, and packets are
+    /// large: some have 500 bytes.
     fn decode<'a, R>(
         &mut self,
         buffer: &'a mut Self::Buffer,
@@ -29,25 +31,34 @@ pub trait Codec {
     fn outgoing<'a>(packet: &'a Self::Packet<'_>) -> Self::Outgoing<'a>;
 
     /// Encodes a packet into an output that is empty and warm.
-    fn encode(&mut self, packet: Self::Outgoing<'_>, out: &mut Self::Output) -> Result<(), Refused>;
+    fn encode(&mut self, packet: Self::Outgoing<'_>, out: &mut Self::Output)
+    -> Result<(), Refused>;
 
     /// Encodes a PUBLISH without copying its payload.
-    fn hand_on(&mut self, _packet: Self::Outgoing<'_>, _out: &mut Self::Output) -> Result<(), Refused> {
+    fn hand_on(
+        &mut self,
+        _packet: Self::Outgoing<'_>,
+        _out: &mut Self::Output,
+    ) -> Result<(), Refused> {
         Err(Refused)
     }
 
-    /// Makes a packet of what an application has, and encodes it. Only there for the crates that are among the fastest to encode.
+    /// Makes a packet of what an application has, and encodes it. Only there for the crates that
+    /// are among the fastest to encode.
     fn make(&mut self, _values: Values, _out: &mut Self::Output) -> Result<(), Refused> {
         Err(Refused)
     }
 
-    /// Whether the caller of `hand_on` is to send the payload after the output; else it is part of the output.
+    /// Whether the caller of `hand_on` is to send the payload after the output; else it is part of
+    /// the output.
     const PAYLOAD_APART: bool = false;
 
-    /// What the codec shows of a PUBLISH or PUBACK; `None` for other packets, which are checked by encoding them again.
+    /// What the codec shows of a PUBLISH or PUBACK; `None` for other packets, which are checked by
+    /// encoding them again.
     fn seen(packet: &Self::Packet<'_>) -> Option<Seen>;
 
-    /// Makes the packet from the values, for the codec whose packets are made from values unlike those that it decodes.
+    /// Makes the packet from the values, for the codec whose packets are made from values unlike
+    /// those that it decodes.
     fn from_values(_packet: &'static Packet<'static>) -> Option<Self::Packet<'static>> {
         None
     }
@@ -75,7 +86,11 @@ pub struct Seen {
 
 impl Seen {
     /// A PUBLISH; without a packet identifier it has `None` or `Some(0)`, as the codecs have it.
-    pub fn publish(topic: impl AsRef<[u8]>, payload: impl AsRef<[u8]>, packet_identifier: impl Into<Option<u16>>) -> Self {
+    pub fn publish(
+        topic: impl AsRef<[u8]>,
+        payload: impl AsRef<[u8]>,
+        packet_identifier: impl Into<Option<u16>>,
+    ) -> Self {
         Self {
             topic: topic.as_ref().to_vec(),
             payload: payload.as_ref().to_vec(),
@@ -85,7 +100,11 @@ impl Seen {
     }
 
     /// Two properties stand for the rest of them, which are checked by encoding the packet again.
-    pub fn with(self, message_expiry_interval: Option<u32>, content_type: Option<impl AsRef<str>>) -> Self {
+    pub fn with(
+        self,
+        message_expiry_interval: Option<u32>,
+        content_type: Option<impl AsRef<str>>,
+    ) -> Self {
         let content_type = content_type.map(|text| text.as_ref().to_owned());
         Self { message_expiry_interval, content_type, ..self }
     }
@@ -102,7 +121,8 @@ impl Seen {
                 let properties = publish.properties;
                 let content_type = properties.content_type.map(|text| text.as_str());
                 let identifier = publish.packet_identifier.map(|identifier| identifier.get());
-                let seen = Self::publish(publish.topic_name.as_bytes(), publish.payload, identifier);
+                let seen =
+                    Self::publish(publish.topic_name.as_bytes(), publish.payload, identifier);
                 Some(seen.with(properties.message_expiry_interval, content_type))
             }
             Packet::Puback(ack) => Some(Self::puback(ack.packet_identifier.get())),
@@ -113,7 +133,8 @@ impl Seen {
 
 /// Bytes that have arrived.
 pub trait Buffer: 'static {
-    /// A buffer with some bytes, and room for more, as the buffer of a connection has: some codecs reserve after each packet.
+    /// A buffer with some bytes, and room for more, as the buffer of a connection has: some codecs
+    /// reserve after each packet.
     fn of(bytes: &[u8]) -> Self;
 
     /// Appends what has arrived.
@@ -129,7 +150,8 @@ pub struct Unread {
 }
 
 impl Unread {
-    /// Takes the next packet, for codecs that want whole packets or do not say how much they have used.
+    /// Takes the next packet, for codecs that want whole packets or do not say how much they have
+    /// used.
     pub fn whole(&mut self) -> Result<Option<Whole<'_>>, Refused> {
         let bytes = &self.bytes[self.start..];
         let (mut length, mut header) = (0, 1);

@@ -1,4 +1,5 @@
-//! The cases of the machines: what a machine must do with one message. Checks that it does, and only then makes what times it.
+//! The cases of the machines: what a machine must do with one message. Checks that it does, and
+//! only then makes what times it.
 
 use crate::cases::{PAYLOAD, Random, TOPIC, no_properties, packet, string};
 use crate::machine::{Host, Machine};
@@ -23,7 +24,8 @@ pub enum Side {
     Pair,
 }
 
-/// What is done with one message. All that belongs to it is part of it, to the last acknowledgement.
+/// What is done with one message. All that belongs to it is part of it, to the last
+/// acknowledgement.
 #[derive(Clone, Copy)]
 pub enum Task {
     Receive(QoS),
@@ -64,7 +66,9 @@ pub fn all() -> Vec<Case> {
         for (version, level) in VERSIONS {
             for (shuffled, order) in [(false, "oldest first"), (true, "shuffled")] {
                 cases.extend([10, 1_000, 10_000].map(|in_flight| {
-                    let name = format!("{name} sends, acknowledged {order}: {level} QoS 1, {in_flight} in flight");
+                    let name = format!(
+                        "{name} sends, acknowledged {order}: {level} QoS 1, {in_flight} in flight"
+                    );
                     Case { name, version, side, task: Task::Keep { in_flight, shuffled } }
                 }));
             }
@@ -77,13 +81,14 @@ pub fn all() -> Vec<Case> {
 pub trait Contestant {
     /// What times it in that case, or why it must not be timed.
     fn bench(&self, case: &Case) -> Result<Bench, String> {
-        catch_unwind(AssertUnwindSafe(|| self.checked(case))).unwrap_or_else(|_| Err("panics".into()))
+        catch_unwind(AssertUnwindSafe(|| self.checked(case)))
+            .unwrap_or_else(|_| Err("panics".into()))
     }
 
     fn checked(&self, case: &Case) -> Result<Bench, String>;
 
-    /// Whether a message with QoS 2 is delivered again if it comes again before it is released. It is timed all the same, since
-    /// no case has that.
+    /// Whether a message with QoS 2 is delivered again if it comes again before it is released. It
+    /// is timed all the same, since no case has that.
     fn delivers_twice(&self, _version: Version) -> bool {
         false
     }
@@ -105,7 +110,10 @@ impl<M: Machine + 'static, F: Fn(u16) -> M> Contestant for One<F> {
             Task::Receive(qos) => {
                 check_receiving(make, case.version, qos)?;
                 let mut identifiers = (1..=u16::MAX).cycle();
-                bench(move || identifiers.next().unwrap_or(1), receiving(make(FEW), case.version, qos))
+                bench(
+                    move || identifiers.next().unwrap_or(1),
+                    receiving(make(FEW), case.version, qos),
+                )
             }
             Task::Send(qos) => {
                 check_sending(make(FEW), case.version, qos)?;
@@ -121,7 +129,8 @@ impl<M: Machine + 'static, F: Fn(u16) -> M> Contestant for One<F> {
     }
 
     fn delivers_twice(&self, version: Version) -> bool {
-        let (mut machine, mut heard, publish) = (self.0(FEW), Vec::new(), publish(version, QoS::ExactlyOnce, 1));
+        let (mut machine, mut heard, publish) =
+            (self.0(FEW), Vec::new(), publish(version, QoS::ExactlyOnce, 1));
         for _ in 0..2 {
             machine.receive(&publish, &mut heard);
         }
@@ -129,9 +138,13 @@ impl<M: Machine + 'static, F: Fn(u16) -> M> Contestant for One<F> {
     }
 }
 
-impl<C: Machine + 'static, S: Machine + 'static, F: Fn(u16) -> C, G: Fn(u16) -> S> Contestant for Both<F, G> {
+impl<C: Machine + 'static, S: Machine + 'static, F: Fn(u16) -> C, G: Fn(u16) -> S> Contestant
+    for Both<F, G>
+{
     fn checked(&self, case: &Case) -> Result<Bench, String> {
-        let (Self(client, server), Task::Send(qos)) = (self, case.task) else { return Err("has no such case".into()) };
+        let (Self(client, server), Task::Send(qos)) = (self, case.task) else {
+            return Err("has no such case".into());
+        };
         check_sending(client(FEW), case.version, qos)?;
         check_receiving(server, case.version, qos)?;
         bench(move || C::outgoing(qos), handing_over(client(FEW), server(FEW), qos))
@@ -143,7 +156,8 @@ impl<C: Machine + 'static, S: Machine + 'static, F: Fn(u16) -> C, G: Fn(u16) -> 
 /// Messages for one look at the clock.
 const AT_ONCE: usize = 256;
 
-/// What times a job, if the job is right. `job` is false for a message that has not come to its end.
+/// What times a job, if the job is right. `job` is false for a message that has not come to its
+/// end.
 fn bench<T: 'static>(
     mut message: impl FnMut() -> T + 'static,
     mut job: impl FnMut(T) -> bool + 'static,
@@ -165,7 +179,8 @@ fn bench<T: 'static>(
     }))
 }
 
-/// Does the job for one message after another. Not inlined, so that `callgrind --toggle-collect` can find it.
+/// Does the job for one message after another. Not inlined, so that `callgrind --toggle-collect`
+/// can find it.
 #[inline(never)]
 fn exchange_all<T>(messages: Vec<T>, job: &mut impl FnMut(T) -> bool) -> u64 {
     messages.into_iter().map(|message| u64::from(job(message))).sum()
@@ -230,11 +245,17 @@ fn sending<M: Machine>(mut machine: M, qos: QoS) -> impl FnMut(M::Outgoing) -> b
     }
 }
 
-/// Has one acknowledged and publishes another. Blocks of all that are in flight are acknowledged in the order in which they were
-/// sent, or, if shuffled, each in an order that has nothing to do with that of the block before.
-fn keeping<M: Machine>(mut machine: M, in_flight: u16, shuffled: bool) -> impl FnMut(M::Outgoing) -> bool {
+/// Has one acknowledged and publishes another. Blocks of all that are in flight are acknowledged in
+/// the order in which they were sent, or, if shuffled, each in an order that has nothing to do with
+/// that of the block before.
+fn keeping<M: Machine>(
+    mut machine: M,
+    in_flight: u16,
+    shuffled: bool,
+) -> impl FnMut(M::Outgoing) -> bool {
     let count = usize::from(in_flight);
-    let mut places: Vec<_> = (0..count).map(|_| publish_one(&mut machine, M::outgoing(QoS::AtLeastOnce))).collect();
+    let mut places: Vec<_> =
+        (0..count).map(|_| publish_one(&mut machine, M::outgoing(QoS::AtLeastOnce))).collect();
     let mut order: Vec<usize> = (0..count).chain(0..count).collect();
     if shuffled {
         let mut random = Random(1);
@@ -261,8 +282,13 @@ fn publish_one<M: Machine>(machine: &mut M, message: M::Outgoing) -> (u64, u16) 
 /// So many are published before the transport carries anything.
 const BURST: u64 = 16;
 
-/// Publishes, and now and then carries all there is in both directions until both have nothing more to say.
-fn handing_over<C: Machine, S: Machine>(mut client: C, mut server: S, qos: QoS) -> impl FnMut(C::Outgoing) -> bool {
+/// Publishes, and now and then carries all there is in both directions until both have nothing more
+/// to say.
+fn handing_over<C: Machine, S: Machine>(
+    mut client: C,
+    mut server: S,
+    qos: QoS,
+) -> impl FnMut(C::Outgoing) -> bool {
     let (mut published, mut at_client, mut at_server) = (0, Tally::default(), Tally::default());
     move |message| {
         client.publish(message);
@@ -273,7 +299,8 @@ fn handing_over<C: Machine, S: Machine>(mut client: C, mut server: S, qos: QoS) 
         while client.written(|bytes| carry(bytes, &mut server, &mut at_server))
             | server.written(|bytes| carry(bytes, &mut client, &mut at_client))
         {}
-        at_server.messages == published && (qos == QoS::AtMostOnce || at_client.completed == published)
+        at_server.messages == published
+            && (qos == QoS::AtMostOnce || at_client.completed == published)
     }
 }
 
@@ -302,7 +329,10 @@ const IDENTIFIER: std::ops::Range<usize> = 4 + TOPIC.len()..6 + TOPIC.len();
 
 fn publish(version: Version, qos: QoS, identifier: u16) -> Vec<u8> {
     let identifier = if qos > QoS::AtMostOnce { &identifier.to_be_bytes()[..] } else { &[] };
-    packet(0x30 | qos.as_u8() << 1, &[&string(TOPIC), identifier, no_properties(version), &PAYLOAD[..64]])
+    packet(
+        0x30 | qos.as_u8() << 1,
+        &[&string(TOPIC), identifier, no_properties(version), &PAYLOAD[..64]],
+    )
 }
 
 /// The packet identifier of a PUBLISH that has one.
@@ -321,7 +351,8 @@ enum Told {
 
 impl Host for Vec<Told> {
     fn message(&mut self, topic: &[u8], payload: &[u8]) {
-        let [topic, payload] = [topic, payload].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let [topic, payload] =
+            [topic, payload].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
         self.push(Told::Message(topic, payload));
     }
 
@@ -330,11 +361,18 @@ impl Host for Vec<Told> {
     }
 }
 
-/// Takes messages with QoS 0, 1 or 2 whole and byte by byte, some of them with the same identifiers.
-fn check_receiving<M: Machine>(make: impl Fn(u16) -> M, version: Version, qos: QoS) -> Result<(), String> {
+/// Takes messages with QoS 0, 1 or 2 whole and byte by byte, some of them with the same
+/// identifiers.
+fn check_receiving<M: Machine>(
+    make: impl Fn(u16) -> M,
+    version: Version,
+    qos: QoS,
+) -> Result<(), String> {
     for size in [usize::MAX, 1] {
         let mut machine = make(FEW);
-        let mut expect = |bytes: &[u8], told, answer: &[u8]| expect(&mut machine, version, bytes.chunks(size), told, answer);
+        let mut expect = |bytes: &[u8], told, answer: &[u8]| {
+            expect(&mut machine, version, bytes.chunks(size), told, answer)
+        };
         for identifier in [1, 2, u16::MAX, 1] {
             let message = Told::Message(TOPIC.to_owned(), "x".repeat(64));
             let publish = publish(version, qos, identifier);
@@ -357,7 +395,8 @@ fn check_sending<M: Machine>(mut machine: M, version: Version, qos: QoS) -> Resu
         let name = machine.publish(M::outgoing(qos));
         let bytes = machine.written(<[u8]>::to_vec);
         let identifier = identifier(&bytes);
-        if canonical(&bytes, version) != Some(publish(version, qos, identifier)) || identifier == 0 {
+        if canonical(&bytes, version) != Some(publish(version, qos, identifier)) || identifier == 0
+        {
             return Err(format!("publishes {bytes:x?}"));
         }
         let mut expect = |first, told, answer: &[u8]| {
@@ -390,10 +429,15 @@ fn expect<'a>(
         machine.written(|bytes| written.extend_from_slice(bytes));
     }
     let right = heard == told && canonical(&written, version).as_deref() == Some(answer);
-    if right { Ok(()) } else { Err(format!("tells {heard:?} and answers {written:x?}, not {told:?} and {answer:x?}")) }
+    if right {
+        Ok(())
+    } else {
+        Err(format!("tells {heard:?} and answers {written:x?}, not {told:?} and {answer:x?}"))
+    }
 }
 
-/// The same packets as we write them: an acknowledgement of 5.0 may say in more bytes that there is nothing to be said.
+/// The same packets as we write them: an acknowledgement of 5.0 may say in more bytes that there is
+/// nothing to be said.
 fn canonical(mut bytes: &[u8], version: Version) -> Option<Vec<u8>> {
     let mut same = Vec::new();
     while let Some(frame) = codec::frame(bytes, u32::MAX).ok()? {

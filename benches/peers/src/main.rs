@@ -1,32 +1,39 @@
-//! The same bytes through mqtt-sansio and other crates, in one run: through the codecs, and through the session machines.
+//! The same bytes through mqtt-sansio and other crates, in one run: through the codecs, and through
+//! the session machines.
 //!
-//! `cargo run --release` checks every contestant in every case, times those that are right, and prints the tables of the README;
-//! `--table codecs` or `--table machines` does half of it. `ROUNDS=101` changes the number of rounds. `--instructions` goes on to count
-//! the instructions of ours and of the fastest peer, with valgrind, which takes long. For a closer look,
-//! `valgrind --tool=callgrind --toggle-collect='*decode_all*' peers --only mqttrs --case 'decode: v4 PUBACK' --iterations 100000`
-//! (`*encode_all*` for encoding, `*exchange_all*` for machines) runs one of them in one case; the names are those of the table,
-//! or parts of them.
+//! `cargo run --release` checks every contestant in every case, times those that are right, and
+//! prints the tables of the README; `--table codecs` or `--table machines` does half of it.
+//! `ROUNDS=101` changes the number of rounds. `--instructions` goes on to count the instructions of
+//! ours and of the fastest peer, with valgrind, which takes long. For a closer look, `valgrind
+//! --tool=callgrind --toggle-collect='*decode_all*' peers --only mqttrs --case 'decode: v4 PUBACK'
+//! --iterations 100000` (`*encode_all*` for encoding, `*exchange_all*` for machines) runs one of
+//! them in one case; the names are those of the table, or parts of them.
 //!
 //! How it is measured:
-//! - In each round each contestant does each case in turn, some thousand packets at a time; the median of the rounds is printed.
-//! - A codec that decodes a case to wrong values, or encodes it to bytes that are another packet, is not timed: a dash. Nor is a
-//!   machine that tells its host something else, or answers something else, whether the bytes come whole or one by one.
-//!   All tables have dashes where the crate has no such thing; what else is missing is listed below them, with the reason.
-//! - Decoding is what a user has to do for one packet after another: finding the packet and parsing it, and dropping it. The
-//!   buffer holds many copies of the packet and is filled before the clock starts; in the mixed streams filling it in
-//!   chunks of 4 KiB is timed, too. Who wants whole packets, or does not say how much it has used, gets them from
-//!   [`codec::Unread::whole`], which costs about 2 ns.
-//! - Encoding is into one buffer that is emptied for each packet, as far as the crate writes to a buffer. Packets that are used
-//!   up by it are cloned before the clock starts.
-//! - Making is timed together with encoding in cases of their own, for the crates that are among the fastest to encode: what an
-//!   application has, strings and bytes, becomes a packet of the crate, is encoded, and the packet is dropped. Who can share a
-//!   payload that is in memory for ever does.
+//! - In each round each contestant does each case in turn, some thousand packets at a time; the
+//!   median of the rounds is printed.
+//! - A codec that decodes a case to wrong values, or encodes it to bytes that are another packet,
+//!   is not timed: a dash. Nor is a machine that tells its host something else, or answers
+//!   something else, whether the bytes come whole or one by one. All tables have dashes where the
+//!   crate has no such thing; what else is missing is listed below them, with the reason.
+//! - Decoding is what a user has to do for one packet after another: finding the packet and parsing
+//!   it, and dropping it. The buffer holds many copies of the packet and is filled before the clock
+//!   starts; in the mixed streams filling it in chunks of 4 KiB is timed, too. Who wants whole
+//!   packets, or does not say how much it has used, gets them from [`codec::Unread::whole`], which
+//!   costs about 2 ns.
+//! - Encoding is into one buffer that is emptied for each packet, as far as the crate writes to a
+//!   buffer. Packets that are used up by it are cloned before the clock starts.
+//! - Making is timed together with encoding in cases of their own, for the crates that are among
+//!   the fastest to encode: what an application has, strings and bytes, becomes a packet of the
+//!   crate, is encoded, and the packet is dropped. Who can share a payload that is in memory for
+//!   ever does.
 //! - The floor is no codec: see `peers/floor.rs`.
-//! - A machine is given bytes as they are read from a transport and gives those that are to be written, so what it needs around
-//!   it for that is timed, too; `machines/` says what that is. Each message is alone: its packets are read one by one, and what
-//!   answers them is written at once. From a client to a server they go in bursts of 16.
-//! - The time is told to machines that ask for it, which for their hosts is a look at the clock for each time that they wake up.
-//!   Those that look at it themselves do so while they are timed.
+//! - A machine is given bytes as they are read from a transport and gives those that are to be
+//!   written, so what it needs around it for that is timed, too; `machines/` says what that is.
+//!   Each message is alone: its packets are read one by one, and what answers them is written at
+//!   once. From a client to a server they go in bursts of 16.
+//! - The time is told to machines that ask for it, which for their hosts is a look at the clock for
+//!   each time that they wake up. Those that look at it themselves do so while they are timed.
 
 mod callgrind;
 mod cases;
@@ -50,7 +57,8 @@ const ROUNDS: usize = 61;
 /// Who takes longer for the packets of a round has fewer of them from then on.
 const LONGEST: Duration = Duration::from_millis(20);
 
-/// What checks a contestant in a case and makes what times it; `None` if the crate has nothing for it.
+/// What checks a contestant in a case and makes what times it; `None` if the crate has nothing for
+/// it.
 type Entry = Option<Box<dyn Fn() -> Result<Bench, String>>>;
 
 /// The contestants, and the cases with an entry for each of them.
@@ -73,9 +81,12 @@ fn main() {
     let (columns, machine_columns) = (peers::columns(), machines::columns());
     let mut tables = [of_codecs(&columns), of_machines(&machine_columns)];
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let value = |name: &str| arguments.iter().position(|argument| argument == name).and_then(|at| arguments.get(at + 1));
+    let value = |name: &str| {
+        arguments.iter().position(|argument| argument == name).and_then(|at| arguments.get(at + 1))
+    };
     if let Some(only) = value("--only") {
-        let iterations = value("--iterations").map_or(PACKETS_A_ROUND, |number| number.parse().expect("a number"));
+        let iterations = value("--iterations")
+            .map_or(PACKETS_A_ROUND, |number| number.parse().expect("a number"));
         return run_one(&tables, only, value("--case").expect("--case"), iterations);
     }
     match value("--table").map(String::as_str) {
@@ -84,7 +95,8 @@ fn main() {
         Some(_) => panic!("--table codecs, or --table machines"),
         None => {}
     }
-    let rounds = env::var("ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("ROUNDS is a number"));
+    let rounds =
+        env::var("ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("ROUNDS is a number"));
     // A contestant that panics is said to in the tables.
     std::panic::set_hook(Box::new(|_| ()));
     run(&mut tables, rounds);
@@ -98,7 +110,9 @@ fn main() {
         codecs.print(Cost::nanoseconds);
         println!("\nHeap allocations per packet.\n");
         codecs.print(Cost::allocated);
-        println!("\nWire vectors of `spec-vectors/`: invalid packets that are refused, valid ones that are accepted.\n");
+        println!(
+            "\nWire vectors of `spec-vectors/`: invalid packets that are refused, valid ones that are accepted.\n"
+        );
         strictness::print(&columns);
         codecs.print_left_out();
     }
@@ -112,7 +126,10 @@ fn main() {
         println!("\nThousands of messages a second from a client to a server in one thread:\n");
         machines.print_throughput();
         println!("\nDeliver a message with QoS 2 again that comes again before it is released:\n");
-        machine_columns.iter().filter(|column| column.delivers_twice()).for_each(|column| println!("- {}", column.name));
+        machine_columns
+            .iter()
+            .filter(|column| column.delivers_twice())
+            .for_each(|column| println!("- {}", column.name));
         machines.print_left_out();
     }
 }
@@ -129,7 +146,12 @@ fn of_codecs(columns: &[Column]) -> Table {
         };
         (case.name.clone(), columns.iter().map(entry).collect())
     });
-    Table { names: columns.iter().map(|column| column.name).collect(), no_peers: 3, rows: rows.collect(), cells: Vec::new() }
+    Table {
+        names: columns.iter().map(|column| column.name).collect(),
+        no_peers: 3,
+        rows: rows.collect(),
+        cells: Vec::new(),
+    }
 }
 
 fn of_machines(columns: &[machines::Column]) -> Table {
@@ -140,13 +162,25 @@ fn of_machines(columns: &[machines::Column]) -> Table {
         };
         (case.name.clone(), columns.iter().map(entry).collect())
     });
-    Table { names: columns.iter().map(|column| column.name).collect(), no_peers: 1, rows: rows.collect(), cells: Vec::new() }
+    Table {
+        names: columns.iter().map(|column| column.name).collect(),
+        no_peers: 1,
+        rows: rows.collect(),
+        cells: Vec::new(),
+    }
 }
 
 fn run(tables: &mut [Table], rounds: usize) {
-    let cell = |entry: &Entry| entry.as_ref().map(|make| Cell { bench: make(), packets: PACKETS_A_ROUND, costs: Vec::new() });
+    let cell = |entry: &Entry| {
+        entry.as_ref().map(|make| Cell {
+            bench: make(),
+            packets: PACKETS_A_ROUND,
+            costs: Vec::new(),
+        })
+    };
     for table in &mut *tables {
-        table.cells = table.rows.iter().map(|(_, entries)| entries.iter().map(cell).collect()).collect();
+        table.cells =
+            table.rows.iter().map(|(_, entries)| entries.iter().map(cell).collect()).collect();
     }
     for round in 0..rounds {
         eprint!("\rround {} of {rounds}", round + 1);
@@ -165,14 +199,22 @@ fn run(tables: &mut [Table], rounds: usize) {
 
 fn run_one(tables: &[Table], only: &str, case: &str, iterations: u64) {
     let find = |same: &dyn Fn(&str) -> bool| {
-        tables.iter().find_map(|table| Some((table, table.rows.iter().find(|(name, _)| same(name))?)))
+        tables
+            .iter()
+            .find_map(|table| Some((table, table.rows.iter().find(|(name, _)| same(name))?)))
     };
-    let (table, (name, entries)) =
-        find(&|name| name == case).or_else(|| find(&|name| name.contains(case))).expect("no such case");
+    let (table, (name, entries)) = find(&|name| name == case)
+        .or_else(|| find(&|name| name.contains(case)))
+        .expect("no such case");
     let column = table.names.iter().position(|name| name.starts_with(only)).expect("no such crate");
     let make = entries[column].as_ref().expect("the crate has nothing for the case");
     let cost = make().expect("it is wrong in the case")(iterations);
-    println!("{}, {name}: {} times, {:.1} ns each", table.names[column], cost.packets, cost.nanoseconds());
+    println!(
+        "{}, {name}: {} times, {:.1} ns each",
+        table.names[column],
+        cost.packets,
+        cost.nanoseconds()
+    );
 }
 
 impl Cell {
@@ -194,31 +236,54 @@ impl Table {
     fn print_instructions(&self) {
         println!("| case | {} | best peer |\n|---|---|---|", self.names[0]);
         for ((case, _), cells) in self.rows.iter().zip(&self.cells) {
-            let count = |name| callgrind::instructions(name, case).map_or_else(|| "–".to_owned(), |count| format!("{count:.0}"));
-            let best = self.best(cells, Cost::nanoseconds).map(|(_, name)| format!("{} ({name})", count(name)));
-            println!("| {case} | {} | {} |", count(self.names[0]), best.unwrap_or_else(|| "–".into()));
+            let count = |name| {
+                callgrind::instructions(name, case)
+                    .map_or_else(|| "–".to_owned(), |count| format!("{count:.0}"))
+            };
+            let best = self
+                .best(cells, Cost::nanoseconds)
+                .map(|(_, name)| format!("{} ({name})", count(name)));
+            println!(
+                "| {case} | {} | {} |",
+                count(self.names[0]),
+                best.unwrap_or_else(|| "–".into())
+            );
         }
     }
 
     fn print(&self, of: fn(Cost) -> f64) {
         // Ours comes first, and is no peer.
         let (first, peers) = self.names.split_at(self.no_peers);
-        let names = |names: &[&str]| names.iter().map(|name| format!(" {name} |")).collect::<String>();
+        let names =
+            |names: &[&str]| names.iter().map(|name| format!(" {name} |")).collect::<String>();
         println!("| case |{} best peer |{}", names(first), names(peers));
         println!("|---|{}", "---|".repeat(self.names.len() + 1));
         for ((case, _), cells) in self.rows.iter().zip(&self.cells) {
-            let values: Vec<Option<f64>> = cells.iter().map(|cell| cell.as_ref()?.median(of)).collect();
-            let text = |value: &Option<f64>| value.map_or_else(|| " – |".to_owned(), |value| format!(" {value:.1} |"));
-            let best = self.best(cells, of).map_or_else(|| "–".into(), |(value, name)| format!("{value:.1} ({name})"));
+            let values: Vec<Option<f64>> =
+                cells.iter().map(|cell| cell.as_ref()?.median(of)).collect();
+            let text = |value: &Option<f64>| {
+                value.map_or_else(|| " – |".to_owned(), |value| format!(" {value:.1} |"))
+            };
+            let best = self
+                .best(cells, of)
+                .map_or_else(|| "–".into(), |(value, name)| format!("{value:.1} ({name})"));
             let texts = |values: &[Option<f64>]| values.iter().map(text).collect::<String>();
-            println!("| {case} |{} {best} |{}", texts(&values[..self.no_peers]), texts(&values[self.no_peers..]));
+            println!(
+                "| {case} |{} {best} |{}",
+                texts(&values[..self.no_peers]),
+                texts(&values[self.no_peers..])
+            );
         }
     }
 
     fn print_throughput(&self) {
-        for ((case, _), cells) in self.rows.iter().zip(&self.cells).filter(|((case, _), _)| case.starts_with(jobs::PAIR)) {
+        for ((case, _), cells) in
+            self.rows.iter().zip(&self.cells).filter(|((case, _), _)| case.starts_with(jobs::PAIR))
+        {
             for (name, cell) in self.names.iter().zip(cells) {
-                if let Some(thousands) = cell.as_ref().and_then(|cell| cell.median(Cost::thousands_a_second)) {
+                if let Some(thousands) =
+                    cell.as_ref().and_then(|cell| cell.median(Cost::thousands_a_second))
+                {
                     println!("- {case}: {name} {thousands:.0}");
                 }
             }
@@ -228,10 +293,13 @@ impl Table {
     fn print_left_out(&self) {
         println!("\nLeft out:\n");
         for ((case, _), cells) in self.rows.iter().zip(&self.cells) {
-            // The floor is no codec, and that most crates have no way to hand on a payload, or are not asked to make packets, goes
-            // without saying.
-            for (name, cell) in
-                self.names.iter().zip(cells).filter(|(name, _)| **name != peers::FLOOR && !case.contains(cases::HAND_ON))
+            // The floor is no codec, and that most crates have no way to hand on a payload, or are
+            // not asked to make packets, goes without saying.
+            for (name, cell) in self
+                .names
+                .iter()
+                .zip(cells)
+                .filter(|(name, _)| **name != peers::FLOOR && !case.contains(cases::HAND_ON))
             {
                 if let Some(Cell { bench: Err(reason), .. }) = cell
                     && reason != measure::NOT_MADE

@@ -11,7 +11,8 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Counts what is allocated. Only one thread does, so a load and a store are enough, and cost less than what they count.
+/// Counts what is allocated. Only one thread does, so a load and a store are enough, and cost less
+/// than what they count.
 struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
@@ -84,7 +85,8 @@ impl AddAssign for Cost {
 }
 
 /// What it costs to look at the clock twice.
-static CLOCK: LazyLock<Duration> = LazyLock::new(|| (0..10_000).map(|_| Instant::now().elapsed()).min().unwrap_or_default());
+static CLOCK: LazyLock<Duration> =
+    LazyLock::new(|| (0..10_000).map(|_| Instant::now().elapsed()).min().unwrap_or_default());
 
 /// Runs what gives the number of packets that it has done.
 pub fn timed(run: impl FnOnce() -> u64) -> Cost {
@@ -179,7 +181,8 @@ fn check_decode<C: Codec>(make: impl Fn() -> C, sample: &Sample) -> Result<(), S
         loop {
             let checked = decoder.decode(&mut buffer, |packet| {
                 let expected = packets.next().ok_or("finds more packets than there are")?;
-                check_packet(&mut encoder, packet, sample, expected).map_err(|wrong| format!("{}: {wrong}", name(expected)))
+                check_packet(&mut encoder, packet, sample, expected)
+                    .map_err(|wrong| format!("{}: {wrong}", name(expected)))
             });
             match checked {
                 Ok(Some(checked)) => checked?,
@@ -188,7 +191,11 @@ fn check_decode<C: Codec>(make: impl Fn() -> C, sample: &Sample) -> Result<(), S
             }
         }
     }
-    if packets.len() > 0 { Err(format!("waits for more of {}", next(&mut packets))) } else { Ok(()) }
+    if packets.len() > 0 {
+        Err(format!("waits for more of {}", next(&mut packets)))
+    } else {
+        Ok(())
+    }
 }
 
 fn next<'p>(packets: &mut impl Iterator<Item = &'p Packet<'static>>) -> String {
@@ -200,7 +207,12 @@ fn name(packet: &Packet<'_>) -> String {
 }
 
 /// By what the codec shows of the packet, and by what it becomes when the codec encodes it again.
-fn check_packet<C: Codec>(encoder: &mut C, packet: &C::Packet<'_>, sample: &Sample, expected: &Packet<'_>) -> Result<(), String> {
+fn check_packet<C: Codec>(
+    encoder: &mut C,
+    packet: &C::Packet<'_>,
+    sample: &Sample,
+    expected: &Packet<'_>,
+) -> Result<(), String> {
     let (seen, right) = (C::seen(packet), Seen::of(expected));
     if seen != right {
         return Err(format!("decodes to {seen:?}"));
@@ -221,15 +233,18 @@ fn check_packet<C: Codec>(encoder: &mut C, packet: &C::Packet<'_>, sample: &Samp
 fn becomes(bytes: &[u8], sample: &Sample, expected: &Packet<'_>) -> Result<(), String> {
     let wrong = |what: &dyn std::fmt::Debug| Err(format!("encodes to {what:?}"));
     match codec::frame(bytes, u32::MAX) {
-        Ok(Some(frame)) if frame.as_bytes().len() == bytes.len() => match codec::decode(frame, sample.version) {
-            Ok(packet) if packet == *expected => Ok(()),
-            other => wrong(&other),
-        },
+        Ok(Some(frame)) if frame.as_bytes().len() == bytes.len() => {
+            match codec::decode(frame, sample.version) {
+                Ok(packet) if packet == *expected => Ok(()),
+                other => wrong(&other),
+            }
+        }
         other => wrong(&other),
     }
 }
 
-/// What a sender holds: made from the values where that makes a difference, else decoded from the bytes.
+/// What a sender holds: made from the values where that makes a difference, else decoded from the
+/// bytes.
 fn held<C: Codec>(codec: &mut C, sample: &'static Sample) -> Result<C::Packet<'static>, String> {
     if let Some(packet) = C::from_values(&sample.packets[0]) {
         return Ok(packet);
@@ -238,7 +253,11 @@ fn held<C: Codec>(codec: &mut C, sample: &'static Sample) -> Result<C::Packet<'s
     codec.decode(buffer, Clone::clone).ok().flatten().ok_or_else(|| "does not decode it".into())
 }
 
-fn check_encode<C: Codec>(mut codec: C, sample: &'static Sample, hand_on: bool) -> Result<(), String> {
+fn check_encode<C: Codec>(
+    mut codec: C,
+    sample: &'static Sample,
+    hand_on: bool,
+) -> Result<(), String> {
     let packet = held(&mut codec, sample)?;
     let mut out = C::Output::warm();
     let encode = if hand_on { C::hand_on } else { C::encode };
@@ -260,7 +279,8 @@ fn check_make<C: Codec>(mut codec: C, sample: &Sample) -> Result<(), String> {
     becomes(&out.contents(), sample, &sample.packets[0])
 }
 
-/// Decodes all that is in the buffer. Not inlined, so that `callgrind --toggle-collect` can find it.
+/// Decodes all that is in the buffer. Not inlined, so that `callgrind --toggle-collect` can find
+/// it.
 #[inline(never)]
 fn decode_all<C: Codec>(codec: &mut C, buffer: &mut C::Buffer) -> u64 {
     let mut packets = 0;
@@ -287,7 +307,8 @@ fn encode_all<C: Codec, P>(
     encoded
 }
 
-/// So much is in the buffer at once: some packets for one look at the clock, and no more than the second cache holds.
+/// So much is in the buffer at once: some packets for one look at the clock, and no more than the
+/// second cache holds.
 const FILL: usize = 128 * 1024;
 
 /// Filling the buffer is not timed, and neither is freeing it.
@@ -305,7 +326,8 @@ fn bench_decode<C: Codec>(mut codec: C, sample: &'static Sample) -> impl FnMut(u
     }
 }
 
-/// Filling the buffer, in chunks, is timed here: how much of it must be moved is part of a codec's design.
+/// Filling the buffer, in chunks, is timed here: how much of it must be moved is part of a codec's
+/// design.
 fn bench_stream<C: Codec>(mut codec: C, sample: &'static Sample) -> impl FnMut(u64) -> Cost {
     move |at_least| {
         let mut cost = Cost::default();
@@ -319,14 +341,22 @@ fn bench_stream<C: Codec>(mut codec: C, sample: &'static Sample) -> impl FnMut(u
                 sample.bytes.chunks(CHUNK).map(receive).sum()
             });
         }
-        assert_eq!(cost.packets % sample.packets.len() as u64, 0, "it was right when it was checked");
+        assert_eq!(
+            cost.packets % sample.packets.len() as u64,
+            0,
+            "it was right when it was checked"
+        );
         cost
     }
 }
 
 /// Gives what `encode` takes.
-fn outgoing<C: Codec + 'static>(codec: &mut C, sample: &'static Sample) -> impl Fn() -> C::Outgoing<'static> + use<C> {
-    let packet: &'static C::Packet<'static> = Box::leak(Box::new(held(codec, sample).expect("checked")));
+fn outgoing<C: Codec + 'static>(
+    codec: &mut C,
+    sample: &'static Sample,
+) -> impl Fn() -> C::Outgoing<'static> + use<C> {
+    let packet: &'static C::Packet<'static> =
+        Box::leak(Box::new(held(codec, sample).expect("checked")));
     move || C::outgoing(packet)
 }
 

@@ -1,4 +1,5 @@
-//! How many of the wire vectors that are no packets a decoder refuses, and how many of those that are it accepts.
+//! How many of the wire vectors that are no packets a decoder refuses, and how many of those that
+//! are it accepts.
 
 use crate::measure::{Measured, Verdict};
 use crate::peers::Column;
@@ -18,9 +19,11 @@ struct Vector {
     valid: bool,
 }
 
-/// Prints the table, a row for each codec. Ours, which comes first, is told who sends; no peer can be.
+/// Prints the table, a row for each codec. Ours, which comes first, is told who sends; no peer can
+/// be.
 pub fn print(columns: &[Column]) {
-    let versions = [(Version::V3_1_1, "v3.1.1"), (Version::V5_0, "v5.0")].map(|(version, folder)| (version, read(folder)));
+    let versions = [(Version::V3_1_1, "v3.1.1"), (Version::V5_0, "v5.0")]
+        .map(|(version, folder)| (version, read(folder)));
     println!("| decoder | v4: refuses | accepts | v5: refuses | accepts | waits | panics |");
     println!("|---|---|---|---|---|---|---|");
     for column in columns.iter().filter(|column| !column.only_encodes) {
@@ -42,13 +45,18 @@ pub fn print(columns: &[Column]) {
     println!();
     for (version, vectors) in &versions {
         let number = columns[0].codec(*version, None).map_or(0, |ours| needs_sender(ours, vectors));
-        println!("{version}: {number} of the invalid ones would be valid from the other side; only ours is told who sends.");
+        println!(
+            "{version}: {number} of the invalid ones would be valid from the other side; only ours is told who sends."
+        );
     }
 }
 
 /// How many invalid vectors would be valid if the other side had sent them, by our decoder.
 fn needs_sender(ours: &dyn Measured, vectors: &[Vector]) -> usize {
-    vectors.iter().filter(|vector| !vector.valid && ours.verdict(&vector.bytes, None) == Verdict::Accepted).count()
+    vectors
+        .iter()
+        .filter(|vector| !vector.valid && ours.verdict(&vector.bytes, None) == Verdict::Accepted)
+        .count()
 }
 
 #[derive(Default)]
@@ -85,7 +93,8 @@ fn read(version: &str) -> Vec<Vector> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../spec-vectors").join(version);
     let mut all = Vec::new();
     for entry in fs::read_dir(folder).expect("the vectors are there") {
-        let file: Table = fs::read_to_string(entry.expect("a file").path()).expect("text").parse().expect("TOML");
+        let file: Table =
+            fs::read_to_string(entry.expect("a file").path()).expect("text").parse().expect("TOML");
         for vector in file["vector"].as_array().expect("a list") {
             if vector.get("incomplete").is_some() {
                 continue;

@@ -1,5 +1,5 @@
-//! flowsdk: its client without I/O. What it has for servers is a session of packets, without bytes or a connection, which does
-//! not tell when a message has come to its end.
+//! flowsdk: its client without I/O. What it has for servers is a session of packets, without bytes
+//! or a connection, which does not tell when a message has come to its end.
 
 use crate::cases::{PAYLOAD, TOPIC};
 use crate::machine::{self, Host, Machine};
@@ -13,8 +13,13 @@ pub struct Client(PortableNoIoMqttClient);
 
 impl Client {
     pub fn connected(version: Version, in_flight: u16) -> Self {
-        let (level, options) = (if version == Version::V5_0 { 5 } else { 4 }, MqttClientOptions::builder());
-        let options = options.mqtt_version(level).client_id("client-0001").clean_start(false).receive_maximum(in_flight);
+        let (level, options) =
+            (if version == Version::V5_0 { 5 } else { 4 }, MqttClientOptions::builder());
+        let options = options
+            .mqtt_version(level)
+            .client_id("client-0001")
+            .clean_start(false)
+            .receive_maximum(in_flight);
         let options = if level == 5 { options.session_expiry_interval(3_600) } else { options };
         let mut client = PortableNoIoMqttClient::new_at(options.build(), NOW);
         client.connect_at(NOW).expect("no connection before it");
@@ -40,8 +45,12 @@ impl Machine for Client {
     fn receive(&mut self, bytes: &[u8], host: &mut impl Host) {
         for event in self.0.handle_incoming_at(bytes, NOW).expect("time goes on") {
             match event {
-                MqttEvent::MessageReceived(message) => host.message(message.topic_name.as_bytes(), &message.payload),
-                MqttEvent::Published(published) => host.completed(published.packet_id.unwrap_or(0).into()),
+                MqttEvent::MessageReceived(message) => {
+                    host.message(message.topic_name.as_bytes(), &message.payload)
+                }
+                MqttEvent::Published(published) => {
+                    host.completed(published.packet_id.unwrap_or(0).into())
+                }
                 MqttEvent::PublishReceived { .. } | MqttEvent::PubRelReceived { .. } => {}
                 other => panic!("{other:?}"),
             }
@@ -49,6 +58,10 @@ impl Machine for Client {
     }
 
     fn written<R>(&mut self, write: impl FnOnce(&[u8]) -> R) -> R {
-        if self.0.has_pending_output() { write(&self.0.take_outgoing_at(NOW).expect("time goes on")) } else { write(&[]) }
+        if self.0.has_pending_output() {
+            write(&self.0.take_outgoing_at(NOW).expect("time goes on"))
+        } else {
+            write(&[])
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! One file for each crate that has session machines, and the columns of the table.
 //!
-//! Of the other crates some have parts of one, as mqtt5-protocol, or one that needs a transport and a runtime, as ntex-mqtt.
+//! Of the other crates some have parts of one, as mqtt5-protocol, or one that needs a transport and
+//! a runtime, as ntex-mqtt.
 
 mod flowsdk;
 mod mqtt_protocol_core;
@@ -23,7 +24,11 @@ impl Column {
     }
 
     /// A client, made for at most so many messages in flight.
-    fn client<C: Machine + 'static>(self, version: Version, client: impl Fn(u16) -> C + 'static) -> Self {
+    fn client<C: Machine + 'static>(
+        self,
+        version: Version,
+        client: impl Fn(u16) -> C + 'static,
+    ) -> Self {
         self.with(version, Side::Client, One(client))
     }
 
@@ -35,7 +40,11 @@ impl Column {
         server: impl Fn(u16) -> S + Copy + 'static,
     ) -> Self {
         let pair = Both(client, server);
-        self.client(version, client).with(version, Side::Server, One(server)).with(version, Side::Pair, pair)
+        self.client(version, client).with(version, Side::Server, One(server)).with(
+            version,
+            Side::Pair,
+            pair,
+        )
     }
 
     fn with(mut self, version: Version, side: Side, contestant: impl Contestant + 'static) -> Self {
@@ -44,7 +53,10 @@ impl Column {
     }
 
     pub fn side(&self, version: Version, side: Side) -> Option<&'static dyn Contestant> {
-        self.sides.iter().find(|(v, s, _)| *v == version && *s == side).map(|(_, _, contestant)| *contestant)
+        self.sides
+            .iter()
+            .find(|(v, s, _)| *v == version && *s == side)
+            .map(|(_, _, contestant)| *contestant)
     }
 
     /// See [`Contestant::delivers_twice`].
@@ -75,7 +87,9 @@ pub fn columns() -> Vec<Column> {
             mqtt_protocol_core::v5_0::client,
             mqtt_protocol_core::v5_0::server,
         ),
-        rumqttc.client(V4, rumqttc::v4::Client::connected).client(V5, rumqttc::v5::Client::connected),
+        rumqttc
+            .client(V4, rumqttc::v4::Client::connected)
+            .client(V5, rumqttc::v5::Client::connected),
         flowsdk,
     ]
 }

@@ -1,5 +1,6 @@
-//! mqtt-protocol-core: each call gives a `Vec` of events, among them the packets to be sent, which are gathered in one buffer as
-//! a vectored write would. Timers that it asks for are the host's, and not set here. It answers messages by itself, as told to.
+//! mqtt-protocol-core: each call gives a `Vec` of events, among them the packets to be sent, which
+//! are gathered in one buffer as a vectored write would. Timers that it asks for are the host's,
+//! and not set here. It answers messages by itself, as told to.
 
 use crate::cases::{PAYLOAD, TOPIC};
 use crate::machine::{self, Host, Machine};
@@ -13,7 +14,9 @@ use mqtt_sansio::codec::{QoS, Version};
 fn handle(events: Vec<Event>, out: &mut Vec<u8>, host: &mut impl Host) {
     for event in events {
         match event {
-            Event::RequestSendPacket { packet, .. } => packet.to_buffers().iter().for_each(|part| out.extend_from_slice(part)),
+            Event::RequestSendPacket { packet, .. } => {
+                packet.to_buffers().iter().for_each(|part| out.extend_from_slice(part))
+            }
             Event::NotifyPacketReceived(Packet::V3_1_1Publish(publish)) => {
                 host.message(publish.topic_name().as_bytes(), publish.payload().as_slice());
             }
@@ -23,7 +26,9 @@ fn handle(events: Vec<Event>, out: &mut Vec<u8>, host: &mut impl Host) {
             Event::NotifyPacketIdReleased(identifier) => host.completed(identifier.into()),
             Event::NotifyError(error) => panic!("{error:?}"),
             Event::RequestClose => panic!("closes"),
-            Event::NotifyPacketReceived(_) | Event::RequestTimerReset { .. } | Event::RequestTimerCancel(_) => {}
+            Event::NotifyPacketReceived(_)
+            | Event::RequestTimerReset { .. }
+            | Event::RequestTimerCancel(_) => {}
         }
     }
 }
@@ -50,7 +55,11 @@ macro_rules! version {
 
             impl<Role: role::RoleType> Side<Role> {
                 fn new() -> Self {
-                    let version = if $ours == Version::V5_0 { mqtt::Version::V5_0 } else { mqtt::Version::V3_1_1 };
+                    let version = if $ours == Version::V5_0 {
+                        mqtt::Version::V5_0
+                    } else {
+                        mqtt::Version::V3_1_1
+                    };
                     let mut connection = Connection::new(version);
                     connection.set_auto_pub_response(true);
                     Self { connection, out: Vec::new() }
@@ -62,14 +71,20 @@ macro_rules! version {
                 let connect = machine::encoded(machine::connect($ours, in_flight), $ours);
                 let (connect, _) = Connect::parse(&connect[2..]).expect("a CONNECT");
                 handle(side.connection.checked_send(connect), &mut side.out, &mut Nobody);
-                side.receive(&machine::encoded(machine::connack($ours, in_flight), $ours), &mut Nobody);
+                side.receive(
+                    &machine::encoded(machine::connack($ours, in_flight), $ours),
+                    &mut Nobody,
+                );
                 side.out.clear();
                 side
             }
 
             pub fn server(in_flight: u16) -> Side<role::Server> {
                 let mut side = Side::new();
-                side.receive(&machine::encoded(machine::connect($ours, in_flight), $ours), &mut Nobody);
+                side.receive(
+                    &machine::encoded(machine::connect($ours, in_flight), $ours),
+                    &mut Nobody,
+                );
                 let connack = machine::encoded(machine::connack($ours, in_flight), $ours);
                 let (connack, _) = Connack::parse(&connack[2..]).expect("a CONNACK");
                 handle(side.connection.checked_send(connack), &mut side.out, &mut Nobody);
@@ -81,8 +96,8 @@ macro_rules! version {
             where
                 Publish: Sendable<Role, u16>,
             {
-                /// The payload. There is no packet without its identifier, so making one, which copies the topic, is part of
-                /// publishing.
+                /// The payload. There is no packet without its identifier, so making one, which
+                /// copies the topic, is part of publishing.
                 type Outgoing = (QoS, ArcPayload);
 
                 fn outgoing(qos: QoS) -> Self::Outgoing {
@@ -91,7 +106,11 @@ macro_rules! version {
 
                 fn publish(&mut self, (qos, payload): Self::Outgoing) -> u64 {
                     let level = Qos::try_from(qos.as_u8()).expect("0 to 2");
-                    let mut publish = Publish::builder().topic_name(TOPIC).expect("a topic").qos(level).payload(payload);
+                    let mut publish = Publish::builder()
+                        .topic_name(TOPIC)
+                        .expect("a topic")
+                        .qos(level)
+                        .payload(payload);
                     let mut identifier = 0;
                     if qos > QoS::AtMostOnce {
                         identifier = self.connection.acquire_packet_id().expect("one is free");

@@ -1,5 +1,5 @@
-//! mqtt-sansio, with the loop of its documentation: the host keeps the bytes of half a packet. It reads each topic as a `&str`,
-//! which most peers have done for it.
+//! mqtt-sansio, with the loop of its documentation: the host keeps the bytes of half a packet. It
+//! reads each topic as a `&str`, which most peers have done for it.
 
 use crate::machine::{self, Host, Machine};
 use mqtt_sansio::Instant;
@@ -35,7 +35,9 @@ impl Buffers {
 
 fn completed(published: &Published<'_>, host: &mut impl Host) {
     match &published.outcome {
-        Outcome::Acknowledged { reason_code, .. } if !reason_code.is_error() => host.completed(published.key),
+        Outcome::Acknowledged { reason_code, .. } if !reason_code.is_error() => {
+            host.completed(published.key)
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -51,10 +53,13 @@ impl Client {
     pub fn connected(version: Version, in_flight: u16) -> Self {
         let mut client = client::Client::new(ClientConfig::new().maximum_in_flight(in_flight));
         let mut buffers = Buffers::default();
-        client.connect(&machine::connect(version, in_flight), NOW, &mut buffers.out).expect("no connection before it");
-        buffers.receive(&machine::encoded(machine::connack(version, in_flight), version), |input, out| {
-            client.handle_input(input, NOW, out).is_some()
-        });
+        client
+            .connect(&machine::connect(version, in_flight), NOW, &mut buffers.out)
+            .expect("no connection before it");
+        buffers.receive(
+            &machine::encoded(machine::connack(version, in_flight), version),
+            |input, out| client.handle_input(input, NOW, out).is_some(),
+        );
         assert!(client.is_connected());
         buffers.out.clear();
         Self { client, key: 0, buffers }
@@ -77,7 +82,9 @@ impl Machine for Client {
     fn receive(&mut self, bytes: &[u8], host: &mut impl Host) {
         self.buffers.receive(bytes, |input, out| {
             match self.client.handle_input(input, NOW, out) {
-                Some(client::Action::Message(message)) => host.message(message.topic_name.as_str().as_bytes(), message.payload),
+                Some(client::Action::Message(message)) => {
+                    host.message(message.topic_name.as_str().as_bytes(), message.payload)
+                }
                 Some(client::Action::Published(published)) => completed(&published, host),
                 None => return false,
                 Some(other) => panic!("{other:?}"),
@@ -91,7 +98,8 @@ impl Machine for Client {
     }
 }
 
-/// Is given messages that are in an allocation of their own, which those for other clients would share.
+/// Is given messages that are in an allocation of their own, which those for other clients would
+/// share.
 pub struct Server {
     server: server::Server,
     key: u64,
@@ -102,13 +110,18 @@ impl Server {
     pub fn connected(version: Version, in_flight: u16) -> Self {
         let mut server = server::Server::new(ServerConfig::new().maximum_in_flight(in_flight), NOW);
         let mut buffers = Buffers::default();
-        buffers.receive(&machine::encoded(machine::connect(version, in_flight), version), |input, out| {
-            let asked = server.handle_input(input, NOW, out).is_some();
-            if asked {
-                server.accept(&mut None, ConnackProperties::default(), NOW, out).expect("it was asked");
-            }
-            asked
-        });
+        buffers.receive(
+            &machine::encoded(machine::connect(version, in_flight), version),
+            |input, out| {
+                let asked = server.handle_input(input, NOW, out).is_some();
+                if asked {
+                    server
+                        .accept(&mut None, ConnackProperties::default(), NOW, out)
+                        .expect("it was asked");
+                }
+                asked
+            },
+        );
         assert!(server.is_connected());
         buffers.out.clear();
         Self { server, key: 0, buffers }
@@ -124,7 +137,9 @@ impl Machine for Server {
 
     fn publish(&mut self, message: Outgoing) -> u64 {
         self.key += 1;
-        self.server.deliver(Outgoing { key: Some(self.key), ..message }, NOW).expect("there is room");
+        self.server
+            .deliver(Outgoing { key: Some(self.key), ..message }, NOW)
+            .expect("there is room");
         self.server.flush(NOW, &mut self.buffers.out);
         self.key
     }
@@ -132,7 +147,9 @@ impl Machine for Server {
     fn receive(&mut self, bytes: &[u8], host: &mut impl Host) {
         self.buffers.receive(bytes, |input, out| {
             match self.server.handle_input(input, NOW, out) {
-                Some(server::Action::Message(message)) => host.message(message.topic_name.as_str().as_bytes(), message.payload),
+                Some(server::Action::Message(message)) => {
+                    host.message(message.topic_name.as_str().as_bytes(), message.payload)
+                }
                 Some(server::Action::Published(published)) => completed(&published, host),
                 None => return false,
                 Some(other) => panic!("{other:?}"),

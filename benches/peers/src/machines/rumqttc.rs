@@ -1,5 +1,6 @@
-//! rumqttc: the `MqttState` of its event loop, with its codec on both sides as there, for it takes and gives packets. It looks at
-//! the clock in each call. Left out are the loop itself, its channel, and the handshake, which is the loop's.
+//! rumqttc: the `MqttState` of its event loop, with its codec on both sides as there, for it takes
+//! and gives packets. It looks at the clock in each call. Left out are the loop itself, its
+//! channel, and the handshake, which is the loop's.
 
 use crate::cases::{PAYLOAD, TOPIC};
 use crate::machine::{Host, Machine};
@@ -35,13 +36,20 @@ macro_rules! client {
                 type Outgoing = Publish;
 
                 fn outgoing(qos: QoS) -> Publish {
-                    let level = [Level::AtMostOnce, Level::AtLeastOnce, Level::ExactlyOnce][usize::from(qos.as_u8())];
+                    let level = [Level::AtMostOnce, Level::AtLeastOnce, Level::ExactlyOnce]
+                        [usize::from(qos.as_u8())];
                     $publish(level, Bytes::copy_from_slice(&PAYLOAD[..64]))
                 }
 
                 fn publish(&mut self, message: Publish) -> u64 {
-                    let packet = self.state.handle_outgoing_packet(Request::Publish(message)).expect("it is allowed");
-                    packet.expect("nothing has its identifier").write(&mut self.out, $maximum).expect("a packet");
+                    let packet = self
+                        .state
+                        .handle_outgoing_packet(Request::Publish(message))
+                        .expect("it is allowed");
+                    packet
+                        .expect("nothing has its identifier")
+                        .write(&mut self.out, $maximum)
+                        .expect("a packet");
                     match self.state.events.pop_front() {
                         Some(Event::Outgoing(Outgoing::Publish(identifier))) => identifier.into(),
                         other => panic!("{other:?}"),
@@ -56,15 +64,21 @@ macro_rules! client {
                             Err($more) => break,
                             Err(error) => panic!("{error:?}"),
                         };
-                        if let Some(answer) = self.state.handle_incoming_packet(packet).expect("it is allowed") {
+                        if let Some(answer) =
+                            self.state.handle_incoming_packet(packet).expect("it is allowed")
+                        {
                             answer.write(&mut self.out, $maximum).expect("a packet");
                         }
                     }
                     while let Some(event) = self.state.events.pop_front() {
                         match event {
-                            Event::Incoming(Packet::Publish(publish)) => host.message(publish.topic.as_ref(), &publish.payload),
+                            Event::Incoming(Packet::Publish(publish)) => {
+                                host.message(publish.topic.as_ref(), &publish.payload)
+                            }
                             Event::Incoming(Packet::PubAck(ack)) => host.completed(ack.pkid.into()),
-                            Event::Incoming(Packet::PubComp(ack)) => host.completed(ack.pkid.into()),
+                            Event::Incoming(Packet::PubComp(ack)) => {
+                                host.completed(ack.pkid.into())
+                            }
                             Event::Incoming(_) | Event::Outgoing(_) => {}
                         }
                     }

@@ -1,7 +1,9 @@
-//! Not a codec but the least that one can do: PUBLISH and PUBACK read by hand, without what a codec needs to be one.
+//! Not a codec but the least that one can do: PUBLISH and PUBACK read by hand, without what a codec
+//! needs to be one.
 //!
-//! Strings are checked with `core::str::from_utf8`, and for NUL and wildcards byte by byte; properties are taken apart and not
-//! checked for the rules of their packet. Encoding is one `memcpy` of the payload behind a header.
+//! Strings are checked with `core::str::from_utf8`, and for NUL and wildcards byte by byte;
+//! properties are taken apart and not checked for the rules of their packet. Encoding is one
+//! `memcpy` of the payload behind a header.
 
 use crate::codec::{Codec, Refused, Seen, Unread};
 use mqtt_sansio::codec::Packet as OurPacket;
@@ -39,9 +41,16 @@ impl<const V5: bool> Codec for Floor<V5> {
     type Output = Vec<u8>;
 
     #[inline(always)]
-    fn decode<'a, R>(&mut self, buffer: &'a mut Unread, user: impl FnOnce(&Self::Packet<'a>) -> R) -> Result<Option<R>, Refused> {
+    fn decode<'a, R>(
+        &mut self,
+        buffer: &'a mut Unread,
+        user: impl FnOnce(&Self::Packet<'a>) -> R,
+    ) -> Result<Option<R>, Refused> {
         let Some(whole) = buffer.whole()? else { return Ok(None) };
-        decode(whole.first_byte(), whole.body(), V5).as_ref().map(|packet| Some(user(packet))).ok_or(Refused)
+        decode(whole.first_byte(), whole.body(), V5)
+            .as_ref()
+            .map(|packet| Some(user(packet)))
+            .ok_or(Refused)
     }
 
     fn outgoing<'a>(packet: &'a Packet<'_>) -> &'a Packet<'a> {
@@ -108,7 +117,10 @@ fn properties<'a>(body: &mut &'a [u8]) -> Option<Properties<'a>> {
     while let Some((identifier, rest)) = section.split_first() {
         section = rest;
         match identifier {
-            0x02 => properties.message_expiry_interval = Some(u32::from_be_bytes(take(&mut section, 4)?.try_into().ok()?)),
+            0x02 => {
+                properties.message_expiry_interval =
+                    Some(u32::from_be_bytes(take(&mut section, 4)?.try_into().ok()?))
+            }
             0x03 => properties.content_type = Some(text(&mut section)?),
             0x08 => properties.response_topic = Some(text(&mut section)?),
             0x09 => properties.correlation_data = Some(binary(&mut section)?),

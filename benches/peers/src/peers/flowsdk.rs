@@ -15,7 +15,11 @@ impl Codec for Level {
     type Output = Vec<u8>;
 
     #[inline(always)]
-    fn decode<'a, R>(&mut self, buffer: &'a mut Unread, user: impl FnOnce(&Self::Packet<'a>) -> R) -> Result<Option<R>, Refused> {
+    fn decode<'a, R>(
+        &mut self,
+        buffer: &'a mut Unread,
+        user: impl FnOnce(&Self::Packet<'a>) -> R,
+    ) -> Result<Option<R>, Refused> {
         let Some(whole) = buffer.whole()? else { return Ok(None) };
         match &MqttPacket::from_bytes_with_version(whole.bytes, self.0) {
             Ok(ParseOk::Packet(packet, _)) => Ok(Some(user(packet))),
@@ -37,7 +41,9 @@ impl Codec for Level {
 
     fn seen(packet: &MqttPacket) -> Option<Seen> {
         match packet {
-            MqttPacket::Publish3(publish) => Some(Seen::publish(&publish.topic_name, &publish.payload, publish.message_id)),
+            MqttPacket::Publish3(publish) => {
+                Some(Seen::publish(&publish.topic_name, &publish.payload, publish.message_id))
+            }
             MqttPacket::Publish5(publish) => {
                 let seen = Seen::publish(&publish.topic_name, &publish.payload, publish.packet_id);
                 let expiry = publish.properties.iter().find_map(|property| match property {

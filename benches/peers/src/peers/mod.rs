@@ -25,7 +25,8 @@ pub enum Form {
     Borrowed,
     /// It can outlive the buffer.
     Owned,
-    /// It can outlive the buffer, and its fields have been got at; only ours has to do something for that.
+    /// It can outlive the buffer, and its fields have been got at; only ours has to do something
+    /// for that.
     OwnedAndRead,
 }
 
@@ -42,7 +43,12 @@ impl Column {
         Self { name, only_encodes: false, codecs: Vec::new() }
     }
 
-    fn with<C: Codec + 'static>(mut self, version: Version, form: Form, codec: impl Fn() -> C + 'static) -> Self {
+    fn with<C: Codec + 'static>(
+        mut self,
+        version: Version,
+        form: Form,
+        codec: impl Fn() -> C + 'static,
+    ) -> Self {
         self.codecs.push((version, form, Box::leak(Box::new(codec))));
         self
     }
@@ -59,9 +65,13 @@ impl Column {
     /// The codec of a version, of any form or of the one that is asked for.
     pub fn codec(&self, version: Version, form: Option<Form>) -> Option<&'static dyn Measured> {
         let find = |form: Option<Form>| {
-            self.codecs.iter().find(|(v, f, _)| *v == version && form.is_none_or(|form| form == *f)).map(|(_, _, codec)| *codec)
+            self.codecs
+                .iter()
+                .find(|(v, f, _)| *v == version && form.is_none_or(|form| form == *f))
+                .map(|(_, _, codec)| *codec)
         };
-        let readable_as_it_is = || if form == Some(Form::OwnedAndRead) { find(Some(Form::Owned)) } else { None };
+        let readable_as_it_is =
+            || if form == Some(Form::OwnedAndRead) { find(Some(Form::Owned)) } else { None };
         find(form).or_else(readable_as_it_is)
     }
 }
@@ -82,12 +92,16 @@ pub fn columns() -> Vec<Column> {
     let prepared = Column { only_encodes: true, ..Column::new("mqtt-sansio, prepared") };
     vec![
         us,
-        prepared
-            .with(Version::V3_1_1, Borrowed, || ours::Prepared::<false>)
-            .with(Version::V5_0, Borrowed, || ours::Prepared::<true>),
-        Column::new(FLOOR)
-            .with(Version::V3_1_1, Borrowed, || floor::Floor::<false>)
-            .with(Version::V5_0, Borrowed, || floor::Floor::<true>),
+        prepared.with(Version::V3_1_1, Borrowed, || ours::Prepared::<false>).with(
+            Version::V5_0,
+            Borrowed,
+            || ours::Prepared::<true>,
+        ),
+        Column::new(FLOOR).with(Version::V3_1_1, Borrowed, || floor::Floor::<false>).with(
+            Version::V5_0,
+            Borrowed,
+            || floor::Floor::<true>,
+        ),
         Column::new("mqttrs 0.4.1").with(Version::V3_1_1, Borrowed, || mqttrs::V4),
         Column::new("mqtt-format 0.4.0").with(Version::V3_1_1, Borrowed, || mqtt_format::V4),
         Column::owned("rumqttc 0.25.1", || rumqttc::RumqttcV4, || rumqttc::RumqttcV5),
@@ -97,8 +111,16 @@ pub fn columns() -> Vec<Column> {
         Column::owned("ntex-mqtt 9.0.0", ntex_mqtt::v4::Codec::new, ntex_mqtt::v5::Codec::new),
         Column::owned("flowsdk 0.7.0", || flowsdk::Level(4), || flowsdk::Level(5)),
         Column::owned("mqute-codec 0.4.2", mqute_codec::V4::new, mqute_codec::V5::new),
-        Column::owned("mqtt5-protocol 0.16.2", || mqtt5_protocol::Level(4), || mqtt5_protocol::Level(5)),
-        Column::owned("mqtt-protocol-core 0.7.9", || mqtt_protocol_core::V4, || mqtt_protocol_core::V5),
+        Column::owned(
+            "mqtt5-protocol 0.16.2",
+            || mqtt5_protocol::Level(4),
+            || mqtt5_protocol::Level(5),
+        ),
+        Column::owned(
+            "mqtt-protocol-core 0.7.9",
+            || mqtt_protocol_core::V4,
+            || mqtt_protocol_core::V5,
+        ),
         Column::owned("mqtt-proto 0.4.0", || mqtt_proto::V4, || mqtt_proto::V5),
     ]
 }

@@ -20,8 +20,10 @@ impl Codec for Level {
         buffer: &'a mut BytesMut,
         user: impl FnOnce(&Self::Packet<'a>) -> R,
     ) -> Result<Option<R>, Refused> {
-        // It has no word for "not all there" but an error like any other, so the rest of the length is looked for first.
-        let header_is_there = buffer.len() > 4 || buffer.iter().skip(1).any(|byte| byte & 0x80 == 0);
+        // It has no word for "not all there" but an error like any other, so the rest of the length
+        // is looked for first.
+        let header_is_there =
+            buffer.len() > 4 || buffer.iter().skip(1).any(|byte| byte & 0x80 == 0);
         if !header_is_there {
             return Ok(None);
         }
@@ -34,7 +36,8 @@ impl Codec for Level {
         let before = buffer.len() - rest.len();
         buffer.advance(before);
         let mut body = buffer.split_to(length).freeze();
-        match &Packet::decode_from_body_with_version(header.packet_type, &header, &mut body, self.0) {
+        match &Packet::decode_from_body_with_version(header.packet_type, &header, &mut body, self.0)
+        {
             Ok(packet) => Ok(Some(user(packet))),
             Err(_) => Err(Refused),
         }
@@ -71,7 +74,12 @@ impl Codec for Level {
             Packet::Publish(publish) => {
                 let seen = Seen::publish(&publish.topic_name, &publish.payload, publish.packet_id);
                 let properties = &publish.properties;
-                Some(seen.with(properties.get_message_expiry_interval(), properties.get_content_type()))
+                Some(
+                    seen.with(
+                        properties.get_message_expiry_interval(),
+                        properties.get_content_type(),
+                    ),
+                )
             }
             Packet::PubAck(ack) => Some(Seen::puback(ack.packet_id)),
             _ => None,

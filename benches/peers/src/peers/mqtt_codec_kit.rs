@@ -1,10 +1,12 @@
-//! mqtt-codec-kit: copies, through `io::Read` and `io::Write`. The lengths are worked out when a packet is made, not when it is
-//! encoded.
+//! mqtt-codec-kit: copies, through `io::Read` and `io::Write`. The lengths are worked out when a
+//! packet is made, not when it is encoded.
 
 use crate::cases::{IDENTIFIER, Request, Values};
 use crate::codec::{Codec, Refused, Seen, Unread};
 use mqtt_codec_kit::common::qos::QoSWithPacketIdentifier;
-use mqtt_codec_kit::common::{Decodable, Encodable, QualityOfService, TopicFilter, TopicName, TopicNameRef};
+use mqtt_codec_kit::common::{
+    Decodable, Encodable, QualityOfService, TopicFilter, TopicName, TopicNameRef,
+};
 use mqtt_codec_kit::{v4, v5};
 
 macro_rules! version {
@@ -34,12 +36,18 @@ macro_rules! version {
                 }
             }
 
-            fn outgoing(packet: &$version::packet::VariablePacket) -> &$version::packet::VariablePacket {
+            fn outgoing(
+                packet: &$version::packet::VariablePacket,
+            ) -> &$version::packet::VariablePacket {
                 packet
             }
 
             #[inline(always)]
-            fn encode(&mut self, packet: &$version::packet::VariablePacket, out: &mut Vec<u8>) -> Result<(), Refused> {
+            fn encode(
+                &mut self,
+                packet: &$version::packet::VariablePacket,
+                out: &mut Vec<u8>,
+            ) -> Result<(), Refused> {
                 packet.encode(out).map_err(|_| Refused)
             }
 
@@ -48,14 +56,23 @@ macro_rules! version {
                 match values {
                     Values::Publish { topic, payload } => {
                         let topic = $topic::new(topic).map_err(|_| Refused)?;
-                        let packet = $version::packet::$packet::new(topic, QoSWithPacketIdentifier::Level0, payload);
+                        let packet = $version::packet::$packet::new(
+                            topic,
+                            QoSWithPacketIdentifier::Level0,
+                            payload,
+                        );
                         packet.encode(out).map_err(|_| Refused)
                     }
                     Values::Request(request) => $request(request)?.encode(out).map_err(|_| Refused),
                     Values::Subscribe { filters } => {
-                        let subscription = |filter: &&str| Ok((TopicFilter::new(*filter).map_err(|_| Refused)?, $options));
-                        let subscriptions: Result<_, Refused> = filters.iter().map(subscription).collect();
-                        $version::packet::SubscribePacket::new(IDENTIFIER, subscriptions?).encode(out).map_err(|_| Refused)
+                        let subscription = |filter: &&str| {
+                            Ok((TopicFilter::new(*filter).map_err(|_| Refused)?, $options))
+                        };
+                        let subscriptions: Result<_, Refused> =
+                            filters.iter().map(subscription).collect();
+                        $version::packet::SubscribePacket::new(IDENTIFIER, subscriptions?)
+                            .encode(out)
+                            .map_err(|_| Refused)
                     }
                 }
             }
@@ -66,12 +83,19 @@ macro_rules! version {
                     VariablePacket::PublishPacket($publish) => {
                         let identifier = match $publish.qos() {
                             QoSWithPacketIdentifier::Level0 => None,
-                            QoSWithPacketIdentifier::Level1(id) | QoSWithPacketIdentifier::Level2(id) => Some(id),
+                            QoSWithPacketIdentifier::Level1(id)
+                            | QoSWithPacketIdentifier::Level2(id) => Some(id),
                         };
-                        let $seen = Seen::publish(&$publish.topic_name()[..], $publish.payload(), identifier);
+                        let $seen = Seen::publish(
+                            &$publish.topic_name()[..],
+                            $publish.payload(),
+                            identifier,
+                        );
                         Some($with)
                     }
-                    VariablePacket::PubackPacket(ack) => Some(Seen::puback(ack.packet_identifier())),
+                    VariablePacket::PubackPacket(ack) => {
+                        Some(Seen::puback(ack.packet_identifier()))
+                    }
                     _ => None,
                 }
             }

@@ -1,5 +1,6 @@
-//! mqtt-format: borrowed, 3.1.1 only. It takes the length to go on in the wrong bytes, so it refuses bodies of 128 bytes or more, and
-//! those that begin with a byte of 0x80 or more, such as a PUBACK with the packet identifier 32,768.
+//! mqtt-format: borrowed, 3.1.1 only. It takes the length to go on in the wrong bytes, so it
+//! refuses bodies of 128 bytes or more, and those that begin with a byte of 0x80 or more, such as a
+//! PUBACK with the packet identifier 32,768.
 
 use crate::codec::{Codec, Refused, Seen, Unread};
 use mqtt_format::v3::packet::{MPacket, mpacket};
@@ -15,7 +16,11 @@ impl Codec for V4 {
     type Output = Vec<u8>;
 
     #[inline(always)]
-    fn decode<'a, R>(&mut self, buffer: &'a mut Unread, user: impl FnOnce(&Self::Packet<'a>) -> R) -> Result<Option<R>, Refused> {
+    fn decode<'a, R>(
+        &mut self,
+        buffer: &'a mut Unread,
+        user: impl FnOnce(&Self::Packet<'a>) -> R,
+    ) -> Result<Option<R>, Refused> {
         let Some(whole) = buffer.whole()? else { return Ok(None) };
         match &mpacket(whole.bytes) {
             Ok((_, packet)) => Ok(Some(user(packet))),
@@ -38,9 +43,11 @@ impl Codec for V4 {
 
     fn seen(packet: &MPacket<'_>) -> Option<Seen> {
         match packet {
-            MPacket::Publish(publish) => {
-                Some(Seen::publish(publish.topic_name.value, publish.payload, publish.id.map(|id| id.0)))
-            }
+            MPacket::Publish(publish) => Some(Seen::publish(
+                publish.topic_name.value,
+                publish.payload,
+                publish.id.map(|id| id.0),
+            )),
             MPacket::Puback(ack) => Some(Seen::puback(ack.id.0)),
             _ => None,
         }

@@ -21,7 +21,8 @@ macro_rules! version {
             ) -> Result<Option<R>, Refused> {
                 let Some(whole) = buffer.whole()? else { return Ok(None) };
                 let (length, size) = (whole.body().len() as u32, whole.bytes.len() as u32);
-                let header = $version::Header::new_with(whole.first_byte(), length, size).map_err(|_| Refused)?;
+                let header = $version::Header::new_with(whole.first_byte(), length, size)
+                    .map_err(|_| Refused)?;
                 if let Some(packet) = &header.build_empty_packet() {
                     return Ok(Some(user(packet)));
                 }
@@ -37,7 +38,11 @@ macro_rules! version {
 
             /// It has no other way than to make an array or `Vec` of its own.
             #[inline(always)]
-            fn encode(&mut self, packet: &$version::Packet, out: &mut Vec<u8>) -> Result<(), Refused> {
+            fn encode(
+                &mut self,
+                packet: &$version::Packet,
+                out: &mut Vec<u8>,
+            ) -> Result<(), Refused> {
                 out.extend_from_slice(packet.encode().map_err(|_| Refused)?.as_ref());
                 Ok(())
             }
@@ -46,7 +51,8 @@ macro_rules! version {
                 match packet {
                     $version::Packet::Publish($publish) => {
                         let identifier = $publish.qos_pid.pid().map(|pid| pid.value());
-                        let $seen = Seen::publish(&*$publish.topic_name, &$publish.payload, identifier);
+                        let $seen =
+                            Seen::publish(&*$publish.topic_name, &$publish.payload, identifier);
                         Some($with)
                     }
                     $version::Packet::Puback($puback) => Some(Seen::puback($pid.value())),

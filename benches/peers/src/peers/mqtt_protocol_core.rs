@@ -1,4 +1,5 @@
-//! mqtt-protocol-core: the caller splits off the fixed header, the packet is named by its type. A payload is copied into an `Arc`.
+//! mqtt-protocol-core: the caller splits off the fixed header, the packet is named by its type. A
+//! payload is copied into an `Arc`.
 
 use crate::codec::{Codec, Refused, Seen, Unread};
 use mqtt_protocol_core::mqtt::packet::{GenericPacketTrait, Packet, Property, v3_1_1, v5_0};

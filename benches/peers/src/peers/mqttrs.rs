@@ -12,7 +12,11 @@ impl Codec for V4 {
     type Output = Slots;
 
     #[inline(always)]
-    fn decode<'a, R>(&mut self, buffer: &'a mut Unread, user: impl FnOnce(&Self::Packet<'a>) -> R) -> Result<Option<R>, Refused> {
+    fn decode<'a, R>(
+        &mut self,
+        buffer: &'a mut Unread,
+        user: impl FnOnce(&Self::Packet<'a>) -> R,
+    ) -> Result<Option<R>, Refused> {
         let Some(whole) = buffer.whole()? else { return Ok(None) };
         match &decode_slice(whole.bytes) {
             Ok(packet) => Ok(packet.as_ref().map(user)),

@@ -34,7 +34,9 @@ macro_rules! version {
                 buffer: &'a mut BytesMut,
                 user: impl FnOnce(&Self::Packet<'a>) -> R,
             ) -> Result<Option<R>, Refused> {
-                let Some(raw) = self.0.decode(buffer).map_err(|_| Refused)? else { return Ok(None) };
+                let Some(raw) = self.0.decode(buffer).map_err(|_| Refused)? else {
+                    return Ok(None);
+                };
                 match &$version::Packet::decode(raw) {
                     Ok(packet) => Ok(Some(user(packet))),
                     Err(_) => Err(Refused),
@@ -46,7 +48,11 @@ macro_rules! version {
             }
 
             #[inline(always)]
-            fn encode(&mut self, packet: &$version::Packet, out: &mut BytesMut) -> Result<(), Refused> {
+            fn encode(
+                &mut self,
+                packet: &$version::Packet,
+                out: &mut BytesMut,
+            ) -> Result<(), Refused> {
                 packet.encode(out).map_err(|_| Refused)
             }
 
@@ -58,7 +64,9 @@ macro_rules! version {
                         $version::Packet::Publish($make)
                     }
                     Values::Request(request) => $version::Packet::Publish($request(request)?),
-                    Values::Subscribe { filters } => $version::Packet::Subscribe($subscribe(filters)),
+                    Values::Subscribe { filters } => {
+                        $version::Packet::Subscribe($subscribe(filters))
+                    }
                 };
                 self.encode(&packet, out)
             }
@@ -66,7 +74,11 @@ macro_rules! version {
             fn seen(packet: &$version::Packet) -> Option<Seen> {
                 match packet {
                     $version::Packet::Publish($publish) => {
-                        let $seen = Seen::publish($publish.topic(), $publish.payload(), $publish.packet_id());
+                        let $seen = Seen::publish(
+                            $publish.topic(),
+                            $publish.payload(),
+                            $publish.packet_id(),
+                        );
                         Some($with)
                     }
                     $version::Packet::PubAck(ack) => Some(Seen::puback(ack.packet_id())),

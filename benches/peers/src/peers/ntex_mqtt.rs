@@ -42,7 +42,9 @@ macro_rules! version {
                     loop {
                         let decoded = &self.codec.decode(buffer);
                         return match decoded {
-                            Ok(Some(Decoded::Publish(publish, payload, _))) if payload.len() < publish.payload_size as usize => {
+                            Ok(Some(Decoded::Publish(publish, payload, _)))
+                                if payload.len() < publish.payload_size as usize =>
+                            {
                                 self.begun = Some(publish.clone());
                                 continue;
                             }
@@ -61,7 +63,9 @@ macro_rules! version {
                 fn outgoing(packet: &Decoded) -> Encoded {
                     match packet.clone() {
                         Decoded::Packet(packet, _) => Encoded::Packet(packet),
-                        Decoded::Publish(publish, payload, _) => Encoded::Publish(publish, Some(payload)),
+                        Decoded::Publish(publish, payload, _) => {
+                            Encoded::Publish(publish, Some(payload))
+                        }
                         Decoded::PayloadChunk(payload, _) => Encoded::PayloadChunk(payload),
                     }
                 }
@@ -69,7 +73,9 @@ macro_rules! version {
                 #[inline(always)]
                 fn encode(&mut self, packet: Encoded, out: &mut BytePages) -> Result<(), Refused> {
                     match &packet {
-                        Encoded::Publish(_, Some(payload)) if payload.len() > COPIED => Err(Refused),
+                        Encoded::Publish(_, Some(payload)) if payload.len() > COPIED => {
+                            Err(Refused)
+                        }
                         _ => self.codec.encodev(packet, out).map_err(|_| Refused),
                     }
                 }

@@ -4,8 +4,8 @@ use crate::cases::{IDENTIFIER, Values};
 use crate::codec::{Codec, Refused, Seen, Unread};
 use bytes::BytesMut;
 use mqtt_sansio::codec::{
-    self, OwnedPacket, Packet, PacketIdentifier, Publish, PublishProperties, QoS, Role, Rules, Subscribe, SubscribeProperties,
-    Subscription, UserProperty, Version,
+    self, OwnedPacket, Packet, PacketIdentifier, Publish, PublishProperties, QoS, Role, Rules,
+    Subscribe, SubscribeProperties, Subscription, UserProperty, Version,
 };
 use std::hint::black_box;
 
@@ -19,9 +19,15 @@ impl Codec for Borrowed {
     type Output = Vec<u8>;
 
     #[inline(always)]
-    fn decode<'a, R>(&mut self, buffer: &'a mut Unread, user: impl FnOnce(&Self::Packet<'a>) -> R) -> Result<Option<R>, Refused> {
+    fn decode<'a, R>(
+        &mut self,
+        buffer: &'a mut Unread,
+        user: impl FnOnce(&Self::Packet<'a>) -> R,
+    ) -> Result<Option<R>, Refused> {
         let Unread { bytes, start } = buffer;
-        let Some(frame) = codec::frame(&bytes[*start..], u32::MAX).map_err(|_| Refused)? else { return Ok(None) };
+        let Some(frame) = codec::frame(&bytes[*start..], u32::MAX).map_err(|_| Refused)? else {
+            return Ok(None);
+        };
         *start += frame.as_bytes().len();
         match &codec::decode(frame, self.0) {
             Ok(packet) => Ok(Some(user(packet))),
@@ -69,7 +75,8 @@ impl Codec for Borrowed {
                 subscriptions = filters.map(|filter| Subscription::new(filter, QoS::AtLeastOnce));
                 let packet_identifier = PacketIdentifier::new(IDENTIFIER).ok_or(Refused)?;
                 let properties = SubscribeProperties::default();
-                Subscribe { packet_identifier, properties, subscriptions: (&subscriptions).into() }.into()
+                Subscribe { packet_identifier, properties, subscriptions: (&subscriptions).into() }
+                    .into()
             }
         };
         codec::encode(&packet, self.0, out).map_err(|_| Refused)
@@ -90,8 +97,8 @@ impl Codec for Borrowed {
     }
 }
 
-/// `codec::Prepared`, which is checked and measured when it is made, not when it is encoded: the packets of `mqtt-codec-kit` are
-/// measured then, too.
+/// `codec::Prepared`, which is checked and measured when it is made, not when it is encoded: the
+/// packets of `mqtt-codec-kit` are measured then, too.
 pub struct Prepared<const V5: bool>;
 
 impl<const V5: bool> Codec for Prepared<V5> {
@@ -100,7 +107,11 @@ impl<const V5: bool> Codec for Prepared<V5> {
     type Outgoing<'a> = &'a codec::Prepared<'a, 'a>;
     type Output = Vec<u8>;
 
-    fn decode<'a, R>(&mut self, _: &'a mut Unread, _: impl FnOnce(&Self::Packet<'a>) -> R) -> Result<Option<R>, Refused> {
+    fn decode<'a, R>(
+        &mut self,
+        _: &'a mut Unread,
+        _: impl FnOnce(&Self::Packet<'a>) -> R,
+    ) -> Result<Option<R>, Refused> {
         Err(Refused)
     }
 
@@ -109,7 +120,11 @@ impl<const V5: bool> Codec for Prepared<V5> {
     }
 
     #[inline(always)]
-    fn encode(&mut self, packet: &codec::Prepared<'_, '_>, out: &mut Vec<u8>) -> Result<(), Refused> {
+    fn encode(
+        &mut self,
+        packet: &codec::Prepared<'_, '_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Refused> {
         packet.write(out).map_err(|_| Refused)
     }
 
@@ -122,7 +137,8 @@ impl<const V5: bool> Codec for Prepared<V5> {
     }
 }
 
-/// `OwnedPacket::split_from`, and with `READ` also `OwnedPacket::packet`, by which the fields are got at.
+/// `OwnedPacket::split_from`, and with `READ` also `OwnedPacket::packet`, by which the fields are
+/// got at.
 pub struct Owned<const READ: bool>(pub Rules);
 
 impl<const READ: bool> Codec for Owned<READ> {

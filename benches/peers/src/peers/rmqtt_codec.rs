@@ -34,7 +34,11 @@ macro_rules! version {
             }
 
             #[inline(always)]
-            fn encode(&mut self, packet: $version::Packet, out: &mut BytesMut) -> Result<(), Refused> {
+            fn encode(
+                &mut self,
+                packet: $version::Packet,
+                out: &mut BytesMut,
+            ) -> Result<(), Refused> {
                 self.0.encode(packet, out).map_err(|_| Refused)
             }
 
@@ -44,8 +48,11 @@ macro_rules! version {
                         let identifier = publish.packet_id.map(|identifier| identifier.get());
                         let seen = Seen::publish(&*publish.topic, &publish.payload, identifier);
                         let Some(properties) = &publish.properties else { return Some(seen) };
-                        let expiry = properties.message_expiry_interval.map(|seconds| seconds.get());
-                        Some(seen.with(expiry, properties.content_type.as_ref().map(|text| &**text)))
+                        let expiry =
+                            properties.message_expiry_interval.map(|seconds| seconds.get());
+                        Some(
+                            seen.with(expiry, properties.content_type.as_ref().map(|text| &**text)),
+                        )
                     }
                     $ack => Some(Seen::puback($identifier.get())),
                     _ => None,

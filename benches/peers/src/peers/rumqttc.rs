@@ -66,7 +66,9 @@ macro_rules! sibling {
 macro_rules! with_properties {
     ($publish:ident, $seen:ident) => {
         match &$publish.properties {
-            Some(properties) => $seen.with(properties.message_expiry_interval, properties.content_type.as_ref()),
+            Some(properties) => {
+                $seen.with(properties.message_expiry_interval, properties.content_type.as_ref())
+            }
             None => $seen,
         }
     };
@@ -192,7 +194,9 @@ macro_rules! request {
     };
 }
 
-make!(rumqttc_v4, [rumqttc::mqttbytes], v4, rumqttc::mqttbytes::v4::SubscribeFilter::new, |_| Err(Refused));
+make!(rumqttc_v4, [rumqttc::mqttbytes], v4, rumqttc::mqttbytes::v4::SubscribeFilter::new, |_| Err(
+    Refused
+));
 make!(mqttbytes_v4, [mqttbytes], v4, mqttbytes::v4::SubscribeFilter::new, |_| Err(Refused));
 make!(
     rumqttc_v5,
@@ -202,4 +206,11 @@ make!(
     request!(rumqttc::v5::mqttbytes),
     properties
 );
-make!(mqttbytes_v5, [mqttbytes], v5, mqttbytes::v5::SubscribeFilter::new, request!(mqttbytes), properties);
+make!(
+    mqttbytes_v5,
+    [mqttbytes],
+    v5,
+    mqttbytes::v5::SubscribeFilter::new,
+    request!(mqttbytes),
+    properties
+);
