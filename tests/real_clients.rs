@@ -178,6 +178,14 @@ fn exchange(make: &Make, port: &str) {
         );
         make.publish(port, &["-V", version, "-t", "kept", "-n", "-r", "-q", "1"]);
 
+        // A retained message is followed by those that come after it.
+        make.publish(port, &["-V", version, "-t", "kept/1", "-m", "old", "-r", "-q", "1"]);
+        let subscriber = make.subscribe(port, &["-V", version, "-t", "kept/#", "-C", "3"]);
+        make.publish(port, &["-V", version, "-t", "kept/1", "-m", "new"]);
+        make.publish(port, &["-V", version, "-t", "kept/2", "-m", "newer", "-q", "1"]);
+        assert_eq!(subscriber.output(), b"old\nnew\nnewer\n");
+        make.publish(port, &["-V", version, "-t", "kept/1", "-n", "-r", "-q", "1"]);
+
         let watcher = make.subscribe(port, &["-V", version, "-t", "will", "-C", "1"]);
         drop(make.subscribe(
             port,

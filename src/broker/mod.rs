@@ -274,15 +274,18 @@ impl Broker {
     /// comes later.
     pub fn transmit(&mut self, id: ConnectionId, now: Instant, out: &mut Vec<u8>) -> bool {
         let Some(connection) = self.connections.get_mut(id.0) else { return false };
-        connection.told = false;
+        // Nothing that this call itself causes is an action: the host would take it for older than
+        // the result.
+        connection.told = true;
         out.append(&mut connection.out);
         loop {
             let Some(connection) = self.connections.get_mut(id.0) else { return false };
-            if connection.server.flush(now, out) {
-                return true;
-            }
-            if !self.deliver_retained(id, now) {
-                return false;
+            let more = connection.server.flush(now, out);
+            if more || !self.deliver_retained(id, now) {
+                if let Some(connection) = self.connections.get_mut(id.0) {
+                    connection.told = false;
+                }
+                return more;
             }
         }
     }

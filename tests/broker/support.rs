@@ -511,6 +511,17 @@ impl Net {
         panic!("there is always more");
     }
 
+    /// Transmits as one call does; gives its result and the number of actions that it has caused.
+    pub fn transmit_once(&mut self, c: C) -> (bool, usize) {
+        self.drain();
+        let mut out = Vec::new();
+        let more = self.broker.transmit(self.peers[c].id, self.instant(), &mut out);
+        self.peers[c].output.extend_from_slice(&out);
+        let caused = core::iter::from_fn(|| self.broker.poll_action()).count();
+        self.drain();
+        (more, caused)
+    }
+
     fn drain(&mut self) {
         while let Some(action) = self.broker.poll_action() {
             match action {
