@@ -7,11 +7,15 @@
 //! | reason code       | 1     | never      | may be left out when it is 0x00   |
 //! | properties        | n     | never      | may be left out when there are none |
 
+use super::ending::reason_at_end;
+use super::error::{DecodeError, EncodeError};
+use super::packet_type::PacketType;
+use super::property::AckProperties;
+use super::read::Reader;
+use super::reason::ReasonCode;
+use super::rules::Rules;
+use super::types::{PacketIdentifier, Version};
 use super::write::Sink;
-use super::{
-    AckProperties, Auth, DecodeError, Disconnect, EncodeError, PacketIdentifier, PacketType,
-    Reader, ReasonCode, Rules, Version,
-};
 
 /// What the four acknowledgements of a PUBLISH say. [5.0 §3.4 to §3.7] [3.1.1 §3.4 to §3.7]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
@@ -42,7 +46,7 @@ impl<'a> Ack<'a> {
         rules: Rules,
         wrap: impl FnOnce(Self) -> P,
     ) -> Result<P, DecodeError> {
-        let packet_identifier = PacketIdentifier::decode(&mut r)?;
+        let packet_identifier = r.packet_identifier()?;
         if r.is_empty() {
             return Ok(wrap(Self::new(packet_identifier, ReasonCode::SUCCESS)));
         }
@@ -85,34 +89,9 @@ impl<'a> Ack<'a> {
     }
 
     fn check(&self, packet: PacketType, rules: Rules) -> Result<(), DecodeError> {
-        if !self.reason_code.is_allowed(packet, rules) {
-            return Err(DecodeError::InvalidReasonCode(self.reason_code.get()));
-        }
-        rules.options.check_texts(|| self.properties.is_clean())
+        rules.check_reason_code(self.reason_code, packet)?;
+        rules.check_texts(|| self.properties.is_clean())
     }
 }
 
-/// The end that six packets of 5.0 have: a reason code and properties, which are left out where
-/// they say nothing.
-macro_rules! reason_at_end {
-    ($($name:ident)*) => {
-        $(impl $name<'_> {
-            /// [5.0 §3.4.2.1] [5.0 §3.4.2.2.1] [5.0 §3.14.2.1] [5.0 §3.14.2.2.1] [5.0 §3.15.2.1]
-            #[inline(always)]
-            pub(super) fn says_nothing(&self) -> bool {
-                self.reason_code == ReasonCode::SUCCESS && self.properties.is_empty()
-            }
-
-            #[inline(always)]
-            pub(super) fn encode_reason<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-                if self.says_nothing() {
-                    return Ok(());
-                }
-                sink.u8(self.reason_code.get());
-                self.properties.encode(rules.version, sink)
-            }
-        })*
-    };
-}
-
-reason_at_end! { Ack Disconnect Auth }
+reason_at_end! { Ack }

@@ -6,11 +6,14 @@
 //! | reason code | 1     | return code    | return code            | reason code            |
 //! | properties  | n     | never          | never                  | always                 |
 
+use super::error::{DecodeError, EncodeError};
+use super::packet_type::PacketType;
+use super::property::ConnackProperties;
+use super::read::Reader;
+use super::reason::ReasonCode;
+use super::rules::Rules;
+use super::types::{Role, Version};
 use super::write::Sink;
-use super::{
-    ConnackProperties, DecodeError, EncodeError, PacketType, Reader, ReasonCode, Role, Rules,
-    Version,
-};
 
 /// A CONNACK packet. [5.0 §3.2] [3.1.1 §3.2]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
@@ -66,7 +69,7 @@ impl<'a> Connack<'a> {
             Self { session_present, reason_code, properties: ConnackProperties::default() };
         connack.properties.read(&mut r, rules.version)?;
         r.end()?;
-        rules.options.check_texts(|| connack.properties.is_clean())?;
+        rules.check_texts(|| connack.properties.is_clean())?;
         Ok(connack)
     }
 
@@ -77,7 +80,7 @@ impl<'a> Connack<'a> {
         }
         rules.since_5_0_if(|| !self.properties.is_empty())?;
         check_code(self.session_present, self.reason_code, rules)?;
-        Ok(rules.options.check_texts(|| self.properties.is_clean())?)
+        Ok(rules.check_texts(|| self.properties.is_clean())?)
     }
 
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
@@ -98,9 +101,7 @@ fn check_code(
     reason_code: ReasonCode,
     rules: Rules,
 ) -> Result<(), DecodeError> {
-    if !reason_code.is_allowed(PacketType::Connack, rules) {
-        return Err(DecodeError::InvalidReasonCode(reason_code.get()));
-    }
+    rules.check_reason_code(reason_code, PacketType::Connack)?;
     if session_present && reason_code != ReasonCode::SUCCESS {
         Err(DecodeError::SessionPresentWithError)
     } else {

@@ -12,11 +12,17 @@
 //! | will topic, payload    | 2 + n, twice | with a will | with a will | with a will |
 //! | user name, password    | 2 + n each | as flagged, may be cut off | as flagged | as flagged |
 
+use super::error::{DecodeError, EncodeError};
+use super::frame::Frame;
+use super::options::Options;
+use super::packet_type::PacketType;
+use super::property::{ConnectProperties, WillProperties};
+use super::read::Reader;
+use super::rules::Rules;
+use super::text::Text;
+use super::types::{QoS, Role, Version};
+use super::varint;
 use super::write::Sink;
-use super::{
-    ConnectProperties, DecodeError, EncodeError, Options, QoS, Reader, Role, Rules, Text, Version,
-    WillProperties,
-};
 use core::fmt;
 
 const CLEAN_START: u8 = 0x02;
@@ -218,9 +224,9 @@ impl<'a> Connect<'a> {
             return Err(DecodeError::AuthenticationDataWithoutMethod);
         }
         if let Some(will) = &self.will {
-            rules.options.check_payload(will.properties.payload_format_indicator, will.payload)?;
+            rules.check_payload(will.properties.payload_format_indicator, will.payload)?;
         }
-        rules.options.check_texts(|| {
+        rules.check_texts(|| {
             let will = self
                 .will
                 .as_ref()
@@ -230,6 +236,41 @@ impl<'a> Connect<'a> {
             will && names && self.properties.is_clean()
         })
     }
+}
+
+impl Version {
+    /// The version with that protocol name and level. [5.0 MQTT-3.1.2-1] [5.0 MQTT-3.1.2-2]
+    pub(crate) fn decode(reader: &mut Reader<'_>, options: Options) -> Result<Self, DecodeError> {
+        let (name, level) = (Text::decode(reader)?, reader.u8()?);
+        let bridge = options.has(Options::BRIDGE_PROTOCOL_LEVEL) && matches!(level, 0x83 | 0x84);
+        match (name.as_bytes(), if bridge { level & 0x7F } else { level }) {
+            (b"MQTT", 5) => Ok(Self::V5_0),
+            (b"MQTT", 4) => Ok(Self::V3_1_1),
+            (b"MQIsdp", 3) => Ok(Self::V3_1),
+            (b"MQTT" | b"MQIsdp", level) => Err(DecodeError::UnsupportedProtocolVersion(level)),
+            _ => Err(DecodeError::InvalidProtocolName),
+        }
+    }
+}
+
+/// A CONNECT is judged by the version that it brings, which only options make a difference to.
+pub(super) fn own_rules(frame: Frame<'_>, rules: Rules) -> Rules {
+    if frame.packet_type != PacketType::Connect || rules.options == Options::NONE {
+        return rules;
+    }
+    let version = Version::decode(&mut Reader(frame.body), rules.options).unwrap_or(rules.version);
+    Rules { version, ..rules }
+}
+
+/// The protocol version that the start of a CONNECT asks for, known or not, for an answer to one
+/// that cannot be decoded.
+pub(crate) fn connect_version(bytes: &[u8]) -> Option<u8> {
+    let (_, body) = varint::parse(bytes.get(1..)?).ok()??;
+    let mut reader = Reader(body);
+    let name = reader.binary().ok()?;
+    let is_known =
+        [Version::V3_1, Version::V5_0].iter().any(|version| version.protocol_name() == name);
+    reader.u8().ok().filter(|_| is_known)
 }
 
 /// The password and the authentication data are left out.

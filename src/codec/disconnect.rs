@@ -6,11 +6,15 @@
 //! | reason code | 1     | never      | may be left out when it is 0x00     |
 //! | properties  | n     | never      | may be left out when there are none |
 
+use super::ending::reason_at_end;
+use super::error::{DecodeError, EncodeError};
+use super::packet_type::PacketType;
+use super::property::{AuthProperties, DisconnectProperties};
+use super::read::Reader;
+use super::reason::ReasonCode;
+use super::rules::Rules;
+use super::types::{Role, Version};
 use super::write::Sink;
-use super::{
-    AuthProperties, DecodeError, DisconnectProperties, EncodeError, PacketType, Reader, ReasonCode,
-    Role, Rules, Version,
-};
 
 /// A DISCONNECT packet: the last of its sender. [5.0 §3.14] [3.1.1 §3.14]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
@@ -72,10 +76,8 @@ impl<'a> Disconnect<'a> {
     }
 
     fn check(&self, rules: Rules) -> Result<(), DecodeError> {
-        if !self.reason_code.is_allowed(PacketType::Disconnect, rules) {
-            return Err(DecodeError::InvalidReasonCode(self.reason_code.get()));
-        }
-        rules.options.check_texts(|| self.properties.is_clean())?;
+        rules.check_reason_code(self.reason_code, PacketType::Disconnect)?;
+        rules.check_texts(|| self.properties.is_clean())?;
         self.properties.check_sender(rules)
     }
 }
@@ -126,8 +128,7 @@ impl<'a> Auth<'a> {
     }
 
     fn check_reason_code(&self, rules: Rules) -> Result<(), DecodeError> {
-        let allowed = self.reason_code.is_allowed(PacketType::Auth, rules);
-        if allowed { Ok(()) } else { Err(DecodeError::InvalidReasonCode(self.reason_code.get())) }
+        rules.check_reason_code(self.reason_code, PacketType::Auth)
     }
 
     fn check(&self, rules: Rules) -> Result<(), DecodeError> {
@@ -135,7 +136,7 @@ impl<'a> Auth<'a> {
         if self.properties.authentication_method.is_none() {
             return Err(DecodeError::MissingAuthenticationMethod);
         }
-        rules.options.check_texts(|| self.properties.is_clean())
+        rules.check_texts(|| self.properties.is_clean())
     }
 }
 
@@ -152,3 +153,5 @@ impl core::fmt::Debug for Auth<'_> {
             .finish()
     }
 }
+
+reason_at_end! { Disconnect Auth }

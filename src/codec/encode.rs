@@ -1,12 +1,20 @@
 //! Packets to bytes: what all packets have in common when they are written, and how each is asked
 //! for its own part.
 
-use super::write::{Sink, length_of_length};
-use super::{
-    Ack, Auth, Connack, Connect, Disconnect, EncodeError, Output, Packet, PacketIdentifier,
-    PacketType, Publish, Role, Rules, Size, Suback, Subscribe, Unsubscribe, Version, Writer,
-    remaining_length,
-};
+use super::ack::Ack;
+use super::connack::Connack;
+use super::connect::Connect;
+use super::disconnect::{Auth, Disconnect};
+use super::error::EncodeError;
+use super::packet::Packet;
+use super::packet_type::PacketType;
+use super::publish::Publish;
+use super::rules::Rules;
+use super::suback::Suback;
+use super::subscribe::{Subscribe, Unsubscribe};
+use super::types::{PacketIdentifier, Role, Version};
+use super::varint;
+use super::write::{Output, Sink, Size, Writer};
 
 /// Appends a packet to `out`, by the rules of a version and, if they name one, of a sender; a
 /// CONNECT brings its own version.
@@ -116,7 +124,7 @@ pub(crate) struct Measured {
 
 impl Measured {
     pub(crate) const fn packet_size(self) -> u32 {
-        1 + length_of_length(self.remaining_length) + self.remaining_length
+        1 + varint::length(self.remaining_length) + self.remaining_length
     }
 }
 
@@ -211,7 +219,7 @@ fn measure_into(
 ) -> Result<(), EncodeError> {
     packet.write(&mut measured.body, rules)?;
     measured.remaining_length =
-        remaining_length(measured.body.total().saturating_add(packet.payload().len()))?;
+        varint::check(measured.body.total().saturating_add(packet.payload().len()))?;
     packet.check(rules)
 }
 
@@ -223,7 +231,7 @@ fn write_parts(
     rules: Rules,
     out: &mut impl Output,
 ) -> Result<(), EncodeError> {
-    let size = 1 + length_of_length(measured.remaining_length) as usize + measured.body.total();
+    let size = 1 + varint::length(measured.remaining_length) as usize + measured.body.total();
     let mut writer = Writer::new(out.append_room(size, payload.len())?, &measured.body);
     writer.u8(packet.first_byte());
     writer.variable_byte_integer(measured.remaining_length);

@@ -1,6 +1,7 @@
 //! What is wrong with bytes that are no packet, and with a packet that can be no bytes.
 
-use super::{ReasonCode, Version};
+use super::reason::ReasonCode;
+use super::types::Version;
 
 /// Declares [`DecodeError`]: the rule, what it is in 5.0 and 3.1.1, and the reason code that the
 /// peer is told.

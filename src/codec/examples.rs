@@ -1,10 +1,12 @@
 //! `Arbitrary` for what cannot derive it: values with conditions, and sequences, which borrow.
 
-use super::sequence::Element;
-use super::{
-    QoS, Reader, ReasonCode, RetainHandling, Sequence, Subscription, SubscriptionIdentifier,
-    SubscriptionOptions, Text, UserProperty,
-};
+use super::property::{SubscriptionIdentifier, UserProperty};
+use super::read::Reader;
+use super::reason::ReasonCode;
+use super::sequence::{Element, Sequence};
+use super::subscribe::{RetainHandling, Subscription, SubscriptionOptions};
+use super::text::Text;
+use super::types::QoS;
 use arbitrary::{Arbitrary, Result, Unstructured};
 
 impl<'a> Arbitrary<'a> for Text<'a> {

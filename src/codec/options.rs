@@ -1,6 +1,5 @@
 //! Ways in which the rules can be bent, for devices that are in the field, or tightened.
 
-use super::DecodeError;
 use core::fmt;
 use core::ops::BitOr;
 
@@ -76,27 +75,6 @@ impl Options {
     #[must_use]
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
-    }
-
-    /// `texts` says whether all strings of a packet are free of the characters in question.
-    #[inline(always)]
-    pub(crate) fn check_texts(self, texts: impl FnOnce() -> bool) -> Result<(), DecodeError> {
-        let refused = self.has(Self::REFUSE_CONTROL_CHARACTERS) && !texts();
-        if refused { Err(DecodeError::ControlCharacter) } else { Ok(()) }
-    }
-
-    #[inline(always)]
-    pub(crate) fn check_payload(
-        self,
-        payload_format_indicator: Option<bool>,
-        payload: &[u8],
-    ) -> Result<(), DecodeError> {
-        let asked = self.has(Self::CHECK_PAYLOAD_FORMAT) && payload_format_indicator == Some(true);
-        if asked && core::str::from_utf8(payload).is_err() {
-            Err(DecodeError::InvalidPayloadFormat)
-        } else {
-            Ok(())
-        }
     }
 }
 

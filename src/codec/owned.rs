@@ -1,6 +1,10 @@
 //! A packet that owns its bytes.
 
-use super::{DecodeError, Encode, EncodeError, Packet, Rules, decode, frame};
+use super::encode::Encode;
+use super::error::{DecodeError, EncodeError};
+use super::frame::frame;
+use super::packet::{Packet, decode};
+use super::rules::Rules;
 use bytes::{Bytes, BytesMut};
 
 /// One packet's bytes, checked: to be kept, queued, or sent to another task. Cloning shares the

@@ -1,8 +1,12 @@
 //! The 27 properties of 5.0: one struct for each packet, made from one table each. [5.0 §2.2.2]
 
+use super::error::{DecodeError, EncodeError};
+use super::read::Reader;
+use super::rules::Rules;
 use super::sequence::{Element, Sequence};
+use super::text::Text;
+use super::types::{QoS, Role, Version};
 use super::write::Sink;
-use super::{DecodeError, EncodeError, QoS, Reader, Role, Rules, Text, Version};
 
 const USER_PROPERTY: u32 = 0x26;
 const SUBSCRIPTION_IDENTIFIER: u32 = 0x0B;

@@ -7,11 +7,14 @@
 //! | properties        | n     | 5.0                          |
 //! | payload           | n     | always: the rest of the packet |
 
+use super::error::{DecodeError, EncodeError};
+use super::options::Options;
+use super::property::PublishProperties;
+use super::read::Reader;
+use super::rules::Rules;
+use super::text::Text;
+use super::types::{PacketIdentifier, QoS, Version};
 use super::write::Sink;
-use super::{
-    DecodeError, EncodeError, Options, PacketIdentifier, PublishProperties, QoS, Reader, Rules,
-    Text, Version,
-};
 
 const RETAIN: u8 = 0x01;
 const DUP: u8 = 0x08;
@@ -79,7 +82,7 @@ impl<'a> Publish<'a> {
         }
         let topic_name = Text::decode_topic_name(&mut r)?;
         let packet_identifier =
-            if qos == QoS::AtMostOnce { None } else { Some(PacketIdentifier::decode(&mut r)?) };
+            if qos == QoS::AtMostOnce { None } else { Some(r.packet_identifier()?) };
         let publish = Self {
             dup,
             qos,
@@ -153,7 +156,7 @@ impl<'a> Publish<'a> {
             });
         }
         if rules.options != Options::NONE {
-            (*self).check_options(rules.options)?;
+            (*self).check_options(rules)?;
         }
         self.properties.check_sender(rules)
     }
@@ -161,8 +164,8 @@ impl<'a> Publish<'a> {
     /// Takes a copy, so that where there are no options the packet need not be in memory.
     #[cold]
     #[inline(never)]
-    fn check_options(self, options: Options) -> Result<(), DecodeError> {
-        options.check_payload(self.properties.payload_format_indicator, self.payload)?;
-        options.check_texts(|| self.topic_name.is_clean() && self.properties.is_clean())
+    fn check_options(self, rules: Rules) -> Result<(), DecodeError> {
+        rules.check_payload(self.properties.payload_format_indicator, self.payload)?;
+        rules.check_texts(|| self.topic_name.is_clean() && self.properties.is_clean())
     }
 }

@@ -1,7 +1,8 @@
 //! The cursor over the peer's bytes: every read is checked, and what is not read is an error.
 
-use super::DecodeError;
-use super::write::length_of_length;
+use super::error::DecodeError;
+use super::types::PacketIdentifier;
+use super::varint;
 
 /// The unread part of a packet, or of a part of it.
 #[derive(Clone, Copy)]
@@ -56,6 +57,10 @@ impl<'a> Reader<'a> {
         self.chunk().map(u32::from_be_bytes)
     }
 
+    pub(crate) fn packet_identifier(&mut self) -> Result<PacketIdentifier, DecodeError> {
+        PacketIdentifier::new(self.u16()?).ok_or(DecodeError::ZeroPacketIdentifier)
+    }
+
     /// Binary Data, or the bytes of a string: a length of two bytes, and that many. [5.0 §1.5.6]
     #[inline]
     pub(crate) fn binary(&mut self) -> Result<&'a [u8], DecodeError> {
@@ -75,8 +80,8 @@ impl<'a> Reader<'a> {
 
     #[inline(never)]
     fn long_variable_byte_integer(&mut self) -> Result<u32, DecodeError> {
-        let (value, rest) = remaining_length(self.0)?.ok_or(DecodeError::Truncated)?;
-        if self.0.len() - rest.len() != length_of_length(value) as usize {
+        let (value, rest) = varint::parse(self.0)?.ok_or(DecodeError::Truncated)?;
+        if self.0.len() - rest.len() != varint::length(value) as usize {
             return Err(DecodeError::NonMinimalVariableByteInteger);
         }
         self.0 = rest;
@@ -92,21 +97,4 @@ impl<'a> Reader<'a> {
             .and_then(|length| self.take(length))
             .map(Self)
     }
-}
-
-/// The Variable Byte Integer at the start of `bytes`, in its shortest form or a longer one, and
-/// what follows it, or `None` if the bytes end inside it.
-#[inline]
-pub(crate) fn remaining_length(bytes: &[u8]) -> Result<Option<(u32, &[u8])>, DecodeError> {
-    let mut value = 0;
-    let mut rest = bytes;
-    for shift in [0, 7, 14, 21] {
-        let Some((&byte, after)) = rest.split_first() else { return Ok(None) };
-        rest = after;
-        value |= u32::from(byte & 0x7F) << shift;
-        if byte & 0x80 == 0 {
-            return Ok(Some((value, rest)));
-        }
-    }
-    Err(DecodeError::InvalidRemainingLength)
 }

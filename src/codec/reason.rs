@@ -1,6 +1,6 @@
 //! Reason codes, and which packet may carry which. [5.0 §2.4]
 
-use super::{Options, PacketType, Role, Rules, Version};
+use super::packet_type::PacketType;
 use core::fmt;
 
 /// An MQTT 5.0 Reason Code: any byte, with names for those that the standard assigns. [5.0 §2.4]
@@ -44,28 +44,9 @@ impl ReasonCode {
         self.0 >= 0x80
     }
 
-    /// Whether a packet of that type, by those rules, may carry it.
-    pub(crate) fn is_allowed(self, packet: PacketType, rules: Rules) -> bool {
-        match rules.version {
-            Version::V5_0 => {
-                let senders = SENDERS.get(usize::from(self.0)).copied().unwrap_or_default();
-                let allowed = match rules.sender {
-                    Some(Role::Client) => senders.client,
-                    Some(Role::Server) => senders.server,
-                    None => senders.client | senders.server,
-                };
-                allowed & packet.bit() != 0
-            }
-            Version::V3_1_1 if packet == PacketType::Suback => matches!(self.0, 0..=2 | 0x80),
-            Version::V3_1 if packet == PacketType::Suback => {
-                matches!(self.0, 0..=2)
-                    || self.0 == 0x80 && rules.options.has(Options::SUBACK_FAILURE)
-            }
-            Version::V3_1 | Version::V3_1_1 if packet == PacketType::Connack => {
-                self.to_return_code().is_some()
-            }
-            Version::V3_1 | Version::V3_1_1 => self == Self::SUCCESS,
-        }
+    /// The packet types that may carry it in 5.0.
+    pub(super) fn senders(self) -> Senders {
+        SENDERS.get(usize::from(self.0)).copied().unwrap_or_default()
     }
 
     /// The Connect Return code of 3.1 and 3.1.1 that says the same. [3.1.1 §3.2.2.3]
@@ -112,9 +93,9 @@ impl fmt::Debug for ReasonCode {
 
 /// The packet types, one bit each, in which a client and a server may send a reason code.
 #[derive(Clone, Copy, Default)]
-struct Senders {
-    client: u16,
-    server: u16,
+pub(super) struct Senders {
+    pub(super) client: u16,
+    pub(super) server: u16,
 }
 
 /// Declares the reason codes with the packets in which a client, and those in which a server, may

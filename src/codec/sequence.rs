@@ -1,7 +1,8 @@
 //! Parts that repeat: user properties, subscription identifiers, topic filters, reason codes.
 
+use super::error::{DecodeError, EncodeError};
+use super::read::Reader;
 use super::write::Sink;
-use super::{DecodeError, EncodeError, Reader};
 use core::fmt;
 use core::marker::PhantomData;
 

@@ -7,12 +7,15 @@
 //! | properties        | n     | 5.0                   | 5.0                 |
 //! | reason codes      | 1     | one for each filter   | 5.0: one for each filter |
 
-use super::sequence::Element;
+use super::error::{DecodeError, EncodeError};
+use super::packet_type::PacketType;
+use super::property::AckProperties;
+use super::read::Reader;
+use super::reason::ReasonCode;
+use super::rules::Rules;
+use super::sequence::{Element, Sequence};
+use super::types::{PacketIdentifier, Role, Version};
 use super::write::Sink;
-use super::{
-    AckProperties, DecodeError, EncodeError, PacketIdentifier, PacketType, Reader, ReasonCode,
-    Role, Rules, Sequence, Version,
-};
 
 /// What a SUBACK and an UNSUBACK say. [5.0 §3.9] [5.0 §3.11] [3.1.1 §3.9] [3.1.1 §3.11]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
@@ -37,7 +40,7 @@ impl<'a> Suback<'a> {
         wrap: impl FnOnce(Self) -> P,
     ) -> Result<P, DecodeError> {
         rules.only_from(Role::Server)?;
-        let packet_identifier = PacketIdentifier::decode(&mut r)?;
+        let packet_identifier = r.packet_identifier()?;
         if has_codes(packet, rules) {
             return Self::decode_codes(packet_identifier, r, packet, rules).map(wrap);
         }
@@ -86,11 +89,8 @@ impl<'a> Suback<'a> {
         if has_codes(packet, rules) && self.reason_codes.is_empty() {
             return Err(DecodeError::EmptySubscribe);
         }
-        let wrong = self.reason_codes.iter().find(|code| !code.is_allowed(packet, rules));
-        if let Some(code) = wrong {
-            return Err(DecodeError::InvalidReasonCode(code.get()));
-        }
-        rules.options.check_texts(|| self.properties.is_clean())
+        self.reason_codes.iter().try_for_each(|code| rules.check_reason_code(code, packet))?;
+        rules.check_texts(|| self.properties.is_clean())
     }
 }
 

@@ -8,13 +8,15 @@
 //! | topic filter      | 2 + n | one or more | one or more |
 //! | options           | 1     | after each filter; before 5.0 only the QoS | never |
 
-use super::sequence::Element;
-use super::topic::SHARE;
+use super::error::{DecodeError, EncodeError};
+use super::property::{SubscribeProperties, UnsubscribeProperties};
+use super::read::Reader;
+use super::rules::Rules;
+use super::sequence::{Element, Sequence};
+use super::text::Text;
+use super::topic::{SHARE, TopicFilter};
+use super::types::{PacketIdentifier, QoS, Role, Version};
 use super::write::Sink;
-use super::{
-    DecodeError, EncodeError, PacketIdentifier, QoS, Reader, Role, Rules, Sequence,
-    SubscribeProperties, Text, TopicFilter, UnsubscribeProperties, Version,
-};
 
 /// A SUBSCRIBE packet. [5.0 §3.8] [3.1.1 §3.8]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
@@ -126,7 +128,7 @@ impl<'a> Subscription<'a> {
         if self.options.no_local && self.topic_filter.as_bytes().starts_with(SHARE) {
             return Err(DecodeError::NoLocalOnSharedSubscription);
         }
-        rules.options.check_texts(|| self.topic_filter.is_clean())
+        rules.check_texts(|| self.topic_filter.is_clean())
     }
 }
 
@@ -171,16 +173,16 @@ impl<'a> Subscribe<'a> {
 
     pub(crate) fn read(&mut self, mut r: Reader<'a>, rules: Rules) -> Result<(), DecodeError> {
         rules.only_from(Role::Client)?;
-        self.packet_identifier = PacketIdentifier::decode(&mut r)?;
+        self.packet_identifier = r.packet_identifier()?;
         self.properties.read(&mut r, rules.version)?;
         self.subscriptions = decode_list(r, |r| Subscription::decode(r, rules).map(|_| ()))?;
-        rules.options.check_texts(|| self.properties.is_clean())
+        rules.check_texts(|| self.properties.is_clean())
     }
 
     pub(crate) fn check_encode(&self, rules: Rules) -> Result<(), EncodeError> {
         rules.only_from(Role::Client)?;
         rules.since_5_0_if(|| !self.properties.is_empty())?;
-        rules.options.check_texts(|| self.properties.is_clean())?;
+        rules.check_texts(|| self.properties.is_clean())?;
         check_list(self.subscriptions, |subscription| {
             TopicFilter::check(subscription.topic_filter, rules.version)?;
             rules.since_5_0_if(|| subscription.options.as_u8() > 2)?;
@@ -217,22 +219,22 @@ impl<'a> Unsubscribe<'a> {
 
     pub(crate) fn read(&mut self, mut r: Reader<'a>, rules: Rules) -> Result<(), DecodeError> {
         rules.only_from(Role::Client)?;
-        self.packet_identifier = PacketIdentifier::decode(&mut r)?;
+        self.packet_identifier = r.packet_identifier()?;
         self.properties.read(&mut r, rules.version)?;
         self.topic_filters = decode_list(r, |r| {
             let filter = TopicFilter::decode(r, rules.version)?;
-            rules.options.check_texts(|| filter.is_clean())
+            rules.check_texts(|| filter.is_clean())
         })?;
-        rules.options.check_texts(|| self.properties.is_clean())
+        rules.check_texts(|| self.properties.is_clean())
     }
 
     pub(crate) fn check_encode(&self, rules: Rules) -> Result<(), EncodeError> {
         rules.only_from(Role::Client)?;
         rules.since_5_0_if(|| !self.properties.is_empty())?;
-        rules.options.check_texts(|| self.properties.is_clean())?;
+        rules.check_texts(|| self.properties.is_clean())?;
         check_list(self.topic_filters, |filter| {
             TopicFilter::check(filter, rules.version)?;
-            Ok(rules.options.check_texts(|| filter.is_clean())?)
+            Ok(rules.check_texts(|| filter.is_clean())?)
         })
     }
 

@@ -1,7 +1,11 @@
 //! Topic filters: their syntax, and which topic names they match. [5.0 §4.7] [3.1.1 §4.7]
 
-use super::write::Sink;
-use super::{DecodeError, EncodeError, Reader, Size, Text, Version, text};
+use super::error::{DecodeError, EncodeError};
+use super::read::Reader;
+use super::scan;
+use super::text::Text;
+use super::types::Version;
+use super::write::{Sink, Size};
 
 pub(super) const SHARE: &[u8] = b"$share/";
 
@@ -108,16 +112,16 @@ fn check<'a>(
 ) -> Result<(), DecodeError> {
     let bytes = filter.as_bytes();
     let (mut found, mut wildcards_stand_alone) = (0, true);
-    text::for_each_word(bytes, |start, word| {
-        found |= text::beyond_ascii_or_null(word);
-        let mut wildcards = text::wildcards(word);
+    scan::for_each_word(bytes, |start, word| {
+        found |= scan::beyond_ascii_or_null(word);
+        let mut wildcards = scan::wildcards(word);
         while wildcards != 0 {
             wildcards_stand_alone &=
                 stands_alone(bytes, start + wildcards.trailing_zeros() as usize / 8);
             wildcards &= wildcards - 1;
         }
     });
-    if found & text::HIGHS != 0 {
+    if found & scan::HIGHS != 0 {
         look_closer(filter)?;
     }
     match bytes {

@@ -3,7 +3,9 @@
 //! second function for a length that could disagree, an output grows once, each byte is copied
 //! once, and nothing is written of a packet with an error.
 
-use super::{DecodeError, EncodeError, Text};
+use super::error::{DecodeError, EncodeError};
+use super::text::Text;
+use super::varint;
 use alloc::vec::Vec;
 use bytes::BytesMut;
 
@@ -207,7 +209,7 @@ impl Sink for Size {
 
     #[inline(always)]
     fn variable_byte_integer(&mut self, value: u32) {
-        self.add(length_of_length(value) as usize);
+        self.add(varint::length(value) as usize);
     }
 
     #[inline(always)]
@@ -218,7 +220,7 @@ impl Sink for Size {
     #[inline(always)]
     fn end_section(&mut self, start: SectionStart) -> Result<(), EncodeError> {
         debug_assert!(self.next < u64::BITS, "a packet has two property sections at most");
-        let length = remaining_length(self.total - start.0)?;
+        let length = varint::check(self.total - start.0)?;
         self.sections |= u64::from(length) << (self.next & 32);
         self.next += 32;
         self.variable_byte_integer(length);
@@ -332,23 +334,4 @@ fn copy_ends<const N: usize>(from: &[u8], to: &mut [u8]) {
 /// The seven bits that one byte of a Variable Byte Integer holds.
 const fn low_bits(value: u32) -> u8 {
     (value & 0x7F) as u8
-}
-
-/// The number of bytes of a Variable Byte Integer.
-pub(crate) const fn length_of_length(value: u32) -> u32 {
-    match value {
-        0..=0x7F => 1,
-        0x80..=0x3FFF => 2,
-        0x4000..=0x1F_FFFF => 3,
-        _ => 4,
-    }
-}
-
-/// A length that a Variable Byte Integer can tell. [5.0 §1.5.5]
-#[inline]
-pub(crate) fn remaining_length(length: usize) -> Result<u32, EncodeError> {
-    u32::try_from(length)
-        .ok()
-        .filter(|&length| length <= 268_435_455)
-        .ok_or(EncodeError::PacketTooLong)
 }

@@ -220,7 +220,7 @@ impl Server {
             (_, PacketType::Unsubscribe) => Sequence::default(),
             (Version::V3_1 | Version::V3_1_1, _) => {
                 let failure = ReasonCode::UNSPECIFIED_ERROR;
-                let can_refuse = failure.is_allowed(PacketType::Suback, self.endpoint.rules());
+                let can_refuse = self.endpoint.rules().allows(failure, PacketType::Suback);
                 let error = if can_refuse { failure } else { ReasonCode::SUCCESS };
                 codes = reason_codes
                     .iter()

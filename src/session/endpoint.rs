@@ -685,8 +685,8 @@ impl Endpoint {
         if token.connection != self.number || !self.open {
             return Err(AcknowledgeError::Stale);
         }
-        if !reason_code.is_allowed(PacketType::Puback, Rules::new(Version::V5_0).sent_by(self.role))
-        {
+        let rules = Rules::new(Version::V5_0).sent_by(self.role);
+        if !rules.allows(reason_code, PacketType::Puback) {
             return Err(AcknowledgeError::ReasonCode(reason_code));
         }
         // Before 5.0 there is no refusing. [3.1.1 MQTT-3.3.5-2]

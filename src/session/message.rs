@@ -4,7 +4,7 @@
 use super::AckToken;
 use crate::codec::{
     AckProperties, Append, DecodeError, EncodeError, Publish, PublishProperties, QoS, Reader,
-    ReasonCode, Sequence, Size, SubscriptionIdentifier, Text, Writer, remaining_length,
+    ReasonCode, Sequence, Size, SubscriptionIdentifier, Text, Writer, varint,
 };
 use crate::time::Instant;
 use alloc::sync::Arc;
@@ -142,12 +142,12 @@ impl Message {
         if let Some(properties) = &properties {
             properties.encode_section(&mut size)?;
         }
-        let properties_length = remaining_length(size.total())?;
+        let properties_length = varint::check(size.total())?;
         let topic = publish.topic_name.as_bytes();
         let topic_length = u16::try_from(topic.len()).map_err(|_| EncodeError::FieldTooLong)?;
         // What no packet could hold is not kept.
         let length =
-            remaining_length((topic.len() + size.total()).saturating_add(publish.payload.len()))?;
+            varint::check((topic.len() + size.total()).saturating_add(publish.payload.len()))?;
         let mut bytes = Vec::with_capacity(length as usize);
         let mut writer = Writer::new(
             bytes.append_room(topic.len() + size.total(), publish.payload.len())?,

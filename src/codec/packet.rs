@@ -1,0 +1,205 @@
+//! Packets of any type, and how each is read.
+
+use super::ack::Ack;
+use super::connack::Connack;
+use super::connect::{Connect, own_rules};
+use super::disconnect::{Auth, Disconnect};
+use super::error::DecodeError;
+use super::frame::Frame;
+use super::packet_type::PacketType;
+use super::publish::Publish;
+use super::read::Reader;
+use super::rules::Rules;
+use super::sequence::Sequence;
+use super::suback::Suback;
+use super::subscribe::{Subscribe, Unsubscribe};
+use super::types::{Role, Version};
+
+/// A packet of any type, as a view of its bytes or of the values that it was made from.
+///
+/// It is as large as the largest of them, a CONNECT with a will; whoever expects one type matches
+/// on [`Frame::packet_type`] first.
+#[expect(clippy::exhaustive_enums, reason = "the standard has closed the set")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
+#[expect(missing_docs, reason = "the types have the names of the variants")]
+pub enum Packet<'a> {
+    Connect(Connect<'a>),
+    Connack(Connack<'a>),
+    Publish(Publish<'a>),
+    Puback(Ack<'a>),
+    Pubrec(Ack<'a>),
+    Pubrel(Ack<'a>),
+    Pubcomp(Ack<'a>),
+    Subscribe(Subscribe<'a>),
+    Suback(Suback<'a>),
+    Unsubscribe(Unsubscribe<'a>),
+    Unsuback(Suback<'a>),
+    Pingreq,
+    Pingresp,
+    Disconnect(Disconnect<'a>),
+    Auth(Auth<'a>),
+}
+
+impl Packet<'_> {
+    /// The packet without what is for people to read: the reason string and the user properties of
+    /// an answer or a farewell. Those that ask or bring something have none; their user properties
+    /// are for programs.
+    pub(crate) fn without_diagnostics(mut self) -> Self {
+        let (reason_string, user_properties) = match &mut self {
+            Self::Connack(Connack { properties, .. }) => {
+                (&mut properties.reason_string, &mut properties.user_properties)
+            }
+            Self::Puback(Ack { properties, .. })
+            | Self::Pubrec(Ack { properties, .. })
+            | Self::Pubrel(Ack { properties, .. })
+            | Self::Pubcomp(Ack { properties, .. })
+            | Self::Suback(Suback { properties, .. })
+            | Self::Unsuback(Suback { properties, .. }) => {
+                (&mut properties.reason_string, &mut properties.user_properties)
+            }
+            Self::Disconnect(Disconnect { properties, .. }) => {
+                (&mut properties.reason_string, &mut properties.user_properties)
+            }
+            Self::Auth(Auth { properties, .. }) => {
+                (&mut properties.reason_string, &mut properties.user_properties)
+            }
+            Self::Connect(_)
+            | Self::Publish(_)
+            | Self::Subscribe(_)
+            | Self::Unsubscribe(_)
+            | Self::Pingreq
+            | Self::Pingresp => {
+                return self;
+            }
+        };
+        (*reason_string, *user_properties) = (None, Sequence::default());
+        self
+    }
+
+    /// The type of the packet.
+    #[must_use]
+    pub const fn packet_type(&self) -> PacketType {
+        match self {
+            Self::Connect(_) => PacketType::Connect,
+            Self::Connack(_) => PacketType::Connack,
+            Self::Publish(_) => PacketType::Publish,
+            Self::Puback(_) => PacketType::Puback,
+            Self::Pubrec(_) => PacketType::Pubrec,
+            Self::Pubrel(_) => PacketType::Pubrel,
+            Self::Pubcomp(_) => PacketType::Pubcomp,
+            Self::Subscribe(_) => PacketType::Subscribe,
+            Self::Suback(_) => PacketType::Suback,
+            Self::Unsubscribe(_) => PacketType::Unsubscribe,
+            Self::Unsuback(_) => PacketType::Unsuback,
+            Self::Pingreq => PacketType::Pingreq,
+            Self::Pingresp => PacketType::Pingresp,
+            Self::Disconnect(_) => PacketType::Disconnect,
+            Self::Auth(_) => PacketType::Auth,
+        }
+    }
+}
+
+macro_rules! from_struct {
+    ($($name:ident)*) => {
+        $(impl<'a> From<$name<'a>> for Packet<'a> {
+            fn from(packet: $name<'a>) -> Self {
+                Self::$name(packet)
+            }
+        })*
+    };
+}
+
+from_struct! { Connect Connack Publish Subscribe Unsubscribe Disconnect Auth }
+
+impl<'a> Frame<'a> {
+    /// Reads a packet that is known to be a PUBLISH, and wraps it where it is made.
+    #[inline(always)]
+    pub(crate) fn publish<P>(
+        self,
+        rules: Rules,
+        wrap: impl FnOnce(Publish<'a>) -> P,
+    ) -> Result<P, DecodeError> {
+        Publish::decode(self.any_body(rules)?, self.flags, rules, wrap)
+    }
+
+    /// Reads a packet that is known to be one of the four acknowledgements.
+    #[inline(always)]
+    pub(crate) fn ack(self, rules: Rules) -> Result<Ack<'a>, DecodeError> {
+        Ack::decode(self.body(rules)?, self.packet_type, rules, core::convert::identity)
+    }
+}
+
+/// Reads a packet by the rules of a version and, if they name one, of a sender.
+///
+/// A CONNECT brings its own version.
+#[inline(always)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the other function has them all")]
+pub fn decode<'a>(frame: Frame<'a>, rules: impl Into<Rules>) -> Result<Packet<'a>, DecodeError> {
+    let rules = rules.into();
+    // What most packets are is read in place, where the compiler sees what becomes of it: moving a
+    // packet through memory costs more than reading it.
+    match frame.packet_type {
+        PacketType::Publish => frame.publish(rules, Packet::Publish),
+        PacketType::Puback => {
+            Ack::decode(frame.body(rules)?, PacketType::Puback, rules, Packet::Puback)
+        }
+        PacketType::Pubrec => {
+            Ack::decode(frame.body(rules)?, PacketType::Pubrec, rules, Packet::Pubrec)
+        }
+        PacketType::Pubrel => {
+            Ack::decode(frame.body(rules)?, PacketType::Pubrel, rules, Packet::Pubrel)
+        }
+        PacketType::Pubcomp => {
+            Ack::decode(frame.body(rules)?, PacketType::Pubcomp, rules, Packet::Pubcomp)
+        }
+        PacketType::Pingreq => frame
+            .body(rules)?
+            .end()
+            .and_then(|()| rules.only_from(Role::Client))
+            .map(|()| Packet::Pingreq),
+        PacketType::Pingresp => frame
+            .body(rules)?
+            .end()
+            .and_then(|()| rules.only_from(Role::Server))
+            .map(|()| Packet::Pingresp),
+        other => decode_other(other, frame.body(own_rules(frame, rules))?, rules),
+    }
+}
+
+#[inline(never)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the other function has them all")]
+fn decode_other(
+    packet_type: PacketType,
+    r: Reader<'_>,
+    rules: Rules,
+) -> Result<Packet<'_>, DecodeError> {
+    match packet_type {
+        PacketType::Connack => Connack::decode(r, rules, Packet::Connack),
+        PacketType::Suback => Suback::decode(r, PacketType::Suback, rules, Packet::Suback),
+        PacketType::Unsuback => Suback::decode(r, PacketType::Unsuback, rules, Packet::Unsuback),
+        PacketType::Disconnect => Disconnect::decode(r, rules, Packet::Disconnect),
+        other => decode_large(other, r, rules),
+    }
+}
+
+#[inline(never)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "there is one left")]
+fn decode_large(
+    packet_type: PacketType,
+    r: Reader<'_>,
+    rules: Rules,
+) -> Result<Packet<'_>, DecodeError> {
+    macro_rules! read {
+        ($blank:expr, $variant:ident) => {{
+            let mut packet = $blank;
+            packet.read(r, rules).map(|()| Packet::$variant(packet))
+        }};
+    }
+    match packet_type {
+        PacketType::Connect => read!(Connect::new(Version::V5_0, ""), Connect),
+        PacketType::Subscribe => read!(Subscribe::blank(), Subscribe),
+        PacketType::Unsubscribe => read!(Unsubscribe::blank(), Unsubscribe),
+        _ => read!(Auth::default(), Auth),
+    }
+}

@@ -1,0 +1,132 @@
+//! The rules that a packet is read and written by.
+
+use super::error::{DecodeError, EncodeError};
+use super::options::Options;
+use super::packet_type::PacketType;
+use super::reason::ReasonCode;
+use super::types::{Role, Version};
+
+/// What a packet is read or written by: the version, and which side it comes from.
+///
+/// A version alone will do where the sender does not matter; what only one side may send is then
+/// accepted.
+///
+/// ```
+/// use mqtt_sansio::codec::{self, DecodeError, Role, Rules, Version};
+///
+/// let pingresp = codec::frame(&[0xD0, 0x00], u32::MAX)?.unwrap();
+/// assert!(codec::decode(pingresp, Version::V5_0).is_ok());
+/// let from_client = Rules::new(Version::V5_0).sent_by(Role::Client);
+/// assert_eq!(codec::decode(pingresp, from_client), Err(DecodeError::WrongSender));
+/// # Ok::<_, DecodeError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    pub(crate) version: Version,
+    pub(crate) sender: Option<Role>,
+    pub(crate) options: Options,
+}
+
+impl Rules {
+    /// The rules of a version, for a packet from either side.
+    #[must_use]
+    pub const fn new(version: Version) -> Self {
+        Self { version, sender: None, options: Options::NONE }
+    }
+
+    /// Also those for what only `sender`, or only the other side, may send.
+    #[must_use]
+    pub const fn sent_by(self, sender: Role) -> Self {
+        Self { sender: Some(sender), ..self }
+    }
+
+    /// Also these options. Those that are about what a packet says, and not only about its form, go
+    /// for writing as well.
+    #[must_use]
+    pub const fn with(self, options: Options) -> Self {
+        Self { options: self.options.and(options), ..self }
+    }
+
+    /// For what came with 5.0, if it is there.
+    #[inline(always)]
+    pub(crate) fn since_5_0_if(self, is_there: impl FnOnce() -> bool) -> Result<(), EncodeError> {
+        if self.version < Version::V5_0 && is_there() {
+            Err(EncodeError::NotInVersion(self.version))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// For a packet that only one side may send.
+    #[inline]
+    pub(crate) fn only_from(self, sender: Role) -> Result<(), DecodeError> {
+        if self.sender.is_none_or(|actual| actual == sender) {
+            Ok(())
+        } else {
+            Err(DecodeError::WrongSender)
+        }
+    }
+
+    /// `texts` says whether all strings of a packet are free of the characters in question.
+    #[inline(always)]
+    pub(crate) fn check_texts(self, texts: impl FnOnce() -> bool) -> Result<(), DecodeError> {
+        let refused = self.options.has(Options::REFUSE_CONTROL_CHARACTERS) && !texts();
+        if refused { Err(DecodeError::ControlCharacter) } else { Ok(()) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn check_payload(
+        self,
+        payload_format_indicator: Option<bool>,
+        payload: &[u8],
+    ) -> Result<(), DecodeError> {
+        let asked = self.options.has(Options::CHECK_PAYLOAD_FORMAT)
+            && payload_format_indicator == Some(true);
+        if asked && core::str::from_utf8(payload).is_err() {
+            Err(DecodeError::InvalidPayloadFormat)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Refuses a reason code that a packet of that type must not carry.
+    pub(crate) fn check_reason_code(
+        self,
+        code: ReasonCode,
+        packet: PacketType,
+    ) -> Result<(), DecodeError> {
+        let allowed = self.allows(code, packet);
+        if allowed { Ok(()) } else { Err(DecodeError::InvalidReasonCode(code.get())) }
+    }
+
+    /// Whether a packet of that type may carry the reason code.
+    pub(crate) fn allows(self, code: ReasonCode, packet: PacketType) -> bool {
+        let number = code.get();
+        match self.version {
+            Version::V5_0 => {
+                let senders = code.senders();
+                let allowed = match self.sender {
+                    Some(Role::Client) => senders.client,
+                    Some(Role::Server) => senders.server,
+                    None => senders.client | senders.server,
+                };
+                allowed & packet.bit() != 0
+            }
+            Version::V3_1_1 if packet == PacketType::Suback => matches!(number, 0..=2 | 0x80),
+            Version::V3_1 if packet == PacketType::Suback => {
+                matches!(number, 0..=2)
+                    || number == 0x80 && self.options.has(Options::SUBACK_FAILURE)
+            }
+            Version::V3_1 | Version::V3_1_1 if packet == PacketType::Connack => {
+                code.to_return_code().is_some()
+            }
+            Version::V3_1 | Version::V3_1_1 => code == ReasonCode::SUCCESS,
+        }
+    }
+}
+
+impl From<Version> for Rules {
+    fn from(version: Version) -> Self {
+        Self::new(version)
+    }
+}

@@ -1,0 +1,40 @@
+//! Variable Byte Integers: numbers of up to 28 bits, in one to four bytes. [5.0 §1.5.5] [3.1.1
+//! §2.2.3]
+
+use super::error::{DecodeError, EncodeError};
+
+/// The Variable Byte Integer at the start of `bytes`, in its shortest form or a longer one, and
+/// what follows it, or `None` if the bytes end inside it.
+#[inline]
+pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(u32, &[u8])>, DecodeError> {
+    let mut value = 0;
+    let mut rest = bytes;
+    for shift in [0, 7, 14, 21] {
+        let Some((&byte, after)) = rest.split_first() else { return Ok(None) };
+        rest = after;
+        value |= u32::from(byte & 0x7F) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(Some((value, rest)));
+        }
+    }
+    Err(DecodeError::InvalidRemainingLength)
+}
+
+/// The number of bytes of a Variable Byte Integer.
+pub(crate) const fn length(value: u32) -> u32 {
+    match value {
+        0..=0x7F => 1,
+        0x80..=0x3FFF => 2,
+        0x4000..=0x1F_FFFF => 3,
+        _ => 4,
+    }
+}
+
+/// A length that a Variable Byte Integer can tell. [5.0 §1.5.5]
+#[inline]
+pub(crate) fn check(length: usize) -> Result<u32, EncodeError> {
+    u32::try_from(length)
+        .ok()
+        .filter(|&length| length <= 268_435_455)
+        .ok_or(EncodeError::PacketTooLong)
+}

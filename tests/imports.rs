@@ -1,0 +1,90 @@
+//! The borders between modules, as far as their `use` lines show them.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// Directories whose modules import each other in no cycle. Each `mod.rs` is a face that imports
+/// all others, so no module imports from it.
+const WITHOUT_CYCLES: [&str; 1] = ["codec"];
+
+/// Modules of a directory that do not import each other.
+const STRANGERS: [(&str, &[&str]); 0] = [];
+
+/// Adds what the files of a module import from other modules of `root`.
+fn read(root: &str, module: &str, path: &Path, imports: &mut BTreeSet<String>) {
+    if path.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            let name = entry.as_ref().unwrap().file_name().into_string().unwrap();
+            let inner = format!("{module}::{}", name.trim_end_matches(".rs"));
+            read(root, inner.trim_end_matches("::mod"), &entry.unwrap().path(), imports);
+        }
+        return;
+    }
+    let text = fs::read_to_string(path).unwrap();
+    let code = text.split("#[cfg(test)]").next().unwrap();
+    for mut import in code.lines().filter_map(|line| line.trim_start().strip_prefix("use ")) {
+        let mut from = module;
+        while let Some(rest) = import.strip_prefix("super::") {
+            (import, from) = (rest, from.rsplit_once("::").unwrap_or_default().0);
+        }
+        let absolute = if from == module {
+            import.strip_prefix("crate::").unwrap_or_default().to_owned()
+        } else {
+            format!("{from}::{import}")
+        };
+        if let Some(name) = absolute.strip_prefix(&format!("{root}::")) {
+            imports.insert(name.split([':', ';', ' ']).next().unwrap().to_owned());
+        }
+    }
+}
+
+/// The modules of a directory, each with those of the same directory that it imports.
+fn imports(root: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let mut modules = BTreeMap::new();
+    for entry in fs::read_dir(Path::new("src").join(root)).unwrap() {
+        let name = entry.as_ref().unwrap().file_name().into_string().unwrap();
+        let name = name.trim_end_matches(".rs");
+        if name != "mod" {
+            let mut imports = BTreeSet::new();
+            read(root, &format!("{root}::{name}"), &entry.unwrap().path(), &mut imports);
+            imports.remove(name);
+            modules.insert(name.to_owned(), imports);
+        }
+    }
+    modules
+}
+
+#[test]
+fn modules_import_each_other_in_no_cycle() {
+    for root in WITHOUT_CYCLES {
+        let mut modules = imports(root);
+        for (module, imports) in &modules {
+            let unknown: Vec<_> = imports.iter().filter(|i| !modules.contains_key(*i)).collect();
+            assert!(unknown.is_empty(), "{root}/{module} imports {unknown:?} from the face");
+        }
+        // Takes away the modules that import none of those left, until only cycles are left.
+        loop {
+            let left: BTreeSet<_> = modules.keys().cloned().collect();
+            modules.retain(|_, imports| !imports.is_disjoint(&left));
+            if modules.len() == left.len() {
+                break;
+            }
+        }
+        assert!(modules.is_empty(), "{root} has cycles, or modules above them: {modules:#?}");
+    }
+}
+
+#[test]
+fn strangers_do_not_import_each_other() {
+    for (root, strangers) in STRANGERS {
+        let modules = imports(root);
+        for (stranger, other) in
+            strangers.iter().flat_map(|a| strangers.iter().map(move |b| (a, b)))
+        {
+            assert!(!modules[*stranger].contains(*other), "{root}/{stranger} imports {other}");
+        }
+    }
+}
