@@ -33,7 +33,7 @@ fn tolerated(option: Options, bytes: &[u8], versions: &[Version], error: DecodeE
             let refused = decode(bytes, Rules::new(version).with(other)).err() == Some(error);
             assert_eq!(refused, concerned && other != option, "{version} {other:?}");
         }
-        let all = OPTIONS.into_iter().fold(Options::NONE, Options::and);
+        let all = OPTIONS.into_iter().fold(Options::NONE, Options::union);
         assert_eq!(all, OPTIONS.into_iter().fold(option, |all, other| all | other));
         assert_ne!(decode(bytes, Rules::new(version).with(all)).err(), Some(error));
     }

@@ -330,14 +330,14 @@ impl Setup {
     pub(super) fn draw(draw: &mut Draw<'_>) -> Self {
         let options = [
             Options::NONE,
-            Options::REFUSE_CONTROL_CHARACTERS.and(Options::CHECK_PAYLOAD_FORMAT),
+            Options::REFUSE_CONTROL_CHARACTERS.union(Options::CHECK_PAYLOAD_FORMAT),
             Options::NON_MINIMAL_LENGTH
-                .and(Options::UNUSED_HEADER_FLAGS)
-                .and(Options::BRIDGE_PROTOCOL_LEVEL)
-                .and(Options::LONG_CLIENT_IDENTIFIER)
-                .and(Options::PASSWORD_WITHOUT_USER_NAME)
-                .and(Options::DUP_WITH_QOS_0)
-                .and(Options::SUBACK_FAILURE),
+                .union(Options::UNUSED_HEADER_FLAGS)
+                .union(Options::BRIDGE_PROTOCOL_LEVEL)
+                .union(Options::LONG_CLIENT_IDENTIFIER)
+                .union(Options::PASSWORD_WITHOUT_USER_NAME)
+                .union(Options::DUP_WITH_QOS_0)
+                .union(Options::SUBACK_FAILURE),
         ];
         Self {
             manual_acknowledgement: draw.one_in(2),

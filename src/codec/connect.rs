@@ -194,8 +194,8 @@ impl<'a> Connect<'a> {
 
     /// [3.1.1 MQTT-3.1.2-22]
     fn check_password(&self, alone: bool, rules: Rules) -> Result<(), DecodeError> {
-        let allowed =
-            self.version == Version::V5_0 || rules.options.has(Options::PASSWORD_WITHOUT_USER_NAME);
+        let allowed = self.version == Version::V5_0
+            || rules.options.contains(Options::PASSWORD_WITHOUT_USER_NAME);
         if alone && !allowed { Err(DecodeError::PasswordWithoutUserName) } else { Ok(()) }
     }
 
@@ -207,7 +207,7 @@ impl<'a> Connect<'a> {
                 let bytes = self.client_identifier.as_bytes().iter();
                 let characters = bytes.filter(|&&byte| byte & 0xC0 != 0x80).count();
                 (1..=23).contains(&characters)
-                    || characters > 0 && rules.options.has(Options::LONG_CLIENT_IDENTIFIER)
+                    || characters > 0 && rules.options.contains(Options::LONG_CLIENT_IDENTIFIER)
             }
             Version::V3_1_1 => self.clean_start || !self.client_identifier.is_empty(),
             Version::V5_0 => true,
@@ -242,7 +242,7 @@ impl Version {
     /// The version with that protocol name and level. [5.0 MQTT-3.1.2-1] [5.0 MQTT-3.1.2-2]
     pub(crate) fn decode(reader: &mut Reader<'_>, options: Options) -> Result<Self, DecodeError> {
         let (name, level) = (Text::decode(reader)?, reader.u8()?);
-        let bridge = options.has(Options::BRIDGE_PROTOCOL_LEVEL) && matches!(level, 0x83 | 0x84);
+        let bridge = options.contains(Options::BRIDGE_PROTOCOL_LEVEL) && matches!(level, 0x83 | 0x84);
         match (name.as_bytes(), if bridge { level & 0x7F } else { level }) {
             (b"MQTT", 5) => Ok(Self::V5_0),
             (b"MQTT", 4) => Ok(Self::V3_1_1),

@@ -61,7 +61,7 @@ impl<'a> Frame<'a> {
         let expected = self.packet_type.flags();
         // 3.1 lets a packet that is sent again carry DUP. [3.1 §3.6, §3.8, §3.10]
         let loose = rules.version == Version::V3_1
-            && (rules.options.has(Options::UNUSED_HEADER_FLAGS)
+            && (rules.options.contains(Options::UNUSED_HEADER_FLAGS)
                 || expected != 0 && self.flags == expected | 0x08);
         if self.flags == expected || loose {
             self.any_body(rules)
@@ -80,7 +80,7 @@ impl<'a> Frame<'a> {
     #[inline(always)]
     pub(super) fn any_body(self, rules: Rules) -> Result<Reader<'a>, DecodeError> {
         let right = self.minimal
-            || rules.version < Version::V5_0 && rules.options.has(Options::NON_MINIMAL_LENGTH);
+            || rules.version < Version::V5_0 && rules.options.contains(Options::NON_MINIMAL_LENGTH);
         if right { Ok(Reader(self.body)) } else { Err(DecodeError::NonMinimalVariableByteInteger) }
     }
 

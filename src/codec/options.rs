@@ -1,30 +1,39 @@
-//! Ways in which the rules can be bent, for devices that are in the field, or tightened.
+//! Options that relax the standard's rules for deployed devices, or tighten them.
 
 use core::fmt;
 use core::ops::BitOr;
 
-/// Declares the options: the bit of each, what it does, and where the standard speaks of it.
+/// Declares the options: the bit of each, its effect, and the section that it concerns.
 macro_rules! options {
     ($($(#[$meta:meta])* $name:ident = $bit:literal;)*) => {
         impl Options {
             $($(#[$meta])* pub const $name: Self = Self(1 << $bit);)*
-        }
 
-        impl fmt::Debug for Options {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let all = [$((stringify!($name), Self::$name)),*];
-                f.debug_set().entries(all.into_iter().filter(|(_, option)| self.has(*option)).map(|(name, _)| name)).finish()
-            }
+            /// Each single option, in the order of the bits.
+            ///
+            /// ```
+            /// use mqtt_sansio::codec::Options;
+            ///
+            /// let wanted = "DUP_WITH_QOS_0";
+            /// let option = Options::ALL.iter().find(|option| option.to_string() == wanted);
+            /// assert_eq!(option, Some(&Options::DUP_WITH_QOS_0));
+            /// ```
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
         }
     };
 }
 
-/// What is to be different from the rules of the standard. Each option is off unless it is named.
+/// Deviations from the standard that a decoder accepts or refuses. All are off by default.
+///
+/// [`DEPLOYED_DEVICES`](Self::DEPLOYED_DEVICES) names the ones that relax the standard. An option
+/// changes only the versions that its description names; without a version it changes all.
 ///
 /// ```
 /// use mqtt_sansio::codec::{self, DecodeError, Options, Rules, Version};
 ///
-/// // DUP is set in a PUBLISH with QoS 0.
+/// // A PUBLISH with QoS 0 and DUP.
 /// let frame = codec::frame(&[0x38, 0x03, 0x00, 0x01, b'a'], u32::MAX)?.unwrap();
 /// assert_eq!(codec::decode(frame, Version::V3_1_1), Err(DecodeError::DupWithQos0));
 ///
@@ -36,45 +45,72 @@ macro_rules! options {
 pub struct Options(u16);
 
 options! {
-    /// 3.1, 3.1.1: a Remaining Length may have more bytes than it needs. [3.1.1 §2.2.3]
+    /// 3.1, 3.1.1: accepts a Remaining Length with more bytes than it needs. [3.1.1 §2.2.3]
     NON_MINIMAL_LENGTH = 0;
-    /// 3.1: the flags of a fixed header are not looked at but in PUBLISH: the text calls them
+    /// 3.1: ignores the flags of the fixed header, except in PUBLISH. The text of 3.1 calls them
     /// unused. [3.1 §2.1]
     UNUSED_HEADER_FLAGS = 1;
-    /// 3.1, 3.1.1: the highest bit of the protocol level, by which some bridges make themselves
-    /// known, is not looked at.
+    /// 3.1, 3.1.1: ignores the highest bit of the protocol level, which some bridges set to mark
+    /// themselves.
     BRIDGE_PROTOCOL_LEVEL = 2;
-    /// 3.1: a client identifier may have more than 23 characters. [3.1 §3.1]
+    /// 3.1: accepts a client identifier of more than 23 characters. [3.1 §3.1]
     LONG_CLIENT_IDENTIFIER = 3;
-    /// 3.1, 3.1.1: a password may come without a user name. [3.1.1 MQTT-3.1.2-22]
+    /// 3.1, 3.1.1: accepts a password without a user name. [3.1.1 MQTT-3.1.2-22]
     PASSWORD_WITHOUT_USER_NAME = 4;
-    /// A PUBLISH with QoS 0 may have DUP set, and is read as if it had not. [5.0 MQTT-3.3.1-2]
+    /// Accepts a PUBLISH with QoS 0 and DUP, and clears DUP. [5.0 MQTT-3.3.1-2]
     /// [3.1.1 MQTT-3.3.1-2]
     DUP_WITH_QOS_0 = 5;
-    /// 3.1: a SUBACK may refuse with 0x80, which 3.1.1 brought. [3.1.1 §3.9.3]
+    /// 3.1: accepts the failure code 0x80 in a SUBACK, which 3.1.1 introduced. [3.1.1 §3.9.3]
     SUBACK_FAILURE = 6;
-    /// Strings with control characters or noncharacters are refused, which a receiver may do. [5.0
-    /// §1.5.4] [3.1.1 §1.5.3]
+    /// Refuses strings with control characters or noncharacters, as a receiver is free to do.
+    /// [5.0 §1.5.4] [3.1.1 §1.5.3]
     REFUSE_CONTROL_CHARACTERS = 7;
-    /// 5.0: a payload that is said to be UTF-8 is refused if it is not, which a receiver may do.
-    /// [5.0 §3.3.2.3.2]
+    /// 5.0: refuses a payload that is not UTF-8 although its Payload Format Indicator says so, as
+    /// a receiver is free to do. [5.0 §3.3.2.3.2]
     CHECK_PAYLOAD_FORMAT = 8;
 }
 
 impl Options {
-    /// The standard as it is.
+    /// No option: the standard as it is.
     pub const NONE: Self = Self(0);
 
-    /// Those of both. For use in a `const`; else `|` says the same.
+    /// The options that deployed devices are known to need: all that relax the standard.
+    pub const DEPLOYED_DEVICES: Self = Self::NON_MINIMAL_LENGTH
+        .union(Self::UNUSED_HEADER_FLAGS)
+        .union(Self::BRIDGE_PROTOCOL_LEVEL)
+        .union(Self::LONG_CLIENT_IDENTIFIER)
+        .union(Self::PASSWORD_WITHOUT_USER_NAME)
+        .union(Self::DUP_WITH_QOS_0)
+        .union(Self::SUBACK_FAILURE);
+
+    /// Returns the options that are in either set. `|` does the same outside of a `const`.
     #[must_use]
-    pub const fn and(self, other: Self) -> Self {
+    pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Whether all of the others are among them.
+    /// Whether all options of `other` are in this set.
     #[must_use]
-    pub const fn has(self, other: Self) -> bool {
+    pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Returns the options of this set, one by one.
+    ///
+    /// ```
+    /// use mqtt_sansio::codec::Options;
+    ///
+    /// let set = Options::DUP_WITH_QOS_0 | Options::SUBACK_FAILURE;
+    /// assert_eq!(set.iter().count(), 2);
+    /// assert_eq!(set.iter().collect::<Options>(), set);
+    /// ```
+    pub fn iter(self) -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(move |option| self.contains(*option))
+    }
+
+    fn names(self) -> impl Iterator<Item = &'static str> {
+        let all = Self::ALL.iter().zip(Self::NAMES);
+        all.filter(move |(option, _)| self.contains(**option)).map(|(_, name)| *name)
     }
 }
 
@@ -82,6 +118,56 @@ impl BitOr for Options {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
-        self.and(other)
+        self.union(other)
+    }
+}
+
+impl Extend<Self> for Options {
+    fn extend<I: IntoIterator<Item = Self>>(&mut self, options: I) {
+        for option in options {
+            *self = *self | option;
+        }
+    }
+}
+
+impl FromIterator<Self> for Options {
+    fn from_iter<I: IntoIterator<Item = Self>>(options: I) -> Self {
+        let mut set = Self::NONE;
+        set.extend(options);
+        set
+    }
+}
+
+/// The names of the options, joined by `|`; `NONE` for the empty set.
+///
+/// ```
+/// use mqtt_sansio::codec::Options;
+///
+/// let set = Options::SUBACK_FAILURE | Options::DUP_WITH_QOS_0;
+/// assert_eq!(set.to_string(), "DUP_WITH_QOS_0 | SUBACK_FAILURE");
+/// assert_eq!(format!("{set:#b}"), "0b1100000");
+/// ```
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::NONE {
+            return f.write_str("NONE");
+        }
+        for (position, name) in self.names().enumerate() {
+            f.write_str(if position > 0 { " | " } else { "" })?;
+            f.write_str(name)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.names()).finish()
+    }
+}
+
+impl fmt::Binary for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Binary::fmt(&self.0, f)
     }
 }

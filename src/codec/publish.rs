@@ -77,7 +77,7 @@ impl<'a> Publish<'a> {
     ) -> Result<P, DecodeError> {
         let qos = QoS::from_u8(flags >> 1 & 3).ok_or(DecodeError::InvalidQos)?;
         let (mut dup, retain) = (flags & DUP != 0, flags & RETAIN != 0);
-        if dup && qos == QoS::AtMostOnce && rules.options.has(Options::DUP_WITH_QOS_0) {
+        if dup && qos == QoS::AtMostOnce && rules.options.contains(Options::DUP_WITH_QOS_0) {
             dup = false;
         }
         let topic_name = Text::decode_topic_name(&mut r)?;

@@ -44,7 +44,7 @@ impl Rules {
     /// for writing as well.
     #[must_use]
     pub const fn with(self, options: Options) -> Self {
-        Self { options: self.options.and(options), ..self }
+        Self { options: self.options.union(options), ..self }
     }
 
     /// For what came with 5.0, if it is there.
@@ -70,7 +70,7 @@ impl Rules {
     /// `texts` says whether all strings of a packet are free of the characters in question.
     #[inline(always)]
     pub(crate) fn check_texts(self, texts: impl FnOnce() -> bool) -> Result<(), DecodeError> {
-        let refused = self.options.has(Options::REFUSE_CONTROL_CHARACTERS) && !texts();
+        let refused = self.options.contains(Options::REFUSE_CONTROL_CHARACTERS) && !texts();
         if refused { Err(DecodeError::ControlCharacter) } else { Ok(()) }
     }
 
@@ -80,7 +80,7 @@ impl Rules {
         payload_format_indicator: Option<bool>,
         payload: &[u8],
     ) -> Result<(), DecodeError> {
-        let asked = self.options.has(Options::CHECK_PAYLOAD_FORMAT)
+        let asked = self.options.contains(Options::CHECK_PAYLOAD_FORMAT)
             && payload_format_indicator == Some(true);
         if asked && core::str::from_utf8(payload).is_err() {
             Err(DecodeError::InvalidPayloadFormat)
@@ -115,7 +115,7 @@ impl Rules {
             Version::V3_1_1 if packet == PacketType::Suback => matches!(number, 0..=2 | 0x80),
             Version::V3_1 if packet == PacketType::Suback => {
                 matches!(number, 0..=2)
-                    || number == 0x80 && self.options.has(Options::SUBACK_FAILURE)
+                    || number == 0x80 && self.options.contains(Options::SUBACK_FAILURE)
             }
             Version::V3_1 | Version::V3_1_1 if packet == PacketType::Connack => {
                 code.to_return_code().is_some()

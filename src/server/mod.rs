@@ -585,7 +585,7 @@ impl Server {
 
     /// Whether the first packet may begin with that byte.
     fn may_begin(&self, byte: u8) -> bool {
-        let loose = self.config.conduct.options.has(Options::UNUSED_HEADER_FLAGS);
+        let loose = self.config.conduct.options.contains(Options::UNUSED_HEADER_FLAGS);
         byte & if loose { 0xF0 } else { 0xFF } == CONNECT
     }
 
