@@ -247,7 +247,7 @@ impl Host {
     }
 
     fn authenticate(&self, connect: &OwnedPacket) -> ReasonCode {
-        let Packet::Connect(connect) = connect.packet() else { return ReasonCode::PROTOCOL_ERROR };
+        let Packet::Connect(connect) = connect.decode() else { return ReasonCode::PROTOCOL_ERROR };
         let name = connect.user_name.map_or("", |name| name.as_str());
         let password = connect.password.unwrap_or_default();
         let known =

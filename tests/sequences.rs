@@ -113,7 +113,7 @@ fn subscription_identifiers_and_user_properties_are_found_among_each_other() {
     assert_eq!(publish.payload, b"payload");
     // Nothing of it is lost when it is written again, though in the order of the table.
     let again = OwnedPacket::new(&publish.into(), Version::V5_0).unwrap();
-    assert_eq!(again.packet(), Packet::Publish(publish));
+    assert_eq!(again.decode(), Packet::Publish(publish));
     assert_eq!(again.as_bytes().len(), bytes.len());
 }
 

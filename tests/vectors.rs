@@ -145,7 +145,7 @@ fn check_from(version: Version, sender: Role, bytes: &[u8], vector: &Table) -> R
             Err(codec::EncodeError::NoRoom(out.len()))
         );
         assert!(room.written().is_empty());
-        assert_eq!(OwnedPacket::new(packet, rules).unwrap().packet(), *packet);
+        assert_eq!(OwnedPacket::new(packet, rules).unwrap().decode(), *packet);
     }
     Ok(())
 }

@@ -356,7 +356,7 @@ impl Broker {
         else {
             return;
         };
-        let Packet::Connect(connect) = asked.packet() else { return };
+        let Packet::Connect(connect) = asked.decode() else { return };
         match self.admit_asked(id, &connect, properties, now) {
             Ok(()) => {
                 self.set_timer(id);

@@ -86,9 +86,7 @@ impl<'a> Connack<'a> {
     pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
         let code = match rules.version {
             Version::V5_0 => self.reason_code.get(),
-            Version::V3_1 | Version::V3_1_1 => {
-                self.reason_code.to_return_code().unwrap_or_default()
-            }
+            Version::V3_1 | Version::V3_1_1 => self.reason_code.return_code().unwrap_or_default(),
         };
         sink.u8(self.session_present.into());
         sink.u8(code);

@@ -242,7 +242,8 @@ impl Version {
     /// The version with that protocol name and level. [5.0 MQTT-3.1.2-1] [5.0 MQTT-3.1.2-2]
     pub(crate) fn decode(reader: &mut Reader<'_>, options: Options) -> Result<Self, DecodeError> {
         let (name, level) = (Text::decode(reader)?, reader.u8()?);
-        let bridge = options.contains(Options::BRIDGE_PROTOCOL_LEVEL) && matches!(level, 0x83 | 0x84);
+        let bridge =
+            options.contains(Options::BRIDGE_PROTOCOL_LEVEL) && matches!(level, 0x83 | 0x84);
         match (name.as_bytes(), if bridge { level & 0x7F } else { level }) {
             (b"MQTT", 5) => Ok(Self::V5_0),
             (b"MQTT", 4) => Ok(Self::V3_1_1),

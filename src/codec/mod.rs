@@ -27,6 +27,7 @@
 mod ack;
 mod connack;
 mod connect;
+mod convert;
 mod disconnect;
 mod encode;
 mod ending;
@@ -56,6 +57,7 @@ mod write;
 pub use ack::Ack;
 pub use connack::Connack;
 pub use connect::{Connect, Will};
+pub use convert::ConversionError;
 pub use disconnect::{Auth, Disconnect};
 pub use encode::{Prepared, encode, encode_publish_header};
 pub use error::{DecodeError, EncodeError};
@@ -72,7 +74,7 @@ pub use property::{
 pub use publish::Publish;
 pub use reason::ReasonCode;
 pub use rules::Rules;
-pub use sequence::{Iter, Sequence};
+pub use sequence::{Sequence, SequenceIter};
 pub use suback::Suback;
 pub use subscribe::{RetainHandling, Subscribe, Subscription, SubscriptionOptions, Unsubscribe};
 pub use text::Text;

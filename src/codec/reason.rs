@@ -1,17 +1,19 @@
-//! Reason codes, and which packet may carry which. [5.0 §2.4]
+//! Reason codes, and the packets that can carry each. [5.0 §2.4]
 
 use super::packet_type::PacketType;
 use core::fmt;
 
-/// An MQTT 5.0 Reason Code: any byte, with names for those that the standard assigns. [5.0 §2.4]
+/// An MQTT 5.0 Reason Code: any byte, with names for the values that the standard assigns.
+/// [5.0 §2.4]
 ///
-/// One set serves all versions. The return codes of a 3.1 or 3.1.1 CONNACK, 1 to 5, are those of
-/// 5.0 that say the same ([`UNSUPPORTED_PROTOCOL_VERSION`](Self::UNSUPPORTED_PROTOCOL_VERSION),
+/// One set serves all versions. The codec translates the return codes 1 to 5 of a 3.1 or 3.1.1
+/// CONNACK, in both directions, to the reason codes of the same meaning:
+/// [`UNSUPPORTED_PROTOCOL_VERSION`](Self::UNSUPPORTED_PROTOCOL_VERSION),
 /// [`CLIENT_IDENTIFIER_NOT_VALID`](Self::CLIENT_IDENTIFIER_NOT_VALID),
 /// [`SERVER_UNAVAILABLE`](Self::SERVER_UNAVAILABLE),
 /// [`BAD_USER_NAME_OR_PASSWORD`](Self::BAD_USER_NAME_OR_PASSWORD),
-/// [`NOT_AUTHORIZED`](Self::NOT_AUTHORIZED)); the codec translates both ways. The codes of a SUBACK
-/// are the same in all versions, as far as they go.
+/// [`NOT_AUTHORIZED`](Self::NOT_AUTHORIZED). The codes of a 3.1 or 3.1.1 SUBACK have the same
+/// number in 5.0.
 ///
 /// ```
 /// use mqtt_sansio::codec::ReasonCode;
@@ -20,37 +22,41 @@ use core::fmt;
 /// assert_eq!(code, ReasonCode::NOT_AUTHORIZED);
 /// assert!(code.is_error());
 /// assert_eq!(code.to_string(), "Not authorized");
+/// assert_eq!(format!("{code:#x}"), "0x87");
+/// assert_eq!(code.return_code(), Some(5));
 /// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct ReasonCode(u8);
 
 impl ReasonCode {
-    /// The reason code of that number.
+    /// Returns the reason code with this number.
     #[must_use]
     pub const fn new(code: u8) -> Self {
         Self(code)
     }
 
-    /// Its number.
+    /// Returns the number.
     #[must_use]
     pub const fn get(self) -> u8 {
         self.0
     }
 
-    /// Whether it tells of a failure: 0x80 or greater. [5.0 §2.4]
+    /// Whether it means failure: 0x80 or greater. [5.0 §2.4]
     #[must_use]
     pub const fn is_error(self) -> bool {
         self.0 >= 0x80
     }
 
-    /// The packet types that may carry it in 5.0.
+    /// Returns the packet types that can carry it in 5.0.
     pub(super) fn senders(self) -> Senders {
         SENDERS.get(usize::from(self.0)).copied().unwrap_or_default()
     }
 
-    /// The Connect Return code of 3.1 and 3.1.1 that says the same. [3.1.1 §3.2.2.3]
-    pub(crate) const fn to_return_code(self) -> Option<u8> {
+    /// Returns the Connect Return code of 3.1 and 3.1.1 with the same meaning, 0 to 5, if there is
+    /// one. [3.1.1 §3.2.2.3]
+    #[must_use]
+    pub const fn return_code(self) -> Option<u8> {
         match self {
             Self::SUCCESS => Some(0),
             Self::UNSUPPORTED_PROTOCOL_VERSION => Some(1),
@@ -62,7 +68,17 @@ impl ReasonCode {
         }
     }
 
-    pub(crate) const fn from_return_code(code: u8) -> Option<Self> {
+    /// Returns the reason code with the meaning of a Connect Return code of 3.1 and 3.1.1, if the
+    /// code is 0 to 5. [3.1.1 §3.2.2.3]
+    ///
+    /// ```
+    /// use mqtt_sansio::codec::ReasonCode;
+    ///
+    /// assert_eq!(ReasonCode::from_return_code(3), Some(ReasonCode::SERVER_UNAVAILABLE));
+    /// assert_eq!(ReasonCode::from_return_code(6), None);
+    /// ```
+    #[must_use]
+    pub const fn from_return_code(code: u8) -> Option<Self> {
         Some(match code {
             0 => Self::SUCCESS,
             1 => Self::UNSUPPORTED_PROTOCOL_VERSION,
@@ -75,7 +91,7 @@ impl ReasonCode {
     }
 }
 
-/// The standard's name, or the number where it has none.
+/// The standard's name, or the number if it has none.
 impl fmt::Display for ReasonCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
@@ -91,15 +107,15 @@ impl fmt::Debug for ReasonCode {
     }
 }
 
-/// The packet types, one bit each, in which a client and a server may send a reason code.
+/// The packet types, one bit each, in which a client and a server can send a reason code.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Senders {
     pub(super) client: u16,
     pub(super) server: u16,
 }
 
-/// Declares the reason codes with the packets in which a client, and those in which a server, may
-/// send them.
+/// Declares the reason codes with the packets in which a client, and the ones in which a server,
+/// can send them.
 macro_rules! reason_codes {
     ($($code:literal $name:ident $text:literal [$($client:ident)*] [$($server:ident)*];)*) => {
         impl ReasonCode {
@@ -108,7 +124,8 @@ macro_rules! reason_codes {
                 pub const $name: Self = Self($code);
             )*
 
-            const fn name(self) -> Option<&'static str> {
+            /// Returns the standard's name.
+            pub(super) const fn name(self) -> Option<&'static str> {
                 Some(match self.0 {
                     $($code => $text,)*
                     _ => return None,
@@ -127,8 +144,8 @@ macro_rules! reason_codes {
     };
 }
 
-// Two entries go beyond the tables of the packets: 0x8C in a DISCONNECT, which Table 2-6 has and
-// Table 3-10 has not, and 0x9B in a DISCONNECT from a client, which 3.3.4 tells the client to send.
+// Two entries are not in the tables of the packets. 0x8C in a DISCONNECT is in Table 2-6 but not in
+// Table 3-10. 0x9B in a DISCONNECT from a client is what 3.3.4 tells the client to send.
 reason_codes! {
     0x00 SUCCESS "Success" [Puback Pubrec Pubrel Pubcomp Disconnect] [Connack Puback Pubrec Pubrel Pubcomp Suback Unsuback Disconnect Auth];
     0x01 GRANTED_QOS_1 "Granted QoS 1" [] [Suback];

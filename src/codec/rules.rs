@@ -1,4 +1,4 @@
-//! The rules that a packet is read and written by.
+//! The rules by which a packet is decoded or encoded.
 
 use super::error::{DecodeError, EncodeError};
 use super::options::Options;
@@ -6,10 +6,10 @@ use super::packet_type::PacketType;
 use super::reason::ReasonCode;
 use super::types::{Role, Version};
 
-/// What a packet is read or written by: the version, and which side it comes from.
+/// The rules by which a packet is decoded or encoded: version, sender and [`Options`].
 ///
-/// A version alone will do where the sender does not matter; what only one side may send is then
-/// accepted.
+/// A [`Version`] converts into its rules without a sender and without options. Without a sender,
+/// packets and fields of either side are accepted.
 ///
 /// ```
 /// use mqtt_sansio::codec::{self, DecodeError, Role, Rules, Version};
@@ -20,7 +20,7 @@ use super::types::{Role, Version};
 /// assert_eq!(codec::decode(pingresp, from_client), Err(DecodeError::WrongSender));
 /// # Ok::<_, DecodeError>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rules {
     pub(crate) version: Version,
     pub(crate) sender: Option<Role>,
@@ -28,26 +28,44 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The rules of a version, for a packet from either side.
+    /// Returns the rules of a version, for a packet from either side and without options.
     #[must_use]
     pub const fn new(version: Version) -> Self {
         Self { version, sender: None, options: Options::NONE }
     }
 
-    /// Also those for what only `sender`, or only the other side, may send.
+    /// Adds the rules for what `sender` must not send.
     #[must_use]
     pub const fn sent_by(self, sender: Role) -> Self {
         Self { sender: Some(sender), ..self }
     }
 
-    /// Also these options. Those that are about what a packet says, and not only about its form, go
-    /// for writing as well.
+    /// Adds options. The ones about the content of a packet, not only about its form, apply to
+    /// encoding too.
     #[must_use]
     pub const fn with(self, options: Options) -> Self {
         Self { options: self.options.union(options), ..self }
     }
 
-    /// For what came with 5.0, if it is there.
+    /// Returns the version.
+    #[must_use]
+    pub const fn version(self) -> Version {
+        self.version
+    }
+
+    /// Returns the sender, if the rules name one.
+    #[must_use]
+    pub const fn sender(self) -> Option<Role> {
+        self.sender
+    }
+
+    /// Returns the options.
+    #[must_use]
+    pub const fn options(self) -> Options {
+        self.options
+    }
+
+    /// Refuses what 5.0 introduced in an older version, if `is_there`.
     #[inline(always)]
     pub(crate) fn since_5_0_if(self, is_there: impl FnOnce() -> bool) -> Result<(), EncodeError> {
         if self.version < Version::V5_0 && is_there() {
@@ -57,7 +75,7 @@ impl Rules {
         }
     }
 
-    /// For a packet that only one side may send.
+    /// Refuses a packet that only `sender` may send if the other side sent it.
     #[inline]
     pub(crate) fn only_from(self, sender: Role) -> Result<(), DecodeError> {
         if self.sender.is_none_or(|actual| actual == sender) {
@@ -67,13 +85,15 @@ impl Rules {
         }
     }
 
-    /// `texts` says whether all strings of a packet are free of the characters in question.
+    /// Refuses control characters and noncharacters if the option is set. `texts` returns whether
+    /// the strings of the packet have none.
     #[inline(always)]
     pub(crate) fn check_texts(self, texts: impl FnOnce() -> bool) -> Result<(), DecodeError> {
         let refused = self.options.contains(Options::REFUSE_CONTROL_CHARACTERS) && !texts();
         if refused { Err(DecodeError::ControlCharacter) } else { Ok(()) }
     }
 
+    /// Refuses a payload that is not UTF-8 although its indicator says so, if the option is set.
     #[inline(always)]
     pub(crate) fn check_payload(
         self,
@@ -89,7 +109,7 @@ impl Rules {
         }
     }
 
-    /// Refuses a reason code that a packet of that type must not carry.
+    /// Refuses a reason code that a packet of this type must not carry.
     pub(crate) fn check_reason_code(
         self,
         code: ReasonCode,
@@ -99,7 +119,7 @@ impl Rules {
         if allowed { Ok(()) } else { Err(DecodeError::InvalidReasonCode(code.get())) }
     }
 
-    /// Whether a packet of that type may carry the reason code.
+    /// Whether a packet of this type can carry the reason code.
     pub(crate) fn allows(self, code: ReasonCode, packet: PacketType) -> bool {
         let number = code.get();
         match self.version {
@@ -118,7 +138,7 @@ impl Rules {
                     || number == 0x80 && self.options.contains(Options::SUBACK_FAILURE)
             }
             Version::V3_1 | Version::V3_1_1 if packet == PacketType::Connack => {
-                code.to_return_code().is_some()
+                code.return_code().is_some()
             }
             Version::V3_1 | Version::V3_1_1 => code == ReasonCode::SUCCESS,
         }

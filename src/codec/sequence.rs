@@ -1,16 +1,22 @@
-//! Parts that repeat: user properties, subscription identifiers, topic filters, reason codes.
+//! Repeated parts: user properties, subscription identifiers, topic filters, reason codes.
 
 use super::error::{DecodeError, EncodeError};
 use super::read::Reader;
 use super::write::Sink;
+use alloc::vec::Vec;
 use core::fmt;
+use core::hash::{Hash, Hasher};
+use core::iter::FusedIterator;
 use core::marker::PhantomData;
 
-/// Values that repeat in a packet, such as its user properties or its topic filters.
+/// A borrowed list of repeated values in a packet, such as its user properties or topic filters.
 ///
-/// Of a decoded packet it is the bytes on the wire, which were checked once and are read as they
-/// are iterated, without allocation. For a packet to be encoded it is made from a slice of values.
-/// Both compare and iterate alike.
+/// In a decoded packet it refers to the bytes on the wire. They were checked when the packet was
+/// decoded, and iteration reads them without allocation. For a packet to be encoded it is made from
+/// a slice of values. Both kinds compare and iterate alike.
+///
+/// Because the wire states no count, [`len`](Self::len) reads the whole list, and the iterator is
+/// not an [`ExactSizeIterator`].
 ///
 /// ```
 /// use mqtt_sansio::codec::{Sequence, UserProperty};
@@ -18,6 +24,29 @@ use core::marker::PhantomData;
 /// let properties = [UserProperty::new("unit", "°C"), UserProperty::new("unit", "K")];
 /// let sequence = Sequence::from(&properties);
 /// assert_eq!(sequence.iter().filter(|property| property.name == "unit").count(), 2);
+/// assert_eq!(sequence.first(), Some(properties[0]));
+/// ```
+///
+/// A list can stand inside the packet that borrows it, if the same statement uses the packet:
+///
+/// ```
+/// use mqtt_sansio::codec::{self, Disconnect, DisconnectProperties, UserProperty, Version};
+///
+/// let mut out = Vec::new();
+/// codec::encode(
+///     &Disconnect {
+///         properties: DisconnectProperties {
+///             user_properties: (&[UserProperty::new("uptime", "3 d")]).into(),
+///             ..DisconnectProperties::default()
+///         },
+///         ..Disconnect::default()
+///     }
+///     .into(),
+///     Version::V5_0,
+///     &mut out,
+/// )?;
+/// assert_eq!(out.len(), 18);
+/// # Ok::<_, codec::EncodeError>(())
 /// ```
 pub struct Sequence<'a, T>(Source<'a, T>);
 
@@ -27,24 +56,39 @@ enum Source<'a, T> {
     Values(&'a [T]),
 }
 
-/// One value of a [`Sequence`].
+/// A value of a [`Sequence`].
 pub(crate) trait Element<'a>: Copy + PartialEq {
-    /// Reads the next value, if there is one; the reader may hold other things to be passed over.
+    /// Reads the next value, if there is one, and skips other values before it.
     fn next(reader: &mut Reader<'a>) -> Result<Option<Self>, DecodeError>;
 
     /// Writes the value.
     fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError>;
 }
 
-#[expect(private_bounds, reason = "the elements are the codec's own")]
+#[expect(private_bounds, reason = "only types of the codec are elements")]
 impl<'a, T: Element<'a>> Sequence<'a, T> {
-    /// The values in their order.
+    /// Returns an iterator over the values in their order.
     #[must_use]
-    pub const fn iter(&self) -> Iter<'a, T> {
-        Iter(self.0)
+    pub const fn iter(&self) -> SequenceIter<'a, T> {
+        SequenceIter(self.0)
     }
 
-    /// Whether there are none.
+    /// Returns the first value.
+    #[must_use]
+    pub fn first(&self) -> Option<T> {
+        self.iter().next()
+    }
+
+    /// Counts the values. Costs one pass over a list that is on the wire.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self.0 {
+            Source::Wire(..) => self.iter().count(),
+            Source::Values(values) => values.len(),
+        }
+    }
+
+    /// Whether there are no values. Costs nothing, unlike [`len`](Self::len).
     #[must_use]
     pub fn is_empty(&self) -> bool {
         match self.0 {
@@ -53,7 +97,7 @@ impl<'a, T: Element<'a>> Sequence<'a, T> {
         }
     }
 
-    /// For bytes that have been checked.
+    /// Makes a sequence of bytes that were checked.
     pub(crate) const fn wire(bytes: &'a [u8]) -> Self {
         Self(Source::Wire(bytes, PhantomData))
     }
@@ -86,6 +130,12 @@ impl<'a, T, const N: usize> From<&'a [T; N]> for Sequence<'a, T> {
     }
 }
 
+impl<'a, T> From<&'a Vec<T>> for Sequence<'a, T> {
+    fn from(values: &'a Vec<T>) -> Self {
+        values.as_slice().into()
+    }
+}
+
 impl<T: Copy> Clone for Sequence<'_, T> {
     fn clone(&self) -> Self {
         *self
@@ -102,6 +152,16 @@ impl<'a, T: Element<'a>> PartialEq for Sequence<'a, T> {
 
 impl<'a, T: Element<'a> + Eq> Eq for Sequence<'a, T> {}
 
+impl<'a, T: Element<'a> + Hash> Hash for Sequence<'a, T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for value in self {
+            // As `PartialEq`, it must not depend on the source.
+            (1_u8, value).hash(state);
+        }
+        0_u8.hash(state);
+    }
+}
+
 impl<'a, T: Element<'a> + fmt::Debug> fmt::Debug for Sequence<'a, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(*self).finish()
@@ -110,33 +170,33 @@ impl<'a, T: Element<'a> + fmt::Debug> fmt::Debug for Sequence<'a, T> {
 
 impl<'a, T: Element<'a>> IntoIterator for Sequence<'a, T> {
     type Item = T;
-    type IntoIter = Iter<'a, T>;
+    type IntoIter = SequenceIter<'a, T>;
 
-    fn into_iter(self) -> Iter<'a, T> {
+    fn into_iter(self) -> SequenceIter<'a, T> {
         self.iter()
     }
 }
 
 impl<'a, T: Element<'a>> IntoIterator for &Sequence<'a, T> {
     type Item = T;
-    type IntoIter = Iter<'a, T>;
+    type IntoIter = SequenceIter<'a, T>;
 
-    fn into_iter(self) -> Iter<'a, T> {
+    fn into_iter(self) -> SequenceIter<'a, T> {
         self.iter()
     }
 }
 
-/// Iterates over a [`Sequence`].
+/// An iterator over the values of a [`Sequence`].
 #[derive(Clone)]
-pub struct Iter<'a, T>(Source<'a, T>);
+pub struct SequenceIter<'a, T>(Source<'a, T>);
 
-impl<T> fmt::Debug for Iter<'_, T> {
+impl<T> fmt::Debug for SequenceIter<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Iter").finish_non_exhaustive()
+        f.debug_struct("SequenceIter").finish_non_exhaustive()
     }
 }
 
-impl<'a, T: Element<'a>> Iterator for Iter<'a, T> {
+impl<'a, T: Element<'a>> Iterator for SequenceIter<'a, T> {
     type Item = T;
 
     #[inline]
@@ -144,8 +204,7 @@ impl<'a, T: Element<'a>> Iterator for Iter<'a, T> {
         match &mut self.0 {
             Source::Wire(bytes, _) => {
                 let mut reader = Reader(bytes);
-                // The bytes were checked before the sequence was made, so there is no error to pass
-                // on.
+                // The bytes were checked before the sequence was made, so no error can occur.
                 let value = T::next(&mut reader).ok().flatten();
                 *bytes = reader.0;
                 value
@@ -157,4 +216,13 @@ impl<'a, T: Element<'a>> Iterator for Iter<'a, T> {
             }
         }
     }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match self.0 {
+            Source::Wire(bytes, _) => (0, Some(bytes.len())),
+            Source::Values(values) => (values.len(), Some(values.len())),
+        }
+    }
 }
+
+impl<'a, T: Element<'a>> FusedIterator for SequenceIter<'a, T> {}

@@ -1,9 +1,19 @@
-//! Values that several packets have: versions, roles, QoS and packet identifiers.
+//! Values that several packets share: versions, roles, QoS and packet identifiers.
 
 use core::fmt;
 use core::num::NonZeroU16;
 
-/// A version of the protocol. They are ordered by age.
+/// A version of the protocol. The order is by age.
+///
+/// ```
+/// use mqtt_sansio::codec::Version;
+///
+/// let version: Version = "3.1.1".parse()?;
+/// assert_eq!(version.level(), 4);
+/// assert_eq!(Version::from_level(4), Some(version));
+/// assert!(version < Version::V5_0);
+/// # Ok::<_, mqtt_sansio::codec::ConversionError>(())
+/// ```
 #[expect(
     clippy::exhaustive_enums,
     reason = "a new version of the standard would change every layer"
@@ -20,7 +30,8 @@ pub enum Version {
 }
 
 impl Version {
-    /// The Protocol Level or Protocol Version in CONNECT. [5.0 §3.1.2.2] [3.1.1 §3.1.2.2]
+    /// Returns the Protocol Level, in 5.0 called Protocol Version, of CONNECT. [5.0 §3.1.2.2]
+    /// [3.1.1 §3.1.2.2]
     #[must_use]
     pub const fn level(self) -> u8 {
         match self {
@@ -30,7 +41,18 @@ impl Version {
         }
     }
 
-    /// The Protocol Name in CONNECT. [5.0 §3.1.2.1] [3.1.1 §3.1.2.1]
+    /// Returns the version with this Protocol Level: 3, 4 or 5. [5.0 §3.1.2.2] [3.1.1 §3.1.2.2]
+    #[must_use]
+    pub const fn from_level(level: u8) -> Option<Self> {
+        match level {
+            3 => Some(Self::V3_1),
+            4 => Some(Self::V3_1_1),
+            5 => Some(Self::V5_0),
+            _ => None,
+        }
+    }
+
+    /// Returns the Protocol Name of CONNECT. [5.0 §3.1.2.1] [3.1.1 §3.1.2.1]
     pub(crate) const fn protocol_name(self) -> &'static [u8] {
         match self {
             Self::V3_1 => b"MQIsdp",
@@ -39,19 +61,9 @@ impl Version {
     }
 }
 
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V3_1 => "3.1",
-            Self::V3_1_1 => "3.1.1",
-            Self::V5_0 => "5.0",
-        })
-    }
-}
-
 /// A side of a connection.
 #[expect(clippy::exhaustive_enums, reason = "a connection has two sides")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub enum Role {
     /// The side that sends CONNECT.
@@ -60,22 +72,31 @@ pub enum Role {
     Server,
 }
 
-/// Quality of Service: how often a message may arrive. [5.0 §4.3] [3.1.1 §4.3]
+/// Quality of Service: how often a message can arrive. [5.0 §4.3] [3.1.1 §4.3]
+///
+/// ```
+/// use mqtt_sansio::codec::QoS;
+///
+/// assert_eq!(QoS::try_from(1)?, QoS::AtLeastOnce);
+/// assert_eq!("2".parse(), Ok(QoS::ExactlyOnce));
+/// assert_eq!(QoS::AtMostOnce.to_string(), "0");
+/// # Ok::<_, mqtt_sansio::codec::ConversionError>(())
+/// ```
 #[expect(clippy::exhaustive_enums, reason = "the standard has closed the set")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub enum QoS {
-    /// QoS 0: sent once and not acknowledged.
+    /// QoS 0: sent once, not acknowledged.
     #[default]
     AtMostOnce,
-    /// QoS 1: sent again until acknowledged.
+    /// QoS 1: resent until acknowledged.
     AtLeastOnce,
     /// QoS 2: acknowledged in two steps, so that it arrives once.
     ExactlyOnce,
 }
 
 impl QoS {
-    /// 0, 1 or 2.
+    /// Returns the number: 0, 1 or 2.
     #[must_use]
     pub const fn as_u8(self) -> u8 {
         match self {
@@ -85,7 +106,7 @@ impl QoS {
         }
     }
 
-    /// The QoS of that number, if it is 0, 1 or 2.
+    /// Returns the QoS with this number, if it is 0, 1 or 2.
     #[must_use]
     pub const fn from_u8(number: u8) -> Option<Self> {
         match number {
@@ -98,6 +119,15 @@ impl QoS {
 }
 
 /// A Packet Identifier, which is never zero. [5.0 §2.2.1] [3.1.1 §2.3.1]
+///
+/// ```
+/// use mqtt_sansio::codec::PacketIdentifier;
+///
+/// let identifier = PacketIdentifier::try_from(7)?;
+/// assert_eq!(identifier.get(), 7);
+/// assert!(PacketIdentifier::try_from(0).is_err());
+/// # Ok::<_, mqtt_sansio::codec::ConversionError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct PacketIdentifier(NonZeroU16);
@@ -105,7 +135,7 @@ pub struct PacketIdentifier(NonZeroU16);
 impl PacketIdentifier {
     pub(crate) const FIRST: Self = Self(NonZeroU16::MIN);
 
-    /// The identifier of that number, unless it is zero.
+    /// Returns the identifier with this number, unless it is zero.
     #[must_use]
     pub const fn new(number: u16) -> Option<Self> {
         match NonZeroU16::new(number) {
@@ -114,21 +144,27 @@ impl PacketIdentifier {
         }
     }
 
-    /// Its number.
+    /// Returns the number.
     #[must_use]
     pub const fn get(self) -> u16 {
         self.0.get()
     }
 }
 
-impl fmt::Debug for PacketIdentifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PacketIdentifier({})", self.0)
+impl From<NonZeroU16> for PacketIdentifier {
+    fn from(number: NonZeroU16) -> Self {
+        Self(number)
     }
 }
 
-impl fmt::Display for PacketIdentifier {
+impl From<PacketIdentifier> for NonZeroU16 {
+    fn from(identifier: PacketIdentifier) -> Self {
+        identifier.0
+    }
+}
+
+impl fmt::Debug for PacketIdentifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        write!(f, "PacketIdentifier({})", self.0)
     }
 }

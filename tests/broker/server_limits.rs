@@ -5,7 +5,7 @@ use super::*;
 fn limits(net: &mut Net) -> String {
     let client = net.connect(Connect { keep_alive: 60, ..kept(V5_0, "limits") });
     let packet = net.next_packet(client).unwrap();
-    let Packet::Connack(connack) = packet.packet() else { panic!("{packet:?}") };
+    let Packet::Connack(connack) = packet.decode() else { panic!("{packet:?}") };
     let p = connack.properties;
     net.cut(client);
     format!(

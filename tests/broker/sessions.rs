@@ -267,7 +267,7 @@ fn receive_with_a_break(net: &mut Net, version: Version, number: u8, break_after
         let mut is_lost = lost(packets);
         if !is_lost {
             let Some(packet) = net.next_packet(receiver) else { break };
-            let packet = packet.packet();
+            let packet = packet.decode();
             note(&packet);
             let answer = match packet {
                 Packet::Publish(publish) => {
@@ -291,7 +291,7 @@ fn receive_with_a_break(net: &mut Net, version: Version, number: u8, break_after
         if is_lost {
             net.cut(receiver);
             while let Some(packet) = net.next_packet(receiver) {
-                note(&packet.packet());
+                note(&packet.decode());
             }
             receiver = net.resume(kept(version, "receiver"));
         }
@@ -363,7 +363,7 @@ fn send_with_a_break(net: &mut Net, version: Version, number: u8, break_after: u
             }
             packets += 1;
             if let Some(answer) = answer {
-                let shown = show(&answer.packet(), true);
+                let shown = show(&answer.decode(), true);
                 next = match shown.split(' ').next().unwrap() {
                     "puback" | "pubcomp" => None,
                     "pubrec" => Some(true),

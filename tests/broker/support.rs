@@ -424,7 +424,7 @@ impl Net {
         let found = inbox
             .iter()
             .enumerate()
-            .find_map(|(i, packet)| find(&packet.packet()).map(|found| (i, found)));
+            .find_map(|(i, packet)| find(&packet.decode()).map(|found| (i, found)));
         let (i, found) = found.expect("the broker has answered");
         inbox.remove(i);
         found
@@ -437,7 +437,7 @@ impl Net {
     }
 
     pub fn next(&mut self, c: C) -> Option<String> {
-        self.next_packet(c).map(|packet| show(&packet.packet(), false))
+        self.next_packet(c).map(|packet| show(&packet.decode(), false))
     }
 
     /// Takes all that the client has received, without the packet identifiers that the broker
@@ -454,16 +454,16 @@ impl Net {
     fn take_shown(&mut self, c: C, is_numbered: bool) -> Vec<String> {
         let packets = mem::take(&mut self.peers[c].inbox);
         let end = mem::take(&mut self.peers[c].ended).then(|| "closed".to_owned());
-        packets.iter().map(|packet| show(&packet.packet(), is_numbered)).chain(end).collect()
+        packets.iter().map(|packet| show(&packet.decode(), is_numbered)).chain(end).collect()
     }
 
     /// Takes all messages that the client has received or will, acknowledging them.
     pub fn messages(&mut self, c: C) -> Vec<String> {
         let mut messages = Vec::new();
         while let Some(packet) = self.next_packet(c) {
-            let shown = show(&packet.packet(), false);
-            let number = number_of(&packet.packet());
-            match packet.packet() {
+            let shown = show(&packet.decode(), false);
+            let number = number_of(&packet.decode());
+            match packet.decode() {
                 Packet::Publish(publish) => {
                     messages.push(shown);
                     match publish.qos {
@@ -481,7 +481,7 @@ impl Net {
 
     /// The packet identifiers of the messages that the client has received and not taken.
     pub fn numbers(&self, c: C) -> Vec<u16> {
-        let packets = self.peers[c].inbox.iter().map(OwnedPacket::packet);
+        let packets = self.peers[c].inbox.iter().map(OwnedPacket::decode);
         packets
             .filter(|packet| matches!(packet, Packet::Publish(_)))
             .map(|packet| number_of(&packet))
@@ -526,7 +526,7 @@ impl Net {
         while let Some(action) = self.broker.poll_action() {
             match action {
                 Action::Authenticate { connection, connect } => {
-                    let Packet::Connect(connect) = connect.packet() else { panic!("{connect:?}") };
+                    let Packet::Connect(connect) = connect.decode() else { panic!("{connect:?}") };
                     match (self.policy)(&connect) {
                         Some(ReasonCode::SUCCESS) => self.broker.admit(
                             connection,
@@ -574,7 +574,7 @@ impl Peer {
         while let Some(packet) = OwnedPacket::split_from(&mut self.output, u32::MAX, rules)
             .expect("the broker's packets are right")
         {
-            let shown = show(&packet.packet(), true);
+            let shown = show(&packet.decode(), true);
             // [5.0 MQTT-3.14.4-1]
             assert!(
                 !self.log.iter().any(|(_, before)| before.starts_with("disconnect")),

@@ -156,7 +156,7 @@ impl<const READ: bool> Codec for Owned<READ> {
         match &OwnedPacket::split_from(buffer, u32::MAX, self.0) {
             Ok(Some(packet)) => {
                 if READ {
-                    black_box(&packet.packet());
+                    black_box(&packet.decode());
                 }
                 Ok(Some(user(packet)))
             }
@@ -171,10 +171,10 @@ impl<const READ: bool> Codec for Owned<READ> {
 
     #[inline(always)]
     fn encode(&mut self, packet: &OwnedPacket, out: &mut Vec<u8>) -> Result<(), Refused> {
-        codec::encode(&packet.packet(), self.0, out).map_err(|_| Refused)
+        codec::encode(&packet.decode(), self.0, out).map_err(|_| Refused)
     }
 
     fn seen(packet: &OwnedPacket) -> Option<Seen> {
-        Seen::of(&packet.packet())
+        Seen::of(&packet.decode())
     }
 }
