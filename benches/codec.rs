@@ -2,7 +2,7 @@
 //! packets a second, and long packets beside short ones.
 //!
 //! `cargo bench --bench codec`. `benches/peers/` compares them with other crates, and counts
-//! allocations; `tests/allocations.rs` shows that there are none.
+//! allocations; `tests/costs/allocations.rs` shows that there are none.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench may panic")]
 

@@ -1,6 +1,5 @@
 #![no_main]
 
-#[path = "../machines/mod.rs"]
-mod machines;
+use testkit::machines;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| machines::client(data, &mut machines::Tally::default()));

@@ -1,6 +1,5 @@
 #![no_main]
 
-#[path = "../properties.rs"]
-mod properties;
+use testkit::properties;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| properties::decode(data));

@@ -3,11 +3,7 @@
 
 use std::path::Path;
 use std::{fs, io};
-
-#[path = "../machines/mod.rs"]
-mod machines;
-#[path = "../vectors.rs"]
-mod vectors;
+use testkit::{machines, vectors};
 
 fn main() -> io::Result<()> {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -6,11 +6,8 @@ use crate::peers::Column;
 use mqtt_sansio::codec::{Role, Version};
 use std::fs;
 use std::path::Path;
+use testkit::vectors::hex;
 use toml::Table;
-
-#[path = "../../../fuzz/vectors.rs"]
-#[expect(dead_code, reason = "all that is wanted of it is `hex`")]
-mod vectors;
 
 /// One vector that is a whole packet, or looks like one.
 struct Vector {
@@ -104,7 +101,7 @@ fn read(version: &str) -> Vec<Vector> {
                 Some("server") => Some(Role::Server),
                 _ => None,
             };
-            let bytes = vectors::hex(vector["bytes"].as_str().expect("text"));
+            let bytes = hex(vector["bytes"].as_str().expect("text"));
             all.push(Vector { bytes, sender, valid: vector.get("error").is_none() });
         }
     }

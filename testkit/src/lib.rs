@@ -1,0 +1,23 @@
+//! What the tests, the fuzz targets and the benches share.
+//!
+//! - [`machine`] and [`pair`]: harnesses for one machine, and for a client and a server machine.
+//! - [`watch`]: an independent account of what one end of a connection is allowed to do.
+//! - [`properties`] and [`machines`]: what the fuzz targets check, as functions of arbitrary data.
+//! - [`vectors`]: the bytes of `spec-vectors/`.
+//! - [`heap`]: a count of allocations.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a panic is a finding"
+)]
+
+pub mod heap;
+pub mod machine;
+pub mod machines;
+pub mod pair;
+pub mod properties;
+pub mod vectors;
+pub mod watch;

@@ -1,0 +1,279 @@
+//! What the fuzz targets check, one function each. `tests/it/corpus.rs` runs them as ordinary tests.
+
+use arbitrary::{Arbitrary, Unstructured};
+use mqtt_sansio::codec::{
+    self, Ack, AckProperties, Connack, ConnackProperties, Connect, ConnectProperties, DecodeError,
+    Disconnect, Options, OwnedPacket, Packet, Prepared, ReasonCode, Role, Rules, Sequence, Suback,
+    Subscribe, SubscribeProperties, Subscription, SubscriptionOptions, TopicFilter, Unsubscribe,
+    UnsubscribeProperties, Version, Will, WillProperties,
+};
+
+const VERSIONS: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5_0];
+
+const OPTIONS: Options = Options::NON_MINIMAL_LENGTH
+    .union(Options::UNUSED_HEADER_FLAGS)
+    .union(Options::BRIDGE_PROTOCOL_LEVEL)
+    .union(Options::LONG_CLIENT_IDENTIFIER)
+    .union(Options::PASSWORD_WITHOUT_USER_NAME)
+    .union(Options::DUP_WITH_QOS_0)
+    .union(Options::SUBACK_FAILURE)
+    .union(Options::REFUSE_CONTROL_CHARACTERS)
+    .union(Options::CHECK_PAYLOAD_FORMAT);
+
+/// The rules that the first byte of the data stands for, and the rest.
+fn rules(data: &[u8]) -> Option<(Rules, &[u8])> {
+    let (first, rest) = data.split_first()?;
+    let rules = Rules::new(VERSIONS[usize::from(first % 3)]);
+    let rules = match first / 3 % 3 {
+        0 => rules,
+        1 => rules.sent_by(Role::Client),
+        _ => rules.sent_by(Role::Server),
+    };
+    // The vectors, which begin with less than 9, are read as the standard has it.
+    Some((if first / 9 % 2 == 1 { rules.with(OPTIONS) } else { rules }, rest))
+}
+
+/// Whatever the bytes are, they are a packet or an error that can be told.
+pub fn decode(data: &[u8]) {
+    let Some((rules, bytes)) = rules(data) else { return };
+    let told = |error: DecodeError| {
+        assert!(!error.to_string().is_empty());
+        assert!(error.reason_code().is_error());
+        assert!(VERSIONS.iter().all(|version| !error.citation(*version).is_empty()));
+    };
+    match codec::frame(bytes, u32::MAX) {
+        Ok(None) => {
+            if let Some(header) = codec::header(bytes, u32::MAX).unwrap() {
+                assert!(header.packet_size() as usize > bytes.len());
+            }
+        }
+        Ok(Some(frame)) => match codec::decode(frame, rules) {
+            // Its `Debug` form visits every field and every element.
+            Ok(packet) => assert!(format!("{packet:?}").len() >= 7),
+            Err(error) => told(error),
+        },
+        Err(error) => told(error),
+    }
+    let limited = codec::frame(bytes, 16);
+    assert!(!matches!(limited, Ok(Some(frame)) if frame.as_bytes().len() > 16));
+}
+
+/// What decodes encodes, to what decodes equal; and what was encoded once is encoded to the same
+/// bytes.
+pub fn roundtrip(data: &[u8]) {
+    let Some((rules, bytes)) = rules(data) else { return };
+    let Ok(Some(frame)) = codec::frame(bytes, u32::MAX) else { return };
+    let Ok(packet) = codec::decode(frame, rules) else { return };
+    let mut encoded = Vec::new();
+    codec::encode(&packet, rules, &mut encoded).expect("what decodes can be encoded");
+    let again = codec::frame(&encoded, u32::MAX).unwrap().expect("a whole packet");
+    assert_eq!(again.as_bytes().len(), encoded.len());
+    let decoded = codec::decode(again, rules).expect("what was encoded decodes");
+    assert_eq!(decoded, packet);
+    // A CONNECT of 3.1 may have promised fields that it has not; nothing else becomes longer than
+    // the two bytes of an acknowledgement whose properties were left out.
+    assert!(encoded.len() <= frame.as_bytes().len() + 1);
+    let mut twice = Vec::new();
+    codec::encode(&decoded, rules, &mut twice).unwrap();
+    assert_eq!(twice, encoded);
+    let owned = OwnedPacket::new(&packet, rules).unwrap();
+    assert_eq!((owned.decode(), &owned.as_bytes()[..]), (packet, &encoded[..]));
+}
+
+/// However a stream is cut, the same packets and the same error come of it, and nothing before its
+/// last byte has come.
+pub fn split(data: &[u8]) {
+    let Some((rules, stream)) = rules(data) else { return };
+    let step = usize::from(data[0] / 18) + 2;
+    let whole = outcomes(stream, usize::MAX, rules);
+    assert_eq!(outcomes(stream, step, rules), whole);
+    if stream.len() <= 64 {
+        assert_eq!(outcomes(stream, 1, rules), whole);
+    }
+}
+
+/// What comes of a stream that arrives in chunks: packets as text, and how it ends.
+fn outcomes(stream: &[u8], step: usize, rules: Rules) -> Vec<String> {
+    let mut outcomes = Vec::new();
+    let (mut start, mut end) = (0, 0);
+    loop {
+        match codec::frame(&stream[start..end], 4096) {
+            Ok(Some(frame)) => {
+                start += frame.as_bytes().len();
+                outcomes.push(format!("{:?}", codec::decode(frame, rules)));
+                continue;
+            }
+            Ok(None) if end == stream.len() => {
+                outcomes.push(format!("{} bytes are left", end - start));
+                return outcomes;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                outcomes.push(format!("{error:?}"));
+                return outcomes;
+            }
+        }
+        end = end.saturating_add(step).min(stream.len());
+    }
+}
+
+/// Any packet either encodes, and decodes equal, or is refused with the output as it was.
+pub fn encode(data: &[u8]) {
+    let mut u = Unstructured::new(data);
+    let Ok((packet, first)) = <(Packet<'_>, u8)>::arbitrary(&mut u) else { return };
+    let Some((rules, _)) = rules(&[first]) else { return };
+    // Before 5.0 hardly any packet could be encoded but for this.
+    let plain = first / 18 % 2 == 1;
+    in_version(packet, VERSIONS[usize::from(first % 3)], |as_said| {
+        encode_by(if plain { as_said } else { packet }, rules)
+    });
+}
+
+fn encode_by(packet: Packet<'_>, rules: Rules) {
+    let mut out = b"before".to_vec();
+    let (result, prepared) =
+        (codec::encode(&packet, rules, &mut out), Prepared::new(&packet, rules));
+    assert_eq!(prepared.map(|_| ()), result);
+    match result {
+        Ok(()) => {
+            let encoded = out.strip_prefix(b"before").expect("encoding appends");
+            let frame = codec::frame(encoded, u32::MAX).unwrap().expect("a whole packet");
+            assert_eq!(frame.as_bytes().len(), encoded.len());
+            assert_eq!(codec::decode(frame, rules), Ok(packet));
+            let mut again = Vec::new();
+            prepared.unwrap().write(&mut again).unwrap();
+            assert_eq!(
+                (prepared.unwrap().packet_size() as usize, &again[..]),
+                (again.len(), encoded)
+            );
+        }
+        Err(_) => assert_eq!(out, b"before"),
+    }
+}
+
+/// Calls `with` with a packet without what a version has no place for.
+pub fn in_version<R>(
+    packet: Packet<'_>,
+    version: Version,
+    with: impl FnOnce(Packet<'_>) -> R,
+) -> R {
+    let version = if let Packet::Connect(connect) = &packet { connect.version } else { version };
+    if version == Version::V5_0 {
+        return with(packet);
+    }
+    let among =
+        |codes: &[ReasonCode], code: ReasonCode| codes[usize::from(code.get()) % codes.len()];
+    let failure = if version == Version::V3_1 {
+        ReasonCode::GRANTED_QOS_2
+    } else {
+        ReasonCode::UNSPECIFIED_ERROR
+    };
+    let granted =
+        [ReasonCode::SUCCESS, ReasonCode::GRANTED_QOS_1, ReasonCode::GRANTED_QOS_2, failure];
+    let ack = |ack: Ack<'_>| Ack::new(ack.packet_identifier, ReasonCode::SUCCESS);
+    let (subscriptions, codes): (Vec<_>, Vec<_>);
+    with(match packet {
+        Packet::Connect(connect) => {
+            let will =
+                connect.will.map(|will| Will { properties: WillProperties::default(), ..will });
+            Connect { properties: ConnectProperties::default(), will, ..connect }.into()
+        }
+        Packet::Connack(connack) => {
+            let returned = [
+                ReasonCode::SUCCESS,
+                ReasonCode::UNSUPPORTED_PROTOCOL_VERSION,
+                ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
+                ReasonCode::SERVER_UNAVAILABLE,
+                ReasonCode::BAD_USER_NAME_OR_PASSWORD,
+                ReasonCode::NOT_AUTHORIZED,
+            ];
+            let reason_code = among(&returned, connack.reason_code);
+            let session_present = version == Version::V3_1_1
+                && reason_code == ReasonCode::SUCCESS
+                && connack.session_present;
+            Connack { session_present, reason_code, properties: ConnackProperties::default() }
+                .into()
+        }
+        Packet::Publish(publish) => publish.for_version(version).into(),
+        Packet::Puback(one) => Packet::Puback(ack(one)),
+        Packet::Pubrec(one) => Packet::Pubrec(ack(one)),
+        Packet::Pubrel(one) => Packet::Pubrel(ack(one)),
+        Packet::Pubcomp(one) => Packet::Pubcomp(ack(one)),
+        Packet::Subscribe(subscribe) => {
+            fn plain(subscription: Subscription<'_>) -> Subscription<'_> {
+                let maximum_qos = subscription.options.maximum_qos;
+                Subscription {
+                    options: SubscriptionOptions { maximum_qos, ..Default::default() },
+                    ..subscription
+                }
+            }
+            subscriptions = subscribe.subscriptions.iter().map(plain).collect();
+            let properties = SubscribeProperties::default();
+            Subscribe { properties, subscriptions: subscriptions.as_slice().into(), ..subscribe }
+                .into()
+        }
+        Packet::Unsubscribe(unsubscribe) => {
+            Unsubscribe { properties: UnsubscribeProperties::default(), ..unsubscribe }.into()
+        }
+        Packet::Suback(suback) => {
+            codes = suback.reason_codes.iter().map(|code| among(&granted, code)).collect();
+            Packet::Suback(Suback {
+                properties: AckProperties::default(),
+                reason_codes: codes.as_slice().into(),
+                ..suback
+            })
+        }
+        Packet::Unsuback(suback) => {
+            let (properties, reason_codes) = (AckProperties::default(), Sequence::default());
+            Packet::Unsuback(Suback { properties, reason_codes, ..suback })
+        }
+        Packet::Disconnect(_) => Disconnect::default().into(),
+        Packet::Pingreq | Packet::Pingresp | Packet::Auth(_) => packet,
+    })
+}
+
+/// The syntax and the matching of topic filters against what the standard says, written out
+/// plainly.
+pub fn topic(data: &[u8]) {
+    let Ok((filter, name)) = <(&str, &str)>::arbitrary(&mut Unstructured::new(data)) else {
+        return;
+    };
+    let parsed = TopicFilter::new(filter, Version::V3_1_1);
+    assert_eq!(parsed.is_ok(), is_filter(filter), "{filter:?}");
+    if let Ok(parsed) = parsed {
+        let filter_levels: Vec<_> = filter.split('/').collect();
+        let name_levels: Vec<_> = name.split('/').collect();
+        let hidden = name.starts_with('$') && (filter.starts_with('+') || filter.starts_with('#'));
+        let expected = !hidden && matches(&filter_levels, &name_levels);
+        assert_eq!(parsed.matches(name), expected, "{filter:?} {name:?}");
+    }
+    let shared = filter.strip_prefix("$share/").map(|rest| rest.split_once('/'));
+    let expected = match shared {
+        _ if filter.len() > 65_535 => false,
+        None => is_filter(filter),
+        Some(None) => false,
+        Some(Some((group, rest))) => {
+            !group.is_empty() && !group.contains(['+', '#', '\0']) && is_filter(rest)
+        }
+    };
+    assert_eq!(TopicFilter::new(filter, Version::V5_0).is_ok(), expected, "{filter:?}");
+}
+
+fn is_filter(filter: &str) -> bool {
+    let levels: Vec<_> = filter.split('/').collect();
+    let level = |(index, level): (usize, &&str)| match *level {
+        "#" => index + 1 == levels.len(),
+        "+" => true,
+        level => !level.contains(['+', '#', '\0']),
+    };
+    (1..=65_535).contains(&filter.len()) && levels.iter().enumerate().all(level)
+}
+
+fn matches(filter: &[&str], name: &[&str]) -> bool {
+    match (filter, name) {
+        (["#"], _) => true,
+        (["+", filter @ ..], [_, name @ ..]) => matches(filter, name),
+        ([level, filter @ ..], [other, name @ ..]) => level == other && matches(filter, name),
+        (filter, name) => filter.is_empty() && name.is_empty(),
+    }
+}

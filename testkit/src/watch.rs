@@ -1,0 +1,1161 @@
+//! One end of a connection, watched from outside: an account of what the standard allows it to
+//! write next, kept from the bytes that it has read and written and from what its host was told. It
+//! shares no code with the machines but the codec.
+//!
+//! The fuzz targets and the model in `tests/it/model/` watch the machines with it. Messages are known
+//! by a number at the start of their payload, which rises from message to message in each
+//! direction.
+
+use mqtt_sansio::client;
+use mqtt_sansio::codec::{
+    self, Frame, Options, Packet, PacketIdentifier, PacketType, Publish, QoS, ReasonCode, Role,
+    Rules, Version,
+};
+use mqtt_sansio::server;
+use mqtt_sansio::session::{AckToken, CloseCause, Outcome, Published, Received};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// What is wrong, if anything.
+pub type Verdict = Result<(), String>;
+
+#[macro_export]
+macro_rules! ensure {
+    ($condition:expr, $($text:tt)+) => {
+        if !$condition {
+            return Err(format!($($text)+));
+        }
+    };
+}
+pub use crate::ensure;
+
+/// An action of either machine.
+#[derive(Clone, Debug)]
+pub enum Event<'i> {
+    Client(client::Action<'i>),
+    Server(server::Action<'i>),
+}
+
+impl<'i> Event<'i> {
+    pub fn message(&self) -> Option<&Received<'i>> {
+        match self {
+            Self::Client(client::Action::Message(message))
+            | Self::Server(server::Action::Message(message)) => Some(message),
+            _ => None,
+        }
+    }
+
+    pub fn published(&self) -> Option<&Published<'i>> {
+        match self {
+            Self::Client(client::Action::Published(end))
+            | Self::Server(server::Action::Published(end)) => Some(end),
+            _ => None,
+        }
+    }
+
+    pub fn closed(&self) -> Option<&CloseCause<'i>> {
+        match self {
+            Self::Client(client::Action::Closed(cause))
+            | Self::Server(server::Action::Closed { cause, .. }) => Some(cause),
+            _ => None,
+        }
+    }
+
+    /// The key of a SUBSCRIBE or UNSUBSCRIBE that was answered.
+    pub fn answered(&self) -> Option<u64> {
+        match self {
+            Self::Client(
+                client::Action::Subscribed(key, _) | client::Action::Unsubscribed(key, _),
+            ) => Some(*key),
+            _ => None,
+        }
+    }
+
+    /// Whether it asks for a SUBACK or UNSUBACK.
+    pub fn asks(&self) -> bool {
+        matches!(self, Self::Server(server::Action::Subscribe(_) | server::Action::Unsubscribe(_)))
+    }
+}
+
+/// The number of the message with that payload.
+pub fn number(payload: &[u8]) -> Option<u64> {
+    let digits = payload.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    core::str::from_utf8(payload.get(..digits)?).ok()?.parse().ok()
+}
+
+/// The packets of bytes that hold nothing else.
+pub fn frames(mut bytes: &[u8]) -> Result<Vec<Frame<'_>>, String> {
+    let mut frames = Vec::new();
+    while !bytes.is_empty() {
+        let frame = codec::frame(bytes, u32::MAX).map_err(|error| format!("{error}: {bytes:?}"))?;
+        let frame = frame.ok_or_else(|| format!("half a packet: {bytes:?}"))?;
+        bytes = bytes.get(frame.as_bytes().len()..).unwrap_or_default();
+        frames.push(frame);
+    }
+    Ok(frames)
+}
+
+/// What an identifier that this side has given out stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    Publish {
+        qos: QoS,
+        number: u64,
+        /// Whether it was sent on this connection.
+        here: bool,
+    },
+    /// A QoS 2 PUBLISH that the peer may have and does not take any more.
+    Barred,
+    Released {
+        /// None of a message that was barred.
+        number: Option<u64>,
+        /// Rises from one PUBREC to the next.
+        order: u64,
+        /// Whether PUBREL was sent on this connection.
+        here: bool,
+        /// Whether the PUBLISH was, and so takes part of the Receive Maximum.
+        counted: bool,
+    },
+    Request {
+        /// That of the answer.
+        packet: PacketType,
+        key: Option<u64>,
+        filters: usize,
+    },
+}
+
+/// What lasts longer than a connection.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    sent: BTreeMap<u16, Sent>,
+    /// How many PUBREC packets have released a message.
+    released: u64,
+    /// QoS 2 messages that wait for PUBREL, and whether they came on this connection.
+    taken: BTreeMap<u16, bool>,
+    /// A client's messages that were under way when the session was lost, and whether they had
+    /// arrived: the host is to be told.
+    lost: BTreeMap<u64, bool>,
+    /// A client has asked for a session before.
+    begun: bool,
+    /// A client's session has ended with its connection.
+    ended: bool,
+    /// The session was made from bytes that were changed: nobody knows what it holds.
+    pub unknown: bool,
+}
+
+impl Kept {
+    /// How many identifiers of the peer are in use.
+    pub fn taken(&self) -> usize {
+        self.taken.len()
+    }
+
+    /// The peer has forgotten the session.
+    fn lose(&mut self) {
+        self.taken.clear();
+        self.ended = false;
+        for sent in core::mem::take(&mut self.sent).into_values() {
+            match sent {
+                Sent::Publish { number, .. } => self.lost.insert(number, false),
+                Sent::Released { number: Some(number), .. } => self.lost.insert(number, true),
+                Sent::Released { number: None, .. } | Sent::Barred | Sent::Request { .. } => None,
+            };
+        }
+    }
+}
+
+/// A message that came on this connection and is not acknowledged.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    identifier: u16,
+    qos: QoS,
+    token: Option<AckToken>,
+    verdict: Option<ReasonCode>,
+    /// Whether it is a QoS 2 message that had its PUBREC, and came again, or one that was not
+    /// taken.
+    again: bool,
+}
+
+impl Waiting {
+    /// Whether it is the QoS 2 message with that identifier.
+    fn is_twice(&self, identifier: u16) -> bool {
+        self.qos == QoS::ExactlyOnce && self.identifier == identifier
+    }
+}
+
+/// A packet that must be the next to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Owed {
+    packet: PacketType,
+    identifier: u16,
+    reason_code: ReasonCode,
+    codes: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// CONNECT has not passed.
+    Before,
+    Handshake,
+    Open,
+    /// The last packet was written, or the connection has ended.
+    Over,
+}
+
+/// What one side takes from the other.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    receive_maximum: u16,
+    maximum_packet_size: u32,
+    topic_alias_maximum: u16,
+    maximum_qos: QoS,
+    retain_available: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            receive_maximum: u16::MAX,
+            maximum_packet_size: u32::MAX,
+            topic_alias_maximum: 0,
+            maximum_qos: QoS::ExactlyOnce,
+            retain_available: true,
+        }
+    }
+}
+
+/// How the end that is watched was configured.
+#[derive(Clone, Copy, Debug)]
+pub struct Configured {
+    pub role: Role,
+    pub options: Options,
+    pub manual_acknowledgement: bool,
+    /// At most so many messages under way, whatever the peer says.
+    pub maximum_in_flight: u16,
+    /// What a server tells a 5.0 client.
+    pub receive_maximum: u16,
+}
+
+#[derive(Clone, Debug)]
+pub struct Watch {
+    configured: Configured,
+    pub phase: Phase,
+    pub version: Version,
+    own: Limits,
+    peer: Limits,
+    /// The topics that aliases stand for, of this side and of the peer.
+    named: [BTreeMap<u16, Vec<u8>>; 2],
+    /// The topics that the host has given messages, by their numbers; empty where it has given an
+    /// alias alone.
+    topics: BTreeMap<u64, Vec<u8>>,
+    /// What the host means by an alias.
+    meant: BTreeMap<u16, Vec<u8>>,
+    waiting: VecDeque<Waiting>,
+    owed: VecDeque<Owed>,
+    /// SUBSCRIBE and UNSUBSCRIBE packets that the host has not answered, with the number of their
+    /// filters.
+    requests: BTreeMap<u16, (PacketType, usize)>,
+    /// How long a client's session outlives the connection.
+    expiry: u32,
+    accepted: bool,
+    authenticates: bool,
+    resumes: bool,
+    /// The last message with QoS 0, and with QoS 1 or 2, that was written on this connection; the
+    /// last that was released again.
+    last: [u64; 3],
+    /// The last message that was ever written for the first time, with QoS 0, and with QoS 1 or 2.
+    newest: [u64; 2],
+    /// How many packets were sent again, all in all.
+    pub sent_again: usize,
+    pub kept: Kept,
+}
+
+impl Watch {
+    pub fn new(configured: Configured) -> Self {
+        Self {
+            configured,
+            phase: Phase::Before,
+            version: Version::V5_0,
+            own: Limits::default(),
+            peer: Limits::default(),
+            named: Default::default(),
+            topics: BTreeMap::new(),
+            meant: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            owed: VecDeque::new(),
+            requests: BTreeMap::new(),
+            expiry: 0,
+            accepted: false,
+            authenticates: false,
+            resumes: false,
+            last: [0; 3],
+            newest: [0; 2],
+            sent_again: 0,
+            kept: Kept::default(),
+        }
+    }
+
+    /// The next connection of the same end.
+    pub fn reopens(&mut self) {
+        self.ends();
+        let Self { configured, newest, sent_again, .. } = *self;
+        let (kept, topics) = (core::mem::take(&mut self.kept), core::mem::take(&mut self.topics));
+        *self = Self { kept, topics, newest, sent_again, ..Self::new(configured) };
+    }
+
+    /// The session of another end, whose connection is over, is gone on with.
+    pub fn carries_on(&mut self, other: Self) {
+        (self.kept, self.newest, self.sent_again) = (other.kept, other.newest, other.sent_again);
+    }
+
+    /// The connection has ended. What was taken by hand, out of turn, was taken all the same.
+    pub fn ends(&mut self) {
+        self.phase = Phase::Over;
+        if core::mem::take(&mut self.accepted) {
+            self.kept.ended = self.expiry == 0;
+        }
+        for waiting in self.waiting.drain(..) {
+            if waiting.qos == QoS::ExactlyOnce
+                && !waiting.again
+                && waiting.verdict.is_some_and(|verdict| !verdict.is_error())
+            {
+                self.kept.taken.insert(waiting.identifier, false);
+            }
+        }
+        self.owed.clear();
+        self.requests.clear();
+        self.kept.taken.values_mut().for_each(|counted| *counted = false);
+        self.kept.sent.retain(|_, sent| match sent {
+            Sent::Publish { here, .. } => {
+                *here = false;
+                true
+            }
+            Sent::Released { here, counted, .. } => {
+                (*here, *counted) = (false, false);
+                true
+            }
+            Sent::Barred => true,
+            Sent::Request { .. } => false,
+        });
+    }
+
+    /// The host has ended the connection, so that nothing more may be written.
+    pub fn closes(&mut self) {
+        self.phase = Phase::Over;
+    }
+
+    /// The host has asked for, or answered, something; or time has passed.
+    pub fn commands(&mut self, written: &[u8]) -> Verdict {
+        self.step(&[], None, written)
+    }
+
+    /// The host has acknowledged a message by hand. To be told before what was written.
+    pub fn acknowledged(&mut self, token: AckToken, reason_code: ReasonCode) -> Verdict {
+        let waiting = self.waiting.iter_mut().find(|waiting| waiting.token == Some(token));
+        let waiting = waiting.ok_or_else(|| format!("{token:?} acknowledges nothing"))?;
+        ensure!(waiting.verdict.is_none(), "{token:?} was acknowledged before");
+        // Before 5.0 there is no refusing.
+        waiting.verdict =
+            Some(if self.version == Version::V5_0 { reason_code } else { ReasonCode::SUCCESS });
+        Ok(())
+    }
+
+    /// The host goes on: unless it acknowledges by hand, it has taken what it was given. To be told
+    /// before what was written.
+    pub fn goes_on(&mut self) {
+        if self.phase == Phase::Open && !self.configured.manual_acknowledgement {
+            self.waiting.iter_mut().for_each(|waiting| waiting.verdict = Some(ReasonCode::SUCCESS));
+        }
+    }
+
+    /// The host has published a message, which goes to that topic. To be told before what was
+    /// written.
+    pub fn publishes(&mut self, number: u64, publish: &Publish<'_>) -> Verdict {
+        let topic = resolve(&mut self.meant, publish)
+            .ok_or_else(|| format!("{publish:?} has no topic, and is taken"))?;
+        self.topics.insert(number, topic);
+        Ok(())
+    }
+
+    /// What the last SUBSCRIBE or UNSUBSCRIBE was asked for under.
+    pub fn requested(&mut self, asked: u64) -> Verdict {
+        let nameless = self.kept.sent.values_mut().find_map(|sent| match sent {
+            Sent::Request { key, .. } if key.is_none() => Some(key),
+            _ => None,
+        });
+        *nameless.ok_or("nothing was asked for")? = Some(asked);
+        Ok(())
+    }
+
+    /// The machine has read these bytes, written those, and told its host of the event.
+    ///
+    /// What was given to the host in the step before is acknowledged first, the answers come in the
+    /// order of what was read, and what waited goes last: so it is if the host lets nothing wait
+    /// that could be written.
+    pub fn step(&mut self, read: &[u8], event: Option<&Event<'_>>, written: &[u8]) -> Verdict {
+        let closed = event.and_then(Event::closed).is_some();
+        let written = frames(written)?;
+        let settled = self
+            .waiting
+            .iter()
+            .take_while(|waiting| waiting.verdict.is_some())
+            .count()
+            .min(written.len());
+        let (settling, answers) = written.split_at(settled);
+        settling.iter().try_for_each(|frame| self.writes(*frame))?;
+        let mut ended = None;
+        let read = frames(read)?;
+        for (index, frame) in read.iter().enumerate() {
+            ensure!(
+                self.kept.unknown || ended.is_none(),
+                "nobody was told that message {ended:?} has ended"
+            );
+            let last = index + 1 == read.len();
+            match codec::decode(*frame, self.peer_rules()) {
+                Ok(packet) => {
+                    ended = self.reads(&packet, event.filter(|_| last), closed && last)?
+                }
+                Err(error) => ensure!(closed && last, "{error}, and the connection goes on"),
+            }
+        }
+        match event.and_then(Event::published) {
+            Some(Published { key, outcome, .. }) => self.completes(*key, outcome, ended)?,
+            None => ensure!(
+                self.kept.unknown || ended.is_none(),
+                "nobody was told that message {ended:?} has ended"
+            ),
+        }
+        answers.iter().try_for_each(|frame| self.writes(*frame))?;
+        if closed {
+            self.ends();
+            return Ok(());
+        }
+        ensure!(self.owed.is_empty(), "not answered: {:?}", self.owed);
+        let next = self.waiting.front().filter(|next| next.again);
+        ensure!(next.is_none() || self.phase != Phase::Open, "not acknowledged again: {next:?}");
+        let received = self.waiting.iter().filter(|waiting| !waiting.again).count()
+            + self.kept.taken.values().filter(|counted| **counted).count();
+        ensure!(
+            received <= self.own.receive_maximum.into(),
+            "{received} messages are not acknowledged: {:?}",
+            self.own
+        );
+        Ok(())
+    }
+
+    /// The machine has nothing more to do.
+    pub fn rests(&self, in_flight: usize) -> Verdict {
+        if self.phase == Phase::Open {
+            let owed = self
+                .waiting
+                .front()
+                .filter(|front| front.verdict.is_some() || !self.configured.manual_acknowledgement);
+            ensure!(owed.is_none(), "not acknowledged: {owed:?}");
+        }
+        if self.kept.unknown {
+            return Ok(());
+        }
+        ensure!(
+            self.kept.lost.is_empty(),
+            "nobody was told that messages were lost: {:?}",
+            self.kept.lost
+        );
+        let expected = self
+            .kept
+            .sent
+            .values()
+            .filter(|sent| !matches!(sent, Sent::Barred | Sent::Request { .. }))
+            .count();
+        ensure!(in_flight == expected, "{in_flight} in flight, not {:?}", self.kept.sent);
+        // What is sent again waits for the quota, and what is released again for nothing but room
+        // for four bytes.
+        let quota = self.under_way() < self.peer.receive_maximum.into();
+        let waits = |sent: &&Sent| match sent {
+            Sent::Publish { here, .. } => !here && quota,
+            Sent::Released { here, .. } => !here && self.peer.maximum_packet_size >= 4,
+            Sent::Barred | Sent::Request { .. } => false,
+        };
+        let forgotten = self.kept.sent.values().find(waits).filter(|_| self.phase == Phase::Open);
+        ensure!(forgotten.is_none(), "{forgotten:?} was not sent again");
+        Ok(())
+    }
+
+    /// How many messages take part of the peer's Receive Maximum.
+    fn under_way(&self) -> usize {
+        self.kept.sent.values().filter(|sent| sent.is_counted()).count()
+    }
+
+    /// How many SUBSCRIBE and UNSUBSCRIBE packets wait for the host's answer.
+    pub fn requests(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// One of them.
+    pub fn request(&self, index: usize) -> Option<(PacketType, PacketIdentifier, usize)> {
+        let (identifier, (packet, filters)) =
+            self.requests.iter().nth(index % self.requests.len().max(1))?;
+        Some((*packet, PacketIdentifier::new(*identifier)?, *filters))
+    }
+
+    /// How many messages wait to be acknowledged.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether a message was acknowledged by hand, and waits for one before it.
+    pub fn is_out_of_turn(&self) -> bool {
+        self.waiting.iter().any(|waiting| waiting.verdict.is_some())
+    }
+
+    /// How many identifiers of the peer are in use.
+    pub fn taken(&self) -> usize {
+        self.kept.taken()
+    }
+
+    /// Whether CONNECT has asked for a session that there may be.
+    pub fn resumes(&self) -> bool {
+        self.resumes
+    }
+
+    /// Whether CONNECT has named a method of authentication.
+    pub fn authenticates(&self) -> bool {
+        self.authenticates
+    }
+
+    /// What the peer could rightly say next: packet type, identifier, and how many reason codes.
+    pub fn possible(&self) -> Vec<(PacketType, u16, usize)> {
+        let sent = self.kept.sent.iter().map(|(identifier, sent)| match sent {
+            Sent::Publish { qos: QoS::ExactlyOnce, .. } | Sent::Barred => {
+                (PacketType::Pubrec, *identifier, 0)
+            }
+            Sent::Publish { .. } => (PacketType::Puback, *identifier, 0),
+            Sent::Released { .. } => (PacketType::Pubcomp, *identifier, 0),
+            Sent::Request { packet, filters, .. } => (*packet, *identifier, *filters),
+        });
+        sent.chain(self.kept.taken.keys().map(|identifier| (PacketType::Pubrel, *identifier, 0)))
+            .collect()
+    }
+
+    fn rules(&self) -> Rules {
+        Rules::new(self.version).sent_by(self.configured.role).with(self.configured.options)
+    }
+
+    fn peer_rules(&self) -> Rules {
+        let peer = if self.configured.role == Role::Client { Role::Server } else { Role::Client };
+        Rules::new(self.version).sent_by(peer).with(self.configured.options)
+    }
+
+    fn owe(&mut self, packet: PacketType, identifier: u16, reason_code: ReasonCode, codes: usize) {
+        let reason_code =
+            if self.version == Version::V5_0 { reason_code } else { ReasonCode::SUCCESS };
+        self.owed.push_back(Owed { packet, identifier, reason_code, codes });
+    }
+
+    /// Whether a packet is the one that is owed.
+    fn pays(
+        &mut self,
+        packet: PacketType,
+        identifier: u16,
+        reason_code: ReasonCode,
+        codes: usize,
+    ) -> bool {
+        let due = self.owed.front() == Some(&Owed { packet, identifier, reason_code, codes });
+        if due {
+            self.owed.pop_front();
+        }
+        due
+    }
+
+    /// A packet of the peer, with what came of it, and whether it may have ended the connection.
+    /// Gives the message that it has brought to its end.
+    fn reads(
+        &mut self,
+        packet: &Packet<'_>,
+        event: Option<&Event<'_>>,
+        closed: bool,
+    ) -> Result<Option<u64>, String> {
+        let in_open = !matches!(
+            packet,
+            Packet::Connect(_) | Packet::Connack(_) | Packet::Auth(_) | Packet::Disconnect(_)
+        );
+        ensure!(
+            closed || !in_open || self.phase == Phase::Open,
+            "{packet:?} was taken while {:?}",
+            self.phase
+        );
+        match packet {
+            Packet::Connect(connect) if self.phase == Phase::Before => {
+                self.version = connect.version;
+                self.phase = Phase::Handshake;
+                self.authenticates = connect.properties.authentication_method.is_some();
+                let properties = &connect.properties;
+                self.peer = Limits {
+                    receive_maximum: properties
+                        .receive_maximum
+                        .unwrap_or(u16::MAX)
+                        .min(self.configured.maximum_in_flight),
+                    maximum_packet_size: properties.maximum_packet_size.unwrap_or(u32::MAX),
+                    topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
+                    ..Limits::default()
+                };
+                let stated = connect.version == Version::V5_0;
+                self.own.receive_maximum =
+                    if stated { self.configured.receive_maximum } else { u16::MAX };
+            }
+            Packet::Connack(connack) if self.phase == Phase::Handshake => {
+                if connack.reason_code == ReasonCode::SUCCESS
+                    && !connack.session_present
+                    && self.version > Version::V3_1
+                {
+                    self.kept.lose();
+                }
+                if !matches!(event, Some(Event::Client(client::Action::Connected(_)))) {
+                    ensure!(closed, "{connack:?} was taken");
+                    return Ok(None);
+                }
+                (self.phase, self.accepted) = (Phase::Open, true);
+                let properties = &connack.properties;
+                self.expiry = properties.session_expiry_interval.unwrap_or(self.expiry);
+                self.peer = Limits {
+                    receive_maximum: properties
+                        .receive_maximum
+                        .unwrap_or(u16::MAX)
+                        .min(self.configured.maximum_in_flight),
+                    maximum_packet_size: properties.maximum_packet_size.unwrap_or(u32::MAX),
+                    topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
+                    maximum_qos: properties.maximum_qos.unwrap_or(QoS::ExactlyOnce),
+                    retain_available: properties.retain_available.unwrap_or(true),
+                };
+            }
+            Packet::Connect(_) | Packet::Connack(_) => ensure!(closed, "{packet:?} was taken"),
+            Packet::Publish(publish) => {
+                self.arrives(publish, event.and_then(Event::message), closed)?
+            }
+            Packet::Puback(ack) => {
+                let identifier = ack.packet_identifier.get();
+                if let Some(Sent::Publish { qos: QoS::AtLeastOnce, number, .. }) =
+                    self.kept.sent.get(&identifier).copied()
+                {
+                    self.kept.sent.remove(&identifier);
+                    return Ok(Some(number));
+                }
+                ensure!(
+                    closed || !self.kept.sent.contains_key(&identifier),
+                    "{ack:?} acknowledges another kind of packet"
+                );
+            }
+            Packet::Pubrec(ack) => {
+                let identifier = ack.packet_identifier.get();
+                match self.kept.sent.get(&identifier).copied() {
+                    Some(Sent::Publish { qos: QoS::ExactlyOnce, number, here }) => {
+                        if ack.reason_code.is_error() {
+                            self.kept.sent.remove(&identifier);
+                            return Ok(Some(number));
+                        }
+                        self.release(identifier, Some(number), here);
+                    }
+                    Some(Sent::Barred) if ack.reason_code.is_error() => {
+                        _ = self.kept.sent.remove(&identifier)
+                    }
+                    Some(Sent::Barred) => self.release(identifier, None, false),
+                    Some(Sent::Released { .. }) => {
+                        self.owe(PacketType::Pubrel, identifier, ReasonCode::SUCCESS, 0)
+                    }
+                    None if self.kept.unknown => {}
+                    None if ack.reason_code.is_error() => {}
+                    None => self.owe(
+                        PacketType::Pubrel,
+                        identifier,
+                        ReasonCode::PACKET_IDENTIFIER_NOT_FOUND,
+                        0,
+                    ),
+                    Some(other) => ensure!(closed, "{ack:?} acknowledges {other:?}"),
+                }
+            }
+            Packet::Pubcomp(ack) => {
+                let identifier = ack.packet_identifier.get();
+                match self.kept.sent.get(&identifier).copied() {
+                    Some(Sent::Released { number, .. }) => {
+                        self.kept.sent.remove(&identifier);
+                        return Ok(number);
+                    }
+                    other => ensure!(closed || other.is_none(), "{ack:?} acknowledges {other:?}"),
+                }
+            }
+            Packet::Pubrel(ack) => {
+                let identifier = ack.packet_identifier.get();
+                if self.kept.taken.remove(&identifier).is_some() {
+                    self.waiting
+                        .retain(|waiting| !waiting.again || waiting.identifier != identifier);
+                    self.owe(PacketType::Pubcomp, identifier, ReasonCode::SUCCESS, 0);
+                } else if self
+                    .waiting
+                    .iter()
+                    .any(|waiting| !waiting.again && waiting.is_twice(identifier))
+                {
+                    ensure!(closed, "{ack:?} releases what was not acknowledged");
+                } else if !self.kept.unknown {
+                    self.owe(
+                        PacketType::Pubcomp,
+                        identifier,
+                        ReasonCode::PACKET_IDENTIFIER_NOT_FOUND,
+                        0,
+                    );
+                }
+            }
+            Packet::Subscribe(request) => {
+                let filters = request.subscriptions.iter().count();
+                self.asks(
+                    PacketType::Subscribe,
+                    request.packet_identifier.get(),
+                    filters,
+                    event,
+                    closed,
+                )?;
+            }
+            Packet::Unsubscribe(request) => {
+                let filters = request.topic_filters.iter().count();
+                self.asks(
+                    PacketType::Unsubscribe,
+                    request.packet_identifier.get(),
+                    filters,
+                    event,
+                    closed,
+                )?;
+            }
+            Packet::Suback(suback) | Packet::Unsuback(suback) => {
+                let identifier = suback.packet_identifier.get();
+                let answered = event.and_then(Event::answered);
+                match self.kept.sent.get(&identifier) {
+                    Some(Sent::Request { packet: answer, key, .. })
+                        if answered.is_some()
+                            && *key == answered
+                            && *answer == packet.packet_type() =>
+                    {
+                        self.kept.sent.remove(&identifier);
+                    }
+                    other => ensure!(
+                        closed,
+                        "{suback:?} answers {other:?}, and the host was told of {answered:?}"
+                    ),
+                }
+            }
+            Packet::Pingreq => self.owe(PacketType::Pingresp, 0, ReasonCode::SUCCESS, 0),
+            Packet::Pingresp | Packet::Disconnect(_) | Packet::Auth(_) => {}
+        }
+        Ok(None)
+    }
+
+    fn arrives(
+        &mut self,
+        publish: &Publish<'_>,
+        message: Option<&Received<'_>>,
+        closed: bool,
+    ) -> Verdict {
+        let topic = resolve(&mut self.named[1], publish);
+        let identifier = publish.packet_identifier.map(|identifier| identifier.get());
+        let twice = publish.qos == QoS::ExactlyOnce;
+        let taken =
+            twice && identifier.is_some_and(|identifier| self.kept.taken.contains_key(&identifier));
+        let is =
+            |waiting: &Waiting| twice && identifier.is_some_and(|number| waiting.is_twice(number));
+        let waits = self.waiting.iter().any(|waiting| !waiting.again && is(waiting));
+        let waits_again = self.waiting.iter().any(|waiting| waiting.again && is(waiting));
+        let requested = identifier.filter(|identifier| self.requests.contains_key(identifier));
+        if let Some(identifier) = requested.filter(|_| message.is_none() && !closed) {
+            ensure!(
+                self.version == Version::V5_0,
+                "{publish:?} is taken, and {identifier} is in use"
+            );
+            let verdict = Some(ReasonCode::PACKET_IDENTIFIER_IN_USE);
+            self.waiting.push_back(Waiting {
+                identifier,
+                qos: publish.qos,
+                token: None,
+                verdict,
+                again: true,
+            });
+            return Ok(());
+        }
+        ensure!(
+            requested.is_none() || closed,
+            "the host was given {publish:?}, and its identifier is in use"
+        );
+        let Some(message) = message else {
+            ensure!(
+                closed || taken || waits || self.kept.unknown,
+                "the host was not given {publish:?}"
+            );
+            if let Some(identifier) = identifier.filter(|_| taken && !waits_again) {
+                let verdict = Some(ReasonCode::SUCCESS);
+                self.waiting.push_back(Waiting {
+                    identifier,
+                    qos: publish.qos,
+                    token: None,
+                    verdict,
+                    again: true,
+                });
+            }
+            return Ok(());
+        };
+        ensure!(!taken && !waits, "the host was given {publish:?} again");
+        let whole = message.payload == publish.payload
+            && message.qos == publish.qos
+            && message.retain == publish.retain;
+        let named = topic.is_some_and(|topic| topic == message.topic_name.as_text().as_bytes());
+        ensure!(whole && named && message.dup == publish.dup, "{publish:?} became {message:?}");
+        ensure!(message.token.is_some() == identifier.is_some(), "{message:?} has the wrong token");
+        if let Some(identifier) = identifier {
+            let (qos, token) = (publish.qos, message.token);
+            self.waiting.push_back(Waiting { identifier, qos, token, verdict: None, again: false });
+        }
+        Ok(())
+    }
+
+    fn asks(
+        &mut self,
+        packet: PacketType,
+        identifier: u16,
+        filters: usize,
+        event: Option<&Event<'_>>,
+        closed: bool,
+    ) -> Verdict {
+        let waits =
+            self.waiting.iter().any(|waiting| !waiting.again && waiting.identifier == identifier);
+        let is_message =
+            self.version == Version::V5_0 && (waits || self.kept.taken.contains_key(&identifier));
+        let used = is_message || self.requests.contains_key(&identifier);
+        if event.is_some_and(Event::asks) {
+            ensure!(
+                !used || self.kept.unknown,
+                "the host is asked for {identifier}, which is in use"
+            );
+            self.requests.insert(identifier, (packet, filters));
+        } else if self.version == Version::V5_0 {
+            ensure!(closed || used || self.kept.unknown, "the host was not asked for {identifier}");
+            let answer = if packet == PacketType::Subscribe {
+                PacketType::Suback
+            } else {
+                PacketType::Unsuback
+            };
+            self.owe(answer, identifier, ReasonCode::PACKET_IDENTIFIER_IN_USE, filters);
+        } else {
+            ensure!(closed, "the host was not asked for {identifier}");
+        }
+        Ok(())
+    }
+
+    /// The host was told of the end of a message, which the peer has ended if `ended` is it.
+    fn completes(&mut self, key: u64, outcome: &Outcome<'_>, ended: Option<u64>) -> Verdict {
+        if self.kept.unknown {
+            self.kept.sent.retain(|_, sent| !sent.is(key));
+            return Ok(());
+        }
+        if let Outcome::Acknowledged { .. } = outcome {
+            ensure!(
+                ended == Some(key),
+                "message {key} has ended, and the peer has acknowledged {ended:?}"
+            );
+            return Ok(());
+        }
+        ensure!(
+            ended.is_none(),
+            "message {key} has ended, and the peer has acknowledged {ended:?}"
+        );
+        let sent = self
+            .kept
+            .sent
+            .iter()
+            .find(|(_, sent)| sent.is(key))
+            .map(|(identifier, sent)| (*identifier, *sent));
+        match (outcome, sent) {
+            (Outcome::Expired, _) => {
+                ensure!(sent.is_none(), "message {key} has expired after it was sent")
+            }
+            (Outcome::SessionLost(message), _) => {
+                let arrived = self.kept.lost.remove(&key);
+                ensure!(
+                    arrived == Some(message.is_none()),
+                    "message {key} was lost as {message:?}, not {arrived:?}"
+                );
+            }
+            _ => {}
+        }
+        match sent {
+            Some((identifier, Sent::Publish { qos: QoS::ExactlyOnce, .. }))
+                if matches!(outcome, Outcome::NotAllowed(_)) =>
+            {
+                self.kept.sent.insert(identifier, Sent::Barred);
+            }
+            Some((identifier, _)) => _ = self.kept.sent.remove(&identifier),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn writes(&mut self, frame: Frame<'_>) -> Verdict {
+        let packet = codec::decode(frame, self.rules())
+            .map_err(|error| format!("{error}: {:?}", frame.as_bytes()))?;
+        let (size, maximum) = (frame.as_bytes().len(), self.peer.maximum_packet_size);
+        ensure!(
+            size as u64 <= maximum.into(),
+            "{packet:?} of {size} bytes is larger than {maximum}"
+        );
+        let expected = match packet {
+            Packet::Connect(_) => {
+                self.phase == Phase::Before && self.configured.role == Role::Client
+            }
+            // A CONNECT that is none may be answered.
+            Packet::Connack(_) => matches!(self.phase, Phase::Before | Phase::Handshake),
+            Packet::Auth(_) => matches!(self.phase, Phase::Handshake | Phase::Open),
+            _ => self.phase == Phase::Open,
+        };
+        // A client may leave before it was let in.
+        let leaves = matches!(packet, Packet::Disconnect(_)) && self.phase == Phase::Handshake;
+        ensure!(
+            expected || leaves && self.configured.role == Role::Client,
+            "{packet:?} was written while {:?}",
+            self.phase
+        );
+        match &packet {
+            Packet::Connect(connect) => {
+                self.phase = Phase::Handshake;
+                self.version = connect.version;
+                self.expiry = connect.session_expiry_interval();
+                self.authenticates = connect.properties.authentication_method.is_some();
+                self.resumes = self.kept.begun && !connect.clean_start && !self.kept.ended;
+                if !self.resumes {
+                    self.kept.lose();
+                }
+                self.kept.begun = true;
+                self.own.receive_maximum = connect.properties.receive_maximum.unwrap_or(u16::MAX);
+            }
+            Packet::Connack(connack) => {
+                self.phase = if connack.reason_code == ReasonCode::SUCCESS {
+                    Phase::Open
+                } else {
+                    Phase::Over
+                };
+            }
+            Packet::Publish(publish) => self.sends(publish)?,
+            Packet::Puback(ack) => {
+                _ = self.settles(ack.packet_identifier.get(), QoS::AtLeastOnce, ack.reason_code)?
+            }
+            Packet::Pubrec(ack) => {
+                let identifier = ack.packet_identifier.get();
+                let again = self.kept.unknown
+                    && !self.waiting.front().is_some_and(|front| front.is_twice(identifier));
+                if !self.pays(PacketType::Pubrec, identifier, ack.reason_code, 0) && !again {
+                    let again = self.settles(identifier, QoS::ExactlyOnce, ack.reason_code)?;
+                    if !ack.reason_code.is_error() && !again {
+                        self.kept.taken.insert(identifier, true);
+                    }
+                }
+            }
+            Packet::Pubrel(ack) => {
+                let identifier = ack.packet_identifier.get();
+                if !self.pays(PacketType::Pubrel, identifier, ack.reason_code, 0)
+                    && !self.kept.unknown
+                {
+                    self.releases_again(identifier)?;
+                }
+            }
+            Packet::Pubcomp(ack) => {
+                let owed =
+                    self.pays(PacketType::Pubcomp, ack.packet_identifier.get(), ack.reason_code, 0);
+                ensure!(owed || self.kept.unknown, "{ack:?} was written, {:?} owed", self.owed);
+            }
+            Packet::Subscribe(request) => {
+                self.gives_out(
+                    PacketType::Suback,
+                    request.packet_identifier.get(),
+                    request.subscriptions.iter().count(),
+                )?;
+            }
+            Packet::Unsubscribe(request) => {
+                self.gives_out(
+                    PacketType::Unsuback,
+                    request.packet_identifier.get(),
+                    request.topic_filters.iter().count(),
+                )?;
+            }
+            Packet::Suback(suback) | Packet::Unsuback(suback) => {
+                let identifier = suback.packet_identifier.get();
+                let codes: BTreeSet<_> = suback.reason_codes.iter().map(ReasonCode::get).collect();
+                let (kind, count) = (packet.packet_type(), suback.reason_codes.iter().count());
+                let code = codes.first().map_or(ReasonCode::SUCCESS, |code| ReasonCode::new(*code));
+                if codes.len() != 1 || !self.pays(kind, identifier, code, count) {
+                    let request = if kind == PacketType::Suback {
+                        PacketType::Subscribe
+                    } else {
+                        PacketType::Unsubscribe
+                    };
+                    let (asked, filters) =
+                        self.requests.remove(&identifier).ok_or("nobody has asked")?;
+                    let codes = if kind == PacketType::Unsuback && self.version < Version::V5_0 {
+                        0
+                    } else {
+                        filters
+                    };
+                    ensure!(
+                        asked == request && count == codes,
+                        "{suback:?} answers {asked:?} with {filters} filters"
+                    );
+                }
+            }
+            Packet::Pingreq => ensure!(self.configured.role == Role::Client, "a server pings"),
+            Packet::Pingresp => {
+                ensure!(
+                    self.pays(PacketType::Pingresp, 0, ReasonCode::SUCCESS, 0),
+                    "nobody has pinged"
+                );
+            }
+            Packet::Disconnect(disconnect) => {
+                self.phase = Phase::Over;
+                self.expiry = disconnect.properties.session_expiry_interval.unwrap_or(self.expiry);
+            }
+            Packet::Auth(_) => {}
+        }
+        Ok(())
+    }
+
+    fn sends(&mut self, publish: &Publish<'_>) -> Verdict {
+        let alias = publish.properties.topic_alias.unwrap_or(0);
+        ensure!(
+            alias <= self.peer.topic_alias_maximum,
+            "alias {alias} is greater than {:?}",
+            self.peer
+        );
+        let topic = resolve(&mut self.named[0], publish)
+            .ok_or_else(|| format!("alias {alias} stands for no topic"))?;
+        let allowed =
+            publish.qos <= self.peer.maximum_qos && (self.peer.retain_available || !publish.retain);
+        ensure!(allowed, "{publish:?} was sent to {:?}", self.peer);
+        let Some(number) = number(publish.payload) else {
+            ensure!(self.kept.unknown, "{publish:?} has no number");
+            return Ok(());
+        };
+        let meant = self.topics.get(&number).is_none_or(|meant| *meant == topic);
+        ensure!(
+            meant || self.kept.unknown,
+            "message {number} was sent to {topic:?}, not {:?}",
+            self.topics.get(&number)
+        );
+        let class = usize::from(publish.qos > QoS::AtMostOnce);
+        let [before, newest] = [&mut self.last[class], &mut self.newest[class]];
+        ensure!(self.kept.unknown || *before < number, "message {number} was sent after {before}");
+        *before = number;
+        if !publish.dup {
+            ensure!(
+                self.kept.unknown || *newest < number,
+                "message {number} is sent as a new one after {newest}"
+            );
+            *newest = number;
+        }
+        self.sent_again += usize::from(publish.dup);
+        let Some(identifier) = publish.packet_identifier.map(|identifier| identifier.get()) else {
+            return Ok(());
+        };
+        let now = Sent::Publish { qos: publish.qos, number, here: true };
+        let known = self.kept.sent.insert(identifier, now);
+        let expected = if publish.dup {
+            Some(Sent::Publish { qos: publish.qos, number, here: false })
+        } else {
+            None
+        };
+        ensure!(
+            known == expected || self.kept.unknown,
+            "{publish:?} was sent, and {identifier} stands for {known:?}"
+        );
+        let count = self.under_way();
+        ensure!(
+            count <= self.peer.receive_maximum.into(),
+            "{count} messages are under way: {:?}",
+            self.peer
+        );
+        Ok(())
+    }
+
+    /// PUBACK or PUBREC for the first message that is not acknowledged; whether it had one before.
+    fn settles(
+        &mut self,
+        identifier: u16,
+        qos: QoS,
+        reason_code: ReasonCode,
+    ) -> Result<bool, String> {
+        let first = self
+            .waiting
+            .pop_front()
+            .ok_or_else(|| format!("{identifier} is acknowledged for nothing"))?;
+        ensure!(
+            first.identifier == identifier && first.qos == qos,
+            "{identifier} is acknowledged before {first:?}"
+        );
+        let expected = first
+            .verdict
+            .ok_or_else(|| format!("{identifier} is acknowledged, and was not taken"))?;
+        ensure!(
+            reason_code == expected,
+            "{identifier} is acknowledged with {reason_code}, not {expected}"
+        );
+        Ok(first.again)
+    }
+
+    /// The peer has a QoS 2 message.
+    fn release(&mut self, identifier: u16, number: Option<u64>, counted: bool) {
+        self.kept.released += 1;
+        self.kept.sent.insert(
+            identifier,
+            Sent::Released { number, order: self.kept.released, here: true, counted },
+        );
+        self.owe(PacketType::Pubrel, identifier, ReasonCode::SUCCESS, 0);
+    }
+
+    /// A PUBREL that was sent on an earlier connection: once on each, and in the order of the
+    /// PUBREC packets.
+    fn releases_again(&mut self, identifier: u16) -> Verdict {
+        let sent = self.kept.sent.get_mut(&identifier);
+        let Some(Sent::Released { order, here, .. }) = sent else {
+            return Err(format!("{identifier} is released, and stands for {sent:?}"));
+        };
+        ensure!(!*here, "{identifier} is released twice on a connection");
+        ensure!(
+            self.last[2] < *order,
+            "{identifier} is released out of turn: {order} after {}",
+            self.last[2]
+        );
+        *here = true;
+        self.sent_again += 1;
+        self.last[2] = *order;
+        Ok(())
+    }
+
+    fn gives_out(&mut self, packet: PacketType, identifier: u16, filters: usize) -> Verdict {
+        let known = self.kept.sent.insert(identifier, Sent::Request { packet, key: None, filters });
+        ensure!(known.is_none(), "{identifier} is given out, and stands for {known:?}");
+        Ok(())
+    }
+}
+
+/// The topic of a PUBLISH. An alias that comes with a name stands for it from now on.
+fn resolve(named: &mut BTreeMap<u16, Vec<u8>>, publish: &Publish<'_>) -> Option<Vec<u8>> {
+    let topic = publish.topic_name.as_bytes().to_vec();
+    match publish.properties.topic_alias {
+        Some(alias) if topic.is_empty() => return named.get(&alias).cloned(),
+        Some(alias) => _ = named.insert(alias, topic.clone()),
+        None => {}
+    }
+    Some(topic)
+}
+
+impl Sent {
+    fn is(&self, key: u64) -> bool {
+        match self {
+            Self::Publish { number, .. } => *number == key,
+            Self::Released { number, .. } => *number == Some(key),
+            Self::Barred | Self::Request { .. } => false,
+        }
+    }
+
+    fn is_counted(&self) -> bool {
+        matches!(self, Self::Publish { here: true, .. } | Self::Released { counted: true, .. })
+    }
+}

@@ -1,0 +1,118 @@
+//! What is done many times leaves as little as what is done once.
+
+use mqtt_sansio::broker::{Action, Broker, BrokerConfig, ConnectionId};
+use mqtt_sansio::client::{Client, ClientConfig};
+use mqtt_sansio::codec::{
+    ConnackProperties, Connect, Packet, Publish, QoS, Subscribe, SubscribeProperties, Subscription,
+};
+use mqtt_sansio::server::{Server, ServerConfig};
+use mqtt_sansio::session::{Message, Outgoing, Session};
+use testkit::heap::Region;
+use testkit::machine::{Hears, NOW, accepted, ack, encoded, id};
+use testkit::pair::{VERSIONS, lasting, message};
+
+/// Does the same many times: the heap may not grow by a byte each time. What the first rounds leave
+/// is not counted.
+fn repeat(what: &str, mut round: impl FnMut()) {
+    (0..100).for_each(|_| round());
+    let region = Region::new();
+    (0..10_000).for_each(|_| round());
+    let grown = region.change().bytes_held;
+    assert!(grown.abs() < 2_000, "{what}: {grown} bytes");
+}
+
+/// A client and a server that connect, have messages under way in both directions, and are cut.
+fn reconnect(client: &mut Client, parked: &mut Option<Session>, connect: &Connect<'_>) {
+    let publish = message(QoS::ExactlyOnce, "x");
+    let mut out = Vec::new();
+    client.connect(connect, NOW, &mut out).unwrap();
+    let mut server = Server::new(ServerConfig::new(), NOW);
+    server.hears(&out);
+    out.clear();
+    let mut session = parked.take().filter(|_| !connect.clean_start);
+    server.accept(&mut session, ConnackProperties::default(), NOW, &mut out).unwrap();
+    // So many wait that each reconnect sends some again and completes some.
+    if client.session().in_flight() + client.session().queued() < 10 {
+        client.publish(1, &publish, NOW, &mut Vec::new()).unwrap();
+        server.deliver(Outgoing::new(Some(2), Message::new(&publish).unwrap()), NOW).unwrap();
+    }
+    server.flush(NOW, &mut out);
+    let (_, up) = client.hears(&out);
+    let (_, down) = server.hears(&up);
+    client.hears(&down);
+    client.connection_lost();
+    *parked = Some(server.take_session());
+}
+
+/// Does what the broker asks of its host, and lets everybody in.
+fn serve(broker: &mut Broker) {
+    while let Some(action) = broker.poll_action() {
+        match action {
+            Action::Authenticate { connection, .. } => {
+                broker.admit(connection, ConnackProperties::default(), NOW)
+            }
+            Action::Transmit(id) => while broker.transmit(id, NOW, &mut Vec::new()) {},
+            Action::Close(id) => broker.closed(id, NOW),
+            _ => {}
+        }
+    }
+}
+
+fn give(broker: &mut Broker, id: ConnectionId, bytes: &[u8]) {
+    let mut input = bytes;
+    while !input.is_empty() {
+        broker.handle_input(id, &mut input, NOW, &mut Vec::new());
+        serve(broker);
+    }
+}
+
+/// A connection that subscribes, publishes with each QoS, and breaks in the middle of its
+/// exchanges.
+fn visit(broker: &mut Broker, connect: &Connect<'_>) {
+    let version = connect.version;
+    let subscriptions = [Subscription::new("t", QoS::ExactlyOnce)];
+    let properties = SubscribeProperties::default();
+    let subscribe = Subscribe {
+        packet_identifier: id(1),
+        properties,
+        subscriptions: subscriptions.as_slice().into(),
+    };
+    let publish = Publish { packet_identifier: Some(id(2)), ..message(QoS::ExactlyOnce, "x") };
+    let connection = broker.open(NOW);
+    for packet in [
+        Packet::from(*connect),
+        subscribe.into(),
+        publish.into(),
+        message(QoS::AtMostOnce, "x").into(),
+    ] {
+        give(broker, connection, &encoded(packet, version));
+    }
+    give(broker, connection, &ack(Packet::Pubrel, 2, version));
+    broker.closed(connection, NOW);
+    serve(broker);
+}
+
+/// [5.0 §4.3.3] [3.1.1 §4.3.3]
+#[test]
+fn repeats_and_reconnects_leave_nothing() {
+    for version in VERSIONS {
+        let publish =
+            Publish { packet_identifier: Some(id(1)), dup: true, ..message(QoS::ExactlyOnce, "x") };
+        let bytes = encoded(publish, version);
+        let mut server = accepted(&lasting(version));
+        repeat("one QoS 2 message, again and again", || assert!(server.hears(&bytes).0.len() <= 1));
+        let mut broker = Broker::new(BrokerConfig::new(ServerConfig::new()), 1);
+        let connection = broker.open(NOW);
+        give(&mut broker, connection, &encoded(lasting(version), version));
+        repeat("the same to a broker", || give(&mut broker, connection, &bytes));
+
+        let clean = Connect { clean_start: true, ..Connect::new(version, "c") };
+        for connect in [lasting(version), clean] {
+            let (mut client, mut parked) = (Client::new(ClientConfig::new()), None);
+            repeat("reconnects", || reconnect(&mut client, &mut parked, &connect));
+            let server = ServerConfig::new().maximum_queued(5, 1_000).maximum_in_flight(5);
+            let mut broker = Broker::new(BrokerConfig::new(server), 1);
+            repeat("clients of a broker", || visit(&mut broker, &connect));
+        }
+    }
+}

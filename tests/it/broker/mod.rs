@@ -1,0 +1,56 @@
+//! What the two standards ask of a broker, seen from its clients: each test plays a scenario with
+//! packets fed whole, byte by byte, and cut in two at each position. Where 3.1 is silent, what
+//! 3.1.1 says is taken for it.
+mod beginnings;
+mod client_limits;
+mod delivery;
+mod expiry;
+mod retained;
+mod server_limits;
+mod sessions;
+mod subscriptions;
+mod support;
+mod wills;
+
+use beginnings::connect_bytes;
+use core::cell::{Cell, RefCell};
+use core::num::NonZeroU16;
+use core::time::Duration;
+use delivery::ALL_PROPERTIES;
+use delivery::all_properties;
+use delivery::user_properties;
+use mqtt_sansio::Instant;
+use mqtt_sansio::broker::{Broker, BrokerConfig};
+use mqtt_sansio::codec::{
+    Auth, AuthProperties, ConnackProperties, Connect, ConnectProperties, Disconnect,
+    DisconnectProperties, Packet, Publish, PublishProperties, ReasonCode, RetainHandling,
+    SubscriptionOptions, UserProperty, Version, Will, WillProperties,
+};
+use mqtt_sansio::server::ServerConfig;
+use std::collections::{BTreeMap, BTreeSet};
+use support::{
+    ALL, C, Net, at, clean, each, encoded, expiring, identifier, kept, message, number_of, play,
+    play_on, play_with, qos, show,
+};
+use wills::ENDINGS;
+use wills::end;
+
+use Version::{V3_1, V3_1_1, V5_0};
+
+const NONE: [&str; 0] = [];
+
+/// A 5.0 client that is not there to be tested.
+fn helper(net: &mut Net, name: &str) -> C {
+    net.join(clean(V5_0, name))
+}
+
+/// A client that receives all topics without `$` at their own QoS, in a session of its connection.
+fn watcher(net: &mut Net) -> C {
+    let watcher = helper(net, "watcher");
+    net.subscribe(watcher, "#", 2);
+    watcher
+}
+
+fn only<'a>(all: &'a [String], kind: &str) -> Vec<&'a str> {
+    all.iter().map(String::as_str).filter(|shown| shown.contains(kind)).collect()
+}

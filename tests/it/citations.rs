@@ -1,0 +1,115 @@
+//! The citations of the standards: each names a statement that there is, and each statement that is
+//! about single packets is shown by a wire vector. `spec-vectors/statements.tsv` lists the
+//! statements.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use toml::Table;
+
+/// The statements as they are cited, such as `5.0 MQTT-3.3.1-4`, with the layer that they are
+/// about.
+fn statements() -> BTreeMap<String, String> {
+    let text = fs::read_to_string(root().join("spec-vectors/statements.tsv")).unwrap();
+    let rows = text.lines().skip(1).map(|line| line.split('\t').collect::<Vec<_>>());
+    let statements: BTreeMap<_, _> =
+        rows.map(|row| (format!("{} {}", row[0], row[1]), row[4].to_owned())).collect();
+    assert_eq!(statements.len(), 251 + 141);
+    statements
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir()
+            && path.file_name().is_some_and(|name| name != "target" && name != "corpus")
+        {
+            files(&path, extension, found);
+        } else if path.extension().is_some_and(|other| other == extension) {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn each_citation_in_the_sources_names_a_statement() {
+    let statements = statements();
+    let mut sources = Vec::new();
+    for folder in ["src", "tests", "testkit", "examples", "fuzz", "benches"] {
+        files(&root().join(folder), "rs", &mut sources);
+    }
+    let (mut count, mut unknown) = (0, Vec::new());
+    for path in sources {
+        let text = fs::read_to_string(&path).unwrap();
+        for version in ["3.1.1", "5.0"] {
+            for (position, _) in text.match_indices(&format!("[{version} MQTT-")) {
+                let citation = text[position + 1..].split(']').next().unwrap();
+                // A range, `… MQTT-3.3.1-9 to -11`, is cited by its first.
+                let citation = citation.split(" to ").next().unwrap();
+                count += 1;
+                if !statements.contains_key(citation) {
+                    unknown.push(format!("{}: [{citation}]", path.display()));
+                }
+            }
+        }
+    }
+    assert_eq!(unknown, [""; 0]);
+    assert!(count > 200, "only {count} citations");
+}
+
+/// The table of errors has the two statements of each as its last columns.
+#[test]
+fn each_error_names_statements() {
+    let statements = statements();
+    let table = fs::read_to_string(root().join("src/codec/error.rs")).unwrap();
+    let rows =
+        table.lines().filter_map(|line| line.trim().strip_suffix("\";")?.rsplit_once("\", \""));
+    let mut count = 0;
+    for (before, v3) in rows {
+        let v5 = before.rsplit_once('"').unwrap().1;
+        for (version, id) in [("5.0", v5), ("3.1.1", v3)] {
+            for id in id.split(", ") {
+                assert!(
+                    id.starts_with('§') || statements.contains_key(&format!("{version} {id}")),
+                    "{version} {id}"
+                );
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 80, "only {count}");
+}
+
+#[test]
+fn each_statement_about_packets_is_shown_by_a_vector() {
+    let statements = statements();
+    let mut cited = BTreeSet::new();
+    let mut vectors = Vec::new();
+    files(&root().join("spec-vectors"), "toml", &mut vectors);
+    for path in vectors {
+        let file: Table = fs::read_to_string(&path).unwrap().parse().unwrap();
+        for vector in file["vector"].as_array().unwrap() {
+            let cites =
+                vector["cites"].as_array().unwrap().iter().map(|cite| cite.as_str().unwrap());
+            for cite in cites {
+                let is_section = cite.split_once(" §").is_some();
+                assert!(
+                    is_section || statements.contains_key(cite),
+                    "{} cites {cite}",
+                    path.display()
+                );
+                cited.insert(cite.to_owned());
+            }
+        }
+    }
+    let missing: Vec<_> = statements
+        .iter()
+        .filter(|(id, layer)| *layer == "codec" && !cited.contains(*id))
+        .map(|(id, _)| id)
+        .collect();
+    assert_eq!(missing, [""; 0]);
+}

@@ -1,0 +1,713 @@
+//! How a connection begins and ends, seen from one side, and what of it the next one knows.
+
+use core::time::Duration;
+use mqtt_sansio::Instant;
+use mqtt_sansio::client::{self, Client, ClientConfig, ConnectError};
+use mqtt_sansio::codec::{
+    AckProperties, Auth, Connack, ConnackProperties, Connect, DecodeError, Disconnect,
+    DisconnectProperties, Options, Packet, Publish, QoS, ReasonCode, SubscribeProperties,
+    Subscription, Text, UnsubscribeProperties, UserProperty, Version,
+};
+use mqtt_sansio::server::{self, AnswerError, Server, ServerConfig};
+use mqtt_sansio::session::{CloseCause, Message, Outgoing, ProtocolError, RequestError, Session};
+use testkit::machine::{
+    Hears, NOW, accepted, ack, asked, connected, connecting, encoded, id, packets, resume, resumed,
+};
+use testkit::pair::{Chunks, Pair, VERSIONS, lasting, message};
+
+const V5_0: Version = Version::V5_0;
+
+fn after(seconds: u64) -> Instant {
+    NOW + Duration::from_secs(seconds)
+}
+
+// ---- before and after ----
+
+/// What a client writes of all that a host can ask for but a connection.
+fn says(client: &mut Client) -> Vec<u8> {
+    let mut out = Vec::new();
+    for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        // It waits for a connection, or is refused while the version is not known.
+        let _ = client.publish(1, &message(qos, "x"), NOW, &mut out);
+    }
+    let filters = [Subscription::new("#", QoS::AtMostOnce)];
+    let subscribed = client.subscribe(1, &filters, SubscribeProperties::default(), NOW, &mut out);
+    let unsubscribed =
+        client.unsubscribe(1, &["#".into()], UnsubscribeProperties::default(), NOW, &mut out);
+    assert_eq!(
+        (subscribed, unsubscribed),
+        (Err(RequestError::NotConnected), Err(RequestError::NotConnected))
+    );
+    assert!(client.authenticate(&Auth::default(), NOW, &mut out).is_err());
+    out
+}
+
+/// [5.0 MQTT-3.1.0-1] [3.1.1 MQTT-3.1.0-1] [5.0 MQTT-3.14.4-1] [3.1.1 MQTT-3.14.4-2]
+#[test]
+fn a_client_says_nothing_before_connect_until_connack_and_after_disconnect() {
+    for version in VERSIONS {
+        let again = |client: &mut Client| {
+            let mut out = Vec::new();
+            let ended = client.disconnect(&Disconnect::default(), NOW, &mut out);
+            assert_eq!((ended, out.len()), (Err(RequestError::NotConnected), 0));
+            assert_eq!((client.handle_timeout(after(1_000), &mut out), out.len()), (None, 0));
+        };
+        let mut client = Client::new(ClientConfig::new());
+        assert_eq!(says(&mut client), [0; 0], "before CONNECT");
+        again(&mut client);
+        let mut out = Vec::new();
+        client.connect(&lasting(version), NOW, &mut out).unwrap();
+        assert_eq!(packets(&out, version), [lasting(version).into()]);
+        assert_eq!(says(&mut client), [0; 0], "before CONNACK");
+        client.connection_lost();
+        assert_eq!(says(&mut client), [0; 0], "after the end");
+        again(&mut client);
+
+        let mut client = connected(&lasting(version), ConnackProperties::default());
+        out.clear();
+        client.disconnect(&Disconnect::default(), NOW, &mut out).unwrap();
+        assert_eq!((out, says(&mut client)), (vec![0xE0, 0], vec![]));
+        assert_eq!(
+            client.disconnect(&Disconnect::default(), NOW, &mut Vec::new()),
+            Err(RequestError::NotConnected)
+        );
+    }
+}
+
+/// [5.0 MQTT-3.14.4-1] [5.0 MQTT-3.14.4-2] [3.1.1 MQTT-3.14.4-1] [3.1.1 MQTT-3.14.4-2]
+#[test]
+fn after_its_disconnect_a_client_closes_and_hears_nothing_more() {
+    let closed = client::Action::Closed(CloseCause::Requested);
+    for version in VERSIONS {
+        let disconnected = || {
+            let mut client = connected(&lasting(version), ConnackProperties::default());
+            client.disconnect(&Disconnect::default(), NOW, &mut Vec::new()).unwrap();
+            assert!(!client.is_connected() && !client.wants_input());
+            assert!(client.poll_timeout().is_some_and(|at| at <= NOW), "the host is told at once");
+            client
+        };
+        let late = encoded(
+            Publish { packet_identifier: Some(id(1)), ..message(QoS::AtLeastOnce, "late") },
+            version,
+        );
+        // Whichever call comes next, and once.
+        let mut client = disconnected();
+        assert_eq!(client.hears(&late), (vec![closed.clone()], vec![]));
+        assert_eq!(client.connection_lost(), None);
+        let mut client = disconnected();
+        assert_eq!(client.handle_timeout(NOW, &mut Vec::new()), Some(closed.clone()));
+        assert_eq!(client.hears(&late), (vec![], vec![]));
+        let mut client = disconnected();
+        assert_eq!(client.connection_lost(), Some(closed.clone()));
+        assert_eq!((client.hears(&late), client.poll_timeout()), ((vec![], vec![]), None));
+    }
+}
+
+/// [5.0 MQTT-3.14.4-1] [5.0 MQTT-4.3.2-4]
+#[test]
+fn a_server_acknowledges_what_was_delivered_before_it_disconnects() {
+    for version in VERSIONS {
+        for (qos, answer) in [
+            (QoS::AtLeastOnce, ack(Packet::Puback, 1, version)),
+            (QoS::ExactlyOnce, ack(Packet::Pubrec, 1, version)),
+        ] {
+            let mut server = accepted(&lasting(version));
+            let bytes =
+                encoded(Publish { packet_identifier: Some(id(1)), ..message(qos, "x") }, version);
+            let mut out = Vec::new();
+            assert!(matches!(
+                server.handle_input(&mut &bytes[..], NOW, &mut out),
+                Some(server::Action::Message(_))
+            ));
+            server
+                .disconnect(&Disconnect::new(ReasonCode::SERVER_SHUTTING_DOWN), &mut out)
+                .unwrap();
+            let farewell = if version == V5_0 { &[0xE0, 2, 0x8B, 0][..] } else { &[] };
+            assert_eq!(out, [&answer, farewell].concat());
+            assert_eq!(
+                server.disconnect(&Disconnect::default(), &mut out),
+                Err(AnswerError::NotAsked)
+            );
+            let closed =
+                server::Action::Closed { cause: CloseCause::Requested, publish_will: true };
+            assert_eq!(server.hears(&encoded(Packet::Pingreq, version)), (vec![closed], vec![]));
+        }
+    }
+}
+
+/// [5.0 §3.14.2] [5.0 MQTT-3.14.4-3]
+#[test]
+fn a_disconnect_arrives_with_its_properties() {
+    let mut connect = lasting(V5_0);
+    connect.properties.session_expiry_interval = Some(10);
+    let (mut client, mut server) =
+        (connected(&connect, ConnackProperties::default()), accepted(&connect));
+    let user = [UserProperty::new("name", "value")];
+    let properties = DisconnectProperties {
+        session_expiry_interval: Some(0),
+        reason_string: Some("bye".into()),
+        user_properties: user.as_slice().into(),
+        ..DisconnectProperties::default()
+    };
+    let farewell = Disconnect { reason_code: ReasonCode::DISCONNECT_WITH_WILL_MESSAGE, properties };
+    let mut out = Vec::new();
+    client.disconnect(&farewell, NOW, &mut out).unwrap();
+    let closed =
+        server::Action::Closed { cause: CloseCause::Disconnected(farewell), publish_will: true };
+    assert_eq!(server.hears(&out), (vec![closed], vec![]));
+    assert_eq!(server.session_expiry_interval(), 0);
+}
+
+/// [5.0 §4.11]
+#[test]
+fn a_client_is_told_where_else_to_go() {
+    let elsewhere = Some("elsewhere:1883".into());
+    let properties =
+        ConnackProperties { server_reference: elsewhere, ..ConnackProperties::default() };
+    let mut out = Vec::new();
+    asked(ServerConfig::new(), &lasting(V5_0))
+        .refuse(ReasonCode::USE_ANOTHER_SERVER, properties, &mut out)
+        .unwrap();
+    let refusal =
+        Connack { session_present: false, reason_code: ReasonCode::USE_ANOTHER_SERVER, properties };
+    let closed = client::Action::Closed(CloseCause::Refused(refusal));
+    assert_eq!(connecting(ClientConfig::new(), &lasting(V5_0)).hears(&out).0, [closed]);
+
+    let properties =
+        DisconnectProperties { server_reference: elsewhere, ..DisconnectProperties::default() };
+    let farewell = Disconnect { reason_code: ReasonCode::SERVER_MOVED, properties };
+    let mut out = Vec::new();
+    accepted(&lasting(V5_0)).disconnect(&farewell, &mut out).unwrap();
+    let closed = client::Action::Closed(CloseCause::Disconnected(farewell));
+    assert_eq!(connected(&lasting(V5_0), ConnackProperties::default()).hears(&out).0, [closed]);
+}
+
+// ---- sessions ----
+
+/// [5.0 MQTT-3.1.2-4] [3.1.1 MQTT-3.1.2-6]
+#[test]
+fn a_client_that_wants_a_new_session_cannot_be_given_an_old_one() {
+    for version in VERSIONS {
+        let mut server =
+            asked(ServerConfig::new(), &Connect { clean_start: true, ..lasting(version) });
+        let mut session = Some(Session::new());
+        let mut out = Vec::new();
+        let refused = server.accept(&mut session, ConnackProperties::default(), NOW, &mut out);
+        assert_eq!(
+            (refused, session.is_some(), out.len()),
+            (Err(AnswerError::CleanStart), true, 0)
+        );
+        server.accept(&mut None, ConnackProperties::default(), NOW, &mut out).unwrap();
+        assert!(
+            matches!(packets(&out, version)[..], [Packet::Connack(connack)] if !connack.session_present)
+        );
+    }
+}
+
+/// What a client asks for that the server does not speak, it is told in its own version or the
+/// nearest; a bridge of 3.1.1 sets the highest bit of its level. [5.0 MQTT-3.1.2-2] [3.1.1
+/// MQTT-3.1.2-2]
+#[test]
+fn an_unknown_version_is_refused_in_the_form_that_its_client_knows() {
+    let connect = |level| {
+        [&[0x10, 0x0D, 0x00, 0x04][..], b"MQTT", &[level, 0x02, 0x00, 0x00, 0x00, 0x01, b'a']]
+            .concat()
+    };
+    for level in [0, 2, 3, 6, 0x7F, 0x83, 0x84, 0xFF] {
+        let refusal = if (5..0x80).contains(&level) {
+            vec![0x20, 3, 0, 0x84, 0]
+        } else {
+            vec![0x20, 2, 0, 1]
+        };
+        let mut server = Server::new(ServerConfig::new(), NOW);
+        let cause = CloseCause::Violation(DecodeError::UnsupportedProtocolVersion(level).into());
+        let closed = server::Action::Closed { cause, publish_will: false };
+        assert_eq!(server.hears(&connect(level)), (vec![closed], refusal), "{level:#x}");
+    }
+}
+
+/// With the option for them a server reads a CONNECT of 3.1 whatever its flags. [3.1 §2.1]
+#[test]
+fn unused_flags_of_a_connect_are_not_looked_at_where_an_option_says_so() {
+    let connect =
+        [&[0x18, 0x0F, 0x00, 0x06][..], b"MQIsdp", &[3, 0x02, 0x00, 0x00, 0x00, 0x01, b'a']]
+            .concat();
+    for (options, read) in [(Options::NONE, false), (Options::UNUSED_HEADER_FLAGS, true)] {
+        let mut server = Server::new(ServerConfig::new().options(options), NOW);
+        let (actions, _) = server.hears(&connect);
+        assert_eq!(matches!(actions[..], [server::Action::Connect(_)]), read, "{actions:?}");
+        let mut server = Server::new(ServerConfig::new().options(options), NOW);
+        let (actions, _) = server.hears(b"GET / HTTP/1.1");
+        assert!(matches!(
+            actions[..],
+            [server::Action::Closed {
+                cause: CloseCause::Violation(ProtocolError::NotConnect),
+                ..
+            }]
+        ));
+    }
+}
+
+/// A CONNECT that is too large is told so, in the form of its version, unless it is of another
+/// protocol. [5.0 MQTT-3.1.2-1]
+#[test]
+fn a_connect_that_is_too_large_is_answered_if_it_is_one_of_mqtt() {
+    for (name, answer) in [(b"MQTT", &[0x20, 3, 0, 0x95, 0][..]), (b"MQTX", &[])] {
+        let connect =
+            [&[0x10, 0xFF, 0xFF, 0xFF, 0x7F, 0, 4][..], name, &[5, 0x02, 0, 0, 0, 0]].concat();
+        let (actions, out) = Server::new(ServerConfig::new(), NOW).hears(&connect);
+        let too_large = DecodeError::PacketTooLarge { size: 268_435_460, maximum: 131_072 };
+        let cause = CloseCause::Violation(ProtocolError::Packet(too_large));
+        assert_eq!(
+            (actions, &out[..]),
+            (vec![server::Action::Closed { cause, publish_will: false }], answer)
+        );
+    }
+}
+
+/// An error becomes what the version can say, which for 3.1 an option extends. [3.1.1 MQTT-3.9.3-2]
+#[test]
+fn a_suback_refuses_as_far_as_the_version_can() {
+    for (version, options, said) in [
+        (Version::V3_1, Options::NONE, 0x00),
+        (Version::V3_1, Options::SUBACK_FAILURE, 0x80),
+        (Version::V3_1_1, Options::NONE, 0x80),
+    ] {
+        let mut server = asked(ServerConfig::new().options(options), &lasting(version));
+        server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
+        server.hears(&[0x82, 6, 0, 1, 0, 1, b'a', 0]);
+        let mut out = Vec::new();
+        server
+            .suback(id(1), &[ReasonCode::NOT_AUTHORIZED], AckProperties::default(), NOW, &mut out)
+            .unwrap();
+        assert_eq!(out, [0x90, 3, 0, 1, said]);
+    }
+}
+
+/// Whether a client has its session still shows in its next CONNECT: what was in flight ends where
+/// the server cannot have it. [5.0 §3.2.2.3.2] [5.0 §3.14.2.2.2] [5.0 MQTT-3.2.2-4]
+#[test]
+fn the_session_expiry_of_connack_and_of_disconnect_goes_before_that_of_connect() {
+    for (asked, granted, at_the_end, is_kept) in [
+        (Some(100), None, None, true),
+        (Some(100), Some(10), None, true),
+        (Some(100), Some(0), None, false),
+        (None, None, None, false),
+        (None, Some(10), None, true),
+        (Some(100), None, Some(0), false),
+        (Some(100), Some(0), Some(10), true),
+        (Some(100), Some(10), Some(0), false),
+    ] {
+        let mut connect = Connect::new(V5_0, "c");
+        connect.properties.session_expiry_interval = asked;
+        let properties =
+            ConnackProperties { session_expiry_interval: granted, ..ConnackProperties::default() };
+        let mut client = connected(&connect, properties);
+        client.publish(1, &message(QoS::AtLeastOnce, "x"), NOW, &mut Vec::new()).unwrap();
+        if at_the_end.is_some() {
+            let properties = DisconnectProperties {
+                session_expiry_interval: at_the_end,
+                ..DisconnectProperties::default()
+            };
+            client
+                .disconnect(
+                    &Disconnect { properties, ..Disconnect::default() },
+                    NOW,
+                    &mut Vec::new(),
+                )
+                .unwrap();
+        }
+        client.connection_lost();
+        client.connect(&connect, NOW, &mut Vec::new()).unwrap();
+        assert_eq!(
+            client.session().in_flight(),
+            usize::from(is_kept),
+            "{asked:?} {granted:?} {at_the_end:?}"
+        );
+        let connack = resumed(V5_0);
+        let (actions, said) = client.hears(&connack);
+        if is_kept {
+            assert!(matches!(actions[..], [client::Action::Connected(_)]));
+            assert!(matches!(packets(&said, V5_0)[..], [Packet::Publish(publish)] if publish.dup));
+        } else {
+            let unknown =
+                client::Action::Closed(CloseCause::Violation(ProtocolError::UnknownSession));
+            assert!(matches!(actions[0], client::Action::Published(_)), "{actions:?}");
+            assert_eq!(actions[1..], [unknown]);
+        }
+    }
+}
+
+/// [5.0 §4.1] [3.1.1 §4.1]
+#[test]
+fn a_session_moves_to_another_machine() {
+    for version in VERSIONS {
+        let publish = message(QoS::ExactlyOnce, "x");
+        let is_again = |packet: &Packet<'_>| match packet {
+            Packet::Publish(publish) => publish.dup && publish.packet_identifier == Some(id(1)),
+            _ => false,
+        };
+        let mut client = connected(&lasting(version), ConnackProperties::default());
+        client.publish(1, &publish, NOW, &mut Vec::new()).unwrap();
+        let mut client = Client::with_session(ClientConfig::new(), client.into_session());
+        let said = resume(&mut client, &lasting(version));
+        assert!(matches!(&packets(&said, version)[..], [packet] if is_again(packet)));
+        let mut out = Vec::new();
+        client.publish(2, &publish, NOW, &mut out).unwrap();
+        assert!(
+            matches!(packets(&out, version)[..], [Packet::Publish(publish)] if publish.packet_identifier == Some(id(2)))
+        );
+
+        let mut server = accepted(&lasting(version));
+        server.deliver(Outgoing::new(Some(1), Message::new(&publish).unwrap()), NOW).unwrap();
+        server.flush(NOW, &mut Vec::new());
+        let mut session = Some(server.take_session());
+        assert!(!server.is_connected(), "a session has one connection");
+        let mut server = asked(ServerConfig::new(), &lasting(version));
+        out.clear();
+        server.accept(&mut session, ConnackProperties::default(), NOW, &mut out).unwrap();
+        assert!(
+            matches!(&packets(&out, version)[..], [Packet::Connack(_), packet] if is_again(packet))
+        );
+        assert!(session.is_none());
+    }
+}
+
+/// A CONNACK that is lost tells the client nothing; the server has the session all the same. [5.0
+/// MQTT-3.1.2-4]
+#[test]
+fn a_lost_connack_neither_locks_the_client_out_nor_swallows_messages() {
+    for version in VERSIONS {
+        let mut pair = Pair::new(Chunks::Whole);
+        pair.open(&lasting(version));
+        assert!(pair.carry_packet(), "CONNECT; the CONNACK is lost");
+        pair.cut();
+        pair.connect(&lasting(version));
+        assert!(pair.client.is_connected(), "{version} {:#?}", pair.log);
+        // An exchange that the server has begun, and the client has answered.
+        pair.deliver(1, &message(QoS::ExactlyOnce, "old"));
+        assert!(pair.carry_packet(), "PUBLISH");
+        pair.cut();
+        pair.open(&Connect { clean_start: true, ..lasting(version) });
+        assert!(pair.carry_packet(), "CONNECT; the CONNACK is lost");
+        pair.cut();
+        pair.connect(&lasting(version));
+        pair.deliver(2, &message(QoS::ExactlyOnce, "new"));
+        pair.settle();
+        assert_eq!(pair.at_client, ["old", "new"], "{version}");
+    }
+}
+
+/// [5.0 MQTT-3.14.4-1] [3.1.1 MQTT-3.14.4-2]
+#[test]
+fn nothing_is_written_after_disconnect() {
+    let mut pair = Pair::new(Chunks::Whole);
+    pair.connect(&lasting(Version::V5_0));
+    pair.client(|client, now, out| client.disconnect(&Disconnect::default(), now, out)).unwrap();
+    pair.publish(1, &message(QoS::AtLeastOnce, "later"));
+    assert_eq!(pair.written_by_client(), [0xE0, 0x00]);
+    assert_eq!(pair.client.session().queued(), 1);
+    pair.deliver(2, &message(QoS::AtLeastOnce, "x"));
+    let mut out = Vec::new();
+    pair.server.disconnect(&Disconnect::new(ReasonCode::SERVER_SHUTTING_DOWN), &mut out).unwrap();
+    let written = out.len();
+    assert!(!pair.server.flush(pair.now, &mut out));
+    assert_eq!(out.len(), written);
+    pair.settle();
+    pair.connect(&lasting(Version::V5_0));
+    assert_eq!((pair.at_server, pair.at_client), (vec!["later".to_owned()], vec!["x".to_owned()]));
+}
+
+/// [5.0 MQTT-3.2.2-4] [5.0 MQTT-3.2.2-2]
+#[test]
+fn a_session_that_the_client_does_not_have_closes_the_connection() {
+    let present = Connack { session_present: true, ..Connack::default() };
+    for (version, session, clean_start, accepted) in [
+        (Version::V5_0, Session::new(), false, false),
+        (Version::V5_0, Session::established(), false, true),
+        (Version::V5_0, Session::established(), true, false),
+        (Version::V3_1_1, Session::new(), false, true),
+        (Version::V3_1_1, Session::new(), true, false),
+    ] {
+        let mut client = Client::with_session(ClientConfig::new(), session);
+        let mut out = Vec::new();
+        client
+            .connect(&Connect { clean_start, ..lasting(version) }, Instant::default(), &mut out)
+            .unwrap();
+        let bytes = encoded(Packet::Connack(present), version);
+        match client.handle_input(&mut &bytes[..], Instant::default(), &mut out) {
+            Some(client::Action::Connected(_)) => assert!(accepted, "{version} {clean_start}"),
+            Some(client::Action::Closed(CloseCause::Violation(ProtocolError::UnknownSession))) => {
+                assert!(!accepted)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// [5.0 MQTT-3.1.2-2] [3.1.1 MQTT-3.1.2-2] [3.1.1 MQTT-3.1.3-8] [3.1.1 MQTT-3.1.4-1]
+#[test]
+fn a_refusal_has_the_form_that_the_asked_version_understands() {
+    let connect = |name: &str, level: u8, flags: u8, rest: &[u8]| {
+        let mut body = vec![0, u8::try_from(name.len()).unwrap()];
+        body.extend_from_slice(name.as_bytes());
+        body.extend_from_slice(&[level, flags, 0, 0]);
+        body.extend_from_slice(rest);
+        [&[0x10, u8::try_from(body.len()).unwrap()], &body[..]].concat()
+    };
+    for (bytes, answer) in [
+        (connect("MQTT", 6, 2, &[0, 0, 0]), &[0x20, 0x03, 0x00, 0x84, 0x00][..]),
+        (connect("MQTT", 3, 2, &[0, 0]), &[0x20, 0x02, 0x00, 0x01][..]),
+        (connect("MQIsdp", 4, 2, &[0, 1, b'c']), &[0x20, 0x02, 0x00, 0x01][..]),
+        (connect("MQTT", 4, 0, &[0, 0]), &[0x20, 0x02, 0x00, 0x02][..]),
+        (connect("MQIsdp", 3, 2, &[0, 0]), &[0x20, 0x02, 0x00, 0x02][..]),
+        (connect("MQTT", 4, 3, &[0, 1, b'c']), &[][..]),
+        (connect("MQTT", 5, 3, &[0, 0, 1, b'c']), &[0x20, 0x03, 0x00, 0x81, 0x00][..]),
+        (connect("HTTP", 5, 2, &[0, 0, 1, b'c']), &[][..]),
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), &[][..]),
+        (vec![0xC0, 0x00], &[][..]),
+    ] {
+        let mut server = Server::new(ServerConfig::new(), Instant::default());
+        let mut out = Vec::new();
+        let action = server.handle_input(&mut &bytes[..], Instant::default(), &mut out);
+        assert!(
+            matches!(action, Some(server::Action::Closed { publish_will: false, .. })),
+            "{bytes:?} {action:?}"
+        );
+        assert_eq!(out, answer, "{bytes:?}");
+        assert!(!server.wants_input());
+    }
+}
+
+/// [5.0 §3.2.2.2] [3.1.1 MQTT-3.2.2-6]
+#[test]
+fn a_host_refuses_with_the_nearest_code_that_the_version_has() {
+    for (version, code, answer) in [
+        (Version::V5_0, ReasonCode::BANNED, &[0x20, 0x03, 0x00, 0x8A, 0x00][..]),
+        (Version::V3_1_1, ReasonCode::BANNED, &[0x20, 0x02, 0x00, 0x05][..]),
+        (Version::V3_1, ReasonCode::SERVER_BUSY, &[0x20, 0x02, 0x00, 0x03][..]),
+        (Version::V3_1_1, ReasonCode::BAD_USER_NAME_OR_PASSWORD, &[0x20, 0x02, 0x00, 0x04][..]),
+        (Version::V3_1_1, ReasonCode::PAYLOAD_FORMAT_INVALID, &[][..]),
+    ] {
+        let mut server = Server::new(ServerConfig::new(), Instant::default());
+        let bytes = encoded(Connect::new(version, "c"), version);
+        let mut out = Vec::new();
+        let following = [&bytes[..], &[0xC0, 0x00]].concat();
+        let mut input = &following[..];
+        assert!(matches!(
+            server.handle_input(&mut input, Instant::default(), &mut out),
+            Some(server::Action::Connect(_))
+        ));
+        assert!(server.handle_input(&mut input, Instant::default(), &mut out).is_none());
+        assert!(!server.wants_input(), "an answer is owed");
+        server.refuse(code, ConnackProperties::default(), &mut out).unwrap();
+        let action = server.handle_input(&mut input, Instant::default(), &mut out);
+        assert!(matches!(
+            action,
+            Some(server::Action::Closed { cause: CloseCause::Requested, publish_will: false })
+        ));
+        assert_eq!(out, answer);
+        assert_eq!(input.len(), 2, "[5.0 MQTT-3.1.4-6]: what follows is not looked at");
+        // The client of the version is told why.
+        let mut client = Client::new(ClientConfig::new());
+        client.connect(&Connect::new(version, "c"), Instant::default(), &mut Vec::new()).unwrap();
+        if !out.is_empty() {
+            let action = client.handle_input(&mut &out[..], Instant::default(), &mut Vec::new());
+            assert!(
+                matches!(action, Some(client::Action::Closed(CloseCause::Refused(_)))),
+                "{action:?}"
+            );
+        }
+    }
+}
+
+/// [5.0 §3.1.2.2] [3.1.1 §3.1.2.2]
+#[test]
+fn a_client_understands_a_refusal_in_the_form_of_another_version() {
+    for (version, bytes) in [
+        (Version::V5_0, &[0x20, 0x02, 0x00, 0x01][..]),
+        (Version::V3_1_1, &[0x20, 0x03, 0x00, 0x84, 0x00][..]),
+    ] {
+        let mut client = Client::new(ClientConfig::new());
+        client.connect(&Connect::new(version, "c"), Instant::default(), &mut Vec::new()).unwrap();
+        let action = client.handle_input(&mut &bytes[..], Instant::default(), &mut Vec::new());
+        let Some(client::Action::Closed(CloseCause::Refused(connack))) = action else {
+            panic!("{action:?}")
+        };
+        assert_eq!(connack.reason_code, ReasonCode::UNSUPPORTED_PROTOCOL_VERSION);
+    }
+}
+
+/// [5.0 MQTT-3.1.0-2] [3.1.1 MQTT-3.1.0-2]
+#[test]
+fn a_second_connect_closes_the_connection() {
+    for version in VERSIONS {
+        let mut pair = Pair::new(Chunks::Whole);
+        pair.connect(&lasting(version));
+        pair.forge_to_server(&encoded(lasting(version), version));
+        pair.settle();
+        let log = pair.take_log().join("\n");
+        assert!(
+            log.contains(
+                "server: Closed { cause: Violation(UnexpectedPacket(Connect)), publish_will: true }"
+            ),
+            "{log}"
+        );
+    }
+}
+
+#[test]
+fn one_connection_at_a_time() {
+    let mut pair = Pair::new(Chunks::Whole);
+    pair.connect(&lasting(Version::V5_0));
+    let again = pair.client(|client, now, out| client.connect(&lasting(Version::V5_0), now, out));
+    assert_eq!(again, Err(ConnectError::InUse));
+}
+
+/// [5.0 MQTT-3.14.4-3] [5.0 MQTT-3.1.2-8] [3.1.1 MQTT-3.14.4-3]
+#[test]
+fn the_will_is_published_unless_the_client_says_good_bye() {
+    for (version, reason_code, publish_will) in [
+        (Version::V3_1_1, ReasonCode::SUCCESS, false),
+        (Version::V5_0, ReasonCode::SUCCESS, false),
+        (Version::V5_0, ReasonCode::DISCONNECT_WITH_WILL_MESSAGE, true),
+        (Version::V5_0, ReasonCode::UNSPECIFIED_ERROR, true),
+    ] {
+        Pair::in_all_chunks(|pair| {
+            pair.connect(&lasting(version));
+            pair.client(|client, now, out| {
+                client.disconnect(&Disconnect::new(reason_code), now, out)
+            })
+            .unwrap();
+            pair.settle();
+            let log = pair.log.join("\n");
+            assert!(
+                log.contains("server: Closed { cause: Disconnected(")
+                    && log.contains(&format!("publish_will: {publish_will}")),
+                "{log}"
+            );
+        });
+    }
+}
+
+/// [5.0 §3.14.2.2.2]
+#[test]
+fn a_session_expiry_interval_of_zero_cannot_be_changed_at_the_end() {
+    let properties = DisconnectProperties {
+        session_expiry_interval: Some(10),
+        ..DisconnectProperties::default()
+    };
+    let farewell = Disconnect { properties, ..Disconnect::default() };
+    Pair::in_all_chunks(|pair| {
+        pair.connect(&Connect::new(Version::V5_0, "c"));
+        assert!(pair.client(|client, now, out| client.disconnect(&farewell, now, out)).is_err());
+        pair.forge_to_server(&encoded(farewell, Version::V5_0));
+        pair.settle();
+        let log = pair.take_log().join("\n");
+        assert!(
+            log.contains(
+                "server: Closed { cause: Violation(SessionExpiryInterval), publish_will: true }"
+            ),
+            "{log}"
+        );
+    });
+}
+
+#[test]
+fn what_is_no_mqtt_server_is_not_waited_for() {
+    for bytes in [
+        &b"HTTP/1.1 400 Bad Request\r\n"[..],
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        &[0x30, 0xFF, 0xFF, 0xFF, 0x7F],
+    ] {
+        let mut client = Client::new(ClientConfig::new());
+        client.connect(&lasting(Version::V5_0), Instant::default(), &mut Vec::new()).unwrap();
+        let action = client.handle_input(&mut &bytes[..1], Instant::default(), &mut Vec::new());
+        assert!(matches!(
+            action,
+            Some(client::Action::Closed(CloseCause::Violation(ProtocolError::NotConnack)))
+        ));
+    }
+}
+
+#[test]
+fn disconnecting_acknowledges_what_was_delivered() {
+    let mut pair = Pair::new(Chunks::Whole);
+    pair.connect(&lasting(Version::V3_1_1));
+    pair.deliver(1, &message(QoS::AtLeastOnce, "x"));
+    let bytes = pair.written_by_server();
+    let mut out = Vec::new();
+    assert!(pair.client.handle_input(&mut &bytes[..], pair.now, &mut out).is_some());
+    pair.client.disconnect(&Disconnect::default(), pair.now, &mut out).unwrap();
+    assert_eq!(out, [0x40, 0x02, 0x00, 0x01, 0xE0, 0x00]);
+}
+
+/// A server that has refused a client has begun nothing for it. [5.0 MQTT-3.2.2-4] [3.1.1
+/// MQTT-3.1.2-4]
+#[test]
+fn a_client_that_was_refused_has_no_session_that_it_did_not_have_before() {
+    for (clean_start, had_session) in [(false, false), (true, false), (true, true), (false, true)] {
+        let mut client = if had_session {
+            connected(&lasting(V5_0), ConnackProperties::default())
+        } else {
+            Client::new(ClientConfig::new())
+        };
+        client.connection_lost();
+        client.connect(&Connect { clean_start, ..lasting(V5_0) }, NOW, &mut Vec::new()).unwrap();
+        let busy = Connack { reason_code: ReasonCode::SERVER_BUSY, ..Connack::default() };
+        let refusal = encoded(busy, V5_0);
+        assert!(matches!(
+            client.hears(&refusal).0[..],
+            [client::Action::Closed(CloseCause::Refused(_))]
+        ));
+        client.connect(&lasting(V5_0), NOW, &mut Vec::new()).unwrap();
+        let connack = resumed(V5_0);
+        let (actions, _) = client.hears(&connack);
+        let resumes = matches!(actions[..], [client::Action::Connected(_)]);
+        let closes = actions
+            == [client::Action::Closed(CloseCause::Violation(ProtocolError::UnknownSession))];
+        assert_eq!(
+            (resumes, closes),
+            (had_session && !clean_start, !had_session || clean_start),
+            "{actions:?}"
+        );
+    }
+}
+
+/// [5.0 MQTT-3.1.3-7] [5.0 MQTT-3.2.2-16]
+#[test]
+fn a_server_lets_nobody_in_without_a_name_and_refuses_nobody_with_success() {
+    let mut out = Vec::new();
+    let nameless = Connect { clean_start: true, ..Connect::new(V5_0, "") };
+    let mut server = asked(ServerConfig::new(), &nameless);
+    let named = |name| ConnackProperties {
+        assigned_client_identifier: Some(Text::from(name)),
+        ..ConnackProperties::default()
+    };
+    for properties in [ConnackProperties::default(), named("")] {
+        assert_eq!(
+            server.accept(&mut None, properties, NOW, &mut out),
+            Err(AnswerError::ClientIdentifier)
+        );
+    }
+    assert_eq!(out, b"");
+    server.accept(&mut None, named("chosen"), NOW, &mut out).unwrap();
+    // Before 5.0 it cannot be told.
+    let nameless = Connect { clean_start: true, ..Connect::new(Version::V3_1_1, "") };
+    asked(ServerConfig::new(), &nameless)
+        .accept(&mut None, ConnackProperties::default(), NOW, &mut out)
+        .unwrap();
+    out.clear();
+    for code in [ReasonCode::SUCCESS, ReasonCode::GRANTED_QOS_1] {
+        let mut server = asked(ServerConfig::new(), &lasting(V5_0));
+        assert_eq!(
+            server.refuse(code, ConnackProperties::default(), &mut out),
+            Err(AnswerError::ReasonCode(code))
+        );
+        assert_eq!(
+            (server.hears(b"").0.len(), out.len()),
+            (1, 0),
+            "the connection has ended without a word"
+        );
+    }
+}

@@ -1,0 +1,166 @@
+//! The properties of the fuzz targets, over the wire vectors, mutations of them, and inputs that
+//! once failed.
+
+use arbitrary::{Arbitrary as _, Unstructured};
+use mqtt_sansio::codec::{self, Packet, Role, Rules, Version};
+use proptest::prelude::*;
+use std::fs;
+use std::path::Path;
+use testkit::machines::{self, Tally};
+use testkit::{properties, vectors};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Each vector as it is, and with a byte changed, removed or doubled at several places.
+fn inputs() -> impl Iterator<Item = Vec<u8>> {
+    let all = vectors::all(&root().join("spec-vectors"), 2_048);
+    assert!(all.len() > 3_000);
+    all.into_iter().flat_map(|(first, bytes)| {
+        let data = [&[first], &bytes[..]].concat();
+        let step = data.len().div_ceil(12);
+        let mutated = (0..data.len()).step_by(step).flat_map({
+            let data = data.clone();
+            move |at| {
+                let [mut changed, mut removed, mut doubled] =
+                    [data.clone(), data.clone(), data.clone()];
+                changed[at] ^= 1 << (at % 8);
+                removed.remove(at);
+                doubled.insert(at, data[at]);
+                [changed, removed, doubled]
+            }
+        });
+        // The properties read it with all options where the first byte says so.
+        let with_options = [&[first + 9], &bytes[..]].concat();
+        mutated.chain([data, with_options])
+    })
+}
+
+/// A small generator: the same seed, the same bytes.
+struct Random(u64);
+
+impl Random {
+    fn byte(&mut self) -> u8 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0.to_be_bytes()[0]
+    }
+}
+
+fn run(target: &str, property: fn(&[u8])) {
+    inputs().for_each(|data| property(&data));
+    regressions(target).iter().for_each(|data| property(data));
+}
+
+/// Files that the fuzzer has found, kept by their target.
+fn regressions(target: &str) -> Vec<Vec<u8>> {
+    let Ok(found) = fs::read_dir(root().join("fuzz/regressions").join(target)) else {
+        return Vec::new();
+    };
+    found.map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect()
+}
+
+#[test]
+fn decode() {
+    run("decode", properties::decode);
+}
+
+#[test]
+fn roundtrip() {
+    run("roundtrip", properties::roundtrip);
+}
+
+#[test]
+fn split() {
+    run("split", properties::split);
+}
+
+#[test]
+fn encode() {
+    run("encode", properties::encode);
+}
+
+#[test]
+fn topic() {
+    run("topic", properties::topic);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    /// Packets of all types with arbitrary fields, by the rules of each version and sender.
+    #[test]
+    fn any_packet_encodes_and_decodes_equal_or_is_refused(data in prop::collection::vec(any::<u8>(), 0..300)) {
+        properties::encode(&data);
+    }
+
+    #[test]
+    fn any_topic_filter_is_judged_and_matched_as_the_standard_says(data in prop::collection::vec(
+        prop::sample::select(b"ab/+#$\0\x05\xC3\xA9".as_slice()), 0..30,
+    )) {
+        properties::topic(&data);
+    }
+}
+
+/// Random operations on a machine, of which enough of every kind must come about.
+fn operate(target: &str, operations: fn(&[u8], &mut Tally)) {
+    let mut tally = Tally::default();
+    machines::seeds().iter().for_each(|data| operations(data, &mut tally));
+    for seed in 0..1_200 {
+        let mut random = Random(seed);
+        let data: Vec<u8> = (0..100 + seed).map(|_| random.byte()).collect();
+        operations(&data, &mut tally);
+    }
+    println!("{target}: {tally:?}");
+    regressions(target).iter().for_each(|data| operations(data, &mut tally));
+    let Tally { connections, received, acknowledged, sent_again, expired, not_allowed, .. } = tally;
+    let Tally { requests, violations, timeouts, stored, .. } = tally;
+    let counts =
+        [connections, received, acknowledged, sent_again, requests, violations, timeouts, stored];
+    assert!(
+        counts.iter().all(|count| *count > 200) && expired > 5 && not_allowed > 20,
+        "{target}: {tally:?}"
+    );
+}
+
+#[test]
+fn client() {
+    operate("client", machines::client);
+}
+
+#[test]
+fn server() {
+    operate("server", machines::server);
+}
+
+/// The properties above would hold as well if nothing ever encoded.
+#[test]
+fn many_arbitrary_packets_encode_in_each_version() {
+    let mut encoded = [[0; 16]; 3];
+    let mut random = Random(1);
+    for _ in 0..60_000 {
+        let data: Vec<u8> = (0..200).map(|_| random.byte()).collect();
+        let packet = Packet::arbitrary(&mut Unstructured::new(&data)).unwrap();
+        for (version, encoded) in
+            [Version::V3_1, Version::V3_1_1, Version::V5_0].into_iter().zip(&mut encoded)
+        {
+            for sender in [Role::Client, Role::Server] {
+                let rules = Rules::new(version).sent_by(sender);
+                let done = properties::in_version(packet, version, |packet| {
+                    codec::encode(&packet, rules, &mut Vec::new()).is_ok()
+                });
+                encoded[packet.packet_type() as usize] += usize::from(done);
+            }
+        }
+    }
+    for (version, encoded) in encoded.iter().enumerate() {
+        for (packet_type, count) in encoded.iter().enumerate().skip(1) {
+            // AUTH is one of 5.0.
+            assert!(
+                *count > 20 || version < 2 && packet_type == 15,
+                "packet type {packet_type}: {encoded:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The conformance ledger: each normative statement of 5.0 and 3.1.1 with the tests that show it,
+//! or the reason why none does, and the same for what users of other libraries have reported.
+//! `ledger.toml` has what people judge; which wire vectors cite a statement is read from them.
+//! `UPDATE=1 cargo test --test it ledger` prints both to `spec-vectors/CONFORMANCE.md`.
+
+use core::fmt::Write as _;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use toml::Table;
+
+/// How many statements, and how many reports, are not obeyed or not shown to be. Either may only
+/// become smaller.
+const GAPS: [usize; 2] = [5, 2];
+
+const INTRODUCTION: &str = "\
+# Conformance
+
+Which tests show each normative statement of the standards, and what becomes here of problems that users of other libraries and
+brokers have reported. A test is named only if it would fail were the statement broken; statements about single packets are shown by
+the wire vectors that cite them. A gap is a statement that is not obeyed, or that no test shows; tests beside it show a part of it.
+
+Printed by `UPDATE=1 cargo test --test it ledger` from `statements.tsv`, `tests/ledger.toml` and the vectors; not to be edited. The
+statements themselves stand in [MQTT 5.0](https://docs.oasis-open.org/mqtt/mqtt/v5.0/os/mqtt-v5.0-os.html) and
+[MQTT 3.1.1](https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/os/mqtt-v3.1.1-os.html).
+";
+
+static LEDGER: LazyLock<Ledger> = LazyLock::new(Ledger::read);
+
+struct Ledger {
+    /// By the columns of `statements.tsv`: version, id, section, side, layer.
+    statements: Vec<([String; 5], Entry)>,
+    /// By what goes wrong, and where that was seen.
+    reports: Vec<(String, Vec<String>, Entry)>,
+    /// The files of the vectors that cite a statement, such as `v5.0/publish`.
+    cited: BTreeMap<String, BTreeSet<String>>,
+    /// Where each test function and each vector is, seen from `spec-vectors/`. Vectors have names
+    /// such as `v5.0/publish/qos-3`.
+    places: BTreeMap<String, Vec<String>>,
+}
+
+/// What the ledger says of a statement or a report.
+struct Entry {
+    name: String,
+    tests: Vec<String>,
+    gap: Option<String>,
+    not_ours: Option<String>,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, extension, found);
+        } else if path.extension().is_some_and(|other| other == extension) {
+            found.push(path);
+        }
+    }
+}
+
+fn text(table: &Table, key: &str) -> Option<String> {
+    table.get(key).map(|value| value.as_str().unwrap().to_owned())
+}
+
+fn list(table: &Table, key: &str) -> Vec<String> {
+    let values = table.get(key).into_iter().flat_map(|list| list.as_array().unwrap());
+    values.map(|value| value.as_str().unwrap().to_owned()).collect()
+}
+
+impl Ledger {
+    fn read() -> Self {
+        let ledger: Table =
+            fs::read_to_string(root().join("tests/ledger.toml")).unwrap().parse().unwrap();
+        let [shown, not_ours, gaps, reports] =
+            ["shown", "not_ours", "gaps", "reports"].map(|name| ledger[name].as_table().unwrap());
+        let statement = |line: &str| {
+            let columns: [String; 5] =
+                line.split('\t').map(str::to_owned).collect::<Vec<_>>().try_into().unwrap();
+            let name = format!("{} {}", columns[0], columns[1]);
+            let (tests, gap, not_ours) =
+                (list(shown, &name), text(gaps, &name), text(not_ours, &name));
+            (columns, Entry { name, tests, gap, not_ours })
+        };
+        let lines = fs::read_to_string(root().join("spec-vectors/statements.tsv")).unwrap();
+        let statements: Vec<_> = lines.lines().skip(1).map(statement).collect();
+        assert_eq!(statements.len(), 251 + 141);
+        for row in [shown, not_ours, gaps].into_iter().flat_map(Table::keys) {
+            assert!(
+                statements.iter().any(|(_, entry)| entry.name == *row),
+                "there is no statement {row}"
+            );
+        }
+        let report =
+            |(name, report): (&String, &toml::Value)| {
+                let report = report.as_table().unwrap();
+                assert!(
+                    report.keys().all(|key| ["problem", "seen", "tests", "gap", "not_ours"]
+                        .contains(&key.as_str())),
+                    "{name}"
+                );
+                let (tests, gap, not_ours) =
+                    (list(report, "tests"), text(report, "gap"), text(report, "not_ours"));
+                (
+                    text(report, "problem").unwrap(),
+                    list(report, "seen"),
+                    Entry { name: name.clone(), tests, gap, not_ours },
+                )
+            };
+        let reports = reports.iter().map(report).collect();
+        let mut ledger =
+            Self { statements, reports, cited: BTreeMap::new(), places: BTreeMap::new() };
+        ledger.read_vectors();
+        ledger.read_tests();
+        ledger
+    }
+
+    fn read_vectors(&mut self) {
+        let mut found = Vec::new();
+        files(&root().join("spec-vectors"), "toml", &mut found);
+        for path in found {
+            let file = path.strip_prefix(root().join("spec-vectors")).unwrap().with_extension("");
+            let file = file.to_str().unwrap().replace('\\', "/");
+            let vectors: Table = fs::read_to_string(&path).unwrap().parse().unwrap();
+            for vector in vectors["vector"].as_array().unwrap() {
+                let vector = vector.as_table().unwrap();
+                let name = format!("{file}/{}", text(vector, "name").unwrap());
+                self.places.entry(name).or_default().push(format!("{file}.toml"));
+                for cite in list(vector, "cites") {
+                    self.cited.entry(cite).or_default().insert(file.clone());
+                }
+            }
+        }
+    }
+
+    fn read_tests(&mut self) {
+        let mut found = Vec::new();
+        ["src", "tests"].iter().for_each(|folder| files(&root().join(folder), "rs", &mut found));
+        for path in found {
+            let place = path.strip_prefix(root()).unwrap().to_str().unwrap().replace('\\', "/");
+            for after in fs::read_to_string(&path).unwrap().split("#[test]\n").skip(1) {
+                let (name, _) = after.split_once("fn ").unwrap().1.split_once('(').unwrap();
+                self.places.entry(name.to_owned()).or_default().push(format!("../{place}"));
+            }
+        }
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.statements
+            .iter()
+            .map(|(_, entry)| entry)
+            .chain(self.reports.iter().map(|(_, _, entry)| entry))
+    }
+
+    fn print(&self) -> String {
+        let mut out = INTRODUCTION.to_owned();
+        out += "\n| version | layer | statements | shown | not ours | gaps |\n|---|---|---|---|---|---|\n";
+        for version in ["5.0", "3.1.1"] {
+            for layer in ["codec", "session", "broker", "transport"] {
+                let of_it = self
+                    .statements
+                    .iter()
+                    .filter(|(columns, _)| columns[0] == version && columns[4] == layer);
+                let (all, gaps) = (
+                    of_it.clone().count(),
+                    of_it.clone().filter(|(_, entry)| entry.gap.is_some()).count(),
+                );
+                let not_ours = of_it.filter(|(_, entry)| entry.not_ours.is_some()).count();
+                let shown = all - gaps - not_ours;
+                writeln!(out, "| {version} | {layer} | {all} | {shown} | {not_ours} | {gaps} |")
+                    .unwrap();
+            }
+        }
+        for version in ["5.0", "3.1.1"] {
+            write!(out, "\n## MQTT {version}\n\n| statement | section | who | layer | shown by |\n|---|---|---|---|---|\n")
+                .unwrap();
+            for (columns, entry) in
+                self.statements.iter().filter(|(columns, _)| columns[0] == version)
+            {
+                let [_, id, section, side, layer] = columns;
+                writeln!(out, "| {id} | {section} | {side} | {layer} | {} |", self.cell(entry))
+                    .unwrap();
+            }
+        }
+        out += "\n## Reports\n\n| problem | seen in | shown by |\n|---|---|---|\n";
+        for (problem, seen, entry) in &self.reports {
+            let link = |seen: &String| match seen.split_once('#') {
+                Some((repository, number)) => {
+                    format!("[{seen}](https://github.com/{repository}/issues/{number})")
+                }
+                None => seen.clone(),
+            };
+            let seen: Vec<_> = seen.iter().map(link).collect();
+            writeln!(out, "| {problem} | {} | {} |", seen.join(", "), self.cell(entry)).unwrap();
+        }
+        out
+    }
+
+    /// The last cell of a row.
+    fn cell(&self, entry: &Entry) -> String {
+        let reasons = [("**Gap**", &entry.gap), ("Not ours", &entry.not_ours)];
+        let reasons = reasons
+            .iter()
+            .filter_map(|(label, reason)| Some(format!("{label}: {}.", reason.as_ref()?)));
+        let tests = entry.tests.iter().map(|test| format!("[{test}]({})", self.places[test][0]));
+        let link = |file: &String| format!("[{}]({file}.toml)", file.rsplit('/').next().unwrap());
+        let vectors = self
+            .cited
+            .get(&entry.name)
+            .map(|files| files.iter().map(link).collect::<Vec<_>>().join(", "));
+        let vectors = vectors.map(|vectors| format!("vectors: {vectors}"));
+        reasons.chain(tests).chain(vectors).collect::<Vec<_>>().join("<br>")
+    }
+}
+
+#[test]
+fn each_statement_and_report_is_shown_or_has_one_reason_why_not() {
+    let codec = LEDGER
+        .statements
+        .iter()
+        .filter(|(columns, entry)| columns[4] == "codec" && LEDGER.cited.contains_key(&entry.name));
+    let by_vectors: BTreeSet<_> = codec.map(|(_, entry)| &entry.name).collect();
+    for entry in LEDGER.entries() {
+        let is_shown = !entry.tests.is_empty() || by_vectors.contains(&entry.name);
+        let is_answered = match (&entry.gap, &entry.not_ours) {
+            (None, None) => is_shown,
+            (None, Some(_)) => !is_shown,
+            (Some(_), not_ours) => not_ours.is_none(),
+        };
+        assert!(is_answered, "{}", entry.name);
+    }
+}
+
+#[test]
+fn each_test_that_is_named_is_there_once() {
+    for entry in LEDGER.entries() {
+        for test in &entry.tests {
+            let places = LEDGER.places.get(test).map_or(&[][..], Vec::as_slice);
+            assert_eq!(places.len(), 1, "{} names {test}, which is in {places:?}", entry.name);
+        }
+    }
+}
+
+#[test]
+fn gaps_only_become_fewer() {
+    let statements = LEDGER.statements.iter().filter(|(_, entry)| entry.gap.is_some());
+    let reports = LEDGER.reports.iter().filter(|(_, _, entry)| entry.gap.is_some());
+    assert_eq!([statements.count(), reports.count()], GAPS);
+}
+
+#[test]
+fn the_printed_ledger_is_up_to_date() {
+    let path = root().join("spec-vectors/CONFORMANCE.md");
+    let printed = LEDGER.print();
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(path, printed).unwrap();
+    } else {
+        let is_same = fs::read_to_string(path).is_ok_and(|old| old == printed);
+        assert!(is_same, "CONFORMANCE.md is stale: UPDATE=1 cargo test --test it ledger");
+    }
+}

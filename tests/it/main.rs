@@ -1,0 +1,34 @@
+//! All tests of the public API, except for those that measure costs (`tests/costs/`).
+//!
+//! `cargo test --test it limits` runs one module. Harnesses and helpers are in `testkit/`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::wildcard_enum_match_arm,
+    unreachable_pub,
+    reason = "tests may panic"
+)]
+
+mod aliases;
+mod authentication;
+mod broker;
+mod citations;
+mod connections;
+mod corpus;
+mod encode;
+mod exchanges;
+mod identifiers;
+mod ledger;
+mod limits;
+mod model;
+mod options;
+mod real_clients;
+mod sequences;
+mod session;
+mod stored;
+mod table;
+mod time;
+mod vectors;

@@ -1,0 +1,281 @@
+//! Each option changes one thing, in the versions that it names and in no other.
+
+use mqtt_sansio::codec::{
+    self, Connect, DecodeError, Options, OwnedPacket, Packet, Publish, Rules, Version,
+};
+
+const ALL: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5_0];
+const OPTIONS: [Options; 9] = [
+    Options::NON_MINIMAL_LENGTH,
+    Options::UNUSED_HEADER_FLAGS,
+    Options::BRIDGE_PROTOCOL_LEVEL,
+    Options::LONG_CLIENT_IDENTIFIER,
+    Options::PASSWORD_WITHOUT_USER_NAME,
+    Options::DUP_WITH_QOS_0,
+    Options::SUBACK_FAILURE,
+    Options::REFUSE_CONTROL_CHARACTERS,
+    Options::CHECK_PAYLOAD_FORMAT,
+];
+
+fn decode(bytes: &[u8], rules: Rules) -> Result<Packet<'_>, DecodeError> {
+    codec::decode(codec::frame(bytes, u32::MAX)?.unwrap(), rules)
+}
+
+/// Bytes that are refused in these versions, and with this option are not.
+#[track_caller]
+fn tolerated(option: Options, bytes: &[u8], versions: &[Version], error: DecodeError) {
+    for version in ALL {
+        let concerned = versions.contains(&version);
+        assert_eq!(decode(bytes, version.into()).err() == Some(error), concerned, "{version}");
+        for other in OPTIONS {
+            let refused = decode(bytes, Rules::new(version).with(other)).err() == Some(error);
+            assert_eq!(refused, concerned && other != option, "{version} {other:?}");
+        }
+        let all = OPTIONS.into_iter().fold(Options::NONE, Options::union);
+        assert_eq!(all, OPTIONS.into_iter().fold(option, |all, other| all | other));
+        assert_ne!(decode(bytes, Rules::new(version).with(all)).err(), Some(error));
+    }
+}
+
+#[test]
+fn non_minimal_length() {
+    let [pingreq, publish] =
+        [&[0xC0, 0x80, 0x00][..], &[0x30, 0x84, 0x80, 0x00, 0x00, 0x01, b'a', b'!']];
+    for bytes in [pingreq, publish] {
+        let versions = [Version::V3_1, Version::V3_1_1];
+        let header = codec::header(bytes, u32::MAX).unwrap().unwrap();
+        assert_eq!(header.packet_size() as usize, bytes.len());
+        assert_eq!(
+            decode(bytes, Version::V5_0.into()),
+            Err(DecodeError::NonMinimalVariableByteInteger)
+        );
+        for version in versions {
+            assert_eq!(
+                decode(bytes, version.into()),
+                Err(DecodeError::NonMinimalVariableByteInteger)
+            );
+            assert!(decode(bytes, Rules::new(version).with(Options::NON_MINIMAL_LENGTH)).is_ok());
+        }
+        let rules = Rules::new(Version::V5_0).with(Options::NON_MINIMAL_LENGTH);
+        assert_eq!(decode(bytes, rules), Err(DecodeError::NonMinimalVariableByteInteger));
+    }
+    let rules = Rules::new(Version::V3_1_1).with(Options::NON_MINIMAL_LENGTH);
+    assert_eq!(decode(publish, rules).unwrap(), Publish::new("a", b"!").into());
+    assert_eq!(
+        codec::frame(&[0x30, 0x84, 0x80, 0x80, 0x80, 0x00], u32::MAX),
+        Err(DecodeError::InvalidRemainingLength)
+    );
+}
+
+/// A server reads a CONNECT before it knows the version, and so does this.
+#[test]
+fn a_connect_is_judged_by_its_own_version() {
+    let connect = |first, level| {
+        [
+            &[first, 0x8D, 0x00, 0x00, 0x04][..],
+            b"MQTT",
+            &[level, 0x02, 0x00, 0x00, 0x00, 0x01, b'a'],
+            &[][..],
+        ]
+        .concat()
+    };
+    let v3_1 = [&[0x11, 0x0F, 0x00, 0x06][..], b"MQIsdp", &[3, 0x02, 0x00, 0x00, 0x00, 0x01, b'a']]
+        .concat();
+    let any = [Version::V3_1, Version::V3_1_1, Version::V5_0];
+    for version in any {
+        let lengths = Rules::new(version).with(Options::NON_MINIMAL_LENGTH);
+        assert!(decode(&connect(0x10, 4), lengths).is_ok());
+        assert_eq!(
+            decode(&connect(0x10, 5), lengths),
+            Err(DecodeError::NonMinimalVariableByteInteger)
+        );
+        let flags = Rules::new(version).with(Options::UNUSED_HEADER_FLAGS);
+        assert!(decode(&v3_1, flags).is_ok());
+        assert_eq!(decode(&connect(0x11, 4), flags), Err(DecodeError::InvalidHeaderFlags));
+    }
+}
+
+#[test]
+fn unused_header_flags() {
+    let error = DecodeError::InvalidHeaderFlags;
+    for bytes in [
+        &[0x80, 0x06, 0x00, 0x01, 0x00, 0x01, b'a', 0x00][..],
+        &[0xC5, 0x00],
+        &[0x41, 0x02, 0x00, 0x01],
+    ] {
+        for version in [Version::V3_1_1, Version::V5_0] {
+            assert_eq!(
+                decode(bytes, Rules::new(version).with(Options::UNUSED_HEADER_FLAGS)),
+                Err(error)
+            );
+        }
+        assert_eq!(decode(bytes, Version::V3_1.into()), Err(error));
+        assert!(
+            decode(bytes, Rules::new(Version::V3_1).with(Options::UNUSED_HEADER_FLAGS)).is_ok()
+        );
+    }
+}
+
+#[test]
+fn bridge_protocol_level() {
+    let connect = |level: u8| {
+        [&[0x10, 0x0D, 0x00, 0x04][..], b"MQTT", &[level, 0x02, 0x00, 0x00, 0x00, 0x01, b'a']]
+            .concat()
+    };
+    let error = DecodeError::UnsupportedProtocolVersion(0x84);
+    tolerated(Options::BRIDGE_PROTOCOL_LEVEL, &connect(0x84), &ALL, error);
+    let rules = Rules::new(Version::V3_1_1).with(Options::BRIDGE_PROTOCOL_LEVEL);
+    assert_eq!(decode(&connect(0x84), rules), decode(&connect(0x04), rules));
+    assert_eq!(decode(&connect(0x85), rules), Err(DecodeError::UnsupportedProtocolVersion(0x85)));
+}
+
+#[test]
+fn long_client_identifier() {
+    let identifier = "a".repeat(24);
+    let connect: Packet<'_> = Connect::new(Version::V3_1, &identifier).into();
+    let rules = Rules::new(Version::V3_1).with(Options::LONG_CLIENT_IDENTIFIER);
+    assert!(OwnedPacket::new(&connect, Version::V3_1).is_err());
+    let owned = OwnedPacket::new(&connect, rules).unwrap();
+    tolerated(
+        Options::LONG_CLIENT_IDENTIFIER,
+        owned.as_bytes(),
+        &ALL,
+        DecodeError::ClientIdentifierRejected,
+    );
+    assert!(OwnedPacket::new(&Connect::new(Version::V3_1, "").into(), rules).is_err());
+}
+
+#[test]
+fn password_without_user_name() {
+    for version in [Version::V3_1, Version::V3_1_1] {
+        let connect: Packet<'_> =
+            Connect { password: Some(b"p"), ..Connect::new(version, "a") }.into();
+        let rules = Rules::new(version).with(Options::PASSWORD_WITHOUT_USER_NAME);
+        assert!(OwnedPacket::new(&connect, version).is_err());
+        let owned = OwnedPacket::new(&connect, rules).unwrap();
+        tolerated(
+            Options::PASSWORD_WITHOUT_USER_NAME,
+            owned.as_bytes(),
+            &ALL,
+            DecodeError::PasswordWithoutUserName,
+        );
+    }
+}
+
+#[test]
+fn dup_with_qos_0() {
+    let bytes = [0x38, 0x04, 0x00, 0x01, b'a', 0x00];
+    tolerated(Options::DUP_WITH_QOS_0, &bytes, &ALL, DecodeError::DupWithQos0);
+    let rules = Rules::new(Version::V5_0).with(Options::DUP_WITH_QOS_0);
+    assert_eq!(decode(&bytes, rules).unwrap(), Publish::new("a", b"").into());
+}
+
+#[test]
+fn suback_failure() {
+    let bytes = [0x90, 0x03, 0x00, 0x01, 0x80];
+    tolerated(
+        Options::SUBACK_FAILURE,
+        &bytes,
+        &[Version::V3_1],
+        DecodeError::InvalidReasonCode(0x80),
+    );
+}
+
+#[test]
+fn refuse_control_characters() {
+    let rules = Rules::new(Version::V5_0).with(Options::REFUSE_CONTROL_CHARACTERS);
+    for text in [
+        "\u{1}",
+        "a\u{1F}",
+        "\u{7F}",
+        "\u{9F}",
+        "\u{FDD0}",
+        "\u{FDEF}",
+        "\u{FFFE}",
+        "\u{1FFFF}",
+        "\u{10FFFE}",
+    ] {
+        let connect = Connect::new(Version::V5_0, text).into();
+        let mut packets: Vec<Packet<'_>> = vec![Publish::new(text, b"").into(), connect];
+        // Each string alone, wherever one can stand.
+        let (by_name, by_value) =
+            ([codec::UserProperty::new(text, "a")], [codec::UserProperty::new("a", text)]);
+        for user_properties in [&by_name, &by_value] {
+            let mut publish = Publish::new("a", b"");
+            publish.properties.user_properties = user_properties.into();
+            packets.push(publish.into());
+        }
+        let with_will =
+            |will| Connect { will: Some(will), ..Connect::new(Version::V5_0, "a") }.into();
+        let mut will = codec::Will { topic: text.into(), ..codec::Will::default() };
+        packets.push(with_will(will));
+        will.topic = "a".into();
+        will.properties.content_type = Some(text.into());
+        packets.push(with_will(will));
+        packets.push(
+            Connect { user_name: Some(text.into()), ..Connect::new(Version::V5_0, "a") }.into(),
+        );
+        let mut connect = Connect::new(Version::V5_0, "a");
+        connect.properties.authentication_method = Some(text.into());
+        packets.push(connect.into());
+        for packet in packets {
+            let owned = OwnedPacket::new(&packet, Version::V5_0).unwrap();
+            assert_eq!(
+                decode(owned.as_bytes(), rules),
+                Err(DecodeError::ControlCharacter),
+                "{packet:?}"
+            );
+            assert_eq!(OwnedPacket::new(&packet, rules), Err(DecodeError::ControlCharacter.into()));
+        }
+    }
+    for text in [" ", "\u{A0}", "\u{FEFF}", "\u{FDCF}", "\u{FDF0}", "\u{FFFD}", "\u{10000}"] {
+        assert!(OwnedPacket::new(&Publish::new(text, b"").into(), rules).is_ok(), "{text:?}");
+    }
+    for bytes in [
+        // SUBSCRIBE, UNSUBSCRIBE, DISCONNECT and PUBACK with U+0001 in a filter or a reason string.
+        &[0x82, 0x07, 0x00, 0x01, 0x00, 0x00, 0x01, 0x01, 0x00][..],
+        &[0xA2, 0x06, 0x00, 0x01, 0x00, 0x00, 0x01, 0x01],
+        &[0xE0, 0x06, 0x00, 0x04, 0x1F, 0x00, 0x01, 0x01],
+        &[0x40, 0x08, 0x00, 0x01, 0x00, 0x04, 0x1F, 0x00, 0x01, 0x01],
+        &[0x90, 0x08, 0x00, 0x01, 0x04, 0x1F, 0x00, 0x01, 0x01, 0x00],
+        &[0x20, 0x07, 0x00, 0x00, 0x04, 0x1F, 0x00, 0x01, 0x01],
+        &[0xF0, 0x06, 0x18, 0x04, 0x15, 0x00, 0x01, 0x01],
+    ] {
+        assert!(decode(bytes, Version::V5_0.into()).is_ok(), "{bytes:x?}");
+        assert_eq!(decode(bytes, rules), Err(DecodeError::ControlCharacter), "{bytes:x?}");
+    }
+}
+
+#[test]
+fn check_payload_format() {
+    let rules = Rules::new(Version::V5_0).with(Options::CHECK_PAYLOAD_FORMAT);
+    let publish = |indicator, payload| {
+        let mut publish = Publish::new("a", payload);
+        publish.properties.payload_format_indicator = indicator;
+        publish
+    };
+    for (indicator, payload, right) in [
+        (Some(true), &b"\xFF"[..], false),
+        (Some(true), b"\xC3\xA9", true),
+        (Some(false), b"\xFF", true),
+        (None, b"\xFF", true),
+    ] {
+        let packet: Packet<'_> = publish(indicator, payload).into();
+        let owned = OwnedPacket::new(&packet, Version::V5_0).unwrap();
+        let expected = if right { Ok(packet) } else { Err(DecodeError::InvalidPayloadFormat) };
+        assert_eq!(decode(owned.as_bytes(), rules), expected);
+        assert_eq!(OwnedPacket::new(&packet, rules).is_ok(), right);
+        let mut connect = Connect::new(Version::V5_0, "a");
+        let will = connect.will.insert(codec::Will {
+            topic: "a".into(),
+            payload,
+            ..codec::Will::default()
+        });
+        will.properties.payload_format_indicator = indicator;
+        assert_eq!(OwnedPacket::new(&connect.into(), rules).is_ok(), right);
+    }
+    assert_eq!(
+        DecodeError::InvalidPayloadFormat.reason_code(),
+        codec::ReasonCode::PAYLOAD_FORMAT_INVALID
+    );
+}

@@ -1,0 +1,277 @@
+//! The example programs against other people's: mosquitto's clients and paho-mqtt with the example
+//! broker, the example client with mosquitto's broker. Where those are not installed the tests say
+//! so and do nothing, but for CI, where they fail.
+
+use core::time::Duration;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread::sleep;
+use std::time::Instant;
+
+const VERSIONS: [&str; 3] = ["mqttv31", "mqttv311", "mqttv5"];
+
+/// Whether a program runs. In CI it must.
+fn has(program: &str, arguments: &[&str]) -> bool {
+    let runs = Command::new(program)
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok();
+    let runs = runs
+        && (program != "python3"
+            || Command::new(program).args(arguments).status().is_ok_and(|status| status.success()));
+    if !runs {
+        assert!(std::env::var_os("CI").is_none(), "{program} {arguments:?} does not run");
+        eprintln!("SKIPPED: {program} {} does not run", arguments.join(" "));
+    }
+    runs
+}
+
+/// An example program. `cargo test` has built it, but for when only this test is asked for.
+fn example(name: &str) -> Command {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let folder = BUILT.get_or_init(|| {
+        let profile: &[_] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
+        let build = ["build", "--quiet", "--examples"].iter().chain(profile);
+        let built = Command::new(env!("CARGO")).args(build).status().unwrap();
+        assert!(built.success());
+        // Beside `deps`, where this test is.
+        std::env::current_exe().unwrap().parent().unwrap().with_file_name("examples")
+    });
+    Command::new(folder.join(name))
+}
+
+/// A process that ends with the test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    /// All that it writes, once it has ended by itself.
+    fn output(mut self) -> Vec<u8> {
+        let mut output = Vec::new();
+        self.0.stdout.take().unwrap().read_to_end(&mut output).unwrap();
+        let status = self.0.wait().unwrap();
+        assert!(
+            status.success(),
+            "{status} {}",
+            String::from_utf8_lossy(&output[..output.len().min(200)])
+        );
+        output
+    }
+}
+
+/// The example broker on a port of its own.
+fn broker() -> (Process, String) {
+    let mut broker =
+        Process::start(example("broker").args(["--listen", "127.0.0.1:0"]).stderr(Stdio::piped()));
+    let mut lines = BufReader::new(broker.0.stderr.take().unwrap()).lines();
+    let line = lines
+        .by_ref()
+        .map_while(Result::ok)
+        .find(|line| line.contains("listening on"))
+        .expect("the broker listens");
+    // Its log goes on; nobody reads it, and it must not fill the pipe.
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+    (broker, line.rsplit(':').next().unwrap().to_owned())
+}
+
+/// Mosquitto's broker on a port of its own.
+fn mosquitto() -> (Process, String) {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let quiet = || Stdio::null();
+    let process = Process::start(
+        Command::new("mosquitto").args(["-p", &port]).stdout(quiet()).stderr(quiet()),
+    );
+    let start = Instant::now();
+    while TcpStream::connect(format!("127.0.0.1:{port}")).is_err() {
+        assert!(start.elapsed() < Duration::from_secs(10), "mosquitto does not listen");
+        sleep(Duration::from_millis(20));
+    }
+    (process, port)
+}
+
+/// Someone who publishes and someone who subscribes, of the same make.
+struct Make {
+    publish: fn() -> Command,
+    subscribe: fn() -> Command,
+    host: &'static [&'static str],
+}
+
+const MOSQUITTO: Make = Make {
+    publish: || Command::new("mosquitto_pub"),
+    subscribe: || Command::new("mosquitto_sub"),
+    host: &["-h", "127.0.0.1", "-p"],
+};
+
+const EXAMPLE: Make = Make {
+    publish: || {
+        let mut command = example("client");
+        command.arg("pub");
+        command
+    },
+    subscribe: || {
+        let mut command = example("client");
+        command.arg("sub");
+        command
+    },
+    host: &["-h", "127.0.0.1", "-p"],
+};
+
+impl Make {
+    fn publish(&self, port: &str, arguments: &[&str]) {
+        let status = (self.publish)().args(self.host).arg(port).args(arguments).status().unwrap();
+        assert!(status.success(), "{arguments:?}: {status}");
+    }
+
+    /// A subscriber that has had time to subscribe.
+    fn subscribe(&self, port: &str, arguments: &[&str]) -> Process {
+        let subscriber = Process::start(
+            (self.subscribe)()
+                .args(self.host)
+                .arg(port)
+                .args(arguments)
+                .args(["-W", "60"])
+                .stdout(Stdio::piped()),
+        );
+        sleep(Duration::from_millis(400));
+        subscriber
+    }
+}
+
+/// Every version and QoS, a message of 16 MiB, retained messages, a will, and a subscriber that was
+/// away.
+fn exchange(make: &Make, port: &str) {
+    for version in VERSIONS {
+        for qos in ["0", "1", "2"] {
+            let subscriber =
+                make.subscribe(port, &["-V", version, "-q", qos, "-t", "a/#", "-C", "3"]);
+            for message in ["one", "two", "three"] {
+                make.publish(port, &["-V", version, "-q", qos, "-t", "a/b", "-m", message]);
+            }
+            assert_eq!(subscriber.output(), b"one\ntwo\nthree\n", "{version} QoS {qos}");
+        }
+        make.publish(port, &["-V", version, "-t", "kept", "-m", "retained", "-r", "-q", "1"]);
+        assert_eq!(
+            make.subscribe(port, &["-V", version, "-t", "kept", "-C", "1"]).output(),
+            b"retained\n"
+        );
+        make.publish(port, &["-V", version, "-t", "kept", "-n", "-r", "-q", "1"]);
+
+        // A retained message is followed by those that come after it.
+        make.publish(port, &["-V", version, "-t", "kept/1", "-m", "old", "-r", "-q", "1"]);
+        let subscriber = make.subscribe(port, &["-V", version, "-t", "kept/#", "-C", "3"]);
+        make.publish(port, &["-V", version, "-t", "kept/1", "-m", "new"]);
+        make.publish(port, &["-V", version, "-t", "kept/2", "-m", "newer", "-q", "1"]);
+        assert_eq!(subscriber.output(), b"old\nnew\nnewer\n");
+        make.publish(port, &["-V", version, "-t", "kept/1", "-n", "-r", "-q", "1"]);
+
+        let watcher = make.subscribe(port, &["-V", version, "-t", "will", "-C", "1"]);
+        drop(make.subscribe(
+            port,
+            &["-V", version, "-t", "x", "--will-topic", "will", "--will-payload", "killed"],
+        ));
+        assert_eq!(watcher.output(), b"killed\n");
+
+        // Mosquitto's subscriber hands on a QoS 2 message when it is released, so order is that of
+        // each QoS.
+        for qos in ["1", "2"] {
+            let name = format!("{version}-{qos}");
+            let session = |count| {
+                let mut arguments =
+                    vec!["-V", version, "-i", &name, "-c", "-q", "2", "-t", "away", "-C", count];
+                arguments.extend(if version == "mqttv5" { &["-x", "300"][..] } else { &[] });
+                make.subscribe(port, &arguments)
+            };
+            let subscriber = session("1");
+            make.publish(port, &["-V", version, "-q", "1", "-t", "away", "-m", "here"]);
+            assert_eq!(subscriber.output(), b"here\n");
+            let expected = ["one", "two", "three", "four", "five"];
+            for message in expected {
+                make.publish(port, &["-V", version, "-q", qos, "-t", "away", "-m", message]);
+            }
+            assert_eq!(
+                String::from_utf8(session("5").output()).unwrap(),
+                expected.join("\n") + "\n"
+            );
+        }
+    }
+    let (file, payload) = large_file(port);
+    for version in VERSIONS {
+        let mut subscriber =
+            make.subscribe(port, &["-V", version, "-q", "2", "-t", "large", "-C", "1", "-N"]);
+        let output = read_all(subscriber.0.stdout.take().unwrap());
+        make.publish(
+            port,
+            &["-V", version, "-q", "2", "-t", "large", "-f", file.to_str().unwrap()],
+        );
+        assert!(output.join().unwrap() == payload, "{version}: 16 MiB arrive intact");
+    }
+    std::fs::remove_file(file).unwrap();
+}
+
+fn read_all(mut output: ChildStdout) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        output.read_to_end(&mut bytes).unwrap();
+        bytes
+    })
+}
+
+fn large_file(name: &str) -> (PathBuf, Vec<u8>) {
+    let mut state = 1_u32;
+    let payload: Vec<u8> = (0..16 << 20)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes()[0]
+        })
+        .collect();
+    let path = std::env::temp_dir().join(format!("mqtt-sansio-{}-{name}", std::process::id()));
+    std::fs::File::create(&path).unwrap().write_all(&payload).unwrap();
+    (path, payload)
+}
+
+#[test]
+fn mosquitto_clients_use_the_example_broker() {
+    if has("mosquitto_sub", &["--help"]) && has("mosquitto_pub", &["--help"]) {
+        let (_broker, port) = broker();
+        exchange(&MOSQUITTO, &port);
+    }
+}
+
+#[test]
+fn the_example_client_uses_mosquitto() {
+    if has("mosquitto", &["-h"]) {
+        let (_broker, port) = mosquitto();
+        exchange(&EXAMPLE, &port);
+    }
+}
+
+#[test]
+fn the_example_client_uses_the_example_broker() {
+    let (_broker, port) = broker();
+    exchange(&EXAMPLE, &port);
+}
+
+#[test]
+fn paho_uses_the_example_broker() {
+    if has("python3", &["-c", "import paho.mqtt.client as c; c.CallbackAPIVersion"]) {
+        let (_broker, port) = broker();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/paho_clients.py");
+        let status = Command::new("python3").arg(script).arg(port).status().unwrap();
+        assert!(status.success(), "{status}");
+    }
+}
