@@ -90,7 +90,7 @@ fn check_version(rules: Rules) -> Result<(), DecodeError> {
 
 /// An AUTH packet: a step of enhanced authentication, in 5.0 only. [5.0 §3.15]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Auth<'a> {
     /// [`SUCCESS`](ReasonCode::SUCCESS),
@@ -137,20 +137,6 @@ impl<'a> Auth<'a> {
             return Err(DecodeError::MissingAuthenticationMethod);
         }
         rules.check_texts(|| self.properties.is_clean())
-    }
-}
-
-/// The authentication data are left out.
-impl core::fmt::Debug for Auth<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let properties = AuthProperties {
-            authentication_data: self.properties.authentication_data.map(|_| &b"..."[..]),
-            ..self.properties
-        };
-        f.debug_struct("Auth")
-            .field("reason_code", &self.reason_code)
-            .field("properties", &properties)
-            .finish()
     }
 }
 

@@ -7,6 +7,7 @@ use super::read::Reader;
 use super::rules::Rules;
 use super::types::Version;
 use super::varint;
+use core::fmt;
 
 /// The fixed header of a packet: all that is known before the rest has arrived. [5.0 §2.1] [3.1.1
 /// §2.2]
@@ -31,8 +32,8 @@ impl Header {
     }
 }
 
-/// One packet's bytes, found but not read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The bytes of one packet, not decoded yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
     pub(super) packet_type: PacketType,
     pub(super) flags: u8,
@@ -95,6 +96,17 @@ impl<'a> Frame<'a> {
             *input = input.get(frame.bytes.len()..).unwrap_or_default();
         }
         Ok(frame)
+    }
+}
+
+/// The header, without the bytes, which can contain secrets.
+impl fmt::Debug for Frame<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame")
+            .field("packet_type", &self.packet_type)
+            .field("flags", &self.flags)
+            .field("packet_size", &self.bytes.len())
+            .finish_non_exhaustive()
     }
 }
 

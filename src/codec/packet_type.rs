@@ -1,39 +1,42 @@
 //! The 15 packet types. [5.0 §2.1.2] [3.1.1 §2.2.1]
 
+use super::types::{Role, Version};
+use core::fmt;
+
 /// The type of a packet. [5.0 §2.1.2] [3.1.1 §2.2.1]
-#[expect(clippy::exhaustive_enums, reason = "the standard has given out all numbers but 0")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "the standard assigns all numbers except 0")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub enum PacketType {
-    /// From the client: to be let in.
+    /// Client to server: requests a connection.
     Connect = 1,
-    /// From the server: whether it is.
+    /// Server to client: accepts or refuses the connection.
     Connack,
     /// A message.
     Publish,
-    /// A message with QoS 1 has arrived.
+    /// Acknowledges a message with QoS 1.
     Puback,
-    /// A message with QoS 2 has arrived.
+    /// Acknowledges a message with QoS 2, step 1.
     Pubrec,
-    /// PUBREC has arrived.
+    /// Answers PUBREC, step 2 of QoS 2.
     Pubrel,
-    /// PUBREL has arrived.
+    /// Answers PUBREL, step 3 of QoS 2.
     Pubcomp,
-    /// From the client: which messages it wants.
+    /// Client to server: requests messages for topic filters.
     Subscribe,
-    /// From the server: which it gets.
+    /// Server to client: answers SUBSCRIBE.
     Suback,
-    /// From the client: which messages it no longer wants.
+    /// Client to server: withdraws topic filters.
     Unsubscribe,
-    /// From the server: that it gets them no longer.
+    /// Server to client: answers UNSUBSCRIBE.
     Unsuback,
-    /// From the client: is there anybody?
+    /// Client to server: keep-alive probe.
     Pingreq,
-    /// From the server: yes.
+    /// Server to client: answers PINGREQ.
     Pingresp,
-    /// The last packet of its sender.
+    /// The last packet of a connection from its sender.
     Disconnect,
-    /// A step of enhanced authentication; 5.0 only.
+    /// 5.0: a step of enhanced authentication.
     Auth,
 }
 
@@ -59,14 +62,64 @@ impl PacketType {
         })
     }
 
-    /// One bit, for sets of packet types.
+    /// Whether a side may send packets of this type in a version. [5.0 §2.1.2] [3.1.1 §2.2.1]
+    ///
+    /// ```
+    /// use mqtt_sansio::codec::{PacketType, Role, Version};
+    ///
+    /// assert!(PacketType::Subscribe.may_be_sent_by(Role::Client, Version::V3_1_1));
+    /// assert!(!PacketType::Subscribe.may_be_sent_by(Role::Server, Version::V3_1_1));
+    /// // 5.0 introduced AUTH, and DISCONNECT from a server.
+    /// assert!(PacketType::Disconnect.may_be_sent_by(Role::Server, Version::V5_0));
+    /// assert!(!PacketType::Disconnect.may_be_sent_by(Role::Server, Version::V3_1_1));
+    /// assert!(!PacketType::Auth.may_be_sent_by(Role::Client, Version::V3_1_1));
+    /// ```
+    #[must_use]
+    pub const fn may_be_sent_by(self, sender: Role, version: Version) -> bool {
+        match self {
+            Self::Connect | Self::Subscribe | Self::Unsubscribe | Self::Pingreq => {
+                matches!(sender, Role::Client)
+            }
+            Self::Connack | Self::Suback | Self::Unsuback | Self::Pingresp => {
+                matches!(sender, Role::Server)
+            }
+            Self::Publish | Self::Puback | Self::Pubrec | Self::Pubrel | Self::Pubcomp => true,
+            Self::Disconnect => matches!(sender, Role::Client) || matches!(version, Version::V5_0),
+            Self::Auth => matches!(version, Version::V5_0),
+        }
+    }
+
+    /// Returns a set of this type alone, as one bit.
     pub(crate) const fn bit(self) -> u16 {
         1 << self as u16
     }
 
-    /// The flags that the standard fixes for the fixed header; PUBLISH has its own. [5.0 §2.1.3]
+    /// Returns the fixed header flags that the standard requires. PUBLISH has its own. [5.0 §2.1.3]
     /// [3.1.1 §2.2.2]
     pub(super) const fn flags(self) -> u8 {
         if matches!(self, Self::Pubrel | Self::Subscribe | Self::Unsubscribe) { 0x02 } else { 0 }
+    }
+}
+
+/// The name in the standard, such as `PUBLISH`.
+impl fmt::Display for PacketType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Connect => "CONNECT",
+            Self::Connack => "CONNACK",
+            Self::Publish => "PUBLISH",
+            Self::Puback => "PUBACK",
+            Self::Pubrec => "PUBREC",
+            Self::Pubrel => "PUBREL",
+            Self::Pubcomp => "PUBCOMP",
+            Self::Subscribe => "SUBSCRIBE",
+            Self::Suback => "SUBACK",
+            Self::Unsubscribe => "UNSUBSCRIBE",
+            Self::Unsuback => "UNSUBACK",
+            Self::Pingreq => "PINGREQ",
+            Self::Pingresp => "PINGRESP",
+            Self::Disconnect => "DISCONNECT",
+            Self::Auth => "AUTH",
+        })
     }
 }

@@ -4,12 +4,16 @@ use super::error::{DecodeError, EncodeError};
 use super::read::Reader;
 use super::rules::Rules;
 use super::sequence::{Element, Sequence};
+use super::shown::{Hidden, Show, Shown};
 use super::text::Text;
 use super::types::{QoS, Role, Version};
 use super::write::Sink;
+use core::fmt;
 
 const USER_PROPERTY: u32 = 0x26;
 const SUBSCRIPTION_IDENTIFIER: u32 = 0x0B;
+/// The one property that is a secret.
+const AUTHENTICATION_DATA: u32 = 0x16;
 
 /// A User Property: a name and a value. The same name may come more than once. [5.0 §2.2.2.2]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
@@ -23,9 +27,9 @@ pub struct UserProperty<'a> {
 }
 
 impl<'a> UserProperty<'a> {
-    /// A user property of two strings.
+    /// Makes a user property of two strings.
     #[must_use]
-    pub fn new(name: &'a str, value: &'a str) -> Self {
+    pub fn new(name: impl Into<Text<'a>>, value: impl Into<Text<'a>>) -> Self {
         Self { name: name.into(), value: value.into() }
     }
 }
@@ -71,6 +75,18 @@ impl SubscriptionIdentifier {
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0.get()
+    }
+}
+
+impl Show for UserProperty<'_> {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", Shown(self.name), Shown(self.value))
+    }
+}
+
+impl Show for SubscriptionIdentifier {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -254,7 +270,7 @@ macro_rules! properties {
     ) => {
         $(#[$meta])*
         #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[derive(Clone, Copy, Default, PartialEq, Eq)]
         #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
         pub struct $name<'a> {
             $($(#[$field_meta])* pub $field: Option<$type>,)*
@@ -328,6 +344,42 @@ macro_rules! properties {
                 $(if !self.$repeated.is_empty() {
                     self.$repeated.encode(sink)?;
                 })*
+                Ok(())
+            }
+        }
+
+        /// The properties that are present. Authentication data is hidden.
+        impl fmt::Debug for $name<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut present = f.debug_struct(stringify!($name));
+                $(if let Some(value) = &self.$field {
+                    let value: &dyn fmt::Debug =
+                        if $id == AUTHENTICATION_DATA { &Hidden } else { value };
+                    present.field(stringify!($field), value);
+                })*
+                $(if !self.$repeated.is_empty() {
+                    present.field(stringify!($repeated), &self.$repeated);
+                })*
+                present.finish()
+            }
+        }
+
+        /// The properties that are present, as a part of a line of a log. Authentication data is
+        /// hidden.
+        impl fmt::Display for $name<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut space = "";
+                $(if let Some(value) = self.$field {
+                    f.write_str(core::mem::replace(&mut space, " "))?;
+                    f.write_str(concat!(stringify!($field), "="))?;
+                    if $id == AUTHENTICATION_DATA { write!(f, "{Hidden:?}")? } else { value.show(f)? }
+                })*
+                $(if !self.$repeated.is_empty() {
+                    f.write_str(core::mem::replace(&mut space, " "))?;
+                    f.write_str(concat!(stringify!($repeated), "="))?;
+                    self.$repeated.show(f)?;
+                })*
+                let _ = space;
                 Ok(())
             }
         }

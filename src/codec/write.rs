@@ -8,6 +8,7 @@ use super::text::Text;
 use super::varint;
 use alloc::vec::Vec;
 use bytes::BytesMut;
+use core::fmt;
 
 /// What packets are appended to: `Vec<u8>` and [`BytesMut`], which grow, and [`Fixed`], which does
 /// not.
@@ -33,7 +34,6 @@ impl Output for Fixed<'_> {}
 /// assert_eq!(out.written(), [0xC0, 0x00]);
 /// # Ok::<_, EncodeError>(())
 /// ```
-#[derive(Debug)]
 pub struct Fixed<'m> {
     memory: &'m mut [u8],
     length: usize,
@@ -55,6 +55,16 @@ impl<'m> Fixed<'m> {
     /// Makes room for others.
     pub const fn clear(&mut self) {
         self.length = 0;
+    }
+}
+
+/// The sizes, without the bytes, which can contain secrets.
+impl fmt::Debug for Fixed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fixed")
+            .field("size", &self.memory.len())
+            .field("written", &self.length)
+            .finish_non_exhaustive()
     }
 }
 
