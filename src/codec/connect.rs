@@ -16,9 +16,11 @@ use super::error::{DecodeError, EncodeError};
 use super::frame::Frame;
 use super::options::Options;
 use super::packet_type::PacketType;
-use super::property::{ConnectProperties, WillProperties};
+use super::property::{ConnectProperties, PublishProperties, WillProperties};
+use super::publish::Publish;
 use super::read::Reader;
 use super::rules::Rules;
+use super::shown::Hidden;
 use super::text::Text;
 use super::types::{QoS, Role, Version};
 use super::varint;
@@ -76,10 +78,56 @@ pub struct Will<'a> {
     pub properties: WillProperties<'a>,
 }
 
-impl<'a> Connect<'a> {
-    /// A CONNECT that resumes the session of `client_identifier`, with keep alive off.
+impl<'a> Will<'a> {
+    /// Makes a Will Message with QoS 0 and without RETAIN.
+    ///
+    /// ```
+    /// use mqtt_sansio::codec::{Connect, QoS, Version, Will};
+    ///
+    /// let will = Will { qos: QoS::AtLeastOnce, ..Will::new("sensor/4/state", b"lost") };
+    /// let connect = Connect { will: Some(will), ..Connect::new(Version::V3_1_1, "sensor-4") };
+    /// assert_eq!(connect.will.unwrap().to_publish().payload, b"lost");
+    /// ```
     #[must_use]
-    pub fn new(version: Version, client_identifier: &'a str) -> Self {
+    pub fn new(topic: impl Into<Text<'a>>, payload: &'a [u8]) -> Self {
+        Self { topic: topic.into(), payload, ..Self::default() }
+    }
+
+    /// Returns the message that a server publishes for this will. [5.0 §3.1.2.5] [3.1.1 §3.1.2.5]
+    ///
+    /// It has all properties of the will except the Will Delay Interval, and no packet identifier.
+    #[must_use]
+    pub fn to_publish(&self) -> Publish<'a> {
+        let WillProperties {
+            payload_format_indicator,
+            message_expiry_interval,
+            content_type,
+            response_topic,
+            correlation_data,
+            will_delay_interval: _,
+            user_properties,
+        } = self.properties;
+        Publish {
+            qos: self.qos,
+            retain: self.retain,
+            properties: PublishProperties {
+                payload_format_indicator,
+                message_expiry_interval,
+                content_type,
+                response_topic,
+                correlation_data,
+                user_properties,
+                ..PublishProperties::default()
+            },
+            ..Publish::new(self.topic, self.payload)
+        }
+    }
+}
+
+impl<'a> Connect<'a> {
+    /// Makes a CONNECT that resumes the session of `client_identifier`, with keep alive off.
+    #[must_use]
+    pub fn new(version: Version, client_identifier: impl Into<Text<'a>>) -> Self {
         Self {
             version,
             clean_start: false,
@@ -274,7 +322,7 @@ pub(crate) fn connect_version(bytes: &[u8]) -> Option<u8> {
     reader.u8().ok().filter(|_| is_known)
 }
 
-/// The password and the authentication data are left out.
+/// The fields, without the password.
 impl fmt::Debug for Connect<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -287,10 +335,6 @@ impl fmt::Debug for Connect<'_> {
             password,
             properties,
         } = self;
-        let properties = ConnectProperties {
-            authentication_data: properties.authentication_data.map(|_| &b"..."[..]),
-            ..*properties
-        };
         f.debug_struct("Connect")
             .field("version", version)
             .field("clean_start", clean_start)
@@ -298,8 +342,8 @@ impl fmt::Debug for Connect<'_> {
             .field("client_identifier", client_identifier)
             .field("will", will)
             .field("user_name", user_name)
-            .field("password", &password.map(|_| "..."))
-            .field("properties", &properties)
+            .field("password", &password.map(|_| Hidden))
+            .field("properties", properties)
             .finish()
     }
 }

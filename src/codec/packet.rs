@@ -13,7 +13,7 @@ use super::rules::Rules;
 use super::sequence::Sequence;
 use super::suback::Suback;
 use super::subscribe::{Subscribe, Unsubscribe};
-use super::types::{Role, Version};
+use super::types::{PacketIdentifier, Role, Version};
 
 /// A packet of any type, as a view of its bytes or of the values that it was made from.
 ///
@@ -198,8 +198,10 @@ fn decode_large(
     }
     match packet_type {
         PacketType::Connect => read!(Connect::new(Version::V5_0, ""), Connect),
-        PacketType::Subscribe => read!(Subscribe::blank(), Subscribe),
-        PacketType::Unsubscribe => read!(Unsubscribe::blank(), Unsubscribe),
+        PacketType::Subscribe => read!(Subscribe::new(PacketIdentifier::FIRST, &[]), Subscribe),
+        PacketType::Unsubscribe => {
+            read!(Unsubscribe::new(PacketIdentifier::FIRST, &[]), Unsubscribe)
+        }
         _ => read!(Auth::default(), Auth),
     }
 }

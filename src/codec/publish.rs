@@ -49,9 +49,9 @@ pub struct Publish<'a> {
 }
 
 impl<'a> Publish<'a> {
-    /// A message with QoS 0.
+    /// Makes a message with QoS 0 and without RETAIN.
     #[must_use]
-    pub fn new(topic_name: &'a str, payload: &'a [u8]) -> Self {
+    pub fn new(topic_name: impl Into<Text<'a>>, payload: &'a [u8]) -> Self {
         Self { topic_name: topic_name.into(), payload, ..Self::default() }
     }
 

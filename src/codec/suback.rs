@@ -31,6 +31,25 @@ pub struct Suback<'a> {
 }
 
 impl<'a> Suback<'a> {
+    /// Makes a SUBACK or UNSUBACK without properties.
+    ///
+    /// ```
+    /// use mqtt_sansio::codec::{Packet, PacketIdentifier, ReasonCode, Suback};
+    ///
+    /// let codes = [ReasonCode::GRANTED_QOS_1];
+    /// let suback = Packet::Suback(Suback::new(PacketIdentifier::try_from(7)?, &codes));
+    /// assert_eq!(suback.to_string(), "SUBACK id=7 codes=[0x01]");
+    /// # Ok::<_, mqtt_sansio::codec::ConversionError>(())
+    /// ```
+    #[must_use]
+    pub fn new(
+        packet_identifier: PacketIdentifier,
+        reason_codes: impl Into<Sequence<'a, ReasonCode>>,
+    ) -> Self {
+        let (properties, reason_codes) = (AckProperties::default(), reason_codes.into());
+        Self { packet_identifier, properties, reason_codes }
+    }
+
     /// Reads a SUBACK or UNSUBACK, and wraps it where it is made.
     #[inline(always)]
     pub(crate) fn decode<P>(
@@ -46,11 +65,7 @@ impl<'a> Suback<'a> {
         }
         // What an UNSUBACK of 3.1 or 3.1.1 has here is left over, and refused as such.
         r.end()?;
-        Ok(wrap(Self {
-            packet_identifier,
-            properties: AckProperties::default(),
-            reason_codes: Sequence::default(),
-        }))
+        Ok(wrap(Self::new(packet_identifier, &[])))
     }
 
     #[inline(never)]

@@ -43,9 +43,9 @@ pub struct Subscription<'a> {
 }
 
 impl<'a> Subscription<'a> {
-    /// A subscription with only a maximum QoS, as in 3.1.1.
+    /// Makes a subscription with a maximum QoS and the default for all other options.
     #[must_use]
-    pub fn new(topic_filter: &'a str, maximum_qos: QoS) -> Self {
+    pub fn new(topic_filter: impl Into<Text<'a>>, maximum_qos: QoS) -> Self {
         let options = SubscriptionOptions { maximum_qos, ..SubscriptionOptions::default() };
         Self { topic_filter: topic_filter.into(), options }
     }
@@ -165,10 +165,23 @@ impl<'a> Element<'a> for Text<'a> {
 }
 
 impl<'a> Subscribe<'a> {
-    /// To be filled in.
-    pub(crate) fn blank() -> Self {
-        let (properties, subscriptions) = (SubscribeProperties::default(), Sequence::default());
-        Self { packet_identifier: PacketIdentifier::FIRST, properties, subscriptions }
+    /// Makes a SUBSCRIBE without properties.
+    ///
+    /// ```
+    /// use mqtt_sansio::codec::{PacketIdentifier, QoS, Subscribe, Subscription};
+    ///
+    /// let subscriptions = [Subscription::new("room/+/temperature", QoS::AtLeastOnce)];
+    /// let subscribe = Subscribe::new(PacketIdentifier::try_from(7)?, &subscriptions);
+    /// assert_eq!(subscribe.subscriptions.len(), 1);
+    /// # Ok::<_, mqtt_sansio::codec::ConversionError>(())
+    /// ```
+    #[must_use]
+    pub fn new(
+        packet_identifier: PacketIdentifier,
+        subscriptions: impl Into<Sequence<'a, Subscription<'a>>>,
+    ) -> Self {
+        let (properties, subscriptions) = (SubscribeProperties::default(), subscriptions.into());
+        Self { packet_identifier, properties, subscriptions }
     }
 
     pub(crate) fn read(&mut self, mut r: Reader<'a>, rules: Rules) -> Result<(), DecodeError> {
@@ -211,10 +224,23 @@ pub struct Unsubscribe<'a> {
 }
 
 impl<'a> Unsubscribe<'a> {
-    /// To be filled in.
-    pub(crate) fn blank() -> Self {
-        let (properties, topic_filters) = (UnsubscribeProperties::default(), Sequence::default());
-        Self { packet_identifier: PacketIdentifier::FIRST, properties, topic_filters }
+    /// Makes an UNSUBSCRIBE without properties.
+    ///
+    /// ```
+    /// use mqtt_sansio::codec::{PacketIdentifier, Text, Unsubscribe};
+    ///
+    /// let topic_filters = [Text::from("room/4/#")];
+    /// let unsubscribe = Unsubscribe::new(PacketIdentifier::try_from(7)?, &topic_filters);
+    /// assert_eq!(unsubscribe.topic_filters.first(), Some("room/4/#".into()));
+    /// # Ok::<_, mqtt_sansio::codec::ConversionError>(())
+    /// ```
+    #[must_use]
+    pub fn new(
+        packet_identifier: PacketIdentifier,
+        topic_filters: impl Into<Sequence<'a, Text<'a>>>,
+    ) -> Self {
+        let (properties, topic_filters) = (UnsubscribeProperties::default(), topic_filters.into());
+        Self { packet_identifier, properties, topic_filters }
     }
 
     pub(crate) fn read(&mut self, mut r: Reader<'a>, rules: Rules) -> Result<(), DecodeError> {

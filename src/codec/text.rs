@@ -3,6 +3,7 @@
 use super::error::DecodeError;
 use super::read::Reader;
 use super::scan::is_plain;
+use alloc::string::String;
 use core::fmt;
 
 /// A UTF-8 Encoded String of a packet. [5.0 §1.5.4]
@@ -21,6 +22,7 @@ use core::fmt;
 ///
 /// let topic: Text = "sport/tennis".into();
 /// assert_eq!(topic, "sport/tennis");
+/// assert!(topic.starts_with("sport/"));
 /// assert_eq!(topic.as_str().split('/').next(), Some("sport"));
 /// assert_eq!(topic.as_bytes().len(), 12);
 /// ```
@@ -50,13 +52,25 @@ impl<'a> Text<'a> {
         Self(string.as_bytes())
     }
 
+    /// Whether the string starts with `prefix`, by its bytes.
+    #[must_use]
+    pub fn starts_with(self, prefix: &str) -> bool {
+        self.0.starts_with(prefix.as_bytes())
+    }
+
     /// The bytes of the string, without the length that stands before it on the wire.
     #[must_use]
     pub const fn as_bytes(self) -> &'a [u8] {
         self.0
     }
 
-    /// Whether it has no characters.
+    /// Returns the length in bytes, as [`str::len`] does.
+    #[must_use]
+    pub const fn len(self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether the string is empty.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0.is_empty()
@@ -159,6 +173,12 @@ impl<'a> From<&'a str> for Text<'a> {
     }
 }
 
+impl<'a> From<&'a String> for Text<'a> {
+    fn from(string: &'a String) -> Self {
+        Self::literal(string)
+    }
+}
+
 impl<'a> From<Text<'a>> for &'a str {
     fn from(text: Text<'a>) -> Self {
         text.as_str()
@@ -174,6 +194,30 @@ impl PartialEq<str> for Text<'_> {
 impl PartialEq<&str> for Text<'_> {
     fn eq(&self, other: &&str) -> bool {
         self.0 == other.as_bytes()
+    }
+}
+
+impl PartialEq<String> for Text<'_> {
+    fn eq(&self, other: &String) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl PartialEq<Text<'_>> for str {
+    fn eq(&self, other: &Text<'_>) -> bool {
+        other == self
+    }
+}
+
+impl PartialEq<Text<'_>> for &str {
+    fn eq(&self, other: &Text<'_>) -> bool {
+        other == self
+    }
+}
+
+impl PartialEq<Text<'_>> for String {
+    fn eq(&self, other: &Text<'_>) -> bool {
+        other == self
     }
 }
 
