@@ -248,7 +248,7 @@ impl Host {
 
     fn authenticate(&self, connect: &OwnedPacket) -> ReasonCode {
         let Packet::Connect(connect) = connect.decode() else { return ReasonCode::PROTOCOL_ERROR };
-        let name = connect.user_name.map_or("", |name| name.as_str());
+        let name = connect.user_name.map_or("", |name| name.to_str());
         let password = connect.password.unwrap_or_default();
         let known =
             self.users.iter().any(|(user, secret)| user == name && secret.as_bytes() == password);

@@ -645,7 +645,7 @@ impl Broker {
         }
         self.by_client.remove(&state.client_identifier);
         for filter in state.subscriptions.keys() {
-            self.subscriptions.remove(crate::codec::Text::part(filter), &id);
+            self.subscriptions.remove(crate::codec::Text::assume_checked(filter), &id);
         }
     }
 

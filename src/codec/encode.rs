@@ -163,8 +163,8 @@ impl Plain {
     #[inline(always)]
     fn append_to(self, out: &mut impl Output) -> Result<(), EncodeError> {
         match self {
-            Self::Two(bytes) => out.append_all(&bytes),
-            Self::Four(bytes) => out.append_all(&bytes),
+            Self::Two(bytes) => out.append_slice(&bytes),
+            Self::Four(bytes) => out.append_slice(&bytes),
         }
     }
 }
@@ -237,7 +237,7 @@ fn write_parts(
     writer.variable_byte_integer(measured.remaining_length);
     packet.write(&mut writer, rules)?;
     debug_assert!(writer.is_full(), "a packet is written as it was measured");
-    out.append_all(payload)
+    out.append_slice(payload)
 }
 
 /// Calls the function for the packet's own type, so that it is made for that type alone.

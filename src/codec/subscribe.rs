@@ -9,12 +9,12 @@
 //! | options           | 1     | after each filter; before 5.0 only the QoS | never |
 
 use super::error::{DecodeError, EncodeError};
+use super::filter::{SHARE, TopicFilter};
 use super::property::{SubscribeProperties, UnsubscribeProperties};
 use super::read::Reader;
 use super::rules::Rules;
 use super::sequence::{Element, Sequence};
 use super::text::Text;
-use super::topic::{SHARE, TopicFilter};
 use super::types::{PacketIdentifier, QoS, Role, Version};
 use super::write::Sink;
 

@@ -11,7 +11,7 @@ use core::fmt;
 /// It is `&str` but for the moment at which `str` is made. The decoder checks a string in one pass,
 /// for well-formed UTF-8, U+0000 and wildcards at once; a `&str` would need a second one, which
 /// costs more than the rest of a PUBLISH. So the bytes are kept, known to be UTF-8, and
-/// [`as_str`](Self::as_str) makes the `&str` when it is asked for. Routing, storing and comparing
+/// [`to_str`](Self::to_str) makes the `&str` when it is asked for. Routing, storing and comparing
 /// need the bytes only.
 ///
 /// Any `&str` can become one. Whether the standard allows it where it stands (no U+0000, at most
@@ -23,17 +23,17 @@ use core::fmt;
 /// let topic: Text = "sport/tennis".into();
 /// assert_eq!(topic, "sport/tennis");
 /// assert!(topic.starts_with("sport/"));
-/// assert_eq!(topic.as_str().split('/').next(), Some("sport"));
+/// assert_eq!(topic.to_str().split('/').next(), Some("sport"));
 /// assert_eq!(topic.as_bytes().len(), 12);
 /// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Text<'a>(&'a [u8]);
 
 impl<'a> Text<'a> {
-    /// The string. Costs one pass over it; keep the result rather than calling twice.
+    /// Returns the string. Costs one pass over it; keep the result rather than calling twice.
     #[must_use]
     #[expect(clippy::expect_used, reason = "the comment proves it")]
-    pub fn as_str(self) -> &'a str {
+    pub fn to_str(self) -> &'a str {
         // A `Text` is made from a `&str`, by the decoders, where `is_plain` has seen ASCII alone or
         // `from_utf8` has said yes, or from the bytes of another `Text`.
         core::str::from_utf8(self.0).expect("a Text is UTF-8")
@@ -153,16 +153,17 @@ impl<'a> Text<'a> {
 
     /// Whether it has no control characters and no noncharacters. [5.0 §1.5.4]
     pub(crate) fn is_clean(self) -> bool {
-        self.as_str().chars().all(|c| {
+        self.to_str().chars().all(|c| {
             let noncharacter = matches!(u32::from(c) & 0xFFFF, 0xFFFE | 0xFFFF)
                 || matches!(c, '\u{FDD0}'..='\u{FDEF}');
             !noncharacter && !c.is_control()
         })
     }
 
-    /// For the bytes of a `Text` that were kept, and for a part of one that was cut at an ASCII
-    /// character: they are UTF-8.
-    pub(crate) const fn part(bytes: &'a [u8]) -> Self {
+    /// Wraps bytes that were checked before: those of another `Text`, or a part of one that was cut
+    /// at an ASCII character.
+    pub(crate) const fn assume_checked(bytes: &'a [u8]) -> Self {
+        debug_assert!(core::str::from_utf8(bytes).is_ok(), "the bytes are UTF-8");
         Self(bytes)
     }
 }
@@ -181,7 +182,7 @@ impl<'a> From<&'a String> for Text<'a> {
 
 impl<'a> From<Text<'a>> for &'a str {
     fn from(text: Text<'a>) -> Self {
-        text.as_str()
+        text.to_str()
     }
 }
 
@@ -223,12 +224,12 @@ impl PartialEq<Text<'_>> for String {
 
 impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
+        f.pad(self.to_str())
     }
 }
 
 impl fmt::Debug for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.as_str(), f)
+        fmt::Debug::fmt(self.to_str(), f)
     }
 }

@@ -10,24 +10,47 @@ use alloc::vec::Vec;
 use bytes::BytesMut;
 use core::fmt;
 
-/// What packets are appended to: `Vec<u8>` and [`BytesMut`], which grow, and [`Fixed`], which does
-/// not.
-#[expect(private_bounds, reason = "nobody else has a use for what it has")]
-pub trait Output: Append {}
+/// The output that packets are appended to: `Vec<u8>` and [`BytesMut`], which grow, or [`Fixed`],
+/// which does not.
+///
+/// The trait is sealed. It says how much has been written and how much can still be, and has the two
+/// ways in which bytes arrive: the fields of a packet are written in place, into memory that the
+/// output provides in one piece, and a payload is appended as a slice after them. So an output need
+/// not be one piece of memory itself.
+#[expect(clippy::len_without_is_empty, reason = "callers compare lengths before and after")]
+pub trait Output: Sealed {
+    /// Returns the number of bytes that the output holds.
+    fn len(&self) -> usize;
 
-impl Output for Vec<u8> {}
-impl Output for BytesMut {}
-impl Output for Fixed<'_> {}
+    /// Returns the number of bytes that can still be appended; `usize::MAX` if the output grows.
+    fn room(&self) -> usize;
+
+    /// Appends bytes, or leaves the output as it is and returns [`EncodeError::NoRoom`].
+    fn append_slice(&mut self, bytes: &[u8]) -> Result<(), EncodeError>;
+
+    /// Appends `size` bytes, which the caller then overwrites, if there is room for `more` after
+    /// them. Otherwise leaves the output as it is and returns [`EncodeError::NoRoom`].
+    fn append_room(&mut self, size: usize, more: usize) -> Result<&mut [u8], EncodeError>;
+}
+
+/// Keeps [`Output`] to the types of this file.
+#[expect(unnameable_types, reason = "a trait that cannot be named cannot be implemented")]
+pub trait Sealed {}
+
+impl Sealed for Vec<u8> {}
+impl Sealed for BytesMut {}
+impl Sealed for Fixed<'_> {}
 
 /// An [`Output`] of a fixed size, in memory that the caller has.
 ///
 /// ```
-/// use mqtt_sansio::codec::{self, EncodeError, Fixed, Packet, Publish, Version};
+/// use mqtt_sansio::codec::{self, EncodeError, Fixed, Output, Packet, Publish, Version};
 ///
 /// let mut memory = [0; 16];
 /// let mut out = Fixed::new(&mut memory);
 /// codec::encode(&Packet::Pingreq, Version::V5_0, &mut out)?;
 /// assert_eq!(out.written(), [0xC0, 0x00]);
+/// assert_eq!((out.len(), out.room()), (2, 14));
 ///
 /// let large = Publish::new("a/b", &[0; 100]).into();
 /// assert_eq!(codec::encode(&large, Version::V5_0, &mut out), Err(EncodeError::NoRoom(108)));
@@ -68,24 +91,22 @@ impl fmt::Debug for Fixed<'_> {
     }
 }
 
-/// What an encoder needs of an output.
-pub(crate) trait Append {
-    /// Appends bytes. Where there is no room for them, all is as it was.
-    fn append_all(&mut self, bytes: &[u8]) -> Result<(), EncodeError>;
-
-    /// Appends `size` bytes, to be written in place, and sees to it that there is room for `more`
-    /// after them. Where there is not, all is as it was.
-    fn append_room(&mut self, size: usize, more: usize) -> Result<&mut [u8], EncodeError>;
-}
-
 /// Room for most of the packets that are written most often.
 const SHORT: usize = 64;
 
 macro_rules! growing {
     ($($buffer:ty)*) => {
-        $(impl Append for $buffer {
+        $(impl Output for $buffer {
+            fn len(&self) -> usize {
+                self.len()
+            }
+
+            fn room(&self) -> usize {
+                usize::MAX
+            }
+
             #[inline(always)]
-            fn append_all(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+            fn append_slice(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
                 self.extend_from_slice(bytes);
                 Ok(())
             }
@@ -109,8 +130,16 @@ macro_rules! growing {
 
 growing! { Vec<u8> BytesMut }
 
-impl Append for Fixed<'_> {
-    fn append_all(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+impl Output for Fixed<'_> {
+    fn len(&self) -> usize {
+        self.length
+    }
+
+    fn room(&self) -> usize {
+        self.memory.len() - self.length
+    }
+
+    fn append_slice(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
         self.append_room(bytes.len(), 0)?.copy_from_slice(bytes);
         Ok(())
     }

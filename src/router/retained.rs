@@ -152,7 +152,7 @@ mod tests {
         while let Some(retained) =
             store.next(filter, found.last().map(String::as_bytes), Instant::default())
         {
-            found.push(retained.message.topic_name().as_str().into());
+            found.push(retained.message.topic_name().to_str().into());
         }
         found
     }

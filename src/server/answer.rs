@@ -77,7 +77,8 @@ impl Server {
         if self.client.clean_start && resume {
             return Err(AnswerError::CleanStart);
         }
-        let authentication_method = self.client.authentication_method.as_deref().map(Text::part);
+        let authentication_method =
+            self.client.authentication_method.as_deref().map(Text::assume_checked);
         let properties = match self.version() {
             Version::V5_0 => {
                 if self.client.is_nameless

@@ -5,17 +5,16 @@ use super::inbound::{ConnectionNumber, Exchange, Turn, Unacknowledged};
 use super::outbound::{Meaning, Slot};
 use super::{
     AckToken, AcknowledgeError, Conduct, Message, Outcome, Outgoing, ProtocolError, PublishError,
-    Published, Received, Session, TopicName,
+    Published, Received, Session,
 };
 use crate::codec::{
     Ack, ConnackProperties, ConnectProperties, Encode, Frame, Identified, Measured, Packet,
     PacketIdentifier, PacketType, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Suback,
-    Text, Version,
+    Text, Topic, TopicName, Version,
 };
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 /// What one side takes.
@@ -72,8 +71,8 @@ pub(crate) struct Connection {
     received: u16,
     unacknowledged: Unacknowledged,
     /// The topics of the peer's aliases, from alias 1 on. [5.0 MQTT-3.3.2-7]
-    peer_aliases: Vec<Option<Arc<[u8]>>>,
-    own_aliases: Vec<Option<Arc<[u8]>>>,
+    peer_aliases: Vec<Option<Topic>>,
+    own_aliases: Vec<Option<Topic>>,
     /// The topics that were given an alias without anybody asking for it.
     automatic_aliases: BTreeMap<Box<[u8]>, u16>,
 }
@@ -523,18 +522,18 @@ impl Endpoint {
         if !publish.topic_name.is_empty() {
             return Ok(Publish { properties, ..*publish });
         }
-        let name =
-            self.connection.own_aliases.get(usize::from(alias) - 1).and_then(Option::as_deref);
-        let topic_name =
-            Text::part(name.filter(|_| self.open).ok_or(PublishError::UnknownTopicAlias)?);
+        let topic =
+            self.connection.own_aliases.get(usize::from(alias) - 1).and_then(Option::as_ref);
+        let topic = topic.filter(|_| self.open).ok_or(PublishError::UnknownTopicAlias)?;
+        let topic_name = topic.as_text();
         Ok(Publish { topic_name, properties, ..*publish })
     }
 
     /// Notes the alias that a message, now sent, has given its topic.
     fn set_alias(&mut self, publish: &Publish<'_>) {
         if let Some(alias) = publish.properties.topic_alias {
-            if !publish.topic_name.is_empty() {
-                set_alias(&mut self.connection.own_aliases, alias, publish.topic_name);
+            if let Ok(name) = TopicName::new(publish.topic_name) {
+                set_alias(&mut self.connection.own_aliases, alias, name.into_topic());
             }
         }
     }
@@ -575,7 +574,7 @@ impl Endpoint {
             frame.publish(self.peer_rules(), core::convert::identity)?;
         let topic_name = match properties.topic_alias.take() {
             Some(alias) => self.topic_name(alias, topic_name)?,
-            None => TopicName::inline(topic_name),
+            None => TopicName::assume_checked(topic_name),
         };
         if qos > self.connection.own.maximum_qos {
             return Err(ProtocolError::QosNotSupported);
@@ -658,11 +657,12 @@ impl Endpoint {
         }
         let aliases = &mut self.connection.peer_aliases;
         if !topic_name.is_empty() {
-            set_alias(aliases, alias, topic_name);
-            return Ok(TopicName::inline(topic_name));
+            let name = TopicName::assume_checked(topic_name);
+            set_alias(aliases, alias, name.clone().into_topic());
+            return Ok(name);
         }
         let name = usize::from(alias).checked_sub(1).and_then(|index| aliases.get(index)?.clone());
-        name.map(TopicName::aliased).ok_or(ProtocolError::UnknownTopicAlias(alias))
+        name.map(TopicName::from).ok_or(ProtocolError::UnknownTopicAlias(alias))
     }
 
     /// The host has taken the next step: what it does not acknowledge by hand is acknowledged.
@@ -867,12 +867,12 @@ impl Endpoint {
     }
 }
 
-fn set_alias(aliases: &mut Vec<Option<Arc<[u8]>>>, alias: u16, topic_name: Text<'_>) {
+fn set_alias(aliases: &mut Vec<Option<Topic>>, alias: u16, topic: Topic) {
     let index = usize::from(alias).saturating_sub(1);
     if aliases.len() <= index {
         aliases.resize(index + 1, None);
     }
     if let Some(entry) = aliases.get_mut(index) {
-        *entry = Some(topic_name.as_bytes().into());
+        *entry = Some(topic);
     }
 }

@@ -3,11 +3,10 @@
 
 use super::AckToken;
 use crate::codec::{
-    AckProperties, Append, DecodeError, EncodeError, Publish, PublishProperties, QoS, Reader,
-    ReasonCode, Sequence, Size, SubscriptionIdentifier, Text, Writer, varint,
+    AckProperties, DecodeError, EncodeError, Output, Publish, PublishProperties, QoS, Reader,
+    ReasonCode, Sequence, Size, SubscriptionIdentifier, Text, TopicName, Writer, varint,
 };
 use crate::time::Instant;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
@@ -45,61 +44,6 @@ impl Received<'_> {
             properties: self.properties,
             payload: self.payload,
         }
-    }
-}
-
-/// The Topic Name of a message that has arrived. An alias is resolved to a name that the machine
-/// keeps, so that nothing borrows from the machine.
-#[derive(Clone, PartialEq, Eq)]
-pub struct TopicName<'a>(Topic<'a>);
-
-#[derive(Clone, PartialEq, Eq)]
-enum Topic<'a> {
-    Inline(Text<'a>),
-    Aliased(Arc<[u8]>),
-}
-
-impl<'a> TopicName<'a> {
-    /// The name.
-    #[must_use]
-    pub fn as_text(&self) -> Text<'_> {
-        match &self.0 {
-            Topic::Inline(text) => *text,
-            // Only the bytes of a `Text` are ever put behind an alias.
-            Topic::Aliased(bytes) => Text::part(bytes),
-        }
-    }
-
-    /// The name. Costs one pass over it.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        self.as_text().as_str()
-    }
-
-    pub(crate) const fn inline(text: Text<'a>) -> Self {
-        Self(Topic::Inline(text))
-    }
-
-    pub(crate) const fn aliased(name: Arc<[u8]>) -> Self {
-        Self(Topic::Aliased(name))
-    }
-}
-
-impl PartialEq<&str> for TopicName<'_> {
-    fn eq(&self, other: &&str) -> bool {
-        self.as_text() == *other
-    }
-}
-
-impl fmt::Debug for TopicName<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_text().fmt(f)
-    }
-}
-
-impl fmt::Display for TopicName<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.as_text(), f)
     }
 }
 
@@ -158,7 +102,7 @@ impl Message {
             properties.encode_section(&mut writer)?;
         }
         debug_assert!(writer.is_full(), "a message is written as it was measured");
-        bytes.append_all(publish.payload)?;
+        bytes.append_slice(publish.payload)?;
         Ok(Self {
             bytes: bytes.into(),
             topic_length,
@@ -171,7 +115,7 @@ impl Message {
     /// The topic.
     #[must_use]
     pub fn topic_name(&self) -> Text<'_> {
-        Text::part(self.parts().0)
+        Text::assume_checked(self.parts().0)
     }
 
     /// Any bytes.
@@ -197,8 +141,13 @@ impl Message {
     pub fn publish(&self) -> Publish<'_> {
         let (topic, properties, payload) = self.parts();
         let (qos, retain) = (self.qos, self.retain);
-        let mut publish =
-            Publish { qos, retain, topic_name: Text::part(topic), payload, ..Publish::default() };
+        let mut publish = Publish {
+            qos,
+            retain,
+            topic_name: Text::assume_checked(topic),
+            payload,
+            ..Publish::default()
+        };
         let read = publish.properties.read_section(Reader(properties));
         debug_assert!(read.is_ok(), "`new` has written them");
         publish

@@ -20,7 +20,7 @@ pub mod stored;
 
 pub use error::{AcknowledgeError, CloseCause, ProtocolError, PublishError, RequestError};
 pub use inbound::AckToken;
-pub use message::{Message, Outcome, Outgoing, Published, Received, TopicName};
+pub use message::{Message, Outcome, Outgoing, Published, Received};
 
 pub(crate) use available::Available;
 pub(crate) use conduct::{Conduct, conduct};

@@ -67,7 +67,7 @@ fn a_client_takes_the_aliases_that_it_has_allowed_and_forgets_them_with_the_conn
         let (actions, _) = client.hears(&bytes);
         let [client::Action::Message(received)] = &actions[..] else { panic!("{actions:?}") };
         assert_eq!(
-            (received.topic_name.as_text().as_str(), received.properties.topic_alias),
+            (received.topic_name.as_text().to_str(), received.properties.topic_alias),
             (expected, None)
         );
     }
@@ -195,7 +195,7 @@ impl By {
 fn wire(bytes: &[u8], version: Version) -> Vec<(String, Option<u16>)> {
     let shown = |packet| match packet {
         Packet::Publish(publish) => {
-            Some((publish.topic_name.as_str().to_owned(), publish.properties.topic_alias))
+            Some((publish.topic_name.to_str().to_owned(), publish.properties.topic_alias))
         }
         _ => None,
     };

@@ -358,7 +358,7 @@ fn a_server_names_the_method_of_the_client_and_none_to_a_client_without() {
         .unwrap();
     let Packet::Connack(Connack { properties, .. }) = packets(&out, V5_0)[0] else { panic!() };
     assert_eq!(
-        (properties.authentication_method.unwrap().as_str(), properties.authentication_data),
+        (properties.authentication_method.unwrap().to_str(), properties.authentication_data),
         (METHOD, Some(&b"data"[..]))
     );
 }

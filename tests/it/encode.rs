@@ -345,7 +345,7 @@ fn reason_codes_are_shown_by_name_and_number() {
 fn a_filter_knows_its_group_and_its_wildcards() {
     let read = |filter, version| {
         let filter = TopicFilter::new(filter, version).unwrap();
-        (filter.share_name().map(Text::as_str), filter.has_wildcard())
+        (filter.share_name().map(Text::to_str), filter.has_wildcard())
     };
     assert_eq!(read("$share/g/a/+", Version::V5_0), (Some("g"), true));
     assert_eq!(read("$share/g/a", Version::V5_0), (Some("g"), false));

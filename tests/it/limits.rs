@@ -420,7 +420,7 @@ fn response_information_is_for_who_asks() {
         let mut out = Vec::new();
         asked(ServerConfig::new(), &connect).accept(&mut None, properties, NOW, &mut out).unwrap();
         let Packet::Connack(Connack { properties, .. }) = packets(&out, V5_0)[0] else { panic!() };
-        assert_eq!(properties.response_information.map(Text::as_str), expected);
+        assert_eq!(properties.response_information.map(Text::to_str), expected);
     }
 }
 

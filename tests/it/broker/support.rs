@@ -620,7 +620,7 @@ pub fn show(packet: &Packet<'_>, is_numbered: bool) -> String {
             let _ = p.session_expiry_interval.map(|value| write!(shown, " expiry={value}"));
             let _ = p
                 .assigned_client_identifier
-                .map(|value| write!(shown, " assigned={}", value.as_str()));
+                .map(|value| write!(shown, " assigned={}", value.to_str()));
             let _ = p.server_keep_alive.map(|value| write!(shown, " keep-alive={value}"));
             shown
         }
@@ -645,7 +645,7 @@ pub fn show(packet: &Packet<'_>, is_numbered: bool) -> String {
 
 fn show_publish(publish: &Publish<'_>) -> String {
     let mut shown =
-        format!("{}={}", publish.topic_name.as_str(), String::from_utf8_lossy(publish.payload));
+        format!("{}={}", publish.topic_name.to_str(), String::from_utf8_lossy(publish.payload));
     if publish.qos > QoS::AtMostOnce {
         let _ = write!(shown, " q{}", publish.qos.as_u8());
     }
@@ -654,8 +654,8 @@ fn show_publish(publish: &Publish<'_>) -> String {
     let p = &publish.properties;
     let _ = p.payload_format_indicator.map(|value| write!(shown, " text={value}"));
     let _ = p.message_expiry_interval.map(|value| write!(shown, " expiry={value}"));
-    let _ = p.content_type.map(|value| write!(shown, " type={}", value.as_str()));
-    let _ = p.response_topic.map(|value| write!(shown, " to={}", value.as_str()));
+    let _ = p.content_type.map(|value| write!(shown, " type={}", value.to_str()));
+    let _ = p.response_topic.map(|value| write!(shown, " to={}", value.to_str()));
     let _ = p.correlation_data.map(|value| write!(shown, " for={value:?}"));
     let _ = p.topic_alias.map(|value| write!(shown, " alias={value}"));
     let mut identifiers: Vec<_> =
@@ -663,7 +663,7 @@ fn show_publish(publish: &Publish<'_>) -> String {
     identifiers.sort_unstable();
     let _ = (!identifiers.is_empty()).then(|| write!(shown, " ids={identifiers:?}"));
     for property in &p.user_properties {
-        let _ = write!(shown, " {}:{}", property.name.as_str(), property.value.as_str());
+        let _ = write!(shown, " {}:{}", property.name.to_str(), property.value.to_str());
     }
     shown
 }
