@@ -1,7 +1,8 @@
 //! Counts what the current thread requests from the heap, so that tests can run in parallel.
 
+use core::alloc::{GlobalAlloc, Layout};
 use core::cell::Cell;
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::System;
 
 /// The allocator of `std`, with a count for each thread. A test binary that uses [`Region`] must
 /// declare it as its `#[global_allocator]`.

@@ -4,20 +4,26 @@
 //! - [`watch`]: an independent account of what one end of a connection is allowed to do.
 //! - [`properties`] and [`machines`]: what the fuzz targets check, as functions of arbitrary data.
 //! - [`vectors`]: the bytes of `spec-vectors/`.
-//! - [`heap`]: a count of allocations.
+//! - [`wire`]: packets to and from bytes.
+//! - [`files`], [`heap`], [`random`]: the files of the repository, a count of allocations, a
+//!   generator of numbers.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
     clippy::wildcard_enum_match_arm,
     reason = "a panic is a finding"
 )]
 
+pub mod files;
 pub mod heap;
 pub mod machine;
 pub mod machines;
 pub mod pair;
 pub mod properties;
+pub mod random;
 pub mod vectors;
 pub mod watch;
+pub mod wire;

@@ -1,39 +1,12 @@
 //! One machine alone: the test is its peer, and writes and reads the packets.
 
+use crate::wire::encoded;
 use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, Client, ClientConfig};
-use mqtt_sansio::codec::{
-    self, Ack, Connack, ConnackProperties, Connect, Packet, PacketIdentifier, ReasonCode, Version,
-};
+use mqtt_sansio::codec::{Connack, ConnackProperties, Connect, Version};
 use mqtt_sansio::server::{self, Server, ServerConfig};
 
 pub const NOW: Instant = Instant::from_millis(1_000);
-
-pub fn encoded<'a>(packet: impl Into<Packet<'a>>, version: Version) -> Vec<u8> {
-    let mut out = Vec::new();
-    codec::encode(&packet.into(), version, &mut out).unwrap();
-    out
-}
-
-/// All packets, of which the last must be complete.
-pub fn packets(mut bytes: &[u8], version: Version) -> Vec<Packet<'_>> {
-    let mut packets = Vec::new();
-    while let Some(frame) = codec::frame(bytes, u32::MAX).unwrap() {
-        packets.push(codec::decode(frame, version).unwrap());
-        bytes = &bytes[frame.as_bytes().len()..];
-    }
-    assert!(bytes.is_empty(), "the last packet is cut off");
-    packets
-}
-
-pub fn id(number: u16) -> PacketIdentifier {
-    PacketIdentifier::new(number).unwrap()
-}
-
-/// PUBACK, PUBREC, PUBREL or PUBCOMP.
-pub fn ack(packet: fn(Ack<'static>) -> Packet<'static>, number: u16, version: Version) -> Vec<u8> {
-    encoded(packet(Ack::new(id(number), ReasonCode::SUCCESS)), version)
-}
 
 /// The CONNACK of a server that goes on with its session, where it can say so.
 pub fn resumed(version: Version) -> Vec<u8> {

@@ -5,12 +5,10 @@ use core::time::Duration;
 use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, Client, ClientConfig};
 use mqtt_sansio::codec::{
-    self, AckProperties, ConnackProperties, Connect, Publish, QoS, ReasonCode, Version,
+    self, AckProperties, ConnackProperties, Connect, Publish, QoS, ReasonCode,
 };
 use mqtt_sansio::server::{self, Server, ServerConfig};
 use mqtt_sansio::session::{Message, Outcome, Outgoing, Published, Session};
-
-pub const VERSIONS: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5_0];
 
 /// How the link hands on what it carries.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -311,7 +309,7 @@ impl Pair {
         self.note(format!("client: {action:?}"));
         match action {
             client::Action::Message(message) => {
-                self.at_client.push(String::from_utf8_lossy(message.payload).into())
+                self.at_client.push(String::from_utf8_lossy(message.payload).into());
             }
             client::Action::Published(published) => self.done_at_client.push(outcome(&published)),
             client::Action::Closed(_) => self.connected = false,
@@ -358,7 +356,7 @@ impl Pair {
                     .unwrap();
             }
             server::Action::Message(message) => {
-                self.at_server.push(String::from_utf8_lossy(message.payload).into())
+                self.at_server.push(String::from_utf8_lossy(message.payload).into());
             }
             server::Action::Published(published) => self.done_at_server.push(outcome(&published)),
             server::Action::Closed { .. } => {
@@ -401,17 +399,4 @@ fn split<'b>(bytes: &'b [u8], chunks: Chunks, carried: &mut usize) -> Vec<&'b [u
             }
         }
     }
-}
-
-/// A CONNECT of a client whose session outlives its connections.
-pub fn lasting(version: Version) -> Connect<'static> {
-    let mut connect = Connect::new(version, "c");
-    if version == Version::V5_0 {
-        connect.properties.session_expiry_interval = Some(u32::MAX);
-    }
-    connect
-}
-
-pub fn message<'a>(qos: QoS, payload: &'a str) -> Publish<'a> {
-    Publish { qos, ..Publish::new("t", payload.as_bytes()) }
 }

@@ -1,5 +1,6 @@
 //! What the fuzz targets check, one function each. `tests/it/corpus.rs` runs them as ordinary tests.
 
+use crate::wire::VERSIONS;
 use arbitrary::{Arbitrary, Unstructured};
 use mqtt_sansio::codec::{
     self, Ack, AckProperties, Connack, ConnackProperties, Connect, ConnectProperties, DecodeError,
@@ -7,8 +8,6 @@ use mqtt_sansio::codec::{
     Subscribe, SubscribeProperties, Subscription, SubscriptionOptions, TopicFilter, Unsubscribe,
     UnsubscribeProperties, Version, Will, WillProperties,
 };
-
-const VERSIONS: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5_0];
 
 const OPTIONS: Options = Options::NON_MINIMAL_LENGTH
     .union(Options::UNUSED_HEADER_FLAGS)
@@ -125,7 +124,7 @@ pub fn encode(data: &[u8]) {
     // Before 5.0 hardly any packet could be encoded but for this.
     let plain = first / 18 % 2 == 1;
     in_version(packet, VERSIONS[usize::from(first % 3)], |as_said| {
-        encode_by(if plain { as_said } else { packet }, rules)
+        encode_by(if plain { as_said } else { packet }, rules);
     });
 }
 

@@ -1,27 +1,52 @@
 //! The bytes of the wire vectors.
 
+use crate::files;
+use mqtt_sansio::codec::{Role, Version};
 use std::fs;
-use std::path::Path;
 use toml::Table;
 
-/// The bytes of each vector of up to so many, with the byte before them by which the targets know
-/// the version and the sender.
-pub fn all(folder: &Path, largest: usize) -> Vec<(u8, Vec<u8>)> {
+/// The versions of the vectors, and their folders.
+pub const FOLDERS: [(Version, &str); 3] =
+    [(Version::V3_1, "v3.1"), (Version::V3_1_1, "v3.1.1"), (Version::V5_0, "v5.0")];
+
+/// Returns the vectors of a folder of `spec-vectors/`, each with the name of its file.
+pub fn tables(folder: &str) -> Vec<(String, Table)> {
+    let mut tables = Vec::new();
+    for path in files::with_extension(&format!("spec-vectors/{folder}"), "toml") {
+        let text = fs::read_to_string(&path).unwrap();
+        let file: Table =
+            text.parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        for vector in file["vector"].as_array().unwrap() {
+            tables.push((name.to_owned(), vector.as_table().unwrap().clone()));
+        }
+    }
+    tables
+}
+
+/// Returns the role that sends the packet of a vector, if only one does.
+pub fn sender(vector: &Table) -> Option<Role> {
+    match vector["from"].as_str() {
+        Some("client") => Some(Role::Client),
+        Some("server") => Some(Role::Server),
+        _ => None,
+    }
+}
+
+/// Returns the bytes of each vector of at most `largest` bytes, with the first byte that tells the
+/// fuzz targets the version and the sender.
+pub fn all(largest: usize) -> Vec<(u8, Vec<u8>)> {
     let mut all = Vec::new();
-    for (version, name) in [(0, "v3.1"), (1, "v3.1.1"), (2, "v5.0")] {
-        for entry in fs::read_dir(folder.join(name)).expect("the vectors are there") {
-            let text = fs::read_to_string(entry.expect("a file").path()).expect("text");
-            let file: Table = text.parse().expect("TOML");
-            for vector in file["vector"].as_array().expect("a list") {
-                let sender = match vector["from"].as_str() {
-                    Some("client") => 1,
-                    Some("server") => 2,
-                    _ => 0,
-                };
-                let text = vector["bytes"].as_str().expect("text");
-                if runs(text).map(|(_, times)| times).sum::<usize>() <= largest {
-                    all.push((version + 3 * sender, hex(text)));
-                }
+    for (version, (_, folder)) in (0..).zip(FOLDERS) {
+        for (_, vector) in tables(folder) {
+            let sender = match sender(&vector) {
+                None => 0,
+                Some(Role::Client) => 1,
+                Some(Role::Server) => 2,
+            };
+            let text = vector["bytes"].as_str().unwrap();
+            if runs(text).map(|(_, times)| times).sum::<usize>() <= largest {
+                all.push((version + 3 * sender, hex(text)));
             }
         }
     }

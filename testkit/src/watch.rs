@@ -411,7 +411,7 @@ impl Watch {
             let last = index + 1 == read.len();
             match codec::decode(*frame, self.peer_rules()) {
                 Ok(packet) => {
-                    ended = self.reads(&packet, event.filter(|_| last), closed && last)?
+                    ended = self.reads(&packet, event.filter(|_| last), closed && last)?;
                 }
                 Err(error) => ensure!(closed && last, "{error}, and the connection goes on"),
             }
@@ -627,7 +627,7 @@ impl Watch {
             }
             Packet::Connect(_) | Packet::Connack(_) => ensure!(closed, "{packet:?} was taken"),
             Packet::Publish(publish) => {
-                self.arrives(publish, event.and_then(Event::message), closed)?
+                self.arrives(publish, event.and_then(Event::message), closed)?;
             }
             Packet::Puback(ack) => {
                 let identifier = ack.packet_identifier.get();
@@ -653,11 +653,11 @@ impl Watch {
                         self.release(identifier, Some(number), here);
                     }
                     Some(Sent::Barred) if ack.reason_code.is_error() => {
-                        _ = self.kept.sent.remove(&identifier)
+                        _ = self.kept.sent.remove(&identifier);
                     }
                     Some(Sent::Barred) => self.release(identifier, None, false),
                     Some(Sent::Released { .. }) => {
-                        self.owe(PacketType::Pubrel, identifier, ReasonCode::SUCCESS, 0)
+                        self.owe(PacketType::Pubrel, identifier, ReasonCode::SUCCESS, 0);
                     }
                     None if self.kept.unknown => {}
                     None if ack.reason_code.is_error() => {}
@@ -868,7 +868,7 @@ impl Watch {
             .map(|(identifier, sent)| (*identifier, *sent));
         match (outcome, sent) {
             (Outcome::Expired, _) => {
-                ensure!(sent.is_none(), "message {key} has expired after it was sent")
+                ensure!(sent.is_none(), "message {key} has expired after it was sent");
             }
             (Outcome::SessionLost(message), _) => {
                 let arrived = self.kept.lost.remove(&key);
@@ -937,7 +937,7 @@ impl Watch {
             }
             Packet::Publish(publish) => self.sends(publish)?,
             Packet::Puback(ack) => {
-                _ = self.settles(ack.packet_identifier.get(), QoS::AtLeastOnce, ack.reason_code)?
+                _ = self.settles(ack.packet_identifier.get(), QoS::AtLeastOnce, ack.reason_code)?;
             }
             Packet::Pubrec(ack) => {
                 let identifier = ack.packet_identifier.get();

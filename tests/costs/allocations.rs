@@ -5,13 +5,11 @@ use mqtt_sansio::Instant;
 use mqtt_sansio::codec::{self, ConnackProperties, Connect, Publish, Version};
 use mqtt_sansio::server::{Action, Server, ServerConfig};
 use mqtt_sansio::session::Message;
-use std::path::Path;
 use testkit::heap::Region;
 
 #[test]
 fn reading_allocates_nothing_and_writing_no_more_than_it_needs() {
-    let all =
-        testkit::vectors::all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("spec-vectors"), 200_000);
+    let all = testkit::vectors::all(200_000);
     let mut decoded = 0;
     let mut out = Vec::with_capacity(1 << 18);
     let region = Region::new();

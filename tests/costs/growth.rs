@@ -2,14 +2,12 @@
 
 use mqtt_sansio::broker::{Action, Broker, BrokerConfig, ConnectionId};
 use mqtt_sansio::client::{Client, ClientConfig};
-use mqtt_sansio::codec::{
-    ConnackProperties, Connect, Packet, Publish, QoS, Subscribe, SubscribeProperties, Subscription,
-};
+use mqtt_sansio::codec::{ConnackProperties, Connect, Packet, Publish, QoS};
 use mqtt_sansio::server::{Server, ServerConfig};
 use mqtt_sansio::session::{Message, Outgoing, Session};
 use testkit::heap::Region;
-use testkit::machine::{Hears, NOW, accepted, ack, encoded, id};
-use testkit::pair::{VERSIONS, lasting, message};
+use testkit::machine::{Hears, NOW, accepted};
+use testkit::wire::{VERSIONS, ack, encoded, identifier, lasting, message, subscribe};
 
 /// Does the same many times: the heap may not grow by a byte each time. What the first rounds leave
 /// is not counted.
@@ -49,7 +47,7 @@ fn serve(broker: &mut Broker) {
     while let Some(action) = broker.poll_action() {
         match action {
             Action::Authenticate { connection, .. } => {
-                broker.admit(connection, ConnackProperties::default(), NOW)
+                broker.admit(connection, ConnackProperties::default(), NOW);
             }
             Action::Transmit(id) => while broker.transmit(id, NOW, &mut Vec::new()) {},
             Action::Close(id) => broker.closed(id, NOW),
@@ -70,24 +68,18 @@ fn give(broker: &mut Broker, id: ConnectionId, bytes: &[u8]) {
 /// exchanges.
 fn visit(broker: &mut Broker, connect: &Connect<'_>) {
     let version = connect.version;
-    let subscriptions = [Subscription::new("t", QoS::ExactlyOnce)];
-    let properties = SubscribeProperties::default();
-    let subscribe = Subscribe {
-        packet_identifier: id(1),
-        properties,
-        subscriptions: subscriptions.as_slice().into(),
-    };
-    let publish = Publish { packet_identifier: Some(id(2)), ..message(QoS::ExactlyOnce, "x") };
+    let publish =
+        Publish { packet_identifier: Some(identifier(2)), ..message(QoS::ExactlyOnce, "x") };
     let connection = broker.open(NOW);
-    for packet in [
-        Packet::from(*connect),
-        subscribe.into(),
-        publish.into(),
-        message(QoS::AtMostOnce, "x").into(),
+    for bytes in [
+        encoded(*connect, version),
+        subscribe(1, "t", QoS::ExactlyOnce, version),
+        encoded(publish, version),
+        encoded(message(QoS::AtMostOnce, "x"), version),
+        ack(Packet::Pubrel, 2, version),
     ] {
-        give(broker, connection, &encoded(packet, version));
+        give(broker, connection, &bytes);
     }
-    give(broker, connection, &ack(Packet::Pubrel, 2, version));
     broker.closed(connection, NOW);
     serve(broker);
 }
@@ -96,8 +88,11 @@ fn visit(broker: &mut Broker, connect: &Connect<'_>) {
 #[test]
 fn repeats_and_reconnects_leave_nothing() {
     for version in VERSIONS {
-        let publish =
-            Publish { packet_identifier: Some(id(1)), dup: true, ..message(QoS::ExactlyOnce, "x") };
+        let publish = Publish {
+            packet_identifier: Some(identifier(1)),
+            dup: true,
+            ..message(QoS::ExactlyOnce, "x")
+        };
         let bytes = encoded(publish, version);
         let mut server = accepted(&lasting(version));
         repeat("one QoS 2 message, again and again", || assert!(server.hears(&bytes).0.len() <= 1));

@@ -135,8 +135,8 @@ fn a_full_queue() {
         }
         time(|| {
             (0..100).for_each(|_| {
-                assert!(session.enqueue(outgoing(), limit, Instant::default()).is_err())
-            })
+                assert!(session.enqueue(outgoing(), limit, Instant::default()).is_err());
+            });
         })
     };
     assert_linear("a refusal", 1, round(10), round(100_000));

@@ -7,8 +7,9 @@ use mqtt_sansio::codec::{
 };
 use mqtt_sansio::server::ServerConfig;
 use mqtt_sansio::session::{CloseCause, Message, Outgoing, ProtocolError, PublishError};
-use testkit::machine::{Hears, NOW, accepted, connected, connecting, encoded, packets, resume};
-use testkit::pair::{Chunks, Pair, VERSIONS, lasting};
+use testkit::machine::{Hears, NOW, accepted, connected, connecting, resume};
+use testkit::pair::{Chunks, Pair};
+use testkit::wire::{VERSIONS, encoded, lasting, packets};
 
 fn aliased(alias: u16, topic_name: &str) -> Publish<'_> {
     let properties = PublishProperties { topic_alias: Some(alias), ..PublishProperties::default() };

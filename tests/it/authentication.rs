@@ -10,10 +10,10 @@ use mqtt_sansio::codec::{
 };
 use mqtt_sansio::server::{self, AnswerError, Server, ServerConfig};
 use mqtt_sansio::session::{CloseCause, ProtocolError, RequestError};
-use testkit::machine::{Hears, NOW, accepted, asked, connected, connecting, encoded, packets};
-use testkit::pair::{Chunks, Pair, lasting, message};
+use testkit::machine::{Hears, NOW, accepted, asked, connected, connecting};
+use testkit::pair::{Chunks, Pair};
+use testkit::wire::{V5_0, encoded, lasting, message, packets};
 
-const V5_0: Version = Version::V5_0;
 const METHOD: &str = "SCRAM";
 const CONTINUE: ReasonCode = ReasonCode::CONTINUE_AUTHENTICATION;
 const AGAIN: ReasonCode = ReasonCode::RE_AUTHENTICATE;

@@ -4,13 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use testkit::files;
 use toml::Table;
 
 /// The statements as they are cited, such as `5.0 MQTT-3.3.1-4`, with the layer that they are
 /// about.
 fn statements() -> BTreeMap<String, String> {
-    let text = fs::read_to_string(root().join("spec-vectors/statements.tsv")).unwrap();
+    let text = files::read("spec-vectors/statements.tsv");
     let rows = text.lines().skip(1).map(|line| line.split('\t').collect::<Vec<_>>());
     let statements: BTreeMap<_, _> =
         rows.map(|row| (format!("{} {}", row[0], row[1]), row[4].to_owned())).collect();
@@ -18,32 +18,13 @@ fn statements() -> BTreeMap<String, String> {
     statements
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn files(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir()
-            && path.file_name().is_some_and(|name| name != "target" && name != "corpus")
-        {
-            files(&path, extension, found);
-        } else if path.extension().is_some_and(|other| other == extension) {
-            found.push(path);
-        }
-    }
-}
-
 #[test]
 fn each_citation_in_the_sources_names_a_statement() {
     let statements = statements();
-    let mut sources = Vec::new();
-    for folder in ["src", "tests", "testkit", "examples", "fuzz", "benches"] {
-        files(&root().join(folder), "rs", &mut sources);
-    }
+    let sources = ["src", "tests", "testkit", "examples", "fuzz", "benches"]
+        .map(|folder| files::with_extension(folder, "rs"));
     let (mut count, mut unknown) = (0, Vec::new());
-    for path in sources {
+    for path in sources.into_iter().flatten() {
         let text = fs::read_to_string(&path).unwrap();
         for version in ["3.1.1", "5.0"] {
             for (position, _) in text.match_indices(&format!("[{version} MQTT-")) {
@@ -65,7 +46,7 @@ fn each_citation_in_the_sources_names_a_statement() {
 #[test]
 fn each_error_names_statements() {
     let statements = statements();
-    let table = fs::read_to_string(root().join("src/codec/error.rs")).unwrap();
+    let table = files::read("src/codec/error.rs");
     let rows =
         table.lines().filter_map(|line| line.trim().strip_suffix("\";")?.rsplit_once("\", \""));
     let mut count = 0;
@@ -88,9 +69,7 @@ fn each_error_names_statements() {
 fn each_statement_about_packets_is_shown_by_a_vector() {
     let statements = statements();
     let mut cited = BTreeSet::new();
-    let mut vectors = Vec::new();
-    files(&root().join("spec-vectors"), "toml", &mut vectors);
-    for path in vectors {
+    for path in files::with_extension("spec-vectors", "toml") {
         let file: Table = fs::read_to_string(&path).unwrap().parse().unwrap();
         for vector in file["vector"].as_array().unwrap() {
             let cites =

@@ -10,12 +10,9 @@ use mqtt_sansio::codec::{
 };
 use mqtt_sansio::server::{self, AnswerError, Server, ServerConfig};
 use mqtt_sansio::session::{CloseCause, Message, Outgoing, ProtocolError, RequestError, Session};
-use testkit::machine::{
-    Hears, NOW, accepted, ack, asked, connected, connecting, encoded, id, packets, resume, resumed,
-};
-use testkit::pair::{Chunks, Pair, VERSIONS, lasting, message};
-
-const V5_0: Version = Version::V5_0;
+use testkit::machine::{Hears, NOW, accepted, asked, connected, connecting, resume, resumed};
+use testkit::pair::{Chunks, Pair};
+use testkit::wire::{V5_0, VERSIONS, ack, encoded, identifier, lasting, message, packets};
 
 fn after(seconds: u64) -> Instant {
     NOW + Duration::from_secs(seconds)
@@ -87,7 +84,7 @@ fn after_its_disconnect_a_client_closes_and_hears_nothing_more() {
             client
         };
         let late = encoded(
-            Publish { packet_identifier: Some(id(1)), ..message(QoS::AtLeastOnce, "late") },
+            Publish { packet_identifier: Some(identifier(1)), ..message(QoS::AtLeastOnce, "late") },
             version,
         );
         // Whichever call comes next, and once.
@@ -112,8 +109,10 @@ fn a_server_acknowledges_what_was_delivered_before_it_disconnects() {
             (QoS::ExactlyOnce, ack(Packet::Pubrec, 1, version)),
         ] {
             let mut server = accepted(&lasting(version));
-            let bytes =
-                encoded(Publish { packet_identifier: Some(id(1)), ..message(qos, "x") }, version);
+            let bytes = encoded(
+                Publish { packet_identifier: Some(identifier(1)), ..message(qos, "x") },
+                version,
+            );
             let mut out = Vec::new();
             assert!(matches!(
                 server.handle_input(&mut &bytes[..], NOW, &mut out),
@@ -278,7 +277,13 @@ fn a_suback_refuses_as_far_as_the_version_can() {
         server.hears(&[0x82, 6, 0, 1, 0, 1, b'a', 0]);
         let mut out = Vec::new();
         server
-            .suback(id(1), &[ReasonCode::NOT_AUTHORIZED], AckProperties::default(), NOW, &mut out)
+            .suback(
+                identifier(1),
+                &[ReasonCode::NOT_AUTHORIZED],
+                AckProperties::default(),
+                NOW,
+                &mut out,
+            )
             .unwrap();
         assert_eq!(out, [0x90, 3, 0, 1, said]);
     }
@@ -344,7 +349,9 @@ fn a_session_moves_to_another_machine() {
     for version in VERSIONS {
         let publish = message(QoS::ExactlyOnce, "x");
         let is_again = |packet: &Packet<'_>| match packet {
-            Packet::Publish(publish) => publish.dup && publish.packet_identifier == Some(id(1)),
+            Packet::Publish(publish) => {
+                publish.dup && publish.packet_identifier == Some(identifier(1))
+            }
             _ => false,
         };
         let mut client = connected(&lasting(version), ConnackProperties::default());
@@ -355,7 +362,7 @@ fn a_session_moves_to_another_machine() {
         let mut out = Vec::new();
         client.publish(2, &publish, NOW, &mut out).unwrap();
         assert!(
-            matches!(packets(&out, version)[..], [Packet::Publish(publish)] if publish.packet_identifier == Some(id(2)))
+            matches!(packets(&out, version)[..], [Packet::Publish(publish)] if publish.packet_identifier == Some(identifier(2)))
         );
 
         let mut server = accepted(&lasting(version));
@@ -438,7 +445,7 @@ fn a_session_that_the_client_does_not_have_closes_the_connection() {
         match client.handle_input(&mut &bytes[..], Instant::default(), &mut out) {
             Some(client::Action::Connected(_)) => assert!(accepted, "{version} {clean_start}"),
             Some(client::Action::Closed(CloseCause::Violation(ProtocolError::UnknownSession))) => {
-                assert!(!accepted)
+                assert!(!accepted);
             }
             other => panic!("{other:?}"),
         }

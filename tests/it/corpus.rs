@@ -2,20 +2,17 @@
 //! once failed.
 
 use arbitrary::{Arbitrary as _, Unstructured};
-use mqtt_sansio::codec::{self, Packet, Role, Rules, Version};
+use mqtt_sansio::codec::{self, Packet, Role, Rules};
 use proptest::prelude::*;
 use std::fs;
-use std::path::Path;
 use testkit::machines::{self, Tally};
-use testkit::{properties, vectors};
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+use testkit::random::Random;
+use testkit::wire::VERSIONS;
+use testkit::{files, properties, vectors};
 
 /// Each vector as it is, and with a byte changed, removed or doubled at several places.
 fn inputs() -> impl Iterator<Item = Vec<u8>> {
-    let all = vectors::all(&root().join("spec-vectors"), 2_048);
+    let all = vectors::all(2_048);
     assert!(all.len() > 3_000);
     all.into_iter().flat_map(|(first, bytes)| {
         let data = [&[first], &bytes[..]].concat();
@@ -37,17 +34,6 @@ fn inputs() -> impl Iterator<Item = Vec<u8>> {
     })
 }
 
-/// A small generator: the same seed, the same bytes.
-struct Random(u64);
-
-impl Random {
-    fn byte(&mut self) -> u8 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.0.to_be_bytes()[0]
-    }
-}
-
 fn run(target: &str, property: fn(&[u8])) {
     inputs().for_each(|data| property(&data));
     regressions(target).iter().for_each(|data| property(data));
@@ -55,7 +41,7 @@ fn run(target: &str, property: fn(&[u8])) {
 
 /// Files that the fuzzer has found, kept by their target.
 fn regressions(target: &str) -> Vec<Vec<u8>> {
-    let Ok(found) = fs::read_dir(root().join("fuzz/regressions").join(target)) else {
+    let Ok(found) = fs::read_dir(files::root().join("fuzz/regressions").join(target)) else {
         return Vec::new();
     };
     found.map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect()
@@ -142,9 +128,7 @@ fn many_arbitrary_packets_encode_in_each_version() {
     for _ in 0..60_000 {
         let data: Vec<u8> = (0..200).map(|_| random.byte()).collect();
         let packet = Packet::arbitrary(&mut Unstructured::new(&data)).unwrap();
-        for (version, encoded) in
-            [Version::V3_1, Version::V3_1_1, Version::V5_0].into_iter().zip(&mut encoded)
-        {
+        for (version, encoded) in VERSIONS.into_iter().zip(&mut encoded) {
             for sender in [Role::Client, Role::Server] {
                 let rules = Rules::new(version).sent_by(sender);
                 let done = properties::in_version(packet, version, |packet| {

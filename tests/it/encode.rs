@@ -3,17 +3,12 @@
 use mqtt_sansio::codec::{
     self, Ack, AckProperties, Auth, AuthProperties, Connack, Connect, ConnectProperties,
     DecodeError, Disconnect, DisconnectProperties, EncodeError, Fixed, OwnedPacket, Packet,
-    PacketIdentifier, Prepared, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Sequence,
-    Suback, Subscribe, SubscribeProperties, Subscription, SubscriptionOptions, Text, TopicFilter,
+    Prepared, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Sequence, Suback,
+    Subscribe, SubscribeProperties, Subscription, SubscriptionOptions, Text, TopicFilter,
     Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will,
 };
 use mqtt_sansio::session::Message;
-
-const VERSIONS: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5_0];
-
-fn id() -> PacketIdentifier {
-    PacketIdentifier::new(7).unwrap()
-}
+use testkit::wire::{VERSIONS, identifier};
 
 /// Encodes behind something else, into each kind of output, and demands the same of all.
 #[track_caller]
@@ -92,34 +87,34 @@ fn what_a_version_cannot_say_is_refused() {
         Auth { reason_code: ReasonCode::CONTINUE_AUTHENTICATION, properties: method }.into(),
         Auth::default().into(),
         Subscribe {
-            packet_identifier: id(),
+            packet_identifier: identifier(7),
             properties: subscribe,
             subscriptions: (&subscriptions).into(),
         }
         .into(),
         Unsubscribe {
-            packet_identifier: id(),
+            packet_identifier: identifier(7),
             properties: UnsubscribeProperties { user_properties: (&user).into() },
             topic_filters: (&filters).into(),
         }
         .into(),
         Packet::Unsuback(Suback {
-            packet_identifier: id(),
+            packet_identifier: identifier(7),
             properties: AckProperties::default(),
             reason_codes: (&codes).into(),
         }),
         Packet::Suback(Suback {
-            packet_identifier: id(),
+            packet_identifier: identifier(7),
             properties,
             reason_codes: (&codes).into(),
         }),
     ];
-    only_5_0.extend(acks(Ack { properties, ..Ack::new(id(), ReasonCode::SUCCESS) }));
+    only_5_0.extend(acks(Ack { properties, ..Ack::new(identifier(7), ReasonCode::SUCCESS) }));
     only_5_0.extend([
-        Packet::Puback(Ack::new(id(), ReasonCode::NO_MATCHING_SUBSCRIBERS)),
-        Packet::Pubrec(Ack::new(id(), ReasonCode::NOT_AUTHORIZED)),
-        Packet::Pubrel(Ack::new(id(), ReasonCode::PACKET_IDENTIFIER_NOT_FOUND)),
-        Packet::Pubcomp(Ack::new(id(), ReasonCode::PACKET_IDENTIFIER_NOT_FOUND)),
+        Packet::Puback(Ack::new(identifier(7), ReasonCode::NO_MATCHING_SUBSCRIBERS)),
+        Packet::Pubrec(Ack::new(identifier(7), ReasonCode::NOT_AUTHORIZED)),
+        Packet::Pubrel(Ack::new(identifier(7), ReasonCode::PACKET_IDENTIFIER_NOT_FOUND)),
+        Packet::Pubcomp(Ack::new(identifier(7), ReasonCode::PACKET_IDENTIFIER_NOT_FOUND)),
     ]);
     for packet in only_5_0 {
         assert!(encode(&packet, Version::V5_0).is_ok(), "{packet:?}");
@@ -151,7 +146,7 @@ fn what_only_the_other_side_may_send_is_refused() {
     let (subscriptions, filters, codes) =
         ([Subscription::new("a", QoS::AtMostOnce)], [Text::from("a")], [ReasonCode::SUCCESS]);
     let suback = Suback {
-        packet_identifier: id(),
+        packet_identifier: identifier(7),
         properties: AckProperties::default(),
         reason_codes: (&codes).into(),
     };
@@ -160,7 +155,7 @@ fn what_only_the_other_side_may_send_is_refused() {
         (Connack::default().into(), Role::Server),
         (
             Subscribe {
-                packet_identifier: id(),
+                packet_identifier: identifier(7),
                 properties: SubscribeProperties::default(),
                 subscriptions: (&subscriptions).into(),
             }
@@ -169,7 +164,7 @@ fn what_only_the_other_side_may_send_is_refused() {
         ),
         (
             Unsubscribe {
-                packet_identifier: id(),
+                packet_identifier: identifier(7),
                 properties: UnsubscribeProperties::default(),
                 topic_filters: (&filters).into(),
             }
@@ -206,7 +201,7 @@ fn what_only_the_other_side_may_send_is_refused() {
 #[test]
 fn a_packet_identifier_goes_with_qos_1_and_2_alone() {
     for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
-        for packet_identifier in [None, Some(id())] {
+        for packet_identifier in [None, Some(identifier(7))] {
             let publish = Publish { qos, packet_identifier, ..Publish::new("a", b"") };
             let right = packet_identifier.is_some() == (qos > QoS::AtMostOnce);
             let expected = if right { Ok(()) } else { Err(EncodeError::PacketIdentifier) };
@@ -288,12 +283,12 @@ fn strings_that_a_receiver_must_refuse_are_not_written() {
         let (subscriptions, filters) =
             ([Subscription::new(filter, QoS::AtMostOnce)], [Text::from(filter)]);
         let subscribe = Subscribe {
-            packet_identifier: id(),
+            packet_identifier: identifier(7),
             properties: Default::default(),
             subscriptions: (&subscriptions).into(),
         };
         let unsubscribe = Unsubscribe {
-            packet_identifier: id(),
+            packet_identifier: identifier(7),
             properties: Default::default(),
             topic_filters: (&filters).into(),
         };
@@ -310,7 +305,7 @@ fn strings_that_a_receiver_must_refuse_are_not_written() {
 #[test]
 fn answers_without_reason_codes_are_refused_where_there_must_be_some() {
     let nothing = Suback {
-        packet_identifier: id(),
+        packet_identifier: identifier(7),
         properties: AckProperties::default(),
         reason_codes: Sequence::default(),
     };
@@ -405,7 +400,7 @@ fn what_a_remaining_length_cannot_tell_is_refused() {
     let text = "x".repeat(65_535);
     let filters = vec![Text::from(text.as_str()); 100_000];
     let unsubscribe = Unsubscribe {
-        packet_identifier: id(),
+        packet_identifier: identifier(7),
         properties: UnsubscribeProperties::default(),
         topic_filters: filters.as_slice().into(),
     };
@@ -438,7 +433,7 @@ fn lengths_are_right_wherever_they_become_a_byte_longer() {
             let publish = Publish {
                 properties,
                 qos: QoS::AtLeastOnce,
-                packet_identifier: Some(id()),
+                packet_identifier: Some(identifier(7)),
                 ..Publish::new("topic", payload)
             };
             let packet = Packet::from(publish);

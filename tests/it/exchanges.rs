@@ -11,13 +11,12 @@ use mqtt_sansio::session::{
     AcknowledgeError, CloseCause, Message, Outcome, Outgoing, ProtocolError, PublishError,
     Published,
 };
-use testkit::machine::{
-    Hears, NOW, accepted, ack, asked, connected, connecting, encoded, id, packets, resume, resumed,
-};
-use testkit::pair::{Chunks, Pair, VERSIONS, lasting, message};
+use testkit::machine::{Hears, NOW, accepted, asked, connected, connecting, resume, resumed};
+use testkit::pair::{Chunks, Pair};
+use testkit::wire::{VERSIONS, ack, encoded, identifier, lasting, message, packets};
 
 fn numbered(number: u16, qos: QoS) -> Publish<'static> {
-    Publish { packet_identifier: Some(id(number)), ..message(qos, "x") }
+    Publish { packet_identifier: Some(identifier(number)), ..message(qos, "x") }
 }
 
 /// The identifiers of the packets, all of one kind.
@@ -70,7 +69,7 @@ fn a_client_that_asked_to_go_on_forgets_both_directions_when_its_server_has_forg
         // Identifiers go on, so that what the server still says of the old ones means nothing.
         assert!(
             matches!(packets(&said, version)[..], [Packet::Publish(publish), Packet::Pubrec(_)]
-            if !publish.dup && publish.packet_identifier == Some(id(4)))
+            if !publish.dup && publish.packet_identifier == Some(identifier(4)))
         );
         assert_eq!(client.hears(&ack(Packet::Puback, 1, version)), (vec![], vec![]));
     }
@@ -82,7 +81,7 @@ fn identifiers_go_on_from_where_they_were_when_a_session_is_lost() {
     for version in VERSIONS {
         let mut client = connected(&lasting(version), ConnackProperties::default());
         (1..=3).for_each(|key| {
-            client.publish(key, &message(QoS::AtLeastOnce, "x"), NOW, &mut Vec::new()).unwrap()
+            client.publish(key, &message(QoS::AtLeastOnce, "x"), NOW, &mut Vec::new()).unwrap();
         });
         client.connection_lost();
         client
@@ -339,7 +338,14 @@ fn a_request_dies_with_its_connection() {
         let codes = &[ReasonCode::SUCCESS];
         let answered = if first == SUBACK { Server::suback } else { Server::unsuback };
         assert_eq!(
-            answered(&mut server, id(1), codes, AckProperties::default(), NOW, &mut Vec::new()),
+            answered(
+                &mut server,
+                identifier(1),
+                codes,
+                AckProperties::default(),
+                NOW,
+                &mut Vec::new()
+            ),
             Err(AnswerError::NotAsked)
         );
     }
@@ -368,7 +374,14 @@ fn a_server_answers_each_request_once_and_with_a_code_for_each_filter() {
             let answered = if is_suback { Server::suback } else { Server::unsuback };
             let length = out.len();
             assert_eq!(
-                answered(&mut server, id(number), codes, AckProperties::default(), NOW, &mut out),
+                answered(
+                    &mut server,
+                    identifier(number),
+                    codes,
+                    AckProperties::default(),
+                    NOW,
+                    &mut out
+                ),
                 expected
             );
             assert_eq!(out.len() > length, expected.is_ok());
@@ -393,7 +406,13 @@ fn a_server_takes_no_more_requests_than_may_wait_for_its_host() {
         while server.handle_input(&mut input, NOW, &mut out).is_some() {}
         assert_eq!((input, server.wants_input(), out.len()), (&third[..], false, 0));
         server
-            .unsuback(id(2), &[ReasonCode::SUCCESS], AckProperties::default(), NOW, &mut out)
+            .unsuback(
+                identifier(2),
+                &[ReasonCode::SUCCESS],
+                AckProperties::default(),
+                NOW,
+                &mut out,
+            )
             .unwrap();
         assert!(matches!(
             server.handle_input(&mut input, NOW, &mut out),
@@ -418,7 +437,13 @@ fn a_request_whose_identifier_is_in_use_is_answered_with_that() {
         assert_eq!(server.hears(request), (vec![], answer.to_vec()), "another request has it");
     }
     server
-        .suback(id(7), &[ReasonCode::SUCCESS], AckProperties::default(), NOW, &mut Vec::new())
+        .suback(
+            identifier(7),
+            &[ReasonCode::SUCCESS],
+            AckProperties::default(),
+            NOW,
+            &mut Vec::new(),
+        )
         .unwrap();
     assert_eq!(server.hears(requests[0]).0.len(), 1, "it is free again");
 }
@@ -470,7 +495,10 @@ fn unknown_identifiers_are_answered_and_end_nothing() {
         let mut pair = Pair::new(Chunks::Whole);
         pair.connect(&lasting(version));
         for ack in [Packet::Puback, Packet::Pubrec, Packet::Pubrel, Packet::Pubcomp] {
-            pair.forge_to_client(&encoded(ack(Ack::new(id(7), ReasonCode::SUCCESS)), version));
+            pair.forge_to_client(&encoded(
+                ack(Ack::new(identifier(7), ReasonCode::SUCCESS)),
+                version,
+            ));
         }
         let mut input = &pair.written_by_server()[..];
         let mut out = Vec::new();
@@ -494,7 +522,7 @@ fn an_acknowledgement_of_the_wrong_kind_closes_the_connection() {
     pair.connect(&lasting(Version::V5_0));
     pair.publish(1, &message(QoS::ExactlyOnce, "x"));
     pair.forge_to_client(&encoded(
-        Packet::Puback(Ack::new(id(1), ReasonCode::SUCCESS)),
+        Packet::Puback(Ack::new(identifier(1), ReasonCode::SUCCESS)),
         Version::V5_0,
     ));
     pair.take_log();

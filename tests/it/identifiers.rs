@@ -5,22 +5,20 @@ use core::time::Duration;
 use mqtt_sansio::client::{self, Client, ClientConfig};
 use mqtt_sansio::codec::{
     Ack, AckProperties, Connack, ConnackProperties, Packet, PacketType, Publish, PublishProperties,
-    QoS, ReasonCode, Subscribe, SubscribeProperties, Subscription, Version,
+    QoS, ReasonCode, SubscribeProperties, Subscription, Version,
 };
 use mqtt_sansio::server::{self, Server, ServerConfig};
 use mqtt_sansio::session::{
     AckToken, AcknowledgeError, CloseCause, Message, Outcome, Outgoing, ProtocolError,
     PublishError, Session,
 };
-use testkit::machine::{
-    Hears, NOW, accepted, ack, asked, connected, connecting, encoded, id, packets, resume, resumed,
+use testkit::machine::{Hears, NOW, accepted, asked, connected, connecting, resume, resumed};
+use testkit::wire::{
+    V5_0, VERSIONS, ack, encoded, identifier, lasting, message, packets, subscribe,
 };
-use testkit::pair::{VERSIONS, lasting, message};
-
-const V5_0: Version = Version::V5_0;
 
 fn numbered(number: u16, qos: QoS) -> Publish<'static> {
-    Publish { packet_identifier: Some(id(number)), ..message(qos, "x") }
+    Publish { packet_identifier: Some(identifier(number)), ..message(qos, "x") }
 }
 
 /// The one packet that was written is a PUBLISH: its identifier.
@@ -395,18 +393,7 @@ fn a_message_that_comes_again_is_acknowledged_in_its_turn() {
 #[test]
 fn a_second_request_with_the_identifier_of_an_open_one_ends_the_connection_before_5_0() {
     for version in [Version::V3_1, Version::V3_1_1] {
-        let subscribe = |filter| {
-            let subscriptions = [Subscription::new(filter, QoS::AtMostOnce)];
-            let properties = SubscribeProperties::default();
-            encoded(
-                Subscribe {
-                    packet_identifier: id(5),
-                    properties,
-                    subscriptions: (&subscriptions).into(),
-                },
-                version,
-            )
-        };
+        let subscribe = |filter| subscribe(5, filter, QoS::AtMostOnce, version);
         let mut server = accepted(&lasting(version));
         assert_eq!(server.hears(&subscribe("a")).0.len(), 1);
         let second = subscribe("b");
@@ -420,7 +407,13 @@ fn a_second_request_with_the_identifier_of_an_open_one_ends_the_connection_befor
         let mut server = accepted(&lasting(version));
         server.hears(&subscribe("a"));
         server
-            .suback(id(5), &[ReasonCode::SUCCESS], AckProperties::default(), NOW, &mut Vec::new())
+            .suback(
+                identifier(5),
+                &[ReasonCode::SUCCESS],
+                AckProperties::default(),
+                NOW,
+                &mut Vec::new(),
+            )
             .unwrap();
         assert_eq!(server.hears(&second).0.len(), 1);
     }
@@ -483,15 +476,8 @@ fn a_session_that_is_discarded_says_what_is_lost_with_it() {
 fn a_message_with_the_identifier_of_an_open_request_is_not_taken() {
     for version in VERSIONS {
         for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
-            let subscriptions = [Subscription::new("a", QoS::AtMostOnce)];
-            let properties = SubscribeProperties::default();
-            let subscribe = Subscribe {
-                packet_identifier: id(5),
-                properties,
-                subscriptions: (&subscriptions).into(),
-            };
             let mut server = accepted(&lasting(version));
-            server.hears(&encoded(subscribe, version));
+            server.hears(&subscribe(5, "a", QoS::AtMostOnce, version));
             let publish = encoded(numbered(5, qos), version);
             let (actions, said) = server.hears(&publish);
             if version < V5_0 {
@@ -501,7 +487,7 @@ fn a_message_with_the_identifier_of_an_open_request_is_not_taken() {
                 assert_eq!(actions, [server::Action::Closed { cause, publish_will: true }]);
                 continue;
             }
-            let ack = Ack::new(id(5), ReasonCode::PACKET_IDENTIFIER_IN_USE);
+            let ack = Ack::new(identifier(5), ReasonCode::PACKET_IDENTIFIER_IN_USE);
             let expected =
                 if qos == QoS::AtLeastOnce { Packet::Puback(ack) } else { Packet::Pubrec(ack) };
             assert_eq!((actions, packets(&said, version)), (vec![], vec![expected]));
@@ -510,7 +496,7 @@ fn a_message_with_the_identifier_of_an_open_request_is_not_taken() {
                 asked(ServerConfig::new().manual_acknowledgement(true), &lasting(version));
             server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
             assert_eq!(server.hears(&publish).0.len(), 1);
-            let request = encoded(subscribe, version);
+            let request = subscribe(5, "a", QoS::AtMostOnce, version);
             let (actions, said) = server.hears(&request);
             assert_eq!(actions, []);
             assert!(matches!(packets(&said, version)[..], [Packet::Suback(suback)]
@@ -522,12 +508,8 @@ fn a_message_with_the_identifier_of_an_open_request_is_not_taken() {
 /// It may have been sent again because the answer is late. [3.1 §3.8]
 #[test]
 fn a_request_that_3_1_sends_again_is_the_same_request() {
-    let subscriptions = [Subscription::new("a", QoS::AtMostOnce)];
-    let properties = SubscribeProperties::default();
-    let subscribe =
-        Subscribe { packet_identifier: id(5), properties, subscriptions: (&subscriptions).into() };
     let mut server = accepted(&lasting(Version::V3_1));
-    let mut bytes = encoded(subscribe, Version::V3_1);
+    let mut bytes = subscribe(5, "a", QoS::AtMostOnce, Version::V3_1);
     assert_eq!(server.hears(&bytes).0.len(), 1);
     bytes[0] |= 0x08;
     assert_eq!(server.hears(&bytes), (vec![], vec![]));
@@ -547,14 +529,7 @@ fn a_client_that_has_forgotten_its_messages_can_still_subscribe_before_5_0() {
                 .unwrap();
             next
         };
-        let subscriptions = [Subscription::new("a", QoS::AtMostOnce)];
-        let properties = SubscribeProperties::default();
-        let subscribe = Subscribe {
-            packet_identifier: id(1),
-            properties,
-            subscriptions: (&subscriptions).into(),
-        };
-        let request = encoded(subscribe, version);
+        let request = subscribe(1, "a", QoS::AtMostOnce, version);
         let asks = matches!(server.hears(&request).0[..], [server::Action::Subscribe(_)]);
         assert_eq!(asks, version < V5_0);
         assert!(server.is_connected());
@@ -566,14 +541,10 @@ fn a_client_that_has_forgotten_its_messages_can_still_subscribe_before_5_0() {
 fn a_message_that_is_not_taken_is_answered_in_its_turn() {
     let mut server = asked(ServerConfig::new().manual_acknowledgement(true), &lasting(V5_0));
     server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
-    let subscriptions = [Subscription::new("a", QoS::AtMostOnce)];
-    let properties = SubscribeProperties::default();
-    let subscribe =
-        Subscribe { packet_identifier: id(5), properties, subscriptions: (&subscriptions).into() };
-    server.hears(&encoded(subscribe, V5_0));
+    server.hears(&subscribe(5, "a", QoS::AtMostOnce, V5_0));
     let (tokens, said) = server.takes(&publishes(&[1, 5], QoS::AtLeastOnce, false, V5_0));
     assert_eq!((tokens.len(), said), (1, vec![]));
-    let refused = Packet::Puback(Ack::new(id(5), ReasonCode::PACKET_IDENTIFIER_IN_USE));
+    let refused = Packet::Puback(Ack::new(identifier(5), ReasonCode::PACKET_IDENTIFIER_IN_USE));
     let both = [ack(Packet::Puback, 1, V5_0), encoded(refused, V5_0)].concat();
     assert_eq!(server.answers(tokens[0]), (Ok(()), both));
 }

@@ -6,8 +6,8 @@
 use core::fmt::Write as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use testkit::files;
 use toml::Table;
 
 /// How many statements, and how many reports, are not obeyed or not shown to be. Either may only
@@ -48,21 +48,6 @@ struct Entry {
     not_ours: Option<String>,
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn files(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files(&path, extension, found);
-        } else if path.extension().is_some_and(|other| other == extension) {
-            found.push(path);
-        }
-    }
-}
-
 fn text(table: &Table, key: &str) -> Option<String> {
     table.get(key).map(|value| value.as_str().unwrap().to_owned())
 }
@@ -74,8 +59,7 @@ fn list(table: &Table, key: &str) -> Vec<String> {
 
 impl Ledger {
     fn read() -> Self {
-        let ledger: Table =
-            fs::read_to_string(root().join("tests/ledger.toml")).unwrap().parse().unwrap();
+        let ledger: Table = files::read("tests/ledger.toml").parse().unwrap();
         let [shown, not_ours, gaps, reports] =
             ["shown", "not_ours", "gaps", "reports"].map(|name| ledger[name].as_table().unwrap());
         let statement = |line: &str| {
@@ -86,7 +70,7 @@ impl Ledger {
                 (list(shown, &name), text(gaps, &name), text(not_ours, &name));
             (columns, Entry { name, tests, gap, not_ours })
         };
-        let lines = fs::read_to_string(root().join("spec-vectors/statements.tsv")).unwrap();
+        let lines = files::read("spec-vectors/statements.tsv");
         let statements: Vec<_> = lines.lines().skip(1).map(statement).collect();
         assert_eq!(statements.len(), 251 + 141);
         for row in [shown, not_ours, gaps].into_iter().flat_map(Table::keys) {
@@ -120,10 +104,9 @@ impl Ledger {
     }
 
     fn read_vectors(&mut self) {
-        let mut found = Vec::new();
-        files(&root().join("spec-vectors"), "toml", &mut found);
-        for path in found {
-            let file = path.strip_prefix(root().join("spec-vectors")).unwrap().with_extension("");
+        for path in files::with_extension("spec-vectors", "toml") {
+            let file =
+                path.strip_prefix(files::root().join("spec-vectors")).unwrap().with_extension("");
             let file = file.to_str().unwrap().replace('\\', "/");
             let vectors: Table = fs::read_to_string(&path).unwrap().parse().unwrap();
             for vector in vectors["vector"].as_array().unwrap() {
@@ -138,10 +121,10 @@ impl Ledger {
     }
 
     fn read_tests(&mut self) {
-        let mut found = Vec::new();
-        ["src", "tests"].iter().for_each(|folder| files(&root().join(folder), "rs", &mut found));
-        for path in found {
-            let place = path.strip_prefix(root()).unwrap().to_str().unwrap().replace('\\', "/");
+        let found = ["src", "tests"].map(|folder| files::with_extension(folder, "rs"));
+        for path in found.into_iter().flatten() {
+            let place =
+                path.strip_prefix(files::root()).unwrap().to_str().unwrap().replace('\\', "/");
             for after in fs::read_to_string(&path).unwrap().split("#[test]\n").skip(1) {
                 let (name, _) = after.split_once("fn ").unwrap().1.split_once('(').unwrap();
                 self.places.entry(name.to_owned()).or_default().push(format!("../{place}"));
@@ -254,7 +237,7 @@ fn gaps_only_become_fewer() {
 
 #[test]
 fn the_printed_ledger_is_up_to_date() {
-    let path = root().join("spec-vectors/CONFORMANCE.md");
+    let path = files::root().join("spec-vectors/CONFORMANCE.md");
     let printed = LEDGER.print();
     if std::env::var_os("UPDATE").is_some() {
         fs::write(path, printed).unwrap();

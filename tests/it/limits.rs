@@ -12,12 +12,9 @@ use mqtt_sansio::server::{AnswerError, Server, ServerConfig};
 use mqtt_sansio::session::{
     CloseCause, Message, Outcome, Outgoing, ProtocolError, PublishError, RequestError,
 };
-use testkit::machine::{
-    Hears, NOW, accepted, asked, connected, connecting, encoded, id, packets, resume,
-};
-use testkit::pair::{Chunks, Pair, VERSIONS, lasting, message};
-
-const V5_0: Version = Version::V5_0;
+use testkit::machine::{Hears, NOW, accepted, asked, connected, connecting, resume};
+use testkit::pair::{Chunks, Pair};
+use testkit::wire::{V5_0, VERSIONS, encoded, identifier, lasting, message, packets};
 
 /// The keys of the messages that the connection did not allow; no others may have ended.
 fn not_allowed(actions: &[client::Action<'_>]) -> Vec<u64> {
@@ -36,13 +33,13 @@ fn requests(filters: usize) -> [Vec<u8>; 2] {
     let topic_filters: Vec<Text<'_>> = vec!["t".into(); filters];
     let properties = SubscribeProperties::default();
     let subscribe = Subscribe {
-        packet_identifier: id(7),
+        packet_identifier: identifier(7),
         properties,
         subscriptions: subscriptions.as_slice().into(),
     };
     let properties = UnsubscribeProperties::default();
     let unsubscribe = Unsubscribe {
-        packet_identifier: id(8),
+        packet_identifier: identifier(8),
         properties,
         topic_filters: topic_filters.as_slice().into(),
     };
@@ -75,7 +72,8 @@ fn what_has_waited_for_connack_is_held_against_its_limits() {
     assert_eq!(not_allowed(&actions), [1, 2, 3]);
     assert_eq!(
         packets(&said, V5_0),
-        [Publish { packet_identifier: Some(id(1)), ..message(QoS::AtLeastOnce, "fits") }.into()]
+        [Publish { packet_identifier: Some(identifier(1)), ..message(QoS::AtLeastOnce, "fits") }
+            .into()]
     );
 }
 
@@ -163,7 +161,7 @@ fn a_server_that_takes_less_than_an_answer_is_sent_none() {
         };
         let mut client = connected(&lasting(V5_0), properties);
         let publish =
-            encoded(Publish { packet_identifier: Some(id(1)), ..message(qos, "x") }, V5_0);
+            encoded(Publish { packet_identifier: Some(identifier(1)), ..message(qos, "x") }, V5_0);
         let (actions, said) = client.hears(&publish);
         assert!(matches!(actions[0], client::Action::Message(_)));
         let no_room = client::Action::Closed(CloseCause::Violation(ProtocolError::NoRoomForAnswer));
@@ -249,7 +247,10 @@ fn a_client_tells_that_more_messages_came_at_once_than_it_takes() {
         let mut client = connecting(ClientConfig::new().manual_acknowledgement(true), &connect);
         client.hears(&encoded(Connack::default(), V5_0));
         let publish = |number| {
-            encoded(Publish { packet_identifier: Some(id(number)), ..message(qos, "x") }, V5_0)
+            encoded(
+                Publish { packet_identifier: Some(identifier(number)), ..message(qos, "x") },
+                V5_0,
+            )
         };
         let bytes =
             [publish(1), publish(2), publish(3), encoded(message(QoS::AtMostOnce, "after"), V5_0)]
@@ -273,11 +274,12 @@ fn an_answer_that_is_too_large_for_the_client_ends_the_connection() {
         let requests = requests(codes.len()).concat();
         assert_eq!(server.hears(&requests).0.len(), 2);
         let mut out = Vec::new();
-        let subscribed = server.suback(id(7), &codes, AckProperties::default(), NOW, &mut out);
+        let subscribed =
+            server.suback(identifier(7), &codes, AckProperties::default(), NOW, &mut out);
         if fits {
             assert_eq!(subscribed, Ok(()));
             assert_eq!(
-                server.unsuback(id(8), &codes, AckProperties::default(), NOW, &mut out),
+                server.unsuback(identifier(8), &codes, AckProperties::default(), NOW, &mut out),
                 Ok(())
             );
             continue;
@@ -324,7 +326,7 @@ impl Answer {
         let mut server = asked(ServerConfig::new(), connect);
         match self {
             Self::Refusal => {
-                server.refuse(ReasonCode::NOT_AUTHORIZED, properties, &mut out).unwrap()
+                server.refuse(ReasonCode::NOT_AUTHORIZED, properties, &mut out).unwrap();
             }
             _ => server.accept(&mut None, properties, NOW, &mut out).unwrap(),
         }
@@ -336,12 +338,12 @@ impl Answer {
         server.hears(&requests);
         let properties = AckProperties { reason_string, user_properties };
         match self {
-            Self::Suback => {
-                server.suback(id(7), &[ReasonCode::SUCCESS], properties, NOW, &mut out).unwrap()
-            }
-            Self::Unsuback => {
-                server.unsuback(id(8), &[ReasonCode::SUCCESS], properties, NOW, &mut out).unwrap()
-            }
+            Self::Suback => server
+                .suback(identifier(7), &[ReasonCode::SUCCESS], properties, NOW, &mut out)
+                .unwrap(),
+            Self::Unsuback => server
+                .unsuback(identifier(8), &[ReasonCode::SUCCESS], properties, NOW, &mut out)
+                .unwrap(),
             _ => {
                 let properties = DisconnectProperties {
                     reason_string,
@@ -569,7 +571,8 @@ fn more_than_receive_maximum_messages_close_the_connection() {
         pair.connect(&connect);
         pair.take_log();
         for number in 1..=3 {
-            let publish = Publish { packet_identifier: Some(id(number)), ..message(qos, "x") };
+            let publish =
+                Publish { packet_identifier: Some(identifier(number)), ..message(qos, "x") };
             // A repeat takes no second place.
             let times = if qos == QoS::ExactlyOnce { 2 } else { 1 };
             for _ in 0..times {
@@ -728,7 +731,7 @@ fn problem_information_that_was_not_asked_for_ends_the_connection() {
     for (asked, properties) in
         [(false, wordy[0]), (false, wordy[1]), (true, wordy[0]), (false, AckProperties::default())]
     {
-        let ack = |reason_code| Ack { properties, ..Ack::new(id(1), reason_code) };
+        let ack = |reason_code| Ack { properties, ..Ack::new(identifier(1), reason_code) };
         let packets: [Packet<'_>; 4] = [
             Packet::Puback(ack(ReasonCode::SUCCESS)),
             Packet::Pubrec(ack(ReasonCode::NOT_AUTHORIZED)),
@@ -736,7 +739,7 @@ fn problem_information_that_was_not_asked_for_ends_the_connection() {
             Packet::Pubcomp(ack(ReasonCode::SUCCESS)),
         ];
         let suback = Packet::Suback(Suback {
-            packet_identifier: id(1),
+            packet_identifier: identifier(1),
             properties,
             reason_codes: (&[ReasonCode::SUCCESS]).into(),
         });
@@ -753,12 +756,12 @@ fn problem_information_that_was_not_asked_for_ends_the_connection() {
                         .unwrap();
                 }
                 Packet::Pubrec(_) => {
-                    client.publish(1, &message(QoS::ExactlyOnce, "x"), NOW, &mut out).unwrap()
+                    client.publish(1, &message(QoS::ExactlyOnce, "x"), NOW, &mut out).unwrap();
                 }
                 _ => client.publish(1, &message(QoS::AtLeastOnce, "x"), NOW, &mut out).unwrap(),
             }
             if let Packet::Pubcomp(_) | Packet::Pubrel(_) = packet {
-                client.hears(&testkit::machine::ack(Packet::Puback, 1, V5_0));
+                client.hears(&testkit::wire::ack(Packet::Puback, 1, V5_0));
             }
             let bytes = encoded(packet, V5_0);
             let (actions, said) = client.hears(&bytes);
@@ -777,7 +780,7 @@ fn problem_information_that_was_not_asked_for_ends_the_connection() {
 fn who_subscribes_to_what_is_not_available_is_let_go() {
     let no = Some(false);
     let default = ConnackProperties::default();
-    for (properties, filter, identifier, code) in [
+    for (properties, filter, subscription_identifier, code) in [
         (
             ConnackProperties { wildcard_subscription_available: no, ..default },
             "a/+",
@@ -806,11 +809,11 @@ fn who_subscribes_to_what_is_not_available_is_let_go() {
                     Subscription::new("a", QoS::AtMostOnce),
                     Subscription::new(filter, QoS::AtMostOnce),
                 ];
-                let subscription_identifier = identifier.filter(|_| version == V5_0);
+                let subscription_identifier = subscription_identifier.filter(|_| version == V5_0);
                 let properties =
                     SubscribeProperties { subscription_identifier, ..Default::default() };
                 let subscribe = Subscribe {
-                    packet_identifier: id(1),
+                    packet_identifier: identifier(1),
                     properties,
                     subscriptions: (&subscriptions).into(),
                 };
@@ -857,7 +860,7 @@ fn what_the_host_says_in_connack_is_what_holds() {
         Publish { properties, ..message(QoS::AtMostOnce, "x") }
     };
     let numbered =
-        |number, qos| Publish { packet_identifier: Some(id(number)), ..message(qos, "x") };
+        |number, qos| Publish { packet_identifier: Some(identifier(number)), ..message(qos, "x") };
     let once = QoS::AtLeastOnce;
     for (publishes, error) in [
         (vec![aliased(2), numbered(1, once)], None),

@@ -21,6 +21,7 @@ mod corpus;
 mod encode;
 mod exchanges;
 mod identifiers;
+mod imports;
 mod ledger;
 mod limits;
 mod model;

@@ -3,8 +3,8 @@
 use mqtt_sansio::codec::{
     self, Connect, DecodeError, Options, OwnedPacket, Packet, Publish, Rules, Version,
 };
+use testkit::wire::VERSIONS;
 
-const ALL: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5_0];
 const OPTIONS: [Options; 9] = [
     Options::NON_MINIMAL_LENGTH,
     Options::UNUSED_HEADER_FLAGS,
@@ -24,7 +24,7 @@ fn decode(bytes: &[u8], rules: Rules) -> Result<Packet<'_>, DecodeError> {
 /// Bytes that are refused in these versions, and with this option are not.
 #[track_caller]
 fn tolerated(option: Options, bytes: &[u8], versions: &[Version], error: DecodeError) {
-    for version in ALL {
+    for version in VERSIONS {
         let concerned = versions.contains(&version);
         assert_eq!(decode(bytes, version.into()).err() == Some(error), concerned, "{version}");
         for other in OPTIONS {
@@ -123,7 +123,7 @@ fn bridge_protocol_level() {
             .concat()
     };
     let error = DecodeError::UnsupportedProtocolVersion(0x84);
-    tolerated(Options::BRIDGE_PROTOCOL_LEVEL, &connect(0x84), &ALL, error);
+    tolerated(Options::BRIDGE_PROTOCOL_LEVEL, &connect(0x84), &VERSIONS, error);
     let rules = Rules::new(Version::V3_1_1).with(Options::BRIDGE_PROTOCOL_LEVEL);
     assert_eq!(decode(&connect(0x84), rules), decode(&connect(0x04), rules));
     assert_eq!(decode(&connect(0x85), rules), Err(DecodeError::UnsupportedProtocolVersion(0x85)));
@@ -139,7 +139,7 @@ fn long_client_identifier() {
     tolerated(
         Options::LONG_CLIENT_IDENTIFIER,
         owned.as_bytes(),
-        &ALL,
+        &VERSIONS,
         DecodeError::ClientIdentifierRejected,
     );
     assert!(OwnedPacket::new(&Connect::new(Version::V3_1, "").into(), rules).is_err());
@@ -156,7 +156,7 @@ fn password_without_user_name() {
         tolerated(
             Options::PASSWORD_WITHOUT_USER_NAME,
             owned.as_bytes(),
-            &ALL,
+            &VERSIONS,
             DecodeError::PasswordWithoutUserName,
         );
     }
@@ -165,7 +165,7 @@ fn password_without_user_name() {
 #[test]
 fn dup_with_qos_0() {
     let bytes = [0x38, 0x04, 0x00, 0x01, b'a', 0x00];
-    tolerated(Options::DUP_WITH_QOS_0, &bytes, &ALL, DecodeError::DupWithQos0);
+    tolerated(Options::DUP_WITH_QOS_0, &bytes, &VERSIONS, DecodeError::DupWithQos0);
     let rules = Rules::new(Version::V5_0).with(Options::DUP_WITH_QOS_0);
     assert_eq!(decode(&bytes, rules).unwrap(), Publish::new("a", b"").into());
 }

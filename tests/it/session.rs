@@ -3,8 +3,8 @@
 
 use mqtt_sansio::client::{self};
 use mqtt_sansio::codec::{Ack, Connack, Connect, Packet, QoS, ReasonCode, Version};
-use testkit::machine::{encoded, id, packets};
-use testkit::pair::{Chunks, Pair, VERSIONS, lasting, message};
+use testkit::pair::{Chunks, Pair};
+use testkit::wire::{VERSIONS, encoded, identifier, lasting, message, packets};
 
 const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
@@ -138,12 +138,12 @@ fn a_resume_repeats_in_the_original_order_with_dup_and_pubrel_owed() {
         pair.publish(3, &message(QoS::AtLeastOnce, "three"));
         // Only PUBREC for "two" comes back.
         pair.forge_to_client(&encoded(
-            Packet::Pubrec(Ack::new(id(2), ReasonCode::SUCCESS)),
+            Packet::Pubrec(Ack::new(identifier(2), ReasonCode::SUCCESS)),
             version,
         ));
         let mut out = Vec::new();
         let mut pubrec =
-            &encoded(Packet::Pubrec(Ack::new(id(2), ReasonCode::SUCCESS)), version)[..];
+            &encoded(Packet::Pubrec(Ack::new(identifier(2), ReasonCode::SUCCESS)), version)[..];
         assert!(pair.client.handle_input(&mut pubrec, pair.now, &mut out).is_none());
         pair.cut();
         let mut out = Vec::new();
@@ -159,11 +159,11 @@ fn a_resume_repeats_in_the_original_order_with_dup_and_pubrel_owed() {
         }
         let resent = packets(&out, version);
         assert!(
-            matches!(resent[0], Packet::Publish(p) if p.dup && p.payload == b"one" && p.packet_identifier == Some(id(1)))
+            matches!(resent[0], Packet::Publish(p) if p.dup && p.payload == b"one" && p.packet_identifier == Some(identifier(1)))
         );
-        assert!(matches!(resent[1], Packet::Pubrel(ack) if ack.packet_identifier == id(2)));
+        assert!(matches!(resent[1], Packet::Pubrel(ack) if ack.packet_identifier == identifier(2)));
         assert!(
-            matches!(resent[2], Packet::Publish(p) if p.dup && p.payload == b"three" && p.packet_identifier == Some(id(3)))
+            matches!(resent[2], Packet::Publish(p) if p.dup && p.payload == b"three" && p.packet_identifier == Some(identifier(3)))
         );
         assert_eq!(resent.len(), 3);
     }
@@ -194,7 +194,8 @@ fn a_resume_keeps_its_order_when_a_message_has_become_too_large() {
     }
     // Only PUBREC for "three" comes back.
     pair.written_by_server();
-    let pubrec = encoded(Packet::Pubrec(Ack::new(id(3), ReasonCode::SUCCESS)), Version::V5_0);
+    let pubrec =
+        encoded(Packet::Pubrec(Ack::new(identifier(3), ReasonCode::SUCCESS)), Version::V5_0);
     let (now, mut out) = (pair.now, Vec::new());
     assert!(pair.server.handle_input(&mut &pubrec[..], now, &mut out).is_none());
     pair.cut();
@@ -209,7 +210,7 @@ fn a_resume_keeps_its_order_when_a_message_has_become_too_large() {
         "{written:?}"
     );
     assert!(
-        matches!(written[1], Packet::Pubrel(ack) if ack.packet_identifier == id(3)),
+        matches!(written[1], Packet::Pubrel(ack) if ack.packet_identifier == identifier(3)),
         "{written:?}"
     );
     assert!(

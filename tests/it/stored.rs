@@ -10,7 +10,8 @@ use mqtt_sansio::codec::{
 use mqtt_sansio::session::stored::StoredSessionError;
 use mqtt_sansio::session::{Message, Outcome, Outgoing, QueueLimit, Session};
 use proptest::prelude::*;
-use testkit::pair::{Chunks, Pair, lasting};
+use testkit::pair::{Chunks, Pair};
+use testkit::wire::lasting;
 
 const LIMIT: QueueLimit = QueueLimit { messages: 100, bytes: 10_000 };
 

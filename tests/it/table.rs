@@ -13,12 +13,9 @@ use mqtt_sansio::codec::{
 };
 use mqtt_sansio::server::{self, Server, ServerConfig};
 use mqtt_sansio::session::{Message, Outgoing};
-use testkit::machine::{
-    Hears, NOW, accepted, ack, asked, connected, connecting, encoded, id, packets,
-};
-use testkit::pair::{VERSIONS, lasting, message};
+use testkit::machine::{Hears, NOW, accepted, asked, connected, connecting};
+use testkit::wire::{V5_0, VERSIONS, ack, encoded, identifier, lasting, message, packets};
 
-const V5_0: Version = Version::V5_0;
 const METHOD: &str = "SCRAM";
 
 /// Before CONNECT; awaits CONNACK; connected; has written DISCONNECT; awaits CONNACK, with enhanced
@@ -215,7 +212,12 @@ where
     for version in VERSIONS {
         let mut each = |name: &str, packet: &dyn Fn(PacketIdentifier) -> Packet<'static>| {
             let cells = (1..=8).map(|number| {
-                cell(&mut busy(version), true, &encoded(packet(id(number)), version), version)
+                cell(
+                    &mut busy(version),
+                    true,
+                    &encoded(packet(identifier(number)), version),
+                    version,
+                )
             });
             rows += &row(version, name, cells);
         };
@@ -296,7 +298,7 @@ fn unsuback_codes(version: Version) -> &'static [ReasonCode] {
 fn all(version: Version) -> Vec<Vec<u8>> {
     let subscriptions = [Subscription::new("a", QoS::AtMostOnce)];
     let filters = [Text::from("a")];
-    let ack = Ack::new(id(9), ReasonCode::SUCCESS);
+    let ack = Ack::new(identifier(9), ReasonCode::SUCCESS);
     let mut packets: Vec<Packet<'_>> = vec![
         lasting(version).into(),
         Connack::default().into(),
@@ -306,19 +308,19 @@ fn all(version: Version) -> Vec<Vec<u8>> {
         Packet::Pubrel(ack),
         Packet::Pubcomp(ack),
         Subscribe {
-            packet_identifier: id(9),
+            packet_identifier: identifier(9),
             properties: SubscribeProperties::default(),
             subscriptions: (&subscriptions).into(),
         }
         .into(),
-        Packet::Suback(suback(id(9), &CODE)),
+        Packet::Suback(suback(identifier(9), &CODE)),
         Unsubscribe {
-            packet_identifier: id(9),
+            packet_identifier: identifier(9),
             properties: UnsubscribeProperties::default(),
             topic_filters: (&filters).into(),
         }
         .into(),
-        Packet::Unsuback(suback(id(9), unsuback_codes(version))),
+        Packet::Unsuback(suback(identifier(9), unsuback_codes(version))),
         Packet::Pingreq,
         Packet::Pingresp,
         Disconnect::default().into(),
@@ -448,7 +450,10 @@ fn busy(version: Version) -> Client {
     client.unsubscribe(5, &["a".into()], UnsubscribeProperties::default(), NOW, &mut out).unwrap();
     for number in [6, 7] {
         let publish = encoded(
-            Publish { packet_identifier: Some(id(number)), ..message(QoS::ExactlyOnce, "x") },
+            Publish {
+                packet_identifier: Some(identifier(number)),
+                ..message(QoS::ExactlyOnce, "x")
+            },
             version,
         );
         let (actions, _) = client.hears(&publish);
@@ -481,7 +486,10 @@ fn busy_server(version: Version) -> Server {
     }
     for number in [6, 7] {
         let publish = encoded(
-            Publish { packet_identifier: Some(id(number)), ..message(QoS::ExactlyOnce, "x") },
+            Publish {
+                packet_identifier: Some(identifier(number)),
+                ..message(QoS::ExactlyOnce, "x")
+            },
             version,
         );
         let (actions, _) = server.hears(&publish);

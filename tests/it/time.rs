@@ -5,12 +5,13 @@ use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, Client, ClientConfig};
 use mqtt_sansio::codec::{
     AckProperties, Connack, ConnackProperties, Connect, ConnectProperties, Packet, Publish,
-    PublishProperties, QoS, ReasonCode, Subscribe, SubscribeProperties, Subscription, Version,
+    PublishProperties, QoS, ReasonCode, Version,
 };
 use mqtt_sansio::server::{self, Server, ServerConfig};
 use mqtt_sansio::session::CloseCause;
-use testkit::machine::{Hears, NOW, accepted, asked, encoded, id, packets, resumed};
-use testkit::pair::{Chunks, Pair, VERSIONS, lasting, message};
+use testkit::machine::{Hears, NOW, accepted, asked, resumed};
+use testkit::pair::{Chunks, Pair};
+use testkit::wire::{VERSIONS, encoded, identifier, lasting, message, packets, subscribe};
 
 fn after(seconds: u64) -> Instant {
     NOW + Duration::from_secs(seconds)
@@ -235,18 +236,14 @@ fn a_client_that_could_not_be_heard_is_not_given_up() {
         let connect = Connect { keep_alive: 10, ..lasting(version) };
         let mut server = asked(ServerConfig::new().maximum_requests(1), &connect);
         server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
-        let subscriptions = [Subscription::new("a", QoS::AtMostOnce)];
-        let properties = SubscribeProperties::default();
-        let subscribe = Subscribe {
-            packet_identifier: id(1),
-            properties,
-            subscriptions: (&subscriptions).into(),
-        };
-        assert_eq!(server.hears_at(&encoded(subscribe, version), after(5)).0.len(), 1);
+        assert_eq!(
+            server.hears_at(&subscribe(1, "a", QoS::AtMostOnce, version), after(5)).0.len(),
+            1
+        );
         assert_eq!((server.wants_input(), server.poll_timeout()), (false, None));
         server
             .suback(
-                id(1),
+                identifier(1),
                 &[ReasonCode::SUCCESS],
                 AckProperties::default(),
                 after(100),
@@ -256,10 +253,10 @@ fn a_client_that_could_not_be_heard_is_not_given_up() {
         assert_eq!((server.wants_input(), server.poll_timeout()), (true, Some(after(115))));
         // One that could be heard all the time gets no more of it.
         let mut server = accepted(&connect);
-        server.hears_at(&encoded(subscribe, version), after(5));
+        server.hears_at(&subscribe(1, "a", QoS::AtMostOnce, version), after(5));
         server
             .suback(
-                id(1),
+                identifier(1),
                 &[ReasonCode::SUCCESS],
                 AckProperties::default(),
                 after(10),

@@ -5,13 +5,11 @@
 use mqtt_sansio::codec::{
     self, Ack, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect,
     ConnectProperties, Disconnect, DisconnectProperties, OwnedPacket, Packet, PacketIdentifier,
-    Publish, PublishProperties, QoS, ReasonCode, RetainHandling, Role, Rules, Suback, Subscribe,
-    SubscribeProperties, Subscription, SubscriptionIdentifier, SubscriptionOptions, Text,
-    Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will, WillProperties,
+    Publish, PublishProperties, QoS, ReasonCode, RetainHandling, Role, Rules, Sequence, Suback,
+    Subscribe, SubscribeProperties, Subscription, SubscriptionIdentifier, SubscriptionOptions,
+    Text, Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will, WillProperties,
 };
-use std::fs;
-use std::path::Path;
-use testkit::vectors::hex;
+use testkit::vectors::{hex, sender, tables};
 use toml::{Table, Value};
 
 #[test]
@@ -30,44 +28,29 @@ fn v5_0() {
 }
 
 fn run(version: Version, folder: &str, at_least: usize) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("spec-vectors").join(folder);
-    let mut count = 0;
-    let mut failures = Vec::new();
-    for entry in fs::read_dir(&folder).unwrap() {
-        let path = entry.unwrap().path();
-        let file: Table = fs::read_to_string(&path)
-            .unwrap()
-            .parse()
-            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        for vector in file["vector"].as_array().unwrap() {
-            count += 1;
-            let vector = vector.as_table().unwrap();
-            if let Err(failure) = check(version, vector) {
-                failures.push(format!(
-                    "{} {}: {failure}",
-                    path.file_stem().unwrap().to_string_lossy(),
-                    vector["name"]
-                ));
-            }
-        }
-    }
+    let vectors = tables(folder);
+    let failures: Vec<_> = vectors
+        .iter()
+        .filter_map(|(file, vector)| {
+            let failure = check(version, vector).err()?;
+            Some(format!("{file} {}: {failure}", vector["name"]))
+        })
+        .collect();
+    let count = vectors.len();
     assert!(
         failures.is_empty(),
         "{} of {count} vectors fail:\n{}",
         failures.len(),
         failures.join("\n")
     );
-    assert!(count >= at_least, "only {count} vectors found");
+    assert!(count >= at_least, "only {count} vectors");
 }
 
 fn check(version: Version, vector: &Table) -> Result<(), String> {
     let bytes = hex(vector["bytes"].as_str().unwrap());
-    let senders: &[Role] = match vector["from"].as_str().unwrap() {
-        "client" => &[Role::Client],
-        "server" => &[Role::Server],
-        _ => &[Role::Client, Role::Server],
-    };
-    senders.iter().try_for_each(|sender| check_from(version, *sender, &bytes, vector))
+    let senders =
+        sender(vector).map_or_else(|| vec![Role::Client, Role::Server], |sender| vec![sender]);
+    senders.into_iter().try_for_each(|sender| check_from(version, sender, &bytes, vector))
 }
 
 fn check_from(version: Version, sender: Role, bytes: &[u8], vector: &Table) -> Result<(), String> {
@@ -287,27 +270,13 @@ fn packet(version: Version, table: &Table) -> Packet<'static> {
         "PUBCOMP" => Packet::Pubcomp(ack(f)),
         "SUBSCRIBE" => Packet::Subscribe(Subscribe {
             packet_identifier: f.get("packet_identifier", identifier).unwrap(),
-            properties: {
-                let mut f = f.properties();
-                let properties = SubscribeProperties {
-                    subscription_identifier: f.get("subscription_identifier", |id| {
-                        SubscriptionIdentifier::new(number(id)).unwrap()
-                    }),
-                    user_properties: f.user_properties().into(),
-                };
-                f.done(properties)
-            },
+            properties: subscribe_properties(f.properties()),
             subscriptions: f.list("subscriptions", subscription).into(),
         }),
         "SUBACK" => Packet::Suback(suback(f)),
         "UNSUBSCRIBE" => Packet::Unsubscribe(Unsubscribe {
             packet_identifier: f.get("packet_identifier", identifier).unwrap(),
-            properties: {
-                let mut f = f.properties();
-                let properties =
-                    UnsubscribeProperties { user_properties: f.user_properties().into() };
-                f.done(properties)
-            },
+            properties: unsubscribe_properties(f.properties()),
             topic_filters: f.list("topic_filters", text).into(),
         }),
         "UNSUBACK" => Packet::Unsuback(suback(f)),
@@ -344,14 +313,6 @@ fn subscription(value: &Value) -> Subscription<'static> {
     f.done(subscription)
 }
 
-fn ack_properties(mut f: Fields) -> AckProperties<'static> {
-    let properties = AckProperties {
-        reason_string: f.get("reason_string", text),
-        user_properties: f.user_properties().into(),
-    };
-    f.done(properties)
-}
-
 fn ack(f: &mut Fields) -> Ack<'static> {
     Ack {
         packet_identifier: f.get("packet_identifier", identifier).unwrap(),
@@ -378,89 +339,93 @@ fn reason_codes(value: &Value) -> &'static [ReasonCode] {
     })
 }
 
-fn connect_properties(mut f: Fields) -> ConnectProperties<'static> {
-    let properties = ConnectProperties {
-        session_expiry_interval: f.get("session_expiry_interval", number),
-        authentication_method: f.get("authentication_method", text),
-        authentication_data: f.get("authentication_data", binary),
-        request_problem_information: f.get("request_problem_information", flag),
-        request_response_information: f.get("request_response_information", flag),
-        receive_maximum: f.get("receive_maximum", number),
-        topic_alias_maximum: f.get("topic_alias_maximum", number),
-        maximum_packet_size: f.get("maximum_packet_size", number),
-        user_properties: f.user_properties().into(),
-    };
-    f.done(properties)
+fn subscription_identifier(value: &Value) -> SubscriptionIdentifier {
+    SubscriptionIdentifier::new(number(value)).unwrap()
 }
 
-fn will_properties(mut f: Fields) -> WillProperties<'static> {
-    let properties = WillProperties {
-        payload_format_indicator: f.get("payload_format_indicator", flag),
-        message_expiry_interval: f.get("message_expiry_interval", number),
-        content_type: f.get("content_type", text),
-        response_topic: f.get("response_topic", text),
-        correlation_data: f.get("correlation_data", binary),
-        will_delay_interval: f.get("will_delay_interval", number),
-        user_properties: f.user_properties().into(),
-    };
-    f.done(properties)
+fn subscription_identifiers(value: &Value) -> Sequence<'static, SubscriptionIdentifier> {
+    leak(value.as_array().unwrap().iter().map(subscription_identifier).collect()).into()
 }
 
-fn connack_properties(mut f: Fields) -> ConnackProperties<'static> {
-    let properties = ConnackProperties {
-        session_expiry_interval: f.get("session_expiry_interval", number),
-        assigned_client_identifier: f.get("assigned_client_identifier", text),
-        server_keep_alive: f.get("server_keep_alive", number),
-        authentication_method: f.get("authentication_method", text),
-        authentication_data: f.get("authentication_data", binary),
-        response_information: f.get("response_information", text),
-        server_reference: f.get("server_reference", text),
-        reason_string: f.get("reason_string", text),
-        receive_maximum: f.get("receive_maximum", number),
-        topic_alias_maximum: f.get("topic_alias_maximum", number),
-        maximum_qos: f.get("maximum_qos", qos),
-        retain_available: f.get("retain_available", flag),
-        maximum_packet_size: f.get("maximum_packet_size", number),
-        wildcard_subscription_available: f.get("wildcard_subscription_available", flag),
-        subscription_identifier_available: f.get("subscription_identifier_available", flag),
-        shared_subscription_available: f.get("shared_subscription_available", flag),
-        user_properties: f.user_properties().into(),
-    };
-    f.done(properties)
+/// Defines the readers of properties: a field for each key, with the conversion of its value. A
+/// forgotten field does not compile, and a key without a field fails.
+macro_rules! properties {
+    ($($read:ident: $Properties:ident {
+        $($field:ident: $convert:ident,)*
+        $([$list:ident: $convert_list:ident],)?
+    })*) => {$(
+        fn $read(mut f: Fields) -> $Properties<'static> {
+            let properties = $Properties {
+                $($field: f.get(stringify!($field), $convert),)*
+                $($list: f.or_default(stringify!($list), $convert_list),)?
+                user_properties: f.user_properties().into(),
+            };
+            f.done(properties)
+        }
+    )*};
 }
 
-fn publish_properties(mut f: Fields) -> PublishProperties<'static> {
-    let properties = PublishProperties {
-        payload_format_indicator: f.get("payload_format_indicator", flag),
-        message_expiry_interval: f.get("message_expiry_interval", number),
-        content_type: f.get("content_type", text),
-        response_topic: f.get("response_topic", text),
-        correlation_data: f.get("correlation_data", binary),
-        topic_alias: f.get("topic_alias", number),
-        subscription_identifiers: f
-            .list("subscription_identifiers", |id| SubscriptionIdentifier::new(number(id)).unwrap())
-            .into(),
-        user_properties: f.user_properties().into(),
-    };
-    f.done(properties)
-}
-
-fn disconnect_properties(mut f: Fields) -> DisconnectProperties<'static> {
-    let properties = DisconnectProperties {
-        session_expiry_interval: f.get("session_expiry_interval", number),
-        server_reference: f.get("server_reference", text),
-        reason_string: f.get("reason_string", text),
-        user_properties: f.user_properties().into(),
-    };
-    f.done(properties)
-}
-
-fn auth_properties(mut f: Fields) -> AuthProperties<'static> {
-    let properties = AuthProperties {
-        authentication_method: f.get("authentication_method", text),
-        authentication_data: f.get("authentication_data", binary),
-        reason_string: f.get("reason_string", text),
-        user_properties: f.user_properties().into(),
-    };
-    f.done(properties)
+properties! {
+    ack_properties: AckProperties {
+        reason_string: text,
+    }
+    subscribe_properties: SubscribeProperties {
+        subscription_identifier: subscription_identifier,
+    }
+    unsubscribe_properties: UnsubscribeProperties {}
+    connect_properties: ConnectProperties {
+        session_expiry_interval: number,
+        authentication_method: text,
+        authentication_data: binary,
+        request_problem_information: flag,
+        request_response_information: flag,
+        receive_maximum: number,
+        topic_alias_maximum: number,
+        maximum_packet_size: number,
+    }
+    will_properties: WillProperties {
+        payload_format_indicator: flag,
+        message_expiry_interval: number,
+        content_type: text,
+        response_topic: text,
+        correlation_data: binary,
+        will_delay_interval: number,
+    }
+    connack_properties: ConnackProperties {
+        session_expiry_interval: number,
+        assigned_client_identifier: text,
+        server_keep_alive: number,
+        authentication_method: text,
+        authentication_data: binary,
+        response_information: text,
+        server_reference: text,
+        reason_string: text,
+        receive_maximum: number,
+        topic_alias_maximum: number,
+        maximum_qos: qos,
+        retain_available: flag,
+        maximum_packet_size: number,
+        wildcard_subscription_available: flag,
+        subscription_identifier_available: flag,
+        shared_subscription_available: flag,
+    }
+    publish_properties: PublishProperties {
+        payload_format_indicator: flag,
+        message_expiry_interval: number,
+        content_type: text,
+        response_topic: text,
+        correlation_data: binary,
+        topic_alias: number,
+        [subscription_identifiers: subscription_identifiers],
+    }
+    disconnect_properties: DisconnectProperties {
+        session_expiry_interval: number,
+        server_reference: text,
+        reason_string: text,
+    }
+    auth_properties: AuthProperties {
+        authentication_method: text,
+        authentication_data: binary,
+        reason_string: text,
+    }
 }

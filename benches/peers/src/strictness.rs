@@ -4,10 +4,7 @@
 use crate::measure::{Measured, Verdict};
 use crate::peers::Column;
 use mqtt_sansio::codec::{Role, Version};
-use std::fs;
-use std::path::Path;
-use testkit::vectors::hex;
-use toml::Table;
+use testkit::vectors::{hex, sender, tables};
 
 /// One vector that is a whole packet, or looks like one.
 struct Vector {
@@ -87,23 +84,12 @@ impl Count {
 }
 
 fn read(version: &str) -> Vec<Vector> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../spec-vectors").join(version);
-    let mut all = Vec::new();
-    for entry in fs::read_dir(folder).expect("the vectors are there") {
-        let file: Table =
-            fs::read_to_string(entry.expect("a file").path()).expect("text").parse().expect("TOML");
-        for vector in file["vector"].as_array().expect("a list") {
-            if vector.get("incomplete").is_some() {
-                continue;
-            }
-            let sender = match vector["from"].as_str() {
-                Some("client") => Some(Role::Client),
-                Some("server") => Some(Role::Server),
-                _ => None,
-            };
-            let bytes = hex(vector["bytes"].as_str().expect("text"));
-            all.push(Vector { bytes, sender, valid: vector.get("error").is_none() });
-        }
-    }
-    all
+    let whole = tables(version).into_iter().filter(|(_, vector)| !vector.contains_key("incomplete"));
+    whole
+        .map(|(_, vector)| Vector {
+            bytes: hex(vector["bytes"].as_str().expect("text")),
+            sender: sender(&vector),
+            valid: !vector.contains_key("error"),
+        })
+        .collect()
 }

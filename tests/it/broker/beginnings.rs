@@ -116,8 +116,8 @@ fn what_follows_connect_is_read_when_the_client_is_let_in_and_else_is_not() {
     each(|net, version| {
         let watcher = watcher(net);
         let bytes = [
-            encoded(clean(version, "client").into(), version),
-            encoded(message("t", "x", 0).into(), version),
+            encoded(clean(version, "client"), version),
+            encoded(message("t", "x", 0), version),
             encoded(Packet::Pingreq, version),
         ]
         .concat();
@@ -263,7 +263,7 @@ fn a_connection_without_connect_is_given_up() {
     for seconds in [10, 3] {
         play_on(ServerConfig::new().connect_timeout(Duration::from_secs(seconds)), |net| {
             let (silent, slow) = (net.open(V5_0), net.open(V5_0));
-            let bytes = encoded(clean(V5_0, "client").into(), V5_0);
+            let bytes = encoded(clean(V5_0, "client"), V5_0);
             net.raw(slow, &bytes[..4]);
             net.advance(seconds * 1_000 - 1);
             net.raw(slow, &bytes[4..6]);

@@ -128,7 +128,7 @@ fn a_message_to_be_sent_again_may_have_become_too_large() {
 /// [5.0 MQTT-4.9.0-1]
 #[test]
 fn the_broker_may_have_a_smaller_window_of_its_own() {
-    for version in ALL {
+    for version in VERSIONS {
         play_on(ServerConfig::new().maximum_in_flight(3), |net| {
             let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
             net.subscribe(receiver, "t", 1);
@@ -151,7 +151,7 @@ fn a_message_that_is_too_large_for_a_client_counts_as_sent() {
                 packet_identifier,
                 ..message("t", "12345678901234567890123456789012", number)
             };
-            let maximum = u32::try_from(encoded(fitting.into(), V5_0).len()).unwrap();
+            let maximum = u32::try_from(encoded(fitting, V5_0).len()).unwrap();
             let (sender, other) = (helper(net, "sender"), watcher(net));
             let properties = ConnectProperties {
                 maximum_packet_size: Some(maximum),
@@ -194,8 +194,7 @@ fn a_message_that_is_too_large_for_a_client_counts_as_sent() {
 fn identifiers_count_in_the_size_of_a_message() {
     play(|net| {
         let maximum =
-            u32::try_from(encoded(message("t", "123456789012345678901", 0).into(), V5_0).len())
-                .unwrap();
+            u32::try_from(encoded(message("t", "123456789012345678901", 0), V5_0).len()).unwrap();
         let properties =
             ConnectProperties { maximum_packet_size: Some(maximum), ..Default::default() };
         let receiver = net.join(Connect { properties, ..clean(V5_0, "receiver") });
@@ -253,7 +252,7 @@ fn a_client_that_takes_less_than_the_answer_it_asks_for_is_let_go() {
 /// [5.0 §4.1.1] [3.1.1 §4.1]
 #[test]
 fn a_queue_that_is_full_takes_no_more_messages() {
-    for version in ALL {
+    for version in VERSIONS {
         play_on(ServerConfig::new().maximum_queued(3, 10_000), |net| {
             let (sender, mut receiver) =
                 (helper(net, "sender"), net.join(kept(version, "receiver")));

@@ -44,7 +44,7 @@ fn a_message_that_was_sent_does_not_expire() {
         let properties =
             PublishProperties { message_expiry_interval: Some(10), ..Default::default() };
         (1..=2).for_each(|number| {
-            assert_eq!(net.put(sender, Publish { properties, ..message("t", "x", number) }), 0)
+            assert_eq!(net.put(sender, Publish { properties, ..message("t", "x", number) }), 0);
         });
         assert_eq!(net.take(receiver), ["t=x q1 expiry=10", "t=x q2 expiry=10"]);
         net.cut(receiver);

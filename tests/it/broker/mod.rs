@@ -29,9 +29,10 @@ use mqtt_sansio::codec::{
 use mqtt_sansio::server::ServerConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use support::{
-    ALL, C, Net, at, clean, each, encoded, expiring, identifier, kept, message, number_of, play,
-    play_on, play_with, qos, show,
+    C, Net, at, clean, each, expiring, kept, message, number_of, play, play_on, play_with, qos,
+    show,
 };
+use testkit::wire::{VERSIONS, encoded, identifier};
 use wills::ENDINGS;
 use wills::end;
 

@@ -156,8 +156,9 @@ fn retain_many(net: &mut Net, count: usize) -> BTreeSet<String> {
 /// [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6]
 #[test]
 fn more_retained_messages_than_the_queue_holds_all_come() {
-    for (version, limit) in
-        ALL.into_iter().flat_map(|version| [(3, 1_000), (1_000, 20)].map(|limit| (version, limit)))
+    for (version, limit) in VERSIONS
+        .into_iter()
+        .flat_map(|version| [(3, 1_000), (1_000, 20)].map(|limit| (version, limit)))
     {
         play_on(ServerConfig::new().maximum_queued(limit.0, limit.1).maximum_in_flight(2), |net| {
             let expected = retain_many(net, 40);
@@ -184,7 +185,7 @@ fn more_retained_messages_than_the_queue_holds_all_come() {
 /// [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6] [5.0 MQTT-4.4.0-1]
 #[test]
 fn retained_messages_still_to_be_sent_come_after_a_resume() {
-    for version in ALL {
+    for version in VERSIONS {
         play_on(ServerConfig::new().maximum_in_flight(2), |net| {
             let expected: BTreeSet<_> =
                 retain_many(net, 200).into_iter().filter(|shown| shown.contains('q')).collect();
@@ -208,7 +209,7 @@ fn retained_messages_still_to_be_sent_come_after_a_resume() {
 /// get with QoS 0. [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6]
 #[test]
 fn retained_messages_still_to_be_sent_are_not_forgotten_while_the_client_is_away() {
-    for version in ALL {
+    for version in VERSIONS {
         play_on(ServerConfig::new().maximum_in_flight(2), |net| {
             let (sender, mut receiver) =
                 (helper(net, "sender"), net.join(kept(version, "receiver")));
@@ -229,7 +230,7 @@ fn retained_messages_still_to_be_sent_are_not_forgotten_while_the_client_is_away
 /// MQTT-4.6.0-5] [3.1.1 MQTT-4.6.0-6]
 #[test]
 fn a_retained_message_for_which_there_is_no_room_is_not_overtaken() {
-    for version in ALL {
+    for version in VERSIONS {
         play_on(ServerConfig::new().maximum_queued(100, 1_000).maximum_in_flight(1), |net| {
             let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
             let (long, large) = ("x".repeat(700), "r".repeat(500));
@@ -257,7 +258,7 @@ fn a_retained_message_for_which_there_is_no_room_is_not_overtaken() {
 #[test]
 fn a_retained_message_comes_before_what_is_published_after_the_subscription() {
     for (version, retain) in
-        ALL.into_iter().flat_map(|version| [false, true].map(|retain| (version, retain)))
+        VERSIONS.into_iter().flat_map(|version| [false, true].map(|retain| (version, retain)))
     {
         play_on(ServerConfig::new().maximum_in_flight(1), |net| {
             let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
@@ -281,7 +282,7 @@ fn a_retained_message_comes_before_what_is_published_after_the_subscription() {
 /// [5.0 §3.3.1.3] [5.0 MQTT-3.3.1-12] [3.1.1 MQTT-3.3.1-9]
 #[test]
 fn a_message_retained_after_the_subscription_comes_once_and_not_as_retained() {
-    for version in ALL {
+    for version in VERSIONS {
         play_on(ServerConfig::new().maximum_in_flight(1), |net| {
             retain_many(net, 200);
             let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
@@ -298,7 +299,7 @@ fn a_message_retained_after_the_subscription_comes_once_and_not_as_retained() {
 /// [5.0 MQTT-3.10.4-2] [3.1.1 MQTT-3.10.4-2]
 #[test]
 fn a_message_retained_after_unsubscribe_does_not_come() {
-    for version in ALL {
+    for version in VERSIONS {
         play_on(ServerConfig::new().maximum_in_flight(1), |net| {
             retain_many(net, 200);
             let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));

@@ -27,7 +27,7 @@ fn limits(net: &mut Net) -> String {
 #[test]
 fn connack_tells_the_limits() {
     play(|net| {
-        assert_eq!(limits(net), "1024 16 Some(1048576) 2 true true true false 60 4294967295")
+        assert_eq!(limits(net), "1024 16 Some(1048576) 2 true true true false 60 4294967295");
     });
     let config = ServerConfig::new()
         .receive_maximum(7)
@@ -42,7 +42,7 @@ fn connack_tells_the_limits() {
         .maximum_session_expiry_interval(8);
     play_on(config, |net| assert_eq!(limits(net), "7 0 Some(1000) 1 false false false false 9 8"));
     play_on(ServerConfig::new().maximum_qos(qos(0)), |net| {
-        assert!(limits(net).contains(" 0 true"))
+        assert!(limits(net).contains(" 0 true"));
     });
 }
 
@@ -61,7 +61,7 @@ fn who_goes_beyond_a_limit_of_the_server_is_told_which() {
             properties: PublishProperties { topic_alias: Some(alias), ..Default::default() },
             ..message(topic, "x", 0)
         };
-        let publish = |publish: Publish<'_>| encoded(publish.into(), V5_0);
+        let publish = |publish: Publish<'_>| encoded(publish, V5_0);
         let qos_2 = Publish { packet_identifier: Some(identifier(1)), ..message("t", "x", 2) };
         for (bytes, code) in [
             (publish(qos_2), "9b"),
@@ -103,10 +103,8 @@ fn who_goes_beyond_a_limit_of_the_server_is_told_which() {
 #[test]
 fn a_packet_may_be_as_large_as_the_limit() {
     play_on(ServerConfig::new().maximum_packet_size(200), |net| {
-        let (client, empty) = (
-            helper(net, "client"),
-            encoded(message("t", &"x".repeat(150), 0).into(), V5_0).len() - 150,
-        );
+        let (client, empty) =
+            (helper(net, "client"), encoded(message("t", &"x".repeat(150), 0), V5_0).len() - 150);
         net.publish(client, "t", &"x".repeat(200 - empty), 0);
         assert!(net.is_open(client));
         net.publish(client, "t", &"x".repeat(201 - empty), 0);
@@ -271,7 +269,7 @@ fn any_byte_of_a_client_keeps_it_alive_and_what_it_is_sent_does_not() {
             net.join(Connect { keep_alive: 10, ..clean(version, "client") }),
         );
         net.subscribe(client, "t", 0);
-        for byte in encoded(message("t", "hello", 0).into(), version) {
+        for byte in encoded(message("t", "hello", 0), version) {
             net.advance(14_999);
             net.raw(client, &[byte]);
             assert!(net.is_open(client));
@@ -318,7 +316,7 @@ fn a_filter_with_too_many_levels_is_refused() {
 fn an_answer_that_comes_after_the_end_changes_nothing() {
     let now = Instant::default();
     let mut broker = Broker::new(BrokerConfig::new(ServerConfig::new()), 1);
-    let connect = encoded(kept(V3_1_1, "client").into(), V3_1_1);
+    let connect = encoded(kept(V3_1_1, "client"), V3_1_1);
     let mut out = Vec::new();
     let mut open = |broker: &mut Broker| {
         let id = broker.open(now);

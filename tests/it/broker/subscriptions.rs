@@ -6,7 +6,7 @@ use super::*;
 /// [3.1.1 MQTT-3.8.4-5]
 #[test]
 fn a_subscribe_with_several_filters_gets_a_code_for_each() {
-    for version in ALL {
+    for version in VERSIONS {
         play_with(&BrokerConfig::new(ServerConfig::new()).maximum_subscriptions(3), |net| {
             let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
             let filters = [

@@ -9,14 +9,13 @@ use core::mem;
 use mqtt_sansio::Instant;
 use mqtt_sansio::broker::{Action, Broker, BrokerConfig, ConnectionId};
 use mqtt_sansio::codec::{
-    self, Ack, ConnackProperties, Connect, ConnectProperties, Disconnect, OwnedPacket, Packet,
+    Ack, ConnackProperties, Connect, ConnectProperties, Disconnect, OwnedPacket, Packet,
     PacketIdentifier, Publish, QoS, ReasonCode, Role, Rules, Subscribe, SubscribeProperties,
     Subscription, SubscriptionIdentifier, SubscriptionOptions, Text, Unsubscribe,
     UnsubscribeProperties, Version,
 };
 use mqtt_sansio::server::ServerConfig;
-
-pub const ALL: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5_0];
+use testkit::wire::{VERSIONS, encoded, identifier};
 
 /// Which client, in the order of their connections.
 pub type C = usize;
@@ -49,7 +48,7 @@ pub fn play(scenario: impl Fn(&mut Net)) {
 
 /// Plays a scenario for each version that a client can have.
 pub fn each(scenario: impl Fn(&mut Net, Version)) {
-    ALL.into_iter().for_each(|version| play(|net| scenario(net, version)));
+    VERSIONS.into_iter().for_each(|version| play(|net| scenario(net, version)));
 }
 
 /// How the packets of the clients reach the broker.
@@ -67,10 +66,6 @@ pub fn qos(number: u8) -> QoS {
 /// Options that state a QoS alone.
 pub fn at(number: u8) -> SubscriptionOptions {
     SubscriptionOptions { maximum_qos: qos(number), ..SubscriptionOptions::default() }
-}
-
-pub fn identifier(number: u16) -> PacketIdentifier {
-    PacketIdentifier::new(number).unwrap()
 }
 
 /// A CONNECT for a session that begins and ends with the connection.
@@ -97,12 +92,6 @@ pub fn expiring(name: &str, seconds: u32) -> Connect<'_> {
 /// A PUBLISH to `topic`; who sends it sees to its packet identifier.
 pub fn message<'a>(topic: &'a str, payload: &'a str, number: u8) -> Publish<'a> {
     Publish { qos: qos(number), ..Publish::new(topic, payload.as_bytes()) }
-}
-
-pub fn encoded(packet: Packet<'_>, version: Version) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    codec::encode(&packet, version, &mut bytes).unwrap();
-    bytes
 }
 
 struct Peer {

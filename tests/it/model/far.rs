@@ -46,7 +46,7 @@ impl World {
                 far.tokens.extend(message.token.filter(|_| by_hand).map(|token| (number, token)));
             }
             server::Action::Published(published) => {
-                self.ends(DOWN, published.key, &published.outcome)?
+                self.ends(DOWN, published.key, &published.outcome)?;
             }
             server::Action::Subscribe(request) => {
                 let filters = request.subscriptions.iter().count();

@@ -19,40 +19,13 @@ use mqtt_sansio::codec::{
 use mqtt_sansio::server::{Server, ServerConfig};
 use mqtt_sansio::session::{AckToken, CloseCause, QueueLimit, Session};
 use std::collections::VecDeque;
+use testkit::random::Random;
 use testkit::watch::{Configured, Event, Verdict, Watch, ensure, frames, number};
-
-const VERSIONS: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5_0];
+use testkit::wire::VERSIONS;
 
 /// From the client to the server, and back. What each side has is in that order too.
 const UP: usize = 0;
 const DOWN: usize = 1;
-
-/// A small generator: the same seed, the same run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-
-    fn index(&mut self, limit: usize) -> usize {
-        self.below(limit as u64) as usize
-    }
-
-    fn percent(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-
-    fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.index(choices.len())]
-    }
-
-    fn small(&mut self) -> u16 {
-        self.pick(&[1, 2, 3, 4, 5, 20])
-    }
-}
 
 /// What a seed chooses for a whole run.
 #[derive(Clone, Debug)]

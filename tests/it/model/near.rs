@@ -69,7 +69,7 @@ impl World {
                     .extend(message.token.filter(|_| by_hand).map(|token| (number, token)));
             }
             client::Action::Published(published) => {
-                self.ends(UP, published.key, &published.outcome)?
+                self.ends(UP, published.key, &published.outcome)?;
             }
             client::Action::Closed(cause) => {
                 self.note_close(cause)?;
