@@ -76,6 +76,7 @@ decode_errors! {
     DupWithQos0, "PUBLISH has DUP set and QoS 0", MALFORMED_PACKET, "MQTT-3.3.1-2", "MQTT-3.3.1-2";
     ZeroPacketIdentifier, "packet identifier is 0, expected 1 to 65,535", MALFORMED_PACKET, "MQTT-2.2.1-3, MQTT-2.2.1-4, MQTT-2.2.1-5, MQTT-2.2.1-6", "MQTT-2.3.1-1";
     WildcardInTopicName, "topic name contains a wildcard", MALFORMED_PACKET, "MQTT-4.7.0-1, MQTT-3.3.2-2", "MQTT-4.7.1-1, MQTT-3.3.2-2";
+    WildcardInResponseTopic, "response topic contains a wildcard", MALFORMED_PACKET, "MQTT-3.3.2-14, MQTT-4.7.0-1", "§2.2.2";
     EmptyTopicName, "topic name is empty", MALFORMED_PACKET, "MQTT-4.7.3-1", "MQTT-4.7.3-1";
     MissingTopicName, "PUBLISH has neither a topic name nor a topic alias", PROTOCOL_ERROR, "§3.3.2.1", "MQTT-4.7.3-1";
     EmptyTopicFilter, "topic filter is empty", MALFORMED_PACKET, "MQTT-4.7.3-1", "MQTT-4.7.3-1";

@@ -253,8 +253,15 @@ fn below_2(qos: QoS) -> Result<(), DecodeError> {
     if qos == QoS::ExactlyOnce { Err(OUT_OF_RANGE) } else { Ok(()) }
 }
 
-fn topic_name(topic: Text<'_>) -> Result<(), DecodeError> {
-    if topic.is_empty() { Err(DecodeError::EmptyTopicName) } else { topic.check_topic_name() }
+/// [5.0 MQTT-4.7.3-1] [5.0 MQTT-3.3.2-14]
+fn response_topic(topic: Text<'_>) -> Result<(), DecodeError> {
+    if topic.is_empty() {
+        return Err(DecodeError::EmptyTopicName);
+    }
+    topic.check_topic_name().map_err(|error| {
+        let is_wildcard = error == DecodeError::WildcardInTopicName;
+        if is_wildcard { DecodeError::WildcardInResponseTopic } else { error }
+    })
 }
 
 /// Declares the properties of a packet: identifier, field, type, and the check of the range where
@@ -426,7 +433,7 @@ properties! {
         /// What the payload is, in words of the applications. [5.0 §3.1.3.2.5]
         0x03 content_type: Text<'a>,
         /// The topic for an answer. [5.0 §3.1.3.2.6]
-        0x08 response_topic: Text<'a> = topic_name,
+        0x08 response_topic: Text<'a> = response_topic,
         /// Tells the asker which request an answer is for. [5.0 §3.1.3.2.7]
         0x09 correlation_data: &'a [u8],
         /// Seconds from the end of the connection to the publication; absent is 0. [5.0 §3.1.3.2.2]
@@ -492,7 +499,7 @@ properties! {
         /// What the payload is, in words of the applications. [5.0 §3.3.2.3.9]
         0x03 content_type: Text<'a>,
         /// The topic for an answer. [5.0 §3.3.2.3.5]
-        0x08 response_topic: Text<'a> = topic_name,
+        0x08 response_topic: Text<'a> = response_topic,
         /// Tells the asker which request an answer is for. [5.0 §3.3.2.3.6]
         0x09 correlation_data: &'a [u8],
         /// The number that stands, or from now on can stand, for the topic name; at least 1. [5.0

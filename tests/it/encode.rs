@@ -261,7 +261,7 @@ fn strings_that_a_receiver_must_refuse_are_not_written() {
                 response_topic: Some("+".into()),
                 ..Default::default()
             }),
-            DecodeError::WildcardInTopicName,
+            DecodeError::WildcardInResponseTopic,
         ),
         (
             of_publish(PublishProperties { response_topic: Some("".into()), ..Default::default() }),
@@ -333,7 +333,10 @@ fn reason_codes_are_shown_by_name_and_number() {
         "ReasonCode(0x8a, Banned) ReasonCode(0x03, ?)"
     );
     let codes = Sequence::from(&[ReasonCode::BANNED]);
-    assert_eq!(format!("{codes:?} {:?}", codes.iter()), "[ReasonCode(0x8a, Banned)] Iter { .. }");
+    assert_eq!(
+        format!("{codes:?} {:?}", codes.iter()),
+        "[ReasonCode(0x8a, Banned)] SequenceIter { .. }"
+    );
 }
 
 #[test]

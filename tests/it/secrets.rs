@@ -1,7 +1,5 @@
 //! No `Debug` and no `Display` form shows a password or authentication data, as text or as numbers.
 
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
-
 use bytes::BytesMut;
 use core::fmt::{Debug, Display};
 use mqtt_sansio::Instant;

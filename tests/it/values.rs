@@ -1,12 +1,8 @@
 //! The small values of the codec, as callers compare, convert and share them.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::wildcard_enum_match_arm,
-    elided_lifetimes_in_paths,
-    reason = "tests may panic, and list types by name alone"
-)]
+#![allow(elided_lifetimes_in_paths, reason = "types are listed by their names alone")]
 
+use core::error::Error;
 use mqtt_sansio::codec::{
     self, ConversionError, DecodeError, EncodeError, Options, OwnedPacket, Packet,
     PacketIdentifier, PacketType, Publish, QoS, ReasonCode, Role, Rules, Sequence, Subscription,
@@ -14,7 +10,6 @@ use mqtt_sansio::codec::{
 };
 use mqtt_sansio::{broker, client, router, server, session};
 use std::collections::HashSet;
-use std::error::Error;
 
 #[test]
 fn all_public_types_are_send_and_sync() {
