@@ -4,171 +4,18 @@
 //! `cargo bench --bench codec`. `benches/peers/` compares them with other crates, and counts
 //! allocations; `tests/costs/allocations.rs` shows that there are none.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench may panic")]
+#![allow(missing_docs, unreachable_pub, reason = "a bench has no public face")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench may panic")]
 
 use core::hint::black_box;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use mqtt_sansio::codec::{
-    self, Ack, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect,
-    ConnectProperties, Disconnect, OwnedPacket, Packet, PacketIdentifier, Publish,
-    PublishProperties, QoS, ReasonCode, Sequence, Suback, Subscribe, SubscribeProperties,
-    Subscription, Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will, WillProperties,
+    self, OwnedPacket, Packet, Publish, PublishProperties, QoS, Subscribe, SubscribeProperties,
+    Subscription, UserProperty, Version,
 };
+use samples::{TOPIC, identifier, packets};
 
-const TOPIC: &str = "sensors/room4/temp/1";
-
-fn identifier() -> PacketIdentifier {
-    PacketIdentifier::new(10).unwrap()
-}
-
-/// A packet of each type as it is often met, and the largest ones.
-fn packets(version: Version) -> Vec<(&'static str, Packet<'static>)> {
-    const USER: [UserProperty<'static>; 2] = [
-        UserProperty {
-            name: codec::Text::literal("region"),
-            value: codec::Text::literal("eu-central-1"),
-        },
-        UserProperty {
-            name: codec::Text::literal("trace"),
-            value: codec::Text::literal("00-4bf92f3577b34da6-01"),
-        },
-    ];
-    const FILTERS: [&str; 10] = [
-        "sensors/room0/+/temp",
-        "sensors/room1/#",
-        "sensors/room2/temp",
-        "sensors/+/temp",
-        "sensors/room4/temp/+",
-        "a/b/c/d/e",
-        "sensors/room6/#",
-        "$SYS/broker/load/#",
-        "sensors/room8/temp",
-        "sensors/room9/+",
-    ];
-    static PAYLOAD: [u8; 65_536] = [b'x'; 65_536];
-    let v5 = version == Version::V5_0;
-    let publish = |size: usize| Publish::new(TOPIC, &PAYLOAD[..size]);
-    let with_properties = Publish {
-        qos: QoS::AtLeastOnce,
-        packet_identifier: Some(identifier()),
-        properties: PublishProperties {
-            message_expiry_interval: Some(3_600),
-            content_type: Some("application/json".into()),
-            response_topic: Some("answers/room4".into()),
-            user_properties: (&USER).into(),
-            ..PublishProperties::default()
-        },
-        ..publish(256)
-    };
-    let user_properties = if v5 { Sequence::from(&USER) } else { Sequence::default() };
-    let full = Connect {
-        keep_alive: 60,
-        will: Some(Will {
-            qos: QoS::AtLeastOnce,
-            topic: "status/client-0001".into(),
-            payload: b"offline",
-            properties: WillProperties { user_properties, ..WillProperties::default() },
-            ..Will::default()
-        }),
-        user_name: Some("device-0001".into()),
-        password: Some(b"correct horse battery staple"),
-        properties: ConnectProperties {
-            session_expiry_interval: v5.then_some(3_600),
-            receive_maximum: v5.then_some(100),
-            maximum_packet_size: v5.then_some(1 << 20),
-            topic_alias_maximum: v5.then_some(10),
-            user_properties,
-            ..ConnectProperties::default()
-        },
-        ..Connect::new(version, "client-0001-with-a-name")
-    };
-    let subscriptions: &'static [_] =
-        FILTERS.map(|filter| Subscription::new(filter, QoS::AtLeastOnce)).to_vec().leak();
-    let filters: &'static [_] = FILTERS.map(Into::into).to_vec().leak();
-    static CODES: [ReasonCode; 10] = [ReasonCode::GRANTED_QOS_1; 10];
-    static UNSUBSCRIBED: [ReasonCode; 10] = [ReasonCode::SUCCESS; 10];
-    let ack = Ack::new(identifier(), ReasonCode::SUCCESS);
-    let mut packets = vec![
-        ("publish 64 B", publish(64).into()),
-        (
-            "publish 1 KiB QoS 1",
-            Publish {
-                qos: QoS::AtLeastOnce,
-                packet_identifier: Some(identifier()),
-                ..publish(1_024)
-            }
-            .into(),
-        ),
-        ("publish 64 KiB", publish(65_536).into()),
-        ("publish UTF-8", Publish::new("датчики/кухня/температура", &PAYLOAD[..64]).into()),
-        ("puback", Packet::Puback(ack)),
-        ("pubrec", Packet::Pubrec(ack)),
-        ("pubrel", Packet::Pubrel(ack)),
-        ("pubcomp", Packet::Pubcomp(ack)),
-        ("connect", Connect { clean_start: true, ..Connect::new(version, "client-0001") }.into()),
-        ("connect full", full.into()),
-        ("subscribe 10", {
-            let subscriptions = subscriptions.into();
-            Subscribe {
-                packet_identifier: identifier(),
-                properties: SubscribeProperties::default(),
-                subscriptions,
-            }
-            .into()
-        }),
-        ("suback 10", {
-            let reason_codes = (&CODES).into();
-            Packet::Suback(Suback {
-                packet_identifier: identifier(),
-                properties: AckProperties::default(),
-                reason_codes,
-            })
-        }),
-        ("unsubscribe 10", {
-            let topic_filters = filters.into();
-            Unsubscribe {
-                packet_identifier: identifier(),
-                properties: UnsubscribeProperties::default(),
-                topic_filters,
-            }
-            .into()
-        }),
-        ("unsuback 10", {
-            let reason_codes = if v5 { (&UNSUBSCRIBED).into() } else { Sequence::default() };
-            Packet::Unsuback(Suback {
-                packet_identifier: identifier(),
-                properties: AckProperties::default(),
-                reason_codes,
-            })
-        }),
-        ("connack", Connack::default().into()),
-        ("pingreq", Packet::Pingreq),
-        ("pingresp", Packet::Pingresp),
-        ("disconnect", Disconnect::default().into()),
-    ];
-    if v5 {
-        packets.push(("publish 256 B properties", with_properties.into()));
-        let properties = ConnackProperties {
-            assigned_client_identifier: Some("auto-0123456789".into()),
-            receive_maximum: Some(100),
-            maximum_packet_size: Some(1 << 20),
-            topic_alias_maximum: Some(10),
-            user_properties,
-            ..ConnackProperties::default()
-        };
-        packets.push(("connack properties", Connack { properties, ..Connack::default() }.into()));
-        let properties = AuthProperties {
-            authentication_method: Some("SCRAM-SHA-256".into()),
-            authentication_data: Some(b"n,,n=device-0001,r=fyko"),
-            ..AuthProperties::default()
-        };
-        packets.push((
-            "auth",
-            Auth { reason_code: ReasonCode::CONTINUE_AUTHENTICATION, properties }.into(),
-        ));
-    }
-    packets
-}
+mod samples;
 
 fn bytes(packet: &Packet<'_>, version: Version) -> Vec<u8> {
     let mut out = Vec::new();

@@ -1,0 +1,124 @@
+//! The broker core: one PUBLISH to one subscriber, and to a hundred.
+
+use crate::samples::TOPIC;
+use crate::{Cases, Repeat};
+use core::hint::black_box;
+use mqtt_sansio::Instant;
+use mqtt_sansio::broker::{Action, Broker, BrokerConfig, ConnectionId};
+use mqtt_sansio::codec::{
+    self, Ack, ConnackProperties, Connect, Packet, PacketIdentifier, Publish, QoS, ReasonCode,
+    Subscribe, SubscribeProperties, Subscription, Version,
+};
+use mqtt_sansio::server::ServerConfig;
+
+const NOW: Instant = Instant::from_millis(1);
+
+pub fn add(cases: &mut Cases) {
+    for version in [Version::V3_1_1, Version::V5_0] {
+        for subscribers in [1, 100] {
+            for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+                let level = qos.as_u8();
+                cases.add(format!("broker 1:{subscribers} {version} QoS {level}"), move || {
+                    fan_out(subscribers, qos, version)
+                });
+            }
+        }
+    }
+}
+
+/// A broker with its host: one buffer, which holds the output of one connection at a time.
+struct Host {
+    broker: Broker,
+    version: Version,
+    out: Vec<u8>,
+    /// The packet identifiers that subscribers have to acknowledge.
+    identifiers: Vec<(ConnectionId, PacketIdentifier)>,
+    delivered: usize,
+}
+
+impl Host {
+    fn receive(&mut self, id: ConnectionId, bytes: &[u8]) {
+        self.out.clear();
+        self.broker.handle_input(id, &mut &bytes[..], NOW, &mut self.out);
+        self.read(id);
+        while let Some(action) = self.broker.poll_action() {
+            match action {
+                Action::Authenticate { connection, .. } => {
+                    self.broker.admit(connection, ConnackProperties::default(), NOW);
+                }
+                Action::Transmit(connection) => {
+                    self.out.clear();
+                    while self.broker.transmit(connection, NOW, &mut self.out) {}
+                    self.read(connection);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Reads the output of a connection as its client would.
+    fn read(&mut self, id: ConnectionId) {
+        let mut rest = &self.out[..];
+        while let Some(frame) = codec::frame(rest, u32::MAX).unwrap() {
+            rest = &rest[frame.as_bytes().len()..];
+            if let Packet::Publish(publish) = codec::decode(frame, self.version).unwrap() {
+                self.delivered += 1;
+                self.identifiers
+                    .extend(publish.packet_identifier.map(|identifier| (id, identifier)));
+            }
+        }
+    }
+
+    fn connected(&mut self, name: &str) -> ConnectionId {
+        let id = self.broker.open(NOW);
+        let connect = Connect { clean_start: true, ..Connect::new(self.version, name) };
+        self.receive(id, &encoded(connect, self.version));
+        id
+    }
+}
+
+fn encoded<'a>(packet: impl Into<Packet<'a>>, version: Version) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    codec::encode(&packet.into(), version, &mut bytes).unwrap();
+    bytes
+}
+
+/// Publishes a message, hands it to each subscriber, and takes their acknowledgements.
+fn fan_out(subscribers: usize, qos: QoS, version: Version) -> Repeat {
+    let mut host = Host {
+        broker: Broker::new(BrokerConfig::new(ServerConfig::new()), 1),
+        version,
+        out: Vec::new(),
+        identifiers: Vec::new(),
+        delivered: 0,
+    };
+    for number in 0..subscribers {
+        let id = host.connected(&format!("subscriber-{number:04}"));
+        let subscriptions = [Subscription::new("sensors/+/temp/#", qos)];
+        let subscribe = Subscribe {
+            packet_identifier: PacketIdentifier::new(1).unwrap(),
+            properties: SubscribeProperties::default(),
+            subscriptions: (&subscriptions).into(),
+        };
+        host.receive(id, &encoded(subscribe, version));
+    }
+    let publisher = host.connected("publisher");
+    let packet_identifier = (qos != QoS::AtMostOnce).then_some(PacketIdentifier::new(1).unwrap());
+    let publish = Publish { qos, packet_identifier, ..Publish::new(TOPIC, &[b'x'; 64]) };
+    let publish = encoded(publish, version);
+    let puback = encoded(
+        Packet::Puback(Ack::new(PacketIdentifier::new(1).unwrap(), ReasonCode::SUCCESS)),
+        version,
+    );
+    Box::new(move |count| {
+        for _ in 0..count {
+            host.receive(publisher, black_box(&publish));
+            while let Some((id, identifier)) = host.identifiers.pop() {
+                let mut puback = [puback[0], puback[1], 0, 0];
+                puback[2..].copy_from_slice(&identifier.get().to_be_bytes());
+                host.receive(id, &puback);
+            }
+        }
+        assert_eq!(host.delivered, count * subscribers);
+    })
+}
