@@ -66,7 +66,7 @@ impl Machine for ClientEnd {
         while let Some(action) = self.client.handle_input(&mut bytes, NOW, &mut self.out) {
             match action {
                 client::Action::Message(message) => {
-                    black_box((message.topic_name.as_str(), message.payload));
+                    black_box((message.topic_name.to_str(), message.payload));
                     self.seen.0 += 1;
                 }
                 client::Action::Published(_) => self.seen.1 += 1,
@@ -104,7 +104,7 @@ impl Machine for ServerEnd {
         while let Some(action) = self.server.handle_input(&mut bytes, NOW, &mut self.out) {
             match action {
                 server::Action::Message(message) => {
-                    black_box((message.topic_name.as_str(), message.payload));
+                    black_box((message.topic_name.to_str(), message.payload));
                     self.seen.0 += 1;
                 }
                 server::Action::Published(_) => self.seen.1 += 1,
