@@ -271,7 +271,7 @@ impl Client {
         }
         let rules =
             Rules::new(connect.version).sent_by(Role::Client).with(self.config.conduct.options);
-        Packet::from(*connect).encode_to(rules, out)?;
+        Packet::from(*connect).encode(rules, out)?;
         let has_session = self.endpoint.is_established() && !connect.clean_start;
         if !has_session {
             // Whatever becomes of this CONNECT, the old session is over. [5.0 MQTT-3.1.2-4] [3.1.1

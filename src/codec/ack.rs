@@ -7,6 +7,7 @@
 //! | reason code       | 1     | never      | may be left out when it is 0x00   |
 //! | properties        | n     | never      | may be left out when there are none |
 
+use super::body::Body;
 use super::ending::reason_at_end;
 use super::error::{DecodeError, EncodeError};
 use super::packet_type::PacketType;
@@ -69,28 +70,43 @@ impl<'a> Ack<'a> {
             }
         }
         r.end()?;
-        ack.check(packet, rules)?;
+        ack.check_content(packet, rules)?;
         Ok(ack)
     }
 
-    #[inline]
-    pub(crate) fn check_encode(&self, packet: PacketType, rules: Rules) -> Result<(), EncodeError> {
-        if self.says_nothing() {
-            return Ok(());
-        }
-        rules.since_5_0_if(|| true)?;
-        Ok(self.check(packet, rules)?)
+    fn check_content(&self, packet: PacketType, rules: Rules) -> Result<(), DecodeError> {
+        rules.check_reason_code(self.reason_code, packet)?;
+        rules.check_texts(|| self.properties.is_clean())
+    }
+}
+
+/// One of the four acknowledgements, by its packet type.
+impl Body for (PacketType, &Ack<'_>) {
+    #[inline(always)]
+    fn first_byte(&self) -> u8 {
+        self.0.first_byte()
     }
 
     #[inline(always)]
-    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        sink.u16(self.packet_identifier.get());
-        self.encode_reason(sink, rules)
+    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
+        let (packet, ack) = *self;
+        if ack.says_nothing() {
+            return Ok(());
+        }
+        rules.since_5_0_if(|| true)?;
+        Ok(ack.check_content(packet, rules)?)
     }
 
-    fn check(&self, packet: PacketType, rules: Rules) -> Result<(), DecodeError> {
-        rules.check_reason_code(self.reason_code, packet)?;
-        rules.check_texts(|| self.properties.is_clean())
+    #[inline(always)]
+    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        sink.u16(self.1.packet_identifier.get());
+        self.1.write_ending(sink, rules)
+    }
+
+    #[inline(always)]
+    fn short_form(&self, _: Rules) -> Option<([u8; 4], usize)> {
+        let [high, low] = self.1.packet_identifier.get().to_be_bytes();
+        self.1.says_nothing().then_some(([self.0.first_byte(), 2, high, low], 4))
     }
 }
 

@@ -6,6 +6,7 @@
 //! | reason code | 1     | return code    | return code            | reason code            |
 //! | properties  | n     | never          | never                  | always                 |
 
+use super::body::Body;
 use super::error::{DecodeError, EncodeError};
 use super::packet_type::PacketType;
 use super::property::ConnackProperties;
@@ -72,8 +73,16 @@ impl<'a> Connack<'a> {
         rules.check_texts(|| connack.properties.is_clean())?;
         Ok(connack)
     }
+}
 
-    pub(crate) fn check_encode(&self, rules: Rules) -> Result<(), EncodeError> {
+impl Body for Connack<'_> {
+    #[inline(always)]
+    fn first_byte(&self) -> u8 {
+        PacketType::Connack.first_byte()
+    }
+
+    #[inline(always)]
+    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
         rules.only_from(Role::Server)?;
         if rules.version == Version::V3_1 && self.session_present {
             return Err(EncodeError::NotInVersion(rules.version));
@@ -83,14 +92,15 @@ impl<'a> Connack<'a> {
         Ok(rules.check_texts(|| self.properties.is_clean())?)
     }
 
-    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+    #[inline(always)]
+    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
         let code = match rules.version {
             Version::V5_0 => self.reason_code.get(),
             Version::V3_1 | Version::V3_1_1 => self.reason_code.return_code().unwrap_or_default(),
         };
         sink.u8(self.session_present.into());
         sink.u8(code);
-        self.properties.encode(rules.version, sink)
+        self.properties.write(rules.version, sink)
     }
 }
 

@@ -12,6 +12,7 @@
 //! | will topic, payload    | 2 + n, twice | with a will | with a will | with a will |
 //! | user name, password    | 2 + n each | as flagged, may be cut off | as flagged | as flagged |
 
+use super::body::Body;
 use super::error::{DecodeError, EncodeError};
 use super::frame::Frame;
 use super::options::Options;
@@ -197,47 +198,7 @@ impl<'a> Connect<'a> {
             self.check_password(flags & PASSWORD != 0, rules)?;
         }
         reader.end()?;
-        self.check(rules)
-    }
-
-    pub(crate) fn check_encode(&self, rules: Rules) -> Result<(), EncodeError> {
-        rules.only_from(Role::Client)?;
-        if self.user_name.is_none() {
-            self.check_password(self.password.is_some(), rules)?;
-        }
-        let has_properties = || {
-            !self.properties.is_empty() || self.will.is_some_and(|will| !will.properties.is_empty())
-        };
-        Rules::new(self.version).since_5_0_if(has_properties)?;
-        Ok(self.check(rules)?)
-    }
-
-    #[inline(always)]
-    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, _: Rules) -> Result<(), EncodeError> {
-        sink.binary(self.version.protocol_name())?;
-        sink.u8(self.version.level());
-        let will = self.will.map_or(0, |will| {
-            WILL | will.qos.as_u8() << 3 | if will.retain { WILL_RETAIN } else { 0 }
-        });
-        let clean_start = if self.clean_start { CLEAN_START } else { 0 };
-        let user_name = self.user_name.map_or(0, |_| USER_NAME);
-        let password = self.password.map_or(0, |_| PASSWORD);
-        sink.u8(clean_start | will | user_name | password);
-        sink.u16(self.keep_alive);
-        self.properties.encode(self.version, sink)?;
-        sink.text(self.client_identifier)?;
-        if let Some(will) = &self.will {
-            will.properties.encode(self.version, sink)?;
-            sink.topic_name(will.topic)?;
-            sink.binary(will.payload)?;
-        }
-        if let Some(user_name) = self.user_name {
-            sink.text(user_name)?;
-        }
-        if let Some(password) = self.password {
-            sink.binary(password)?;
-        }
-        Ok(())
+        self.check_content(rules)
     }
 
     /// [3.1.1 MQTT-3.1.2-22]
@@ -247,7 +208,7 @@ impl<'a> Connect<'a> {
         if alone && !allowed { Err(DecodeError::PasswordWithoutUserName) } else { Ok(()) }
     }
 
-    fn check(&self, rules: Rules) -> Result<(), DecodeError> {
+    fn check_content(&self, rules: Rules) -> Result<(), DecodeError> {
         // [3.1.1 MQTT-3.1.3-7]; 3.1 §3.1 asks for 1 to 23 characters.
         let acceptable = match self.version {
             Version::V3_1 => {
@@ -283,6 +244,54 @@ impl<'a> Connect<'a> {
                 self.client_identifier.is_clean() && self.user_name.is_none_or(Text::is_clean);
             will && names && self.properties.is_clean()
         })
+    }
+}
+
+impl Body for Connect<'_> {
+    #[inline(always)]
+    fn first_byte(&self) -> u8 {
+        PacketType::Connect.first_byte()
+    }
+
+    #[inline(always)]
+    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
+        rules.only_from(Role::Client)?;
+        if self.user_name.is_none() {
+            self.check_password(self.password.is_some(), rules)?;
+        }
+        let has_properties = || {
+            !self.properties.is_empty() || self.will.is_some_and(|will| !will.properties.is_empty())
+        };
+        Rules::new(self.version).since_5_0_if(has_properties)?;
+        Ok(self.check_content(rules)?)
+    }
+
+    #[inline(always)]
+    fn write<S: Sink>(&self, sink: &mut S, _: Rules) -> Result<(), EncodeError> {
+        sink.binary(self.version.protocol_name())?;
+        sink.u8(self.version.level());
+        let will = self.will.map_or(0, |will| {
+            WILL | will.qos.as_u8() << 3 | if will.retain { WILL_RETAIN } else { 0 }
+        });
+        let clean_start = if self.clean_start { CLEAN_START } else { 0 };
+        let user_name = self.user_name.map_or(0, |_| USER_NAME);
+        let password = self.password.map_or(0, |_| PASSWORD);
+        sink.u8(clean_start | will | user_name | password);
+        sink.u16(self.keep_alive);
+        self.properties.write(self.version, sink)?;
+        sink.text(self.client_identifier)?;
+        if let Some(will) = &self.will {
+            will.properties.write(self.version, sink)?;
+            sink.topic_name(will.topic)?;
+            sink.binary(will.payload)?;
+        }
+        if let Some(user_name) = self.user_name {
+            sink.text(user_name)?;
+        }
+        if let Some(password) = self.password {
+            sink.binary(password)?;
+        }
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@
 //! | reason code | 1     | never      | may be left out when it is 0x00     |
 //! | properties  | n     | never      | may be left out when there are none |
 
+use super::body::Body;
 use super::ending::reason_at_end;
 use super::error::{DecodeError, EncodeError};
 use super::packet_type::PacketType;
@@ -58,27 +59,41 @@ impl<'a> Disconnect<'a> {
             disconnect.properties.read(&mut r, rules.version)?;
         }
         r.end()?;
-        disconnect.check(rules)?;
+        disconnect.check_content(rules)?;
         Ok(disconnect)
     }
 
-    #[inline]
-    pub(crate) fn check_encode(&self, rules: Rules) -> Result<(), EncodeError> {
+    fn check_content(&self, rules: Rules) -> Result<(), DecodeError> {
+        rules.check_reason_code(self.reason_code, PacketType::Disconnect)?;
+        rules.check_texts(|| self.properties.is_clean())?;
+        self.properties.check_sender(rules)
+    }
+}
+
+impl Body for Disconnect<'_> {
+    #[inline(always)]
+    fn first_byte(&self) -> u8 {
+        PacketType::Disconnect.first_byte()
+    }
+
+    #[inline(always)]
+    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
         if self.says_nothing() {
             return Ok(check_version(rules)?);
         }
         rules.since_5_0_if(|| true)?;
-        Ok(self.check(rules)?)
+        Ok(self.check_content(rules)?)
     }
 
-    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        self.encode_reason(sink, rules)
+    #[inline(always)]
+    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        self.write_ending(sink, rules)
     }
 
-    fn check(&self, rules: Rules) -> Result<(), DecodeError> {
-        rules.check_reason_code(self.reason_code, PacketType::Disconnect)?;
-        rules.check_texts(|| self.properties.is_clean())?;
-        self.properties.check_sender(rules)
+    #[inline(always)]
+    fn short_form(&self, rules: Rules) -> Option<([u8; 4], usize)> {
+        let right = self.says_nothing() && check_version(rules).is_ok();
+        right.then_some(([PacketType::Disconnect.first_byte(), 0, 0, 0], 2))
     }
 }
 
@@ -113,30 +128,42 @@ impl<'a> Auth<'a> {
         self.reason_code = ReasonCode::new(r.u8()?);
         self.properties.read(&mut r, rules.version)?;
         r.end()?;
-        self.check(rules)
-    }
-
-    pub(crate) fn check_encode(&self, rules: Rules) -> Result<(), EncodeError> {
-        rules.since_5_0_if(|| true)?;
-        let checked =
-            if self.says_nothing() { self.check_reason_code(rules) } else { self.check(rules) };
-        Ok(checked?)
-    }
-
-    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        self.encode_reason(sink, rules)
+        self.check_content(rules)
     }
 
     fn check_reason_code(&self, rules: Rules) -> Result<(), DecodeError> {
         rules.check_reason_code(self.reason_code, PacketType::Auth)
     }
 
-    fn check(&self, rules: Rules) -> Result<(), DecodeError> {
+    fn check_content(&self, rules: Rules) -> Result<(), DecodeError> {
         self.check_reason_code(rules)?;
         if self.properties.authentication_method.is_none() {
             return Err(DecodeError::MissingAuthenticationMethod);
         }
         rules.check_texts(|| self.properties.is_clean())
+    }
+}
+
+impl Body for Auth<'_> {
+    #[inline(always)]
+    fn first_byte(&self) -> u8 {
+        PacketType::Auth.first_byte()
+    }
+
+    #[inline(always)]
+    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
+        rules.since_5_0_if(|| true)?;
+        let checked = if self.says_nothing() {
+            self.check_reason_code(rules)
+        } else {
+            self.check_content(rules)
+        };
+        Ok(checked?)
+    }
+
+    #[inline(always)]
+    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        self.write_ending(sink, rules)
     }
 }
 

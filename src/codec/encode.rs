@@ -1,20 +1,12 @@
-//! Packets to bytes: what all packets have in common when they are written, and how each is asked
-//! for its own part.
+//! Encoding of packets of any type.
 
-use super::ack::Ack;
-use super::connack::Connack;
-use super::connect::Connect;
-use super::disconnect::{Auth, Disconnect};
+use super::body::{Encode, encode_with};
 use super::error::EncodeError;
+use super::output::Output;
 use super::packet::Packet;
-use super::packet_type::PacketType;
 use super::publish::Publish;
 use super::rules::Rules;
-use super::suback::Suback;
-use super::subscribe::{Subscribe, Unsubscribe};
-use super::types::{PacketIdentifier, Role, Version};
-use super::varint;
-use super::write::{Output, Sink, Size, Writer};
+use super::write::Size;
 
 /// Appends a packet to `out`, by the rules of a version and, if they name one, of a sender; a
 /// CONNECT brings its own version.
@@ -28,7 +20,7 @@ pub fn encode(
     rules: impl Into<Rules>,
     out: &mut impl Output,
 ) -> Result<(), EncodeError> {
-    packet.encode_to(rules.into(), out)
+    packet.encode(rules.into(), out)
 }
 
 /// A packet that has been checked and measured, and needs only to be written: for who must know its
@@ -53,27 +45,27 @@ pub fn encode(
 pub struct Prepared<'p, 'a> {
     packet: &'p Packet<'a>,
     rules: Rules,
-    measured: Measured,
+    size: Size,
 }
 
 impl<'p, 'a> Prepared<'p, 'a> {
     /// Checks a packet as [`encode`] does.
     pub fn new(packet: &'p Packet<'a>, rules: impl Into<Rules>) -> Result<Self, EncodeError> {
         let rules = rules.into();
-        Ok(Self { packet, rules, measured: packet.measure(rules)? })
+        Ok(Self { packet, rules, size: packet.measure(rules)? })
     }
 
     /// The size of the whole packet in bytes. [5.0 §2.1.4]
     #[must_use]
     pub const fn packet_size(&self) -> u32 {
-        self.measured.packet_size()
+        self.size.packet_size()
     }
 
     /// Appends the packet to `out`. The only error is that a [`Fixed`](super::Fixed) output has no
     /// room for it; it then is as it was.
     #[inline]
     pub fn write(&self, out: &mut impl Output) -> Result<(), EncodeError> {
-        self.packet.write_measured(&self.measured, self.rules, out)
+        Encode::write(self.packet, &self.size, self.rules, out)
     }
 }
 
@@ -94,150 +86,7 @@ pub fn encode_publish_header(
     rules: impl Into<Rules>,
     out: &mut impl Output,
 ) -> Result<(), EncodeError> {
-    encode_parts(&Identified(publish, publish.packet_identifier), &[], rules.into(), out)
-}
-
-/// What can be encoded: a packet of one type, or of any.
-pub(crate) trait Encode {
-    /// Leaves the output as it was if there is an error.
-    fn encode_to(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError>;
-
-    /// The first half of that, which finds all errors but that there is no room.
-    fn measure(&self, rules: Rules) -> Result<Measured, EncodeError>;
-
-    /// The second half, by the same rules.
-    fn write_measured(
-        &self,
-        measured: &Measured,
-        rules: Rules,
-        out: &mut impl Output,
-    ) -> Result<(), EncodeError>;
-}
-
-/// The sizes of the parts of a packet. [5.0 §2.1.4]
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Measured {
-    /// The body without the payload.
-    body: Size,
-    remaining_length: u32,
-}
-
-impl Measured {
-    pub(crate) const fn packet_size(self) -> u32 {
-        1 + varint::length(self.remaining_length) + self.remaining_length
-    }
-}
-
-/// A packet of one type.
-trait Body {
-    /// Packet type and flags.
-    fn first_byte(&self) -> u8;
-
-    /// What must not be wrong apart from single strings and values, which [`write`](Self::write)
-    /// has checked by then.
-    fn check(&self, rules: Rules) -> Result<(), EncodeError>;
-
-    /// Writes all that follows the Remaining Length but the payload; into a [`Size`] first.
-    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError>;
-
-    /// The payload, which only a PUBLISH has.
-    #[inline(always)]
-    fn payload(&self) -> &[u8] {
-        &[]
-    }
-
-    /// The whole of a packet that is right and as short as packets of its type can be.
-    #[inline(always)]
-    fn plain(&self, _: Rules) -> Option<Plain> {
-        None
-    }
-}
-
-/// A whole packet.
-enum Plain {
-    Two([u8; 2]),
-    Four([u8; 4]),
-}
-
-impl Plain {
-    #[inline(always)]
-    fn append_to(self, out: &mut impl Output) -> Result<(), EncodeError> {
-        match self {
-            Self::Two(bytes) => out.append_slice(&bytes),
-            Self::Four(bytes) => out.append_slice(&bytes),
-        }
-    }
-}
-
-impl<T: Body> Encode for T {
-    #[inline(always)]
-    fn encode_to(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
-        match self.plain(rules) {
-            Some(plain) => plain.append_to(out),
-            None => encode_parts(self, self.payload(), rules, out),
-        }
-    }
-
-    fn measure(&self, rules: Rules) -> Result<Measured, EncodeError> {
-        let mut measured = Measured::default();
-        measure_into(self, rules, &mut measured)?;
-        Ok(measured)
-    }
-
-    fn write_measured(
-        &self,
-        measured: &Measured,
-        rules: Rules,
-        out: &mut impl Output,
-    ) -> Result<(), EncodeError> {
-        match self.plain(rules) {
-            Some(plain) => plain.append_to(out),
-            None => write_parts(self, self.payload(), measured, rules, out),
-        }
-    }
-}
-
-#[inline(never)]
-fn encode_parts(
-    packet: &impl Body,
-    payload: &[u8],
-    rules: Rules,
-    out: &mut impl Output,
-) -> Result<(), EncodeError> {
-    let mut measured = Measured::default();
-    measure_into(packet, rules, &mut measured)?;
-    write_parts(packet, payload, &measured, rules, out)
-}
-
-/// Measures in place: what is moved within a `Result` is moved in pieces that a processor has to
-/// wait for.
-#[inline(always)]
-fn measure_into(
-    packet: &impl Body,
-    rules: Rules,
-    measured: &mut Measured,
-) -> Result<(), EncodeError> {
-    packet.write(&mut measured.body, rules)?;
-    measured.remaining_length =
-        varint::check(measured.body.total().saturating_add(packet.payload().len()))?;
-    packet.check(rules)
-}
-
-#[inline(always)]
-fn write_parts(
-    packet: &impl Body,
-    payload: &[u8],
-    measured: &Measured,
-    rules: Rules,
-    out: &mut impl Output,
-) -> Result<(), EncodeError> {
-    let size = 1 + varint::length(measured.remaining_length) as usize + measured.body.total();
-    let mut writer = Writer::new(out.append_room(size, payload.len())?, &measured.body);
-    writer.u8(packet.first_byte());
-    writer.variable_byte_integer(measured.remaining_length);
-    packet.write(&mut writer, rules)?;
-    debug_assert!(writer.is_full(), "a packet is written as it was measured");
-    out.append_slice(payload)
+    encode_with(&(publish, publish.packet_identifier), &[], rules.into(), out)
 }
 
 /// Calls the function for the packet's own type, so that it is made for that type alone.
@@ -245,7 +94,7 @@ macro_rules! for_own_type {
     ($self:expr, $packet:ident => $call:expr) => {
         match $self {
             Packet::Publish(publish) => {
-                let $packet = &Identified(publish, publish.packet_identifier);
+                let $packet = &(publish, publish.packet_identifier);
                 $call
             }
             Packet::Puback(ack)
@@ -274,158 +123,17 @@ macro_rules! for_own_type {
 }
 
 impl Encode for Packet<'_> {
-    #[inline]
-    fn encode_to(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
-        for_own_type!(self, packet => packet.encode_to(rules, out))
-    }
-
-    fn measure(&self, rules: Rules) -> Result<Measured, EncodeError> {
+    fn measure(&self, rules: Rules) -> Result<Size, EncodeError> {
         for_own_type!(self, packet => packet.measure(rules))
     }
 
     #[inline]
-    fn write_measured(
-        &self,
-        measured: &Measured,
-        rules: Rules,
-        out: &mut impl Output,
-    ) -> Result<(), EncodeError> {
-        for_own_type!(self, packet => packet.write_measured(measured, rules, out))
-    }
-}
-
-macro_rules! bodies {
-    ($($name:ident $(($plain:ident))?)*) => {
-        $(impl Body for $name<'_> {
-            #[inline(always)]
-            fn first_byte(&self) -> u8 {
-                PacketType::$name.first_byte()
-            }
-
-            #[inline(always)]
-            fn check(&self, rules: Rules) -> Result<(), EncodeError> {
-                self.check_encode(rules)
-            }
-
-            #[inline(always)]
-            fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-                self.encode(sink, rules)
-            }
-
-            $(#[inline(always)]
-            fn plain(&self, rules: Rules) -> Option<Plain> {
-                $plain(self, rules)
-            })?
-        })*
-    };
-}
-
-bodies! { Connect Connack Subscribe Unsubscribe Disconnect(plain_disconnect) Auth }
-
-#[inline(always)]
-fn plain_disconnect(packet: &Disconnect<'_>, rules: Rules) -> Option<Plain> {
-    let right = packet.says_nothing() && packet.check_encode(rules).is_ok();
-    right.then_some(Plain::Two([packet.first_byte(), 0]))
-}
-
-/// A PUBLISH with that packet identifier instead of its own: a copy of it would cost as much as a
-/// short one.
-pub(crate) struct Identified<'p, 'a>(
-    pub(crate) &'p Publish<'a>,
-    pub(crate) Option<PacketIdentifier>,
-);
-
-impl Body for Identified<'_, '_> {
-    #[inline(always)]
-    fn first_byte(&self) -> u8 {
-        PacketType::Publish.first_byte() | self.0.flags()
+    fn write(&self, size: &Size, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
+        for_own_type!(self, packet => Encode::write(packet, size, rules, out))
     }
 
-    #[inline(always)]
-    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
-        self.0.check_encode(self.1, rules)
-    }
-
-    #[inline(always)]
-    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        self.0.encode(self.1, sink, rules)
-    }
-
-    #[inline(always)]
-    fn payload(&self) -> &[u8] {
-        self.0.payload
-    }
-}
-
-/// One of the four acknowledgements, by its packet type.
-impl Body for (PacketType, &Ack<'_>) {
-    #[inline(always)]
-    fn first_byte(&self) -> u8 {
-        self.0.first_byte()
-    }
-
-    #[inline(always)]
-    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
-        self.1.check_encode(self.0, rules)
-    }
-
-    #[inline(always)]
-    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        self.1.encode(sink, rules)
-    }
-
-    #[inline(always)]
-    fn plain(&self, _: Rules) -> Option<Plain> {
-        let [high, low] = self.1.packet_identifier.get().to_be_bytes();
-        self.1.says_nothing().then_some(Plain::Four([self.0.first_byte(), 2, high, low]))
-    }
-}
-
-/// SUBACK or UNSUBACK.
-impl Body for (PacketType, &Suback<'_>) {
-    fn first_byte(&self) -> u8 {
-        self.0.first_byte()
-    }
-
-    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
-        self.1.check_encode(self.0, rules)
-    }
-
-    #[inline(always)]
-    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        self.1.encode(sink, rules)
-    }
-
-    #[inline(always)]
-    fn plain(&self, rules: Rules) -> Option<Plain> {
-        let [high, low] = self.1.packet_identifier.get().to_be_bytes();
-        let short = self.0 == PacketType::Unsuback
-            && rules.version < Version::V5_0
-            && self.1.says_nothing();
-        let right = short && rules.only_from(Role::Server).is_ok();
-        right.then_some(Plain::Four([self.0.first_byte(), 2, high, low]))
-    }
-}
-
-/// PINGREQ or PINGRESP.
-impl Body for PacketType {
-    #[inline(always)]
-    fn first_byte(&self) -> u8 {
-        (*self as u8) << 4 | self.flags()
-    }
-
-    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
-        let sender = if *self == Self::Pingreq { Role::Client } else { Role::Server };
-        Ok(rules.only_from(sender)?)
-    }
-
-    #[inline(always)]
-    fn write<S: Sink>(&self, _: &mut S, _: Rules) -> Result<(), EncodeError> {
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn plain(&self, rules: Rules) -> Option<Plain> {
-        self.check(rules).is_ok().then_some(Plain::Two([self.first_byte(), 0]))
+    #[inline]
+    fn encode(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
+        for_own_type!(self, packet => packet.encode(rules, out))
     }
 }

@@ -1,23 +1,28 @@
-//! The end that six packets of 5.0 have: a reason code and properties.
+//! The fields at the end of six packet types of 5.0: a reason code and properties. Both can be
+//! omitted. [5.0 §3.4.2.1] [5.0 §3.4.2.2.1] [5.0 §3.14.2.1] [5.0 §3.14.2.2.1] [5.0 §3.15.2.1]
 
-/// The end that six packets of 5.0 have: a reason code and properties, which are left out where
-/// they say nothing.
+/// Implements the ending for the type of a packet, whose file invokes it.
 macro_rules! reason_at_end {
     ($($name:ident)*) => {
         $(impl $name<'_> {
-            /// [5.0 §3.4.2.1] [5.0 §3.4.2.2.1] [5.0 §3.14.2.1] [5.0 §3.14.2.2.1] [5.0 §3.15.2.1]
+            /// Whether the ending says only "success", so that it is omitted.
             #[inline(always)]
-            pub(super) fn says_nothing(&self) -> bool {
+            fn says_nothing(&self) -> bool {
                 self.reason_code == ReasonCode::SUCCESS && self.properties.is_empty()
             }
 
+            /// Writes the ending.
             #[inline(always)]
-            pub(super) fn encode_reason<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+            fn write_ending<S: Sink>(
+                &self,
+                sink: &mut S,
+                rules: Rules,
+            ) -> Result<(), EncodeError> {
                 if self.says_nothing() {
                     return Ok(());
                 }
                 sink.u8(self.reason_code.get());
-                self.properties.encode(rules.version, sink)
+                self.properties.write(rules.version, sink)
             }
         })*
     };

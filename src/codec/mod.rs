@@ -1,10 +1,10 @@
-//! Bytes to packets and back: pure functions, without state.
+//! Converts bytes to packets and back, with pure functions.
 //!
-//! Reading takes two steps. [`frame`] finds one packet at the start of the bytes received, and says
-//! so when it is not all there yet; [`decode`] checks and reads it. A decoded [`Packet`] is a view
-//! of the bytes: nothing is allocated for any packet. [`encode`](fn@encode) goes the other way,
-//! [`Prepared`] does so for a packet that is written more than once, and [`OwnedPacket`] is for
-//! whoever must keep a packet or send it to another task.
+//! Reading takes two steps. [`frame`] finds one packet at the start of the received bytes, or
+//! returns `None` while the packet is incomplete. [`decode`] checks and reads it. A decoded
+//! [`Packet`] is a view of the bytes: no packet needs an allocation. [`encode`](fn@encode) writes a
+//! packet, and [`Prepared`] writes the same packet more than once. An [`OwnedPacket`] owns its
+//! bytes, so it can be kept or sent to another task.
 //!
 //! ```
 //! use mqtt_sansio::codec::{self, Packet, Publish, Version};
@@ -20,11 +20,31 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Every rule that a single packet can break is checked, in both directions, and has its own
-//! [`DecodeError`]. With [`Rules`] that name the sender, that goes for what only one side may send
-//! as well.
+//! Every rule that a single packet can break is checked in both directions, and has its own
+//! [`DecodeError`]. With [`Rules`] that name the sender, packets and fields that only the other side
+//! may send are refused, too.
+//!
+//! This module keeps no state, and knows no connection and no session.
+//!
+//! # How packets are read and written, and why so
+//!
+//! Each packet type has a file with its layout, its struct, and both directions.
+//!
+//! A short packet costs 50 to 300 instructions in either direction, as much as copying the 200 to
+//! 300 bytes of its struct a few times. So packets are made where they stay. The packets that are
+//! exchanged most often have `decode(r, rules, wrap)`: it is inlined into its caller and calls
+//! `wrap`, which is `Packet::Publish` or the like, on the finished struct. The large ones have
+//! `read(&mut self, …)`, which fills in a blank packet that already is in its place.
+//!
+//! A packet is written in two walks by the same `write` function of its `Body`. The first walk goes
+//! into a `Size`: it adds up the lengths, checks each string, and fails if the packet is not valid.
+//! The second goes into a `Writer`, which fills in room of exactly that size. So there is no second
+//! function for lengths that could disagree, an output grows once, and nothing is written of a
+//! packet with an error. Packets of two or four bytes skip both walks (`short_form`): a PUBACK takes
+//! 66 instructions, and the two walks would take it to 150.
 
 mod ack;
+mod body;
 mod connack;
 mod connect;
 mod convert;
@@ -38,9 +58,11 @@ mod examples;
 mod filter;
 mod frame;
 mod options;
+mod output;
 mod owned;
 mod packet;
 mod packet_type;
+mod ping;
 mod property;
 mod publish;
 mod read;
@@ -67,6 +89,7 @@ pub use error::{DecodeError, EncodeError};
 pub use filter::{Filter, TopicFilter};
 pub use frame::{Frame, Header, frame, header};
 pub use options::Options;
+pub use output::{Fixed, Output};
 pub use owned::OwnedPacket;
 pub use packet::{Packet, decode};
 pub use packet_type::PacketType;
@@ -84,10 +107,9 @@ pub use subscribe::{RetainHandling, Subscribe, Subscription, SubscriptionOptions
 pub use text::Text;
 pub use topic::{Topic, TopicName};
 pub use types::{PacketIdentifier, QoS, Role, Version};
-pub use write::{Fixed, Output};
 
+pub(crate) use body::Encode;
 pub(crate) use connect::connect_version;
-pub(crate) use encode::{Encode, Identified, Measured};
 pub(crate) use read::Reader;
 pub(crate) use topic::{is_hidden, levels};
 pub(crate) use write::{Size, Writer};

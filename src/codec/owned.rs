@@ -1,6 +1,6 @@
 //! A packet that owns its bytes.
 
-use super::encode::Encode;
+use super::body::Encode;
 use super::error::{DecodeError, EncodeError};
 use super::frame::frame;
 use super::packet::{Packet, decode};
@@ -58,7 +58,7 @@ impl OwnedPacket {
     pub fn new(packet: &Packet<'_>, rules: impl Into<Rules>) -> Result<Self, EncodeError> {
         let rules = rules.into();
         let mut bytes = BytesMut::new();
-        packet.encode_to(rules, &mut bytes)?;
+        packet.encode(rules, &mut bytes)?;
         Ok(Self { bytes: bytes.freeze(), rules })
     }
 

@@ -7,13 +7,14 @@ use super::disconnect::{Auth, Disconnect};
 use super::error::DecodeError;
 use super::frame::Frame;
 use super::packet_type::PacketType;
+use super::ping;
 use super::publish::Publish;
 use super::read::Reader;
 use super::rules::Rules;
 use super::sequence::Sequence;
 use super::suback::Suback;
 use super::subscribe::{Subscribe, Unsubscribe};
-use super::types::{PacketIdentifier, Role, Version};
+use super::types::{PacketIdentifier, Version};
 
 /// A packet of any type, as a view of its bytes or of the values that it was made from.
 ///
@@ -153,16 +154,12 @@ pub fn decode<'a>(frame: Frame<'a>, rules: impl Into<Rules>) -> Result<Packet<'a
         PacketType::Pubcomp => {
             Ack::decode(frame.body(rules)?, PacketType::Pubcomp, rules, Packet::Pubcomp)
         }
-        PacketType::Pingreq => frame
-            .body(rules)?
-            .end()
-            .and_then(|()| rules.only_from(Role::Client))
-            .map(|()| Packet::Pingreq),
-        PacketType::Pingresp => frame
-            .body(rules)?
-            .end()
-            .and_then(|()| rules.only_from(Role::Server))
-            .map(|()| Packet::Pingresp),
+        PacketType::Pingreq => {
+            ping::decode(frame.body(rules)?, PacketType::Pingreq, rules).map(|()| Packet::Pingreq)
+        }
+        PacketType::Pingresp => {
+            ping::decode(frame.body(rules)?, PacketType::Pingresp, rules).map(|()| Packet::Pingresp)
+        }
         other => decode_other(other, frame.body(own_rules(frame, rules))?, rules),
     }
 }

@@ -94,6 +94,11 @@ impl PacketType {
         1 << self as u16
     }
 
+    /// Returns the first byte of a packet, without the flags that PUBLISH has.
+    pub(super) const fn first_byte(self) -> u8 {
+        (self as u8) << 4 | self.flags()
+    }
+
     /// Returns the fixed header flags that the standard requires. PUBLISH has its own. [5.0 §2.1.3]
     /// [3.1.1 §2.2.2]
     pub(super) const fn flags(self) -> u8 {

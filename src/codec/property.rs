@@ -43,7 +43,7 @@ impl<'a> Value<'a> for UserProperty<'a> {
         Ok(Self { name: Text::decode_again(reader)?, value: Text::decode_again(reader)? })
     }
 
-    fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
         sink.text(self.name)?;
         sink.text(self.value)
     }
@@ -107,9 +107,9 @@ macro_rules! repeated_properties {
             }
 
             #[inline]
-            fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+            fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
                 sink.variable_byte_integer($identifier);
-                Value::encode(self, sink)
+                Value::write(self, sink)
             }
         })*
     };
@@ -142,7 +142,7 @@ trait Value<'a>: Copy {
         Self::decode(reader)
     }
 
-    fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError>;
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError>;
 
     /// Whether its strings have no control characters.
     fn is_clean(self) -> bool {
@@ -160,7 +160,7 @@ impl Value<'_> for bool {
         }
     }
 
-    fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
         sink.u8(self.into());
         Ok(())
     }
@@ -171,7 +171,7 @@ impl Value<'_> for QoS {
         Self::from_u8(reader.u8()?).ok_or(OUT_OF_RANGE)
     }
 
-    fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
         sink.u8(self.as_u8());
         Ok(())
     }
@@ -182,7 +182,7 @@ impl Value<'_> for u16 {
         reader.u16()
     }
 
-    fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
         sink.u16(self);
         Ok(())
     }
@@ -193,7 +193,7 @@ impl Value<'_> for u32 {
         reader.u32()
     }
 
-    fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
         sink.u32(self);
         Ok(())
     }
@@ -204,7 +204,7 @@ impl Value<'_> for SubscriptionIdentifier {
         Self::new(reader.variable_byte_integer()?).ok_or(OUT_OF_RANGE)
     }
 
-    fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
         sink.variable_byte_integer(self.get());
         Ok(())
     }
@@ -215,7 +215,7 @@ impl<'a> Value<'a> for Text<'a> {
         Text::decode(reader)
     }
 
-    fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
         sink.text(self)
     }
 
@@ -229,7 +229,7 @@ impl<'a> Value<'a> for &'a [u8] {
         reader.binary()
     }
 
-    fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
         sink.binary(self)
     }
 }
@@ -333,23 +333,23 @@ macro_rules! properties {
             /// Writes the Property Length and the properties; nothing before 5.0, which has
             /// neither.
             #[inline(always)]
-            pub(crate) fn encode<S: Sink>(&self, version: Version, sink: &mut S) -> Result<(), EncodeError> {
+            pub(crate) fn write<S: Sink>(&self, version: Version, sink: &mut S) -> Result<(), EncodeError> {
                 let section = if version == Version::V5_0 { sink.begin_section() } else { None };
                 let Some(start) = section else { return Ok(()) };
-                self.encode_section(sink)?;
+                self.write_section(sink)?;
                 sink.end_section(start)
             }
 
             /// Writes the properties alone.
             #[inline(always)]
-            pub(crate) fn encode_section<S: Sink>(&self, sink: &mut S) -> Result<(), EncodeError> {
+            pub(crate) fn write_section<S: Sink>(&self, sink: &mut S) -> Result<(), EncodeError> {
                 $(if let Some(value) = self.$field {
                     $(sink.check(|| $check(value).map_err(|error| named(error, $id)))?;)?
                     sink.u8($id);
-                    Value::encode(value, sink)?;
+                    Value::write(value, sink)?;
                 })*
                 $(if !self.$repeated.is_empty() {
-                    self.$repeated.encode(sink)?;
+                    self.$repeated.write(sink)?;
                 })*
                 Ok(())
             }

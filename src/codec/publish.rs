@@ -7,8 +7,10 @@
 //! | properties        | n     | 5.0                          |
 //! | payload           | n     | always: the rest of the packet |
 
+use super::body::Body;
 use super::error::{DecodeError, EncodeError};
 use super::options::Options;
+use super::packet_type::PacketType;
 use super::property::PublishProperties;
 use super::read::Reader;
 use super::rules::Rules;
@@ -96,7 +98,7 @@ impl<'a> Publish<'a> {
             return publish.decode_properties(rules).map(wrap);
         }
         let publish = Self { payload: r.0, ..publish };
-        publish.check(rules)?;
+        publish.check_content(rules)?;
         Ok(wrap(publish))
     }
 
@@ -105,45 +107,13 @@ impl<'a> Publish<'a> {
         let mut r = Reader(self.payload);
         self.properties.read(&mut r, rules.version)?;
         self.payload = r.0;
-        self.check(rules)?;
+        self.check_content(rules)?;
         Ok(self)
-    }
-
-    pub(crate) fn flags(&self) -> u8 {
-        (if self.dup { DUP } else { 0 }) | self.qos.as_u8() << 1 | u8::from(self.retain)
-    }
-
-    #[inline(always)]
-    pub(crate) fn check_encode(
-        &self,
-        packet_identifier: Option<PacketIdentifier>,
-        rules: Rules,
-    ) -> Result<(), EncodeError> {
-        if packet_identifier.is_some() != (self.qos > QoS::AtMostOnce) {
-            return Err(EncodeError::PacketIdentifier);
-        }
-        rules.since_5_0_if(|| !self.properties.is_empty())?;
-        Ok(self.check(rules)?)
-    }
-
-    /// Writes all but the payload.
-    #[inline(always)]
-    pub(crate) fn encode<S: Sink>(
-        &self,
-        packet_identifier: Option<PacketIdentifier>,
-        sink: &mut S,
-        rules: Rules,
-    ) -> Result<(), EncodeError> {
-        sink.topic_name(self.topic_name)?;
-        if let Some(packet_identifier) = packet_identifier {
-            sink.u16(packet_identifier.get());
-        }
-        self.properties.encode(rules.version, sink)
     }
 
     /// What the fields must not be together.
     #[inline(always)]
-    fn check(&self, rules: Rules) -> Result<(), DecodeError> {
+    fn check_content(&self, rules: Rules) -> Result<(), DecodeError> {
         if self.dup && self.qos == QoS::AtMostOnce {
             return Err(DecodeError::DupWithQos0);
         }
@@ -167,5 +137,41 @@ impl<'a> Publish<'a> {
     fn check_options(self, rules: Rules) -> Result<(), DecodeError> {
         rules.check_payload(self.properties.payload_format_indicator, self.payload)?;
         rules.check_texts(|| self.topic_name.is_clean() && self.properties.is_clean())
+    }
+}
+
+/// A PUBLISH with a packet identifier in place of its own. A copy of the packet with another one
+/// would cost as much as writing a short packet.
+impl Body for (&Publish<'_>, Option<PacketIdentifier>) {
+    #[inline(always)]
+    fn first_byte(&self) -> u8 {
+        let Publish { dup, qos, retain, .. } = self.0;
+        let dup = if *dup { DUP } else { 0 };
+        PacketType::Publish.first_byte() | dup | qos.as_u8() << 1 | u8::from(*retain)
+    }
+
+    #[inline(always)]
+    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
+        let (publish, packet_identifier) = *self;
+        if packet_identifier.is_some() != (publish.qos > QoS::AtMostOnce) {
+            return Err(EncodeError::PacketIdentifier);
+        }
+        rules.since_5_0_if(|| !publish.properties.is_empty())?;
+        Ok(publish.check_content(rules)?)
+    }
+
+    #[inline(always)]
+    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        let (publish, packet_identifier) = *self;
+        sink.topic_name(publish.topic_name)?;
+        if let Some(packet_identifier) = packet_identifier {
+            sink.u16(packet_identifier.get());
+        }
+        publish.properties.write(rules.version, sink)
+    }
+
+    #[inline(always)]
+    fn payload(&self) -> &[u8] {
+        self.0.payload
     }
 }

@@ -62,7 +62,7 @@ pub(crate) trait Element<'a>: Copy + PartialEq {
     fn next(reader: &mut Reader<'a>) -> Result<Option<Self>, DecodeError>;
 
     /// Writes the value.
-    fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError>;
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError>;
 }
 
 #[expect(private_bounds, reason = "only types of the codec are elements")]
@@ -104,9 +104,9 @@ impl<'a, T: Element<'a>> Sequence<'a, T> {
 
     /// Writes each value.
     #[inline]
-    pub(crate) fn encode<S: Sink>(&self, sink: &mut S) -> Result<(), EncodeError> {
+    pub(crate) fn write<S: Sink>(&self, sink: &mut S) -> Result<(), EncodeError> {
         for value in self.iter() {
-            value.encode(sink)?;
+            value.write(sink)?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 //! | properties        | n     | 5.0                   | 5.0                 |
 //! | reason codes      | 1     | one for each filter   | 5.0: one for each filter |
 
+use super::body::Body;
 use super::error::{DecodeError, EncodeError};
 use super::packet_type::PacketType;
 use super::property::AckProperties;
@@ -78,34 +79,49 @@ impl<'a> Suback<'a> {
         let mut properties = AckProperties::default();
         properties.read(&mut r, rules.version)?;
         let suback = Self { packet_identifier, properties, reason_codes: Sequence::wire(r.0) };
-        suback.check(packet, rules)?;
+        suback.check_content(packet, rules)?;
         Ok(suback)
     }
 
-    #[inline]
-    pub(super) fn says_nothing(&self) -> bool {
-        self.reason_codes.is_empty() && self.properties.is_empty()
-    }
-
-    pub(crate) fn check_encode(&self, packet: PacketType, rules: Rules) -> Result<(), EncodeError> {
-        rules.only_from(Role::Server)?;
-        let codes = !has_codes(packet, rules) && !self.reason_codes.is_empty();
-        rules.since_5_0_if(|| codes || !self.properties.is_empty())?;
-        Ok(self.check(packet, rules)?)
-    }
-
-    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
-        sink.u16(self.packet_identifier.get());
-        self.properties.encode(rules.version, sink)?;
-        self.reason_codes.encode(sink)
-    }
-
-    fn check(&self, packet: PacketType, rules: Rules) -> Result<(), DecodeError> {
+    fn check_content(&self, packet: PacketType, rules: Rules) -> Result<(), DecodeError> {
         if has_codes(packet, rules) && self.reason_codes.is_empty() {
             return Err(DecodeError::EmptySubscribe);
         }
         self.reason_codes.iter().try_for_each(|code| rules.check_reason_code(code, packet))?;
         rules.check_texts(|| self.properties.is_clean())
+    }
+}
+
+/// SUBACK or UNSUBACK, by its packet type.
+impl Body for (PacketType, &Suback<'_>) {
+    fn first_byte(&self) -> u8 {
+        self.0.first_byte()
+    }
+
+    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
+        let (packet, suback) = *self;
+        rules.only_from(Role::Server)?;
+        let codes = !has_codes(packet, rules) && !suback.reason_codes.is_empty();
+        rules.since_5_0_if(|| codes || !suback.properties.is_empty())?;
+        Ok(suback.check_content(packet, rules)?)
+    }
+
+    #[inline(always)]
+    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+        sink.u16(self.1.packet_identifier.get());
+        self.1.properties.write(rules.version, sink)?;
+        self.1.reason_codes.write(sink)
+    }
+
+    #[inline(always)]
+    fn short_form(&self, rules: Rules) -> Option<([u8; 4], usize)> {
+        let (packet, suback) = *self;
+        let [high, low] = suback.packet_identifier.get().to_be_bytes();
+        let right = !has_codes(packet, rules)
+            && suback.reason_codes.is_empty()
+            && suback.properties.is_empty()
+            && rules.only_from(Role::Server).is_ok();
+        right.then_some(([packet.first_byte(), 2, high, low], 4))
     }
 }
 
@@ -118,7 +134,7 @@ impl Element<'_> for ReasonCode {
         if r.is_empty() { Ok(None) } else { r.u8().map(Self::new).map(Some) }
     }
 
-    fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
         sink.u8(self.get());
         Ok(())
     }

@@ -8,8 +8,10 @@
 //! | topic filter      | 2 + n | one or more | one or more |
 //! | options           | 1     | after each filter; before 5.0 only the QoS | never |
 
+use super::body::Body;
 use super::error::{DecodeError, EncodeError};
 use super::filter::{SHARE, TopicFilter};
+use super::packet_type::PacketType;
 use super::property::{SubscribeProperties, UnsubscribeProperties};
 use super::read::Reader;
 use super::rules::Rules;
@@ -120,11 +122,11 @@ impl<'a> Subscription<'a> {
         let topic_filter = TopicFilter::decode(r, rules.version)?;
         let subscription =
             Self { topic_filter, options: SubscriptionOptions::decode(r.u8()?, rules)? };
-        subscription.check(rules)?;
+        subscription.check_content(rules)?;
         Ok(subscription)
     }
 
-    fn check(&self, rules: Rules) -> Result<(), DecodeError> {
+    fn check_content(&self, rules: Rules) -> Result<(), DecodeError> {
         if self.options.no_local && self.topic_filter.as_bytes().starts_with(SHARE) {
             return Err(DecodeError::NoLocalOnSharedSubscription);
         }
@@ -146,7 +148,7 @@ impl<'a> Element<'a> for Subscription<'a> {
         }))
     }
 
-    fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
         // The syntax of each filter is checked, which goes further than that of a string.
         sink.binary(self.topic_filter.as_bytes())?;
         sink.u8(self.options.as_u8());
@@ -159,7 +161,7 @@ impl<'a> Element<'a> for Text<'a> {
         if r.is_empty() { Ok(None) } else { Text::decode_again(r).map(Some) }
     }
 
-    fn encode<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
         sink.binary(self.as_bytes())
     }
 }
@@ -191,22 +193,31 @@ impl<'a> Subscribe<'a> {
         self.subscriptions = decode_list(r, |r| Subscription::decode(r, rules).map(|_| ()))?;
         rules.check_texts(|| self.properties.is_clean())
     }
+}
 
-    pub(crate) fn check_encode(&self, rules: Rules) -> Result<(), EncodeError> {
+impl Body for Subscribe<'_> {
+    #[inline(always)]
+    fn first_byte(&self) -> u8 {
+        PacketType::Subscribe.first_byte()
+    }
+
+    #[inline(always)]
+    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
         rules.only_from(Role::Client)?;
         rules.since_5_0_if(|| !self.properties.is_empty())?;
         rules.check_texts(|| self.properties.is_clean())?;
         check_list(self.subscriptions, |subscription| {
             TopicFilter::check(subscription.topic_filter, rules.version)?;
             rules.since_5_0_if(|| subscription.options.as_u8() > 2)?;
-            Ok(subscription.check(rules)?)
+            Ok(subscription.check_content(rules)?)
         })
     }
 
-    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+    #[inline(always)]
+    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
         sink.u16(self.packet_identifier.get());
-        self.properties.encode(rules.version, sink)?;
-        self.subscriptions.encode(sink)
+        self.properties.write(rules.version, sink)?;
+        self.subscriptions.write(sink)
     }
 }
 
@@ -253,8 +264,16 @@ impl<'a> Unsubscribe<'a> {
         })?;
         rules.check_texts(|| self.properties.is_clean())
     }
+}
 
-    pub(crate) fn check_encode(&self, rules: Rules) -> Result<(), EncodeError> {
+impl Body for Unsubscribe<'_> {
+    #[inline(always)]
+    fn first_byte(&self) -> u8 {
+        PacketType::Unsubscribe.first_byte()
+    }
+
+    #[inline(always)]
+    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
         rules.only_from(Role::Client)?;
         rules.since_5_0_if(|| !self.properties.is_empty())?;
         rules.check_texts(|| self.properties.is_clean())?;
@@ -264,10 +283,11 @@ impl<'a> Unsubscribe<'a> {
         })
     }
 
-    pub(crate) fn encode<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+    #[inline(always)]
+    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
         sink.u16(self.packet_identifier.get());
-        self.properties.encode(rules.version, sink)?;
-        self.topic_filters.encode(sink)
+        self.properties.write(rules.version, sink)?;
+        self.topic_filters.write(sink)
     }
 }
 

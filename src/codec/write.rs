@@ -6,152 +6,6 @@
 use super::error::{DecodeError, EncodeError};
 use super::text::Text;
 use super::varint;
-use alloc::vec::Vec;
-use bytes::BytesMut;
-use core::fmt;
-
-/// The output that packets are appended to: `Vec<u8>` and [`BytesMut`], which grow, or [`Fixed`],
-/// which does not.
-///
-/// The trait is sealed. It says how much has been written and how much can still be, and has the two
-/// ways in which bytes arrive: the fields of a packet are written in place, into memory that the
-/// output provides in one piece, and a payload is appended as a slice after them. So an output need
-/// not be one piece of memory itself.
-#[expect(clippy::len_without_is_empty, reason = "callers compare lengths before and after")]
-pub trait Output: Sealed {
-    /// Returns the number of bytes that the output holds.
-    fn len(&self) -> usize;
-
-    /// Returns the number of bytes that can still be appended; `usize::MAX` if the output grows.
-    fn room(&self) -> usize;
-
-    /// Appends bytes, or leaves the output as it is and returns [`EncodeError::NoRoom`].
-    fn append_slice(&mut self, bytes: &[u8]) -> Result<(), EncodeError>;
-
-    /// Appends `size` bytes, which the caller then overwrites, if there is room for `more` after
-    /// them. Otherwise leaves the output as it is and returns [`EncodeError::NoRoom`].
-    fn append_room(&mut self, size: usize, more: usize) -> Result<&mut [u8], EncodeError>;
-}
-
-/// Keeps [`Output`] to the types of this file.
-#[expect(unnameable_types, reason = "a trait that cannot be named cannot be implemented")]
-pub trait Sealed {}
-
-impl Sealed for Vec<u8> {}
-impl Sealed for BytesMut {}
-impl Sealed for Fixed<'_> {}
-
-/// An [`Output`] of a fixed size, in memory that the caller has.
-///
-/// ```
-/// use mqtt_sansio::codec::{self, EncodeError, Fixed, Output, Packet, Publish, Version};
-///
-/// let mut memory = [0; 16];
-/// let mut out = Fixed::new(&mut memory);
-/// codec::encode(&Packet::Pingreq, Version::V5_0, &mut out)?;
-/// assert_eq!(out.written(), [0xC0, 0x00]);
-/// assert_eq!((out.len(), out.room()), (2, 14));
-///
-/// let large = Publish::new("a/b", &[0; 100]).into();
-/// assert_eq!(codec::encode(&large, Version::V5_0, &mut out), Err(EncodeError::NoRoom(108)));
-/// assert_eq!(out.written(), [0xC0, 0x00]);
-/// # Ok::<_, EncodeError>(())
-/// ```
-pub struct Fixed<'m> {
-    memory: &'m mut [u8],
-    length: usize,
-}
-
-impl<'m> Fixed<'m> {
-    /// Nothing is written yet.
-    #[must_use]
-    pub const fn new(memory: &'m mut [u8]) -> Self {
-        Self { memory, length: 0 }
-    }
-
-    /// The packets.
-    #[must_use]
-    pub fn written(&self) -> &[u8] {
-        self.memory.get(..self.length).unwrap_or_default()
-    }
-
-    /// Makes room for others.
-    pub const fn clear(&mut self) {
-        self.length = 0;
-    }
-}
-
-/// The sizes, without the bytes, which can contain secrets.
-impl fmt::Debug for Fixed<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fixed")
-            .field("size", &self.memory.len())
-            .field("written", &self.length)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Room for most of the packets that are written most often.
-const SHORT: usize = 64;
-
-macro_rules! growing {
-    ($($buffer:ty)*) => {
-        $(impl Output for $buffer {
-            fn len(&self) -> usize {
-                self.len()
-            }
-
-            fn room(&self) -> usize {
-                usize::MAX
-            }
-
-            #[inline(always)]
-            fn append_slice(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-                self.extend_from_slice(bytes);
-                Ok(())
-            }
-
-            #[inline(always)]
-            fn append_room(&mut self, size: usize, more: usize) -> Result<&mut [u8], EncodeError> {
-                let start = self.len();
-                if size <= SHORT && SHORT.max(size + more) <= self.capacity() - start {
-                    // To fill memory of a size that the compiler knows costs next to nothing.
-                    self.extend_from_slice(&[0; SHORT]);
-                    self.truncate(start + size);
-                } else {
-                    self.reserve(size + more);
-                    self.resize(start + size, 0);
-                }
-                Ok(self.get_mut(start..).unwrap_or_default())
-            }
-        })*
-    };
-}
-
-growing! { Vec<u8> BytesMut }
-
-impl Output for Fixed<'_> {
-    fn len(&self) -> usize {
-        self.length
-    }
-
-    fn room(&self) -> usize {
-        self.memory.len() - self.length
-    }
-
-    fn append_slice(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-        self.append_room(bytes.len(), 0)?.copy_from_slice(bytes);
-        Ok(())
-    }
-
-    fn append_room(&mut self, size: usize, more: usize) -> Result<&mut [u8], EncodeError> {
-        let needed = size.saturating_add(more);
-        let room = self.memory.get_mut(self.length..).filter(|room| room.len() >= needed);
-        let room = room.and_then(|room| room.get_mut(..size)).ok_or(EncodeError::NoRoom(needed))?;
-        self.length += size;
-        Ok(room)
-    }
-}
 
 /// What a packet is written to, field by field.
 pub(crate) trait Sink {
@@ -168,9 +22,9 @@ pub(crate) trait Sink {
 
     /// Begins a property section, with its length; `None` where that is known to be zero. [5.0
     /// §2.2.2.1]
-    fn begin_section(&mut self) -> Option<SectionStart>;
+    fn begin_section(&mut self) -> Option<usize>;
 
-    fn end_section(&mut self, start: SectionStart) -> Result<(), EncodeError>;
+    fn end_section(&mut self, start: usize) -> Result<(), EncodeError>;
 
     #[inline(always)]
     fn text(&mut self, text: Text<'_>) -> Result<(), EncodeError> {
@@ -200,18 +54,18 @@ pub(crate) trait Sink {
     }
 }
 
-/// For [`Size`]: the total at the begin of a property section.
-pub(crate) struct SectionStart(usize);
-
-/// Checks and adds up.
+/// The size of a packet, added up by the code that writes it, which also checks it. [5.0 §2.1.4]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Size {
+    /// What was written so far; of a packet, all that follows the Remaining Length but the payload.
     total: usize,
     /// The lengths of the property sections, each in half of the bits, the first in the lower half.
     /// A CONNECT with a will has two.
     sections: u64,
-    /// At which bit the next one begins.
+    /// The bit at which the next section begins.
     next: u32,
+    /// Zero until [`end`](Self::end).
+    remaining_length: u32,
 }
 
 impl Size {
@@ -219,9 +73,25 @@ impl Size {
         self.total
     }
 
+    /// Returns the size of the whole packet.
+    pub(crate) const fn packet_size(&self) -> u32 {
+        self.header_size() + self.remaining_length
+    }
+
+    pub(super) const fn header_size(&self) -> u32 {
+        1 + varint::length(self.remaining_length)
+    }
+
+    /// Completes the size of a packet by that of its payload.
+    #[inline(always)]
+    pub(super) fn end(&mut self, payload: &[u8]) -> Result<(), EncodeError> {
+        self.remaining_length = varint::check(self.total.saturating_add(payload.len()))?;
+        Ok(())
+    }
+
     #[inline(always)]
     const fn add(&mut self, size: usize) {
-        // A list of references can be longer than any memory.
+        // A sequence of references can be longer than any memory.
         self.total = self.total.saturating_add(size);
     }
 }
@@ -252,14 +122,14 @@ impl Sink for Size {
     }
 
     #[inline(always)]
-    fn begin_section(&mut self) -> Option<SectionStart> {
-        Some(SectionStart(self.total))
+    fn begin_section(&mut self) -> Option<usize> {
+        Some(self.total)
     }
 
     #[inline(always)]
-    fn end_section(&mut self, start: SectionStart) -> Result<(), EncodeError> {
+    fn end_section(&mut self, start: usize) -> Result<(), EncodeError> {
         debug_assert!(self.next < u64::BITS, "a packet has two property sections at most");
-        let length = varint::check(self.total - start.0)?;
+        let length = varint::check(self.total - start)?;
         self.sections |= u64::from(length) << (self.next & 32);
         self.next += 32;
         self.variable_byte_integer(length);
@@ -279,6 +149,13 @@ impl<'m> Writer<'m> {
     #[inline(always)]
     pub(crate) const fn new(room: &'m mut [u8], size: &Size) -> Self {
         Self { room, sections: size.sections }
+    }
+
+    /// Writes the fixed header. [5.0 §2.1] [3.1.1 §2.2]
+    #[inline(always)]
+    pub(super) fn header(&mut self, first_byte: u8, size: &Size) {
+        self.u8(first_byte);
+        self.variable_byte_integer(size.remaining_length);
     }
 
     /// Whether all has been written that was measured.
@@ -333,15 +210,15 @@ impl Sink for Writer<'_> {
     }
 
     #[inline(always)]
-    fn begin_section(&mut self) -> Option<SectionStart> {
+    fn begin_section(&mut self) -> Option<usize> {
         let length = u32::try_from(self.sections & u64::from(u32::MAX)).unwrap_or(0);
         self.sections >>= 32;
         self.variable_byte_integer(length);
-        (length > 0).then_some(SectionStart(0))
+        (length > 0).then_some(0)
     }
 
     #[inline(always)]
-    fn end_section(&mut self, _: SectionStart) -> Result<(), EncodeError> {
+    fn end_section(&mut self, _: usize) -> Result<(), EncodeError> {
         Ok(())
     }
 }

@@ -8,9 +8,9 @@ use super::{
     Published, Received, Session,
 };
 use crate::codec::{
-    Ack, ConnackProperties, ConnectProperties, Encode, Frame, Identified, Measured, Packet,
-    PacketIdentifier, PacketType, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Suback,
-    Text, Topic, TopicName, Version,
+    Ack, ConnackProperties, ConnectProperties, Encode, Frame, Packet, PacketIdentifier, PacketType,
+    Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Size, Suback, Text, Topic, TopicName,
+    Version,
 };
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -200,10 +200,10 @@ impl Endpoint {
         out: &mut Vec<u8>,
     ) -> Result<(), PublishError> {
         if self.connection.peer.maximum_packet_size == u32::MAX {
-            return Ok(packet.encode_to(self.rules(), out)?);
+            return Ok(packet.encode(self.rules(), out)?);
         }
         let measured = self.check_size(packet)?;
-        Ok(packet.write_measured(&measured, self.rules(), out)?)
+        Ok(packet.write(&measured, self.rules(), out)?)
     }
 
     /// Writes a packet, or, where the peer takes none so large, the same without what is for people
@@ -220,7 +220,7 @@ impl Endpoint {
     }
 
     /// Whether the packet can be encoded, and is not too large for the peer.
-    fn check_size(&self, packet: &impl Encode) -> Result<Measured, PublishError> {
+    fn check_size(&self, packet: &impl Encode) -> Result<Size, PublishError> {
         let measured = packet.measure(self.rules())?;
         let (size, maximum) = (measured.packet_size(), self.connection.peer.maximum_packet_size);
         if size > maximum { Err(PublishError::TooLarge { size, maximum }) } else { Ok(measured) }
@@ -276,7 +276,7 @@ impl Endpoint {
         // without its alias. A payload that cannot fit need not be copied first.
         let is_huge = full.payload.len() > self.connection.peer.maximum_packet_size as usize;
         if waits || publish.properties.topic_alias.is_some() || is_huge {
-            self.check_size(&Identified(full, packet_identifier))?;
+            self.check_size(&(full, packet_identifier))?;
         }
         let message = if waits { Message::new(full)? } else { Message::copy(full)? };
         let outgoing = Outgoing { expires_at, ..Outgoing::new(Some(key), message) };
@@ -459,7 +459,7 @@ impl Endpoint {
             || topic_name.len() < LEAST_ALIASED
             || publish.properties.topic_alias.is_some()
         {
-            return self.write(&Identified(publish, packet_identifier), out);
+            return self.write(&(publish, packet_identifier), out);
         }
         let by_alias = |alias, topic_name| {
             let properties = PublishProperties { topic_alias: Some(alias), ..publish.properties };
@@ -468,21 +468,20 @@ impl Endpoint {
         if let Some(alias) = self.connection.automatic_aliases.get(topic_name) {
             // Sent again it has its topic name, and must fit all the same.
             if packet_identifier.is_some() {
-                self.check_size(&Identified(publish, packet_identifier))?;
+                self.check_size(&(publish, packet_identifier))?;
             }
-            return self
-                .write(&Identified(&by_alias(*alias, Text::default()), packet_identifier), out);
+            return self.write(&(&by_alias(*alias, Text::default()), packet_identifier), out);
         }
         let next = u16::try_from(self.connection.automatic_aliases.len())
             .unwrap_or(u16::MAX)
             .saturating_add(1);
         // A message that would be too large with its new alias goes without.
         let aliased = by_alias(next, publish.topic_name);
-        if next <= maximum && self.write(&Identified(&aliased, packet_identifier), out).is_ok() {
+        if next <= maximum && self.write(&(&aliased, packet_identifier), out).is_ok() {
             self.connection.automatic_aliases.insert(topic_name.into(), next);
             return Ok(());
         }
-        self.write(&Identified(publish, packet_identifier), out)
+        self.write(&(publish, packet_identifier), out)
     }
 
     fn check_allowed(&self, qos: QoS, retain: bool) -> Result<(), PublishError> {

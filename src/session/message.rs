@@ -84,7 +84,7 @@ impl Message {
         });
         let mut size = Size::default();
         if let Some(properties) = &properties {
-            properties.encode_section(&mut size)?;
+            properties.write_section(&mut size)?;
         }
         let properties_length = varint::check(size.total())?;
         let topic = publish.topic_name.as_bytes();
@@ -99,7 +99,7 @@ impl Message {
         );
         writer.copy(topic);
         if let Some(properties) = &properties {
-            properties.encode_section(&mut writer)?;
+            properties.write_section(&mut writer)?;
         }
         debug_assert!(writer.is_full(), "a message is written as it was measured");
         bytes.append_slice(publish.payload)?;
