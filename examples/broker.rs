@@ -1,14 +1,14 @@
 //! A complete MQTT broker over TCP: `cargo run --release --example broker -- --listen
 //! 127.0.0.1:1883`.
 //!
-//! The crate's [`Broker`] decides; this host owns the sockets, the clock and the buffers. It runs
-//! on one thread: a task for each connection, one for the listener and one for the broker's timer.
-//! The broker is never borrowed across an `await`.
+//! The crate's [`Broker`] decides. This host owns the sockets, the clock and the buffers. It runs on
+//! one thread: a task for each connection, one for the listener and one for the broker's timer. The
+//! broker is never borrowed across an `await`.
 
 use anyhow::Context as _;
 use bytes::{Buf as _, BytesMut};
 use clap::Parser;
-use core::cell::{Cell, RefCell};
+use core::cell::RefCell;
 use core::hash::BuildHasher as _;
 use core::num::{NonZeroU16, NonZeroU32};
 use core::time::Duration;
@@ -30,26 +30,26 @@ use tokio::time::{sleep_until, timeout};
 #[derive(Parser, Debug)]
 #[command(version, next_line_help = false)]
 struct Arguments {
-    /// The address to listen on; port 0 takes a free one.
+    /// The address to listen on; port 0 selects a free port.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:1883")]
     listen: String,
     /// The largest packet in bytes that is accepted.
     #[arg(long, value_name = "BYTES", default_value = "33554432")]
     max_packet_size: NonZeroU32,
-    /// Messages with QoS 1 and 2 that a client may have under way.
+    /// Messages with QoS 1 and 2 that a client can have in flight.
     #[arg(long, value_name = "N", default_value = "1024")]
     receive_maximum: NonZeroU16,
-    /// The longest keep alive in seconds that a client is granted [default: as it asks].
+    /// The longest keep alive in seconds that a client is granted [default: as requested].
     #[arg(long, value_name = "SECONDS")]
     max_keep_alive: Option<NonZeroU16>,
-    /// The greatest topic alias that a client may use; 0 for none.
+    /// The greatest topic alias that a client can use; 0 for none.
     #[arg(long, value_name = "N", default_value_t = 16)]
     topic_alias_maximum: u16,
-    /// The greatest QoS with which a client may publish.
+    /// The greatest QoS with which a client can publish.
     #[arg(long, value_name = "0..2", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=2))]
     max_qos: u8,
-    /// The longest time in seconds that a session is kept for a client that is away [default: for
-    /// ever].
+    /// The longest time in seconds that a session is kept for a client that is away [default: no
+    /// limit].
     #[arg(long, value_name = "SECONDS", default_value_t = u32::MAX, hide_default_value = true)]
     max_session_expiry: u32,
     /// Keep no retained messages.
@@ -64,22 +64,22 @@ struct Arguments {
     /// Seconds that a new connection has for its CONNECT.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     connect_timeout: u64,
-    /// Messages with QoS 1 and 2 that may be under way to a client.
+    /// Messages with QoS 1 and 2 that can be in flight to a client.
     #[arg(long, value_name = "N", default_value = "256")]
     max_in_flight: NonZeroU16,
-    /// Messages that may wait for a client.
+    /// Messages that can wait for a client.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     max_queued_messages: usize,
-    /// Bytes of messages that may wait for a client.
+    /// Bytes of messages that can wait for a client.
     #[arg(long, value_name = "BYTES", default_value_t = 67_108_864)]
     max_queued_bytes: usize,
-    /// Connections that may be open.
+    /// Connections that can be open.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     max_connections: usize,
-    /// Lets in only who has this name and password; may be repeated [default: everybody].
+    /// Accepts only clients with this name and password; can be repeated [default: accepts all].
     #[arg(long, value_name = "NAME:PASSWORD")]
     user: Vec<String>,
-    /// Logs each connection; twice, more. `RUST_LOG` goes before it.
+    /// Logs each connection; repeated, logs more. `RUST_LOG` takes precedence.
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
 }
@@ -135,7 +135,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
                 }
                 Ok((_, peer)) => warn!("{peer}: refused, {} connections are open", host.connections()),
                 Err(error) => {
-                    // Most likely there are too many open files; the next moment may be better.
+                    // Most likely too many files are open. Some may be closed in a moment.
                     warn!("cannot accept a connection: {error}");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -156,7 +156,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends with SIGINT or SIGTERM.
+/// Waits for SIGINT or SIGTERM.
 async fn stop_signal() {
     #[cfg(unix)]
     if let Ok(mut terminate) =
@@ -171,42 +171,31 @@ async fn stop_signal() {
     let _ = tokio::signal::ctrl_c().await;
 }
 
-/// The broker and what its connections wait for.
+/// The broker, and how it wakes the tasks around it.
 struct Host {
     broker: RefCell<Broker>,
     clock: Clock,
-    links: RefCell<HashMap<ConnectionId, Rc<Link>>>,
+    /// Wakes the task of a connection, which then asks the broker what to do.
+    wakers: RefCell<HashMap<ConnectionId, Rc<Notify>>>,
     /// The broker's next deadline has moved.
     timer_moved: Notify,
     users: Vec<(String, String)>,
 }
 
-/// How the broker reaches the task of a connection.
-#[derive(Default)]
-struct Link {
-    /// There is output, or the connection is to end.
-    wake: Notify,
-    transmit: Cell<bool>,
-    close: Cell<bool>,
-}
-
-/// A connection whose output is larger than this is not read from until its client has taken some.
-const OUTPUT_LIMIT: usize = 1024 * 1024;
-
 impl Host {
     fn new(arguments: &Arguments) -> Self {
         let users = arguments.user.iter().map(|user| user.split_once(':').unwrap_or((user, "")));
         Self {
-            // The hasher's keys are the randomness that `std` has.
+            // The keys of the hasher are the only randomness in `std`.
             broker: RefCell::new(Broker::new(arguments.config(), RandomState::new().hash_one(0))),
             clock: Clock::new(),
-            links: RefCell::default(),
+            wakers: RefCell::default(),
             timer_moved: Notify::new(),
             users: users.map(|(name, password)| (name.to_owned(), password.to_owned())).collect(),
         }
     }
 
-    /// Calls the broker, and does what it asks for afterwards.
+    /// Calls the broker, and obeys the actions that this causes.
     fn with_broker<T>(&self, call: impl FnOnce(&mut Broker, Instant) -> T) -> T {
         let now = self.clock.now();
         let broker = &mut *self.broker.borrow_mut();
@@ -214,19 +203,20 @@ impl Host {
         let result = call(broker, now);
         while let Some(action) = broker.poll_action() {
             match action {
-                Action::Authenticate { connection, connect } => match self.authenticate(&connect) {
+                Action::Connect { connection, connect } => match self.authenticate(&connect) {
                     ReasonCode::SUCCESS => {
-                        broker.admit(connection, ConnackProperties::default(), now)
+                        broker.accept(connection, ConnackProperties::default(), now)
                     }
                     reason_code => {
                         broker.refuse(connection, reason_code, ConnackProperties::default(), now)
                     }
                 },
-                Action::Transmit(connection) => {
-                    self.wake(connection, |link| link.transmit.set(true))
+                Action::Transmit(connection) | Action::Closed(connection) => {
+                    if let Some(waker) = self.wakers.borrow().get(&connection) {
+                        waker.notify_one();
+                    }
                 }
-                Action::Close(connection) => self.wake(connection, |link| link.close.set(true)),
-                other => warn!("the broker asks for what this host does not know: {other:?}"),
+                other => warn!("expected an action that this host knows, found {other:?}"),
             }
         }
         if broker.poll_timeout() != before {
@@ -236,14 +226,7 @@ impl Host {
     }
 
     fn connections(&self) -> usize {
-        self.links.borrow().len()
-    }
-
-    fn wake(&self, connection: ConnectionId, set: impl FnOnce(&Link)) {
-        if let Some(link) = self.links.borrow().get(&connection) {
-            set(link);
-            link.wake.notify_one();
-        }
+        self.wakers.borrow().len()
     }
 
     fn authenticate(&self, connect: &OwnedPacket) -> ReasonCode {
@@ -276,52 +259,54 @@ impl Host {
     async fn serve(self: Rc<Self>, mut stream: TcpStream, peer: String) {
         let _ = stream.set_nodelay(true);
         let id = self.with_broker(|broker, now| broker.open(now));
-        let link = Rc::new(Link::default());
-        self.links.borrow_mut().insert(id, link.clone());
-        let ended = self.exchange(id, &link, &mut stream).await;
-        match ended {
+        let waker = Rc::new(Notify::new());
+        self.wakers.borrow_mut().insert(id, waker.clone());
+        match self.exchange(id, &waker, &mut stream).await {
             Ok(()) => debug!("{peer}: connection closed"),
             Err(error) => debug!("{peer}: connection lost: {error}"),
         }
-        self.links.borrow_mut().remove(&id);
-        self.with_broker(|broker, now| broker.closed(id, now));
+        self.wakers.borrow_mut().remove(&id);
+        self.with_broker(|broker, now| broker.connection_lost(id, now));
     }
 
     async fn exchange(
         &self,
         id: ConnectionId,
-        link: &Link,
+        waker: &Notify,
         stream: &mut TcpStream,
     ) -> std::io::Result<()> {
         let (mut reader, mut writer) = stream.split();
         let mut received = BytesMut::with_capacity(4096);
         let mut output = Output::default();
         loop {
-            // Also after an answer to CONNECT, before which the broker has left what follows it.
-            self.feed(id, &mut received, &mut output);
-            if link.transmit.get() && output.is_empty() {
-                link.transmit.set(
-                    self.with_broker(|broker, now| broker.transmit(id, now, &mut output.bytes)),
-                );
-            }
-            if link.close.get() {
+            let (is_closed, wants_input) = self.with_broker(|broker, now| {
+                feed(broker, id, &mut received, now);
+                if output.is_empty() || broker.is_closed(id) {
+                    // If there is more, the broker says so again once this is written.
+                    let _ = broker.transmit(id, now, &mut output.bytes);
+                }
+                let wants_input = broker.wants_input(id);
+                if !wants_input {
+                    // This side does not read, so the client is not silent.
+                    broker.handle_progress(id, now);
+                }
+                (broker.is_closed(id), wants_input)
+            });
+            if is_closed {
                 break;
             }
-            if output.len() >= OUTPUT_LIMIT {
-                // It is this side that does not read, so the client is not silent.
-                self.with_broker(|broker, now| broker.handle_progress(id, now));
-            }
             tokio::select! {
-                read = reader.read_buf(&mut received), if output.len() < OUTPUT_LIMIT => if read? == 0 {
+                read = reader.read_buf(&mut received), if wants_input => if read? == 0 {
                     return Ok(());
                 },
-                written = writer.write(output.unwritten()), if !output.is_empty() => output.written(written?),
-                () = link.wake.notified() => {}
+                written = writer.write(output.unwritten()), if !output.is_empty() => {
+                    output.written(written?);
+                }
+                () = waker.notified() => {}
             }
         }
-        self.with_broker(|broker, now| broker.transmit(id, now, &mut output.bytes));
-        // The client has a moment to take the farewell; what it still sends is read, so that the
-        // farewell is not lost to a reset.
+        // The client has a moment to read the last packet. What it still sends is read, so that a
+        // reset does not lose that packet.
         let _ = timeout(Duration::from_secs(2), async {
             writer.write_all(output.unwritten()).await?;
             writer.shutdown().await?;
@@ -334,28 +319,29 @@ impl Host {
         Ok(())
     }
 
-    fn feed(&self, id: ConnectionId, received: &mut BytesMut, output: &mut Output) {
-        if received.is_empty() || output.len() >= OUTPUT_LIMIT {
-            return;
-        }
+    fn shut_down(&self) {
+        let disconnect = Disconnect::new(ReasonCode::SERVER_SHUTTING_DOWN);
+        self.with_broker(|broker, now| {
+            for id in self.wakers.borrow().keys() {
+                broker.disconnect(*id, &disconnect, now);
+            }
+        });
+    }
+}
+
+/// Gives the broker what was received, as far as it wants input.
+fn feed(broker: &mut Broker, id: ConnectionId, received: &mut BytesMut, now: Instant) {
+    if !received.is_empty() {
         let mut input = &received[..];
-        self.with_broker(|broker, now| broker.handle_input(id, &mut input, now, &mut output.bytes));
+        broker.handle_input(id, &mut input, now);
         let rest = input.len();
         received.advance(received.len() - rest);
         // Reads are as large as what has come of the packet at hand.
         received.reserve(rest.clamp(4096, 1024 * 1024));
     }
-
-    fn shut_down(&self) {
-        let connections: Vec<_> = self.links.borrow().keys().copied().collect();
-        let farewell = Disconnect::new(ReasonCode::SERVER_SHUTTING_DOWN);
-        self.with_broker(|broker, now| {
-            connections.iter().for_each(|id| broker.disconnect(*id, &farewell, now))
-        });
-    }
 }
 
-/// Output that is written bit by bit.
+/// Output that is written piece by piece.
 #[derive(Default)]
 struct Output {
     bytes: Vec<u8>,
@@ -367,12 +353,8 @@ impl Output {
         self.bytes.get(self.start..).unwrap_or_default()
     }
 
-    fn len(&self) -> usize {
-        self.bytes.len() - self.start
-    }
-
     fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.start == self.bytes.len()
     }
 
     fn written(&mut self, count: usize) {
@@ -380,7 +362,7 @@ impl Output {
         if self.is_empty() {
             self.start = 0;
             self.bytes.clear();
-            // One large message does not keep its memory for as long as the connection lasts.
+            // One large message must not keep its memory until the connection ends.
             self.bytes.shrink_to(64 * 1024);
         }
     }

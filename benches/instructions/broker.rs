@@ -38,13 +38,11 @@ struct Host {
 
 impl Host {
     fn receive(&mut self, id: ConnectionId, bytes: &[u8]) {
-        self.out.clear();
-        self.broker.handle_input(id, &mut &bytes[..], NOW, &mut self.out);
-        self.read(id);
+        self.broker.handle_input(id, &mut &bytes[..], NOW);
         while let Some(action) = self.broker.poll_action() {
             match action {
-                Action::Authenticate { connection, .. } => {
-                    self.broker.admit(connection, ConnackProperties::default(), NOW);
+                Action::Connect { connection, .. } => {
+                    self.broker.accept(connection, ConnackProperties::default(), NOW);
                 }
                 Action::Transmit(connection) => {
                     self.out.clear();

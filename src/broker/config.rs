@@ -1,9 +1,9 @@
-//! What a broker offers and how much it keeps.
+//! The limits of a broker.
 
 use crate::server::ServerConfig;
 use crate::session::QueueLimit;
 
-/// What a broker offers its clients, and how much it keeps of what they leave.
+/// What a broker offers its clients, and how much it keeps for them.
 ///
 /// ```
 /// use mqtt_sansio::broker::BrokerConfig;
@@ -21,11 +21,18 @@ pub struct BrokerConfig {
     pub(super) maximum_retained: QueueLimit,
 }
 
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self::new(ServerConfig::new())
+    }
+}
+
 impl BrokerConfig {
-    /// What each client is offered, with the defaults that the methods name.
+    /// Returns a configuration that offers each client `server`, with the defaults that the methods
+    /// name.
     ///
-    /// Shared subscriptions are said to be unavailable, and messages are acknowledged with what
-    /// routing finds, whatever the configuration says of them.
+    /// Whatever `server` says, shared subscriptions are unavailable, and the broker itself
+    /// acknowledges messages, with the reason code that routing finds.
     #[must_use]
     pub const fn new(server: ServerConfig) -> Self {
         Self {
@@ -37,28 +44,28 @@ impl BrokerConfig {
         }
     }
 
-    /// How many sessions there may be, those of clients that are away included; more are refused
-    /// with [`QUOTA_EXCEEDED`](crate::codec::ReasonCode::QUOTA_EXCEEDED). The default is 1,000,000.
+    /// Limits the sessions, including those of clients that are away. More are refused with
+    /// [`QUOTA_EXCEEDED`](crate::codec::ReasonCode::QUOTA_EXCEEDED). The default is 1,000,000.
     #[must_use]
     pub const fn maximum_sessions(self, maximum_sessions: usize) -> Self {
         Self { maximum_sessions, ..self }
     }
 
-    /// How many subscriptions a session may have; more are refused with
+    /// Limits the subscriptions of a session. More are refused with
     /// [`QUOTA_EXCEEDED`](crate::codec::ReasonCode::QUOTA_EXCEEDED). The default is 10,000.
     #[must_use]
     pub const fn maximum_subscriptions(self, maximum_subscriptions: usize) -> Self {
         Self { maximum_subscriptions, ..self }
     }
 
-    /// How many levels the topic filter of a subscription may have; more are refused with
+    /// Limits the levels of a topic filter. A subscription with more is refused with
     /// [`QUOTA_EXCEEDED`](crate::codec::ReasonCode::QUOTA_EXCEEDED). The default is 128.
     #[must_use]
     pub const fn maximum_levels(self, maximum_levels: usize) -> Self {
         Self { maximum_levels, ..self }
     }
 
-    /// How many messages, and bytes of them, may be retained; more are refused with
+    /// Limits the retained messages and their bytes. More are refused with
     /// [`QUOTA_EXCEEDED`](crate::codec::ReasonCode::QUOTA_EXCEEDED). The default is 1,000,000
     /// messages and 1 GiB.
     #[must_use]

@@ -1,8 +1,8 @@
-//! Places for values that come and go, found by a number.
+//! Values that come and go, found by a number.
 
 use alloc::vec::Vec;
 
-/// Values by keys that are never given out twice.
+/// Values by keys. No key is given out twice.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
     places: Vec<Place<T>>,
@@ -11,22 +11,26 @@ pub(super) struct Slab<T> {
 
 #[derive(Debug)]
 struct Place<T> {
-    /// How many values the place has had: the upper half of the key.
+    /// The number of values that the place had before: the upper half of the key.
     generation: u32,
     value: Option<T>,
 }
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { places: Vec::new(), free: Vec::new() }
+        Self::new()
     }
 }
 
 impl<T> Slab<T> {
+    pub(super) const fn new() -> Self {
+        Self { places: Vec::new(), free: Vec::new() }
+    }
+
     pub(super) fn insert(&mut self, value: T) -> u64 {
         let position = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place { generation: 0, value: None });
-            // Four thousand million places do not fit into memory.
+            // Memory ends before four thousand million places.
             u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)
         });
         let mut generation = 0;
@@ -67,7 +71,7 @@ impl<T> Slab<T> {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the lower half is what is asked for")]
+#[expect(clippy::cast_possible_truncation, reason = "it returns the lower half")]
 const fn low_half(key: u64) -> u32 {
     key as u32
 }
@@ -85,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_old_key_finds_nothing() {
+    fn an_old_key_finds_no_value() {
         let mut slab = Slab::default();
         let first = slab.insert('a');
         assert_eq!(slab.remove(first), Some('a'));

@@ -1,32 +1,40 @@
 //! Subscriptions by topic filter, as a tree of topic levels.
 
-use crate::codec::{Text, is_hidden, levels};
+use crate::codec::{Filter, TopicFilter, TopicName, Version, is_hidden, levels};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 /// Subscriptions by topic filter: a subscriber `K` has a value `V` for each of its filters.
 ///
-/// Finding the subscriptions for a topic name looks at the levels of the name and at the filters
-/// that match so far, not at the others. Nothing is recursive, so a topic may have as many levels
-/// as its 65,535 bytes hold.
+/// A search looks at the levels of the topic name and at the filters that match so far, not at the
+/// others. Nothing is recursive, so a topic can have as many levels as its 65,535 bytes hold.
+///
+/// The share name of a filter is not part of the index: the subscriber `K` must tell a group from
+/// a client.
 ///
 /// ```
-/// use mqtt_sansio::codec::QoS;
+/// use mqtt_sansio::codec::{QoS, TopicFilter, TopicName, Version};
 /// use mqtt_sansio::router::SubscriptionIndex;
 ///
+/// let (score, all) = (
+///     TopicFilter::new("sport/+/score", Version::V5_0)?,
+///     TopicFilter::new("sport/#", Version::V5_0)?,
+/// );
 /// let mut index = SubscriptionIndex::new();
-/// index.insert("sport/+/score", 1, QoS::AtMostOnce);
-/// index.insert("sport/#", 2, QoS::AtLeastOnce);
+/// index.insert(score, 1, QoS::AtMostOnce);
+/// index.insert(all, 2, QoS::AtLeastOnce);
 /// let mut found = Vec::new();
-/// index.matches("sport/tennis/score", |subscriber, qos| found.push((*subscriber, *qos)));
+/// let topic = TopicName::new("sport/tennis/score")?;
+/// index.matches(&topic, |subscriber, qos| found.push((*subscriber, *qos)));
 /// found.sort();
 /// assert_eq!(found, [(1, QoS::AtMostOnce), (2, QoS::AtLeastOnce)]);
-/// assert_eq!(index.remove("sport/#", &2), Some(QoS::AtLeastOnce));
+/// assert_eq!(index.remove(all, &2), Some(QoS::AtLeastOnce));
+/// # Ok::<_, mqtt_sansio::codec::EncodeError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct SubscriptionIndex<K, V> {
-    /// The root is the first. Those that are free are listed in `free`.
+    /// The root, the other nodes, and the free nodes that are listed in `free`.
     nodes: Vec<Node<K, V>>,
     free: Vec<usize>,
     length: usize,
@@ -34,18 +42,18 @@ pub struct SubscriptionIndex<K, V> {
 
 const ROOT: usize = 0;
 
-/// A place in the tree, for the levels on the way to it.
+/// One level of the filters that begin with the levels on the way to it.
 #[derive(Clone, Debug)]
 struct Node<K, V> {
     parent: usize,
-    /// The last of the levels.
+    /// The last level on the way.
     level: Box<[u8]>,
     children: BTreeMap<Box<[u8]>, usize>,
     /// The child for a `+`.
     any: Option<usize>,
-    /// Whose filter ends here, in order.
+    /// Subscribers whose filter ends here, in order.
     here: Vec<(K, V)>,
-    /// Whose filter goes on with a `#`, in order.
+    /// Subscribers whose filter continues with a `#`, in order.
     below: Vec<(K, V)>,
 }
 
@@ -70,13 +78,13 @@ impl<K, V> Default for SubscriptionIndex<K, V> {
 }
 
 impl<K: Ord, V> SubscriptionIndex<K, V> {
-    /// An index without subscriptions.
+    /// Returns an index without subscriptions.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many subscriptions there are.
+    /// Returns the number of subscriptions.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.length
@@ -88,27 +96,15 @@ impl<K: Ord, V> SubscriptionIndex<K, V> {
         self.length == 0
     }
 
-    /// Adds a subscription, or replaces the one that the subscriber has for the same filter, and
-    /// gives that back.
-    ///
-    /// The filter is one whose syntax was checked, without a share name.
+    /// Adds a subscription, or replaces the one that the subscriber has for the same filter.
+    /// Returns the value that was replaced.
     pub fn insert<'f>(
         &mut self,
-        filter: impl Into<Text<'f>>,
+        filter: impl Into<TopicFilter<'f>>,
         subscriber: K,
         value: V,
     ) -> Option<V> {
-        let mut node = ROOT;
-        let mut below = false;
-        for level in levels(filter.into()) {
-            if level == b"#" {
-                below = true;
-            } else {
-                node = self.child(node, level).unwrap_or_else(|| self.add_child(node, level));
-            }
-        }
-        let entry = self.nodes.get_mut(node)?;
-        let entries = if below { &mut entry.below } else { &mut entry.here };
+        let (_, entries) = self.descend(filter.into(), true)?;
         match entries.binary_search_by(|(other, _)| other.cmp(&subscriber)) {
             Ok(position) => {
                 entries.get_mut(position).map(|(_, old)| core::mem::replace(old, value))
@@ -121,38 +117,55 @@ impl<K: Ord, V> SubscriptionIndex<K, V> {
         }
     }
 
-    /// Removes a subscription.
-    pub fn remove<'f>(&mut self, filter: impl Into<Text<'f>>, subscriber: &K) -> Option<V> {
-        let mut node = ROOT;
-        let mut below = false;
-        for level in levels(filter.into()) {
-            if level == b"#" {
-                below = true;
-            } else {
-                node = self.child(node, level)?;
-            }
-        }
-        let entry = self.nodes.get_mut(node)?;
-        let entries = if below { &mut entry.below } else { &mut entry.here };
-        let position = entries.binary_search_by(|(other, _)| other.cmp(subscriber)).ok()?;
-        let (_, value) = entries.remove(position);
-        if entries.is_empty() {
-            entries.shrink_to_fit();
-        }
+    /// Removes a subscription. Returns its value.
+    pub fn remove<'f>(&mut self, filter: impl Into<TopicFilter<'f>>, subscriber: &K) -> Option<V> {
+        let (node, entries) = self.descend(filter.into(), false)?;
+        let value = take(entries, subscriber)?;
         self.length -= 1;
         self.prune(node);
         Some(value)
     }
 
-    /// Calls `found` for each subscription whose filter matches, in no order; once for each filter
-    /// of a subscriber. [5.0 §4.7] [3.1.1 §4.7]
-    pub fn matches<'t>(&self, topic_name: impl Into<Text<'t>>, mut found: impl FnMut(&K, &V)) {
+    /// Removes all subscriptions of a subscriber, and returns their number. Looks at each filter
+    /// of the index.
+    pub fn remove_subscriber(&mut self, subscriber: &K) -> usize {
+        let before = self.length;
+        for position in 0..self.nodes.len() {
+            let Some(Node { here, below, .. }) = self.nodes.get_mut(position) else { continue };
+            let removed =
+                [here, below].map(|entries| usize::from(take(entries, subscriber).is_some()));
+            if removed != [0, 0] {
+                self.length -= removed.iter().sum::<usize>();
+                self.prune(position);
+            }
+        }
+        before - self.length
+    }
+
+    /// Returns an iterator over all subscriptions, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (Filter, &K, &V)> {
+        self.nodes.iter().enumerate().flat_map(move |(position, node)| {
+            let ends = [(&node.here, false), (&node.below, true)];
+            ends.into_iter().filter(|(entries, _)| !entries.is_empty()).flat_map(
+                move |(entries, is_below)| {
+                    let filter = self.filter(position, is_below);
+                    entries.iter().filter_map(move |(subscriber, value)| {
+                        Some((filter.clone()?, subscriber, value))
+                    })
+                },
+            )
+        })
+    }
+
+    /// Calls `found` for each subscription whose filter matches, in no order, and once for each
+    /// filter of a subscriber. [5.0 §4.7] [3.1.1 §4.7]
+    pub fn matches<'t>(&self, topic_name: impl Into<TopicName<'t>>, mut found: impl FnMut(&K, &V)) {
         let topic_name = topic_name.into();
-        // Filters that start with a wildcard do not match it. [5.0 MQTT-4.7.2-1] [3.1.1
+        let topic_name = topic_name.as_text();
+        // Filters that start with a wildcard do not match such a name. [5.0 MQTT-4.7.2-1] [3.1.1
         // MQTT-4.7.2-1]
         let hidden = is_hidden(topic_name);
-        // Where a `+` has led beside the levels that are the same, and what of the name is left
-        // there.
+        // The nodes that a `+` has led to, and the rest of the name there.
         let mut aside: Vec<(usize, Option<&[u8]>)> = Vec::new();
         let mut next = Some((ROOT, Some(topic_name.as_bytes())));
         while let Some((position, rest)) = next.take().or_else(|| aside.pop()) {
@@ -175,6 +188,45 @@ impl<K: Ord, V> SubscriptionIndex<K, V> {
                 aside.push((any, rest));
             }
         }
+    }
+
+    /// Walks to the end of a filter, adding nodes on the way if they may be added. Returns the last
+    /// node, and its subscribers with this filter.
+    fn descend(
+        &mut self,
+        filter: TopicFilter<'_>,
+        adds_nodes: bool,
+    ) -> Option<(usize, &mut Vec<(K, V)>)> {
+        let (mut position, mut is_below) = (ROOT, false);
+        for level in levels(filter.filter()) {
+            if level == b"#" {
+                is_below = true;
+            } else if let Some(child) = self.child(position, level) {
+                position = child;
+            } else if adds_nodes {
+                position = self.add_child(position, level);
+            } else {
+                return None;
+            }
+        }
+        let node = self.nodes.get_mut(position)?;
+        Some((position, if is_below { &mut node.below } else { &mut node.here }))
+    }
+
+    /// Returns the filter that ends at a node, or continues there with a `#`.
+    fn filter(&self, mut position: usize, is_below: bool) -> Option<Filter> {
+        let mut levels = Vec::new();
+        while position != ROOT {
+            let node = self.nodes.get(position)?;
+            levels.push(&*node.level);
+            position = node.parent;
+        }
+        levels.reverse();
+        if is_below {
+            levels.push(b"#");
+        }
+        let filter = levels.join(&b'/');
+        Filter::new(core::str::from_utf8(&filter).ok()?, Version::V3_1_1).ok()
     }
 
     fn child(&self, node: usize, level: &[u8]) -> Option<usize> {
@@ -206,7 +258,7 @@ impl<K: Ord, V> SubscriptionIndex<K, V> {
         position
     }
 
-    /// Gives back what nobody needs any more, from there up.
+    /// Frees a node and those above it, as far as they are empty.
     fn prune(&mut self, mut position: usize) {
         while position != ROOT {
             let Some(node) = self.nodes.get_mut(position).filter(|node| node.is_empty()) else {
@@ -226,12 +278,28 @@ impl<K: Ord, V> SubscriptionIndex<K, V> {
     }
 }
 
+fn take<K: Ord, V>(entries: &mut Vec<(K, V)>, subscriber: &K) -> Option<V> {
+    let position = entries.binary_search_by(|(other, _)| other.cmp(subscriber)).ok()?;
+    let (_, value) = entries.remove(position);
+    if entries.is_empty() {
+        entries.shrink_to_fit();
+    }
+    Some(value)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::{TopicFilter, Version};
     use alloc::string::String;
     use proptest::prelude::*;
+
+    fn filter(text: &str) -> TopicFilter<'_> {
+        TopicFilter::new(text, Version::V3_1_1).unwrap()
+    }
+
+    fn name(text: &str) -> TopicName<'_> {
+        TopicName::new(text).unwrap()
+    }
 
     fn topic(levels: &'static [&'static str]) -> impl Strategy<Value = String> {
         prop::collection::vec(prop::sample::select(levels), 1..5)
@@ -240,55 +308,60 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_index_agrees_with_a_look_at_each_filter(
+        fn index_agrees_with_a_list_of_filters(
             operations in prop::collection::vec((topic(&["a", "b", "$c", "", "+", "#"]), 0..4_u8, any::<bool>()), 0..60),
             names in prop::collection::vec(topic(&["a", "b", "$c", ""]), 1..10),
         ) {
             let mut index = SubscriptionIndex::new();
             let mut list: Vec<(String, u8)> = Vec::new();
-            for (filter, subscriber, add) in operations {
-                if TopicFilter::new(filter.as_str(), Version::V3_1_1).is_err() {
-                    continue;
-                }
-                let known = list.iter().position(|entry| *entry == (filter.clone(), subscriber));
+            for (text, subscriber, add) in operations {
+                let Ok(filter) = TopicFilter::new(text.as_str(), Version::V3_1_1) else { continue };
+                let known = list.iter().position(|entry| *entry == (text.clone(), subscriber));
                 if add {
-                    prop_assert_eq!(index.insert(filter.as_str(), subscriber, ()).is_some(), known.is_some());
+                    prop_assert_eq!(index.insert(filter, subscriber, ()).is_some(), known.is_some());
                     if known.is_none() {
-                        list.push((filter, subscriber));
+                        list.push((text, subscriber));
                     }
                 } else {
-                    prop_assert_eq!(index.remove(filter.as_str(), &subscriber).is_some(), known.is_some());
+                    prop_assert_eq!(index.remove(filter, &subscriber).is_some(), known.is_some());
                     known.map(|position| list.swap_remove(position));
                 }
                 prop_assert_eq!(index.len(), list.len());
             }
-            for name in names.iter().filter(|name| !name.is_empty()) {
+            for text in names.iter().filter(|text| !text.is_empty()) {
                 let mut found = Vec::new();
-                index.matches(name.as_str(), |subscriber, ()| found.push(*subscriber));
-                let matching = list.iter().filter(|(filter, _)| {
-                    TopicFilter::new(filter.as_str(), Version::V3_1_1).unwrap().matches(name.as_str())
-                });
+                index.matches(name(text), |subscriber, ()| found.push(*subscriber));
+                let matching = list.iter().filter(|(one, _)| filter(one).matches(text.as_str()));
                 let mut expected: Vec<u8> = matching.map(|(_, subscriber)| *subscriber).collect();
                 found.sort_unstable();
                 expected.sort_unstable();
-                prop_assert_eq!(found, expected, "{} in {:?}", name, list);
+                prop_assert_eq!(found, expected, "{} in {:?}", text, list);
             }
-            for (filter, subscriber) in list {
-                index.remove(filter.as_str(), &subscriber);
+            list.sort();
+            let mut all: Vec<_> =
+                index.iter().map(|(one, who, ())| (one.as_topic_filter().as_text().to_str().into(), *who)).collect();
+            all.sort();
+            prop_assert_eq!(&all, &list);
+            for subscriber in 0..2 {
+                let count = list.iter().filter(|(_, who)| *who == subscriber).count();
+                prop_assert_eq!(index.remove_subscriber(&subscriber), count);
+            }
+            for (text, subscriber) in list {
+                prop_assert_eq!(index.remove(filter(&text), &subscriber).is_some(), subscriber > 1);
             }
             prop_assert_eq!(index.nodes.len(), index.free.len() + 1, "only the root is left");
         }
     }
 
     #[test]
-    fn a_topic_may_have_32768_levels() {
-        let name = "/".repeat(32_767);
-        let filter = "+/".repeat(32_767) + "#";
+    fn topic_can_have_32768_levels() {
+        let topic = "/".repeat(32_767);
+        let wild = "+/".repeat(32_767) + "#";
         let mut index = SubscriptionIndex::new();
-        index.insert(name.as_str(), 1, ());
-        index.insert(filter.as_str(), 2, ());
+        index.insert(filter(&topic), 1, ());
+        index.insert(filter(&wild), 2, ());
         let mut found = Vec::new();
-        index.matches(name.as_str(), |subscriber, ()| found.push(*subscriber));
+        index.matches(name(&topic), |subscriber, ()| found.push(*subscriber));
         found.sort_unstable();
         assert_eq!(found, [1, 2]);
     }

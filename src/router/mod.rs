@@ -1,7 +1,6 @@
-//! Which messages are for whom: an index of subscriptions, and the retained messages. Usable
-//! without the broker, by those who have an architecture of their own.
+//! The index of subscriptions, and the retained messages. Both can be used without the broker.
 //!
-//! It knows topics and messages, and neither sessions nor connections.
+//! This layer knows topics and messages, and neither sessions nor connections.
 
 mod index;
 mod retained;

@@ -114,8 +114,8 @@ impl Message {
 
     /// The topic.
     #[must_use]
-    pub fn topic_name(&self) -> Text<'_> {
-        Text::assume_checked(self.parts().0)
+    pub fn topic_name(&self) -> TopicName<'_> {
+        TopicName::assume_checked(Text::assume_checked(self.parts().0))
     }
 
     /// Any bytes.

@@ -46,11 +46,11 @@ fn reconnect(client: &mut Client, parked: &mut Option<Session>, connect: &Connec
 fn serve(broker: &mut Broker) {
     while let Some(action) = broker.poll_action() {
         match action {
-            Action::Authenticate { connection, .. } => {
-                broker.admit(connection, ConnackProperties::default(), NOW);
+            Action::Connect { connection, .. } => {
+                broker.accept(connection, ConnackProperties::default(), NOW);
             }
             Action::Transmit(id) => while broker.transmit(id, NOW, &mut Vec::new()) {},
-            Action::Close(id) => broker.closed(id, NOW),
+            Action::Closed(id) => broker.connection_lost(id, NOW),
             _ => {}
         }
     }
@@ -59,7 +59,7 @@ fn serve(broker: &mut Broker) {
 fn give(broker: &mut Broker, id: ConnectionId, bytes: &[u8]) {
     let mut input = bytes;
     while !input.is_empty() {
-        broker.handle_input(id, &mut input, NOW, &mut Vec::new());
+        broker.handle_input(id, &mut input, NOW);
         serve(broker);
     }
 }
@@ -80,7 +80,7 @@ fn visit(broker: &mut Broker, connect: &Connect<'_>) {
     ] {
         give(broker, connection, &bytes);
     }
-    broker.closed(connection, NOW);
+    broker.connection_lost(connection, NOW);
     serve(broker);
 }
 

@@ -130,5 +130,5 @@ fn actions_and_machines_hide_secrets() {
 
     let mut broker = Broker::new(BrokerConfig::new(ServerConfig::new()), 0);
     let connection = broker.open(now);
-    check_debug(&broker::Action::Authenticate { connection, connect: bytes });
+    check_debug(&broker::Action::Connect { connection, connect: bytes });
 }

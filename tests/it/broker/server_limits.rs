@@ -317,23 +317,22 @@ fn an_answer_that_comes_after_the_end_changes_nothing() {
     let now = Instant::default();
     let mut broker = Broker::new(BrokerConfig::new(ServerConfig::new()), 1);
     let connect = encoded(kept(V3_1_1, "client"), V3_1_1);
-    let mut out = Vec::new();
-    let mut open = |broker: &mut Broker| {
+    let open = |broker: &mut Broker| {
         let id = broker.open(now);
-        broker.handle_input(id, &mut &connect[..], now, &mut out);
+        broker.handle_input(id, &mut &connect[..], now);
         id
     };
     let first = open(&mut broker);
-    broker.admit(first, ConnackProperties::default(), now);
-    broker.closed(first, now);
+    broker.accept(first, ConnackProperties::default(), now);
+    broker.connection_lost(first, now);
     let second = open(&mut broker);
     broker.disconnect(second, &Disconnect::default(), now);
-    broker.admit(second, ConnackProperties::default(), now);
-    broker.closed(second, now);
+    broker.accept(second, ConnackProperties::default(), now);
+    broker.connection_lost(second, now);
     let third = open(&mut broker);
-    broker.admit(third, ConnackProperties::default(), now);
+    broker.accept(third, ConnackProperties::default(), now);
     let mut out = Vec::new();
-    broker.transmit(third, now, &mut out);
+    assert!(!broker.transmit(third, now, &mut out));
     assert_eq!(out, [0x20, 0x02, 0x01, 0x00], "the session is there");
     assert_eq!((broker.sessions(), broker.connections()), (1, 1));
 }

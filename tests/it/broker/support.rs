@@ -195,7 +195,7 @@ impl Net {
     /// The transport fails.
     pub fn cut(&mut self, c: C) {
         if mem::take(&mut self.peers[c].is_open) {
-            self.broker.closed(self.peers[c].id, self.instant());
+            self.broker.connection_lost(self.peers[c].id, self.instant());
             self.drain();
         }
     }
@@ -211,7 +211,7 @@ impl Net {
 
     /// The host answers a client that it has let wait.
     pub fn admit(&mut self, id: ConnectionId) {
-        self.broker.admit(id, ConnackProperties::default(), self.instant());
+        self.broker.accept(id, ConnackProperties::default(), self.instant());
         self.drain();
         self.feed_late(id);
     }
@@ -273,11 +273,10 @@ impl Net {
         let peer = &mut self.peers[c];
         if peer.is_open {
             peer.input.extend_from_slice(bytes);
-            let (mut input, mut out) = (&peer.input[..], Vec::new());
-            self.broker.handle_input(peer.id, &mut input, now, &mut out);
+            let mut input = &peer.input[..];
+            self.broker.handle_input(peer.id, &mut input, now);
             let rest = input.len();
             peer.input.drain(..peer.input.len() - rest);
-            peer.output.extend_from_slice(&out);
             self.drain();
         }
     }
@@ -337,6 +336,11 @@ impl Net {
         filters: &[(&str, SubscriptionOptions)],
     ) -> Vec<u8> {
         let packet_identifier = self.ask_for(c, number, filters);
+        self.suback(c, packet_identifier)
+    }
+
+    /// Takes the codes of the answer to a SUBSCRIBE.
+    pub fn suback(&mut self, c: C, packet_identifier: PacketIdentifier) -> Vec<u8> {
         self.answer(c, |packet| match packet {
             Packet::Suback(suback) if suback.packet_identifier == packet_identifier => {
                 Some(suback.reason_codes.iter().map(ReasonCode::get).collect())
@@ -514,10 +518,10 @@ impl Net {
     fn drain(&mut self) {
         while let Some(action) = self.broker.poll_action() {
             match action {
-                Action::Authenticate { connection, connect } => {
+                Action::Connect { connection, connect } => {
                     let Packet::Connect(connect) = connect.decode() else { panic!("{connect:?}") };
                     match (self.policy)(&connect) {
-                        Some(ReasonCode::SUCCESS) => self.broker.admit(
+                        Some(ReasonCode::SUCCESS) => self.broker.accept(
                             connection,
                             ConnackProperties::default(),
                             self.instant(),
@@ -540,14 +544,14 @@ impl Net {
                         self.transmit(c);
                     }
                 }
-                Action::Close(id) => {
+                Action::Closed(id) => {
                     let c = self.peer(id);
                     // A connection that the host has said is closed may still be told to close.
                     if self.peers[c].is_open {
                         self.transmit(c);
                         self.peers[c].is_open = false;
                         self.peers[c].ended = true;
-                        self.broker.closed(id, self.instant());
+                        self.broker.connection_lost(id, self.instant());
                     }
                 }
                 _ => panic!("{action:?}"),

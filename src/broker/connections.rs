@@ -1,0 +1,179 @@
+//! The store of connections, and of the hints that the host has not fetched yet.
+
+use super::action::{ConnectionId, SessionId};
+use super::slab::Slab;
+use crate::codec::OwnedPacket;
+use crate::server::Server;
+use crate::session::Outgoing;
+use crate::time::Instant;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+/// Input is not read while the unsent output of its connection is as long as this.
+const OUTPUT_LIMIT: usize = 64 * 1024;
+
+/// How much room an empty output keeps: enough for acknowledgements.
+const OUTPUT_KEPT: usize = 256;
+
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    connections: Slab<Connection>,
+    /// The connections whose hint is [`Hint::Queued`], and some that were removed.
+    hints: VecDeque<ConnectionId>,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) server: Server,
+    /// What was written and not transmitted.
+    pub(super) output: Vec<u8>,
+    /// When the timer of the connection is armed, at the latest at its deadline.
+    pub(super) timer: Option<Instant>,
+    phase: Phase,
+    hint: Hint,
+}
+
+/// The life of a connection.
+///
+/// ```text
+/// AwaitConnect ──CONNECT──► Asked ──accept──► Connected ──► Closed
+///       └─────────────────────┴──────────────────────────────┘
+/// ```
+#[derive(Debug)]
+pub(super) enum Phase {
+    AwaitConnect,
+    /// The CONNECT awaits the host's answer.
+    Asked(OwnedPacket),
+    Connected(SessionId),
+    Closed,
+}
+
+/// Whether the host knows that a connection needs it.
+#[derive(Debug, PartialEq, Eq)]
+enum Hint {
+    /// The host knows of nothing.
+    Quiet,
+    /// The connection is in the queue of hints.
+    Queued,
+    /// The host has fetched the hint, and has not transmitted since.
+    Told,
+}
+
+impl Connection {
+    pub(super) const fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    pub(super) const fn session(&self) -> Option<SessionId> {
+        if let Phase::Connected(session) = self.phase { Some(session) } else { None }
+    }
+
+    pub(super) fn wants_input(&self) -> bool {
+        self.server.wants_input() && self.output.len() < OUTPUT_LIMIT
+    }
+
+    /// Whether there is output that does not depend on retained messages.
+    pub(super) fn has_output(&self) -> bool {
+        !self.output.is_empty() || self.server.wants_flush()
+    }
+
+    /// Moves what was written to `out`.
+    pub(super) fn take_output(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.output);
+        self.output.shrink_to(OUTPUT_KEPT);
+    }
+
+    /// Notes that the host knows all: the next output is a new hint.
+    pub(super) fn forget_hint(&mut self) {
+        if self.hint == Hint::Told {
+            self.hint = Hint::Quiet;
+        }
+    }
+}
+
+impl Connections {
+    pub(super) fn open(&mut self, server: Server) -> ConnectionId {
+        let (phase, hint) = (Phase::AwaitConnect, Hint::Quiet);
+        let connection = Connection { server, output: Vec::new(), timer: None, phase, hint };
+        ConnectionId(self.connections.insert(connection))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    pub(super) fn get(&self, id: ConnectionId) -> Option<&Connection> {
+        self.connections.get(id.0)
+    }
+
+    pub(super) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.connections.get_mut(id.0)
+    }
+
+    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
+        let removed = self.connections.remove(id.0);
+        // A host that never fetches hints must not make the queue grow.
+        if self.hints.len() > 2 * self.connections.len() + 64 {
+            self.hints.retain(|id| self.connections.get(id.0).is_some());
+        }
+        removed
+    }
+
+    /// Exchanges what was written for `output`.
+    pub(super) fn swap_output(&mut self, id: ConnectionId, output: &mut Vec<u8>) {
+        if let Some(connection) = self.connections.get_mut(id.0) {
+            core::mem::swap(&mut connection.output, output);
+        }
+    }
+
+    /// Changes the phase of a connection, and queues a hint. Returns the phase before.
+    pub(super) fn enter(&mut self, id: ConnectionId, phase: Phase) -> Option<Phase> {
+        let connection = self.connections.get_mut(id.0)?;
+        connection.forget_hint();
+        let before = core::mem::replace(&mut connection.phase, phase);
+        self.hint(id);
+        Some(before)
+    }
+
+    /// Queues a hint, unless the host knows.
+    pub(super) fn hint(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id.0) else { return };
+        if connection.hint == Hint::Quiet {
+            connection.hint = Hint::Queued;
+            self.hints.push_back(id);
+        }
+    }
+
+    /// Takes the first connection out of the queue of hints. It then counts as told.
+    pub(super) fn next_hint(&mut self) -> Option<ConnectionId> {
+        loop {
+            let id = self.hints.pop_front()?;
+            if let Some(connection) = self.connections.get_mut(id.0) {
+                connection.hint = Hint::Told;
+                return Some(id);
+            }
+        }
+    }
+
+    /// Queues a message for the client of a connection.
+    pub(super) fn deliver(
+        &mut self,
+        id: ConnectionId,
+        outgoing: Outgoing,
+        now: Instant,
+    ) -> Result<(), Outgoing> {
+        let Some(connection) = self.connections.get_mut(id.0) else { return Err(outgoing) };
+        let is_urgent = outgoing.expires_at.is_some_and(|at| at <= now);
+        connection.server.deliver(outgoing, now)?;
+        if is_urgent {
+            // A message with an interval of 0 is sent at once or not at all. [5.0 §3.3.2.3.3]
+            connection.server.flush(now, &mut connection.output);
+        }
+        if connection.hint == Hint::Quiet {
+            connection.hint = Hint::Queued;
+            self.hints.push_back(id);
+        }
+        Ok(())
+    }
+}
