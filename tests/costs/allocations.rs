@@ -8,7 +8,7 @@ use mqtt_sansio::session::Message;
 use testkit::heap::Region;
 
 #[test]
-fn reading_allocates_nothing_and_writing_no_more_than_it_needs() {
+fn reading_allocates_nothing_and_writing_at_most_once() {
     let all = testkit::vectors::all(200_000);
     let mut decoded = 0;
     let mut out = Vec::with_capacity(1 << 18);

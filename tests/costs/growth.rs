@@ -86,7 +86,7 @@ fn visit(broker: &mut Broker, connect: &Connect<'_>) {
 
 /// [5.0 §4.3.3] [3.1.1 §4.3.3]
 #[test]
-fn repeats_and_reconnects_leave_nothing() {
+fn repeats_and_reconnects_leave_no_memory() {
     for version in VERSIONS {
         let publish = Publish {
             packet_identifier: Some(identifier(1)),

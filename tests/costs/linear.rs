@@ -51,7 +51,7 @@ fn compare(what: &str, factor: u32, short: &Packet<'_>, long: &Packet<'_>) {
 }
 
 #[test]
-fn user_properties() {
+fn user_properties_cost_linear_time() {
     let all = vec![UserProperty::new("name", "value"); 10_000];
     let packet = |count| {
         let user_properties = all.get(..count).unwrap().into();
@@ -64,7 +64,7 @@ fn user_properties() {
 }
 
 #[test]
-fn topic_filters() {
+fn topic_filters_cost_linear_time() {
     let all = vec![Subscription::new("a/+/c/#", QoS::AtLeastOnce); 20_000];
     let packet = |count| {
         let (packet_identifier, properties) =
@@ -79,7 +79,7 @@ fn topic_filters() {
 }
 
 #[test]
-fn payloads() {
+fn payloads_cost_linear_time() {
     let payload = vec![b'x'; 16 * 1024 * 1024];
     let packet = |size| Packet::from(Publish::new("t", payload.get(..size).unwrap()));
     compare("payloads", 128, &packet(128 * 1024), &packet(16 * 1024 * 1024));
@@ -88,7 +88,7 @@ fn payloads() {
 /// With so many in flight, each message that is acknowledged, the oldest or the newest, costs what
 /// it does with few.
 #[test]
-fn messages_in_flight() {
+fn messages_in_flight_cost_linear_time() {
     let round = |in_flight: u16, oldest: bool| {
         let mut client = Client::new(ClientConfig::new().maximum_in_flight(u16::MAX));
         let (now, mut out) = (Instant::default(), Vec::new());
@@ -123,7 +123,7 @@ fn messages_in_flight() {
 /// A client that is not read from has a full queue for long, and each message for it is refused at
 /// once.
 #[test]
-fn a_full_queue() {
+fn full_queue_costs_linear_time() {
     let round = |length: usize| {
         let limit = QueueLimit { messages: length, bytes: usize::MAX };
         let message = Message::new(&Publish::new("t", b"x")).unwrap();

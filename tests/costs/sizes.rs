@@ -20,7 +20,7 @@ fn connected_server(out: &mut Vec<u8>) -> Server {
 }
 
 #[test]
-fn idle_costs_little_and_a_burst_leaves_little() {
+fn idle_machines_and_past_bursts_hold_little_memory() {
     let mut out = Vec::with_capacity(1 << 20);
 
     let region = Region::new();

@@ -29,7 +29,7 @@ fn taking(version: Version, topic_alias_maximum: u16) -> Connect<'static> {
 
 /// [5.0 MQTT-3.2.2-17] [5.0 MQTT-3.2.2-18]
 #[test]
-fn a_client_sends_no_alias_that_its_server_has_not_allowed() {
+fn client_sends_no_alias_above_the_servers_topic_alias_maximum() {
     let mut out = Vec::new();
     for version in VERSIONS {
         let mut connections = vec![
@@ -59,7 +59,7 @@ fn a_client_sends_no_alias_that_its_server_has_not_allowed() {
 
 /// [5.0 MQTT-3.3.2-10] [5.0 MQTT-3.3.2-7]
 #[test]
-fn a_client_takes_the_aliases_that_it_has_allowed_and_forgets_them_with_the_connection() {
+fn client_resolves_allowed_aliases_until_the_connection_ends() {
     let mut client = connected(&taking(Version::V5_0, 2), ConnackProperties::default());
     for (alias, topic, expected) in
         [(1, "a", "a"), (2, "b", "b"), (1, "", "a"), (2, "", "b"), (1, "c", "c"), (1, "", "c")]
@@ -82,7 +82,7 @@ fn a_client_takes_the_aliases_that_it_has_allowed_and_forgets_them_with_the_conn
 
 /// [5.0 §3.1.2.11.5] [5.0 §3.3.4]
 #[test]
-fn an_alias_that_the_client_has_not_allowed_closes_the_connection() {
+fn client_closes_the_connection_when_an_alias_was_not_allowed() {
     for (connect, alias) in
         [(taking(Version::V5_0, 2), 3), (taking(Version::V5_0, 0), 1), (lasting(Version::V5_0), 1)]
     {
@@ -100,7 +100,7 @@ fn an_alias_that_the_client_has_not_allowed_closes_the_connection() {
 
 /// [5.0 §3.3.2.3.4]
 #[test]
-fn an_alias_means_one_thing_in_each_direction() {
+fn alias_maps_to_a_separate_topic_in_each_direction() {
     let mut pair = Pair::new(Chunks::Whole);
     pair.connect(&taking(Version::V5_0, 1));
     for topic in ["up", ""] {
@@ -126,7 +126,7 @@ fn an_alias_means_one_thing_in_each_direction() {
 
 /// [5.0 MQTT-3.1.2-26] [5.0 MQTT-3.1.2-27]
 #[test]
-fn the_alias_by_which_a_message_came_is_not_handed_on() {
+fn received_message_is_forwarded_without_its_alias() {
     for connect in
         [lasting(Version::V5_0), taking(Version::V5_0, 2), taking(Version::V5_0, u16::MAX)]
     {
@@ -216,7 +216,7 @@ fn to(topic_name: &str, qos: QoS) -> Publish<'_> {
 
 /// [5.0 MQTT-3.3.2-10] [5.0 MQTT-3.3.2-12]
 #[test]
-fn the_first_topics_are_given_aliases_and_keep_them() {
+fn automatic_aliases_stay_with_the_first_topics() {
     const ROWS: [(&str, &str, Option<u16>); 8] = [
         ("first", "first", Some(1)),
         ("first", "", Some(1)),
@@ -246,7 +246,7 @@ fn the_first_topics_are_given_aliases_and_keep_them() {
 /// [5.0 MQTT-3.2.2-17] [5.0 MQTT-3.2.2-18] [5.0 MQTT-3.1.2-26] [5.0 MQTT-3.1.2-27] [5.0
 /// MQTT-3.3.2-9] [5.0 MQTT-3.3.2-11]
 #[test]
-fn there_are_as_many_aliases_as_both_sides_want_and_none_before_5_0() {
+fn automatic_aliases_respect_both_maximums_and_version_5_0() {
     const TOPICS: [&str; 4] = ["topic/1", "topic/2", "topic/3", "topic/4"];
     for by in BOTH {
         for (automatic, taken, version, expected) in [
@@ -278,7 +278,7 @@ fn there_are_as_many_aliases_as_both_sides_want_and_none_before_5_0() {
 }
 
 #[test]
-fn a_topic_that_is_hardly_longer_than_its_alias_goes_without() {
+fn short_topic_gets_no_automatic_alias() {
     for by in BOTH {
         let mut pair = by.pair(10, 10, Version::V5_0);
         for (topic, alias) in
@@ -294,7 +294,7 @@ fn a_topic_that_is_hardly_longer_than_its_alias_goes_without() {
 
 /// [5.0 MQTT-3.1.2-24] [5.0 MQTT-3.2.2-15]
 #[test]
-fn a_message_that_an_alias_would_make_too_large_goes_without_and_the_alias_stays_free() {
+fn message_omits_an_alias_that_would_make_it_too_large() {
     for by in BOTH {
         let mut pair = match by {
             By::Client => {
@@ -333,7 +333,7 @@ fn a_message_that_an_alias_would_make_too_large_goes_without_and_the_alias_stays
 
 /// With QoS 1 it may have to be sent again, by a connection that does not know the alias.
 #[test]
-fn a_message_that_fits_by_its_alias_alone_is_sent_with_qos_0_and_not_with_more() {
+fn qos_0_message_is_sent_when_only_its_alias_fits() {
     let config = ClientConfig::new().automatic_topic_aliases(2);
     let mut pair = Pair::with(config, ServerConfig::new().maximum_packet_size(50), Chunks::Whole);
     pair.connect(&taking(Version::V5_0, 2));
@@ -349,7 +349,7 @@ fn a_message_that_fits_by_its_alias_alone_is_sent_with_qos_0_and_not_with_more()
 }
 
 #[test]
-fn a_host_sets_no_aliases_where_the_machine_does() {
+fn host_cannot_set_aliases_when_the_machine_assigns_them() {
     let mut pair = By::Client.pair(2, 10, Version::V5_0);
     for topic in ["topic", ""] {
         let refused =
@@ -361,7 +361,7 @@ fn a_host_sets_no_aliases_where_the_machine_does() {
 
 /// [5.0 MQTT-3.3.2-7] [5.0 §3.3.2.3.4]
 #[test]
-fn after_a_reconnect_the_aliases_start_anew_and_what_is_sent_again_has_its_topic() {
+fn reconnect_discards_aliases_and_resends_full_topics() {
     for by in BOTH {
         let mut pair = by.pair(1, 10, Version::V5_0);
         for topic in ["first", "first", "other"] {
@@ -401,7 +401,7 @@ fn after_a_reconnect_the_aliases_start_anew_and_what_is_sent_again_has_its_topic
 
 /// Both sides at once, and messages that wait for a place. [5.0 §3.3.2.3.4]
 #[test]
-fn messages_have_the_right_topics_whatever_the_line_does() {
+fn aliased_messages_keep_their_topics_when_the_connection_breaks() {
     let client = ClientConfig::new().automatic_topic_aliases(3);
     let server = ServerConfig::new().automatic_topic_aliases(2).receive_maximum(2);
     Pair::in_all_chunks_with(&client, &server, |pair| {
@@ -423,7 +423,7 @@ fn messages_have_the_right_topics_whatever_the_line_does() {
 
 /// [5.0 §3.3.2.3.4]
 #[test]
-fn an_alias_of_a_message_that_waits_is_not_taken_for_an_older_one() {
+fn queued_message_makes_its_alias_unknown() {
     Pair::in_all_chunks_with(
         &ClientConfig::new(),
         &ServerConfig::new().receive_maximum(1),
@@ -446,7 +446,7 @@ fn an_alias_of_a_message_that_waits_is_not_taken_for_an_older_one() {
 
 /// [5.0 MQTT-3.3.2-9] [5.0 MQTT-3.3.2-11] [5.0 MQTT-3.3.2-7]
 #[test]
-fn topic_aliases_are_set_used_and_forgotten() {
+fn topic_aliases_are_set_used_and_discarded() {
     Pair::in_all_chunks_with(
         &ClientConfig::new(),
         &ServerConfig::new().topic_alias_maximum(2),
@@ -491,7 +491,7 @@ fn topic_aliases_are_set_used_and_forgotten() {
 
 /// [5.0 §3.3.4]
 #[test]
-fn aliases_that_were_not_allowed_or_not_set_close_the_connection() {
+fn server_closes_the_connection_when_an_alias_is_invalid() {
     for (alias, topic, reason_code) in [
         (3, "a", ReasonCode::TOPIC_ALIAS_INVALID),
         (2, "", ReasonCode::PROTOCOL_ERROR),

@@ -63,7 +63,7 @@ fn begin_again(client: &mut Client, server: &mut Server) {
 
 /// [5.0 MQTT-4.12.0-2] [5.0 MQTT-4.12.0-3] [5.0 MQTT-4.12.0-5] [5.0 MQTT-3.1.2-30]
 #[test]
-fn a_client_is_let_in_after_as_many_steps_as_the_server_wants_and_says_nothing_else_before() {
+fn server_accepts_a_client_after_any_number_of_auth_steps() {
     for steps in 0..4 {
         let mut client = connecting(ClientConfig::new(), &with_method());
         let mut server = asked(ServerConfig::new(), &with_method());
@@ -85,7 +85,7 @@ fn a_client_is_let_in_after_as_many_steps_as_the_server_wants_and_says_nothing_e
 
 /// [5.0 MQTT-4.12.0-4]
 #[test]
-fn a_server_can_refuse_a_client_after_any_step() {
+fn server_can_refuse_a_client_after_any_auth_step() {
     for steps in 0..3 {
         let mut client = connecting(ClientConfig::new(), &with_method());
         let mut server = asked(ServerConfig::new(), &with_method());
@@ -104,7 +104,7 @@ fn a_server_can_refuse_a_client_after_any_step() {
 
 /// [5.0 MQTT-3.1.2-30]
 #[test]
-fn a_client_may_give_up_before_it_is_let_in() {
+fn client_can_disconnect_before_authentication_ends() {
     let mut client = connecting(ClientConfig::new(), &with_method());
     let mut server = asked(ServerConfig::new(), &with_method());
     let mut out = Vec::new();
@@ -122,7 +122,7 @@ fn a_client_may_give_up_before_it_is_let_in() {
 
 /// [5.0 MQTT-4.12.1-1] [5.0 §4.12.1]
 #[test]
-fn a_client_authenticates_again_while_messages_flow() {
+fn client_re_authenticates_while_messages_are_in_flight() {
     let (mut client, mut server) =
         (connected(&with_method(), method_of_server()), accepted(&with_method()));
     for steps in 0..3 {
@@ -151,7 +151,7 @@ fn a_client_authenticates_again_while_messages_flow() {
 
 /// [5.0 MQTT-4.12.1-2]
 #[test]
-fn a_re_authentication_that_fails_ends_with_disconnect_and_no_second_connack() {
+fn failed_re_authentication_ends_with_disconnect_and_no_connack() {
     let (mut client, mut server) =
         (connected(&with_method(), method_of_server()), accepted(&with_method()));
     begin_again(&mut client, &mut server);
@@ -173,7 +173,7 @@ fn a_re_authentication_that_fails_ends_with_disconnect_and_no_second_connack() {
 
 /// [5.0 MQTT-4.12.0-3] [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-7] [5.0 MQTT-3.1.2-30] [5.0 §4.12.1]
 #[test]
-fn a_server_closes_when_authentication_does_not_go_on_as_it_began() {
+fn server_closes_the_connection_when_authentication_deviates() {
     let unexpected = |packet| ProtocolError::UnexpectedPacket(packet);
     for (packet, error) in [
         (auth(CONTINUE, "OTHER").into(), ProtocolError::AuthenticationMethod),
@@ -217,7 +217,7 @@ fn a_server_closes_when_authentication_does_not_go_on_as_it_began() {
 
 /// The shortest AUTH says "success", which is for a server to say. [5.0 §3.15.2.1]
 #[test]
-fn only_a_server_says_that_authentication_is_over() {
+fn only_a_server_can_send_auth_success() {
     for (role, allowed) in [(Role::Client, false), (Role::Server, true)] {
         let rules = Rules::new(V5_0).sent_by(role);
         let error = DecodeError::InvalidReasonCode(0);
@@ -232,7 +232,7 @@ fn only_a_server_says_that_authentication_is_over() {
 
 /// [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-6]
 #[test]
-fn a_client_closes_when_authentication_does_not_go_on_as_it_began() {
+fn client_closes_the_connection_when_authentication_deviates() {
     let connack = |method: Option<&'static str>| {
         let properties = ConnackProperties {
             authentication_method: method.map(Into::into),
@@ -280,7 +280,7 @@ fn a_client_closes_when_authentication_does_not_go_on_as_it_began() {
 /// [5.0 MQTT-4.12.0-2] [5.0 MQTT-4.12.0-3] [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-7] [5.0
 /// MQTT-4.12.1-1]
 #[test]
-fn a_host_cannot_send_a_step_that_does_not_belong_to_the_authentication() {
+fn host_cannot_send_an_auth_step_of_another_authentication() {
     let without = Auth { reason_code: CONTINUE, ..Auth::default() };
     let mut out = Vec::new();
     for (mut client, steps) in [
@@ -329,7 +329,7 @@ fn a_host_cannot_send_a_step_that_does_not_belong_to_the_authentication() {
 
 /// [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-6]
 #[test]
-fn a_server_names_the_method_of_the_client_and_none_to_a_client_without() {
+fn connack_names_the_authentication_method_of_the_client() {
     let properties = ConnackProperties {
         authentication_method: Some("OTHER".into()),
         authentication_data: Some(b"data"),
@@ -365,7 +365,7 @@ fn a_server_names_the_method_of_the_client_and_none_to_a_client_without() {
 
 /// [5.0 MQTT-3.1.2-29] [5.0 MQTT-3.15.2-2] [5.0 MQTT-3.15.2-3]
 #[test]
-fn auth_has_no_reason_string_and_user_properties_for_who_wants_none_or_has_no_room() {
+fn auth_omits_problem_information_when_unwanted_or_too_large() {
     let user = [UserProperty::new("name", "value")];
     let mut wordy = auth(CONTINUE, METHOD);
     (wordy.properties.reason_string, wordy.properties.user_properties) =
@@ -399,7 +399,7 @@ fn auth_has_no_reason_string_and_user_properties_for_who_wants_none_or_has_no_ro
 }
 
 #[test]
-fn each_step_before_connack_has_a_time_limit_of_its_own() {
+fn each_auth_step_before_connack_has_its_own_deadline() {
     let after = |seconds| NOW + Duration::from_secs(seconds);
     let config = ClientConfig::new().connect_timeout(Duration::from_secs(4));
     let mut client = connecting(config, &with_method());
@@ -431,7 +431,7 @@ fn each_step_before_connack_has_a_time_limit_of_its_own() {
 
 /// [5.0 MQTT-4.12.0-6] [5.0 §4.12.1]
 #[test]
-fn authentication_that_was_not_agreed_closes_the_connection() {
+fn client_closes_the_connection_when_no_authentication_was_agreed() {
     let mut pair = Pair::new(Chunks::Whole);
     pair.connect(&lasting(Version::V5_0));
     let action = pair.client.handle_input(&mut &[0xF0, 0x00][..], pair.now, &mut Vec::new());
@@ -443,7 +443,7 @@ fn authentication_that_was_not_agreed_closes_the_connection() {
 
 /// [5.0 MQTT-4.12.0-3]
 #[test]
-fn a_client_answers_when_it_is_asked_and_once() {
+fn client_answers_each_auth_challenge_once() {
     let mut out = Vec::new();
     let mut client = connecting(ClientConfig::new(), &with_method());
     let mut answer =
@@ -464,7 +464,7 @@ fn a_client_answers_when_it_is_asked_and_once() {
 /// A server that lets the client in without waiting for its answer wants none any more. [5.0
 /// MQTT-4.12.1-1]
 #[test]
-fn connack_ends_what_a_challenge_has_begun() {
+fn connack_ends_an_unanswered_auth_challenge() {
     let mut out = Vec::new();
     let mut client = connecting(ClientConfig::new(), &with_method());
     client.hears(&encoded(auth(CONTINUE, METHOD), V5_0));

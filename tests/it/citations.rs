@@ -19,7 +19,7 @@ fn statements() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn each_citation_in_the_sources_names_a_statement() {
+fn citations_in_the_sources_name_statements() {
     let statements = statements();
     let sources = ["src", "tests", "testkit", "examples", "fuzz", "benches"]
         .map(|folder| files::with_extension(folder, "rs"));
@@ -44,7 +44,7 @@ fn each_citation_in_the_sources_names_a_statement() {
 
 /// The table of errors has the two statements of each as its last columns.
 #[test]
-fn each_error_names_statements() {
+fn errors_name_statements() {
     let statements = statements();
     let table = files::read("src/codec/error.rs");
     let rows =
@@ -66,7 +66,7 @@ fn each_error_names_statements() {
 }
 
 #[test]
-fn each_statement_about_packets_is_shown_by_a_vector() {
+fn codec_statements_are_shown_by_vectors() {
     let statements = statements();
     let mut cited = BTreeSet::new();
     for path in files::with_extension("spec-vectors", "toml") {

@@ -41,7 +41,7 @@ fn says(client: &mut Client) -> Vec<u8> {
 
 /// [5.0 MQTT-3.1.0-1] [3.1.1 MQTT-3.1.0-1] [5.0 MQTT-3.14.4-1] [3.1.1 MQTT-3.14.4-2]
 #[test]
-fn a_client_says_nothing_before_connect_until_connack_and_after_disconnect() {
+fn client_writes_nothing_before_connect_before_connack_or_after_disconnect() {
     for version in VERSIONS {
         let again = |client: &mut Client| {
             let mut out = Vec::new();
@@ -73,7 +73,7 @@ fn a_client_says_nothing_before_connect_until_connack_and_after_disconnect() {
 
 /// [5.0 MQTT-3.14.4-1] [5.0 MQTT-3.14.4-2] [3.1.1 MQTT-3.14.4-1] [3.1.1 MQTT-3.14.4-2]
 #[test]
-fn after_its_disconnect_a_client_closes_and_hears_nothing_more() {
+fn client_closes_and_ignores_input_after_its_disconnect() {
     let closed = client::Action::Closed(CloseCause::Requested);
     for version in VERSIONS {
         let disconnected = || {
@@ -102,7 +102,7 @@ fn after_its_disconnect_a_client_closes_and_hears_nothing_more() {
 
 /// [5.0 MQTT-3.14.4-1] [5.0 MQTT-4.3.2-4]
 #[test]
-fn a_server_acknowledges_what_was_delivered_before_it_disconnects() {
+fn server_acknowledges_received_messages_before_it_disconnects() {
     for version in VERSIONS {
         for (qos, answer) in [
             (QoS::AtLeastOnce, ack(Packet::Puback, 1, version)),
@@ -136,7 +136,7 @@ fn a_server_acknowledges_what_was_delivered_before_it_disconnects() {
 
 /// [5.0 §3.14.2] [5.0 MQTT-3.14.4-3]
 #[test]
-fn a_disconnect_arrives_with_its_properties() {
+fn disconnect_arrives_with_its_properties() {
     let mut connect = lasting(V5_0);
     connect.properties.session_expiry_interval = Some(10);
     let (mut client, mut server) =
@@ -159,7 +159,7 @@ fn a_disconnect_arrives_with_its_properties() {
 
 /// [5.0 §4.11]
 #[test]
-fn a_client_is_told_where_else_to_go() {
+fn client_reports_server_references_to_its_host() {
     let elsewhere = Some("elsewhere:1883".into());
     let properties =
         ConnackProperties { server_reference: elsewhere, ..ConnackProperties::default() };
@@ -185,7 +185,7 @@ fn a_client_is_told_where_else_to_go() {
 
 /// [5.0 MQTT-3.1.2-4] [3.1.1 MQTT-3.1.2-6]
 #[test]
-fn a_client_that_wants_a_new_session_cannot_be_given_an_old_one() {
+fn clean_start_client_refuses_session_present() {
     for version in VERSIONS {
         let mut server =
             asked(ServerConfig::new(), &Connect { clean_start: true, ..lasting(version) });
@@ -207,7 +207,7 @@ fn a_client_that_wants_a_new_session_cannot_be_given_an_old_one() {
 /// nearest; a bridge of 3.1.1 sets the highest bit of its level. [5.0 MQTT-3.1.2-2] [3.1.1
 /// MQTT-3.1.2-2]
 #[test]
-fn an_unknown_version_is_refused_in_the_form_that_its_client_knows() {
+fn unknown_version_is_refused_in_the_form_of_its_client() {
     let connect = |level| {
         [&[0x10, 0x0D, 0x00, 0x04][..], b"MQTT", &[level, 0x02, 0x00, 0x00, 0x00, 0x01, b'a']]
             .concat()
@@ -227,7 +227,7 @@ fn an_unknown_version_is_refused_in_the_form_that_its_client_knows() {
 
 /// With the option for them a server reads a CONNECT of 3.1 whatever its flags. [3.1 §2.1]
 #[test]
-fn unused_flags_of_a_connect_are_not_looked_at_where_an_option_says_so() {
+fn server_ignores_unused_connect_flags_when_an_option_allows_them() {
     let connect =
         [&[0x18, 0x0F, 0x00, 0x06][..], b"MQIsdp", &[3, 0x02, 0x00, 0x00, 0x00, 0x01, b'a']]
             .concat();
@@ -250,7 +250,7 @@ fn unused_flags_of_a_connect_are_not_looked_at_where_an_option_says_so() {
 /// A CONNECT that is too large is told so, in the form of its version, unless it is of another
 /// protocol. [5.0 MQTT-3.1.2-1]
 #[test]
-fn a_connect_that_is_too_large_is_answered_if_it_is_one_of_mqtt() {
+fn server_answers_an_oversized_connect_when_its_protocol_is_mqtt() {
     for (name, answer) in [(b"MQTT", &[0x20, 3, 0, 0x95, 0][..]), (b"MQTX", &[])] {
         let connect =
             [&[0x10, 0xFF, 0xFF, 0xFF, 0x7F, 0, 4][..], name, &[5, 0x02, 0, 0, 0, 0]].concat();
@@ -266,7 +266,7 @@ fn a_connect_that_is_too_large_is_answered_if_it_is_one_of_mqtt() {
 
 /// An error becomes what the version can say, which for 3.1 an option extends. [3.1.1 MQTT-3.9.3-2]
 #[test]
-fn a_suback_refuses_as_far_as_the_version_can() {
+fn suback_carries_the_failures_that_its_version_has() {
     for (version, options, said) in [
         (Version::V3_1, Options::NONE, 0x00),
         (Version::V3_1, Options::SUBACK_FAILURE, 0x80),
@@ -292,7 +292,7 @@ fn a_suback_refuses_as_far_as_the_version_can() {
 /// Whether a client has its session still shows in its next CONNECT: what was in flight ends where
 /// the server cannot have it. [5.0 §3.2.2.3.2] [5.0 §3.14.2.2.2] [5.0 MQTT-3.2.2-4]
 #[test]
-fn the_session_expiry_of_connack_and_of_disconnect_goes_before_that_of_connect() {
+fn session_expiry_of_connack_and_disconnect_overrides_that_of_connect() {
     for (asked, granted, at_the_end, is_kept) in [
         (Some(100), None, None, true),
         (Some(100), Some(10), None, true),
@@ -345,7 +345,7 @@ fn the_session_expiry_of_connack_and_of_disconnect_goes_before_that_of_connect()
 
 /// [5.0 §4.1] [3.1.1 §4.1]
 #[test]
-fn a_session_moves_to_another_machine() {
+fn session_moves_to_another_machine() {
     for version in VERSIONS {
         let publish = message(QoS::ExactlyOnce, "x");
         let is_again = |packet: &Packet<'_>| match packet {
@@ -383,7 +383,7 @@ fn a_session_moves_to_another_machine() {
 /// A CONNACK that is lost tells the client nothing; the server has the session all the same. [5.0
 /// MQTT-3.1.2-4]
 #[test]
-fn a_lost_connack_neither_locks_the_client_out_nor_swallows_messages() {
+fn lost_connack_loses_neither_the_session_nor_messages() {
     for version in VERSIONS {
         let mut pair = Pair::new(Chunks::Whole);
         pair.open(&lasting(version));
@@ -407,7 +407,7 @@ fn a_lost_connack_neither_locks_the_client_out_nor_swallows_messages() {
 
 /// [5.0 MQTT-3.14.4-1] [3.1.1 MQTT-3.14.4-2]
 #[test]
-fn nothing_is_written_after_disconnect() {
+fn server_writes_nothing_after_disconnect() {
     let mut pair = Pair::new(Chunks::Whole);
     pair.connect(&lasting(Version::V5_0));
     pair.client(|client, now, out| client.disconnect(&Disconnect::default(), now, out)).unwrap();
@@ -427,7 +427,7 @@ fn nothing_is_written_after_disconnect() {
 
 /// [5.0 MQTT-3.2.2-4] [5.0 MQTT-3.2.2-2]
 #[test]
-fn a_session_that_the_client_does_not_have_closes_the_connection() {
+fn client_closes_the_connection_when_it_lacks_the_session() {
     let present = Connack { session_present: true, ..Connack::default() };
     for (version, session, clean_start, accepted) in [
         (Version::V5_0, Session::new(), false, false),
@@ -454,7 +454,7 @@ fn a_session_that_the_client_does_not_have_closes_the_connection() {
 
 /// [5.0 MQTT-3.1.2-2] [3.1.1 MQTT-3.1.2-2] [3.1.1 MQTT-3.1.3-8] [3.1.1 MQTT-3.1.4-1]
 #[test]
-fn a_refusal_has_the_form_that_the_asked_version_understands() {
+fn refusal_has_the_form_of_the_requested_version() {
     let connect = |name: &str, level: u8, flags: u8, rest: &[u8]| {
         let mut body = vec![0, u8::try_from(name.len()).unwrap()];
         body.extend_from_slice(name.as_bytes());
@@ -488,7 +488,7 @@ fn a_refusal_has_the_form_that_the_asked_version_understands() {
 
 /// [5.0 §3.2.2.2] [3.1.1 MQTT-3.2.2-6]
 #[test]
-fn a_host_refuses_with_the_nearest_code_that_the_version_has() {
+fn refusal_uses_the_nearest_return_code_of_the_version() {
     for (version, code, answer) in [
         (Version::V5_0, ReasonCode::BANNED, &[0x20, 0x03, 0x00, 0x8A, 0x00][..]),
         (Version::V3_1_1, ReasonCode::BANNED, &[0x20, 0x02, 0x00, 0x05][..]),
@@ -530,7 +530,7 @@ fn a_host_refuses_with_the_nearest_code_that_the_version_has() {
 
 /// [5.0 §3.1.2.2] [3.1.1 §3.1.2.2]
 #[test]
-fn a_client_understands_a_refusal_in_the_form_of_another_version() {
+fn client_reads_a_refusal_in_the_form_of_another_version() {
     for (version, bytes) in [
         (Version::V5_0, &[0x20, 0x02, 0x00, 0x01][..]),
         (Version::V3_1_1, &[0x20, 0x03, 0x00, 0x84, 0x00][..]),
@@ -547,7 +547,7 @@ fn a_client_understands_a_refusal_in_the_form_of_another_version() {
 
 /// [5.0 MQTT-3.1.0-2] [3.1.1 MQTT-3.1.0-2]
 #[test]
-fn a_second_connect_closes_the_connection() {
+fn second_connect_packet_closes_the_connection() {
     for version in VERSIONS {
         let mut pair = Pair::new(Chunks::Whole);
         pair.connect(&lasting(version));
@@ -564,7 +564,7 @@ fn a_second_connect_closes_the_connection() {
 }
 
 #[test]
-fn one_connection_at_a_time() {
+fn client_refuses_a_second_connect_call_while_connected() {
     let mut pair = Pair::new(Chunks::Whole);
     pair.connect(&lasting(Version::V5_0));
     let again = pair.client(|client, now, out| client.connect(&lasting(Version::V5_0), now, out));
@@ -573,7 +573,7 @@ fn one_connection_at_a_time() {
 
 /// [5.0 MQTT-3.14.4-3] [5.0 MQTT-3.1.2-8] [3.1.1 MQTT-3.14.4-3]
 #[test]
-fn the_will_is_published_unless_the_client_says_good_bye() {
+fn will_is_published_unless_the_client_disconnects_normally() {
     for (version, reason_code, publish_will) in [
         (Version::V3_1_1, ReasonCode::SUCCESS, false),
         (Version::V5_0, ReasonCode::SUCCESS, false),
@@ -599,7 +599,7 @@ fn the_will_is_published_unless_the_client_says_good_bye() {
 
 /// [5.0 §3.14.2.2.2]
 #[test]
-fn a_session_expiry_interval_of_zero_cannot_be_changed_at_the_end() {
+fn zero_session_expiry_cannot_be_changed_by_disconnect() {
     let properties = DisconnectProperties {
         session_expiry_interval: Some(10),
         ..DisconnectProperties::default()
@@ -621,7 +621,7 @@ fn a_session_expiry_interval_of_zero_cannot_be_changed_at_the_end() {
 }
 
 #[test]
-fn what_is_no_mqtt_server_is_not_waited_for() {
+fn client_closes_the_connection_when_the_server_is_not_mqtt() {
     for bytes in [
         &b"HTTP/1.1 400 Bad Request\r\n"[..],
         b"SSH-2.0-OpenSSH_9.2\r\n",
@@ -638,7 +638,7 @@ fn what_is_no_mqtt_server_is_not_waited_for() {
 }
 
 #[test]
-fn disconnecting_acknowledges_what_was_delivered() {
+fn disconnect_call_acknowledges_received_messages_first() {
     let mut pair = Pair::new(Chunks::Whole);
     pair.connect(&lasting(Version::V3_1_1));
     pair.deliver(1, &message(QoS::AtLeastOnce, "x"));
@@ -652,7 +652,7 @@ fn disconnecting_acknowledges_what_was_delivered() {
 /// A server that has refused a client has begun nothing for it. [5.0 MQTT-3.2.2-4] [3.1.1
 /// MQTT-3.1.2-4]
 #[test]
-fn a_client_that_was_refused_has_no_session_that_it_did_not_have_before() {
+fn refused_client_has_only_the_session_it_had_before() {
     for (clean_start, had_session) in [(false, false), (true, false), (true, true), (false, true)] {
         let mut client = if had_session {
             connected(&lasting(V5_0), ConnackProperties::default())
@@ -683,7 +683,7 @@ fn a_client_that_was_refused_has_no_session_that_it_did_not_have_before() {
 
 /// [5.0 MQTT-3.1.3-7] [5.0 MQTT-3.2.2-16]
 #[test]
-fn a_server_lets_nobody_in_without_a_name_and_refuses_nobody_with_success() {
+fn server_cannot_accept_without_an_identifier_or_refuse_with_success() {
     let mut out = Vec::new();
     let nameless = Connect { clean_start: true, ..Connect::new(V5_0, "") };
     let mut server = asked(ServerConfig::new(), &nameless);

@@ -48,27 +48,27 @@ fn regressions(target: &str) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn decode() {
+fn decode_property_holds_for_vectors_and_mutations() {
     run("decode", properties::decode);
 }
 
 #[test]
-fn roundtrip() {
+fn roundtrip_property_holds_for_vectors_and_mutations() {
     run("roundtrip", properties::roundtrip);
 }
 
 #[test]
-fn split() {
+fn split_property_holds_for_vectors_and_mutations() {
     run("split", properties::split);
 }
 
 #[test]
-fn encode() {
+fn encode_property_holds_for_vectors_and_mutations() {
     run("encode", properties::encode);
 }
 
 #[test]
-fn topic() {
+fn topic_property_holds_for_vectors_and_mutations() {
     run("topic", properties::topic);
 }
 
@@ -77,12 +77,12 @@ proptest! {
 
     /// Packets of all types with arbitrary fields, by the rules of each version and sender.
     #[test]
-    fn any_packet_encodes_and_decodes_equal_or_is_refused(data in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn arbitrary_packets_encode_and_decode_equal_or_are_refused(data in prop::collection::vec(any::<u8>(), 0..300)) {
         properties::encode(&data);
     }
 
     #[test]
-    fn any_topic_filter_is_judged_and_matched_as_the_standard_says(data in prop::collection::vec(
+    fn arbitrary_topic_filters_are_checked_and_matched_like_the_reference(data in prop::collection::vec(
         prop::sample::select(b"ab/+#$\0\x05\xC3\xA9".as_slice()), 0..30,
     )) {
         properties::topic(&data);
@@ -111,18 +111,18 @@ fn operate(target: &str, operations: fn(&[u8], &mut Tally)) {
 }
 
 #[test]
-fn client() {
+fn client_properties_hold_for_random_operations() {
     operate("client", machines::client);
 }
 
 #[test]
-fn server() {
+fn server_properties_hold_for_random_operations() {
     operate("server", machines::server);
 }
 
 /// The properties above would hold as well if nothing ever encoded.
 #[test]
-fn many_arbitrary_packets_encode_in_each_version() {
+fn arbitrary_packets_encode_often_in_each_version() {
     let mut encoded = [[0; 16]; 3];
     let mut random = Random(1);
     for _ in 0..60_000 {

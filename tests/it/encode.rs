@@ -57,7 +57,7 @@ fn acks<'a>(ack: Ack<'a>) -> [Packet<'a>; 4] {
 }
 
 #[test]
-fn what_a_version_cannot_say_is_refused() {
+fn encoder_refuses_fields_that_the_version_lacks() {
     let user = [UserProperty::new("n", "v")];
     let properties = AckProperties { user_properties: (&user).into(), ..AckProperties::default() };
     let codes = [ReasonCode::SUCCESS];
@@ -142,7 +142,7 @@ fn what_a_version_cannot_say_is_refused() {
 }
 
 #[test]
-fn what_only_the_other_side_may_send_is_refused() {
+fn encoder_refuses_packets_that_only_the_peer_can_send() {
     let (subscriptions, filters, codes) =
         ([Subscription::new("a", QoS::AtMostOnce)], [Text::from("a")], [ReasonCode::SUCCESS]);
     let suback = Suback {
@@ -199,7 +199,7 @@ fn what_only_the_other_side_may_send_is_refused() {
 }
 
 #[test]
-fn a_packet_identifier_goes_with_qos_1_and_2_alone() {
+fn encoder_requires_a_packet_identifier_exactly_above_qos_0() {
     for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
         for packet_identifier in [None, Some(identifier(7))] {
             let publish = Publish { qos, packet_identifier, ..Publish::new("a", b"") };
@@ -213,7 +213,7 @@ fn a_packet_identifier_goes_with_qos_1_and_2_alone() {
 /// [5.0 MQTT-1.5.4-2] [5.0 MQTT-3.3.2-2] [5.0 MQTT-4.7.0-1] [5.0 MQTT-4.7.1-1] [3.1.1 MQTT-1.5.3-2]
 /// [3.1.1 MQTT-3.3.2-2]
 #[test]
-fn strings_that_a_receiver_must_refuse_are_not_written() {
+fn encoder_refuses_strings_that_a_receiver_must_refuse() {
     let null = Text::from("a\0");
     let user = [
         UserProperty { name: null, value: "b".into() },
@@ -303,7 +303,7 @@ fn strings_that_a_receiver_must_refuse_are_not_written() {
 }
 
 #[test]
-fn answers_without_reason_codes_are_refused_where_there_must_be_some() {
+fn encoder_refuses_answers_without_reason_codes_when_required() {
     let nothing = Suback {
         packet_identifier: identifier(7),
         properties: AckProperties::default(),
@@ -321,7 +321,7 @@ fn answers_without_reason_codes_are_refused_where_there_must_be_some() {
 }
 
 #[test]
-fn reason_codes_are_shown_by_name_and_number() {
+fn reason_code_debug_shows_name_and_number() {
     assert_eq!(
         [0, 0x7F, 0x80, 0xFF].map(|code| ReasonCode::new(code).is_error()),
         [false, false, true, true]
@@ -340,7 +340,7 @@ fn reason_codes_are_shown_by_name_and_number() {
 }
 
 #[test]
-fn a_filter_knows_its_group_and_its_wildcards() {
+fn topic_filter_reports_its_share_name_and_wildcards() {
     let read = |filter, version| {
         let filter = TopicFilter::new(filter, version).unwrap();
         (filter.share_name().map(Text::to_str), filter.has_wildcard())
@@ -351,7 +351,7 @@ fn a_filter_knows_its_group_and_its_wildcards() {
 }
 
 #[test]
-fn fields_of_65_536_bytes_are_refused() {
+fn encoder_refuses_fields_of_65_536_bytes() {
     let (long, longest) = ("x".repeat(65_536), "x".repeat(65_535));
     for (text, fits) in [(&long, false), (&longest, true)] {
         let filter = TopicFilter::new(text.as_str(), Version::V5_0);
@@ -388,7 +388,7 @@ fn fields_of_65_536_bytes_are_refused() {
 
 /// [5.0 §2.1.4] [3.1.1 §2.2.3]
 #[test]
-fn what_a_remaining_length_cannot_tell_is_refused() {
+fn encoder_refuses_packets_above_the_largest_remaining_length() {
     let payload = vec![0; 268_435_455];
     let mut out = Vec::new();
     let header = |size: usize, out: &mut Vec<u8>| {
@@ -426,7 +426,7 @@ fn what_a_remaining_length_cannot_tell_is_refused() {
 
 /// The lengths that stand before what they count, at each number of their bytes.
 #[test]
-fn lengths_are_right_wherever_they_become_a_byte_longer() {
+fn lengths_are_correct_at_each_variable_byte_integer_boundary() {
     let text = "v".repeat(20_000);
     for length in (0..300).chain(16_200..16_500) {
         let user = [UserProperty::new("n", &text[..length])];
@@ -452,7 +452,7 @@ fn lengths_are_right_wherever_they_become_a_byte_longer() {
 }
 
 #[test]
-fn a_fixed_output_is_filled_to_its_last_byte_and_no_further() {
+fn fixed_output_is_filled_to_its_last_byte() {
     let packet = Publish::new("a", b"payload").into();
     let bytes = encode(&packet, Version::V5_0).unwrap();
     for room in 0..=3 * bytes.len() {
@@ -477,7 +477,7 @@ fn a_fixed_output_is_filled_to_its_last_byte_and_no_further() {
 /// The limit is judged from the header: a packet as large as it is found, and one a byte larger
 /// refused.
 #[test]
-fn a_packet_as_large_as_the_limit_is_found_and_a_larger_one_is_not() {
+fn frame_accepts_a_packet_exactly_as_large_as_the_limit() {
     for payload in [0, 1, 122, 123, 124, 130, 20_000] {
         let payload = vec![0; payload];
         let bytes = encode(&Publish::new("a", &payload).into(), Version::V3_1_1);

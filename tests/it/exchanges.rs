@@ -39,7 +39,7 @@ fn identifiers(bytes: &[u8], version: Version, kind: PacketType) -> Vec<u16> {
 
 /// [5.0 MQTT-3.2.2-5] [3.1.1 §3.2.2.2]
 #[test]
-fn a_client_that_asked_to_go_on_forgets_both_directions_when_its_server_has_forgotten() {
+fn client_discards_both_directions_when_the_server_lost_the_session() {
     for version in [Version::V3_1_1, Version::V5_0] {
         let mut client = connected(&lasting(version), ConnackProperties::default());
         for (key, qos) in [(1, QoS::AtLeastOnce), (2, QoS::ExactlyOnce), (3, QoS::ExactlyOnce)] {
@@ -77,7 +77,7 @@ fn a_client_that_asked_to_go_on_forgets_both_directions_when_its_server_has_forg
 
 /// [5.0 MQTT-2.2.1-3] [3.1.1 MQTT-2.3.1-2]
 #[test]
-fn identifiers_go_on_from_where_they_were_when_a_session_is_lost() {
+fn identifiers_continue_after_a_lost_session() {
     for version in VERSIONS {
         let mut client = connected(&lasting(version), ConnackProperties::default());
         (1..=3).for_each(|key| {
@@ -96,7 +96,7 @@ fn identifiers_go_on_from_where_they_were_when_a_session_is_lost() {
 
 /// [5.0 MQTT-4.3.3-10] [3.1.1 MQTT-4.3.3-2]
 #[test]
-fn a_message_given_to_the_host_comes_once_though_the_line_breaks_before_the_next_step() {
+fn message_is_delivered_once_when_cut_before_the_next_step() {
     for version in VERSIONS {
         let mut pair = Pair::new(Chunks::Whole);
         pair.connect(&lasting(version));
@@ -124,7 +124,7 @@ fn a_message_given_to_the_host_comes_once_though_the_line_breaks_before_the_next
 
 /// [5.0 MQTT-4.6.0-4] [3.1.1 MQTT-4.6.0-4]
 #[test]
-fn pubrel_packets_have_the_order_of_the_pubrec_packets() {
+fn pubrels_follow_the_order_of_the_pubrecs() {
     for version in VERSIONS {
         let pubrecs: Vec<u8> =
             [3, 1, 2].iter().flat_map(|number| ack(Packet::Pubrec, *number, version)).collect();
@@ -144,7 +144,7 @@ fn pubrel_packets_have_the_order_of_the_pubrec_packets() {
 
 /// [5.0 MQTT-4.3.3-4] [3.1.1 MQTT-4.3.3-1]
 #[test]
-fn a_pubrec_that_comes_again_is_answered_again() {
+fn repeated_pubrec_is_answered_with_pubrel_again() {
     for version in VERSIONS {
         let mut client = connected(&lasting(version), ConnackProperties::default());
         client.publish(1, &message(QoS::ExactlyOnce, "x"), NOW, &mut Vec::new()).unwrap();
@@ -158,7 +158,7 @@ fn a_pubrec_that_comes_again_is_answered_again() {
 
 /// [3.1.1 MQTT-3.3.5-2]
 #[test]
-fn before_5_0_a_message_that_the_host_refuses_is_acknowledged_all_the_same() {
+fn message_refused_by_the_host_is_acknowledged_before_5_0() {
     for version in [Version::V3_1, Version::V3_1_1] {
         let mut server = asked(ServerConfig::new().manual_acknowledgement(true), &lasting(version));
         server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
@@ -184,7 +184,7 @@ fn before_5_0_a_message_that_the_host_refuses_is_acknowledged_all_the_same() {
 /// A message that was refused before its turn had come counts as taken when the connection ends: it
 /// does not come again. [3.1.1 MQTT-3.3.5-2]
 #[test]
-fn before_5_0_a_message_that_was_refused_out_of_turn_is_not_given_to_the_host_again() {
+fn message_refused_out_of_turn_stays_refused_before_5_0() {
     for version in [Version::V3_1, Version::V3_1_1] {
         let mut server = asked(ServerConfig::new().manual_acknowledgement(true), &lasting(version));
         server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
@@ -206,7 +206,7 @@ fn before_5_0_a_message_that_was_refused_out_of_turn_is_not_given_to_the_host_ag
 
 /// [5.0 MQTT-4.6.0-2] [3.1.1 MQTT-4.6.0-2]
 #[test]
-fn a_token_of_an_old_connection_acknowledges_nothing_on_the_new_one() {
+fn stale_token_acknowledges_nothing_on_a_new_connection() {
     for version in VERSIONS {
         let mut client =
             connecting(ClientConfig::new().manual_acknowledgement(true), &lasting(version));
@@ -232,7 +232,7 @@ fn a_token_of_an_old_connection_acknowledges_nothing_on_the_new_one() {
 
 /// [5.0 §3.3.1.1] [5.0 §2.2.1]
 #[test]
-fn dup_and_packet_identifier_are_not_the_callers_to_choose() {
+fn caller_cannot_set_dup_or_the_packet_identifier() {
     let mut client = connected(&lasting(Version::V5_0), ConnackProperties::default());
     let mut out = Vec::new();
     for publish in
@@ -273,7 +273,7 @@ const UNSUBACK: u8 = 0xB0;
 
 /// [3.1.1 MQTT-2.3.1-3] [5.0 MQTT-2.2.1-3]
 #[test]
-fn suback_and_unsuback_give_their_identifiers_back() {
+fn suback_and_unsuback_free_their_identifiers() {
     let mut client = connected(&lasting(Version::V3_1_1), ConnackProperties::default());
     for round in 0..70_000_u32 {
         let subscribed = subscribe(&mut client, 1);
@@ -291,7 +291,7 @@ fn suback_and_unsuback_give_their_identifiers_back() {
 
 /// [5.0 MQTT-3.8.4-6] [5.0 MQTT-3.8.4-2] [5.0 MQTT-3.10.4-5] [3.1.1 MQTT-3.8.4-5]
 #[test]
-fn an_answer_that_does_not_fit_what_was_asked_closes_the_connection() {
+fn client_closes_the_connection_when_an_answer_mismatches_its_request() {
     for version in VERSIONS {
         for (is_subscribe, first, number, codes) in [
             (true, SUBACK, 1, 1),
@@ -318,7 +318,7 @@ fn an_answer_that_does_not_fit_what_was_asked_closes_the_connection() {
 
 /// [5.0 §4.1] [3.1.1 §4.1]
 #[test]
-fn a_request_dies_with_its_connection() {
+fn requests_end_with_their_connection() {
     for (version, first) in
         VERSIONS.into_iter().flat_map(|version| [SUBACK, UNSUBACK].map(|first| (version, first)))
     {
@@ -353,7 +353,7 @@ fn a_request_dies_with_its_connection() {
 
 /// [5.0 MQTT-3.8.4-1] [5.0 MQTT-3.8.4-6] [5.0 MQTT-3.10.4-4] [3.1.1 MQTT-3.8.4-5]
 #[test]
-fn a_server_answers_each_request_once_and_with_a_code_for_each_filter() {
+fn server_answers_each_request_once_with_one_code_per_filter() {
     for version in VERSIONS {
         let mut client = connected(&lasting(version), ConnackProperties::default());
         let mut server = accepted(&lasting(version));
@@ -394,7 +394,7 @@ fn a_server_answers_each_request_once_and_with_a_code_for_each_filter() {
 }
 
 #[test]
-fn a_server_takes_no_more_requests_than_may_wait_for_its_host() {
+fn server_takes_no_more_requests_than_its_maximum() {
     for version in VERSIONS {
         let mut client = connected(&lasting(version), ConnackProperties::default());
         let mut server = asked(ServerConfig::new().maximum_requests(2), &lasting(version));
@@ -423,7 +423,7 @@ fn a_server_takes_no_more_requests_than_may_wait_for_its_host() {
 
 /// [5.0 §3.9.3] [5.0 §3.11.3]
 #[test]
-fn a_request_whose_identifier_is_in_use_is_answered_with_that() {
+fn request_is_answered_with_packet_identifier_in_use() {
     let requests = [&b"\x82\x07\0\x07\0\0\x01t\0"[..], b"\xA2\x06\0\x07\0\0\x01t"];
     let answers = [&b"\x90\x04\0\x07\0\x91"[..], b"\xB0\x04\0\x07\0\x91"];
     let mut server = accepted(&lasting(Version::V5_0));
@@ -450,7 +450,7 @@ fn a_request_whose_identifier_is_in_use_is_answered_with_that() {
 
 /// [5.0 MQTT-2.2.1-3] [3.1.1 MQTT-2.3.1-2]
 #[test]
-fn messages_and_subscriptions_share_the_identifiers() {
+fn messages_and_subscriptions_share_packet_identifiers() {
     Pair::in_all_chunks(|pair| {
         pair.connect(&lasting(Version::V3_1_1));
         pair.publish(1, &message(QoS::AtLeastOnce, "x"));
@@ -487,7 +487,7 @@ fn messages_and_subscriptions_share_the_identifiers() {
 
 /// [5.0 §4.3.3] [5.0 §3.6.2.1] [5.0 §3.7.2.1]
 #[test]
-fn unknown_identifiers_are_answered_and_end_nothing() {
+fn unknown_identifiers_are_answered_without_ending_a_message() {
     for (version, pubrel, pubcomp) in [
         (Version::V5_0, "62 03 00 07 92", "70 03 00 07 92"),
         (Version::V3_1_1, "62 02 00 07", "70 02 00 07"),
@@ -517,7 +517,7 @@ fn unknown_identifiers_are_answered_and_end_nothing() {
 }
 
 #[test]
-fn an_acknowledgement_of_the_wrong_kind_closes_the_connection() {
+fn acknowledgement_of_the_wrong_type_closes_the_connection() {
     let mut pair = Pair::new(Chunks::Whole);
     pair.connect(&lasting(Version::V5_0));
     pair.publish(1, &message(QoS::ExactlyOnce, "x"));
@@ -536,7 +536,7 @@ fn an_acknowledgement_of_the_wrong_kind_closes_the_connection() {
 
 /// [5.0 MQTT-4.3.3-9] [5.0 MQTT-4.4.0-2]
 #[test]
-fn a_failing_pubrec_ends_the_message_and_frees_its_identifier() {
+fn failed_pubrec_ends_the_message_and_frees_its_identifier() {
     let mut pair = Pair::with(
         ClientConfig::new().manual_acknowledgement(true),
         ServerConfig::new(),
@@ -571,7 +571,7 @@ fn a_failing_pubrec_ends_the_message_and_frees_its_identifier() {
 
 /// [5.0 MQTT-4.6.0-2] [5.0 MQTT-4.6.0-3] [3.1.1 MQTT-4.6.0-2] [3.1.1 MQTT-4.6.0-3]
 #[test]
-fn acknowledgements_by_hand_leave_in_order_and_die_with_the_connection() {
+fn manual_acknowledgements_keep_order_and_end_with_the_connection() {
     for version in VERSIONS {
         let mut pair = Pair::with(
             ClientConfig::new().manual_acknowledgement(true),
@@ -613,7 +613,7 @@ fn acknowledgements_by_hand_leave_in_order_and_die_with_the_connection() {
 
 /// [5.0 MQTT-4.3.3-10] [3.1.1 MQTT-4.3.3-2]
 #[test]
-fn a_message_taken_by_hand_out_of_turn_comes_once() {
+fn message_acknowledged_out_of_turn_is_delivered_once() {
     for version in VERSIONS {
         let mut pair = Pair::with(
             ClientConfig::new().manual_acknowledgement(true),

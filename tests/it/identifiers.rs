@@ -49,7 +49,7 @@ fn goes_on(client: &mut Client, messages: u64, stuck: u16, version: Version) {
 /// One message that is not answered takes one place of the Receive Maximum, and one identifier.
 /// [5.0 §2.2.1] [5.0 §4.9] [3.1.1 §2.3.1]
 #[test]
-fn one_unfinished_exchange_holds_up_nothing_else() {
+fn unfinished_exchange_delays_no_other_exchange() {
     for version in VERSIONS {
         let mut client = connected(&lasting(version), ConnackProperties::default());
         let mut out = Vec::new();
@@ -90,7 +90,7 @@ fn one_unfinished_exchange_holds_up_nothing_else() {
 /// So does a SUBSCRIBE, and, in the other direction, a message to a client with a small Receive
 /// Maximum.
 #[test]
-fn a_request_or_a_slow_client_holds_up_nothing_else_either() {
+fn open_request_or_slow_client_delays_no_other_exchange() {
     let mut client = connected(&lasting(V5_0), ConnackProperties::default());
     let filters = [Subscription::new("a", QoS::AtMostOnce)];
     client.subscribe(1, &filters, SubscribeProperties::default(), NOW, &mut Vec::new()).unwrap();
@@ -119,7 +119,7 @@ fn a_request_or_a_slow_client_holds_up_nothing_else_either() {
 /// With all identifiers in use, one that is freed is used again. [5.0 MQTT-2.2.1-3] [3.1.1
 /// MQTT-2.3.1-2]
 #[test]
-fn an_identifier_that_is_freed_among_all_others_is_used_again() {
+fn freed_identifier_is_reused_when_all_others_are_in_use() {
     let config = ClientConfig::new().maximum_queued(1, 100);
     let mut client = connecting(config, &lasting(V5_0));
     client.hears(&encoded(Connack::default(), V5_0));
@@ -143,7 +143,7 @@ fn an_identifier_that_is_freed_among_all_others_is_used_again() {
 /// The peer may have a QoS 2 message that is not allowed any more: its identifier is no other
 /// message's while the session lasts. [5.0 MQTT-2.2.1-3] [5.0 MQTT-4.3.3-1]
 #[test]
-fn an_identifier_that_the_peer_may_know_is_given_to_no_other_message() {
+fn identifier_known_to_the_peer_is_not_reassigned() {
     let mut client = connected(&lasting(V5_0), ConnackProperties::default());
     client.publish(1, &message(QoS::ExactlyOnce, "x"), NOW, &mut Vec::new()).unwrap();
     client.publish(2, &message(QoS::AtLeastOnce, "x"), NOW, &mut Vec::new()).unwrap();
@@ -181,7 +181,7 @@ fn an_identifier_that_the_peer_may_know_is_given_to_no_other_message() {
 
 /// [5.0 MQTT-4.6.0-4] [3.1.1 MQTT-4.6.0-4]
 #[test]
-fn pubrel_packets_are_sent_again_in_the_order_of_their_pubrec() {
+fn resent_pubrels_follow_the_order_of_their_pubrecs() {
     for version in VERSIONS {
         let mut client = connected(&lasting(version), ConnackProperties::default());
         for key in 1..=5 {
@@ -327,7 +327,7 @@ fn publishes(numbers: &[u16], qos: QoS, dup: bool, version: Version) -> Vec<u8> 
 /// Not even where another machine goes on with the session, or with another one. [5.0 MQTT-4.6.0-2]
 /// [3.1.1 MQTT-4.6.0-2]
 #[test]
-fn a_token_is_of_use_on_its_own_connection_alone() {
+fn token_acknowledges_only_on_its_own_connection() {
     for_each_side(|server, version| {
         let mut first = by_hand(server, None, version);
         let (old, _) = first.takes(&publishes(&[1], QoS::AtLeastOnce, false, version));
@@ -343,7 +343,7 @@ fn a_token_is_of_use_on_its_own_connection_alone() {
 
 /// [5.0 MQTT-4.6.0-3] [3.1.1 MQTT-4.6.0-3]
 #[test]
-fn a_message_that_comes_again_is_acknowledged_in_its_turn() {
+fn repeated_message_is_acknowledged_in_order() {
     for_each_side(|server, version| {
         let mut machine = by_hand(server, None, version);
         let (tokens, _) = machine.takes(&publishes(&[1, 2], QoS::ExactlyOnce, false, version));
@@ -391,7 +391,7 @@ fn a_message_that_comes_again_is_acknowledged_in_its_turn() {
 /// Before 5.0 there is no way to say that the identifier is in use. [3.1.1 MQTT-2.3.1-2] [3.1.1
 /// MQTT-4.8.0-1]
 #[test]
-fn a_second_request_with_the_identifier_of_an_open_one_ends_the_connection_before_5_0() {
+fn reused_request_identifier_closes_the_connection_before_5_0() {
     for version in [Version::V3_1, Version::V3_1_1] {
         let subscribe = |filter| subscribe(5, filter, QoS::AtMostOnce, version);
         let mut server = accepted(&lasting(version));
@@ -422,7 +422,7 @@ fn a_second_request_with_the_identifier_of_an_open_one_ends_the_connection_befor
 // ---- ends that nobody is told of ----
 
 #[test]
-fn messages_that_expire_while_there_is_no_connection_do_not_pile_up() {
+fn expired_messages_are_removed_while_disconnected() {
     let mut client = connecting(ClientConfig::new().maximum_queued(10, 1_000), &lasting(V5_0));
     client.connection_lost();
     let properties =
@@ -448,7 +448,7 @@ fn messages_that_expire_while_there_is_no_connection_do_not_pile_up() {
 }
 
 #[test]
-fn a_session_that_is_discarded_says_what_is_lost_with_it() {
+fn discarded_session_reports_its_lost_messages() {
     let config = ServerConfig::new().maximum_in_flight(3);
     let mut server = asked(config, &lasting(V5_0));
     server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
@@ -473,7 +473,7 @@ fn a_session_that_is_discarded_says_what_is_lost_with_it() {
 
 /// [5.0 §3.4.2.1] [5.0 §3.5.2.1] [3.1.1 MQTT-2.3.1-2]
 #[test]
-fn a_message_with_the_identifier_of_an_open_request_is_not_taken() {
+fn message_with_the_identifier_of_an_open_request_is_refused() {
     for version in VERSIONS {
         for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
             let mut server = accepted(&lasting(version));
@@ -507,7 +507,7 @@ fn a_message_with_the_identifier_of_an_open_request_is_not_taken() {
 
 /// It may have been sent again because the answer is late. [3.1 §3.8]
 #[test]
-fn a_request_that_3_1_sends_again_is_the_same_request() {
+fn resent_request_of_3_1_is_the_same_request() {
     let mut server = accepted(&lasting(Version::V3_1));
     let mut bytes = subscribe(5, "a", QoS::AtMostOnce, Version::V3_1);
     assert_eq!(server.hears(&bytes).0.len(), 1);
@@ -518,7 +518,7 @@ fn a_request_that_3_1_sends_again_is_the_same_request() {
 /// A client that has lost its state may go on with its session before 5.0, and then begins with the
 /// same identifiers. [3.1.1 §3.2.2.2]
 #[test]
-fn a_client_that_has_forgotten_its_messages_can_still_subscribe_before_5_0() {
+fn client_without_its_old_session_can_subscribe_before_5_0() {
     for version in VERSIONS {
         let mut server = accepted(&lasting(version));
         server.hears(&publishes(&[1], QoS::ExactlyOnce, false, version));
@@ -538,7 +538,7 @@ fn a_client_that_has_forgotten_its_messages_can_still_subscribe_before_5_0() {
 
 /// [5.0 MQTT-4.6.0-2] [5.0 MQTT-4.6.0-3]
 #[test]
-fn a_message_that_is_not_taken_is_answered_in_its_turn() {
+fn refused_message_is_answered_in_order() {
     let mut server = asked(ServerConfig::new().manual_acknowledgement(true), &lasting(V5_0));
     server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
     server.hears(&subscribe(5, "a", QoS::AtMostOnce, V5_0));

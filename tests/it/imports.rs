@@ -56,7 +56,7 @@ fn imports(root: &str) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 #[test]
-fn modules_import_each_other_in_no_cycle() {
+fn module_imports_form_no_cycle() {
     for root in WITHOUT_CYCLES {
         let mut modules = imports(root);
         for (module, imports) in &modules {

@@ -201,7 +201,7 @@ impl Ledger {
 }
 
 #[test]
-fn each_statement_and_report_is_shown_or_has_one_reason_why_not() {
+fn statements_and_reports_are_shown_or_explained() {
     let codec = LEDGER
         .statements
         .iter()
@@ -219,7 +219,7 @@ fn each_statement_and_report_is_shown_or_has_one_reason_why_not() {
 }
 
 #[test]
-fn each_test_that_is_named_is_there_once() {
+fn named_tests_and_vectors_exist_once() {
     for entry in LEDGER.entries() {
         for test in &entry.tests {
             let places = LEDGER.places.get(test).map_or(&[][..], Vec::as_slice);
@@ -229,14 +229,14 @@ fn each_test_that_is_named_is_there_once() {
 }
 
 #[test]
-fn gaps_only_become_fewer() {
+fn number_of_gaps_equals_the_recorded_number() {
     let statements = LEDGER.statements.iter().filter(|(_, entry)| entry.gap.is_some());
     let reports = LEDGER.reports.iter().filter(|(_, _, entry)| entry.gap.is_some());
     assert_eq!([statements.count(), reports.count()], GAPS);
 }
 
 #[test]
-fn the_printed_ledger_is_up_to_date() {
+fn conformance_document_equals_the_ledger() {
     let path = files::root().join("spec-vectors/CONFORMANCE.md");
     let printed = LEDGER.print();
     if std::env::var_os("UPDATE").is_some() {

@@ -50,7 +50,7 @@ fn requests(filters: usize) -> [Vec<u8>; 2] {
 
 /// [5.0 MQTT-3.2.2-11] [5.0 MQTT-3.2.2-14] [5.0 MQTT-3.2.2-15]
 #[test]
-fn what_has_waited_for_connack_is_held_against_its_limits() {
+fn queued_messages_are_checked_against_the_limits_of_connack() {
     let mut client = connecting(ClientConfig::new(), &lasting(V5_0));
     let large = "x".repeat(100);
     for (key, publish) in [
@@ -79,7 +79,7 @@ fn what_has_waited_for_connack_is_held_against_its_limits() {
 
 /// [5.0 MQTT-3.2.2-11] [5.0 MQTT-3.2.2-14] [5.0 MQTT-3.2.2-15]
 #[test]
-fn what_is_sent_again_is_held_against_the_limits_of_the_new_connection() {
+fn resent_messages_are_checked_against_the_new_connections_limits() {
     for (properties, expected) in [
         (
             ConnackProperties { maximum_qos: Some(QoS::AtMostOnce), ..Default::default() },
@@ -107,7 +107,7 @@ fn what_is_sent_again_is_held_against_the_limits_of_the_new_connection() {
 
 /// [5.0 MQTT-3.2.2-15]
 #[test]
-fn requests_that_are_too_large_for_the_server_are_refused_to_the_caller() {
+fn caller_is_refused_requests_larger_than_the_server_accepts() {
     let filters = [Subscription::new("topic/filter", QoS::AtMostOnce)];
     for maximum in [3, 18, 19, 20] {
         let properties = ConnackProperties {
@@ -151,7 +151,7 @@ fn requests_that_are_too_large_for_the_server_are_refused_to_the_caller() {
 
 /// [5.0 MQTT-3.2.2-15]
 #[test]
-fn a_server_that_takes_less_than_an_answer_is_sent_none() {
+fn acknowledgement_is_not_sent_when_larger_than_the_server_accepts() {
     for (maximum, qos, is_room) in
         [(4, QoS::AtLeastOnce, true), (3, QoS::AtLeastOnce, false), (3, QoS::ExactlyOnce, false)]
     {
@@ -172,7 +172,7 @@ fn a_server_that_takes_less_than_an_answer_is_sent_none() {
 
 /// [5.0 §3.2.2.3.12]
 #[test]
-fn a_subscription_identifier_that_the_server_does_not_offer_is_refused_to_the_caller() {
+fn caller_is_refused_subscription_identifiers_that_the_server_lacks() {
     for (available, identifier, is_refused) in [
         (None, Some(1), false),
         (Some(true), Some(1), false),
@@ -208,7 +208,7 @@ fn a_subscription_identifier_that_the_server_does_not_offer_is_refused_to_the_ca
 
 /// [5.0 §3.1.2.11.4] [5.0 §4.13.1]
 #[test]
-fn a_packet_larger_than_the_client_takes_ends_the_connection() {
+fn packet_above_the_clients_maximum_size_closes_the_connection() {
     // What CONNECT says, and what the configuration does without the server's knowledge.
     for (told, configured, maximum) in [
         (Some(20), None, 20),
@@ -240,7 +240,7 @@ fn a_packet_larger_than_the_client_takes_ends_the_connection() {
 
 /// [5.0 §3.3.4] [5.0 §4.13.1]
 #[test]
-fn a_client_tells_that_more_messages_came_at_once_than_it_takes() {
+fn client_reports_that_its_receive_maximum_was_exceeded() {
     for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
         let mut connect = lasting(V5_0);
         connect.properties.receive_maximum = Some(2);
@@ -265,7 +265,7 @@ fn a_client_tells_that_more_messages_came_at_once_than_it_takes() {
 
 /// Without its answer a request would be open for ever. [5.0 MQTT-3.1.2-24]
 #[test]
-fn an_answer_that_is_too_large_for_the_client_ends_the_connection() {
+fn answer_above_the_clients_maximum_size_closes_the_connection() {
     let codes = [ReasonCode::SUCCESS; 40];
     for (maximum, fits) in [(17, false), (44, false), (45, true)] {
         let mut connect = lasting(V5_0);
@@ -382,7 +382,7 @@ impl Answer {
 /// [5.0 MQTT-3.2.2-19] [5.0 MQTT-3.2.2-20] [5.0 MQTT-3.9.2-1] [5.0 MQTT-3.9.2-2] [5.0
 /// MQTT-3.11.2-1] [5.0 MQTT-3.11.2-2] [5.0 MQTT-3.14.2-3] [5.0 MQTT-3.14.2-4]
 #[test]
-fn reason_string_and_user_properties_are_left_out_where_there_is_no_room() {
+fn problem_information_is_omitted_when_it_does_not_fit() {
     for answer in ANSWERS {
         let size = u32::try_from(answer.bytes(&lasting(V5_0)).len()).unwrap();
         for (maximum, fits) in [(size, true), (size - 1, false)] {
@@ -395,7 +395,7 @@ fn reason_string_and_user_properties_are_left_out_where_there_is_no_room() {
 
 /// [5.0 MQTT-3.1.2-29]
 #[test]
-fn who_wants_no_problem_information_gets_it_in_connack_and_disconnect_alone() {
+fn unwanted_problem_information_is_sent_only_in_connack_and_disconnect() {
     for answer in ANSWERS {
         for (wanted, expected) in [
             (None, true),
@@ -411,7 +411,7 @@ fn who_wants_no_problem_information_gets_it_in_connack_and_disconnect_alone() {
 
 /// [5.0 MQTT-3.1.2-28]
 #[test]
-fn response_information_is_for_who_asks() {
+fn response_information_is_sent_only_on_request() {
     for (wanted, expected) in [(None, None), (Some(false), None), (Some(true), Some("here"))] {
         let mut connect = lasting(V5_0);
         connect.properties.request_response_information = wanted;
@@ -460,7 +460,7 @@ fn drained(server: &mut Server, mut out: Vec<u8>) -> Vec<u8> {
 }
 
 #[test]
-fn a_server_writes_no_more_than_64_kib_and_one_packet_at_a_time() {
+fn server_writes_at_most_64_kib_plus_one_packet() {
     for version in VERSIONS {
         for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
             let mut server = filled(version, qos);
@@ -484,7 +484,7 @@ fn a_server_writes_no_more_than_64_kib_and_one_packet_at_a_time() {
 
 /// A client has one server, and a host that looks at its own buffer.
 #[test]
-fn a_client_writes_all_that_it_may() {
+fn client_writes_all_that_its_limits_allow() {
     let mut client = connected(&lasting(V5_0), ConnackProperties::default());
     let mut out = Vec::new();
     let large = Publish { qos: QoS::AtLeastOnce, ..Publish::new("t", &[0; LARGE]) };
@@ -495,7 +495,7 @@ fn a_client_writes_all_that_it_may() {
 
 /// [5.0 MQTT-3.3.4-7] [5.0 MQTT-3.3.4-9] [5.0 MQTT-4.9.0-2] [5.0 MQTT-4.9.0-3]
 #[test]
-fn no_more_than_receive_maximum_messages_are_under_way() {
+fn messages_in_flight_never_exceed_receive_maximum() {
     Pair::in_all_chunks_with(
         &ClientConfig::new(),
         &ServerConfig::new().receive_maximum(2),
@@ -535,7 +535,7 @@ fn no_more_than_receive_maximum_messages_are_under_way() {
 
 /// [5.0 MQTT-4.9.0-1]
 #[test]
-fn what_is_sent_again_counts_against_the_new_receive_maximum() {
+fn resent_messages_count_against_the_new_receive_maximum() {
     Pair::in_all_chunks(|pair| {
         pair.connect(&lasting(Version::V5_0));
         for (key, payload) in (0..5).zip(["a", "b", "c", "d", "e"]) {
@@ -559,7 +559,7 @@ fn what_is_sent_again_counts_against_the_new_receive_maximum() {
 
 /// [5.0 §3.3.4]
 #[test]
-fn more_than_receive_maximum_messages_close_the_connection() {
+fn messages_above_receive_maximum_close_the_connection() {
     for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
         let mut pair = Pair::with(
             ClientConfig::new().manual_acknowledgement(true),
@@ -595,7 +595,7 @@ fn more_than_receive_maximum_messages_close_the_connection() {
 
 /// [5.0 MQTT-3.2.2-15] [5.0 MQTT-3.1.2-24] [5.0 MQTT-3.1.2-25]
 #[test]
-fn a_packet_as_large_as_the_limit_is_sent_and_one_byte_more_is_not() {
+fn packet_is_sent_only_up_to_maximum_packet_size() {
     Pair::in_all_chunks_with(
         &ClientConfig::new(),
         &ServerConfig::new().maximum_packet_size(50),
@@ -629,7 +629,7 @@ fn a_packet_as_large_as_the_limit_is_sent_and_one_byte_more_is_not() {
 
 /// A header is enough to refuse a packet. [5.0 §3.2.2.3.6]
 #[test]
-fn five_bytes_that_announce_a_large_packet_are_refused_at_once() {
+fn large_packet_is_refused_when_its_header_arrives() {
     Pair::in_all_chunks(|pair| {
         pair.connect(&lasting(Version::V5_0));
         pair.forge_to_server(&[0x30, 0xFF, 0xFF, 0xFF, 0x7F]);
@@ -646,7 +646,7 @@ fn five_bytes_that_announce_a_large_packet_are_refused_at_once() {
 
 /// [5.0 MQTT-3.2.2-11] [5.0 MQTT-3.2.2-14] [5.0 §3.2.2.3.11 to §3.2.2.3.13]
 #[test]
-fn what_the_server_does_not_offer_is_refused_to_the_caller() {
+fn caller_is_refused_what_the_server_does_not_offer() {
     let config = ServerConfig::new()
         .maximum_qos(QoS::AtLeastOnce)
         .retain_available(false)
@@ -684,7 +684,7 @@ fn what_the_server_does_not_offer_is_refused_to_the_caller() {
 }
 
 #[test]
-fn a_full_queue_gives_the_message_back() {
+fn full_queue_returns_the_message() {
     Pair::in_all_chunks_with(
         &ClientConfig::new().maximum_queued(2, 1_000),
         &ServerConfig::new(),
@@ -708,7 +708,7 @@ fn a_full_queue_gives_the_message_back() {
 }
 
 #[test]
-fn before_5_0_twenty_messages_are_under_way() {
+fn twenty_messages_are_in_flight_before_5_0() {
     Pair::in_all_chunks(|pair| {
         pair.connect(&lasting(Version::V3_1_1));
         for key in 0..30 {
@@ -722,7 +722,7 @@ fn before_5_0_twenty_messages_are_under_way() {
 
 /// [5.0 §3.1.2.11.7]
 #[test]
-fn problem_information_that_was_not_asked_for_ends_the_connection() {
+fn unrequested_problem_information_closes_the_connection() {
     let user = [UserProperty::new("name", "value")];
     let wordy = [
         AckProperties { reason_string: Some("because".into()), ..AckProperties::default() },
@@ -777,7 +777,7 @@ fn problem_information_that_was_not_asked_for_ends_the_connection() {
 /// Before 5.0 a client cannot be told, so its host is asked. [5.0 §3.2.2.3.11] [5.0 §3.2.2.3.12]
 /// [5.0 §3.2.2.3.13]
 #[test]
-fn who_subscribes_to_what_is_not_available_is_let_go() {
+fn server_closes_the_connection_when_a_subscription_is_not_supported() {
     let no = Some(false);
     let default = ConnackProperties::default();
     for (properties, filter, subscription_identifier, code) in [
@@ -840,7 +840,7 @@ fn who_subscribes_to_what_is_not_available_is_let_go() {
 
 /// [5.0 §3.2.2.3]
 #[test]
-fn what_the_host_says_in_connack_is_what_holds() {
+fn connack_properties_of_the_host_take_effect() {
     let mut connect = Connect { keep_alive: 60, ..lasting(V5_0) };
     connect.properties.session_expiry_interval = Some(1_000);
     let stated = ConnackProperties {

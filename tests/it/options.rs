@@ -38,7 +38,7 @@ fn tolerated(option: Options, bytes: &[u8], versions: &[Version], error: DecodeE
 }
 
 #[test]
-fn non_minimal_length() {
+fn option_accepts_non_minimal_lengths() {
     let [pingreq, publish] =
         [&[0xC0, 0x80, 0x00][..], &[0x30, 0x84, 0x80, 0x00, 0x00, 0x01, b'a', b'!']];
     for bytes in [pingreq, publish] {
@@ -69,7 +69,7 @@ fn non_minimal_length() {
 
 /// A server reads a CONNECT before it knows the version, and so does this.
 #[test]
-fn a_connect_is_judged_by_its_own_version() {
+fn connect_is_checked_by_its_own_version() {
     let connect = |first, level| {
         [
             &[first, 0x8D, 0x00, 0x00, 0x04][..],
@@ -96,7 +96,7 @@ fn a_connect_is_judged_by_its_own_version() {
 }
 
 #[test]
-fn unused_header_flags() {
+fn option_ignores_unused_header_flags() {
     let error = DecodeError::InvalidHeaderFlags;
     for bytes in [
         &[0x80, 0x06, 0x00, 0x01, 0x00, 0x01, b'a', 0x00][..],
@@ -117,7 +117,7 @@ fn unused_header_flags() {
 }
 
 #[test]
-fn bridge_protocol_level() {
+fn option_accepts_the_protocol_level_of_bridges() {
     let connect = |level: u8| {
         [&[0x10, 0x0D, 0x00, 0x04][..], b"MQTT", &[level, 0x02, 0x00, 0x00, 0x00, 0x01, b'a']]
             .concat()
@@ -130,7 +130,7 @@ fn bridge_protocol_level() {
 }
 
 #[test]
-fn long_client_identifier() {
+fn option_accepts_long_client_identifiers() {
     let identifier = "a".repeat(24);
     let connect: Packet<'_> = Connect::new(Version::V3_1, &identifier).into();
     let rules = Rules::new(Version::V3_1).with(Options::LONG_CLIENT_IDENTIFIER);
@@ -146,7 +146,7 @@ fn long_client_identifier() {
 }
 
 #[test]
-fn password_without_user_name() {
+fn option_accepts_a_password_without_user_name() {
     for version in [Version::V3_1, Version::V3_1_1] {
         let connect: Packet<'_> =
             Connect { password: Some(b"p"), ..Connect::new(version, "a") }.into();
@@ -163,7 +163,7 @@ fn password_without_user_name() {
 }
 
 #[test]
-fn dup_with_qos_0() {
+fn option_accepts_dup_with_qos_0() {
     let bytes = [0x38, 0x04, 0x00, 0x01, b'a', 0x00];
     tolerated(Options::DUP_WITH_QOS_0, &bytes, &VERSIONS, DecodeError::DupWithQos0);
     let rules = Rules::new(Version::V5_0).with(Options::DUP_WITH_QOS_0);
@@ -171,7 +171,7 @@ fn dup_with_qos_0() {
 }
 
 #[test]
-fn suback_failure() {
+fn option_accepts_suback_failure_in_3_1() {
     let bytes = [0x90, 0x03, 0x00, 0x01, 0x80];
     tolerated(
         Options::SUBACK_FAILURE,
@@ -182,7 +182,7 @@ fn suback_failure() {
 }
 
 #[test]
-fn refuse_control_characters() {
+fn option_refuses_control_characters() {
     let rules = Rules::new(Version::V5_0).with(Options::REFUSE_CONTROL_CHARACTERS);
     for text in [
         "\u{1}",
@@ -247,7 +247,7 @@ fn refuse_control_characters() {
 }
 
 #[test]
-fn check_payload_format() {
+fn option_checks_the_payload_format() {
     let rules = Rules::new(Version::V5_0).with(Options::CHECK_PAYLOAD_FORMAT);
     let publish = |indicator, payload| {
         let mut publish = Publish::new("a", payload);

@@ -245,7 +245,7 @@ fn large_file(name: &str) -> (PathBuf, Vec<u8>) {
 }
 
 #[test]
-fn mosquitto_clients_use_the_example_broker() {
+fn mosquitto_clients_work_with_the_example_broker() {
     if has("mosquitto_sub", &["--help"]) && has("mosquitto_pub", &["--help"]) {
         let (_broker, port) = broker();
         exchange(&MOSQUITTO, &port);
@@ -253,7 +253,7 @@ fn mosquitto_clients_use_the_example_broker() {
 }
 
 #[test]
-fn the_example_client_uses_mosquitto() {
+fn example_client_works_with_mosquitto() {
     if has("mosquitto", &["-h"]) {
         let (_broker, port) = mosquitto();
         exchange(&EXAMPLE, &port);
@@ -261,13 +261,13 @@ fn the_example_client_uses_mosquitto() {
 }
 
 #[test]
-fn the_example_client_uses_the_example_broker() {
+fn example_client_works_with_the_example_broker() {
     let (_broker, port) = broker();
     exchange(&EXAMPLE, &port);
 }
 
 #[test]
-fn paho_uses_the_example_broker() {
+fn paho_clients_work_with_the_example_broker() {
     if has("python3", &["-c", "import paho.mqtt.client as c; c.CallbackAPIVersion"]) {
         let (_broker, port) = broker();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/paho_clients.py");

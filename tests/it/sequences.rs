@@ -40,7 +40,7 @@ fn decode(bytes: &[u8]) -> Packet<'_> {
 }
 
 #[test]
-fn user_properties_are_found_among_properties_of_every_type() {
+fn user_properties_are_found_among_all_properties() {
     let connack: [&[u8]; 16] = [
         b"\x11\0\0\0\x09",
         b"\x12\0\x02id",
@@ -81,7 +81,7 @@ fn user_properties_are_found_among_properties_of_every_type() {
 }
 
 #[test]
-fn subscription_identifiers_and_user_properties_are_found_among_each_other() {
+fn subscription_identifiers_and_user_properties_can_interleave() {
     let publish: [&[u8]; 9] = [
         b"\x0B\x07",
         b"\x01\x01",
@@ -111,7 +111,7 @@ fn subscription_identifiers_and_user_properties_are_found_among_each_other() {
 }
 
 #[test]
-fn a_packet_for_an_older_version_has_all_but_its_properties() {
+fn packet_for_an_older_version_keeps_all_except_properties() {
     let bytes = interleaved(b"\x3B\0\x01a\0\x07", &[b"\x02\0\0\0\x09"], b"payload");
     let Packet::Publish(publish) = decode(&bytes) else { panic!() };
     assert_eq!(publish.for_version(Version::V5_0), publish);
@@ -130,7 +130,7 @@ fn a_packet_for_an_older_version_has_all_but_its_properties() {
 
 /// Passwords and authentication data do not go into logs.
 #[test]
-fn secrets_are_left_out_of_debug_forms() {
+fn debug_forms_hide_secrets() {
     let mut connect = Connect {
         user_name: Some("user".into()),
         password: Some(b"secret"),
@@ -150,7 +150,7 @@ fn secrets_are_left_out_of_debug_forms() {
 
 /// [3.1.1 MQTT-3.1.2-6] [5.0 §3.1.2.11.2]
 #[test]
-fn clean_session_says_how_long_a_session_lives_before_5_0() {
+fn clean_session_determines_session_expiry_before_5_0() {
     for (version, clean_start, asked, expected) in [
         (Version::V3_1_1, true, None, 0),
         (Version::V3_1_1, false, None, u32::MAX),
@@ -168,7 +168,7 @@ fn clean_session_says_how_long_a_session_lives_before_5_0() {
 }
 
 #[test]
-fn a_sequence_and_its_copy_are_the_same() {
+fn sequence_equals_its_copy() {
     let properties = [UserProperty::new("n", "v"), UserProperty::new("n", "w")];
     let sequence = Sequence::from(&properties);
     #[allow(clippy::clone_on_copy, reason = "it is what generic code does")]

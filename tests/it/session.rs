@@ -10,7 +10,7 @@ const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
 /// [5.0 §4.3] [3.1.1 §4.3]
 #[test]
-fn each_qos_completes_under_its_key_in_both_directions() {
+fn messages_of_each_qos_complete_in_both_directions() {
     for version in VERSIONS {
         Pair::in_all_chunks(|pair| {
             pair.connect(&lasting(version));
@@ -36,7 +36,7 @@ fn each_qos_completes_under_its_key_in_both_directions() {
 /// QoS 1 at least once, QoS 2 exactly once, each in order, and each message has one end. [5.0
 /// MQTT-4.4.0-1] [5.0 MQTT-4.3.3-10] [3.1.1 MQTT-4.4.0-1] [3.1.1 MQTT-4.3.3-2]
 #[test]
-fn a_cut_after_any_packet_loses_and_repeats_nothing() {
+fn cut_after_any_packet_loses_and_repeats_nothing() {
     for version in VERSIONS {
         for (qos, least) in QOS.into_iter().zip([6, 12, 24]) {
             for (up_first, stored) in [(true, false), (true, true), (false, true)] {
@@ -51,7 +51,7 @@ fn a_cut_after_any_packet_loses_and_repeats_nothing() {
 
 /// The same, and once more after every packet of what was sent again.
 #[test]
-fn a_second_cut_after_any_packet_loses_and_repeats_nothing() {
+fn second_cut_after_any_packet_loses_and_repeats_nothing() {
     for version in VERSIONS {
         for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
             let twice = |first| {
@@ -129,7 +129,7 @@ fn cut_after(version: Version, qos: QoS, up_first: bool, cuts: &[usize], stored:
 
 /// [5.0 MQTT-4.6.0-1] [5.0 MQTT-3.3.1-1] [3.1.1 MQTT-4.6.0-1] [3.1.1 MQTT-3.3.1-1]
 #[test]
-fn a_resume_repeats_in_the_original_order_with_dup_and_pubrel_owed() {
+fn resume_resends_messages_and_pubrels_in_original_order_with_dup() {
     for version in VERSIONS {
         let mut pair = Pair::new(Chunks::Whole);
         pair.connect(&lasting(version));
@@ -171,7 +171,7 @@ fn a_resume_repeats_in_the_original_order_with_dup_and_pubrel_owed() {
 
 /// [5.0 MQTT-3.2.2-5]
 #[test]
-fn a_lost_session_ends_what_was_in_flight_and_sends_what_waited() {
+fn lost_session_ends_messages_in_flight_and_sends_queued_ones() {
     Pair::in_all_chunks(|pair| {
         pair.connect(&lasting(Version::V5_0));
         pair.publish(1, &message(QoS::AtLeastOnce, "sent"));
@@ -185,7 +185,7 @@ fn a_lost_session_ends_what_was_in_flight_and_sends_what_waited() {
 
 /// [5.0 MQTT-4.4.0-1] [5.0 MQTT-4.6.0-1] [5.0 MQTT-3.1.2-25]
 #[test]
-fn a_resume_keeps_its_order_when_a_message_has_become_too_large() {
+fn resume_keeps_order_when_a_message_is_now_too_large() {
     let mut pair = Pair::new(Chunks::Whole);
     pair.connect(&lasting(Version::V5_0));
     let large = "x".repeat(100);

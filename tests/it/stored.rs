@@ -60,7 +60,7 @@ fn full() -> Session {
 }
 
 #[test]
-fn what_is_stored_is_loaded() {
+fn stored_session_loads_equal() {
     let session = full();
     let bytes = session.to_bytes(Instant::default());
     let loaded = load(&bytes).unwrap();
@@ -76,7 +76,7 @@ fn what_is_stored_is_loaded() {
 
 /// The same packets come of a loaded session as of the one that was stored.
 #[test]
-fn a_loaded_session_goes_on_as_the_stored_one_would() {
+fn loaded_session_resumes_like_the_stored_one() {
     let session = full();
     let resume = |session| {
         let mut client = Client::with_session(ClientConfig::new(), session);
@@ -93,7 +93,7 @@ fn a_loaded_session_goes_on_as_the_stored_one_would() {
 }
 
 #[test]
-fn a_session_in_use_is_stored_as_if_the_line_had_broken() {
+fn session_in_use_is_stored_as_if_disconnected() {
     let mut pair = Pair::new(Chunks::Whole);
     pair.connect(&lasting(Version::V5_0));
     for (key, qos) in [(1, QoS::AtLeastOnce), (2, QoS::ExactlyOnce)] {
@@ -109,7 +109,7 @@ fn a_session_in_use_is_stored_as_if_the_line_had_broken() {
 }
 
 #[test]
-fn messages_expire_while_they_are_stored() {
+fn messages_expire_while_stored() {
     let bytes = full().to_bytes(Instant::from_millis(1_000));
     for (ago, expired) in [(499, false), (500, true), (u64::MAX, true)] {
         let now = Instant::from_millis(7);
@@ -128,7 +128,7 @@ fn messages_expire_while_they_are_stored() {
 
 /// Ends that nobody was told of are kept: here those of messages whose session the server has lost.
 #[test]
-fn ends_that_nobody_was_told_of_are_stored() {
+fn unreported_outcomes_are_stored() {
     let mut client = Client::with_session(ClientConfig::new(), full());
     let mut out = Vec::new();
     let connect = mqtt_sansio::codec::Connect { clean_start: true, ..lasting(Version::V5_0) };
@@ -145,7 +145,7 @@ fn ends_that_nobody_was_told_of_are_stored() {
 }
 
 #[test]
-fn the_format_is_the_one_that_is_written_down() {
+fn stored_format_equals_its_documentation() {
     let mut session = Session::established();
     session
         .enqueue(outgoing(Some(0x0102), QoS::AtLeastOnce, "hi"), LIMIT, Instant::default())
@@ -175,7 +175,7 @@ fn the_format_is_the_one_that_is_written_down() {
 }
 
 #[test]
-fn damaged_bytes_are_refused_or_are_another_session() {
+fn damaged_bytes_are_refused_or_load_another_session() {
     let bytes = full().to_bytes(Instant::default());
     for length in 0..bytes.len() {
         assert!(load(&bytes[..length]).is_err(), "{length}");
@@ -211,7 +211,7 @@ fn survives(bytes: &[u8]) -> bool {
 
 proptest! {
     #[test]
-    fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn arbitrary_stored_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         survives(&[b"MQS\x01", &bytes[..]].concat());
     }
 }

@@ -184,21 +184,21 @@ const SERVER_EXCHANGES: &str = "\
 
 /// [5.0 §2.1.2] [5.0 §3.1.4] [5.0 §4.12] [3.1.1 §2.2.1] [3.1.1 §3.1.4]
 #[test]
-fn each_packet_in_each_state_of_a_client_has_one_outcome() {
+fn client_has_one_outcome_for_each_packet_in_each_state() {
     let rows = table(clients, Client::wants_input);
     assert_eq!(rows, CLIENT, "{rows}");
 }
 
 /// [5.0 §2.1.2] [5.0 §3.1.4] [5.0 §4.12] [3.1.1 §2.2.1] [3.1.1 §3.1.4]
 #[test]
-fn each_packet_in_each_state_of_a_server_has_one_outcome() {
+fn server_has_one_outcome_for_each_packet_in_each_state() {
     let rows = table(servers, Server::wants_input);
     assert_eq!(rows, SERVER, "{rows}");
 }
 
 /// [5.0 §4.3] [5.0 §3.6.2.1] [3.1.1 §4.3]
 #[test]
-fn each_answer_to_each_exchange_has_one_outcome() {
+fn machine_has_one_outcome_for_each_answer_to_each_exchange() {
     let (client, server) = (exchanges(busy), exchanges(busy_server));
     assert_eq!(client, EXCHANGES, "{client}");
     assert_eq!(server, SERVER_EXCHANGES, "{server}");

@@ -19,7 +19,7 @@ fn after(seconds: u64) -> Instant {
 
 /// [5.0 MQTT-3.1.2-20] [5.0 MQTT-3.1.2-22] [3.1.1 MQTT-3.1.2-23] [3.1.1 MQTT-3.1.2-24]
 #[test]
-fn keep_alive_pings_when_nothing_is_sent_and_gives_up_to_the_millisecond() {
+fn keep_alive_sends_pings_and_times_out_to_the_millisecond() {
     for version in VERSIONS {
         let mut pair = Pair::new(Chunks::Whole);
         pair.connect(&Connect { keep_alive: 10, ..lasting(version) });
@@ -57,7 +57,7 @@ fn keep_alive_pings_when_nothing_is_sent_and_gives_up_to_the_millisecond() {
 }
 
 #[test]
-fn a_missing_pingresp_closes_and_any_byte_is_life() {
+fn missing_pingresp_closes_the_connection_unless_bytes_arrive() {
     let config = ClientConfig::new().ping_timeout(Duration::from_secs(4));
     let mut client = Client::new(config);
     let at = |milliseconds| Instant::from_millis(milliseconds);
@@ -87,7 +87,7 @@ fn a_missing_pingresp_closes_and_any_byte_is_life() {
 }
 
 #[test]
-fn a_long_upload_and_a_host_that_does_not_read_are_no_silence() {
+fn upload_progress_counts_as_activity() {
     let mut client = Client::new(ClientConfig::new());
     let at = |seconds: u64| Instant::from_millis(seconds * 1_000);
     let mut out = Vec::new();
@@ -107,7 +107,7 @@ fn a_long_upload_and_a_host_that_does_not_read_are_no_silence() {
 
 /// [5.0 MQTT-3.1.2-21] [5.0 MQTT-3.2.2-21]
 #[test]
-fn the_server_keep_alive_goes_before_the_clients() {
+fn server_keep_alive_takes_precedence_over_the_clients() {
     let config = ServerConfig::new().maximum_keep_alive(core::num::NonZeroU16::new(5));
     for (asked, version, granted) in [
         (0, Version::V5_0, 5),
@@ -123,7 +123,7 @@ fn the_server_keep_alive_goes_before_the_clients() {
 }
 
 #[test]
-fn connect_and_connack_have_a_time_limit() {
+fn connect_and_connack_have_deadlines() {
     let mut server = Server::new(
         ServerConfig::new().connect_timeout(Duration::from_secs(3)),
         Instant::default(),
@@ -144,7 +144,7 @@ fn connect_and_connack_have_a_time_limit() {
 
 /// [5.0 MQTT-3.3.2-5] [5.0 MQTT-3.3.2-6]
 #[test]
-fn a_message_expires_while_it_waits_and_not_once_it_was_sent() {
+fn message_expires_only_before_it_is_sent() {
     let mut pair = Pair::new(Chunks::Whole);
     let mut connect = lasting(Version::V5_0);
     connect.properties = ConnectProperties { receive_maximum: Some(1), ..connect.properties };
@@ -185,7 +185,7 @@ fn a_message_expires_while_it_waits_and_not_once_it_was_sent() {
 
 /// [5.0 §3.1.2.10] [3.1.1 §3.1.2.10]
 #[test]
-fn a_ping_that_was_not_answered_does_not_end_the_next_connection() {
+fn unanswered_ping_does_not_close_the_next_connection() {
     for version in VERSIONS {
         let mut client = Client::new(ClientConfig::new().ping_timeout(Duration::from_secs(4)));
         for start in [0, 12] {
@@ -213,7 +213,7 @@ fn a_ping_that_was_not_answered_does_not_end_the_next_connection() {
 
 /// [5.0 MQTT-3.1.2-22] [3.1.1 MQTT-3.1.2-24]
 #[test]
-fn a_host_that_was_not_reading_prolongs_the_time_of_its_client() {
+fn blocked_input_extends_the_clients_deadline() {
     for version in VERSIONS {
         let mut server = accepted(&Connect { keep_alive: 10, ..lasting(version) });
         assert_eq!(server.poll_timeout(), Some(after(15)));
@@ -231,7 +231,7 @@ fn a_host_that_was_not_reading_prolongs_the_time_of_its_client() {
 /// While the host owes an answer the machine takes no input, so the client cannot be heard. [5.0
 /// MQTT-3.1.2-22] [3.1.1 MQTT-3.1.2-24]
 #[test]
-fn a_client_that_could_not_be_heard_is_not_given_up() {
+fn client_is_not_disconnected_while_its_input_is_blocked() {
     for version in VERSIONS {
         let connect = Connect { keep_alive: 10, ..lasting(version) };
         let mut server = asked(ServerConfig::new().maximum_requests(1), &connect);

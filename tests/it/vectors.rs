@@ -13,17 +13,17 @@ use testkit::vectors::{hex, sender, tables};
 use toml::{Table, Value};
 
 #[test]
-fn v3_1() {
+fn vectors_of_3_1_hold() {
     run(Version::V3_1, "v3.1", 370);
 }
 
 #[test]
-fn v3_1_1() {
+fn vectors_of_3_1_1_hold() {
     run(Version::V3_1_1, "v3.1.1", 570);
 }
 
 #[test]
-fn v5_0() {
+fn vectors_of_5_0_hold() {
     run(Version::V5_0, "v5.0", 2_890);
 }
 

@@ -678,7 +678,7 @@ fn run(seed: u64, log: bool) -> (Verdict, World) {
 }
 
 #[test]
-fn each_message_arrives_as_its_qos_promises_whatever_breaks() {
+fn messages_arrive_as_their_qos_promises_whatever_breaks() {
     let number =
         |name| std::env::var(name).ok().and_then(|value: String| value.parse::<u64>().ok());
     if let Some(seed) = number("SEED") {
