@@ -1,5 +1,5 @@
-//! What reading packets allocates: nothing, whatever the packets are and whatever they announce.
-//! What writing one does: at most one piece of memory, of its size.
+//! Allocations: none when packets are read, whatever they announce, and at most one, of the exact
+//! size, when a packet is written.
 
 use mqtt_sansio::Instant;
 use mqtt_sansio::codec::{self, ConnackProperties, Connect, Publish, Version};
@@ -18,7 +18,7 @@ fn reading_allocates_nothing_and_writing_at_most_once() {
         let Ok(Some(frame)) = codec::frame(bytes, u32::MAX) else { continue };
         if let Ok(packet) = codec::decode(frame, version) {
             decoded += 1;
-            // Into an output that has room, writing allocates nothing either.
+            // Writing to an output with room allocates nothing either.
             out.clear();
             codec::encode(&packet, version, &mut out).unwrap();
         }
@@ -59,7 +59,7 @@ fn reading_allocates_nothing_and_writing_at_most_once() {
         assert_eq!((change.allocations, change.bytes_allocated), (1, message.size()));
     }
 
-    // Five bytes that announce 256 MiB, to a server that would take them.
+    // Five bytes that announce 256 MiB, to a server that would accept them.
     let mut server =
         Server::new(ServerConfig::new().maximum_packet_size(u32::MAX), Instant::default());
     let mut out = Vec::with_capacity(1_024);

@@ -1,4 +1,4 @@
-//! What is done many times leaves as little as what is done once.
+//! Repeated work leaves no memory behind.
 
 use mqtt_sansio::broker::{Action, Broker, BrokerConfig, ConnectionId};
 use mqtt_sansio::client::{Client, ClientConfig};
@@ -9,8 +9,7 @@ use testkit::heap::Region;
 use testkit::machine::{Hears, NOW, accepted};
 use testkit::wire::{VERSIONS, ack, encoded, identifier, lasting, message, subscribe};
 
-/// Does the same many times: the heap may not grow by a byte each time. What the first rounds leave
-/// is not counted.
+/// Repeats a round. The heap must not grow by a byte per round, except during the first ones.
 fn repeat(what: &str, mut round: impl FnMut()) {
     (0..100).for_each(|_| round());
     let region = Region::new();
@@ -19,7 +18,7 @@ fn repeat(what: &str, mut round: impl FnMut()) {
     assert!(grown.abs() < 2_000, "{what}: {grown} bytes");
 }
 
-/// A client and a server that connect, have messages under way in both directions, and are cut.
+/// A client and a server connect, have messages in flight in both directions, and are cut.
 fn reconnect(client: &mut Client, parked: &mut Option<Session>, connect: &Connect<'_>) {
     let publish = message(QoS::ExactlyOnce, "x");
     let mut out = Vec::new();
@@ -29,7 +28,7 @@ fn reconnect(client: &mut Client, parked: &mut Option<Session>, connect: &Connec
     out.clear();
     let mut session = parked.take().filter(|_| !connect.clean_start);
     server.accept(&mut session, ConnackProperties::default(), NOW, &mut out).unwrap();
-    // So many wait that each reconnect sends some again and completes some.
+    // Enough messages wait for each reconnect to resend some and complete some.
     if client.session().in_flight() + client.session().queued() < 10 {
         client.publish(1, &publish, NOW, &mut Vec::new()).unwrap();
         server.deliver(Outgoing::new(Some(2), Message::new(&publish).unwrap()), NOW).unwrap();
@@ -42,7 +41,7 @@ fn reconnect(client: &mut Client, parked: &mut Option<Session>, connect: &Connec
     *parked = Some(server.take_session());
 }
 
-/// Does what the broker asks of its host, and lets everybody in.
+/// Does what the broker asks of its host, and accepts every client.
 fn serve(broker: &mut Broker) {
     while let Some(action) = broker.poll_action() {
         match action {
@@ -64,8 +63,7 @@ fn give(broker: &mut Broker, id: ConnectionId, bytes: &[u8]) {
     }
 }
 
-/// A connection that subscribes, publishes with each QoS, and breaks in the middle of its
-/// exchanges.
+/// A connection that subscribes, publishes with each QoS, and breaks during its exchanges.
 fn visit(broker: &mut Broker, connect: &Connect<'_>) {
     let version = connect.version;
     let publish =

@@ -1,5 +1,5 @@
-//! What is a hundred times as long costs about a hundred times as much, and not ten thousand times:
-//! nothing is searched or moved once for each element.
+//! An input that is a hundred times as long costs about a hundred times as much, not ten thousand
+//! times: no element causes a search or a move of all others.
 
 use core::hint::black_box;
 use core::time::Duration;
@@ -12,7 +12,7 @@ use mqtt_sansio::codec::{
 use mqtt_sansio::session::{Message, Outgoing, QueueLimit, Session};
 use std::time::Instant as Moment;
 
-/// The shortest time of some runs.
+/// Returns the shortest time of several runs.
 fn time(mut run: impl FnMut()) -> Duration {
     let once = |run: &mut dyn FnMut()| {
         let start = Moment::now();
@@ -22,15 +22,14 @@ fn time(mut run: impl FnMut()) -> Duration {
     (0..15).map(|_| once(&mut run)).min().unwrap()
 }
 
-/// Fails where the long one costs more than twenty times what its length allows. What is quadratic
-/// costs a hundred times as much; what no longer fits the caches of a busy machine costs up to ten
-/// times as much.
+/// Fails if the long input costs more than twenty times what its length allows. Quadratic work
+/// costs a hundred times as much; leaving the caches of a busy machine up to ten times.
 fn assert_linear(what: &str, factor: u32, short: Duration, long: Duration) {
     let allowed = (short + Duration::from_micros(5)) * factor * 20;
     assert!(long < allowed, "{what}: {short:?} becomes {long:?} at {factor} times the length");
 }
 
-/// Encoding, decoding, and iterating over what was decoded.
+/// Times encoding, decoding, and iteration over the decoded packet.
 fn both_ways(packet: &Packet<'_>) -> (Duration, Duration, Duration) {
     let mut bytes = Vec::new();
     let encode = time(|| {
@@ -85,8 +84,7 @@ fn payloads_cost_linear_time() {
     compare("payloads", 128, &packet(128 * 1024), &packet(16 * 1024 * 1024));
 }
 
-/// With so many in flight, each message that is acknowledged, the oldest or the newest, costs what
-/// it does with few.
+/// However many messages are in flight, acknowledging the oldest or the newest costs the same.
 #[test]
 fn messages_in_flight_cost_linear_time() {
     let round = |in_flight: u16, oldest: bool| {
@@ -120,8 +118,7 @@ fn messages_in_flight_cost_linear_time() {
     }
 }
 
-/// A client that is not read from has a full queue for long, and each message for it is refused at
-/// once.
+/// A client that does not read has a full queue for long. Each message for it is refused at once.
 #[test]
 fn full_queue_costs_linear_time() {
     let round = |length: usize| {

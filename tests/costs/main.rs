@@ -1,5 +1,5 @@
-//! Tests of what things cost: allocations, bytes that are held, time. They need a process of their
-//! own, because its allocator counts.
+//! Tests of costs: allocations, bytes held, time. They need their own process, because its
+//! allocator counts.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,4 @@
-//! What a session and a connection cost while nothing happens, and that memory follows what is in
-//! flight.
+//! The memory of an idle session and an idle connection, and of messages in flight.
 
 use mqtt_sansio::Instant;
 use mqtt_sansio::client::{Client, ClientConfig};
@@ -50,7 +49,7 @@ fn idle_machines_and_past_bursts_hold_little_memory() {
         size_of_val(&client)
     );
 
-    // A burst of messages, all of them in flight or waiting, and then acknowledged.
+    // A burst of messages, all of them in flight or queued, and then acknowledged.
     let message =
         Message::new(&Publish { qos: QoS::AtLeastOnce, ..Publish::new("t", &[0; 100]) }).unwrap();
     let region = Region::new();

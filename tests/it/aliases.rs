@@ -1,5 +1,4 @@
-//! Topic aliases: those that hosts set, and those that the machines set by themselves. [5.0
-//! §3.3.2.3.4]
+//! Topic aliases: set by hosts, and assigned by the machines. [5.0 §3.3.2.3.4]
 
 use mqtt_sansio::client::{self, ClientConfig};
 use mqtt_sansio::codec::{
@@ -16,7 +15,7 @@ fn aliased(alias: u16, topic_name: &str) -> Publish<'_> {
     Publish { properties, ..Publish::new(topic_name, b"x") }
 }
 
-/// A CONNECT that says how many aliases the client takes.
+/// A CONNECT with a Topic Alias Maximum.
 fn taking(version: Version, topic_alias_maximum: u16) -> Connect<'static> {
     let mut connect = lasting(version);
     if version == Version::V5_0 {
@@ -114,7 +113,7 @@ fn alias_maps_to_a_separate_topic_in_each_direction() {
     pair.settle();
     assert_eq!(topics_at("server", &mut pair), ["up"; 3]);
     assert_eq!(topics_at("client", &mut pair), ["down"; 2]);
-    // What the server has set the client cannot use.
+    // The client cannot use an alias that the server has set.
     let mut client = connected(
         &taking(Version::V5_0, 1),
         ConnackProperties { topic_alias_maximum: Some(1), ..Default::default() },
@@ -140,7 +139,7 @@ fn received_message_is_forwarded_without_its_alias() {
 
 // ---- set by the machines ----
 
-/// Which of the machines publishes.
+/// The machine that publishes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum By {
     Client,
@@ -150,7 +149,7 @@ enum By {
 const BOTH: [By; 2] = [By::Client, By::Server];
 
 impl By {
-    /// A pair in which this side gives aliases to so many topics, and the other takes so many.
+    /// A pair in which this side assigns up to `automatic` aliases, and the other accepts `taken`.
     fn pair(self, automatic: u16, taken: u16, version: Version) -> Pair {
         let mut pair = match self {
             Self::Client => {
@@ -171,8 +170,8 @@ impl By {
         if self == Self::Server { taking(version, taken) } else { lasting(version) }
     }
 
-    /// Publishes to a topic; the topic name and the alias with which it was written, and DUP if it
-    /// is set.
+    /// Publishes to a topic. Returns the topic name and the alias of each PUBLISH, and DUP if it is
+    /// set.
     fn publishes(self, pair: &mut Pair, publish: &Publish<'_>) -> Vec<(String, Option<u16>)> {
         let before = self.written(pair).len();
         match self {
@@ -182,7 +181,7 @@ impl By {
         wire(&self.written(pair)[before..], pair.server.version())
     }
 
-    /// What the other side has not yet been given.
+    /// Returns the bytes that the other side has not received.
     fn written(self, pair: &mut Pair) -> Vec<u8> {
         if self == Self::Client { pair.written_by_client() } else { pair.written_by_server() }
     }
@@ -192,7 +191,7 @@ impl By {
     }
 }
 
-/// The topic names and aliases of all messages among the packets.
+/// Returns the topic names and aliases of all PUBLISH packets.
 fn wire(bytes: &[u8], version: Version) -> Vec<(String, Option<u16>)> {
     let shown = |packet| match packet {
         Packet::Publish(publish) => {
@@ -203,7 +202,7 @@ fn wire(bytes: &[u8], version: Version) -> Vec<(String, Option<u16>)> {
     packets(bytes, version).into_iter().filter_map(shown).collect()
 }
 
-/// The topics of the messages that one side was given.
+/// Returns the topics of the messages that one side has received.
 fn topics_at(side: &str, pair: &mut Pair) -> Vec<String> {
     let beginning = format!("{side}: Message(Received {{ topic_name: \"");
     let topic = |line: &String| Some(line.strip_prefix(&beginning)?.split('"').next()?.to_owned());
@@ -243,8 +242,8 @@ fn automatic_aliases_stay_with_the_first_topics() {
     }
 }
 
-/// [5.0 MQTT-3.2.2-17] [5.0 MQTT-3.2.2-18] [5.0 MQTT-3.1.2-26] [5.0 MQTT-3.1.2-27] [5.0
-/// MQTT-3.3.2-9] [5.0 MQTT-3.3.2-11]
+/// [5.0 MQTT-3.2.2-17] [5.0 MQTT-3.2.2-18] [5.0 MQTT-3.1.2-26] [5.0 MQTT-3.1.2-27]
+/// [5.0 MQTT-3.3.2-9] [5.0 MQTT-3.3.2-11]
 #[test]
 fn automatic_aliases_respect_both_maximums_and_version_5_0() {
     const TOPICS: [&str; 4] = ["topic/1", "topic/2", "topic/3", "topic/4"];
@@ -310,7 +309,7 @@ fn message_omits_an_alias_that_would_make_it_too_large() {
         let mut connect = taking(Version::V5_0, 2);
         connect.properties.maximum_packet_size = Some(50);
         pair.connect(&connect);
-        // Beside topic name and payload a packet has five bytes, and three for an alias.
+        // Beside topic name and payload, a packet has five bytes, and three for an alias.
         let payload = [b'x'; 40];
         let publish = |topic_name, length| Publish {
             payload: &payload[..length],
@@ -331,7 +330,7 @@ fn message_omits_an_alias_that_would_make_it_too_large() {
     }
 }
 
-/// With QoS 1 it may have to be sent again, by a connection that does not know the alias.
+/// A QoS 1 message can be resent on a connection that does not know the alias.
 #[test]
 fn qos_0_message_is_sent_when_only_its_alias_fits() {
     let config = ClientConfig::new().automatic_topic_aliases(2);
@@ -399,7 +398,7 @@ fn reconnect_discards_aliases_and_resends_full_topics() {
     }
 }
 
-/// Both sides at once, and messages that wait for a place. [5.0 §3.3.2.3.4]
+/// Both sides publish at once, and messages wait for the quota. [5.0 §3.3.2.3.4]
 #[test]
 fn aliased_messages_keep_their_topics_when_the_connection_breaks() {
     let client = ClientConfig::new().automatic_topic_aliases(3);

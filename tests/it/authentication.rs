@@ -1,5 +1,4 @@
-//! Enhanced authentication: AUTH between CONNECT and CONNACK, and again at any time after it. [5.0
-//! §4.12]
+//! Enhanced authentication: AUTH between CONNECT and CONNACK, and at any time after it. [5.0 §4.12]
 
 use core::time::Duration;
 use mqtt_sansio::Instant;
@@ -38,7 +37,7 @@ fn method_of_server() -> ConnackProperties<'static> {
     ConnackProperties { authentication_method: Some(METHOD.into()), ..ConnackProperties::default() }
 }
 
-/// The server asks for one more step, and the client takes it.
+/// The server asks for one more step, and the client answers.
 fn step(client: &mut Client, server: &mut Server) {
     let mut out = Vec::new();
     server.challenge(&auth(CONTINUE, METHOD), NOW, &mut out).unwrap();
@@ -51,8 +50,7 @@ fn step(client: &mut Client, server: &mut Server) {
     assert_eq!(heard, (vec![server::Action::Authenticate(auth(CONTINUE, METHOD))], vec![]));
 }
 
-/// The client begins to authenticate again, and the server takes no more input until its host has
-/// answered.
+/// The client starts re-authentication. The server reads no input until its host has answered.
 fn begin_again(client: &mut Client, server: &mut Server) {
     let mut out = Vec::new();
     client.authenticate(&auth(AGAIN, METHOD), NOW, &mut out).unwrap();
@@ -215,7 +213,7 @@ fn server_closes_the_connection_when_authentication_deviates() {
     }
 }
 
-/// The shortest AUTH says "success", which is for a server to say. [5.0 §3.15.2.1]
+/// The shortest AUTH means success, which only a server can send. [5.0 §3.15.2.1]
 #[test]
 fn only_a_server_can_send_auth_success() {
     for (role, allowed) in [(Role::Client, false), (Role::Server, true)] {
@@ -261,7 +259,7 @@ fn client_closes_the_connection_when_authentication_deviates() {
             "before CONNACK it says nothing"
         );
     }
-    // After it only the client begins, and one that has ended is over.
+    // After CONNACK only the client can start re-authentication, and only one at a time.
     for reason_code in [CONTINUE, ReasonCode::SUCCESS] {
         let mut client = connected(&with_method(), method_of_server());
         let closed = client::Action::Closed(CloseCause::Violation(method));
@@ -277,8 +275,8 @@ fn client_closes_the_connection_when_authentication_deviates() {
     }
 }
 
-/// [5.0 MQTT-4.12.0-2] [5.0 MQTT-4.12.0-3] [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-7] [5.0
-/// MQTT-4.12.1-1]
+/// [5.0 MQTT-4.12.0-2] [5.0 MQTT-4.12.0-3] [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-7]
+/// [5.0 MQTT-4.12.1-1]
 #[test]
 fn host_cannot_send_an_auth_step_of_another_authentication() {
     let without = Auth { reason_code: CONTINUE, ..Auth::default() };
@@ -384,8 +382,7 @@ fn auth_omits_problem_information_when_unwanted_or_too_large() {
         asked(ServerConfig::new(), &connect).challenge(&wordy, NOW, &mut out).unwrap();
         assert_eq!(packets(&out, V5_0), [expected.into()]);
     }
-    // A client says as much as there is room for, and its host is told where there is none for the
-    // rest either.
+    // A client omits what does not fit. Its host gets an error if the rest does not fit either.
     wordy.reason_code = AGAIN;
     for (maximum, expected) in [(36, Some(wordy)), (35, Some(auth(AGAIN, METHOD))), (11, None)] {
         let properties =
@@ -461,8 +458,8 @@ fn client_answers_each_auth_challenge_once() {
     assert_eq!([answer(&mut client, CONTINUE), answer(&mut client, AGAIN)], [unasked, Ok(())]);
 }
 
-/// A server that lets the client in without waiting for its answer wants none any more. [5.0
-/// MQTT-4.12.1-1]
+/// A server that accepts the client without waiting for its answer no longer expects one.
+/// [5.0 MQTT-4.12.1-1]
 #[test]
 fn connack_ends_an_unanswered_auth_challenge() {
     let mut out = Vec::new();

@@ -1,14 +1,13 @@
-//! The citations of the standards: each names a statement that there is, and each statement that is
-//! about single packets is shown by a wire vector. `spec-vectors/statements.tsv` lists the
-//! statements.
+//! Checks the citations of the standards. Each names an existing statement, and each statement
+//! about single packets is shown by a wire vector. The statements are listed in
+//! `spec-vectors/statements.tsv`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use testkit::files;
 use toml::Table;
 
-/// The statements as they are cited, such as `5.0 MQTT-3.3.1-4`, with the layer that they are
-/// about.
+/// Returns the statements as they are cited, such as `5.0 MQTT-3.3.1-4`, with their layer.
 fn statements() -> BTreeMap<String, String> {
     let text = files::read("spec-vectors/statements.tsv");
     let rows = text.lines().skip(1).map(|line| line.split('\t').collect::<Vec<_>>());
@@ -29,7 +28,7 @@ fn citations_in_the_sources_name_statements() {
         for version in ["3.1.1", "5.0"] {
             for (position, _) in text.match_indices(&format!("[{version} MQTT-")) {
                 let citation = text[position + 1..].split(']').next().unwrap();
-                // A range, `… MQTT-3.3.1-9 to -11`, is cited by its first.
+                // A range, `… MQTT-3.3.1-9 to -11`, is cited by its first statement.
                 let citation = citation.split(" to ").next().unwrap();
                 count += 1;
                 if !statements.contains_key(citation) {
@@ -42,7 +41,7 @@ fn citations_in_the_sources_name_statements() {
     assert!(count > 200, "only {count} citations");
 }
 
-/// The table of errors has the two statements of each as its last columns.
+/// The last two columns in the table of errors cite the statements.
 #[test]
 fn errors_name_statements() {
     let statements = statements();

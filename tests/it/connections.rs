@@ -1,4 +1,4 @@
-//! How a connection begins and ends, seen from one side, and what of it the next one knows.
+//! How a connection starts and ends, seen from one side, and what the next connection keeps of it.
 
 use core::time::Duration;
 use mqtt_sansio::Instant;
@@ -18,13 +18,13 @@ fn after(seconds: u64) -> Instant {
     NOW + Duration::from_secs(seconds)
 }
 
-// ---- before and after ----
+// ---- before CONNECT and after DISCONNECT ----
 
-/// What a client writes of all that a host can ask for but a connection.
+/// Returns what a client writes if its host calls everything except `connect`.
 fn says(client: &mut Client) -> Vec<u8> {
     let mut out = Vec::new();
     for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
-        // It waits for a connection, or is refused while the version is not known.
+        // A message is queued, or refused while the version is not known.
         let _ = client.publish(1, &message(qos, "x"), NOW, &mut out);
     }
     let filters = [Subscription::new("#", QoS::AtMostOnce)];
@@ -87,7 +87,7 @@ fn client_closes_and_ignores_input_after_its_disconnect() {
             Publish { packet_identifier: Some(identifier(1)), ..message(QoS::AtLeastOnce, "late") },
             version,
         );
-        // Whichever call comes next, and once.
+        // The next call, whichever it is, reports the end, once.
         let mut client = disconnected();
         assert_eq!(client.hears(&late), (vec![closed.clone()], vec![]));
         assert_eq!(client.connection_lost(), None);
@@ -203,9 +203,8 @@ fn clean_start_client_refuses_session_present() {
     }
 }
 
-/// What a client asks for that the server does not speak, it is told in its own version or the
-/// nearest; a bridge of 3.1.1 sets the highest bit of its level. [5.0 MQTT-3.1.2-2] [3.1.1
-/// MQTT-3.1.2-2]
+/// A client whose version is not supported is answered in its own version or the nearest one. A
+/// bridge of 3.1.1 sets the highest bit of the level. [5.0 MQTT-3.1.2-2] [3.1.1 MQTT-3.1.2-2]
 #[test]
 fn unknown_version_is_refused_in_the_form_of_its_client() {
     let connect = |level| {
@@ -225,7 +224,7 @@ fn unknown_version_is_refused_in_the_form_of_its_client() {
     }
 }
 
-/// With the option for them a server reads a CONNECT of 3.1 whatever its flags. [3.1 §2.1]
+/// With `UNUSED_HEADER_FLAGS` a server accepts a CONNECT of 3.1 with any header flags. [3.1 §2.1]
 #[test]
 fn server_ignores_unused_connect_flags_when_an_option_allows_them() {
     let connect =
@@ -247,8 +246,8 @@ fn server_ignores_unused_connect_flags_when_an_option_allows_them() {
     }
 }
 
-/// A CONNECT that is too large is told so, in the form of its version, unless it is of another
-/// protocol. [5.0 MQTT-3.1.2-1]
+/// An oversized CONNECT is answered in the form of its version, unless its protocol is not MQTT.
+/// [5.0 MQTT-3.1.2-1]
 #[test]
 fn server_answers_an_oversized_connect_when_its_protocol_is_mqtt() {
     for (name, answer) in [(b"MQTT", &[0x20, 3, 0, 0x95, 0][..]), (b"MQTX", &[])] {
@@ -264,7 +263,8 @@ fn server_answers_an_oversized_connect_when_its_protocol_is_mqtt() {
     }
 }
 
-/// An error becomes what the version can say, which for 3.1 an option extends. [3.1.1 MQTT-3.9.3-2]
+/// A failure becomes what the version can express, which an option extends for 3.1.
+/// [3.1.1 MQTT-3.9.3-2]
 #[test]
 fn suback_carries_the_failures_that_its_version_has() {
     for (version, options, said) in [
@@ -289,8 +289,8 @@ fn suback_carries_the_failures_that_its_version_has() {
     }
 }
 
-/// Whether a client has its session still shows in its next CONNECT: what was in flight ends where
-/// the server cannot have it. [5.0 §3.2.2.3.2] [5.0 §3.14.2.2.2] [5.0 MQTT-3.2.2-4]
+/// The session expiry shows in the next CONNECT of the client: messages in flight end if the server
+/// cannot have the session. [5.0 §3.2.2.3.2] [5.0 §3.14.2.2.2] [5.0 MQTT-3.2.2-4]
 #[test]
 fn session_expiry_of_connack_and_disconnect_overrides_that_of_connect() {
     for (asked, granted, at_the_end, is_kept) in [
@@ -380,8 +380,8 @@ fn session_moves_to_another_machine() {
     }
 }
 
-/// A CONNACK that is lost tells the client nothing; the server has the session all the same. [5.0
-/// MQTT-3.1.2-4]
+/// The client does not learn from a lost CONNACK that the server has the session.
+/// [5.0 MQTT-3.1.2-4]
 #[test]
 fn lost_connack_loses_neither_the_session_nor_messages() {
     for version in VERSIONS {
@@ -391,7 +391,7 @@ fn lost_connack_loses_neither_the_session_nor_messages() {
         pair.cut();
         pair.connect(&lasting(version));
         assert!(pair.client.is_connected(), "{version} {:#?}", pair.log);
-        // An exchange that the server has begun, and the client has answered.
+        // An exchange that the server has started, and the client has answered.
         pair.deliver(1, &message(QoS::ExactlyOnce, "old"));
         assert!(pair.carry_packet(), "PUBLISH");
         pair.cut();
@@ -515,7 +515,7 @@ fn refusal_uses_the_nearest_return_code_of_the_version() {
         ));
         assert_eq!(out, answer);
         assert_eq!(input.len(), 2, "[5.0 MQTT-3.1.4-6]: what follows is not looked at");
-        // The client of the version is told why.
+        // A client of that version learns the reason.
         let mut client = Client::new(ClientConfig::new());
         client.connect(&Connect::new(version, "c"), Instant::default(), &mut Vec::new()).unwrap();
         if !out.is_empty() {
@@ -649,8 +649,8 @@ fn disconnect_call_acknowledges_received_messages_first() {
     assert_eq!(out, [0x40, 0x02, 0x00, 0x01, 0xE0, 0x00]);
 }
 
-/// A server that has refused a client has begun nothing for it. [5.0 MQTT-3.2.2-4] [3.1.1
-/// MQTT-3.1.2-4]
+/// A server that has refused a client has no session for it. [5.0 MQTT-3.2.2-4]
+/// [3.1.1 MQTT-3.1.2-4]
 #[test]
 fn refused_client_has_only_the_session_it_had_before() {
     for (clean_start, had_session) in [(false, false), (true, false), (true, true), (false, true)] {
@@ -699,7 +699,7 @@ fn server_cannot_accept_without_an_identifier_or_refuse_with_success() {
     }
     assert_eq!(out, b"");
     server.accept(&mut None, named("chosen"), NOW, &mut out).unwrap();
-    // Before 5.0 it cannot be told.
+    // Before 5.0 no identifier can be assigned in CONNACK.
     let nameless = Connect { clean_start: true, ..Connect::new(Version::V3_1_1, "") };
     asked(ServerConfig::new(), &nameless)
         .accept(&mut None, ConnackProperties::default(), NOW, &mut out)

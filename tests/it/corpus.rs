@@ -1,5 +1,5 @@
-//! The properties of the fuzz targets, over the wire vectors, mutations of them, and inputs that
-//! once failed.
+//! Runs the properties of the fuzz targets over the wire vectors, mutations of them, and inputs
+//! that once failed.
 
 use arbitrary::{Arbitrary as _, Unstructured};
 use mqtt_sansio::codec::{self, Packet, Role, Rules};
@@ -10,7 +10,7 @@ use testkit::random::Random;
 use testkit::wire::VERSIONS;
 use testkit::{files, properties, vectors};
 
-/// Each vector as it is, and with a byte changed, removed or doubled at several places.
+/// Returns each vector unchanged, and with a byte changed, removed or doubled at several places.
 fn inputs() -> impl Iterator<Item = Vec<u8>> {
     let all = vectors::all(2_048);
     assert!(all.len() > 3_000);
@@ -28,7 +28,7 @@ fn inputs() -> impl Iterator<Item = Vec<u8>> {
                 [changed, removed, doubled]
             }
         });
-        // The properties read it with all options where the first byte says so.
+        // The first byte selects all options.
         let with_options = [&[first + 9], &bytes[..]].concat();
         mutated.chain([data, with_options])
     })
@@ -39,7 +39,7 @@ fn run(target: &str, property: fn(&[u8])) {
     regressions(target).iter().for_each(|data| property(data));
 }
 
-/// Files that the fuzzer has found, kept by their target.
+/// Returns the inputs in `fuzz/regressions/` of a target.
 fn regressions(target: &str) -> Vec<Vec<u8>> {
     let Ok(found) = fs::read_dir(files::root().join("fuzz/regressions").join(target)) else {
         return Vec::new();
@@ -89,7 +89,7 @@ proptest! {
     }
 }
 
-/// Random operations on a machine, of which enough of every kind must come about.
+/// Runs random operations on a machine. Each kind of event must occur often enough.
 fn operate(target: &str, operations: fn(&[u8], &mut Tally)) {
     let mut tally = Tally::default();
     machines::seeds().iter().for_each(|data| operations(data, &mut tally));
@@ -120,7 +120,7 @@ fn server_properties_hold_for_random_operations() {
     operate("server", machines::server);
 }
 
-/// The properties above would hold as well if nothing ever encoded.
+/// Without this test the properties would also hold if no packet ever encoded.
 #[test]
 fn arbitrary_packets_encode_often_in_each_version() {
     let mut encoded = [[0; 16]; 3];
@@ -140,7 +140,7 @@ fn arbitrary_packets_encode_often_in_each_version() {
     }
     for (version, encoded) in encoded.iter().enumerate() {
         for (packet_type, count) in encoded.iter().enumerate().skip(1) {
-            // AUTH is one of 5.0.
+            // Only 5.0 has AUTH.
             assert!(
                 *count > 20 || version < 2 && packet_type == 15,
                 "packet type {packet_type}: {encoded:?}"

@@ -1,4 +1,4 @@
-//! What the encoder refuses, and what it leaves behind when it does: nothing.
+//! Packets that the encoder refuses. After an error the output is unchanged.
 
 use mqtt_sansio::codec::{
     self, Ack, AckProperties, Auth, AuthProperties, Connack, Connect, ConnectProperties,
@@ -10,7 +10,7 @@ use mqtt_sansio::codec::{
 use mqtt_sansio::session::Message;
 use testkit::wire::{VERSIONS, identifier};
 
-/// Encodes behind something else, into each kind of output, and demands the same of all.
+/// Appends a packet to each kind of output, and checks that all outputs agree.
 #[track_caller]
 fn encode(packet: &Packet<'_>, rules: impl Into<Rules> + Copy) -> Result<Vec<u8>, EncodeError> {
     let mut vec = b"before".to_vec();
@@ -189,7 +189,7 @@ fn encoder_refuses_packets_that_only_the_peer_can_send() {
             "{packet:?}"
         );
     }
-    // Before 5.0 a server says nothing when it leaves. [3.1.1 §3.14]
+    // Before 5.0 a server cannot send DISCONNECT. [3.1.1 §3.14]
     let disconnect = Disconnect::default().into();
     for version in VERSIONS {
         let by_server = encode(&disconnect, Rules::new(version).sent_by(Role::Server));
@@ -398,8 +398,8 @@ fn encoder_refuses_packets_above_the_largest_remaining_length() {
     assert!(out.is_empty());
     header(268_435_452, &mut out).unwrap();
     assert_eq!(out, [0x30, 0xFF, 0xFF, 0xFF, 0x7F, 0, 1, b'a']);
-    // A list of the same long string is longer than it looks; it is given up before it fills the
-    // memory.
+    // The size of a list that repeats one long string exceeds its memory. The encoder refuses it
+    // before the output grows.
     let text = "x".repeat(65_535);
     let filters = vec![Text::from(text.as_str()); 100_000];
     let unsubscribe = Unsubscribe {
@@ -424,7 +424,7 @@ fn encoder_refuses_packets_above_the_largest_remaining_length() {
     assert!(fixed.written().is_empty());
 }
 
-/// The lengths that stand before what they count, at each number of their bytes.
+/// Each length field, at each size of its variable byte integer.
 #[test]
 fn lengths_are_correct_at_each_variable_byte_integer_boundary() {
     let text = "v".repeat(20_000);
@@ -474,8 +474,7 @@ fn fixed_output_is_filled_to_its_last_byte() {
     }
 }
 
-/// The limit is judged from the header: a packet as large as it is found, and one a byte larger
-/// refused.
+/// The limit is checked against the header.
 #[test]
 fn frame_accepts_a_packet_exactly_as_large_as_the_limit() {
     for payload in [0, 1, 122, 123, 124, 130, 20_000] {

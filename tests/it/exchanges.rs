@@ -1,5 +1,5 @@
-//! Messages with QoS 1 and 2, SUBSCRIBE and UNSUBSCRIBE, packet by packet: what answers what, and
-//! whose identifiers are in use.
+//! Messages with QoS 1 and 2, SUBSCRIBE and UNSUBSCRIBE, packet by packet: which packet answers
+//! which, and which identifiers are in use.
 
 use mqtt_sansio::client::{self, Client, ClientConfig};
 use mqtt_sansio::codec::{
@@ -19,7 +19,7 @@ fn numbered(number: u16, qos: QoS) -> Publish<'static> {
     Publish { packet_identifier: Some(identifier(number)), ..message(qos, "x") }
 }
 
-/// The identifiers of the packets, all of one kind.
+/// Returns the identifiers of the packets, all of which have one type.
 fn identifiers(bytes: &[u8], version: Version, kind: PacketType) -> Vec<u16> {
     let identifier = |packet: Packet<'_>| {
         assert_eq!(packet.packet_type(), kind);
@@ -66,7 +66,7 @@ fn client_discards_both_directions_when_the_server_lost_the_session() {
             matches!(actions[4..], [client::Action::Message(_)]),
             "it is a new message: {actions:?}"
         );
-        // Identifiers go on, so that what the server still says of the old ones means nothing.
+        // Identifiers continue, so that late packets of the server about old ones have no effect.
         assert!(
             matches!(packets(&said, version)[..], [Packet::Publish(publish), Packet::Pubrec(_)]
             if !publish.dup && publish.packet_identifier == Some(identifier(4)))
@@ -174,15 +174,15 @@ fn message_refused_by_the_host_is_acknowledged_before_5_0() {
                 .unwrap();
             assert_eq!(out, answer);
         }
-        // The exchange goes on as any other.
+        // The exchange continues like any other.
         let again = Publish { dup: true, ..numbered(2, QoS::ExactlyOnce) };
         let bytes = [encoded(again, version), ack(Packet::Pubrel, 2, version)].concat();
         assert_eq!(server.hears(&bytes), (vec![], vec![0x50, 2, 0, 2, 0x70, 2, 0, 2]));
     }
 }
 
-/// A message that was refused before its turn had come counts as taken when the connection ends: it
-/// does not come again. [3.1.1 MQTT-3.3.5-2]
+/// A message that was refused out of order counts as delivered when the connection ends. It is not
+/// delivered again. [3.1.1 MQTT-3.3.5-2]
 #[test]
 fn message_refused_out_of_turn_stays_refused_before_5_0() {
     for version in [Version::V3_1, Version::V3_1_1] {
@@ -260,7 +260,7 @@ fn unsubscribe(client: &mut Client, filters: usize) -> Vec<u8> {
     out
 }
 
-/// A SUBACK or UNSUBACK, with codes where the version has them.
+/// Returns a SUBACK or UNSUBACK, with reason codes if the version has them.
 fn answer(first: u8, version: Version, number: u8, codes: usize) -> Vec<u8> {
     let properties: &[u8] = if version == Version::V5_0 { &[0] } else { &[] };
     let codes = if first == SUBACK || version == Version::V5_0 { vec![0; codes] } else { vec![] };
@@ -300,7 +300,7 @@ fn client_closes_the_connection_when_an_answer_mismatches_its_request() {
             (true, UNSUBACK, 1, 2),
             (false, UNSUBACK, 2, 2),
             (false, SUBACK, 1, 2),
-            // Only in 5.0 does an UNSUBACK have codes to count.
+            // Only in 5.0 does an UNSUBACK have reason codes.
             (false, UNSUBACK, if version == Version::V5_0 { 1 } else { 2 }, 1),
         ] {
             let mut client = connected(&lasting(version), ConnackProperties::default());
@@ -507,7 +507,7 @@ fn unknown_identifiers_are_answered_without_ending_a_message() {
             bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
         };
         let expected = format!("{pubrel} {pubcomp}");
-        // The answers may carry a property length where the standard lets them do without.
+        // The answers can have a property length even if the standard lets them omit it.
         assert_eq!(
             hex(&out).replace(" 92 00", " 92").replace("62 04", "62 03").replace("70 04", "70 03"),
             expected

@@ -1,5 +1,5 @@
-//! Packet identifiers over a long time: which are in use, and what comes late, again, or out of
-//! turn.
+//! Packet identifiers over a long time: which are in use, and which packets arrive late, repeated
+//! or out of order.
 
 use core::time::Duration;
 use mqtt_sansio::client::{self, Client, ClientConfig};
@@ -21,7 +21,7 @@ fn numbered(number: u16, qos: QoS) -> Publish<'static> {
     Publish { packet_identifier: Some(identifier(number)), ..message(qos, "x") }
 }
 
-/// The one packet that was written is a PUBLISH: its identifier.
+/// Returns the identifier of the only packet, a PUBLISH.
 fn published(bytes: &[u8], version: Version) -> u16 {
     match packets(bytes, version)[..] {
         [Packet::Publish(publish)] => publish.packet_identifier.unwrap().get(),
@@ -29,7 +29,7 @@ fn published(bytes: &[u8], version: Version) -> u16 {
     }
 }
 
-/// Sends and ends so many messages with QoS 1, none of them with the identifier that is `stuck`.
+/// Sends and completes `messages` QoS 1 messages, none of which has the identifier `stuck`.
 fn goes_on(client: &mut Client, messages: u64, stuck: u16, version: Version) {
     for key in 0..messages {
         let mut out = Vec::new();
@@ -46,7 +46,7 @@ fn goes_on(client: &mut Client, messages: u64, stuck: u16, version: Version) {
     }
 }
 
-/// One message that is not answered takes one place of the Receive Maximum, and one identifier.
+/// A message without an answer occupies one place of the Receive Maximum, and one identifier.
 /// [5.0 §2.2.1] [5.0 §4.9] [3.1.1 §2.3.1]
 #[test]
 fn unfinished_exchange_delays_no_other_exchange() {
@@ -56,7 +56,7 @@ fn unfinished_exchange_delays_no_other_exchange() {
         client.publish(7, &message(QoS::ExactlyOnce, "stuck"), NOW, &mut out).unwrap();
         assert_eq!(published(&out, version), 1);
         goes_on(&mut client, 150_000, 1, version);
-        // It is the oldest, and goes on where it was.
+        // The message is the oldest, and its exchange continues.
         client.publish(8, &message(QoS::AtLeastOnce, "new"), NOW, &mut Vec::new()).unwrap();
         let said = resume(&mut client, &lasting(version));
         let payloads: Vec<_> = packets(&said, version)
@@ -77,7 +77,7 @@ fn unfinished_exchange_delays_no_other_exchange() {
             "{actions:?}"
         );
         assert_eq!(said, ack(Packet::Pubrel, 1, version));
-        // What was loaded has it, too.
+        // A loaded session has it, too.
         let mut other = Client::with_session(ClientConfig::new(), session);
         other.connect(&lasting(version), NOW, &mut Vec::new()).unwrap();
         assert_eq!(
@@ -87,8 +87,8 @@ fn unfinished_exchange_delays_no_other_exchange() {
     }
 }
 
-/// So does a SUBSCRIBE, and, in the other direction, a message to a client with a small Receive
-/// Maximum.
+/// A SUBSCRIBE without an answer delays nothing either, nor does, in the other direction, a message
+/// to a client with a small Receive Maximum.
 #[test]
 fn open_request_or_slow_client_delays_no_other_exchange() {
     let mut client = connected(&lasting(V5_0), ConnackProperties::default());
@@ -116,8 +116,8 @@ fn open_request_or_slow_client_delays_no_other_exchange() {
     assert_eq!(server.session().in_flight(), 1);
 }
 
-/// With all identifiers in use, one that is freed is used again. [5.0 MQTT-2.2.1-3] [3.1.1
-/// MQTT-2.3.1-2]
+/// If all identifiers are in use, one that is freed is reused. [5.0 MQTT-2.2.1-3]
+/// [3.1.1 MQTT-2.3.1-2]
 #[test]
 fn freed_identifier_is_reused_when_all_others_are_in_use() {
     let config = ClientConfig::new().maximum_queued(1, 100);
@@ -140,8 +140,8 @@ fn freed_identifier_is_reused_when_all_others_are_in_use() {
     assert_eq!(client.session().in_flight(), 65_535);
 }
 
-/// The peer may have a QoS 2 message that is not allowed any more: its identifier is no other
-/// message's while the session lasts. [5.0 MQTT-2.2.1-3] [5.0 MQTT-4.3.3-1]
+/// The peer can have a QoS 2 message that is no longer allowed. Its identifier belongs to no other
+/// message while the session lasts. [5.0 MQTT-2.2.1-3] [5.0 MQTT-4.3.3-1]
 #[test]
 fn identifier_known_to_the_peer_is_not_reassigned() {
     let mut client = connected(&lasting(V5_0), ConnackProperties::default());
@@ -161,7 +161,8 @@ fn identifier_known_to_the_peer_is_not_reassigned() {
     assert_eq!((published(&said, V5_0), client.session().in_flight()), (2, 1));
     client.hears(&ack(Packet::Puback, 2, V5_0));
     goes_on(&mut client, 70_000, 1, V5_0);
-    // Also over a restart; and should the peer go on with it, it comes to its end without a word.
+    // The same holds after a restart. If the peer continues the exchange, it completes without a
+    // report.
     let session =
         Session::from_bytes(&client.into_session().to_bytes(NOW), NOW, Duration::ZERO).unwrap();
     let mut client = Client::with_session(ClientConfig::new(), session);
@@ -224,7 +225,7 @@ fn resent_pubrels_follow_the_order_of_their_pubrecs() {
 
 // ---- the other direction ----
 
-/// A machine that acknowledges by hand, as either side.
+/// A machine of either role with manual acknowledgement.
 fn by_hand(server: bool, session: Option<Session>, version: Version) -> Box<dyn ByHand> {
     if server {
         let mut machine =
@@ -249,7 +250,7 @@ fn by_hand(server: bool, session: Option<Session>, version: Version) -> Box<dyn 
 }
 
 trait ByHand {
-    /// The tokens of the messages that come, and what is written.
+    /// Returns the tokens of the messages that arrive, and the output.
     fn takes(&mut self, bytes: &[u8]) -> (Vec<AckToken>, Vec<u8>);
     fn answers(&mut self, token: AckToken) -> (Result<(), AcknowledgeError>, Vec<u8>);
     fn stored(&self) -> Vec<u8>;
@@ -324,7 +325,7 @@ fn publishes(numbers: &[u16], qos: QoS, dup: bool, version: Version) -> Vec<u8> 
         .collect()
 }
 
-/// Not even where another machine goes on with the session, or with another one. [5.0 MQTT-4.6.0-2]
+/// Not even when another machine resumes the session, or another one. [5.0 MQTT-4.6.0-2]
 /// [3.1.1 MQTT-4.6.0-2]
 #[test]
 fn token_acknowledges_only_on_its_own_connection() {
@@ -348,7 +349,7 @@ fn repeated_message_is_acknowledged_in_order() {
         let mut machine = by_hand(server, None, version);
         let (tokens, _) = machine.takes(&publishes(&[1, 2], QoS::ExactlyOnce, false, version));
         assert_eq!(machine.answers(tokens[1]), (Ok(()), vec![]), "it waits for the first");
-        // Also where the machine's host has stored the session, and has crashed.
+        // The same holds if the host has stored the session and crashed.
         for stored in [None, Some(machine.stored())] {
             let loaded =
                 stored.map(|bytes| Session::from_bytes(&bytes, NOW, Duration::ZERO).unwrap());
@@ -371,10 +372,10 @@ fn repeated_message_is_acknowledged_in_order() {
             );
             let both = [ack(Packet::Pubrec, 1, version), ack(Packet::Pubrec, 2, version)].concat();
             assert_eq!(again.answers(tokens[0]), (Ok(()), both));
-            // Now there is none before it.
+            // Now no message precedes it.
             let (tokens, said) = again.takes(&publishes(&[2], QoS::ExactlyOnce, true, version));
             assert_eq!((tokens, said), (vec![], ack(Packet::Pubrec, 2, version)));
-            // PUBREL answers the PUBREC before, and makes the one that waits needless.
+            // The PUBREL answers the previous PUBREC, so the waiting one is not needed.
             let (tokens, _) = again.takes(&publishes(&[3], QoS::ExactlyOnce, false, version));
             let repeat =
                 [publishes(&[2], QoS::ExactlyOnce, true, version), ack(Packet::Pubrel, 2, version)]
@@ -388,8 +389,8 @@ fn repeated_message_is_acknowledged_in_order() {
     });
 }
 
-/// Before 5.0 there is no way to say that the identifier is in use. [3.1.1 MQTT-2.3.1-2] [3.1.1
-/// MQTT-4.8.0-1]
+/// Before 5.0 no answer can say that the identifier is in use. [3.1.1 MQTT-2.3.1-2]
+/// [3.1.1 MQTT-4.8.0-1]
 #[test]
 fn reused_request_identifier_closes_the_connection_before_5_0() {
     for version in [Version::V3_1, Version::V3_1_1] {
@@ -419,7 +420,7 @@ fn reused_request_identifier_closes_the_connection_before_5_0() {
     }
 }
 
-// ---- ends that nobody is told of ----
+// ---- outcomes without a packet ----
 
 #[test]
 fn expired_messages_are_removed_while_disconnected() {
@@ -428,14 +429,14 @@ fn expired_messages_are_removed_while_disconnected() {
     let properties =
         PublishProperties { message_expiry_interval: Some(1), ..PublishProperties::default() };
     let expiring = Publish { properties, ..message(QoS::AtLeastOnce, "x") };
-    // One a second.
+    // One message per second.
     let publish = |client: &mut Client, key| {
         client.publish(key, &expiring, NOW + Duration::from_secs(key), &mut Vec::new())
     };
     let taken = (0..1_000).filter(|key| publish(&mut client, *key).is_ok()).count();
     assert!((20..40).contains(&taken), "{taken}");
     assert!(client.session().to_bytes(NOW).len() < 2_000);
-    // A host that takes the ends can go on for ever.
+    // A host that polls the outcomes can continue without limit.
     let mut ends = 0;
     for key in 1_000..2_000 {
         while let Some(end) = client.next_completed() {
@@ -467,7 +468,7 @@ fn discarded_session_reports_its_lost_messages() {
             other => panic!("{other:?}"),
         })
         .collect();
-    // The second had arrived.
+    // The second message had arrived.
     assert_eq!(ends, [(1, true), (2, false), (3, true), (4, true), (5, true)]);
 }
 
@@ -491,7 +492,7 @@ fn message_with_the_identifier_of_an_open_request_is_refused() {
             let expected =
                 if qos == QoS::AtLeastOnce { Packet::Puback(ack) } else { Packet::Pubrec(ack) };
             assert_eq!((actions, packets(&said, version)), (vec![], vec![expected]));
-            // The other way round.
+            // The same in the opposite order.
             let mut server =
                 asked(ServerConfig::new().manual_acknowledgement(true), &lasting(version));
             server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
@@ -505,7 +506,7 @@ fn message_with_the_identifier_of_an_open_request_is_refused() {
     }
 }
 
-/// It may have been sent again because the answer is late. [3.1 §3.8]
+/// The client may have resent it because the answer is late. [3.1 §3.8]
 #[test]
 fn resent_request_of_3_1_is_the_same_request() {
     let mut server = accepted(&lasting(Version::V3_1));
@@ -515,7 +516,7 @@ fn resent_request_of_3_1_is_the_same_request() {
     assert_eq!(server.hears(&bytes), (vec![], vec![]));
 }
 
-/// A client that has lost its state may go on with its session before 5.0, and then begins with the
+/// Before 5.0 a client that has lost its state can resume its session, and then starts with the
 /// same identifiers. [3.1.1 §3.2.2.2]
 #[test]
 fn client_without_its_old_session_can_subscribe_before_5_0() {

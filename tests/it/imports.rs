@@ -39,7 +39,7 @@ fn read(root: &str, module: &str, path: &Path, imports: &mut BTreeSet<String>) {
     }
 }
 
-/// The modules of a directory, each with those of the same directory that it imports.
+/// Returns the modules of a directory, each with those of the same directory that it imports.
 fn imports(root: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut modules = BTreeMap::new();
     for entry in fs::read_dir(Path::new("src").join(root)).unwrap() {
@@ -63,7 +63,7 @@ fn module_imports_form_no_cycle() {
             let unknown: Vec<_> = imports.iter().filter(|i| !modules.contains_key(*i)).collect();
             assert!(unknown.is_empty(), "{root}/{module} imports {unknown:?} from the face");
         }
-        // Takes away the modules that import none of those left, until only cycles are left.
+        // Removes the modules that import none of the others, until only cycles are left.
         loop {
             let left: BTreeSet<_> = modules.keys().cloned().collect();
             modules.retain(|_, imports| !imports.is_disjoint(&left));

@@ -1,7 +1,7 @@
 //! The conformance ledger: each normative statement of 5.0 and 3.1.1 with the tests that show it,
-//! or the reason why none does, and the same for what users of other libraries have reported.
-//! `ledger.toml` has what people judge; which wire vectors cite a statement is read from them.
-//! `UPDATE=1 cargo test --test it ledger` prints both to `spec-vectors/CONFORMANCE.md`.
+//! or the reason why none does, and the same for reports from users of other libraries. Judgements
+//! are in `tests/ledger.toml`; the wire vectors themselves say which statements they cite.
+//! `UPDATE=1 cargo test --test it ledger` writes both to `spec-vectors/CONFORMANCE.md`.
 
 use core::fmt::Write as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,8 +10,7 @@ use std::sync::LazyLock;
 use testkit::files;
 use toml::Table;
 
-/// How many statements, and how many reports, are not obeyed or not shown to be. Either may only
-/// become smaller.
+/// The numbers of statements and of reports that are not obeyed or not shown. Neither may grow.
 const GAPS: [usize; 2] = [5, 2];
 
 const INTRODUCTION: &str = "\
@@ -31,16 +30,16 @@ static LEDGER: LazyLock<Ledger> = LazyLock::new(Ledger::read);
 struct Ledger {
     /// By the columns of `statements.tsv`: version, id, section, side, layer.
     statements: Vec<([String; 5], Entry)>,
-    /// By what goes wrong, and where that was seen.
+    /// By the problem, and where it was seen.
     reports: Vec<(String, Vec<String>, Entry)>,
     /// The files of the vectors that cite a statement, such as `v5.0/publish`.
     cited: BTreeMap<String, BTreeSet<String>>,
-    /// Where each test function and each vector is, seen from `spec-vectors/`. Vectors have names
-    /// such as `v5.0/publish/qos-3`.
+    /// The paths of each test function and each vector, relative to `spec-vectors/`. Vectors have
+    /// names such as `v5.0/publish/qos-3`.
     places: BTreeMap<String, Vec<String>>,
 }
 
-/// What the ledger says of a statement or a report.
+/// The entry of a statement or a report.
 struct Entry {
     name: String,
     tests: Vec<String>,
@@ -183,7 +182,7 @@ impl Ledger {
         out
     }
 
-    /// The last cell of a row.
+    /// Returns the last cell of a row.
     fn cell(&self, entry: &Entry) -> String {
         let reasons = [("**Gap**", &entry.gap), ("Not ours", &entry.not_ours)];
         let reasons = reasons

@@ -1,5 +1,5 @@
-//! What one side has said that it takes, and what the other may therefore not send. Topic aliases
-//! are in `aliases.rs`.
+//! The limits that each side has announced, and what the other must therefore not send. Topic
+//! aliases are in `aliases.rs`.
 
 use mqtt_sansio::client::{self, ClientConfig};
 use mqtt_sansio::codec::{
@@ -16,7 +16,7 @@ use testkit::machine::{Hears, NOW, accepted, asked, connected, connecting, resum
 use testkit::pair::{Chunks, Pair};
 use testkit::wire::{V5_0, VERSIONS, encoded, identifier, lasting, message, packets};
 
-/// The keys of the messages that the connection did not allow; no others may have ended.
+/// Returns the keys of the messages that the connection did not allow. No others may have ended.
 fn not_allowed(actions: &[client::Action<'_>]) -> Vec<u64> {
     let ends = actions.iter().filter_map(|action| match action {
         client::Action::Published(published) => Some(published),
@@ -27,7 +27,7 @@ fn not_allowed(actions: &[client::Action<'_>]) -> Vec<u64> {
         .collect()
 }
 
-/// A SUBSCRIBE and an UNSUBSCRIBE with that many filters.
+/// Returns a SUBSCRIBE and an UNSUBSCRIBE with that many filters.
 fn requests(filters: usize) -> [Vec<u8>; 2] {
     let subscriptions = vec![Subscription::new("t", QoS::AtMostOnce); filters];
     let topic_filters: Vec<Text<'_>> = vec!["t".into(); filters];
@@ -46,7 +46,7 @@ fn requests(filters: usize) -> [Vec<u8>; 2] {
     [encoded(subscribe, V5_0), encoded(unsubscribe, V5_0)]
 }
 
-// ---- what the server takes ----
+// ---- limits of the server ----
 
 /// [5.0 MQTT-3.2.2-11] [5.0 MQTT-3.2.2-14] [5.0 MQTT-3.2.2-15]
 #[test]
@@ -144,7 +144,7 @@ fn caller_is_refused_requests_larger_than_the_server_accepts() {
         ..Default::default()
     };
     let mut out = Vec::new();
-    // What is for people to read is left out.
+    // Problem information is omitted.
     client.disconnect(&Disconnect { properties, ..Disconnect::default() }, NOW, &mut out).unwrap();
     assert_eq!(packets(&out, V5_0), [Disconnect::default().into()]);
 }
@@ -204,12 +204,13 @@ fn caller_is_refused_subscription_identifiers_that_the_server_lacks() {
     }
 }
 
-// ---- what the client takes ----
+// ---- limits of the client ----
 
 /// [5.0 §3.1.2.11.4] [5.0 §4.13.1]
 #[test]
 fn packet_above_the_clients_maximum_size_closes_the_connection() {
-    // What CONNECT says, and what the configuration does without the server's knowledge.
+    // CONNECT announces a limit to the server; the configuration can set a lower one without doing
+    // so.
     for (told, configured, maximum) in [
         (Some(20), None, 20),
         (None, Some(20), 20),
@@ -222,7 +223,7 @@ fn packet_above_the_clients_maximum_size_closes_the_connection() {
             .map_or_else(ClientConfig::new, |size| ClientConfig::new().maximum_packet_size(size));
         let mut client = connecting(config, &connect);
         client.hears(&encoded(Connack::default(), V5_0));
-        // Six bytes stand before the payload.
+        // Six bytes precede the payload.
         let payload = "x".repeat(20);
         let fits = encoded(message(QoS::AtMostOnce, &payload[..maximum - 6]), V5_0);
         assert!(
@@ -233,7 +234,7 @@ fn packet_above_the_clients_maximum_size_closes_the_connection() {
             (u32::try_from(maximum).unwrap() + 1, u32::try_from(maximum).unwrap());
         let error = ProtocolError::Packet(DecodeError::PacketTooLarge { size, maximum });
         let closed = client::Action::Closed(CloseCause::Violation(error));
-        // The header is enough.
+        // The header suffices.
         assert_eq!(client.hears(&larger[..2]), (vec![closed], vec![0xE0, 2, 0x95, 0]));
     }
 }
@@ -263,7 +264,7 @@ fn client_reports_that_its_receive_maximum_was_exceeded() {
     }
 }
 
-/// Without its answer a request would be open for ever. [5.0 MQTT-3.1.2-24]
+/// Without its answer a request would never complete. [5.0 MQTT-3.1.2-24]
 #[test]
 fn answer_above_the_clients_maximum_size_closes_the_connection() {
     let codes = [ReasonCode::SUCCESS; 40];
@@ -297,11 +298,11 @@ fn answer_above_the_clients_maximum_size_closes_the_connection() {
     }
 }
 
-// ---- what is for people to read ----
+// ---- problem information ----
 
 const REASON: &str = "a reason that fills some space";
 
-/// The packets of a server that may have a Reason String and User Properties.
+/// The packets of a server that can have a Reason String and User Properties.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Answer {
     Acceptance,
@@ -315,7 +316,7 @@ const ANSWERS: [Answer; 5] =
     [Answer::Acceptance, Answer::Refusal, Answer::Suback, Answer::Unsuback, Answer::Disconnect];
 
 impl Answer {
-    /// The packet that a client is sent, with both.
+    /// Returns the packet that a client receives, with both.
     fn bytes(self, connect: &Connect<'_>) -> Vec<u8> {
         let user = [UserProperty::new("name", "value")];
         let (reason_string, user_properties) =
@@ -361,7 +362,7 @@ impl Answer {
         out
     }
 
-    /// Whether the packet has them, or neither.
+    /// Whether the packet has both. Otherwise it must have neither.
     fn is_wordy(self, connect: &Connect<'_>) -> bool {
         let bytes = self.bytes(connect);
         let (reason_string, user_properties) = match packets(&bytes, V5_0)[0] {
@@ -379,8 +380,8 @@ impl Answer {
     }
 }
 
-/// [5.0 MQTT-3.2.2-19] [5.0 MQTT-3.2.2-20] [5.0 MQTT-3.9.2-1] [5.0 MQTT-3.9.2-2] [5.0
-/// MQTT-3.11.2-1] [5.0 MQTT-3.11.2-2] [5.0 MQTT-3.14.2-3] [5.0 MQTT-3.14.2-4]
+/// [5.0 MQTT-3.2.2-19] [5.0 MQTT-3.2.2-20] [5.0 MQTT-3.9.2-1] [5.0 MQTT-3.9.2-2]
+/// [5.0 MQTT-3.11.2-1] [5.0 MQTT-3.11.2-2] [5.0 MQTT-3.14.2-3] [5.0 MQTT-3.14.2-4]
 #[test]
 fn problem_information_is_omitted_when_it_does_not_fit() {
     for answer in ANSWERS {
@@ -426,7 +427,7 @@ fn response_information_is_sent_only_on_request() {
     }
 }
 
-// ---- what the host takes ----
+// ---- size of the output ----
 
 const LARGE: usize = 10_000;
 
@@ -440,13 +441,13 @@ fn filled(version: Version, qos: QoS) -> Server {
     server
 }
 
-/// Below 64 KiB another packet may still begin.
+/// Whether the output has reached 64 KiB, after which no packet may begin.
 fn is_full(out: &[u8]) -> bool {
     let high_water = 64 * 1024;
     (high_water..high_water + LARGE + 20).contains(&out.len())
 }
 
-/// All that a server writes, its host taking it whenever it is told that there is more.
+/// Returns all that a server writes while its host flushes until nothing is left.
 fn drained(server: &mut Server, mut out: Vec<u8>) -> Vec<u8> {
     let mut all = Vec::new();
     while server.flush(NOW, &mut out) {
@@ -470,7 +471,7 @@ fn server_writes_at_most_64_kib_plus_one_packet() {
             assert!(is_full(&out), "a step writes as much as `flush`");
             assert_eq!(packets(&drained(&mut server, out), version).len(), 50);
         }
-        // What is sent again, and CONNACK before it.
+        // Resent messages, and the CONNACK before them.
         let mut server = filled(version, QoS::AtLeastOnce);
         drained(&mut server, Vec::new());
         let mut session = Some(server.take_session());
@@ -482,7 +483,7 @@ fn server_writes_at_most_64_kib_plus_one_packet() {
     }
 }
 
-/// A client has one server, and a host that looks at its own buffer.
+/// A client has one server, and a host that can measure its own buffer.
 #[test]
 fn client_writes_all_that_its_limits_allow() {
     let mut client = connected(&lasting(V5_0), ConnackProperties::default());
@@ -573,7 +574,7 @@ fn messages_above_receive_maximum_close_the_connection() {
         for number in 1..=3 {
             let publish =
                 Publish { packet_identifier: Some(identifier(number)), ..message(qos, "x") };
-            // A repeat takes no second place.
+            // A repeat occupies no second place.
             let times = if qos == QoS::ExactlyOnce { 2 } else { 1 };
             for _ in 0..times {
                 let mut bytes = Vec::new();
@@ -603,7 +604,7 @@ fn packet_is_sent_only_up_to_maximum_packet_size() {
             let mut connect = lasting(Version::V5_0);
             connect.properties.maximum_packet_size = Some(50);
             pair.connect(&connect);
-            // A header of two bytes, three of topic name and one of properties stand before the
+            // A header of two bytes, three bytes of topic name and one of properties precede the
             // payload.
             let (fits, larger) = ("x".repeat(44), "x".repeat(45));
             pair.publish(1, &message(QoS::AtMostOnce, &fits));
@@ -627,7 +628,7 @@ fn packet_is_sent_only_up_to_maximum_packet_size() {
     );
 }
 
-/// A header is enough to refuse a packet. [5.0 §3.2.2.3.6]
+/// A header suffices to refuse a packet. [5.0 §3.2.2.3.6]
 #[test]
 fn large_packet_is_refused_when_its_header_arrives() {
     Pair::in_all_chunks(|pair| {
@@ -673,7 +674,7 @@ fn caller_is_refused_what_the_server_does_not_offer() {
             assert_eq!(refused, Err(RequestError::NotSupported(code)));
         }
         assert!(pair.written_by_client().is_empty());
-        // A peer that does it all the same is told.
+        // A server that receives such a packet nevertheless answers with the reason.
         pair.forge_to_server(&encoded(
             Publish { retain: true, ..message(QoS::AtMostOnce, "x") },
             Version::V5_0,
@@ -774,8 +775,8 @@ fn unrequested_problem_information_closes_the_connection() {
     }
 }
 
-/// Before 5.0 a client cannot be told, so its host is asked. [5.0 §3.2.2.3.11] [5.0 §3.2.2.3.12]
-/// [5.0 §3.2.2.3.13]
+/// Before 5.0 the server cannot announce this to the client, so its host decides. [5.0 §3.2.2.3.11]
+/// [5.0 §3.2.2.3.12] [5.0 §3.2.2.3.13]
 #[test]
 fn server_closes_the_connection_when_a_subscription_is_not_supported() {
     let no = Some(false);

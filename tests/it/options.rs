@@ -1,4 +1,4 @@
-//! Each option changes one thing, in the versions that it names and in no other.
+//! Each option changes one rule, in the versions that it names and in no other.
 
 use mqtt_sansio::codec::{
     self, Connect, DecodeError, Options, OwnedPacket, Packet, Publish, Rules, Version,
@@ -21,7 +21,7 @@ fn decode(bytes: &[u8], rules: Rules) -> Result<Packet<'_>, DecodeError> {
     codec::decode(codec::frame(bytes, u32::MAX)?.unwrap(), rules)
 }
 
-/// Bytes that are refused in these versions, and with this option are not.
+/// Checks bytes that are refused in these versions, and accepted with this option.
 #[track_caller]
 fn tolerated(option: Options, bytes: &[u8], versions: &[Version], error: DecodeError) {
     for version in VERSIONS {
@@ -67,7 +67,7 @@ fn option_accepts_non_minimal_lengths() {
     );
 }
 
-/// A server reads a CONNECT before it knows the version, and so does this.
+/// A server reads a CONNECT before it knows the version. So does this test.
 #[test]
 fn connect_is_checked_by_its_own_version() {
     let connect = |first, level| {
@@ -197,7 +197,7 @@ fn option_refuses_control_characters() {
     ] {
         let connect = Connect::new(Version::V5_0, text).into();
         let mut packets: Vec<Packet<'_>> = vec![Publish::new(text, b"").into(), connect];
-        // Each string alone, wherever one can stand.
+        // Each string alone, in each field that has one.
         let (by_name, by_value) =
             ([codec::UserProperty::new(text, "a")], [codec::UserProperty::new("a", text)]);
         for user_properties in [&by_name, &by_value] {

@@ -1,4 +1,4 @@
-//! Properties that repeat are found wherever they stand, among properties of every type.
+//! Repeated properties are found at every position, among properties of every type.
 
 use mqtt_sansio::codec::{
     self, Connect, Options, OwnedPacket, Packet, PacketIdentifier, Publish, QoS, Rules, Sequence,
@@ -7,7 +7,7 @@ use mqtt_sansio::codec::{
 
 const USER: &[u8] = b"\x26\0\x01n\0\x01v";
 
-/// A packet with a user property before, between and after the others.
+/// Returns a packet with a user property before, between and after the others.
 fn interleaved(start: &[u8], others: &[&[u8]], end: &[u8]) -> Vec<u8> {
     let mut properties = USER.to_vec();
     for other in others {
@@ -33,7 +33,7 @@ fn length(out: &mut Vec<u8>, length: usize) {
 }
 
 fn decode(bytes: &[u8]) -> Packet<'_> {
-    // What has no control characters is not refused for them.
+    // These options refuse nothing here: the strings have no control characters.
     let rules = Rules::new(Version::V5_0)
         .with(Options::REFUSE_CONTROL_CHARACTERS | Options::CHECK_PAYLOAD_FORMAT);
     codec::decode(codec::frame(bytes, u32::MAX).unwrap().unwrap(), rules).unwrap()
@@ -104,7 +104,7 @@ fn subscription_identifiers_and_user_properties_can_interleave() {
     assert_eq!(identifiers, [7, 128, 268_435_455]);
     assert_eq!(publish.properties.user_properties.iter().count(), 10);
     assert_eq!(publish.payload, b"payload");
-    // Nothing of it is lost when it is written again, though in the order of the table.
+    // The packet keeps all properties when it is written again, in the order of the table.
     let again = OwnedPacket::new(&publish.into(), Version::V5_0).unwrap();
     assert_eq!(again.decode(), Packet::Publish(publish));
     assert_eq!(again.as_bytes().len(), bytes.len());
@@ -128,7 +128,7 @@ fn packet_for_an_older_version_keeps_all_except_properties() {
     }
 }
 
-/// Passwords and authentication data do not go into logs.
+/// Passwords and authentication data must not reach logs.
 #[test]
 fn debug_forms_hide_secrets() {
     let mut connect = Connect {

@@ -1,5 +1,5 @@
-//! The client and the server machine against each other: what a session owes, whatever becomes of
-//! the connection.
+//! The client and the server machine together: what a session delivers, however its connections
+//! end.
 
 use mqtt_sansio::client::{self};
 use mqtt_sansio::codec::{Ack, Connack, Connect, Packet, QoS, ReasonCode, Version};
@@ -31,10 +31,10 @@ fn messages_of_each_qos_complete_in_both_directions() {
     }
 }
 
-/// The line is cut after every packet of every flow, whichever side's packets come first, and both
-/// hosts go on with the sessions as they are or as they were stored: QoS 0 arrives at most once,
-/// QoS 1 at least once, QoS 2 exactly once, each in order, and each message has one end. [5.0
-/// MQTT-4.4.0-1] [5.0 MQTT-4.3.3-10] [3.1.1 MQTT-4.4.0-1] [3.1.1 MQTT-4.3.3-2]
+/// The connection is cut after every packet of every flow, with either side first. Both hosts
+/// resume their sessions, in memory or stored. QoS 0 arrives at most once, QoS 1 at least once, QoS
+/// 2 exactly once, each in order, and each message has one outcome. [5.0 MQTT-4.4.0-1]
+/// [5.0 MQTT-4.3.3-10] [3.1.1 MQTT-4.4.0-1] [3.1.1 MQTT-4.3.3-2]
 #[test]
 fn cut_after_any_packet_loses_and_repeats_nothing() {
     for version in VERSIONS {
@@ -49,7 +49,7 @@ fn cut_after_any_packet_loses_and_repeats_nothing() {
     }
 }
 
-/// The same, and once more after every packet of what was sent again.
+/// The same, and a second cut after every packet that is resent.
 #[test]
 fn second_cut_after_any_packet_loses_and_repeats_nothing() {
     for version in VERSIONS {
@@ -71,8 +71,8 @@ fn second_cut_after_any_packet_loses_and_repeats_nothing() {
     }
 }
 
-/// One connection after the other, each of which is cut after so many packets; whether it has had
-/// as many.
+/// Runs one connection after the other, each of which is cut after that many packets. Returns
+/// whether every connection had as many.
 fn cut_after(version: Version, qos: QoS, up_first: bool, cuts: &[usize], stored: bool) -> bool {
     let mut pair = Pair::new(Chunks::Whole);
     pair.connect(&lasting(version));
@@ -88,7 +88,7 @@ fn cut_after(version: Version, qos: QoS, up_first: bool, cuts: &[usize], stored:
         carried = (0..*cut).all(|_| pair.carry_packet_first(up_first));
         pair.cut();
         if index == 0 {
-            // While there is no connection both take more.
+            // While disconnected, both sides queue more.
             pair.publish(4, &message(qos, "four"));
             pair.deliver(4, &message(qos, "four"));
         }
@@ -100,15 +100,15 @@ fn cut_after(version: Version, qos: QoS, up_first: bool, cuts: &[usize], stored:
     let what = format!("{version} {qos:?} cut after {cuts:?}, stored {stored}: {:#?}", pair.log);
     for mut arrived in [pair.at_server.clone(), pair.at_client.clone()] {
         if qos == QoS::AtMostOnce {
-            // What was under way is gone; what came while there was no connection has waited for
-            // the next.
+            // Messages in flight are lost; messages queued while disconnected wait for the next
+            // connection.
             let mut sent = ["one", "two", "three", "four"].iter();
             assert!(arrived.iter().all(|payload| sent.any(|sent| sent == payload)), "{what}");
             assert_eq!(arrived.last().map(String::as_str), Some("four"), "{what}");
             continue;
         }
         if qos == QoS::AtLeastOnce {
-            // A repeat of all that was not acknowledged; order within each connection.
+            // All unacknowledged messages are resent; the order holds within each connection.
             let last_run = arrived.iter().rposition(|payload| payload == "four").unwrap();
             assert_eq!(last_run, arrived.len() - 1, "{what}");
             let mut seen = std::collections::BTreeSet::new();
@@ -136,7 +136,7 @@ fn resume_resends_messages_and_pubrels_in_original_order_with_dup() {
         pair.publish(1, &message(QoS::AtLeastOnce, "one"));
         pair.publish(2, &message(QoS::ExactlyOnce, "two"));
         pair.publish(3, &message(QoS::AtLeastOnce, "three"));
-        // Only PUBREC for "two" comes back.
+        // Only the PUBREC for "two" arrives.
         pair.forge_to_client(&encoded(
             Packet::Pubrec(Ack::new(identifier(2), ReasonCode::SUCCESS)),
             version,
@@ -154,7 +154,7 @@ fn resume_resends_messages_and_pubrels_in_original_order_with_dup() {
         let mut input = &connack[..];
         let action = pair.client.handle_input(&mut input, pair.now, &mut out);
         if version == Version::V3_1 {
-            // 3.1 has no Session Present; Clean Session 0 says that the session goes on.
+            // 3.1 has no Session Present. Clean Session 0 means that the session resumes.
             assert!(matches!(action, Some(client::Action::Connected(_))));
         }
         let resent = packets(&out, version);
@@ -192,7 +192,7 @@ fn resume_keeps_order_when_a_message_is_now_too_large() {
     for (key, payload) in [(1, large.as_str()), (2, "two"), (3, "three"), (4, "four")] {
         pair.deliver(key, &message(QoS::ExactlyOnce, payload));
     }
-    // Only PUBREC for "three" comes back.
+    // Only the PUBREC for "three" arrives.
     pair.written_by_server();
     let pubrec =
         encoded(Packet::Pubrec(Ack::new(identifier(3), ReasonCode::SUCCESS)), Version::V5_0);

@@ -1,5 +1,4 @@
-//! Sessions as bytes: what was stored goes on where it was, the format does not change unnoticed,
-//! and no bytes do harm.
+//! Sessions as bytes: a stored session resumes, its format is stable, and no bytes do harm.
 
 use core::time::Duration;
 use mqtt_sansio::Instant;
@@ -29,7 +28,7 @@ fn outgoing(key: Option<u64>, qos: QoS, payload: &str) -> Outgoing {
     Outgoing::new(key, Message::new(&publish).unwrap())
 }
 
-/// A client's session with something of everything.
+/// A client's session with every kind of content.
 fn full() -> Session {
     let mut pair = Pair::with(
         ClientConfig::new().maximum_in_flight(5),
@@ -42,7 +41,7 @@ fn full() -> Session {
         pair.publish(key, &qos(if key % 2 == 0 { QoS::AtLeastOnce } else { QoS::ExactlyOnce }));
     }
     pair.try_deliver(8, &qos(QoS::ExactlyOnce));
-    // The first acknowledgements come, and what answers them is lost.
+    // The first acknowledgements arrive, and the answers to them are lost.
     pair.carry_bytes(true, usize::MAX);
     pair.carry_bytes(false, 8);
     pair.cut();
@@ -74,7 +73,7 @@ fn stored_session_loads_equal() {
     assert!(serde_json::from_str::<Session>("[77, 81, 83, 2]").is_err());
 }
 
-/// The same packets come of a loaded session as of the one that was stored.
+/// A loaded session sends the same packets as the stored one.
 #[test]
 fn loaded_session_resumes_like_the_stored_one() {
     let session = full();
@@ -114,7 +113,7 @@ fn messages_expire_while_stored() {
     for (ago, expired) in [(499, false), (500, true), (u64::MAX, true)] {
         let now = Instant::from_millis(7);
         let mut session = Session::from_bytes(&bytes, now, Duration::from_millis(ago)).unwrap();
-        // Where there is no room, those that have expired make it.
+        // If the queue is full, expired messages make room.
         let limit = QueueLimit { messages: session.queued(), ..LIMIT };
         assert_eq!(
             session.enqueue(outgoing(None, QoS::AtMostOnce, ""), limit, now).is_ok(),
@@ -126,7 +125,7 @@ fn messages_expire_while_stored() {
     }
 }
 
-/// Ends that nobody was told of are kept: here those of messages whose session the server has lost.
+/// Unreported outcomes are stored, here of messages whose session the server has lost.
 #[test]
 fn unreported_outcomes_are_stored() {
     let mut client = Client::with_session(ClientConfig::new(), full());
@@ -192,7 +191,7 @@ fn damaged_bytes_are_refused_or_load_another_session() {
     assert!(accepted > bytes.len(), "{accepted}");
 }
 
-/// Whether the bytes are a session; then it can be stored again, and used.
+/// Whether the bytes are a session. If so, it can be stored again, and used.
 fn survives(bytes: &[u8]) -> bool {
     let Ok(session) = load(bytes) else { return false };
     let again = session.to_bytes(Instant::default());

@@ -1,8 +1,9 @@
-//! Every packet in every state of either role: one table for each, of which each cell is one
-//! outcome.
+//! Every packet in every state of either role: one table for each role, and one outcome in each
+//! cell.
 //!
-//! `-` is not read, `ok` is taken without a word to the host or the peer; else it is what the host
-//! is told or the peer is sent, and `closed` with the reason code of a DISCONNECT.
+//! `-` is not read. `ok` is accepted without a report to the host or a packet to the peer. Other
+//! cells name the report to the host or the packet to the peer, and `closed` the reason code of a
+//! DISCONNECT.
 
 use core::fmt::Debug;
 use mqtt_sansio::client::{self, Client, ClientConfig};
@@ -19,7 +20,7 @@ use testkit::wire::{V5_0, VERSIONS, ack, encoded, identifier, lasting, message, 
 const METHOD: &str = "SCRAM";
 
 /// Before CONNECT; awaits CONNACK; connected; has written DISCONNECT; awaits CONNACK, with enhanced
-/// authentication; authenticates again.
+/// authentication; re-authenticates.
 const CLIENT: &str = "\
 3.1   Connect     | - | closed | closed | closed
 3.1   Connack     | - | connected | closed | closed
@@ -70,8 +71,8 @@ const CLIENT: &str = "\
 5.0   Auth 19     | - | closed | closed 82 | closed | closed | closed 82
 ";
 
-/// Before CONNECT; before the host's answer to it; connected; the host has ended it; after the end;
-/// awaits AUTH; authenticates again, and waits for the client; the same, and waits for the host.
+/// Before CONNECT; before the host's answer to it; connected; disconnected by the host; after the
+/// end; awaits AUTH; re-authenticates, and waits for the client; the same, and waits for the host.
 const SERVER: &str = "\
 3.1   Connect     | connect | - | closed | closed | -
 3.1   Connack     | closed | - | closed | closed | -
@@ -122,9 +123,9 @@ const SERVER: &str = "\
 5.0   Auth 19     | closed | - | closed 82 | closed | - | closed CONNACK 82 | closed 82 | -
 ";
 
-/// With identifiers 1 to 5 a client has under way: QoS 1; QoS 2; QoS 2 that is released; SUBSCRIBE;
-/// UNSUBSCRIBE. With 6 and 7 its server has QoS 2: acknowledged, by hand, and not; so a PUBREC for
-/// 6 waits until there is one for 7. 8 is nothing.
+/// A client has in flight, by identifier: 1 QoS 1; 2 QoS 2; 3 QoS 2 after PUBREL; 4 SUBSCRIBE; 5
+/// UNSUBSCRIBE. The server has in flight: 6 QoS 2, acknowledged manually; 7 QoS 2, not
+/// acknowledged. A PUBREC for 6 therefore waits for one for 7. 8 is unknown.
 const EXCHANGES: &str = "\
 3.1   Puback      | published | closed | closed | closed | closed | ok | ok | ok
 3.1   Pubrec      | closed | PUBREL | PUBREL | closed | closed | PUBREL | PUBREL | PUBREL
@@ -152,9 +153,9 @@ const EXCHANGES: &str = "\
 5.0   Publish 2   | message | message | message | message | message | ok | ok | message
 ";
 
-/// With identifiers 1 to 3 a server has under way: QoS 1; QoS 2; QoS 2 that is released. Its client
-/// has, unanswered: with 4 SUBSCRIBE, with 5 UNSUBSCRIBE, and with 6 and 7 what [`EXCHANGES`] has,
-/// so that a refusal waits, too. 8 is nothing.
+/// A server has in flight, by identifier: 1 QoS 1; 2 QoS 2; 3 QoS 2 after PUBREL. The client has
+/// unanswered: 4 SUBSCRIBE; 5 UNSUBSCRIBE; 6 and 7 as in [`EXCHANGES`], so that a refusal also
+/// waits. 8 is unknown.
 const SERVER_EXCHANGES: &str = "\
 3.1   Puback      | published | closed | closed | ok | ok | ok | ok | ok
 3.1   Pubrec      | closed | PUBREL | PUBREL | PUBREL | PUBREL | PUBREL | PUBREL | PUBREL
@@ -294,7 +295,7 @@ fn unsuback_codes(version: Version) -> &'static [ReasonCode] {
     if version == V5_0 { &CODE } else { &[] }
 }
 
-/// One of each packet type, of which none answers anything.
+/// Returns one packet of each type, none of which answers another.
 fn all(version: Version) -> Vec<Vec<u8>> {
     let subscriptions = [Subscription::new("a", QoS::AtMostOnce)];
     let filters = [Text::from("a")];
@@ -359,7 +360,7 @@ fn clients(version: Version) -> Vec<Client> {
     clients
 }
 
-/// After CONNECT the host owes an answer, after AUTH the client the next step.
+/// After CONNECT the host must answer; after AUTH the client must send the next step.
 fn servers(version: Version) -> Vec<Server> {
     let mut closed = accepted(&lasting(version));
     closed.connection_lost();
@@ -387,7 +388,7 @@ fn servers(version: Version) -> Vec<Server> {
     servers
 }
 
-/// Each packet in each state that a machine may be in.
+/// Returns the outcome of each packet in each state of a machine.
 fn table<M: Hears>(machines: fn(Version) -> Vec<M>, wants_input: fn(&M) -> bool) -> String
 where
     for<'i> M::Action<'i>: Debug,
@@ -411,7 +412,7 @@ fn row(version: Version, name: &str, cells: impl Iterator<Item = String>) -> Str
     format!("{:5} {name:11} | {}\n", version.to_string(), cells.join(" | "))
 }
 
-/// With the reason code of an AUTH.
+/// Names a packet, with the reason code of an AUTH.
 fn name(bytes: &[u8]) -> String {
     let name = format!("{:?}", codec::frame(bytes, u32::MAX).unwrap().unwrap().packet_type());
     match bytes {

@@ -31,7 +31,7 @@ fn keep_alive_sends_pings_and_times_out_to_the_millisecond() {
             "one ping every ten seconds"
         );
 
-        // Anything sent puts it off.
+        // Each packet sent postpones the ping.
         pair.advance(Duration::from_secs(6));
         pair.publish(1, &message(QoS::AtMostOnce, "x"));
         pair.settle();
@@ -73,12 +73,12 @@ fn missing_pingresp_closes_the_connection_unless_bytes_arrive() {
     assert!(client.handle_timeout(at(10_000), &mut out).is_none());
     assert_eq!(out, [0xC0, 0x00]);
     assert_eq!(client.poll_timeout(), Some(at(14_000)));
-    // The first bytes of a large packet: no PINGRESP, and a sign of life.
+    // The first bytes of a large packet are no PINGRESP, but they count as activity.
     let mut partial = &[0x30, 0x7F, 0x00][..];
     assert!(client.handle_input(&mut partial, at(13_000), &mut out).is_none());
     assert_eq!(partial.len(), 3);
     assert_eq!(client.poll_timeout(), Some(at(17_000)));
-    // The same bytes again are none.
+    // The same bytes again do not.
     assert!(client.handle_input(&mut partial, at(16_000), &mut out).is_none());
     assert!(client.handle_timeout(at(16_999), &mut out).is_none());
     let action = client.handle_timeout(at(17_000), &mut out);
@@ -228,8 +228,8 @@ fn blocked_input_extends_the_clients_deadline() {
     }
 }
 
-/// While the host owes an answer the machine takes no input, so the client cannot be heard. [5.0
-/// MQTT-3.1.2-22] [3.1.1 MQTT-3.1.2-24]
+/// While the host owes an answer, the machine reads no input, so it cannot notice activity.
+/// [5.0 MQTT-3.1.2-22] [3.1.1 MQTT-3.1.2-24]
 #[test]
 fn client_is_not_disconnected_while_its_input_is_blocked() {
     for version in VERSIONS {
@@ -251,7 +251,7 @@ fn client_is_not_disconnected_while_its_input_is_blocked() {
             )
             .unwrap();
         assert_eq!((server.wants_input(), server.poll_timeout()), (true, Some(after(115))));
-        // One that could be heard all the time gets no more of it.
+        // A client whose input is read all the time gets no extension.
         let mut server = accepted(&connect);
         server.hears_at(&subscribe(1, "a", QoS::AtMostOnce, version), after(5));
         server

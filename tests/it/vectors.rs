@@ -1,4 +1,4 @@
-//! Runs `spec-vectors/`: each valid packet decodes to its values and encodes to its bytes, each
+//! Runs `spec-vectors/`: each valid packet decodes to its values and encodes to its bytes, and each
 //! invalid one is refused for the reason that the vector names. The format is described in
 //! `spec-vectors/README.md`.
 
@@ -120,8 +120,8 @@ fn check_from(version: Version, sender: Role, bytes: &[u8], vector: &Table) -> R
     Ok(())
 }
 
-/// Whether an error names a statement that the vector says is broken. What it has no number for may
-/// be told by another section.
+/// Checks that an error cites a statement that the vector says is violated. An error without a
+/// numbered statement can cite a section.
 fn tells(error: codec::DecodeError, version: Version, vector: &Table) -> Result<(), String> {
     let told = error.citation(version);
     let of = if version == Version::V5_0 { "5.0 " } else { "3.1.1 " };
@@ -141,7 +141,7 @@ fn tells(error: codec::DecodeError, version: Version, vector: &Table) -> Result<
     }
 }
 
-/// Packets borrow; what these borrow from lives as long as the test process.
+/// Packets borrow from values that live as long as the process.
 fn leak<T>(values: Vec<T>) -> &'static [T] {
     values.leak()
 }
@@ -183,7 +183,7 @@ fn identifier(value: &Value) -> PacketIdentifier {
     PacketIdentifier::new(number(value)).unwrap()
 }
 
-/// A packet or its properties: each key is asked for once, and none may be left over.
+/// A packet or its properties. Each key is read once, and none may be left over.
 struct Fields(Table);
 
 impl Fields {
@@ -245,7 +245,7 @@ fn packet(version: Version, table: &Table) -> Packet<'static> {
             properties: connect_properties(f.properties()),
         }),
         "CONNACK" => {
-            // In 3.1 and 3.1.1 the return code as on the wire.
+            // Before 5.0 the vectors have the return code of the wire.
             let code = f.or_default("reason_code", number::<u8>);
             let same = [0x00, 0x84, 0x85, 0x88, 0x86, 0x87];
             let code = if version == Version::V5_0 { code } else { same[usize::from(code)] };

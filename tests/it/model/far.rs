@@ -75,7 +75,7 @@ impl World {
         if event.asks() && self.random.percent(70) { self.server_answers(far) } else { Ok(()) }
     }
 
-    /// The session is kept for the client's next connection.
+    /// Keeps the session for the client's next connection.
     pub(crate) fn park(&mut self, far: &mut Far) {
         far.accepted = false;
         far.watch.ends();
@@ -93,9 +93,9 @@ impl World {
             .is_some()
         {
             self.note(|| "the server drops the session".into());
-            // Should the client never learn of it, as when the next CONNACK is lost, it goes on
-            // with a session that is another one: it sends again what was taken, and takes what is
-            // new for a repeat. By the standard nobody can tell.
+            // If the client does not learn of it, because the next CONNACK is lost, it resumes
+            // another session: it resends delivered messages, and takes new ones for repeats. The
+            // standard gives it no way to notice.
             self.estranged = true;
             self.letters[UP].under_way().for_each(|letter| letter.again = true);
             self.server_forgets();
@@ -174,7 +174,7 @@ impl World {
         self.carry(DOWN, &mut far.line, &out)
     }
 
-    /// A message for the client, wherever its session is now.
+    /// Delivers a message to the client, wherever its session is now.
     pub(crate) fn deliver(&mut self) -> Verdict {
         let (qos, large) = (self.qos(), self.random.percent(10));
         let expiry = self
@@ -248,8 +248,8 @@ impl World {
         self.on_server_event(far, &event)
     }
 
-    /// The server ends, or crashes, with all its connections, and begins anew with what it has
-    /// stored, a little later.
+    /// The server ends or crashes, with all its connections, and restarts a little later with what
+    /// it has stored.
     pub(crate) fn server_restarts(&mut self) -> Verdict {
         self.counts(Count::Stored, true);
         self.note(|| "server restarts".into());

@@ -1,4 +1,4 @@
-//! The messages, and what may become of them.
+//! The messages, and their possible outcomes.
 
 use mqtt_sansio::Instant;
 use mqtt_sansio::codec::{Publish, QoS, ReasonCode};
@@ -12,7 +12,7 @@ pub(crate) enum End {
     Lost,
 }
 
-/// A message. Its number is its place in its direction, from 1 on.
+/// A message. Its number is its position in its direction, from 1.
 #[derive(Debug)]
 pub(crate) struct Letter {
     pub(crate) qos: QoS,
@@ -21,18 +21,18 @@ pub(crate) struct Letter {
     pub(crate) expires_at: Option<Instant>,
     pub(crate) written: bool,
     pub(crate) arrived: usize,
-    /// How often the application has taken it, and with which errors it has not.
+    /// How often the application has accepted it, and the reason codes with which it has refused
+    /// it.
     pub(crate) taken: usize,
     pub(crate) refused: Vec<ReasonCode>,
     pub(crate) end: Option<End>,
-    /// The sender has given up the session that it was in.
+    /// The sender has discarded the session of the message.
     pub(crate) given_up: bool,
-    /// The sender's host has dropped it without a word.
+    /// The sender's host has dropped it without a report.
     pub(crate) dropped: bool,
-    /// The receiver has given up the session, so that it may take it again.
+    /// The receiver has discarded the session, so that it may deliver the message again.
     pub(crate) again: bool,
-    /// The receiver knows the identifier from another session, and does not look at what it takes
-    /// for a repeat.
+    /// The receiver knows the identifier from another session, and takes the message for a repeat.
     pub(crate) unseen: bool,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Letter {
 #[derive(Default)]
 pub(crate) struct Letters {
     pub(crate) all: Vec<Letter>,
-    /// The last that came for the first time, by QoS.
+    /// The last message that arrived for the first time, by QoS.
     pub(crate) last: [u64; 3],
 }
 
@@ -85,7 +85,7 @@ impl Letters {
             .filter(|letter| letter.qos > QoS::AtMostOnce && letter.written && letter.end.is_none())
     }
 
-    /// Whether something is to become of one of them yet.
+    /// Whether an outcome of a message is still pending.
     pub(crate) fn are_owed(&self) -> bool {
         self.all
             .iter()
@@ -96,7 +96,7 @@ impl Letters {
         let number = number(publish.payload).ok_or("a message has no number")?;
         let letter = self.get(number)?;
         if let Some(at) = letter.expires_at {
-            // What is sent at once need not wait, even if it may not.
+            // A message that is sent at once need not be queued, even if its queue is full.
             ensure!(
                 publish.dup || at > now || letter.made_at == now,
                 "message {number} was sent at {now:?}, and not by {at:?}"
@@ -118,7 +118,7 @@ impl Letters {
         Ok(())
     }
 
-    /// The application is given a message, which it takes at once unless it acknowledges by hand.
+    /// Delivers a message to the application, which accepts it unless it acknowledges manually.
     pub(crate) fn arrives(&mut self, number: u64, qos: QoS, by_hand: bool) -> Verdict {
         let last = self.last[usize::from(qos.as_u8())];
         let letter = self.get(number)?;
@@ -170,7 +170,7 @@ impl Letters {
         Ok(())
     }
 
-    /// All have arrived and ended as their QoS promises.
+    /// Checks that all messages have arrived and ended as their QoS promises.
     pub(crate) fn check(&self) -> Verdict {
         for (number, letter) in (1..).zip(&self.all) {
             let Letter { end, taken, arrived, .. } = letter;

@@ -1,9 +1,10 @@
-//! A client and a server machine on one clock, with a line between them that delays, splits and
-//! breaks, and hosts that store their sessions and crash, against what the standard promises: QoS 0
-//! at most once, QoS 1 at least once, QoS 2 exactly once, each in order, each message with one end,
-//! and every deadline met to the millisecond. [`Watch`] reads all that passes on the line.
+//! A client and a server machine on one clock, with a connection that delays, splits and breaks,
+//! and hosts that store their sessions and crash. The model checks the promises of the standard:
+//! QoS 0 at most once, QoS 1 at least once, QoS 2 exactly once, each in order, each message with
+//! one outcome, and every deadline met to the millisecond. [`Watch`] reads all bytes of the
+//! connection.
 //!
-//! `SEED=n cargo test --test it model` replays a seed with its log, `SEEDS=n` runs so many.
+//! `SEED=n cargo test --test it model` replays a seed with its log, `SEEDS=n` runs that many seeds.
 
 mod far;
 mod letters;
@@ -23,35 +24,35 @@ use testkit::random::Random;
 use testkit::watch::{Configured, Event, Verdict, Watch, ensure, frames, number};
 use testkit::wire::VERSIONS;
 
-/// From the client to the server, and back. What each side has is in that order too.
+/// The direction from the client to the server, and back. Arrays of both sides have the same order.
 const UP: usize = 0;
 const DOWN: usize = 1;
 
-/// What a seed chooses for a whole run.
+/// The choices of a seed for a whole run.
 #[derive(Clone, Debug)]
 struct Plan {
     version: Version,
-    /// Whether a side acknowledges by hand.
+    /// Whether a side acknowledges manually.
     manual: [bool; 2],
-    /// At most so many messages that a side has under way.
+    /// The largest number of messages that a side has in flight.
     in_flight: [u16; 2],
     receive_maximum: u16,
     maximum_requests: usize,
     queue: QueueLimit,
-    /// How many topics a side gives an alias.
+    /// The number of topics to which a side assigns an alias.
     aliases: [u16; 2],
-    /// Seconds.
+    /// In seconds.
     keep_alive: u16,
     maximum_keep_alive: u16,
     ping_timeout: Option<Duration>,
     connect_timeout: [Duration; 2],
-    /// Milliseconds that a chunk takes at most.
+    /// The longest delay of a chunk in milliseconds.
     delay: u64,
-    /// How often, in a hundred messages, one expires.
+    /// The percentage of messages that expire.
     expiring: u64,
-    /// How often, in a hundred times, a side is stored and loaded that could be.
+    /// The percentage of opportunities at which a side is stored and loaded.
     storing: u64,
-    /// Whether both begin with an older session, the next identifier of which is nearly the last.
+    /// Whether both sides start with an older session, whose next identifier is nearly the last.
     old: bool,
 }
 
@@ -124,17 +125,17 @@ const ROLES: [Role; 2] = [Role::Client, Role::Server];
 
 // ---- the two ends ----
 
-/// What was put on a connection, and has not arrived. `None` is the end of the transport.
+/// Bytes that were sent on a connection, and have not arrived. `None` is the end of the transport.
 #[derive(Default)]
 struct Line {
     chunks: [VecDeque<(Instant, Option<Vec<u8>>)>; 2],
-    /// Nothing more is carried.
+    /// Whether nothing more is carried.
     silent: bool,
-    /// So many packets more are carried.
+    /// The number of packets that are still carried.
     packets: Option<usize>,
 }
 
-/// By which the deadlines of a side are foretold.
+/// The values from which the deadlines of a side follow.
 #[derive(Clone, Copy, Default)]
 struct Clock {
     opened: Instant,
@@ -151,7 +152,7 @@ struct Near {
     watch: Watch,
     received: Vec<u8>,
     tokens: Vec<(u64, AckToken)>,
-    /// Of connections that have ended.
+    /// Tokens of connections that have ended.
     stale: Vec<AckToken>,
     attached: bool,
     clock: Clock,
@@ -160,11 +161,11 @@ struct Near {
     asked_temporary: bool,
     /// Whether it has no session that the server could have.
     temporary: bool,
-    /// Whether this machine has begun a connection, so that it knows the version.
+    /// Whether this machine has started a connection, so that it knows the version.
     begun: bool,
 }
 
-/// The server's end of a connection, its host, and the line.
+/// The server's end of a connection, its host, and the connection itself.
 struct Far {
     machine: Server,
     watch: Watch,
@@ -179,15 +180,15 @@ struct Far {
     clock: Clock,
 }
 
-/// A session of the server while there is no connection.
+/// A session of the server without a connection.
 struct Parked {
     session: Session,
     watch: Watch,
     until: Option<Instant>,
 }
 
-/// What a run is counted by, and how often it must happen in a thousand runs, for a run in which
-/// nothing happens finds nothing.
+/// The events of a run, and how often each must occur in a thousand runs. A run without events
+/// would find nothing.
 const EVENTS: [(&str, u64); 12] = [
     ("messages arrived", 15_000),
     ("connections", 2_000),
@@ -228,12 +229,12 @@ struct World {
     near: Near,
     /// The newest connection.
     far: Option<Far>,
-    /// One before it, of which the server does not know that it is broken.
+    /// An older connection that the server does not yet know to be broken.
     ghost: Option<Far>,
     parked: Option<Parked>,
     letters: [Letters; 2],
     log: Option<Vec<String>>,
-    /// The end of the run: nothing breaks any more.
+    /// The end of the run, in which nothing breaks.
     calm: bool,
     /// The server has dropped a session, and the client may not know.
     estranged: bool,
@@ -297,9 +298,9 @@ impl World {
         self.tally[what as usize] += u64::from(happens);
     }
 
-    // ---- the line ----
+    // ---- the connection ----
 
-    /// What a side has written is looked at, and put on the line.
+    /// Checks the output of a side, and puts it on the connection.
     fn carry(&mut self, direction: usize, line: &mut Line, out: &[u8]) -> Verdict {
         let mut carried = 0;
         for frame in frames(out)? {
@@ -354,7 +355,7 @@ impl World {
         line.chunks[direction].push_back((at, chunk));
     }
 
-    /// A side has closed its transport. The other is told, or must find out.
+    /// A side closes its transport. The other is notified, or must find out.
     fn hang_up(&mut self, direction: usize, line: &mut Line) {
         if self.calm || self.random.percent(70) {
             self.schedule(direction, line, None);
@@ -384,7 +385,7 @@ impl World {
 
     // ---- time ----
 
-    /// The machines' deadlines, by what has passed on the line.
+    /// Checks the machines' deadlines against the bytes of the connection.
     fn check_deadlines(&self) -> Verdict {
         let near = &self.near.clock;
         let expected = match near.accepted {
@@ -406,7 +407,7 @@ impl World {
             let expected = match clock.accepted {
                 _ if far.closed => None,
                 None => Some(clock.opened + self.plan.connect_timeout[DOWN]),
-                // A server that owes an answer does not read, so it cannot hear.
+                // A server that owes an answer does not read, so it cannot notice activity.
                 _ if clock.keep_alive == Duration::ZERO
                     || far.requests.len() >= self.plan.maximum_requests =>
                 {
@@ -420,7 +421,7 @@ impl World {
         Ok(())
     }
 
-    /// Some time passes, and all happens that is to happen in it, in its order.
+    /// Lets time pass, and runs all events that are due in it, in order.
     fn passes(&mut self, most: u64) -> Verdict {
         let end = self.now + Duration::from_millis(self.random.below(most + 1));
         for _ in 0..100_000 {
@@ -467,7 +468,7 @@ impl World {
         verdict
     }
 
-    /// Lends out the older one, which is gone once the server has noticed.
+    /// Lends out the older connection, which is dropped once the server has noticed.
     fn with_ghost(&mut self, run: impl FnOnce(&mut Self, &mut Far) -> Verdict) -> Verdict {
         let Some(mut ghost) = self.ghost.take() else { return Ok(()) };
         let verdict = run(self, &mut ghost);
@@ -518,14 +519,14 @@ impl World {
         event.map_or(Ok(()), |event| self.on_server_event(far, &event))
     }
 
-    // ---- what happens ----
+    // ---- events ----
 
     fn qos(&mut self) -> QoS {
         self.random.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce])
     }
 
-    /// What an application that acknowledges by hand says of a message, and what that means: before
-    /// 5.0 there is no refusing.
+    /// Chooses how an application acknowledges a message manually, and the code that results:
+    /// before 5.0 it cannot refuse.
     fn judgement(&mut self) -> (ReasonCode, ReasonCode) {
         let refuses = !self.calm && self.random.percent(15);
         let code = if refuses {
@@ -558,7 +559,7 @@ impl World {
         }
     }
 
-    /// The line breaks: one side, both or none are told.
+    /// Breaks the connection. One side, both or none are notified.
     fn breaks(&mut self) -> Verdict {
         self.counts(Count::Broken, true);
         if let Some(far) = &mut self.far {
@@ -577,7 +578,7 @@ impl World {
         if told < 2 { self.client_is_cut() } else { Ok(()) }
     }
 
-    /// All that is owed is done.
+    /// Completes everything that is pending.
     fn settle(&mut self) -> Verdict {
         self.calm = true;
         let slowest = core::mem::take(&mut self.plan.delay) + 1;
@@ -630,20 +631,20 @@ fn is_timeout(event: Option<&Event<'_>>) -> bool {
     )
 }
 
-/// Whether nothing is amiss when a session is stored while it has a connection: what was
-/// acknowledged by hand, out of turn, is known to the connection alone.
+/// Whether a session can be stored exactly while it has a connection. Manual acknowledgements out
+/// of order are known to the connection only.
 fn can_be_stored_in_use(watch: &Watch) -> bool {
     !watch.is_out_of_turn()
 }
 
-/// The session with 65,533 as its next identifier.
+/// Returns the session with 65,533 as its next identifier.
 fn aged(session: &Session) -> Session {
     let mut bytes = session.to_bytes(Instant::default());
     bytes[5..7].copy_from_slice(&65_533_u16.to_be_bytes());
     Session::from_bytes(&bytes, Instant::default(), Duration::ZERO).unwrap()
 }
 
-/// A few topics, each of which comes again.
+/// Returns one of a few topics, each of which recurs.
 fn topic(number: u64) -> &'static str {
     TOPICS[number as usize % TOPICS.len()]
 }
@@ -656,7 +657,7 @@ fn payload(number: u64, large: bool) -> Vec<u8> {
     payload
 }
 
-/// A packet, for the log.
+/// Describes a packet, for the log.
 fn in_short(packet: &Packet<'_>) -> String {
     match packet {
         Packet::Publish(publish) => {

@@ -108,7 +108,7 @@ impl World {
         self.letters[direction].ends(key, end, self.now)
     }
 
-    /// The client's session is over: what it has sent is lost, and what it has taken is forgotten.
+    /// The client discards its session: its sent messages are lost, its received ones forgotten.
     pub(crate) fn client_gives_up(&mut self) {
         self.estranged = false;
         self.letters[UP].under_way().for_each(|letter| letter.given_up = true);
@@ -141,8 +141,8 @@ impl World {
                 (!self.calm && self.random.percent(10)).then_some(60);
         }
         self.note(|| format!("client connects: {connect:?}"));
-        // A connection that never came about is dropped; one that has the session lives on until
-        // the server notices.
+        // A connection that was never accepted is dropped. One that has the session lives until the
+        // server notices.
         self.ghost = self.far.take().filter(|far| far.accepted).or_else(|| self.ghost.take());
         let mut line = Line::default();
         if !self.calm {
@@ -170,7 +170,7 @@ impl World {
             last_heard: self.now,
             ..Clock::default()
         };
-        // Until it is accepted, it may go on with an older session.
+        // Until it is accepted, it may resume an older session.
         (near.attached, near.begun, near.temporary) = (true, true, false);
         (near.asked_keep_alive, near.asked_temporary) =
             (connect.keep_alive, connect.session_expiry_interval() == 0);
@@ -277,7 +277,7 @@ impl World {
         self.on_client_event(&event)
     }
 
-    /// The client ends, or crashes, and begins anew with what it has stored, a little later.
+    /// The client ends or crashes, and restarts a little later with what it has stored.
     pub(crate) fn client_restarts(&mut self) -> Verdict {
         self.counts(Count::Stored, true);
         let machine = core::mem::replace(&mut self.near.machine, Client::new(self.plan.client()));
