@@ -1,7 +1,7 @@
-//! How fast packets are read and written: each packet both ways, mixed streams, in bytes and in
-//! packets a second, and long packets beside short ones.
+//! How fast packets are read and written: each packet both ways, mixed streams in bytes and in
+//! packets per second, and long packets beside short ones.
 //!
-//! `cargo bench --bench codec`. `benches/peers/` compares them with other crates, and counts
+//! `cargo bench --bench codec`. `benches/peers/` compares the codec with other crates, and counts
 //! allocations; `tests/costs/allocations.rs` shows that there are none.
 
 #![allow(missing_docs, unreachable_pub, reason = "a bench has no public face")]
@@ -51,7 +51,7 @@ fn each_packet(criterion: &mut Criterion) {
     }
 }
 
-/// 10,000 packets: 60 % PUBLISH, 25 % acknowledgements, 15 % others.
+/// Returns 10,000 packets: 60 % PUBLISH, 25 % acknowledgements, 15 % others.
 fn stream(version: Version) -> Vec<u8> {
     let all = packets(version);
     let named = |name: &str| &all.iter().find(|(other, _)| *other == name).unwrap().1;
@@ -101,7 +101,7 @@ fn streams(criterion: &mut Criterion) {
     }
 }
 
-/// How many packets there are.
+/// Returns the number of packets.
 fn read_in_chunks(stream: &[u8], buffer: &mut Vec<u8>, version: Version) -> usize {
     let mut count = 0;
     for chunk in stream.chunks(4_096) {
@@ -117,8 +117,8 @@ fn read_in_chunks(stream: &[u8], buffer: &mut Vec<u8>, version: Version) -> usiz
     count
 }
 
-/// What is long costs per byte what is short: the second of each pair has the throughput of the
-/// first, until it leaves the caches.
+/// Long packets cost as much per byte as short ones: the second of each pair has the throughput of
+/// the first, until it leaves the caches.
 fn lengths(criterion: &mut Criterion) {
     let user_properties = vec![UserProperty::new("region", "eu-central-1"); 10_000];
     let subscriptions = vec![Subscription::new("sensors/+/temp", QoS::AtLeastOnce); 20_000];

@@ -1,5 +1,5 @@
-//! Writes seeds for the fuzz targets, the wire vectors for the codec and series of operations for
-//! the machines: `cargo run --manifest-path fuzz/Cargo.toml --bin seed`.
+//! Writes seeds for the fuzz targets: the wire vectors for the codec, and series of operations for
+//! the machines. `cargo run --manifest-path fuzz/Cargo.toml --bin seed` runs it.
 
 use std::path::Path;
 use std::{fs, io};
@@ -10,7 +10,7 @@ fn main() -> io::Result<()> {
     for target in ["decode", "roundtrip", "split", "encode", "topic"] {
         let folder = fuzz.join("corpus").join(target);
         fs::create_dir_all(&folder)?;
-        // The largest vectors would only slow the fuzzer down.
+        // Larger vectors would only slow the fuzzer down.
         for (index, (first, bytes)) in
             vectors::all(4096).into_iter().enumerate()
         {

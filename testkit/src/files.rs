@@ -8,12 +8,12 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// Returns the text of a file, which is named from the root.
+/// Returns the text of a file, whose path is relative to the root.
 pub fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Returns all files below a folder that have an extension, except for those that were built.
+/// Returns all files below a folder that have an extension, except for build output.
 pub fn with_extension(folder: &str, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     find(&root().join(folder), extension, &mut found);

@@ -1,4 +1,4 @@
-//! Counts what the current thread requests from the heap, so that tests can run in parallel.
+//! Counts the heap use of the current thread, so that tests can run in parallel.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::Cell;
@@ -62,7 +62,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// A part of a test, from its creation on.
+/// A part of a test, from the creation of the region on.
 #[derive(Debug)]
 pub struct Region(Change);
 

@@ -1,4 +1,4 @@
-//! One machine alone: the test is its peer, and writes and reads the packets.
+//! One machine alone. The test is its peer, and writes and reads the packets.
 
 use crate::wire::encoded;
 use mqtt_sansio::Instant;
@@ -8,13 +8,14 @@ use mqtt_sansio::server::{self, Server, ServerConfig};
 
 pub const NOW: Instant = Instant::from_millis(1_000);
 
-/// The CONNACK of a server that goes on with its session, where it can say so.
+/// Returns the CONNACK of a server that resumes the session, with Session Present if the version
+/// has it.
 pub fn resumed(version: Version) -> Vec<u8> {
     encoded(Connack { session_present: version > Version::V3_1, ..Connack::default() }, version)
 }
 
-/// A machine that takes steps until it needs more input: what it asked of its host, and what it
-/// wrote.
+/// A machine that takes steps until it needs more input. Returns the actions for its host and its
+/// output.
 pub trait Hears {
     type Action<'i>;
 
@@ -51,14 +52,14 @@ impl Hears for Server {
     }
 }
 
-/// A client that has sent its CONNECT.
+/// Returns a client that has sent its CONNECT.
 pub fn connecting(config: ClientConfig, connect: &Connect<'_>) -> Client {
     let mut client = Client::new(config);
     client.connect(connect, NOW, &mut Vec::new()).unwrap();
     client
 }
 
-/// A client that a server has let in on these terms.
+/// Returns a client that a server has accepted with these properties.
 pub fn connected(connect: &Connect<'_>, properties: ConnackProperties<'_>) -> Client {
     let mut client = connecting(ClientConfig::new(), connect);
     let connack = encoded(Connack { properties, ..Connack::default() }, connect.version);
@@ -66,8 +67,8 @@ pub fn connected(connect: &Connect<'_>, properties: ConnackProperties<'_>) -> Cl
     client
 }
 
-/// The next connection of a client, to a server that goes on with the session; what the client says
-/// after CONNACK.
+/// Reconnects a client to a server that resumes the session. Returns what the client writes after
+/// CONNACK.
 pub fn resume(client: &mut Client, connect: &Connect<'_>) -> Vec<u8> {
     client.connection_lost();
     client.connect(connect, NOW, &mut Vec::new()).unwrap();
@@ -77,7 +78,7 @@ pub fn resume(client: &mut Client, connect: &Connect<'_>) -> Vec<u8> {
     said
 }
 
-/// A server that was asked to let a client in.
+/// Returns a server whose host has been asked to accept a client.
 pub fn asked(config: ServerConfig, connect: &Connect<'_>) -> Server {
     let mut server = Server::new(config, NOW);
     let connect = encoded(*connect, connect.version);
@@ -85,7 +86,7 @@ pub fn asked(config: ServerConfig, connect: &Connect<'_>) -> Server {
     server
 }
 
-/// A server that has let a client in.
+/// Returns a server that has accepted a client.
 pub fn accepted(connect: &Connect<'_>) -> Server {
     let mut server = asked(ServerConfig::new(), connect);
     server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();

@@ -1,5 +1,5 @@
-//! A client machine and a server machine under one simulated clock, with a link between them that
-//! can split and be cut.
+//! A client machine and a server machine on one simulated clock, with a link between them that can
+//! be split and cut.
 
 use core::time::Duration;
 use mqtt_sansio::Instant;
@@ -10,12 +10,12 @@ use mqtt_sansio::codec::{
 use mqtt_sansio::server::{self, Server, ServerConfig};
 use mqtt_sansio::session::{Message, Outcome, Outgoing, Published, Session};
 
-/// How the link hands on what it carries.
+/// How the link delivers bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Chunks {
     Whole,
     Bytes,
-    /// In two, at that byte of all that one side sends.
+    /// In two parts, cut at that byte of the bytes of one side.
     CutAt(usize),
 }
 
@@ -33,19 +33,19 @@ pub struct Pair {
     pub client: Client,
     pub server: Server,
     pub now: Instant,
-    /// What the two have said, one line for each action: "client: …" or "server: …".
+    /// The actions of both, one line each: "client: …" or "server: …".
     pub log: Vec<String>,
-    /// The same, from the beginning, whatever was taken.
+    /// All lines since the beginning.
     all: Vec<String>,
-    /// The payloads that the server and the client were given, in order.
+    /// The payloads delivered to the server and to the client, in order.
     pub at_server: Vec<String>,
     pub at_client: Vec<String>,
-    /// The keys that have come to their end, with what became of them.
+    /// The keys of completed messages, with their outcomes.
     pub done_at_client: Vec<(u64, String)>,
     pub done_at_server: Vec<(u64, String)>,
     client_config: ClientConfig,
     server_config: ServerConfig,
-    /// What the server keeps while there is no connection.
+    /// The server's session while there is no connection.
     pub parked: Option<Session>,
     /// Whether the connection has taken the session.
     accepted: bool,
@@ -82,7 +82,8 @@ impl Pair {
         }
     }
 
-    /// Runs a scenario whole, byte by byte, and cut at each position, and demands the same of all.
+    /// Runs a scenario whole, byte by byte, and cut at each position, and checks that all runs
+    /// agree.
     pub fn in_all_chunks(scenario: impl Fn(&mut Self)) {
         Self::in_all_chunks_with(&ClientConfig::new(), &ServerConfig::new(), scenario);
     }
@@ -105,7 +106,7 @@ impl Pair {
         }
     }
 
-    /// Opens a connection and carries all there is until both have nothing more to say.
+    /// Opens a connection, and carries all bytes until both are idle.
     pub fn connect(&mut self, connect: &Connect<'_>) {
         self.open(connect);
         self.settle();
@@ -119,7 +120,7 @@ impl Pair {
         self.client.connect(connect, self.now, &mut self.to_server.sent).unwrap();
     }
 
-    /// Both sides store their sessions, are started anew, and load them.
+    /// Both sides store their sessions, restart, and load them.
     pub fn restart(&mut self) {
         let again = |session: Session| {
             Session::from_bytes(&session.to_bytes(self.now), self.now, Duration::ZERO).unwrap()
@@ -134,7 +135,7 @@ impl Pair {
         self.client.publish(key, publish, self.now, &mut self.to_server.sent).unwrap();
     }
 
-    /// A command of the client whose output goes to the server.
+    /// Runs a command of the client, whose output goes to the server.
     pub fn client<T>(
         &mut self,
         command: impl FnOnce(&mut Client, Instant, &mut Vec<u8>) -> T,
@@ -142,12 +143,12 @@ impl Pair {
         command(&mut self.client, self.now, &mut self.to_server.sent)
     }
 
-    /// A message from the server, or for its parked session.
+    /// Delivers a message from the server, or queues it in the parked session.
     pub fn deliver(&mut self, key: u64, publish: &Publish<'_>) {
         assert!(self.try_deliver(key, publish), "there is a session");
     }
 
-    /// The same, unless the server has no session.
+    /// Does the same. Returns whether the server has a session for the message.
     pub fn try_deliver(&mut self, key: u64, publish: &Publish<'_>) -> bool {
         let outgoing = Outgoing::new(Some(key), Message::new(publish).unwrap());
         let delivered = match &mut self.parked {
@@ -158,7 +159,7 @@ impl Pair {
         delivered.is_ok()
     }
 
-    /// Bytes as if the other side had written them.
+    /// Adds bytes as if the server had written them.
     pub fn forge_to_client(&mut self, bytes: &[u8]) {
         self.to_client.sent.extend_from_slice(bytes);
     }
@@ -167,7 +168,7 @@ impl Pair {
         self.to_server.sent.extend_from_slice(bytes);
     }
 
-    /// What the server has written and the link has not carried.
+    /// Returns what the server has written and the link has not carried.
     pub fn written_by_server(&mut self) -> Vec<u8> {
         self.flush();
         self.to_client.sent.clone()
@@ -177,7 +178,7 @@ impl Pair {
         self.to_server.sent.clone()
     }
 
-    /// Carries all there is until both have nothing more to say.
+    /// Carries all bytes until both are idle.
     pub fn settle(&mut self) {
         while self.connected && self.carry() {}
     }
@@ -187,7 +188,7 @@ impl Pair {
         self.carry_packet_first(true)
     }
 
-    /// Carries one packet in that direction, or, where there is none, in the other.
+    /// Carries one packet in that direction, or in the other if there is none.
     pub fn carry_packet_first(&mut self, to_server: bool) -> bool {
         self.flush();
         let mut carry_first = |to_server: bool| {
@@ -205,7 +206,7 @@ impl Pair {
         carry_first(to_server) || carry_first(!to_server)
     }
 
-    /// Carries some bytes in one direction, which may end inside a packet.
+    /// Carries up to `count` bytes in one direction, which can end inside a packet.
     pub fn carry_bytes(&mut self, to_server: bool, count: usize) {
         self.flush();
         let direction = if to_server { &mut self.to_server } else { &mut self.to_client };
@@ -221,7 +222,7 @@ impl Pair {
         self.connected
     }
 
-    /// Cuts the connection: what the link has not carried is lost.
+    /// Cuts the connection. Bytes that the link has not carried are lost.
     pub fn cut(&mut self) {
         let at_client = self.client.connection_lost();
         let at_server = self.server.connection_lost();
@@ -230,7 +231,7 @@ impl Pair {
         (self.to_server, self.to_client) = (Direction::default(), Direction::default());
     }
 
-    /// Lets time pass, stopping wherever a machine has something to do.
+    /// Lets time pass, and stops at each deadline of a machine.
     pub fn advance(&mut self, duration: Duration) {
         let end = self.now + duration;
         loop {
@@ -247,7 +248,7 @@ impl Pair {
         self.now = end;
     }
 
-    /// The log since the last call.
+    /// Returns the log since the last call.
     pub fn take_log(&mut self) -> Vec<String> {
         core::mem::take(&mut self.log)
     }
@@ -317,7 +318,8 @@ impl Pair {
         }
     }
 
-    /// A server that lets everybody in, with the session that there is, and grants all.
+    /// Answers as a server that accepts every client, with its parked session, and grants every
+    /// request.
     fn on_server_action(&mut self, action: server::Action<'_>) {
         self.note(format!("server: {action:?}"));
         let out = &mut self.to_client.sent;
@@ -364,7 +366,7 @@ impl Pair {
                     let session = self.server.take_session();
                     self.parked = (self.server.session_expiry_interval() > 0).then_some(session);
                 }
-                // The client sees what was written, and then the end of the transport.
+                // The client reads the last output, and then the end of the transport.
                 let farewell = core::mem::take(&mut self.to_client.sent);
                 self.feed_client(&farewell);
                 let lost = self.client.connection_lost();

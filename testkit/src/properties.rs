@@ -1,4 +1,5 @@
-//! What the fuzz targets check, one function each. `tests/it/corpus.rs` runs them as ordinary tests.
+//! The properties that the fuzz targets check, one function each. `tests/it/corpus.rs` runs them as
+//! ordinary tests.
 
 use crate::wire::VERSIONS;
 use arbitrary::{Arbitrary, Unstructured};
@@ -19,7 +20,7 @@ const OPTIONS: Options = Options::NON_MINIMAL_LENGTH
     .union(Options::REFUSE_CONTROL_CHARACTERS)
     .union(Options::CHECK_PAYLOAD_FORMAT);
 
-/// The rules that the first byte of the data stands for, and the rest.
+/// Returns the rules that the first byte selects, and the other bytes.
 fn rules(data: &[u8]) -> Option<(Rules, &[u8])> {
     let (first, rest) = data.split_first()?;
     let rules = Rules::new(VERSIONS[usize::from(first % 3)]);
@@ -28,11 +29,11 @@ fn rules(data: &[u8]) -> Option<(Rules, &[u8])> {
         1 => rules.sent_by(Role::Client),
         _ => rules.sent_by(Role::Server),
     };
-    // The vectors, which begin with less than 9, are read as the standard has it.
+    // The vectors, whose first byte is less than 9, are read without options.
     Some((if first / 9 % 2 == 1 { rules.with(OPTIONS) } else { rules }, rest))
 }
 
-/// Whatever the bytes are, they are a packet or an error that can be told.
+/// Arbitrary bytes are a packet or an error with a text, a reason code and a citation.
 pub fn decode(data: &[u8]) {
     let Some((rules, bytes)) = rules(data) else { return };
     let told = |error: DecodeError| {
@@ -47,7 +48,7 @@ pub fn decode(data: &[u8]) {
             }
         }
         Ok(Some(frame)) => match codec::decode(frame, rules) {
-            // Its `Debug` form visits every field and every element.
+            // The `Debug` form visits every field and every element.
             Ok(packet) => assert!(format!("{packet:?}").len() >= 7),
             Err(error) => told(error),
         },
@@ -57,8 +58,7 @@ pub fn decode(data: &[u8]) {
     assert!(!matches!(limited, Ok(Some(frame)) if frame.as_bytes().len() > 16));
 }
 
-/// What decodes encodes, to what decodes equal; and what was encoded once is encoded to the same
-/// bytes.
+/// A decoded packet encodes to bytes that decode equal. Encoding again gives the same bytes.
 pub fn roundtrip(data: &[u8]) {
     let Some((rules, bytes)) = rules(data) else { return };
     let Ok(Some(frame)) = codec::frame(bytes, u32::MAX) else { return };
@@ -69,8 +69,8 @@ pub fn roundtrip(data: &[u8]) {
     assert_eq!(again.as_bytes().len(), encoded.len());
     let decoded = codec::decode(again, rules).expect("what was encoded decodes");
     assert_eq!(decoded, packet);
-    // A CONNECT of 3.1 may have promised fields that it has not; nothing else becomes longer than
-    // the two bytes of an acknowledgement whose properties were left out.
+    // A CONNECT of 3.1 can omit fields that its flags announce. Otherwise only an acknowledgement
+    // without properties becomes longer, by one byte.
     assert!(encoded.len() <= frame.as_bytes().len() + 1);
     let mut twice = Vec::new();
     codec::encode(&decoded, rules, &mut twice).unwrap();
@@ -79,8 +79,8 @@ pub fn roundtrip(data: &[u8]) {
     assert_eq!((owned.decode(), &owned.as_bytes()[..]), (packet, &encoded[..]));
 }
 
-/// However a stream is cut, the same packets and the same error come of it, and nothing before its
-/// last byte has come.
+/// Every division of a stream gives the same packets and the same error, and nothing before the
+/// last byte of a packet.
 pub fn split(data: &[u8]) {
     let Some((rules, stream)) = rules(data) else { return };
     let step = usize::from(data[0] / 18) + 2;
@@ -91,7 +91,7 @@ pub fn split(data: &[u8]) {
     }
 }
 
-/// What comes of a stream that arrives in chunks: packets as text, and how it ends.
+/// Returns the outcomes of a stream that arrives in chunks: packets as text, and how it ends.
 fn outcomes(stream: &[u8], step: usize, rules: Rules) -> Vec<String> {
     let mut outcomes = Vec::new();
     let (mut start, mut end) = (0, 0);
@@ -116,12 +116,12 @@ fn outcomes(stream: &[u8], step: usize, rules: Rules) -> Vec<String> {
     }
 }
 
-/// Any packet either encodes, and decodes equal, or is refused with the output as it was.
+/// An arbitrary packet either encodes, and decodes equal, or is refused with the output unchanged.
 pub fn encode(data: &[u8]) {
     let mut u = Unstructured::new(data);
     let Ok((packet, first)) = <(Packet<'_>, u8)>::arbitrary(&mut u) else { return };
     let Some((rules, _)) = rules(&[first]) else { return };
-    // Before 5.0 hardly any packet could be encoded but for this.
+    // Otherwise hardly any packet could be encoded before 5.0.
     let plain = first / 18 % 2 == 1;
     in_version(packet, VERSIONS[usize::from(first % 3)], |as_said| {
         encode_by(if plain { as_said } else { packet }, rules);
@@ -150,7 +150,7 @@ fn encode_by(packet: Packet<'_>, rules: Rules) {
     }
 }
 
-/// Calls `with` with a packet without what a version has no place for.
+/// Calls `with` with a packet that has no fields which the version lacks.
 pub fn in_version<R>(
     packet: Packet<'_>,
     version: Version,
@@ -231,8 +231,7 @@ pub fn in_version<R>(
     })
 }
 
-/// The syntax and the matching of topic filters against what the standard says, written out
-/// plainly.
+/// The syntax and the matching of topic filters agree with a plain implementation of the standard.
 pub fn topic(data: &[u8]) {
     let Ok((filter, name)) = <(&str, &str)>::arbitrary(&mut Unstructured::new(data)) else {
         return;

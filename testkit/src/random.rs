@@ -1,4 +1,4 @@
-//! A small generator of numbers.
+//! A small generator of pseudo-random numbers.
 
 /// The same seed gives the same numbers.
 #[derive(Debug)]

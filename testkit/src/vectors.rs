@@ -1,4 +1,4 @@
-//! The bytes of the wire vectors.
+//! The wire vectors of `spec-vectors/`.
 
 use crate::files;
 use mqtt_sansio::codec::{Role, Version};
@@ -60,7 +60,7 @@ pub fn hex(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Each byte, and how many times it stands there.
+/// Returns each byte, and how many times it is repeated.
 fn runs(text: &str) -> impl Iterator<Item = (u8, usize)> + '_ {
     text.lines().flat_map(|line| {
         let mut digits = line.split('#').next().unwrap_or_default().trim_start();

@@ -1,10 +1,9 @@
-//! One end of a connection, watched from outside: an account of what the standard allows it to
-//! write next, kept from the bytes that it has read and written and from what its host was told. It
-//! shares no code with the machines but the codec.
+//! An independent account of one end of a connection: what the standard allows it to write next. It
+//! is derived from the bytes that the end has read and written, and from the actions of its host.
+//! It shares no code with the machines except the codec.
 //!
-//! The fuzz targets and the model in `tests/it/model/` watch the machines with it. Messages are known
-//! by a number at the start of their payload, which rises from message to message in each
-//! direction.
+//! The fuzz targets and the model in `tests/it/model/` watch the machines with it. Messages carry a
+//! number at the start of their payload, which increases from message to message in each direction.
 
 use mqtt_sansio::client;
 use mqtt_sansio::codec::{
@@ -15,7 +14,7 @@ use mqtt_sansio::server;
 use mqtt_sansio::session::{AckToken, CloseCause, Outcome, Published, Received};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// What is wrong, if anything.
+/// A violation, if there is one.
 pub type Verdict = Result<(), String>;
 
 #[macro_export]
@@ -60,7 +59,7 @@ impl<'i> Event<'i> {
         }
     }
 
-    /// The key of a SUBSCRIBE or UNSUBSCRIBE that was answered.
+    /// Returns the key of a SUBSCRIBE or UNSUBSCRIBE that was answered.
     pub fn answered(&self) -> Option<u64> {
         match self {
             Self::Client(
@@ -76,13 +75,13 @@ impl<'i> Event<'i> {
     }
 }
 
-/// The number of the message with that payload.
+/// Returns the number of the message with that payload.
 pub fn number(payload: &[u8]) -> Option<u64> {
     let digits = payload.iter().take_while(|byte| byte.is_ascii_digit()).count();
     core::str::from_utf8(payload.get(..digits)?).ok()?.parse().ok()
 }
 
-/// The packets of bytes that hold nothing else.
+/// Splits bytes into packets, the last of which must be complete.
 pub fn frames(mut bytes: &[u8]) -> Result<Vec<Frame<'_>>, String> {
     let mut frames = Vec::new();
     while !bytes.is_empty() {
@@ -94,7 +93,7 @@ pub fn frames(mut bytes: &[u8]) -> Result<Vec<Frame<'_>>, String> {
     Ok(frames)
 }
 
-/// What an identifier that this side has given out stands for.
+/// The use of an identifier that this side has assigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sent {
     Publish {
@@ -103,52 +102,52 @@ enum Sent {
         /// Whether it was sent on this connection.
         here: bool,
     },
-    /// A QoS 2 PUBLISH that the peer may have and does not take any more.
+    /// A QoS 2 PUBLISH that the peer can have and no longer accepts.
     Barred,
     Released {
-        /// None of a message that was barred.
+        /// Absent for a message that was barred.
         number: Option<u64>,
-        /// Rises from one PUBREC to the next.
+        /// Increases from one PUBREC to the next.
         order: u64,
         /// Whether PUBREL was sent on this connection.
         here: bool,
-        /// Whether the PUBLISH was, and so takes part of the Receive Maximum.
+        /// Whether the PUBLISH was, and so counts against the Receive Maximum.
         counted: bool,
     },
     Request {
-        /// That of the answer.
+        /// The type of the answer.
         packet: PacketType,
         key: Option<u64>,
         filters: usize,
     },
 }
 
-/// What lasts longer than a connection.
+/// The state that outlives a connection.
 #[derive(Clone, Debug, Default)]
 pub struct Kept {
     sent: BTreeMap<u16, Sent>,
-    /// How many PUBREC packets have released a message.
+    /// The number of PUBREC packets that have released a message.
     released: u64,
-    /// QoS 2 messages that wait for PUBREL, and whether they came on this connection.
+    /// QoS 2 messages that wait for PUBREL, and whether they arrived on this connection.
     taken: BTreeMap<u16, bool>,
-    /// A client's messages that were under way when the session was lost, and whether they had
-    /// arrived: the host is to be told.
+    /// A client's messages that were in flight when the session was lost, and whether they had
+    /// arrived. The host must get a report for each.
     lost: BTreeMap<u64, bool>,
-    /// A client has asked for a session before.
+    /// Whether a client has asked for a session before.
     begun: bool,
-    /// A client's session has ended with its connection.
+    /// Whether a client's session has ended with its connection.
     ended: bool,
-    /// The session was made from bytes that were changed: nobody knows what it holds.
+    /// Whether the session was loaded from modified bytes, so that its content is unknown.
     pub unknown: bool,
 }
 
 impl Kept {
-    /// How many identifiers of the peer are in use.
+    /// Returns how many identifiers of the peer are in use.
     pub fn taken(&self) -> usize {
         self.taken.len()
     }
 
-    /// The peer has forgotten the session.
+    /// The peer has lost the session.
     fn lose(&mut self) {
         self.taken.clear();
         self.ended = false;
@@ -162,15 +161,15 @@ impl Kept {
     }
 }
 
-/// A message that came on this connection and is not acknowledged.
+/// A message that arrived on this connection and is not acknowledged.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     identifier: u16,
     qos: QoS,
     token: Option<AckToken>,
     verdict: Option<ReasonCode>,
-    /// Whether it is a QoS 2 message that had its PUBREC, and came again, or one that was not
-    /// taken.
+    /// Whether it is a QoS 2 message that had its PUBREC and arrived again, or one that was
+    /// refused.
     again: bool,
 }
 
@@ -181,7 +180,7 @@ impl Waiting {
     }
 }
 
-/// A packet that must be the next to be written.
+/// A packet that must be written next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Owed {
     packet: PacketType,
@@ -192,7 +191,7 @@ struct Owed {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// CONNECT has not passed.
+    /// No CONNECT has passed.
     Before,
     Handshake,
     Open,
@@ -200,7 +199,7 @@ pub enum Phase {
     Over,
 }
 
-/// What one side takes from the other.
+/// The limits of one side.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     receive_maximum: u16,
@@ -222,15 +221,15 @@ impl Default for Limits {
     }
 }
 
-/// How the end that is watched was configured.
+/// The configuration of the watched end.
 #[derive(Clone, Copy, Debug)]
 pub struct Configured {
     pub role: Role,
     pub options: Options,
     pub manual_acknowledgement: bool,
-    /// At most so many messages under way, whatever the peer says.
+    /// The largest number of messages in flight, whatever the peer allows.
     pub maximum_in_flight: u16,
-    /// What a server tells a 5.0 client.
+    /// The properties that a server announces to a 5.0 client.
     pub receive_maximum: u16,
 }
 
@@ -241,29 +240,29 @@ pub struct Watch {
     pub version: Version,
     own: Limits,
     peer: Limits,
-    /// The topics that aliases stand for, of this side and of the peer.
+    /// The topics of the aliases, of this side and of the peer.
     named: [BTreeMap<u16, Vec<u8>>; 2],
-    /// The topics that the host has given messages, by their numbers; empty where it has given an
-    /// alias alone.
+    /// The topics that the host has given with its messages, by number. Empty if it gave only an
+    /// alias.
     topics: BTreeMap<u64, Vec<u8>>,
-    /// What the host means by an alias.
+    /// The topics that the host's aliases mean.
     meant: BTreeMap<u16, Vec<u8>>,
     waiting: VecDeque<Waiting>,
     owed: VecDeque<Owed>,
     /// SUBSCRIBE and UNSUBSCRIBE packets that the host has not answered, with the number of their
     /// filters.
     requests: BTreeMap<u16, (PacketType, usize)>,
-    /// How long a client's session outlives the connection.
+    /// The session expiry interval of a client.
     expiry: u32,
     accepted: bool,
     authenticates: bool,
     resumes: bool,
-    /// The last message with QoS 0, and with QoS 1 or 2, that was written on this connection; the
-    /// last that was released again.
+    /// The last message written on this connection with QoS 0, and with QoS 1 or 2, and the last
+    /// that was released again.
     last: [u64; 3],
-    /// The last message that was ever written for the first time, with QoS 0, and with QoS 1 or 2.
+    /// The last message ever written for the first time, with QoS 0, and with QoS 1 or 2.
     newest: [u64; 2],
-    /// How many packets were sent again, all in all.
+    /// The total number of packets that were resent.
     pub sent_again: usize,
     pub kept: Kept,
 }
@@ -293,7 +292,7 @@ impl Watch {
         }
     }
 
-    /// The next connection of the same end.
+    /// The same end opens its next connection.
     pub fn reopens(&mut self) {
         self.ends();
         let Self { configured, newest, sent_again, .. } = *self;
@@ -301,12 +300,12 @@ impl Watch {
         *self = Self { kept, topics, newest, sent_again, ..Self::new(configured) };
     }
 
-    /// The session of another end, whose connection is over, is gone on with.
+    /// This end resumes the session of another end, whose connection is over.
     pub fn carries_on(&mut self, other: Self) {
         (self.kept, self.newest, self.sent_again) = (other.kept, other.newest, other.sent_again);
     }
 
-    /// The connection has ended. What was taken by hand, out of turn, was taken all the same.
+    /// The connection has ended. Messages acknowledged manually and out of order count as accepted.
     pub fn ends(&mut self) {
         self.phase = Phase::Over;
         if core::mem::take(&mut self.accepted) {
@@ -337,37 +336,36 @@ impl Watch {
         });
     }
 
-    /// The host has ended the connection, so that nothing more may be written.
+    /// The host has ended the connection, so nothing more can be written.
     pub fn closes(&mut self) {
         self.phase = Phase::Over;
     }
 
-    /// The host has asked for, or answered, something; or time has passed.
+    /// The host has called for, or answered, something; or time has passed.
     pub fn commands(&mut self, written: &[u8]) -> Verdict {
         self.step(&[], None, written)
     }
 
-    /// The host has acknowledged a message by hand. To be told before what was written.
+    /// The host has acknowledged a message manually. Call this before the output is judged.
     pub fn acknowledged(&mut self, token: AckToken, reason_code: ReasonCode) -> Verdict {
         let waiting = self.waiting.iter_mut().find(|waiting| waiting.token == Some(token));
         let waiting = waiting.ok_or_else(|| format!("{token:?} acknowledges nothing"))?;
         ensure!(waiting.verdict.is_none(), "{token:?} was acknowledged before");
-        // Before 5.0 there is no refusing.
+        // Before 5.0 a message cannot be refused.
         waiting.verdict =
             Some(if self.version == Version::V5_0 { reason_code } else { ReasonCode::SUCCESS });
         Ok(())
     }
 
-    /// The host goes on: unless it acknowledges by hand, it has taken what it was given. To be told
-    /// before what was written.
+    /// The host continues: without manual acknowledgement it has accepted its messages. Call this
+    /// before the output is judged.
     pub fn goes_on(&mut self) {
         if self.phase == Phase::Open && !self.configured.manual_acknowledgement {
             self.waiting.iter_mut().for_each(|waiting| waiting.verdict = Some(ReasonCode::SUCCESS));
         }
     }
 
-    /// The host has published a message, which goes to that topic. To be told before what was
-    /// written.
+    /// The host has published a message to that topic. Call this before the output is judged.
     pub fn publishes(&mut self, number: u64, publish: &Publish<'_>) -> Verdict {
         let topic = resolve(&mut self.meant, publish)
             .ok_or_else(|| format!("{publish:?} has no topic, and is taken"))?;
@@ -375,7 +373,7 @@ impl Watch {
         Ok(())
     }
 
-    /// What the last SUBSCRIBE or UNSUBSCRIBE was asked for under.
+    /// Records the key of the last SUBSCRIBE or UNSUBSCRIBE.
     pub fn requested(&mut self, asked: u64) -> Verdict {
         let nameless = self.kept.sent.values_mut().find_map(|sent| match sent {
             Sent::Request { key, .. } if key.is_none() => Some(key),
@@ -385,11 +383,11 @@ impl Watch {
         Ok(())
     }
 
-    /// The machine has read these bytes, written those, and told its host of the event.
+    /// The machine has read and written these bytes, and has returned the event to its host.
     ///
-    /// What was given to the host in the step before is acknowledged first, the answers come in the
-    /// order of what was read, and what waited goes last: so it is if the host lets nothing wait
-    /// that could be written.
+    /// The message of the previous step is acknowledged first, answers follow the order of what was
+    /// read, and queued messages go last. This holds if the host lets nothing wait that could be
+    /// written.
     pub fn step(&mut self, read: &[u8], event: Option<&Event<'_>>, written: &[u8]) -> Verdict {
         let closed = event.and_then(Event::closed).is_some();
         let written = frames(written)?;
@@ -465,8 +463,7 @@ impl Watch {
             .filter(|sent| !matches!(sent, Sent::Barred | Sent::Request { .. }))
             .count();
         ensure!(in_flight == expected, "{in_flight} in flight, not {:?}", self.kept.sent);
-        // What is sent again waits for the quota, and what is released again for nothing but room
-        // for four bytes.
+        // Resent messages wait for the quota; PUBREL packets wait only for room for four bytes.
         let quota = self.under_way() < self.peer.receive_maximum.into();
         let waits = |sent: &&Sent| match sent {
             Sent::Publish { here, .. } => !here && quota,
@@ -478,49 +475,49 @@ impl Watch {
         Ok(())
     }
 
-    /// How many messages take part of the peer's Receive Maximum.
+    /// Returns how many messages count against the peer's Receive Maximum.
     fn under_way(&self) -> usize {
         self.kept.sent.values().filter(|sent| sent.is_counted()).count()
     }
 
-    /// How many SUBSCRIBE and UNSUBSCRIBE packets wait for the host's answer.
+    /// Returns how many SUBSCRIBE and UNSUBSCRIBE packets wait for the host's answer.
     pub fn requests(&self) -> usize {
         self.requests.len()
     }
 
-    /// One of them.
+    /// Returns one of these requests.
     pub fn request(&self, index: usize) -> Option<(PacketType, PacketIdentifier, usize)> {
         let (identifier, (packet, filters)) =
             self.requests.iter().nth(index % self.requests.len().max(1))?;
         Some((*packet, PacketIdentifier::new(*identifier)?, *filters))
     }
 
-    /// How many messages wait to be acknowledged.
+    /// Returns how many messages wait to be acknowledged.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Whether a message was acknowledged by hand, and waits for one before it.
+    /// Whether a message was acknowledged manually, and waits for an earlier one.
     pub fn is_out_of_turn(&self) -> bool {
         self.waiting.iter().any(|waiting| waiting.verdict.is_some())
     }
 
-    /// How many identifiers of the peer are in use.
+    /// Returns how many identifiers of the peer are in use.
     pub fn taken(&self) -> usize {
         self.kept.taken()
     }
 
-    /// Whether CONNECT has asked for a session that there may be.
+    /// Whether CONNECT has asked to resume a session.
     pub fn resumes(&self) -> bool {
         self.resumes
     }
 
-    /// Whether CONNECT has named a method of authentication.
+    /// Whether CONNECT has an authentication method.
     pub fn authenticates(&self) -> bool {
         self.authenticates
     }
 
-    /// What the peer could rightly say next: packet type, identifier, and how many reason codes.
+    /// Returns what the peer may send next: packet type, identifier, and number of reason codes.
     pub fn possible(&self) -> Vec<(PacketType, u16, usize)> {
         let sent = self.kept.sent.iter().map(|(identifier, sent)| match sent {
             Sent::Publish { qos: QoS::ExactlyOnce, .. } | Sent::Barred => {
@@ -564,8 +561,8 @@ impl Watch {
         due
     }
 
-    /// A packet of the peer, with what came of it, and whether it may have ended the connection.
-    /// Gives the message that it has brought to its end.
+    /// Checks a packet of the peer and its effect, and whether it can have ended the connection.
+    /// Returns the message that it has completed.
     fn reads(
         &mut self,
         packet: &Packet<'_>,
@@ -843,7 +840,7 @@ impl Watch {
         Ok(())
     }
 
-    /// The host was told of the end of a message, which the peer has ended if `ended` is it.
+    /// The host got the outcome of a message, which the peer has caused if `ended` is that message.
     fn completes(&mut self, key: u64, outcome: &Outcome<'_>, ended: Option<u64>) -> Verdict {
         if self.kept.unknown {
             self.kept.sent.retain(|_, sent| !sent.is(key));
@@ -903,12 +900,12 @@ impl Watch {
             Packet::Connect(_) => {
                 self.phase == Phase::Before && self.configured.role == Role::Client
             }
-            // A CONNECT that is none may be answered.
+            // An invalid CONNECT can be answered.
             Packet::Connack(_) => matches!(self.phase, Phase::Before | Phase::Handshake),
             Packet::Auth(_) => matches!(self.phase, Phase::Handshake | Phase::Open),
             _ => self.phase == Phase::Open,
         };
-        // A client may leave before it was let in.
+        // A client can disconnect before it is accepted.
         let leaves = matches!(packet, Packet::Disconnect(_)) && self.phase == Phase::Handshake;
         ensure!(
             expected || leaves && self.configured.role == Role::Client,
@@ -1074,7 +1071,8 @@ impl Watch {
         Ok(())
     }
 
-    /// PUBACK or PUBREC for the first message that is not acknowledged; whether it had one before.
+    /// Checks a PUBACK or PUBREC for the first unacknowledged message. Returns whether it had one
+    /// before.
     fn settles(
         &mut self,
         identifier: u16,
@@ -1109,7 +1107,7 @@ impl Watch {
         self.owe(PacketType::Pubrel, identifier, ReasonCode::SUCCESS, 0);
     }
 
-    /// A PUBREL that was sent on an earlier connection: once on each, and in the order of the
+    /// Checks a PUBREL that was sent on an earlier connection: once on each, in the order of the
     /// PUBREC packets.
     fn releases_again(&mut self, identifier: u16) -> Verdict {
         let sent = self.kept.sent.get_mut(&identifier);
@@ -1135,7 +1133,7 @@ impl Watch {
     }
 }
 
-/// The topic of a PUBLISH. An alias that comes with a name stands for it from now on.
+/// Returns the topic of a PUBLISH. An alias that comes with a name stands for it from then on.
 fn resolve(named: &mut BTreeMap<u16, Vec<u8>>, publish: &Publish<'_>) -> Option<Vec<u8>> {
     let topic = publish.topic_name.as_bytes().to_vec();
     match publish.properties.topic_alias {

@@ -1,4 +1,4 @@
-//! Packets to and from bytes, in the fewest words.
+//! Short forms to write and read packets.
 
 use mqtt_sansio::codec::{
     self, Ack, Connect, Packet, PacketIdentifier, Publish, QoS, ReasonCode, Subscribe,
@@ -46,7 +46,7 @@ pub fn subscribe(number: u16, filter: &str, qos: QoS, version: Version) -> Vec<u
     encoded(subscribe, version)
 }
 
-/// A CONNECT of a client whose session outlives its connections.
+/// Returns a CONNECT of a client whose session outlives its connections.
 pub fn lasting(version: Version) -> Connect<'static> {
     let mut connect = Connect::new(version, "c");
     if version == V5_0 {
@@ -55,7 +55,7 @@ pub fn lasting(version: Version) -> Connect<'static> {
     connect
 }
 
-/// A PUBLISH to the topic `t`.
+/// Returns a PUBLISH to the topic `t`.
 pub fn message<'a>(qos: QoS, payload: &'a str) -> Publish<'a> {
     Publish { qos, ..Publish::new("t", payload.as_bytes()) }
 }

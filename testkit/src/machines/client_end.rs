@@ -1,4 +1,4 @@
-//! What is a client's own.
+//! The client's part of the operations.
 
 use super::draw::{Draw, FILTERS, Operation, Setup, draw_common};
 use super::{Host, Machine, payload};
@@ -110,7 +110,7 @@ impl Machine for Client {
                 let payload = payload(number, publish, *padding);
                 let publish = Publish { payload: &payload, ..*publish };
                 let done = client.publish(number, &publish, now, &mut out).is_ok();
-                // What has expired may have made room, in vain.
+                // Expired messages may have made room in vain.
                 assert!(
                     done || client.session().queued() <= queued,
                     "what is refused does not wait"
@@ -129,8 +129,8 @@ impl Machine for Client {
                 .is_ok(),
             Operation::Authenticate(auth) => client.authenticate(auth, now, &mut out).is_ok(),
             Operation::Disconnect(disconnect) => {
-                // What was delivered is acknowledged before it, whether or not it can be written
-                // itself.
+                // Delivered messages are acknowledged first, even if DISCONNECT itself cannot be
+                // written.
                 let done = client.disconnect(disconnect, now, &mut out).is_ok();
                 if done || !out.is_empty() {
                     host.watch.goes_on();

@@ -1,4 +1,4 @@
-//! What the data of a fuzzer stand for.
+//! Draws operations from the data of a fuzzer.
 
 use super::{Host, Machine};
 use crate::watch::{Configured, Watch};
@@ -15,13 +15,13 @@ use mqtt_sansio::session::QueueLimit;
 
 pub(super) struct Draw<'a>(pub(super) Unstructured<'a>);
 
-/// At the end of the data all of them give the first choice.
+/// At the end of the data every method returns the first choice.
 impl<'a> Draw<'a> {
     pub(super) fn below(&mut self, limit: u8) -> u8 {
         self.0.arbitrary::<u8>().unwrap_or(0) % limit
     }
 
-    /// Whether it is the last of so many choices.
+    /// Whether the last of `choices` was drawn.
     pub(super) fn one_in(&mut self, choices: u8) -> bool {
         self.below(choices) == choices - 1
     }
@@ -39,7 +39,7 @@ impl<'a> Draw<'a> {
         self.0.bytes(count).unwrap_or_default()
     }
 
-    /// Anything at all, from a few bytes: strings would take as many as there are.
+    /// Draws an arbitrary value from a few bytes, because strings would use up all of them.
     pub(super) fn any<T: Arbitrary<'a>>(&mut self) -> Option<T> {
         T::arbitrary(&mut Unstructured::new(self.bytes(100))).ok()
     }
@@ -52,14 +52,14 @@ impl<'a> Draw<'a> {
         self.pick(&[QoS::AtLeastOnce, QoS::ExactlyOnce, QoS::AtMostOnce])
     }
 
-    /// Small, so that it is one that is in use.
+    /// Draws a small identifier, which is likely to be in use.
     pub(super) fn identifier(&mut self) -> PacketIdentifier {
         let number =
             if self.one_in(16) { self.any().unwrap_or(1) } else { 1 + u16::from(self.below(6)) };
         PacketIdentifier::new(number).unwrap_or(PacketIdentifier::new(1).unwrap())
     }
 
-    /// Mostly success.
+    /// Draws a reason code, mostly success.
     pub(super) fn code(&mut self) -> ReasonCode {
         const CODES: [ReasonCode; 4] = [
             ReasonCode::QUOTA_EXCEEDED,
@@ -70,7 +70,7 @@ impl<'a> Draw<'a> {
         if self.one_in(3) { self.pick(&CODES) } else { ReasonCode::SUCCESS }
     }
 
-    /// A message, without its number. One in so many has an alias.
+    /// Draws a message, without its number. One in `aliases` has an alias.
     pub(super) fn publish(&mut self, aliases: u8) -> Publish<'a> {
         if self.one_in(12) {
             return self.any().unwrap_or_default();
@@ -183,7 +183,7 @@ impl<'a> Draw<'a> {
         self.pick(&all)
     }
 
-    /// Something that the peer could say now, if it kept the rules.
+    /// Draws a packet that the peer may send now.
     pub(super) fn right_packet(&mut self, watch: &Watch) -> Option<Packet<'a>> {
         let possible = watch.possible();
         let (packet, identifier, codes) =
@@ -217,7 +217,7 @@ impl<'a> Draw<'a> {
         })
     }
 
-    /// Bytes of the peer: mostly whole packets by its rules.
+    /// Draws bytes of the peer: mostly whole packets that follow its rules.
     pub(super) fn feed(&mut self, watch: &Watch, sender: Role) -> Vec<u8> {
         let rules = Rules::new(watch.version).sent_by(sender);
         let small = [Packet::Puback, Packet::Pubrec, Packet::Pubrel, Packet::Pubcomp];
@@ -258,7 +258,7 @@ impl<'a> Draw<'a> {
             let at = usize::from(self.below(255)) % bytes.len();
             bytes[at] ^= 1 << self.below(8);
         }
-        // Now and then the end stays away.
+        // Sometimes the end is missing.
         bytes.truncate(if self.one_in(64) { bytes.len() / 2 } else { bytes.len() });
         bytes
     }
@@ -303,7 +303,7 @@ pub(super) const THREE_FILTERS: [Subscription<'static>; 3] =
     [filter("a/#"), filter("+"), filter("$share/g/t")];
 pub(super) const WRONG_FILTERS: [Subscription<'static>; 1] = [filter("a#")];
 
-/// How the machine and its host are made.
+/// The configuration of the machine and its host.
 #[derive(Clone)]
 pub(super) struct Setup {
     pub(super) manual_acknowledgement: bool,
@@ -320,9 +320,9 @@ pub(super) struct Setup {
     pub(super) retain_available: bool,
     pub(super) automatic_topic_aliases: u16,
     pub(super) start: Instant,
-    /// The size of the pieces in which everything comes in the second time.
+    /// The size of the pieces in which all input arrives in the second run.
     pub(super) piece: Option<usize>,
-    /// What the host answers to whom, one after the other.
+    /// The answers of the host, in order.
     pub(super) answers: Vec<u8>,
 }
 
@@ -387,14 +387,14 @@ impl Setup {
 
 #[derive(Debug)]
 pub(super) enum Operation<'a> {
-    /// The peer says something, or nothing.
+    /// The peer sends bytes, or nothing.
     Feed(Vec<u8>),
     Wait {
         milliseconds: u64,
-        /// Whether the host looks at the clock then.
+        /// Whether the host handles timeouts then.
         handle: bool,
     },
-    /// Time passes until something is due.
+    /// Time passes until the next deadline.
     WaitUntilDue,
     Lost,
     Progress,
@@ -404,23 +404,23 @@ pub(super) enum Operation<'a> {
     },
     Publish {
         publish: Publish<'a>,
-        /// A payload of so many bytes more.
+        /// The number of bytes that are added to the payload.
         padding: usize,
         subscription_identifiers: usize,
         flush: bool,
     },
-    /// The session becomes bytes, and after so long a session again; with a byte changed, perhaps.
+    /// The session is stored and loaded after that time, perhaps with a byte changed.
     Store {
         milliseconds: u64,
         changed: Option<(usize, u8)>,
     },
     Authenticate(Auth<'a>),
     Disconnect(Disconnect<'a>),
-    // A client's.
+    // Operations of a client.
     Connect(Box<Connect<'a>>),
     Subscribe(&'static [Subscription<'static>], SubscribeProperties<'a>),
     Unsubscribe(&'static [Text<'static>]),
-    // A server's.
+    // Operations of a server.
     Open,
     Accept {
         resume: bool,

@@ -1,10 +1,9 @@
-//! What the fuzz targets `client` and `server` check. Arbitrary data becomes a series of operations
-//! on one machine: packets of a peer that is right, wrong or mad, commands of the host in any
-//! order, and time. `tests/it/corpus.rs` runs it as an ordinary test.
+//! The properties that the fuzz targets `client` and `server` check. Arbitrary data becomes a
+//! series of operations on one machine: packets of a peer that follows the rules or not, commands
+//! of the host in any order, and time. `tests/it/corpus.rs` runs it as an ordinary test.
 //!
-//! [`Watch`] says what may be written. Here is what a host relies on: each message ends once, a
-//! closed connection is silent, nothing grows but by what was put in, and every loop comes to its
-//! end.
+//! [`Watch`] judges the output. This module checks the promises to the host: each message ends
+//! once, a closed connection is silent, memory grows only with the input, and every loop ends.
 
 mod client_end;
 mod draw;
@@ -21,7 +20,7 @@ use mqtt_sansio::server::Server;
 use mqtt_sansio::session::{AckToken, AcknowledgeError, Message, Outcome, Session};
 use std::collections::BTreeMap;
 
-/// What has happened, so that a test can tell that something has.
+/// Counts of events, so that a test can check that they occur.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     pub operations: usize,
@@ -38,18 +37,18 @@ pub struct Tally {
     pub stored: usize,
 }
 
-/// Operations on a client.
+/// Runs operations on a client.
 pub fn client(data: &[u8], tally: &mut Tally) {
     run::<Client>(data, tally);
 }
 
-/// Operations on the server's end of one connection after another.
+/// Runs operations on the server's end of one connection after another.
 pub fn server(data: &[u8], tally: &mut Tally) {
     run::<Server>(data, tally);
 }
 
-/// Beginnings for the fuzzer: each asks for the operations in turn, from another one on, with
-/// little and with much in each.
+/// Seeds for the fuzzer: each asks for all operations in turn, from a different one on, with little
+/// and with much data in each.
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for first in 0..=32 {
@@ -61,7 +60,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// How many bytes [`Setup::draw`] takes.
+/// The number of bytes that [`Setup::draw`] uses.
 const SETUP: usize = 16;
 
 fn run<M: Machine>(data: &[u8], tally: &mut Tally) {
@@ -76,8 +75,7 @@ fn run<M: Machine>(data: &[u8], tally: &mut Tally) {
         script.push(operation);
     }
     host.finish();
-    // Once more, with what comes in cut in pieces: nothing may change. Where so much waits that the
-    // output is cut off, it may.
+    // A second run with divided input must agree, unless so much waits that the output is limited.
     if let Some(piece) = setup.piece.filter(|_| !host.wrote_much) {
         let mut again = Host::<M>::new(&setup, piece);
         for (number, operation) in (1..).zip(&script) {
@@ -112,15 +110,15 @@ trait Machine: Sized {
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Result<(), AcknowledgeError>;
-    /// The version that the next packet is written in, if that is known to the machine alone.
+    /// Returns the version of the next packet, if only the machine knows it.
     fn version(&self) -> Option<Version>;
 
     fn draw<'a>(host: &Host<Self>, draw: &mut Draw<'a>) -> Operation<'a>;
-    /// What only this role does.
+    /// Runs an operation that only this role has.
     fn operate(host: &mut Host<Self>, operation: &Operation<'_>, number: u64);
-    /// The host was told that the connection has ended.
+    /// The host got the end of the connection.
     fn closed(host: &mut Host<Self>, event: &Event<'_>);
-    /// What the host does at once when it is told of something else.
+    /// Reacts at once to another event.
     fn react(host: &mut Host<Self>, event: &Event<'_>);
     /// Takes the session out of the host, in whatever state it is.
     fn unload(host: &mut Host<Self>) -> Option<Session>;
@@ -132,26 +130,26 @@ struct Host<M> {
     setup: Setup,
     watch: Watch,
     now: Instant,
-    /// What has come in, and was not taken.
+    /// Input that was not consumed.
     received: Vec<u8>,
     piece: usize,
     /// There is no connection, or it has ended.
     over: bool,
-    /// The host has ended the connection, and was not told so yet.
+    /// The host has ended the connection, and has not got the report yet.
     closing: bool,
-    /// Messages with QoS 1 and 2 that have not ended, and how many bytes of each are kept at most.
+    /// Messages with QoS 1 and 2 that have not ended, with the largest size that each may keep.
     live: BTreeMap<u64, usize>,
     longest_topic: usize,
     tokens: Vec<AckToken>,
     /// How often the host was asked.
     asked: usize,
-    /// A server's session while there is no connection, with what is known of it.
+    /// A server's session while there is no connection, with the account of it.
     parked: Option<(Session, Kept)>,
     accepted: bool,
-    /// Messages and requests so far, each of which may have taken an identifier.
+    /// The number of messages and requests so far, each of which may have used an identifier.
     given: usize,
     wrote_much: bool,
-    /// What the host was told, and what was written, operation by operation.
+    /// The events and the output of each operation.
     trace: Vec<(Vec<String>, Vec<u8>)>,
     tally: Tally,
 }
@@ -223,7 +221,7 @@ impl<M: Machine> Host<M> {
         self.check();
     }
 
-    /// All steps that what was received allows.
+    /// Takes all steps that the input allows.
     fn take_steps(&mut self) {
         loop {
             let received = core::mem::take(&mut self.received);
@@ -238,7 +236,7 @@ impl<M: Machine> Host<M> {
                 "{} bytes for {taken} that came and {held} that waited",
                 out.len()
             );
-            // Either something was taken, or something has ended for good: so the loop ends.
+            // Each step consumes input or ends something for good, so the loop ends.
             let ended = event
                 .as_ref()
                 .is_none_or(|event| event.published().is_some() || event.closed().is_some());
@@ -259,7 +257,7 @@ impl<M: Machine> Host<M> {
         }
     }
 
-    /// At most so many bytes can be written of what is there already.
+    /// Returns the largest output that the present state can cause.
     fn held(&self) -> usize {
         2 * self.machine.session().to_bytes(self.now).len() + 8 * self.watch.waiting()
     }
@@ -298,7 +296,7 @@ impl<M: Machine> Host<M> {
         self.judge(&[], None, &out);
     }
 
-    /// Whatever a call has brought.
+    /// Judges the effects of a call.
     fn judge(&mut self, read: &[u8], event: Option<&Event<'_>>, out: &[u8]) {
         if self.over {
             assert!(event.is_none() && out.is_empty(), "{event:?} after the end");
@@ -366,7 +364,7 @@ impl<M: Machine> Host<M> {
         } += 1;
     }
 
-    /// What must hold at any time.
+    /// Checks the invariants of the session.
     fn check(&self) {
         let session =
             self.parked.as_ref().map_or_else(|| self.machine.session(), |(session, _)| session);
@@ -387,8 +385,8 @@ impl<M: Machine> Host<M> {
         );
     }
 
-    /// Through bytes and back: nothing is lost, and a session in use is stored as if the line had
-    /// broken.
+    /// Stores and loads the session: nothing is lost, and a session in use is stored as if
+    /// disconnected.
     fn store(&mut self, milliseconds: u64, changed: Option<(usize, u8)>) {
         let in_use = self.machine.session().to_bytes(self.now);
         let in_turn = !self.watch.is_out_of_turn();
@@ -424,7 +422,7 @@ impl<M: Machine> Host<M> {
         self.tally.stored += 1;
     }
 
-    /// Each message has ended or is in the session.
+    /// Checks that each message has ended or is in the session.
     fn finish(&mut self) {
         let unknown =
             self.watch.kept.unknown || self.parked.as_ref().is_some_and(|(_, kept)| kept.unknown);
@@ -444,11 +442,11 @@ impl<M: Machine> Host<M> {
         }
     }
 
-    /// Notes a message that was taken.
+    /// Records a message that was accepted for sending.
     fn given(&mut self, number: u64, publish: &Publish<'_>) {
         self.given += 1;
         if publish.qos > QoS::AtMostOnce {
-            // An alias may stand for any topic that there was.
+            // An alias can stand for any earlier topic.
             self.longest_topic = self.longest_topic.max(publish.topic_name.as_bytes().len());
             let message = Message::new(&Publish { topic_name: "t".into(), ..*publish })
                 .expect("only a message is taken");
@@ -457,7 +455,7 @@ impl<M: Machine> Host<M> {
     }
 }
 
-/// A server's output that is cut off is at least so long.
+/// The output of a server is at least that long when it is limited.
 const HIGH_WATER: usize = 64 * 1024;
 
 fn payload(number: u64, publish: &Publish<'_>, padding: usize) -> Vec<u8> {

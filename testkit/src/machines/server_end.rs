@@ -1,4 +1,4 @@
-//! What is a server's own.
+//! The server's part of the operations.
 
 use super::draw::{Draw, Operation, Setup, draw_common};
 use super::{HIGH_WATER, Host, Machine, payload};
@@ -189,7 +189,7 @@ impl Machine for Server {
         }
     }
 
-    /// Answers some questions at once, and leaves others to an operation.
+    /// Answers some requests at once, and leaves others to an operation.
     fn react(host: &mut Host<Self>, event: &Event<'_>) {
         if host.over {
             return;
@@ -241,7 +241,7 @@ impl Machine for Server {
             host.accepted = false;
             park(host);
         } else if !host.over {
-            // Its own is a new one.
+            // The machine's own session is a new one.
             let _ = host.machine.take_session();
             host.watch.ends();
         }
@@ -274,7 +274,7 @@ fn server_config(setup: &Setup) -> ServerConfig {
         .retain_available(setup.retain_available)
 }
 
-/// The connection has ended: its session waits for the next.
+/// The connection has ended: its session is parked for the next.
 fn park(host: &mut Host<Server>) {
     let session = host.machine.take_session();
     host.watch.ends();
@@ -297,7 +297,7 @@ fn accept(host: &mut Host<Server>, resume: bool, properties: &ConnackProperties<
             out.len()
         );
         if !resumed {
-            // What there was is dropped.
+            // The old session is dropped.
             host.live.clear();
             host.parked = None;
         }
@@ -345,7 +345,7 @@ fn deliver(
     }
 }
 
-/// Writes what waits, as a host does before it reads on.
+/// Writes all queued output, as a host does before it reads on.
 fn flush(host: &mut Host<Server>) {
     loop {
         let (mut out, held) = (Vec::new(), host.held());
