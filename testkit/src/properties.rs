@@ -64,10 +64,10 @@ pub fn roundtrip(data: &[u8]) {
     let Ok(Some(frame)) = codec::frame(bytes, u32::MAX) else { return };
     let Ok(packet) = codec::decode(frame, rules) else { return };
     let mut encoded = Vec::new();
-    codec::encode(&packet, rules, &mut encoded).expect("what decodes can be encoded");
+    codec::encode(&packet, rules, &mut encoded).expect("a decoded packet encodes");
     let again = codec::frame(&encoded, u32::MAX).unwrap().expect("a whole packet");
     assert_eq!(again.as_bytes().len(), encoded.len());
-    let decoded = codec::decode(again, rules).expect("what was encoded decodes");
+    let decoded = codec::decode(again, rules).expect("an encoded packet decodes");
     assert_eq!(decoded, packet);
     // A CONNECT of 3.1 can omit fields that its flags announce. Otherwise only an acknowledgement
     // without properties becomes longer, by one byte.

@@ -368,7 +368,7 @@ impl Watch {
     /// The host has published a message to that topic. Call this before the output is judged.
     pub fn publishes(&mut self, number: u64, publish: &Publish<'_>) -> Verdict {
         let topic = resolve(&mut self.meant, publish)
-            .ok_or_else(|| format!("{publish:?} has no topic, and is taken"))?;
+            .ok_or_else(|| format!("{publish:?} has no topic, and was accepted"))?;
         self.topics.insert(number, topic);
         Ok(())
     }
@@ -379,7 +379,7 @@ impl Watch {
             Sent::Request { key, .. } if key.is_none() => Some(key),
             _ => None,
         });
-        *nameless.ok_or("nothing was asked for")? = Some(asked);
+        *nameless.ok_or("nothing was requested")? = Some(asked);
         Ok(())
     }
 
@@ -404,7 +404,7 @@ impl Watch {
         for (index, frame) in read.iter().enumerate() {
             ensure!(
                 self.kept.unknown || ended.is_none(),
-                "nobody was told that message {ended:?} has ended"
+                "the outcome of message {ended:?} was not reported"
             );
             let last = index + 1 == read.len();
             match codec::decode(*frame, self.peer_rules()) {
@@ -418,7 +418,7 @@ impl Watch {
             Some(Published { key, outcome, .. }) => self.completes(*key, outcome, ended)?,
             None => ensure!(
                 self.kept.unknown || ended.is_none(),
-                "nobody was told that message {ended:?} has ended"
+                "the outcome of message {ended:?} was not reported"
             ),
         }
         answers.iter().try_for_each(|frame| self.writes(*frame))?;
@@ -428,7 +428,10 @@ impl Watch {
         }
         ensure!(self.owed.is_empty(), "not answered: {:?}", self.owed);
         let next = self.waiting.front().filter(|next| next.again);
-        ensure!(next.is_none() || self.phase != Phase::Open, "not acknowledged again: {next:?}");
+        ensure!(
+            next.is_none() || self.phase != Phase::Open,
+            "not acknowledged when repeated: {next:?}"
+        );
         let received = self.waiting.iter().filter(|waiting| !waiting.again).count()
             + self.kept.taken.values().filter(|counted| **counted).count();
         ensure!(
@@ -451,11 +454,7 @@ impl Watch {
         if self.kept.unknown {
             return Ok(());
         }
-        ensure!(
-            self.kept.lost.is_empty(),
-            "nobody was told that messages were lost: {:?}",
-            self.kept.lost
-        );
+        ensure!(self.kept.lost.is_empty(), "lost messages were not reported: {:?}", self.kept.lost);
         let expected = self
             .kept
             .sent
@@ -471,7 +470,7 @@ impl Watch {
             Sent::Barred | Sent::Request { .. } => false,
         };
         let forgotten = self.kept.sent.values().find(waits).filter(|_| self.phase == Phase::Open);
-        ensure!(forgotten.is_none(), "{forgotten:?} was not sent again");
+        ensure!(forgotten.is_none(), "{forgotten:?} was not resent");
         Ok(())
     }
 
@@ -575,7 +574,7 @@ impl Watch {
         );
         ensure!(
             closed || !in_open || self.phase == Phase::Open,
-            "{packet:?} was taken while {:?}",
+            "{packet:?} was accepted while {:?}",
             self.phase
         );
         match packet {
@@ -605,7 +604,7 @@ impl Watch {
                     self.kept.lose();
                 }
                 if !matches!(event, Some(Event::Client(client::Action::Connected(_)))) {
-                    ensure!(closed, "{connack:?} was taken");
+                    ensure!(closed, "{connack:?} was accepted");
                     return Ok(None);
                 }
                 (self.phase, self.accepted) = (Phase::Open, true);
@@ -622,7 +621,7 @@ impl Watch {
                     retain_available: properties.retain_available.unwrap_or(true),
                 };
             }
-            Packet::Connect(_) | Packet::Connack(_) => ensure!(closed, "{packet:?} was taken"),
+            Packet::Connect(_) | Packet::Connack(_) => ensure!(closed, "{packet:?} was accepted"),
             Packet::Publish(publish) => {
                 self.arrives(publish, event.and_then(Event::message), closed)?;
             }
@@ -688,7 +687,7 @@ impl Watch {
                     .iter()
                     .any(|waiting| !waiting.again && waiting.is_twice(identifier))
                 {
-                    ensure!(closed, "{ack:?} releases what was not acknowledged");
+                    ensure!(closed, "{ack:?} releases an unacknowledged message");
                 } else if !self.kept.unknown {
                     self.owe(
                         PacketType::Pubcomp,
@@ -760,7 +759,7 @@ impl Watch {
         if let Some(identifier) = requested.filter(|_| message.is_none() && !closed) {
             ensure!(
                 self.version == Version::V5_0,
-                "{publish:?} is taken, and {identifier} is in use"
+                "{publish:?} was accepted, and {identifier} is in use"
             );
             let verdict = Some(ReasonCode::PACKET_IDENTIFIER_IN_USE);
             self.waiting.push_back(Waiting {
@@ -774,13 +773,10 @@ impl Watch {
         }
         ensure!(
             requested.is_none() || closed,
-            "the host was given {publish:?}, and its identifier is in use"
+            "{publish:?} was delivered, and its identifier is in use"
         );
         let Some(message) = message else {
-            ensure!(
-                closed || taken || waits || self.kept.unknown,
-                "the host was not given {publish:?}"
-            );
+            ensure!(closed || taken || waits || self.kept.unknown, "{publish:?} was not delivered");
             if let Some(identifier) = identifier.filter(|_| taken && !waits_again) {
                 let verdict = Some(ReasonCode::SUCCESS);
                 self.waiting.push_back(Waiting {
@@ -793,7 +789,7 @@ impl Watch {
             }
             return Ok(());
         };
-        ensure!(!taken && !waits, "the host was given {publish:?} again");
+        ensure!(!taken && !waits, "{publish:?} was delivered again");
         let whole = message.payload == publish.payload
             && message.qos == publish.qos
             && message.retain == publish.retain;
@@ -986,7 +982,7 @@ impl Watch {
                         PacketType::Unsubscribe
                     };
                     let (asked, filters) =
-                        self.requests.remove(&identifier).ok_or("nobody has asked")?;
+                        self.requests.remove(&identifier).ok_or("there was no request")?;
                     let codes = if kind == PacketType::Unsuback && self.version < Version::V5_0 {
                         0
                     } else {
@@ -1002,7 +998,7 @@ impl Watch {
             Packet::Pingresp => {
                 ensure!(
                     self.pays(PacketType::Pingresp, 0, ReasonCode::SUCCESS, 0),
-                    "nobody has pinged"
+                    "there was no PINGREQ"
                 );
             }
             Packet::Disconnect(disconnect) => {
@@ -1043,7 +1039,7 @@ impl Watch {
         if !publish.dup {
             ensure!(
                 self.kept.unknown || *newest < number,
-                "message {number} is sent as a new one after {newest}"
+                "message {number} was sent as a new one after {newest}"
             );
             *newest = number;
         }
@@ -1065,7 +1061,7 @@ impl Watch {
         let count = self.under_way();
         ensure!(
             count <= self.peer.receive_maximum.into(),
-            "{count} messages are under way: {:?}",
+            "{count} messages are in flight: {:?}",
             self.peer
         );
         Ok(())
@@ -1082,17 +1078,17 @@ impl Watch {
         let first = self
             .waiting
             .pop_front()
-            .ok_or_else(|| format!("{identifier} is acknowledged for nothing"))?;
+            .ok_or_else(|| format!("{identifier} was acknowledged without a message"))?;
         ensure!(
             first.identifier == identifier && first.qos == qos,
-            "{identifier} is acknowledged before {first:?}"
+            "{identifier} was acknowledged before {first:?}"
         );
         let expected = first
             .verdict
-            .ok_or_else(|| format!("{identifier} is acknowledged, and was not taken"))?;
+            .ok_or_else(|| format!("{identifier} was acknowledged, and was not accepted"))?;
         ensure!(
             reason_code == expected,
-            "{identifier} is acknowledged with {reason_code}, not {expected}"
+            "{identifier} was acknowledged with {reason_code}, not {expected}"
         );
         Ok(first.again)
     }
@@ -1112,12 +1108,12 @@ impl Watch {
     fn releases_again(&mut self, identifier: u16) -> Verdict {
         let sent = self.kept.sent.get_mut(&identifier);
         let Some(Sent::Released { order, here, .. }) = sent else {
-            return Err(format!("{identifier} is released, and stands for {sent:?}"));
+            return Err(format!("{identifier} was released, and stands for {sent:?}"));
         };
-        ensure!(!*here, "{identifier} is released twice on a connection");
+        ensure!(!*here, "{identifier} was released twice on a connection");
         ensure!(
             self.last[2] < *order,
-            "{identifier} is released out of turn: {order} after {}",
+            "{identifier} was released out of order: {order} after {}",
             self.last[2]
         );
         *here = true;
@@ -1128,7 +1124,7 @@ impl Watch {
 
     fn gives_out(&mut self, packet: PacketType, identifier: u16, filters: usize) -> Verdict {
         let known = self.kept.sent.insert(identifier, Sent::Request { packet, key: None, filters });
-        ensure!(known.is_none(), "{identifier} is given out, and stands for {known:?}");
+        ensure!(known.is_none(), "{identifier} was assigned, and stands for {known:?}");
         Ok(())
     }
 }

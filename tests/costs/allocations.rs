@@ -71,7 +71,7 @@ fn reading_allocates_nothing_and_writing_at_most_once() {
     let region = Region::new();
     let mut announced = &[0x30, 0xFF, 0xFF, 0xFF, 0x7F][..];
     assert!(server.handle_input(&mut announced, Instant::default(), &mut out).is_none());
-    assert_eq!(announced.len(), 5, "they stay with the host");
+    assert_eq!(announced.len(), 5, "the bytes stay with the host");
     let change = region.change();
     assert_eq!((change.allocations, change.reallocations), (0, 0));
 }

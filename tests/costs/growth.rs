@@ -93,7 +93,7 @@ fn repeats_and_reconnects_leave_no_memory() {
         };
         let bytes = encoded(publish, version);
         let mut server = accepted(&lasting(version));
-        repeat("one QoS 2 message, again and again", || assert!(server.hears(&bytes).0.len() <= 1));
+        repeat("one QoS 2 message, repeatedly", || assert!(server.hears(&bytes).0.len() <= 1));
         let mut broker = Broker::new(BrokerConfig::new(ServerConfig::new()), 1);
         let connection = broker.open(NOW);
         give(&mut broker, connection, &encoded(lasting(version), version));

@@ -188,7 +188,7 @@ fn server_closes_the_connection_when_authentication_deviates() {
         assert_eq!(
             server.hears(&encoded(packet, V5_0)),
             (vec![closed], refusal),
-            "CONNACK, since there was none"
+            "CONNACK, because none was sent"
         );
     }
     for (connect, first, packet) in [
@@ -256,7 +256,7 @@ fn client_closes_the_connection_when_authentication_deviates() {
         assert_eq!(
             client.hears(&encoded(packet, V5_0)),
             (vec![closed], vec![]),
-            "before CONNACK it says nothing"
+            "a client writes nothing before CONNACK"
         );
     }
     // After CONNACK only the client can start re-authentication, and only one at a time.
@@ -303,7 +303,7 @@ fn host_cannot_send_an_auth_step_of_another_authentication() {
                 "{step:?}"
             );
         }
-        assert!(client.wants_input(), "the connection goes on");
+        assert!(client.wants_input(), "the connection continues");
     }
     let mut client = connected(&with_method(), method_of_server());
     client.authenticate(&auth(AGAIN, METHOD), NOW, &mut Vec::new()).unwrap();
@@ -401,7 +401,7 @@ fn each_auth_step_before_connack_has_its_own_deadline() {
     let config = ClientConfig::new().connect_timeout(Duration::from_secs(4));
     let mut client = connecting(config, &with_method());
     client.hears_at(&encoded(auth(CONTINUE, METHOD), V5_0), after(3));
-    assert_eq!(client.poll_timeout(), None, "the host may take its time");
+    assert_eq!(client.poll_timeout(), None, "the host has no deadline");
     assert_eq!(client.handle_timeout(after(5), &mut Vec::new()), None);
     client.authenticate(&auth(CONTINUE, METHOD), after(6), &mut Vec::new()).unwrap();
     assert_eq!(client.poll_timeout(), Some(after(10)));
@@ -411,7 +411,7 @@ fn each_auth_step_before_connack_has_its_own_deadline() {
     let mut server =
         asked(ServerConfig::new().connect_timeout(Duration::from_secs(4)), &with_method());
     for at in [0, 100] {
-        assert_eq!(server.poll_timeout(), None, "the host may take its time");
+        assert_eq!(server.poll_timeout(), None, "the host has no deadline");
         server.challenge(&auth(CONTINUE, METHOD), after(at), &mut Vec::new()).unwrap();
         assert_eq!(server.poll_timeout(), Some(after(at + 4)));
         server.hears_at(&encoded(auth(CONTINUE, METHOD), V5_0), after(at + 3));

@@ -80,7 +80,10 @@ fn client_closes_and_ignores_input_after_its_disconnect() {
             let mut client = connected(&lasting(version), ConnackProperties::default());
             client.disconnect(&Disconnect::default(), NOW, &mut Vec::new()).unwrap();
             assert!(!client.is_connected() && !client.wants_input());
-            assert!(client.poll_timeout().is_some_and(|at| at <= NOW), "the host is told at once");
+            assert!(
+                client.poll_timeout().is_some_and(|at| at <= NOW),
+                "the host gets a report at once"
+            );
             client
         };
         let late = encoded(
@@ -506,7 +509,7 @@ fn refusal_uses_the_nearest_return_code_of_the_version() {
             Some(server::Action::Connect(_))
         ));
         assert!(server.handle_input(&mut input, Instant::default(), &mut out).is_none());
-        assert!(!server.wants_input(), "an answer is owed");
+        assert!(!server.wants_input(), "the host must answer");
         server.refuse(code, ConnackProperties::default(), &mut out).unwrap();
         let action = server.handle_input(&mut input, Instant::default(), &mut out);
         assert!(matches!(
@@ -514,7 +517,7 @@ fn refusal_uses_the_nearest_return_code_of_the_version() {
             Some(server::Action::Closed { cause: CloseCause::Requested, publish_will: false })
         ));
         assert_eq!(out, answer);
-        assert_eq!(input.len(), 2, "[5.0 MQTT-3.1.4-6]: what follows is not looked at");
+        assert_eq!(input.len(), 2, "[5.0 MQTT-3.1.4-6]: the following bytes are not read");
         // A client of that version learns the reason.
         let mut client = Client::new(ClientConfig::new());
         client.connect(&Connect::new(version, "c"), Instant::default(), &mut Vec::new()).unwrap();
@@ -714,7 +717,7 @@ fn server_cannot_accept_without_an_identifier_or_refuse_with_success() {
         assert_eq!(
             (server.hears(b"").0.len(), out.len()),
             (1, 0),
-            "the connection has ended without a word"
+            "the connection has ended without a packet"
         );
     }
 }

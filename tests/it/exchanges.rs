@@ -116,7 +116,7 @@ fn message_is_delivered_once_when_cut_before_the_next_step() {
         assert_eq!(
             (&pair.at_server[..], &pair.at_client[..]),
             (&[][..], &[][..]),
-            "both had been given to their hosts"
+            "both were delivered to their hosts"
         );
         assert_eq!((pair.done_at_client.len(), pair.done_at_server.len()), (1, 1));
     }
@@ -194,7 +194,7 @@ fn message_refused_out_of_turn_stays_refused_before_5_0() {
         let [_, server::Action::Message(second)] = &actions[..] else { panic!("{actions:?}") };
         let mut out = Vec::new();
         server.acknowledge(second.token.unwrap(), ReasonCode::NOT_AUTHORIZED, &mut out).unwrap();
-        assert!(out.is_empty(), "the first comes first");
+        assert!(out.is_empty(), "the first precedes the second");
         server.connection_lost();
         let mut next = asked(ServerConfig::new(), &lasting(version));
         next.accept(&mut Some(server.take_session()), ConnackProperties::default(), NOW, &mut out)
@@ -325,7 +325,7 @@ fn requests_end_with_their_connection() {
         let mut client = connected(&lasting(version), ConnackProperties::default());
         let request = if first == SUBACK { subscribe } else { unsubscribe };
         request(&mut client, 1);
-        assert!(resume(&mut client, &lasting(version)).is_empty(), "it is not sent again");
+        assert!(resume(&mut client, &lasting(version)).is_empty(), "it is not resent");
         let late = answer(first, version, 1, 1);
         assert!(matches!(
             client.hears(&late).0[..],
@@ -445,7 +445,7 @@ fn request_is_answered_with_packet_identifier_in_use() {
             &mut Vec::new(),
         )
         .unwrap();
-    assert_eq!(server.hears(requests[0]).0.len(), 1, "it is free again");
+    assert_eq!(server.hears(requests[0]).0.len(), 1, "it is free");
 }
 
 /// [5.0 MQTT-2.2.1-3] [3.1.1 MQTT-2.3.1-2]
@@ -596,7 +596,7 @@ fn manual_acknowledgements_keep_order_and_end_with_the_connection() {
         };
         acknowledge(2, &mut out).unwrap();
         acknowledge(1, &mut out).unwrap();
-        assert!(out.is_empty(), "they wait for the first");
+        assert!(out.is_empty(), "they wait for the first message");
         assert_eq!(acknowledge(1, &mut out), Err(AcknowledgeError::AlreadyAcknowledged));
         acknowledge(0, &mut out).unwrap();
         let acks = packets(&out, version);
@@ -633,6 +633,6 @@ fn message_acknowledged_out_of_turn_is_delivered_once() {
         pair.client.acknowledge(second, ReasonCode::SUCCESS, now, &mut out).unwrap();
         pair.cut();
         pair.connect(&lasting(version));
-        assert_eq!(pair.at_client, ["one"], "{version}: the other was taken before");
+        assert_eq!(pair.at_client, ["one"], "{version}: the other was accepted before");
     }
 }

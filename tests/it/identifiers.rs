@@ -348,7 +348,7 @@ fn repeated_message_is_acknowledged_in_order() {
     for_each_side(|server, version| {
         let mut machine = by_hand(server, None, version);
         let (tokens, _) = machine.takes(&publishes(&[1, 2], QoS::ExactlyOnce, false, version));
-        assert_eq!(machine.answers(tokens[1]), (Ok(()), vec![]), "it waits for the first");
+        assert_eq!(machine.answers(tokens[1]), (Ok(()), vec![]), "it waits for the first message");
         // The same holds if the host has stored the session and crashed.
         for stored in [None, Some(machine.stored())] {
             let loaded =
@@ -368,7 +368,7 @@ fn repeated_message_is_acknowledged_in_order() {
             assert_eq!(
                 (tokens.len(), said),
                 (1, vec![]),
-                "the second was taken, and its PUBREC waits"
+                "the second was accepted, and its PUBREC waits"
             );
             let both = [ack(Packet::Pubrec, 1, version), ack(Packet::Pubrec, 2, version)].concat();
             assert_eq!(again.answers(tokens[0]), (Ok(()), both));

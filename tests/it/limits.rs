@@ -140,7 +140,7 @@ fn caller_is_refused_requests_larger_than_the_server_accepts() {
         ConnackProperties { maximum_packet_size: Some(20), ..ConnackProperties::default() };
     let mut client = connected(&lasting(V5_0), properties);
     let properties = DisconnectProperties {
-        reason_string: Some("a longer farewell".into()),
+        reason_string: Some("a longer reason string".into()),
         ..Default::default()
     };
     let mut out = Vec::new();
@@ -453,7 +453,7 @@ fn drained(server: &mut Server, mut out: Vec<u8>) -> Vec<u8> {
     while server.flush(NOW, &mut out) {
         assert!(is_full(&out), "{}", out.len());
         let full = out.clone();
-        assert!(server.flush(NOW, &mut out) && out == full, "there is more, and no room");
+        assert!(server.flush(NOW, &mut out) && out == full, "more is queued, and there is no room");
         all.append(&mut out);
     }
     all.append(&mut out);
@@ -468,7 +468,7 @@ fn server_writes_at_most_64_kib_plus_one_packet() {
             assert_eq!(packets(&drained(&mut server, Vec::new()), version).len(), 50);
             let mut server = filled(version, qos);
             let out = server.hears(&[]).1;
-            assert!(is_full(&out), "a step writes as much as `flush`");
+            assert!(is_full(&out), "`handle_input` writes as much as `flush`");
             assert_eq!(packets(&drained(&mut server, out), version).len(), 50);
         }
         // Resent messages, and the CONNACK before them.
@@ -524,7 +524,7 @@ fn messages_in_flight_never_exceed_receive_maximum() {
                 written.iter().filter(|packet| matches!(packet, Packet::Publish(_))).count(),
                 2
             );
-            assert!(matches!(written[2], Packet::Subscribe(_)), "other packets do not wait");
+            assert!(matches!(written[2], Packet::Subscribe(_)), "other packets are not delayed");
             assert_eq!(packets(&pair.written_by_server(), Version::V5_0).len(), 3);
             assert_eq!(pair.client.session().queued(), 8);
             pair.settle();
@@ -693,7 +693,7 @@ fn full_queue_returns_the_message() {
             let nothing = pair.client(|client, now, out| {
                 client.publish(0, &message(QoS::AtLeastOnce, "x"), now, out)
             });
-            assert_eq!(nothing, Err(PublishError::NotConnected), "the version is not known yet");
+            assert_eq!(nothing, Err(PublishError::NotConnected), "the version is still unknown");
             pair.connect(&lasting(Version::V3_1_1));
             pair.cut();
             pair.publish(1, &message(QoS::AtMostOnce, "one"));

@@ -171,7 +171,7 @@ fn clean_session_determines_session_expiry_before_5_0() {
 fn sequence_equals_its_copy() {
     let properties = [UserProperty::new("n", "v"), UserProperty::new("n", "w")];
     let sequence = Sequence::from(&properties);
-    #[allow(clippy::clone_on_copy, reason = "it is what generic code does")]
+    #[allow(clippy::clone_on_copy, reason = "generic code clones it")]
     let clone = sequence.clone();
     assert_eq!(clone, sequence);
     assert_eq!(clone.iter().count(), 2);

@@ -97,7 +97,7 @@ fn upload_progress_counts_as_activity() {
     );
     assert!(
         client.handle_timeout(at(10), &mut out).is_none(),
-        "PINGREQ, behind a megabyte that leaves slowly"
+        "PINGREQ, behind a megabyte that is sent slowly"
     );
     client.handle_progress(at(19));
     assert!(client.handle_timeout(at(20), &mut out).is_none());
@@ -178,7 +178,7 @@ fn message_expires_only_before_it_is_sent() {
     pair.cut();
     pair.advance(Duration::from_millis(500));
     pair.connect(&connect);
-    assert_eq!(pair.at_client, ["x"], "the one that was sent is sent again, the other is not");
+    assert_eq!(pair.at_client, ["x"], "the message that was sent is resent, the other is not");
     pair.done_at_server.sort();
     assert_eq!(pair.done_at_server, [(1, "Success".to_owned()), (2, "Expired".to_owned())]);
 }

@@ -103,7 +103,7 @@ fn check_from(version: Version, sender: Role, bytes: &[u8], vector: &Table) -> R
         } else if codec::decode(codec::frame(&out, u32::MAX).unwrap().unwrap(), rules)
             != Ok(*packet)
         {
-            return Err(format!("encodes to what does not decode equal: {out:02x?}"));
+            return Err(format!("encodes to bytes that do not decode equal: {out:02x?}"));
         }
         let mut exact = vec![0; out.len()];
         codec::encode(packet, rules, &mut codec::Fixed::new(&mut exact)).unwrap();
@@ -137,7 +137,7 @@ fn tells(error: codec::DecodeError, version: Version, vector: &Table) -> Result<
     if right {
         Ok(())
     } else {
-        Err(format!("{error:?} tells of {told}, and {numbered:?} is broken"))
+        Err(format!("{error:?} cites {told}, and the vector violates {numbered:?}"))
     }
 }
 

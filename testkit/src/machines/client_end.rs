@@ -113,7 +113,7 @@ impl Machine for Client {
                 // Expired messages may have made room in vain.
                 assert!(
                     done || client.session().queued() <= queued,
-                    "what is refused does not wait"
+                    "a refused message is not queued"
                 );
                 if done {
                     host.given(number, &publish);

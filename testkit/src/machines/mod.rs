@@ -211,7 +211,7 @@ impl<M: Machine> Host<M> {
             Operation::Progress => self.machine.progress(self.now),
             Operation::Lost => {
                 let event = self.machine.lost();
-                assert_eq!(event.is_some(), !self.over, "the end comes once");
+                assert_eq!(event.is_some(), !self.over, "the end is reported once");
                 self.judge(&[], event.as_ref(), &[]);
             }
             Operation::Acknowledge { index, code } => self.acknowledge(*index, *code),
@@ -229,18 +229,18 @@ impl<M: Machine> Host<M> {
             let (mut input, mut out) = (&received[..], Vec::new());
             let event = self.machine.input(&mut input, self.now, &mut out);
             let taken = received.len() - input.len();
-            assert!(core::ptr::eq(&received[taken..], input), "input is taken from its front");
-            assert!(wanted || taken == 0, "input is not taken when it is not wanted");
+            assert!(core::ptr::eq(&received[taken..], input), "input is consumed from its front");
+            assert!(wanted || taken == 0, "input is not consumed when it is not wanted");
             assert!(
                 out.len() <= 64 + 4 * taken + held,
-                "{} bytes for {taken} that came and {held} that waited",
+                "{} bytes are written for {taken} consumed and {held} queued",
                 out.len()
             );
             // Each step consumes input or ends something for good, so the loop ends.
             let ended = event
                 .as_ref()
                 .is_none_or(|event| event.published().is_some() || event.closed().is_some());
-            assert!(taken > 0 || ended, "{event:?} out of nothing");
+            assert!(taken > 0 || ended, "{event:?} without input");
             self.watch.goes_on();
             self.judge(&received[..taken], event.as_ref(), &out);
             if !self.over {
@@ -267,7 +267,7 @@ impl<M: Machine> Host<M> {
             let due = self.machine.due();
             let (before, mut out) = (self.closing, Vec::new());
             let event = self.machine.timeout(self.now, &mut out);
-            assert!(out.len() <= 64, "{} bytes for no reason", out.len());
+            assert!(out.len() <= 64, "{} bytes are written by a timeout", out.len());
             if due.is_none_or(|due| due > self.now) && !before {
                 assert!(event.is_none() && out.is_empty(), "{event:?} before {due:?}");
             }
@@ -304,7 +304,7 @@ impl<M: Machine> Host<M> {
         if self.closing {
             assert!(
                 out.is_empty() && event.is_none_or(|event| event.closed().is_some()),
-                "{event:?} after the last word"
+                "{event:?} after the last packet"
             );
         }
         if let Some(version) = self.machine.version().filter(|_| self.watch.phase == Phase::Before)
@@ -344,7 +344,10 @@ impl<M: Machine> Host<M> {
         if self.watch.kept.unknown {
             return;
         }
-        assert!(self.live.remove(&key).is_some(), "message {key} ends a second time: {outcome:?}");
+        assert!(
+            self.live.remove(&key).is_some(),
+            "message {key} has a second outcome: {outcome:?}"
+        );
         *match outcome {
             Outcome::Acknowledged { .. } => &mut self.tally.acknowledged,
             Outcome::Expired => &mut self.tally.expired,
@@ -372,8 +375,8 @@ impl<M: Machine> Host<M> {
             return;
         }
         let (queued, bytes) = (session.queued(), session.queued_bytes());
-        assert!(queued <= self.setup.queue.messages, "{queued} messages wait");
-        assert!(bytes <= self.setup.queue.bytes || queued == 1, "{bytes} bytes wait");
+        assert!(queued <= self.setup.queue.messages, "{queued} messages are queued");
+        assert!(bytes <= self.setup.queue.bytes || queued == 1, "{bytes} bytes are queued");
         assert!(self.watch.requests() <= self.setup.maximum_requests);
         let taken = self.watch.taken() + self.parked.as_ref().map_or(0, |(_, kept)| kept.taken());
         let live: usize = self.live.values().sum();
@@ -381,7 +384,7 @@ impl<M: Machine> Host<M> {
         let stored = session.to_bytes(self.now).len();
         assert!(
             stored <= bound,
-            "a session of {stored} bytes, from {live} of messages, {taken} identifiers, {queued} that wait"
+            "a session of {stored} bytes, from {live} of messages, {taken} identifiers, {queued} queued"
         );
     }
 
@@ -395,12 +398,12 @@ impl<M: Machine> Host<M> {
         let mut bytes = session.to_bytes(self.now);
         let again = |bytes: &[u8]| {
             Session::from_bytes(bytes, self.now, Duration::ZERO)
-                .expect("it is loaded")
+                .expect("the stored session loads")
                 .to_bytes(self.now)
         };
         assert_eq!(again(&bytes), bytes);
         if used && in_turn {
-            assert_eq!(again(&in_use)[5..], bytes[5..], "what would be left if the line broke");
+            assert_eq!(again(&in_use)[5..], bytes[5..], "the session as if disconnected");
         }
         self.now = self.now + Duration::from_millis(milliseconds);
         if let Some((at, byte)) = changed {
@@ -416,7 +419,7 @@ impl<M: Machine> Host<M> {
         let session = if changed.is_some() {
             loaded.unwrap_or_default()
         } else {
-            loaded.expect("what was stored is loaded")
+            loaded.expect("the stored session loads")
         };
         M::load(self, session);
         self.tally.stored += 1;
@@ -449,7 +452,7 @@ impl<M: Machine> Host<M> {
             // An alias can stand for any earlier topic.
             self.longest_topic = self.longest_topic.max(publish.topic_name.as_bytes().len());
             let message = Message::new(&Publish { topic_name: "t".into(), ..*publish })
-                .expect("only a message is taken");
+                .expect("only a valid message is accepted");
             self.live.insert(number, message.size() + self.longest_topic + 64);
         }
     }

@@ -353,7 +353,7 @@ fn flush(host: &mut Host<Server>) {
         assert!(out.len() <= 64 + held);
         assert!(
             !more || out.len() >= HIGH_WATER,
-            "there is room for more than {} bytes",
+            "there was room for more than {} bytes",
             out.len()
         );
         host.judge(&[], None, &out);

@@ -39,7 +39,7 @@ impl World {
                 );
                 ensure!(
                     message.topic_name == topic(number),
-                    "message {number} came to {}",
+                    "message {number} has the topic {}",
                     message.topic_name
                 );
                 self.letters[UP].arrives(number, message.qos, by_hand)?;
@@ -169,7 +169,7 @@ impl World {
     pub(crate) fn server_flushes(&mut self, far: &mut Far) -> Verdict {
         let mut out = Vec::new();
         let more = far.machine.flush(self.now, &mut out);
-        ensure!(!more, "there is room for more than {} bytes", out.len());
+        ensure!(!more, "there was room for more than {} bytes", out.len());
         far.watch.commands(&out)?;
         self.carry(DOWN, &mut far.line, &out)
     }

@@ -99,13 +99,13 @@ impl Letters {
             // A message that is sent at once need not be queued, even if its queue is full.
             ensure!(
                 publish.dup || at > now || letter.made_at == now,
-                "message {number} was sent at {now:?}, and not by {at:?}"
+                "message {number} was sent at {now:?}, not by {at:?}"
             );
             let left = (at - now).as_millis().div_ceil(1_000);
             let stated = publish.properties.message_expiry_interval.map(u128::from);
             ensure!(
                 stated == Some(left),
-                "message {number} has {left} s left, and says {stated:?}"
+                "message {number} has {left} s left, and states {stated:?}"
             );
         }
         ensure!(
@@ -122,16 +122,16 @@ impl Letters {
     pub(crate) fn arrives(&mut self, number: u64, qos: QoS, by_hand: bool) -> Verdict {
         let last = self.last[usize::from(qos.as_u8())];
         let letter = self.get(number)?;
-        ensure!(letter.qos == qos && letter.written, "message {number} came with {qos:?}");
-        ensure!(qos > QoS::AtMostOnce || letter.arrived == 0, "message {number} came again");
+        ensure!(letter.qos == qos && letter.written, "message {number} arrived with {qos:?}");
+        ensure!(qos > QoS::AtMostOnce || letter.arrived == 0, "message {number} arrived again");
         ensure!(
             qos < QoS::ExactlyOnce || letter.taken == 0 || letter.again,
-            "message {number} came again after it was taken"
+            "message {number} arrived again after it was accepted"
         );
-        ensure!(letter.end.is_none(), "message {number} came after {:?}", letter.end);
+        ensure!(letter.end.is_none(), "message {number} arrived after {:?}", letter.end);
         letter.arrived += 1;
         if letter.arrived == 1 {
-            ensure!(last < number, "message {number} came after {last}");
+            ensure!(last < number, "message {number} arrived after {last}");
             self.last[usize::from(qos.as_u8())] = number;
         }
         if by_hand && qos > QoS::AtMostOnce {
@@ -153,7 +153,7 @@ impl Letters {
 
     pub(crate) fn ends(&mut self, number: u64, end: End, now: Instant) -> Verdict {
         let letter = self.get(number)?;
-        ensure!(letter.qos > QoS::AtMostOnce, "message {number} has an end: {end:?}");
+        ensure!(letter.qos > QoS::AtMostOnce, "message {number} has ended: {end:?}");
         ensure!(letter.end.is_none(), "message {number} ended as {:?} and as {end:?}", letter.end);
         let once = letter.qos == QoS::AtLeastOnce;
         let right = match end {

@@ -192,7 +192,7 @@ struct Parked {
 const EVENTS: [(&str, u64); 12] = [
     ("messages arrived", 15_000),
     ("connections", 2_000),
-    ("packets sent again", 2_000),
+    ("packets resent", 2_000),
     ("breaks", 500),
     ("sessions taken over", 100),
     ("sessions stored", 100),
@@ -337,7 +337,7 @@ impl World {
             bytes = rest;
         }
         if line.packets == Some(0) {
-            self.note(|| "the line breaks".into());
+            self.note(|| "the connection breaks".into());
             self.schedule(UP, line, None);
             self.schedule(DOWN, line, None);
             (line.packets, line.silent) = (None, true);
@@ -379,7 +379,7 @@ impl World {
             );
         }
         clock.last_written = self.now;
-        ensure!(self.near.attached, "the client writes to nobody: {out:?}");
+        ensure!(self.near.attached, "the client writes without a connection: {out:?}");
         self.with_far(|world, far| world.carry(UP, &mut far.line, out))
     }
 
@@ -457,7 +457,7 @@ impl World {
                 _ => self.with_ghost(Self::server_is_due)?,
             }
         }
-        Err(format!("there is no end of things to do at {:?}", self.now))
+        Err(format!("the deadline at {:?} is never reached", self.now))
     }
 
     /// Lends out the newest connection.
@@ -568,7 +568,7 @@ impl World {
         let told = self.random.index(4);
         self.note(|| {
             format!(
-                "the line breaks, and {} know",
+                "the connection breaks, and {} know",
                 ["both", "the client's", "the server's", "none"][told]
             )
         });

@@ -60,7 +60,7 @@ impl World {
                 );
                 ensure!(
                     message.topic_name == topic(number),
-                    "message {number} came to {}",
+                    "message {number} has the topic {}",
                     message.topic_name
                 );
                 self.letters[DOWN].arrives(number, message.qos, by_hand)?;
@@ -85,7 +85,7 @@ impl World {
         self.counts(Count::Unanswered, *cause == CloseCause::ConnectTimeout);
         ensure!(
             !matches!(cause, CloseCause::Violation(_) | CloseCause::Refused(_)),
-            "no rule was broken: {cause:?}"
+            "no rule was violated: {cause:?}"
         );
         Ok(())
     }
@@ -211,7 +211,7 @@ impl World {
             let stale = near.machine.acknowledge(token, ReasonCode::SUCCESS, self.now, &mut out);
             ensure!(
                 stale == Err(AcknowledgeError::Stale) && out.is_empty(),
-                "an old token is taken: {stale:?}"
+                "a stale token is accepted: {stale:?}"
             );
             return Ok(());
         }
