@@ -289,7 +289,7 @@ impl Client {
             has_session,
             clean_start: connect.clean_start,
             keep_alive: connect.keep_alive,
-            session_expiry_interval: connect.session_expiry_interval(),
+            session_expiry_interval: connect.session_expiry().to_seconds(),
             no_problem_information: properties.request_problem_information == Some(false),
             authentication_method: properties
                 .authentication_method

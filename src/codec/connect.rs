@@ -14,6 +14,7 @@
 
 use super::body::Body;
 use super::error::{DecodeError, EncodeError};
+use super::expiry::Expiry;
 use super::frame::Frame;
 use super::options::Options;
 use super::packet_type::PacketType;
@@ -141,14 +142,16 @@ impl<'a> Connect<'a> {
         }
     }
 
-    /// Seconds that the session is to outlive the connection; 4,294,967,295 is for ever. Before 5.0
-    /// it is what Clean Session says. [5.0 §3.1.2.11.2] [3.1.1 MQTT-3.1.2-6]
+    /// Returns how long the session outlives the connection. Before 5.0, Clean Session decides.
+    /// [5.0 §3.1.2.11.2] [3.1.1 MQTT-3.1.2-6]
     #[must_use]
-    pub fn session_expiry_interval(&self) -> u32 {
+    pub fn session_expiry(&self) -> Expiry {
         match self.version {
-            Version::V5_0 => self.properties.session_expiry_interval.unwrap_or(0),
-            Version::V3_1 | Version::V3_1_1 if self.clean_start => 0,
-            Version::V3_1 | Version::V3_1_1 => u32::MAX,
+            Version::V5_0 => {
+                Expiry::from_seconds(self.properties.session_expiry_interval.unwrap_or(0))
+            }
+            Version::V3_1 | Version::V3_1_1 if self.clean_start => Expiry::AT_DISCONNECT,
+            Version::V3_1 | Version::V3_1_1 => Expiry::Never,
         }
     }
 

@@ -55,8 +55,10 @@ mod ending;
 mod error;
 #[cfg(feature = "arbitrary")]
 mod examples;
+mod expiry;
 mod filter;
 mod frame;
+mod message;
 mod options;
 mod output;
 mod owned;
@@ -76,7 +78,7 @@ mod subscribe;
 mod text;
 mod topic;
 mod types;
-pub(crate) mod varint;
+mod varint;
 mod write;
 
 pub use ack::Ack;
@@ -86,6 +88,7 @@ pub use convert::ConversionError;
 pub use disconnect::{Auth, Disconnect};
 pub use encode::{Prepared, encode, encode_publish_header};
 pub use error::{DecodeError, EncodeError};
+pub use expiry::Expiry;
 pub use filter::{Filter, TopicFilter};
 pub use frame::{Frame, Header, frame, header};
 pub use options::Options;
@@ -110,6 +113,7 @@ pub use types::{PacketIdentifier, QoS, Role, Version};
 
 pub(crate) use body::Encode;
 pub(crate) use connect::connect_version;
+pub use message::Message;
 pub(crate) use read::Reader;
 pub(crate) use topic::{is_hidden, levels};
-pub(crate) use write::{Size, Writer};
+pub(crate) use write::Size;

@@ -90,8 +90,8 @@ impl<'a> TopicName<'a> {
         Ok(Self(Name::Borrowed(name)))
     }
 
-    /// Wraps the topic name of a PUBLISH that was decoded.
-    pub(crate) fn assume_checked(name: Text<'a>) -> Self {
+    /// Wraps the topic name of a PUBLISH that was decoded, without checking it again.
+    pub(crate) fn from_decoded(name: Text<'a>) -> Self {
         debug_assert!(Self::new(name).is_ok(), "the topic name was checked");
         Self(Name::Borrowed(name))
     }

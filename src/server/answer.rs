@@ -77,8 +77,7 @@ impl Server {
         if self.client.clean_start && resume {
             return Err(AnswerError::CleanStart);
         }
-        let authentication_method =
-            self.client.authentication_method.as_deref().map(Text::assume_checked);
+        let authentication_method = self.client.authentication_method.as_deref().map(Text::from);
         let properties = match self.version() {
             Version::V5_0 => {
                 if self.client.is_nameless

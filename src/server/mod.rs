@@ -161,7 +161,7 @@ struct Client {
     may_expire_later: bool,
     no_problem_information: bool,
     wants_response_information: bool,
-    authentication_method: Option<Box<[u8]>>,
+    authentication_method: Option<Box<str>>,
 }
 
 impl Server {
@@ -619,14 +619,14 @@ impl Server {
             is_nameless: connect.client_identifier.is_empty(),
             clean_start: connect.clean_start,
             keep_alive: connect.keep_alive,
-            session_expiry_interval: connect.session_expiry_interval(),
+            session_expiry_interval: connect.session_expiry().to_seconds(),
             maximum_expiry: self.config.session_expiry_interval(u32::MAX),
-            may_expire_later: connect.session_expiry_interval() > 0,
+            may_expire_later: connect.session_expiry().to_seconds() > 0,
             no_problem_information: properties.request_problem_information == Some(false),
             wants_response_information: properties.request_response_information == Some(true),
             authentication_method: properties
                 .authentication_method
-                .map(|method| method.as_bytes().into()),
+                .map(|method| method.to_str().into()),
         };
         self.state = State::Asked;
         if let Some(will) = connect.will {
@@ -734,9 +734,13 @@ impl Server {
 
     /// [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-7]
     fn check_method(&self, auth: &Auth<'_>) -> Result<(), ProtocolError> {
-        let method = auth.properties.authentication_method.map(Text::as_bytes);
-        let same = method.is_some() && method == self.client.authentication_method.as_deref();
-        if same { Ok(()) } else { Err(ProtocolError::AuthenticationMethod) }
+        let method = auth.properties.authentication_method;
+        let asked = self.client.authentication_method.as_deref().map(Text::from);
+        if method.is_some() && method == asked {
+            Ok(())
+        } else {
+            Err(ProtocolError::AuthenticationMethod)
+        }
     }
 
     /// [5.0 §3.2.2.3.11 to §3.2.2.3.13]

@@ -428,7 +428,7 @@ impl Endpoint {
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Result<(), PublishError> {
-        let publish = outgoing.message.publish();
+        let publish = outgoing.message.to_publish();
         // What is left of it, in whole seconds; a message that is sent again may have none left.
         // [5.0 MQTT-3.3.2-6]
         let left = outgoing
@@ -573,7 +573,7 @@ impl Endpoint {
             frame.publish(self.peer_rules(), core::convert::identity)?;
         let topic_name = match properties.topic_alias.take() {
             Some(alias) => self.topic_name(alias, topic_name)?,
-            None => TopicName::assume_checked(topic_name),
+            None => TopicName::from_decoded(topic_name),
         };
         if qos > self.connection.own.maximum_qos {
             return Err(ProtocolError::QosNotSupported);
@@ -656,7 +656,7 @@ impl Endpoint {
         }
         let aliases = &mut self.connection.peer_aliases;
         if !topic_name.is_empty() {
-            let name = TopicName::assume_checked(topic_name);
+            let name = TopicName::from_decoded(topic_name);
             set_alias(aliases, alias, name.clone().into_topic());
             return Ok(name);
         }

@@ -3,13 +3,11 @@
 
 use super::AckToken;
 use crate::codec::{
-    AckProperties, DecodeError, EncodeError, Output, Publish, PublishProperties, QoS, Reader,
-    ReasonCode, Sequence, Size, SubscriptionIdentifier, Text, TopicName, Writer, varint,
+    AckProperties, Message, Publish, PublishProperties, QoS, ReasonCode, SubscriptionIdentifier,
+    TopicName,
 };
 use crate::time::Instant;
 use alloc::vec::Vec;
-use bytes::Bytes;
-use core::fmt;
 
 /// A message that has arrived: a view of the input, apart from a topic that an alias stood for.
 #[non_exhaustive]
@@ -44,138 +42,6 @@ impl Received<'_> {
             properties: self.properties,
             payload: self.payload,
         }
-    }
-}
-
-/// A message that is kept: topic name, properties and payload in one allocation, which clones
-/// share.
-///
-/// It is independent of the version and of the connection: it can be sent to clients of any
-/// version, and again after a reconnect.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Message {
-    /// Topic name, properties as 5.0 writes them, payload.
-    bytes: Bytes,
-    topic_length: u16,
-    properties_length: u32,
-    qos: QoS,
-    retain: bool,
-}
-
-impl Message {
-    /// Copies a PUBLISH, without its packet identifier, DUP flag, topic alias and subscription
-    /// identifiers.
-    pub fn new(publish: &Publish<'_>) -> Result<Self, EncodeError> {
-        if publish.topic_name.is_empty() {
-            return Err(DecodeError::EmptyTopicName.into());
-        }
-        publish.topic_name.check_topic_name()?;
-        Self::copy(publish)
-    }
-
-    /// For a PUBLISH whose topic name is checked by being written as well. Inlined, so that it is
-    /// made where it is to be.
-    #[inline(always)]
-    pub(crate) fn copy(publish: &Publish<'_>) -> Result<Self, EncodeError> {
-        let properties = (!publish.properties.is_empty()).then(|| PublishProperties {
-            topic_alias: None,
-            subscription_identifiers: Sequence::default(),
-            ..publish.properties
-        });
-        let mut size = Size::default();
-        if let Some(properties) = &properties {
-            properties.write_section(&mut size)?;
-        }
-        let properties_length = varint::check(size.total())?;
-        let topic = publish.topic_name.as_bytes();
-        let topic_length = u16::try_from(topic.len()).map_err(|_| EncodeError::FieldTooLong)?;
-        // What no packet could hold is not kept.
-        let length =
-            varint::check((topic.len() + size.total()).saturating_add(publish.payload.len()))?;
-        let mut bytes = Vec::with_capacity(length as usize);
-        let mut writer = Writer::new(
-            bytes.append_room(topic.len() + size.total(), publish.payload.len())?,
-            &size,
-        );
-        writer.copy(topic);
-        if let Some(properties) = &properties {
-            properties.write_section(&mut writer)?;
-        }
-        debug_assert!(writer.is_full(), "a message is written as it was measured");
-        bytes.append_slice(publish.payload)?;
-        Ok(Self {
-            bytes: bytes.into(),
-            topic_length,
-            properties_length,
-            qos: publish.qos,
-            retain: publish.retain,
-        })
-    }
-
-    /// The topic.
-    #[must_use]
-    pub fn topic_name(&self) -> TopicName<'_> {
-        TopicName::assume_checked(Text::assume_checked(self.parts().0))
-    }
-
-    /// Any bytes.
-    #[must_use]
-    pub fn payload(&self) -> &[u8] {
-        self.parts().2
-    }
-
-    /// At which it was published.
-    #[must_use]
-    pub const fn qos(&self) -> QoS {
-        self.qos
-    }
-
-    /// The RETAIN flag with which it was published.
-    #[must_use]
-    pub const fn retain(&self) -> bool {
-        self.retain
-    }
-
-    /// The message as a PUBLISH, still without a packet identifier.
-    #[must_use]
-    pub fn publish(&self) -> Publish<'_> {
-        let (topic, properties, payload) = self.parts();
-        let (qos, retain) = (self.qos, self.retain);
-        let mut publish = Publish {
-            qos,
-            retain,
-            topic_name: Text::assume_checked(topic),
-            payload,
-            ..Publish::default()
-        };
-        let read = publish.properties.read_section(Reader(properties));
-        debug_assert!(read.is_ok(), "`new` has written them");
-        publish
-    }
-
-    /// The size in bytes of what is kept.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// The same message with QoS and RETAIN as given, sharing the bytes.
-    pub(crate) fn with(&self, qos: QoS, retain: bool) -> Self {
-        Self { qos, retain, ..self.clone() }
-    }
-
-    pub(super) fn parts(&self) -> (&[u8], &[u8], &[u8]) {
-        let (topic, rest) =
-            self.bytes.split_at_checked(self.topic_length.into()).unwrap_or_default();
-        let (properties, payload) =
-            rest.split_at_checked(self.properties_length as usize).unwrap_or_default();
-        (topic, properties, payload)
-    }
-}
-
-impl fmt::Debug for Message {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.publish().fmt(f)
     }
 }
 

@@ -18,9 +18,10 @@ mod message;
 mod outbound;
 pub mod stored;
 
+pub use crate::codec::Message;
 pub use error::{AcknowledgeError, CloseCause, ProtocolError, PublishError, RequestError};
 pub use inbound::AckToken;
-pub use message::{Message, Outcome, Outgoing, Published, Received};
+pub use message::{Outcome, Outgoing, Published, Received};
 
 pub(crate) use available::Available;
 pub(crate) use conduct::{Conduct, conduct};

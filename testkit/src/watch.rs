@@ -912,7 +912,7 @@ impl Watch {
             Packet::Connect(connect) => {
                 self.phase = Phase::Handshake;
                 self.version = connect.version;
-                self.expiry = connect.session_expiry_interval();
+                self.expiry = connect.session_expiry().to_seconds();
                 self.authenticates = connect.properties.authentication_method.is_some();
                 self.resumes = self.kept.begun && !connect.clean_start && !self.kept.ended;
                 if !self.resumes {

@@ -163,7 +163,7 @@ fn clean_session_determines_session_expiry_before_5_0() {
     ] {
         let mut connect = Connect { clean_start, ..Connect::new(version, "c") };
         connect.properties.session_expiry_interval = asked;
-        assert_eq!(connect.session_expiry_interval(), expected, "{version} {clean_start}");
+        assert_eq!(connect.session_expiry().to_seconds(), expected, "{version} {clean_start}");
     }
 }
 

@@ -173,7 +173,7 @@ impl World {
         // Until it is accepted, it may resume an older session.
         (near.attached, near.begun, near.temporary) = (true, true, false);
         (near.asked_keep_alive, near.asked_temporary) =
-            (connect.keep_alive, connect.session_expiry_interval() == 0);
+            (connect.keep_alive, connect.session_expiry().to_seconds() == 0);
         near.watch.reopens();
         near.machine.connect(&connect, self.now, &mut out).map_err(|error| error.to_string())?;
         near.watch.commands(&out)?;
