@@ -40,7 +40,9 @@ impl<'a, T: Element<'a> + Examples<'a>> Arbitrary<'a> for Sequence<'a, T> {
         let bytes = <&[u8]>::arbitrary(u)?;
         let mut reader = Reader(bytes);
         let mut valid = 0;
-        while T::next(&mut reader).is_ok_and(|value| value.is_some_and(|value| value.is_text())) {
+        while T::next(&mut reader, 0xFF)
+            .is_ok_and(|value| value.is_some_and(|value| value.is_text()))
+        {
             valid = bytes.len() - reader.0.len();
         }
         Ok(Self::wire(bytes.get(..valid).unwrap_or_default()))

@@ -60,14 +60,22 @@ impl<'a> Frame<'a> {
     #[inline(always)]
     pub(crate) fn body(self, rules: Rules) -> Result<Reader<'a>, DecodeError> {
         let expected = self.packet_type.flags();
-        // 3.1 lets a packet that is sent again carry DUP. [3.1 §3.6, §3.8, §3.10]
-        let loose = rules.version == Version::V3_1
-            && (rules.options.contains(Options::UNUSED_HEADER_FLAGS)
-                || expected != 0 && self.flags == expected | 0x08);
-        if self.flags == expected || loose {
+        if self.flags == expected || self.tolerates_flags(expected, rules) {
             self.any_body(rules)
         } else {
             Err(DecodeError::InvalidHeaderFlags)
+        }
+    }
+
+    /// Whether the rules accept flags that are not the expected ones.
+    #[cold]
+    fn tolerates_flags(self, expected: u8, rules: Rules) -> bool {
+        // 3.1 lets a packet that is sent again carry DUP. [3.1 §3.6, §3.8, §3.10]
+        let is_resent = expected != 0 && self.flags == expected | 0x08;
+        match rules.version {
+            Version::V3_1 if is_resent => true,
+            Version::V3_1 | Version::V3_1_1 => rules.options.contains(Options::UNUSED_HEADER_FLAGS),
+            Version::V5_0 => false,
         }
     }
 

@@ -47,8 +47,8 @@ pub struct Options(u16);
 options! {
     /// 3.1, 3.1.1: accepts a Remaining Length with more bytes than it needs. [3.1.1 §2.2.3]
     NON_MINIMAL_LENGTH = 0;
-    /// 3.1: ignores the flags of the fixed header, except in PUBLISH. The text of 3.1 calls them
-    /// unused. [3.1 §2.1]
+    /// 3.1, 3.1.1: ignores the flags of the fixed header, except in PUBLISH. 3.1 calls them unused,
+    /// 3.1.1 reserves them. [3.1 §2.1] [3.1.1 MQTT-2.2.2-2]
     UNUSED_HEADER_FLAGS = 1;
     /// 3.1, 3.1.1: ignores the highest bit of the protocol level, which some bridges set to mark
     /// themselves.
@@ -68,6 +68,17 @@ options! {
     /// 5.0: refuses a payload that is not UTF-8 although its Payload Format Indicator says so, as
     /// a receiver is free to do. [5.0 §3.3.2.3.2]
     CHECK_PAYLOAD_FORMAT = 8;
+    /// 3.1, 3.1.1: ignores the upper six bits of a requested QoS in SUBSCRIBE.
+    /// [3.1.1 MQTT-3.8.3-4]
+    RESERVED_QOS_BITS = 9;
+    /// 3.1, 3.1.1: accepts a PUBLISH from a server although its topic name is not UTF-8 (usually
+    /// it is Latin-1), as an [empty](crate::codec::Publish::topic_name) name. [3.1.1 MQTT-3.3.2-1]
+    ///
+    /// The bytes of the name are not shown, because a `Text` is always UTF-8, and a converted name
+    /// could equal the name of another topic. Before 5.0 no other message has an empty name, and
+    /// such a message cannot be encoded. [`Client`](crate::client::Client) acknowledges and skips
+    /// it, so that the server does not resend it forever.
+    UNREADABLE_TOPIC = 10;
 }
 
 impl Options {
@@ -81,7 +92,9 @@ impl Options {
         .union(Self::LONG_CLIENT_IDENTIFIER)
         .union(Self::PASSWORD_WITHOUT_USER_NAME)
         .union(Self::DUP_WITH_QOS_0)
-        .union(Self::SUBACK_FAILURE);
+        .union(Self::SUBACK_FAILURE)
+        .union(Self::RESERVED_QOS_BITS)
+        .union(Self::UNREADABLE_TOPIC);
 
     /// Returns the options that are in either set. `|` does the same outside of a `const`.
     #[must_use]

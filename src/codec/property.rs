@@ -95,7 +95,7 @@ macro_rules! repeated_properties {
     ($($type:ty: $identifier:ident;)*) => {
         $(impl<'a> Element<'a> for $type {
             /// The next one in a section that has been checked, and holds others as well.
-            fn next(reader: &mut Reader<'a>) -> Result<Option<Self>, DecodeError> {
+            fn next(reader: &mut Reader<'a>, _: u8) -> Result<Option<Self>, DecodeError> {
                 while !reader.is_empty() {
                     let identifier = reader.variable_byte_integer()?;
                     if identifier == $identifier {

@@ -40,7 +40,9 @@ pub struct Publish<'a> {
     /// To a server: whether it is to be kept for later subscribers. From one: whether it was. [5.0
     /// §3.3.1.3] [3.1.1 §3.3.1.3]
     pub retain: bool,
-    /// Empty where a topic alias stands for it. [5.0 §3.3.2.1] [3.1.1 §3.3.2.1]
+    /// Empty if a topic alias takes its place, or, before 5.0, if
+    /// [`Options::UNREADABLE_TOPIC`](crate::codec::Options::UNREADABLE_TOPIC) accepted a name that
+    /// is not UTF-8. [5.0 §3.3.2.1] [3.1.1 §3.3.2.1]
     pub topic_name: Text<'a>,
     /// With QoS 1 and 2, and only then. [5.0 §3.3.2.2] [3.1.1 §3.3.2.2]
     pub packet_identifier: Option<PacketIdentifier>,
@@ -82,7 +84,15 @@ impl<'a> Publish<'a> {
         if dup && qos == QoS::AtMostOnce && rules.options.contains(Options::DUP_WITH_QOS_0) {
             dup = false;
         }
-        let topic_name = Text::decode_topic_name(&mut r)?;
+        let topic_name = match Text::decode_topic_name(&mut r) {
+            Ok(topic_name) => topic_name,
+            Err(DecodeError::InvalidUtf8) if rules.tolerate_unreadable_topic() => {
+                return Self { dup, qos, retain, ..Self::default() }
+                    .decode_unreadable(r, rules)
+                    .map(wrap);
+            }
+            Err(error) => return Err(error),
+        };
         let packet_identifier =
             if qos == QoS::AtMostOnce { None } else { Some(r.packet_identifier()?) };
         let publish = Self {
@@ -100,6 +110,17 @@ impl<'a> Publish<'a> {
         let publish = Self { payload: r.0, ..publish };
         publish.check_content(rules)?;
         Ok(wrap(publish))
+    }
+
+    /// Reads what follows a topic name that is not UTF-8, before 5.0.
+    #[cold]
+    fn decode_unreadable(mut self, mut r: Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
+        if self.qos > QoS::AtMostOnce {
+            self.packet_identifier = Some(r.packet_identifier()?);
+        }
+        // The rest is checked as if there were a topic name.
+        Self { topic_name: Text::literal("?"), payload: r.0, ..self }.check_content(rules)?;
+        Ok(Self { payload: r.0, ..self })
     }
 
     #[inline(never)]

@@ -109,6 +109,20 @@ impl Rules {
         }
     }
 
+    /// Returns the bits of the byte of Subscription Options that count.
+    pub(super) fn subscription_bits(self) -> u8 {
+        let ignored =
+            self.version < Version::V5_0 && self.options.contains(Options::RESERVED_QOS_BITS);
+        if ignored { 0x03 } else { 0xFF }
+    }
+
+    /// Whether a PUBLISH is accepted although its topic name is not UTF-8.
+    pub(super) fn tolerate_unreadable_topic(self) -> bool {
+        self.version < Version::V5_0
+            && self.sender != Some(Role::Client)
+            && self.options.contains(Options::UNREADABLE_TOPIC)
+    }
+
     /// Refuses a reason code that a packet of this type must not carry.
     pub(crate) fn check_reason_code(
         self,

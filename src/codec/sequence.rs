@@ -7,7 +7,6 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::hash::{Hash, Hasher};
 use core::iter::FusedIterator;
-use core::marker::PhantomData;
 
 /// A borrowed list of repeated values in a packet, such as its user properties or topic filters.
 ///
@@ -52,14 +51,16 @@ pub struct Sequence<'a, T>(Source<'a, T>);
 
 #[derive(Clone, Copy)]
 enum Source<'a, T> {
-    Wire(&'a [u8], PhantomData<T>),
+    /// The bytes, and the bits of each options byte that count.
+    Wire(&'a [u8], u8),
     Values(&'a [T]),
 }
 
 /// A value of a [`Sequence`].
 pub(crate) trait Element<'a>: Copy + PartialEq {
-    /// Reads the next value, if there is one, and skips other values before it.
-    fn next(reader: &mut Reader<'a>) -> Result<Option<Self>, DecodeError>;
+    /// Reads the next value, if there is one, and skips other values before it. `bits` are the bits
+    /// of an options byte that count.
+    fn next(reader: &mut Reader<'a>, bits: u8) -> Result<Option<Self>, DecodeError>;
 
     /// Writes the value.
     fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError>;
@@ -99,7 +100,12 @@ impl<'a, T: Element<'a>> Sequence<'a, T> {
 
     /// Makes a sequence of bytes that were checked.
     pub(crate) const fn wire(bytes: &'a [u8]) -> Self {
-        Self(Source::Wire(bytes, PhantomData))
+        Self::masked_wire(bytes, 0xFF)
+    }
+
+    /// Makes a sequence of bytes that were checked, of whose options only these bits count.
+    pub(crate) const fn masked_wire(bytes: &'a [u8], bits: u8) -> Self {
+        Self(Source::Wire(bytes, bits))
     }
 
     /// Writes each value.
@@ -202,10 +208,10 @@ impl<'a, T: Element<'a>> Iterator for SequenceIter<'a, T> {
     #[inline]
     fn next(&mut self) -> Option<T> {
         match &mut self.0 {
-            Source::Wire(bytes, _) => {
+            Source::Wire(bytes, bits) => {
                 let mut reader = Reader(bytes);
                 // The bytes were checked before the sequence was made, so no error can occur.
-                let value = T::next(&mut reader).ok().flatten();
+                let value = T::next(&mut reader, *bits).ok().flatten();
                 *bytes = reader.0;
                 value
             }

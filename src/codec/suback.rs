@@ -130,7 +130,7 @@ fn has_codes(packet: PacketType, rules: Rules) -> bool {
 }
 
 impl Element<'_> for ReasonCode {
-    fn next(r: &mut Reader<'_>) -> Result<Option<Self>, DecodeError> {
+    fn next(r: &mut Reader<'_>, _: u8) -> Result<Option<Self>, DecodeError> {
         if r.is_empty() { Ok(None) } else { r.u8().map(Self::new).map(Some) }
     }
 

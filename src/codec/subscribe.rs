@@ -88,6 +88,7 @@ const RETAIN_AS_PUBLISHED: u8 = 0x08;
 
 impl SubscriptionOptions {
     fn decode(byte: u8, rules: Rules) -> Result<Self, DecodeError> {
+        let byte = byte & rules.subscription_bits();
         let reserved = if rules.version == Version::V5_0 { 0xC0 } else { 0xFC };
         if byte & reserved != 0 {
             return Err(DecodeError::SubscribeReservedBits);
@@ -117,6 +118,32 @@ impl SubscriptionOptions {
     }
 }
 
+/// Reads the byte of a 5.0 SUBSCRIBE, of which a 3.1 or 3.1.1 one has the lowest two bits.
+///
+/// ```
+/// use mqtt_sansio::codec::{DecodeError, SubscriptionOptions};
+///
+/// let options = SubscriptionOptions::try_from(0x05)?;
+/// assert!(options.no_local);
+/// assert_eq!(u8::from(options), 0x05);
+/// let error = SubscriptionOptions::try_from(0x03);
+/// assert_eq!(error, Err(DecodeError::InvalidSubscriptionQos));
+/// # Ok::<_, DecodeError>(())
+/// ```
+impl TryFrom<u8> for SubscriptionOptions {
+    type Error = DecodeError;
+
+    fn try_from(byte: u8) -> Result<Self, DecodeError> {
+        Self::decode(byte, Version::V5_0.into())
+    }
+}
+
+impl From<SubscriptionOptions> for u8 {
+    fn from(options: SubscriptionOptions) -> Self {
+        options.as_u8()
+    }
+}
+
 impl<'a> Subscription<'a> {
     fn decode(r: &mut Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
         let topic_filter = TopicFilter::decode(r, rules.version)?;
@@ -135,17 +162,14 @@ impl<'a> Subscription<'a> {
 }
 
 impl<'a> Element<'a> for Subscription<'a> {
-    fn next(r: &mut Reader<'a>) -> Result<Option<Self>, DecodeError> {
+    fn next(r: &mut Reader<'a>, bits: u8) -> Result<Option<Self>, DecodeError> {
         if r.is_empty() {
             return Ok(None);
         }
-        // The bits that only 5.0 has were seen to be zero before it, so its rules read all
+        // Before 5.0 the bits that only 5.0 uses are zero or do not count, so its rules read all
         // versions.
         let topic_filter = Text::decode_again(r)?;
-        Ok(Some(Self {
-            topic_filter,
-            options: SubscriptionOptions::decode(r.u8()?, Version::V5_0.into())?,
-        }))
+        Ok(Some(Self { topic_filter, options: (r.u8()? & bits).try_into()? }))
     }
 
     fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
@@ -157,7 +181,7 @@ impl<'a> Element<'a> for Subscription<'a> {
 }
 
 impl<'a> Element<'a> for Text<'a> {
-    fn next(r: &mut Reader<'a>) -> Result<Option<Self>, DecodeError> {
+    fn next(r: &mut Reader<'a>, _: u8) -> Result<Option<Self>, DecodeError> {
         if r.is_empty() { Ok(None) } else { Text::decode_again(r).map(Some) }
     }
 
@@ -190,7 +214,8 @@ impl<'a> Subscribe<'a> {
         rules.only_from(Role::Client)?;
         self.packet_identifier = r.packet_identifier()?;
         self.properties.read(&mut r, rules.version)?;
-        self.subscriptions = decode_list(r, |r| Subscription::decode(r, rules).map(|_| ()))?;
+        let bits = rules.subscription_bits();
+        self.subscriptions = decode_list(r, bits, |r| Subscription::decode(r, rules).map(|_| ()))?;
         rules.check_texts(|| self.properties.is_clean())
     }
 }
@@ -258,7 +283,7 @@ impl<'a> Unsubscribe<'a> {
         rules.only_from(Role::Client)?;
         self.packet_identifier = r.packet_identifier()?;
         self.properties.read(&mut r, rules.version)?;
-        self.topic_filters = decode_list(r, |r| {
+        self.topic_filters = decode_list(r, 0xFF, |r| {
             let filter = TopicFilter::decode(r, rules.version)?;
             rules.check_texts(|| filter.is_clean())
         })?;
@@ -295,12 +320,13 @@ impl Body for Unsubscribe<'_> {
 #[inline(always)]
 fn decode_list<'a, T: Element<'a>>(
     mut r: Reader<'a>,
+    bits: u8,
     check: impl Fn(&mut Reader<'a>) -> Result<(), DecodeError>,
 ) -> Result<Sequence<'a, T>, DecodeError> {
     if r.is_empty() {
         return Err(DecodeError::EmptySubscribe);
     }
-    let list = Sequence::wire(r.0);
+    let list = Sequence::masked_wire(r.0, bits);
     while !r.is_empty() {
         check(&mut r)?;
     }

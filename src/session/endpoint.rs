@@ -573,6 +573,7 @@ impl Endpoint {
             frame.publish(self.peer_rules(), core::convert::identity)?;
         let topic_name = match properties.topic_alias.take() {
             Some(alias) => self.topic_name(alias, topic_name)?,
+            None if topic_name.is_empty() => return self.skip(packet_identifier, qos, out),
             None => TopicName::from_decoded(topic_name),
         };
         if qos > self.connection.own.maximum_qos {
@@ -593,6 +594,24 @@ impl Endpoint {
         };
         *action =
             Some(message(Received { topic_name, payload, qos, retain, dup, properties, token }));
+        Ok(())
+    }
+
+    /// Acknowledges a message without reporting it to the host, because its topic name is not
+    /// UTF-8. `Options::UNREADABLE_TOPIC` accepted it.
+    #[cold]
+    fn skip(
+        &mut self,
+        packet_identifier: Option<PacketIdentifier>,
+        qos: QoS,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ProtocolError> {
+        let Some(identifier) = packet_identifier else { return Ok(()) };
+        if let Some(token) = self.take_in(identifier, qos, out)? {
+            let acknowledged = self.acknowledge(token, ReasonCode::SUCCESS);
+            debug_assert!(acknowledged.is_ok(), "the token is new");
+            self.send_acknowledgements(out)?;
+        }
         Ok(())
     }
 

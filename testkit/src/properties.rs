@@ -10,13 +10,7 @@ use mqtt_sansio::codec::{
     UnsubscribeProperties, Version, Will, WillProperties,
 };
 
-const OPTIONS: Options = Options::NON_MINIMAL_LENGTH
-    .union(Options::UNUSED_HEADER_FLAGS)
-    .union(Options::BRIDGE_PROTOCOL_LEVEL)
-    .union(Options::LONG_CLIENT_IDENTIFIER)
-    .union(Options::PASSWORD_WITHOUT_USER_NAME)
-    .union(Options::DUP_WITH_QOS_0)
-    .union(Options::SUBACK_FAILURE)
+const OPTIONS: Options = Options::DEPLOYED_DEVICES
     .union(Options::REFUSE_CONTROL_CHARACTERS)
     .union(Options::CHECK_PAYLOAD_FORMAT);
 
@@ -64,7 +58,14 @@ pub fn roundtrip(data: &[u8]) {
     let Ok(Some(frame)) = codec::frame(bytes, u32::MAX) else { return };
     let Ok(packet) = codec::decode(frame, rules) else { return };
     let mut encoded = Vec::new();
-    codec::encode(&packet, rules, &mut encoded).expect("a decoded packet encodes");
+    let written = codec::encode(&packet, rules, &mut encoded);
+    // A topic name that an option accepted is lost.
+    if matches!(packet, Packet::Publish(publish) if publish.topic_name.is_empty())
+        && rules.version() < Version::V5_0
+    {
+        return assert_eq!(written, Err(DecodeError::EmptyTopicName.into()));
+    }
+    written.expect("a decoded packet encodes");
     let again = codec::frame(&encoded, u32::MAX).unwrap().expect("a whole packet");
     assert_eq!(again.as_bytes().len(), encoded.len());
     let decoded = codec::decode(again, rules).expect("an encoded packet decodes");

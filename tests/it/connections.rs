@@ -227,16 +227,18 @@ fn unknown_version_is_refused_in_the_form_of_its_client() {
     }
 }
 
-/// With `UNUSED_HEADER_FLAGS` a server accepts a CONNECT of 3.1 with any header flags. [3.1 §2.1]
+/// With `UNUSED_HEADER_FLAGS` a server accepts a CONNECT of 3.1 and 3.1.1 with any header flags.
+/// [3.1 §2.1] [3.1.1 MQTT-2.2.2-2]
 #[test]
 fn server_ignores_unused_connect_flags_when_an_option_allows_them() {
-    let connect =
-        [&[0x18, 0x0F, 0x00, 0x06][..], b"MQIsdp", &[3, 0x02, 0x00, 0x00, 0x00, 0x01, b'a']]
-            .concat();
+    let v3_1 = [&[0x18, 0x0F, 0x00, 0x06][..], b"MQIsdp", &[3, 0x02, 0, 0, 0, 1, b'a']].concat();
+    let v3_1_1 = [&[0x12, 0x0D, 0x00, 0x04][..], b"MQTT", &[4, 0x02, 0, 0, 0, 1, b'a']].concat();
     for (options, read) in [(Options::NONE, false), (Options::UNUSED_HEADER_FLAGS, true)] {
-        let mut server = Server::new(ServerConfig::new().options(options), NOW);
-        let (actions, _) = server.hears(&connect);
-        assert_eq!(matches!(actions[..], [server::Action::Connect(_)]), read, "{actions:?}");
+        for connect in [&v3_1, &v3_1_1] {
+            let mut server = Server::new(ServerConfig::new().options(options), NOW);
+            let (actions, _) = server.hears(connect);
+            assert_eq!(matches!(actions[..], [server::Action::Connect(_)]), read, "{actions:?}");
+        }
         let mut server = Server::new(ServerConfig::new().options(options), NOW);
         let (actions, _) = server.hears(b"GET / HTTP/1.1");
         assert!(matches!(

@@ -1,21 +1,12 @@
 //! Each option changes one rule, in the versions that it names and in no other.
 
+use mqtt_sansio::client::{self, ClientConfig};
 use mqtt_sansio::codec::{
-    self, Connect, DecodeError, Options, OwnedPacket, Packet, Publish, Rules, Version,
+    self, Connect, DecodeError, Options, OwnedPacket, Packet, PacketIdentifier, Publish, QoS, Role,
+    Rules, Subscription, Version,
 };
-use testkit::wire::VERSIONS;
-
-const OPTIONS: [Options; 9] = [
-    Options::NON_MINIMAL_LENGTH,
-    Options::UNUSED_HEADER_FLAGS,
-    Options::BRIDGE_PROTOCOL_LEVEL,
-    Options::LONG_CLIENT_IDENTIFIER,
-    Options::PASSWORD_WITHOUT_USER_NAME,
-    Options::DUP_WITH_QOS_0,
-    Options::SUBACK_FAILURE,
-    Options::REFUSE_CONTROL_CHARACTERS,
-    Options::CHECK_PAYLOAD_FORMAT,
-];
+use testkit::machine::{Hears, connecting};
+use testkit::wire::{VERSIONS, lasting};
 
 fn decode(bytes: &[u8], rules: Rules) -> Result<Packet<'_>, DecodeError> {
     codec::decode(codec::frame(bytes, u32::MAX)?.unwrap(), rules)
@@ -27,12 +18,12 @@ fn tolerated(option: Options, bytes: &[u8], versions: &[Version], error: DecodeE
     for version in VERSIONS {
         let concerned = versions.contains(&version);
         assert_eq!(decode(bytes, version.into()).err() == Some(error), concerned, "{version}");
-        for other in OPTIONS {
+        for &other in Options::ALL {
             let refused = decode(bytes, Rules::new(version).with(other)).err() == Some(error);
             assert_eq!(refused, concerned && other != option, "{version} {other:?}");
         }
-        let all = OPTIONS.into_iter().fold(Options::NONE, Options::union);
-        assert_eq!(all, OPTIONS.into_iter().fold(option, |all, other| all | other));
+        let all: Options = Options::ALL.iter().copied().collect();
+        assert_eq!(all, Options::ALL.iter().fold(option, |all, other| all | *other));
         assert_ne!(decode(bytes, Rules::new(version).with(all)).err(), Some(error));
     }
 }
@@ -91,29 +82,89 @@ fn connect_is_checked_by_its_own_version() {
         );
         let flags = Rules::new(version).with(Options::UNUSED_HEADER_FLAGS);
         assert!(decode(&v3_1, flags).is_ok());
-        assert_eq!(decode(&connect(0x11, 4), flags), Err(DecodeError::InvalidHeaderFlags));
+        let minimal = flags.with(Options::NON_MINIMAL_LENGTH);
+        assert!(decode(&connect(0x12, 4), minimal).is_ok());
+        assert_eq!(decode(&connect(0x12, 5), minimal), Err(DecodeError::InvalidHeaderFlags));
     }
 }
 
 #[test]
 fn option_ignores_unused_header_flags() {
-    let error = DecodeError::InvalidHeaderFlags;
-    for bytes in [
-        &[0x80, 0x06, 0x00, 0x01, 0x00, 0x01, b'a', 0x00][..],
-        &[0xC5, 0x00],
-        &[0x41, 0x02, 0x00, 0x01],
+    let older = [Version::V3_1, Version::V3_1_1];
+    for (bytes, versions) in [
+        (&[0x80, 0x06, 0x00, 0x01, 0x00, 0x01, b'a', 0x00][..], &older[..]),
+        (&[0xC5, 0x00], &older),
+        (&[0x41, 0x02, 0x00, 0x01], &older),
+        (&[0x60, 0x02, 0x00, 0x01], &older),
+        // 3.1 lets these be resent with DUP.
+        (&[0x6A, 0x02, 0x00, 0x01], &older[1..]),
+        (&[0xA0, 0x05, 0x00, 0x01, 0x00, 0x01, b'a'], &older),
     ] {
-        for version in [Version::V3_1_1, Version::V5_0] {
-            assert_eq!(
-                decode(bytes, Rules::new(version).with(Options::UNUSED_HEADER_FLAGS)),
-                Err(error)
-            );
+        let error = DecodeError::InvalidHeaderFlags;
+        for version in VERSIONS {
+            let refused = |rules| decode(bytes, rules).err() == Some(error);
+            let concerned = versions.contains(&version);
+            assert_eq!(refused(version.into()), concerned || version == Version::V5_0);
+            let rules = Rules::new(version).with(Options::UNUSED_HEADER_FLAGS);
+            assert_eq!(refused(rules), version == Version::V5_0, "{bytes:x?} {version}");
         }
-        assert_eq!(decode(bytes, Version::V3_1.into()), Err(error));
-        assert!(
-            decode(bytes, Rules::new(Version::V3_1).with(Options::UNUSED_HEADER_FLAGS)).is_ok()
-        );
     }
+}
+
+#[test]
+fn option_ignores_reserved_bits_of_a_requested_qos() {
+    let bytes = [0x82, 0x06, 0x00, 0x01, 0x00, 0x01, b'a', 0xA6];
+    let versions = [Version::V3_1, Version::V3_1_1];
+    for version in versions {
+        let rules = Rules::new(version).with(Options::RESERVED_QOS_BITS);
+        assert_eq!(decode(&bytes, version.into()), Err(DecodeError::SubscribeReservedBits));
+        let Packet::Subscribe(subscribe) = decode(&bytes, rules).unwrap() else { panic!() };
+        let expected = Subscription::new("a", QoS::ExactlyOnce);
+        assert_eq!(subscribe.subscriptions.iter().collect::<Vec<_>>(), [expected]);
+        // QoS 3 stays what it is.
+        let qos_3 = [0x82, 0x06, 0x00, 0x01, 0x00, 0x01, b'a', 0xA7];
+        assert_eq!(decode(&qos_3, rules), Err(DecodeError::InvalidSubscriptionQos));
+    }
+    let bytes = [0x82, 0x07, 0x00, 0x01, 0x00, 0x00, 0x01, b'a', 0x40];
+    let rules = Rules::new(Version::V5_0).with(Options::RESERVED_QOS_BITS);
+    assert_eq!(decode(&bytes, rules), Err(DecodeError::SubscribeReservedBits));
+}
+
+#[test]
+fn option_accepts_a_topic_name_that_is_not_utf8() {
+    let bytes = [0x32, 0x07, 0x00, 0x02, b'a', 0xE9, 0x00, 0x07, b'!'];
+    let v5 = [0x30, 0x05, 0x00, 0x02, b'a', 0xE9, 0x00];
+    let error = DecodeError::InvalidUtf8;
+    for version in [Version::V3_1, Version::V3_1_1] {
+        let rules = Rules::new(version).with(Options::UNREADABLE_TOPIC);
+        assert_eq!(decode(&bytes, version.into()), Err(error));
+        assert_eq!(decode(&bytes, rules.sent_by(Role::Client)), Err(error));
+        for rules in [rules, rules.sent_by(Role::Server)] {
+            let packet = decode(&bytes, rules).unwrap();
+            let expected = Publish {
+                qos: QoS::AtLeastOnce,
+                packet_identifier: PacketIdentifier::new(7),
+                ..Publish::new("", b"!")
+            };
+            assert_eq!(packet, expected.into());
+            // It cannot be sent on under an empty name.
+            let sent = codec::encode(&packet, rules, &mut Vec::new());
+            assert_eq!(sent, Err(DecodeError::EmptyTopicName.into()));
+        }
+        // The other rules stay what they are.
+        let rules = rules.sent_by(Role::Server);
+        for (bytes, error) in [
+            (&[0x30, 0x02, 0x00, 0x00][..], DecodeError::EmptyTopicName),
+            (&[0x30, 0x04, 0x00, 0x02, 0xE9, 0x00], DecodeError::NullCharacter),
+            (&[0x38, 0x03, 0x00, 0x01, 0xE9], DecodeError::DupWithQos0),
+            (&[0x32, 0x05, 0x00, 0x01, 0xE9, 0x00, 0x00], DecodeError::ZeroPacketIdentifier),
+            (&[0x32, 0x04, 0x00, 0x01, 0xE9, 0x00], DecodeError::Truncated),
+        ] {
+            assert_eq!(decode(bytes, rules), Err(error), "{bytes:x?}");
+        }
+    }
+    let rules = Rules::new(Version::V5_0).with(Options::UNREADABLE_TOPIC);
+    assert_eq!(decode(&v5, rules), Err(error));
 }
 
 #[test]
@@ -278,4 +329,30 @@ fn option_checks_the_payload_format() {
         DecodeError::InvalidPayloadFormat.reason_code(),
         codec::ReasonCode::PAYLOAD_FORMAT_INVALID
     );
+}
+
+/// A client acknowledges a message with an unreadable topic name, and reports none.
+#[test]
+fn client_skips_a_message_with_an_unreadable_topic_name() {
+    for options in [Options::NONE, Options::UNREADABLE_TOPIC] {
+        for manual in [false, true] {
+            let config = ClientConfig::new().options(options).manual_acknowledgement(manual);
+            let mut client = connecting(config, &lasting(Version::V3_1_1));
+            client.hears(&[0x20, 0x02, 0x00, 0x00]);
+            for (bytes, answer) in [
+                (&[0x30, 0x04, 0x00, 0x01, 0xE9, b'!'][..], &[][..]),
+                (&[0x32, 0x06, 0x00, 0x01, 0xE9, 0x00, 0x01, b'!'], &[0x40, 0x02, 0x00, 0x01]),
+                (&[0x34, 0x06, 0x00, 0x01, 0xE9, 0x00, 0x02, b'!'], &[0x50, 0x02, 0x00, 0x02]),
+                (&[0x3C, 0x06, 0x00, 0x01, 0xE9, 0x00, 0x02, b'!'], &[0x50, 0x02, 0x00, 0x02]),
+                (&[0x62, 0x02, 0x00, 0x02], &[0x70, 0x02, 0x00, 0x02]),
+            ] {
+                let (actions, out) = client.hears(bytes);
+                if options == Options::NONE {
+                    assert!(matches!(actions[..], [client::Action::Closed(_)]), "{actions:?}");
+                    break;
+                }
+                assert_eq!((actions, &out[..]), (vec![], answer));
+            }
+        }
+    }
 }

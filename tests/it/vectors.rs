@@ -4,10 +4,11 @@
 
 use mqtt_sansio::codec::{
     self, Ack, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect,
-    ConnectProperties, Disconnect, DisconnectProperties, OwnedPacket, Packet, PacketIdentifier,
-    Publish, PublishProperties, QoS, ReasonCode, RetainHandling, Role, Rules, Sequence, Suback,
-    Subscribe, SubscribeProperties, Subscription, SubscriptionIdentifier, SubscriptionOptions,
-    Text, Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will, WillProperties,
+    ConnectProperties, Disconnect, DisconnectProperties, Options, OwnedPacket, Packet,
+    PacketIdentifier, Publish, PublishProperties, QoS, ReasonCode, RetainHandling, Role, Rules,
+    Sequence, Suback, Subscribe, SubscribeProperties, Subscription, SubscriptionIdentifier,
+    SubscriptionOptions, Text, Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will,
+    WillProperties,
 };
 use testkit::vectors::{hex, sender, tables};
 use toml::{Table, Value};
@@ -82,6 +83,7 @@ fn check_from(version: Version, sender: Role, bytes: &[u8], vector: &Table) -> R
                 found.reason_code()
             ));
         }
+        tolerated(version, rules, bytes, vector)?;
         return tells(found, version, vector);
     }
     let decoded = decoded.map_err(|error| format!("{error:?}"))?;
@@ -118,6 +120,21 @@ fn check_from(version: Version, sender: Role, bytes: &[u8], vector: &Table) -> R
         assert_eq!(OwnedPacket::new(packet, rules).unwrap().decode(), *packet);
     }
     Ok(())
+}
+
+/// Decodes bytes that an option tolerates, if the vector names one.
+fn tolerated(version: Version, rules: Rules, bytes: &[u8], vector: &Table) -> Result<(), String> {
+    let Some(tolerated) = vector.get("tolerated") else { return Ok(()) };
+    let name = tolerated["option"].as_str().unwrap();
+    let option = Options::ALL.iter().find(|option| option.to_string() == name).unwrap();
+    let expected = packet(version, tolerated["packet"].as_table().unwrap());
+    let frame = codec::frame(bytes, u32::MAX).unwrap().unwrap();
+    let decoded = codec::decode(frame, rules.with(*option));
+    if decoded == Ok(expected) {
+        Ok(())
+    } else {
+        Err(format!("with {name} decodes to {decoded:?}, not {expected:?}"))
+    }
 }
 
 /// Checks that an error cites a statement that the vector says is violated. An error without a
