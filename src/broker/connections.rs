@@ -15,10 +15,11 @@ const OUTPUT_LIMIT: usize = 64 * 1024;
 /// How much room an empty output keeps: enough for acknowledgements.
 const OUTPUT_KEPT: usize = 256;
 
+/// All connections of a broker.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     connections: Slab<Connection>,
-    /// The connections whose hint is [`Hint::Queued`], and some that were removed.
+    /// The connections whose hint is in the queue, and some that were removed.
     hints: VecDeque<ConnectionId>,
 }
 
@@ -56,6 +57,8 @@ enum Hint {
     Quiet,
     /// The connection is in the queue of hints.
     Queued,
+    /// The connection is in the queue, but the host has transmitted since.
+    Outdated,
     /// The host has fetched the hint, and has not transmitted since.
     Told,
 }
@@ -73,8 +76,7 @@ impl Connection {
         self.server.wants_input() && self.output.len() < OUTPUT_LIMIT
     }
 
-    /// Whether there is output that does not depend on retained messages.
-    pub(super) fn has_output(&self) -> bool {
+    pub(super) fn wants_transmit(&self) -> bool {
         !self.output.is_empty() || self.server.wants_flush()
     }
 
@@ -84,11 +86,21 @@ impl Connection {
         self.output.shrink_to(OUTPUT_KEPT);
     }
 
-    /// Notes that the host knows all: the next output is a new hint.
+    /// Notes that the host is about to know all: the next output is a new hint.
     pub(super) fn forget_hint(&mut self) {
-        if self.hint == Hint::Told {
-            self.hint = Hint::Quiet;
+        self.hint = match self.hint {
+            Hint::Quiet | Hint::Told => Hint::Quiet,
+            Hint::Queued | Hint::Outdated => Hint::Outdated,
+        };
+    }
+
+    /// Makes a hint due. Returns whether the connection must be added to the queue.
+    fn hint(&mut self) -> bool {
+        let is_added = self.hint == Hint::Quiet;
+        if self.hint != Hint::Told {
+            self.hint = Hint::Queued;
         }
+        is_added
     }
 }
 
@@ -138,22 +150,24 @@ impl Connections {
 
     /// Queues a hint, unless the host knows.
     pub(super) fn hint(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(id.0) else { return };
-        if connection.hint == Hint::Quiet {
-            connection.hint = Hint::Queued;
+        if self.connections.get_mut(id.0).is_some_and(Connection::hint) {
             self.hints.push_back(id);
         }
     }
 
-    /// Takes the first connection out of the queue of hints. It then counts as told.
-    pub(super) fn next_hint(&mut self) -> Option<ConnectionId> {
-        loop {
-            let id = self.hints.pop_front()?;
-            if let Some(connection) = self.connections.get_mut(id.0) {
-                connection.hint = Hint::Told;
-                return Some(id);
+    /// Takes the first connection whose hint is due out of the queue. The host then counts as told.
+    pub(super) fn next_hint(&mut self) -> Option<(ConnectionId, &Connection)> {
+        while let Some(id) = self.hints.pop_front() {
+            match self.connections.get_mut(id.0) {
+                Some(connection) if connection.hint == Hint::Queued => {
+                    connection.hint = Hint::Told;
+                    return self.connections.get(id.0).map(|connection| (id, connection));
+                }
+                Some(connection) => connection.hint = Hint::Quiet,
+                None => {}
             }
         }
+        None
     }
 
     /// Queues a message for the client of a connection.
@@ -170,8 +184,7 @@ impl Connections {
             // A message with an interval of 0 is sent at once or not at all. [5.0 §3.3.2.3.3]
             connection.server.flush(now, &mut connection.output);
         }
-        if connection.hint == Hint::Quiet {
-            connection.hint = Hint::Queued;
+        if connection.hint() {
             self.hints.push_back(id);
         }
         Ok(())

@@ -109,10 +109,7 @@ fn deliver_retained_before(
 pub(super) fn deliver_retained(broker: &mut Broker, id: ConnectionId, now: Instant) -> bool {
     let limit = broker.config.server.queue_limit();
     let Some(connection) = broker.connections.get_mut(id) else { return false };
-    let Some(session) = connection.session().filter(|session| broker.cursors.is_due(*session))
-    else {
-        return false;
-    };
+    let Some(session) = connection.session() else { return false };
     let Some(state) = broker.sessions.get(session) else { return false };
     let mut delivered = false;
     while connection.server.session().queued() < RETAINED_AT_ONCE {

@@ -179,7 +179,7 @@ impl Broker {
     pub fn open(&mut self, now: Instant) -> ConnectionId {
         let now = self.timers.now(now);
         let id = self.connections.open(Server::new(self.config.server.clone(), now));
-        exchange::settle(self, id);
+        exchange::settle(self, id, now);
         id
     }
 
@@ -242,7 +242,7 @@ impl Broker {
     /// Whether [`transmit`](Self::transmit) would write something, given room.
     #[must_use]
     pub fn wants_transmit(&self, id: ConnectionId) -> bool {
-        exchange::wants_transmit(self, id)
+        self.connections.get(id).is_some_and(Connection::wants_transmit)
     }
 
     /// Whether input would be consumed. It is not while the host owes an answer to

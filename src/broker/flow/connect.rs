@@ -34,7 +34,7 @@ pub(in crate::broker) fn accept(
     let packet = packet.clone();
     let Packet::Connect(connect) = packet.decode() else { return };
     match begin(broker, id, &connect, properties, now) {
-        Ok(()) => exchange::settle(broker, id),
+        Ok(()) => exchange::settle(broker, id, now),
         Err(reason_code) => refuse(broker, id, reason_code, ConnackProperties::default(), now),
     }
 }

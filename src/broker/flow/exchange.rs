@@ -19,7 +19,7 @@ pub(in crate::broker) fn handle_input(
     now: Instant,
 ) {
     // Retained messages come before the answers to this input, whenever the host transmits.
-    if broker.connections.get(id).is_some_and(|connection| awaits_retained(broker, connection)) {
+    if awaits_retained(broker, id) {
         let mut output = Vec::new();
         broker.connections.swap_output(id, &mut output);
         write_waiting(broker, id, now, &mut output);
@@ -39,7 +39,7 @@ pub(in crate::broker) fn handle_input(
         let Some(action) = connection.server.handle_input(input, now, output) else { break };
         answer = handle_action(broker, id, action, now);
     }
-    settle(broker, id);
+    settle(broker, id, now);
 }
 
 /// Lets a flow handle what a step of a connection's server has brought. Returns the answer to a
@@ -67,28 +67,29 @@ fn handle_action(
     None
 }
 
-/// Arms the timer of a connection, and hints at its output.
-pub(in crate::broker) fn settle(broker: &mut Broker, id: ConnectionId) {
+/// Queues the retained messages that a connection awaits, arms its timer, and hints at its output.
+///
+/// If the connection still awaits retained messages afterwards, others are queued before them.
+pub(in crate::broker) fn settle(broker: &mut Broker, id: ConnectionId, now: Instant) {
+    if awaits_retained(broker, id) {
+        deliver_retained(broker, id, now);
+    }
     let Some(connection) = broker.connections.get_mut(id) else { return };
     if let Some(due) = connection.server.poll_timeout() {
         broker.timers.advance(Timer::Connection(id), &mut connection.timer, due);
     }
-    if wants_transmit(broker, id) {
+    if connection.wants_transmit() {
         broker.connections.hint(id);
     }
 }
 
-pub(in crate::broker) fn wants_transmit(broker: &Broker, id: ConnectionId) -> bool {
-    let has_room = |connection: &Connection| {
-        connection.server.session().queued() == 0 && broker.config.server.queue_limit().messages > 0
-    };
-    broker.connections.get(id).is_some_and(|connection| {
-        connection.has_output() || has_room(connection) && awaits_retained(broker, connection)
-    })
-}
-
-fn awaits_retained(broker: &Broker, connection: &Connection) -> bool {
-    connection.session().is_some_and(|session| broker.cursors.is_due(session))
+fn awaits_retained(broker: &Broker, id: ConnectionId) -> bool {
+    !broker.cursors.is_empty()
+        && broker
+            .connections
+            .get(id)
+            .and_then(Connection::session)
+            .is_some_and(|session| broker.cursors.is_due(session))
 }
 
 pub(in crate::broker) fn transmit(
@@ -99,21 +100,22 @@ pub(in crate::broker) fn transmit(
 ) -> bool {
     let Some(connection) = broker.connections.get_mut(id) else { return false };
     connection.take_output(out);
-    write_waiting(broker, id, now, out);
-    if let Some(connection) = broker.connections.get_mut(id) {
-        connection.forget_hint();
-    }
-    wants_transmit(broker, id)
+    connection.forget_hint();
+    write_waiting(broker, id, now, out)
 }
 
-/// Writes the messages that wait for a client, and the retained messages that it awaits.
-fn write_waiting(broker: &mut Broker, id: ConnectionId, now: Instant, out: &mut Vec<u8>) {
+/// Writes the messages that wait for a client, and the retained messages that it awaits. Returns
+/// whether there is more than `out` has room for.
+fn write_waiting(broker: &mut Broker, id: ConnectionId, now: Instant, out: &mut Vec<u8>) -> bool {
     while let Some(connection) = broker.connections.get_mut(id) {
-        let is_full = connection.server.flush(now, out);
-        if is_full || !deliver_retained(broker, id, now) {
-            return;
+        if connection.server.flush(now, out) {
+            return true;
+        }
+        if !(awaits_retained(broker, id) && deliver_retained(broker, id, now)) {
+            return false;
         }
     }
+    false
 }
 
 pub(in crate::broker) fn handle_timeout(broker: &mut Broker, now: Instant) {
@@ -124,7 +126,7 @@ pub(in crate::broker) fn handle_timeout(broker: &mut Broker, now: Instant) {
                 connection.timer = None;
                 let action = connection.server.handle_timeout(now, &mut connection.output);
                 action.and_then(|action| handle_action(broker, id, action, now));
-                settle(broker, id);
+                settle(broker, id, now);
             }
             Timer::Session(session) => close::end_session(broker, session, now),
             Timer::Will(session) => publish::publish_will(broker, session, now),
@@ -133,19 +135,10 @@ pub(in crate::broker) fn handle_timeout(broker: &mut Broker, now: Instant) {
 }
 
 pub(in crate::broker) fn poll_action(broker: &mut Broker) -> Option<Action> {
-    while let Some(id) = broker.connections.next_hint() {
-        match broker.connections.get(id)?.phase() {
-            Phase::Asked(connect) => {
-                return Some(Action::Connect { connection: id, connect: connect.clone() });
-            }
-            Phase::Closed => return Some(Action::Closed(id)),
-            Phase::AwaitConnect | Phase::Connected(_) if wants_transmit(broker, id) => {
-                return Some(Action::Transmit(id));
-            }
-            Phase::AwaitConnect | Phase::Connected(_) => {
-                broker.connections.get_mut(id)?.forget_hint();
-            }
-        }
-    }
-    None
+    let (id, connection) = broker.connections.next_hint()?;
+    Some(match connection.phase() {
+        Phase::Asked(connect) => Action::Connect { connection: id, connect: connect.clone() },
+        Phase::Closed => Action::Closed(id),
+        Phase::AwaitConnect | Phase::Connected(_) => Action::Transmit(id),
+    })
 }

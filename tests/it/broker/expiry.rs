@@ -80,3 +80,37 @@ fn an_exchange_goes_on_though_its_message_has_expired() {
         assert_eq!(net.messages(receiver), NONE);
     });
 }
+
+/// [5.0 §3.3.2.3.3]
+#[test]
+fn message_with_expiry_interval_0_is_sent_at_once_or_never() {
+    play(|net| {
+        let (sender, receiver) = (helper(net, "sender"), net.join(kept(V5_0, "receiver")));
+        net.subscribe(receiver, "t", 2);
+        let properties =
+            PublishProperties { message_expiry_interval: Some(0), ..Default::default() };
+        let send = |net: &mut Net, number| {
+            net.put(sender, Publish { properties, ..message("t", "now", number) });
+        };
+        (0..=2).for_each(|number| send(net, number));
+        assert_eq!(
+            net.messages(receiver),
+            ["t=now expiry=0", "t=now q1 expiry=0", "t=now q2 expiry=0"]
+        );
+        net.cut(receiver);
+        (0..=2).for_each(|number| send(net, number));
+        let receiver = net.resume(kept(V5_0, "receiver"));
+        assert_eq!(net.messages(receiver), NONE);
+    });
+    // It expires while others are in flight before it.
+    play_on(ServerConfig::new().maximum_in_flight(1), |net| {
+        let (sender, receiver) = (helper(net, "sender"), net.join(kept(V5_0, "receiver")));
+        net.subscribe(receiver, "t", 1);
+        let properties =
+            PublishProperties { message_expiry_interval: Some(0), ..Default::default() };
+        net.publish(sender, "t", "first", 1);
+        net.put(sender, Publish { properties, ..message("t", "now", 1) });
+        net.advance(1);
+        assert_eq!(net.messages(receiver), ["t=first q1"]);
+    });
+}

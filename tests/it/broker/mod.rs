@@ -5,6 +5,7 @@ mod beginnings;
 mod client_limits;
 mod delivery;
 mod expiry;
+mod hosts;
 mod retained;
 mod server_limits;
 mod sessions;

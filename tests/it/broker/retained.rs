@@ -423,24 +423,3 @@ fn more_retained_messages_than_there_may_be_are_refused() {
         assert_eq!(net.messages(receiver), ["a=y R", "c=x R"]);
     });
 }
-
-/// A host can store the result of `transmit` over what the actions before it said.
-#[test]
-fn transmit_emits_no_action_for_its_own_connection() {
-    play(|net| {
-        let (sender, receiver) = (helper(net, "sender"), net.connect(clean(V5_0, "receiver")));
-        net.retain(sender, "t", "old", 0);
-        net.ask_for(receiver, None, &[("t", at(0))]);
-        net.take(receiver);
-        // As many as are fetched in one step, and more.
-        for count in [1, 40] {
-            (0..count).for_each(|i| net.retain(sender, &format!("many/{i}"), "old", 0));
-            net.stall(receiver, true);
-            net.ask_for(receiver, None, &[("many/#", at(0))]);
-            assert_eq!(net.transmit_once(receiver), (false, 0));
-            net.retain(sender, "t", "new", 0);
-            net.stall(receiver, false);
-            assert_eq!(net.take(receiver).last().unwrap(), "t=new");
-        }
-    });
-}
