@@ -1,6 +1,6 @@
 //! The store of connections, and of the hints that the host has not fetched yet.
 
-use super::action::{ConnectionId, SessionId};
+use super::action::{Action, ConnectionId, SessionId};
 use super::slab::Slab;
 use crate::codec::OwnedPacket;
 use crate::server::Server;
@@ -72,8 +72,13 @@ impl Connection {
         if let Phase::Connected(session) = self.phase { Some(session) } else { None }
     }
 
+    /// Whether so much output waits that no more input is read.
+    pub(super) const fn is_full(&self) -> bool {
+        self.output.len() >= OUTPUT_LIMIT
+    }
+
     pub(super) fn wants_input(&self) -> bool {
-        self.server.wants_input() && self.output.len() < OUTPUT_LIMIT
+        self.server.wants_input() && !self.is_full()
     }
 
     pub(super) fn wants_transmit(&self) -> bool {
@@ -82,8 +87,10 @@ impl Connection {
 
     /// Moves what was written to `out`.
     pub(super) fn take_output(&mut self, out: &mut Vec<u8>) {
-        out.append(&mut self.output);
-        self.output.shrink_to(OUTPUT_KEPT);
+        if !self.output.is_empty() {
+            out.append(&mut self.output);
+            self.output.shrink_to(OUTPUT_KEPT);
+        }
     }
 
     /// Notes that the host is about to know all: the next output is a new hint.
@@ -132,13 +139,6 @@ impl Connections {
         removed
     }
 
-    /// Exchanges what was written for `output`.
-    pub(super) fn swap_output(&mut self, id: ConnectionId, output: &mut Vec<u8>) {
-        if let Some(connection) = self.connections.get_mut(id.0) {
-            core::mem::swap(&mut connection.output, output);
-        }
-    }
-
     /// Changes the phase of a connection, and queues a hint. Returns the phase before.
     pub(super) fn enter(&mut self, id: ConnectionId, phase: Phase) -> Option<Phase> {
         let connection = self.connections.get_mut(id.0)?;
@@ -155,17 +155,22 @@ impl Connections {
         }
     }
 
-    /// Takes the first connection whose hint is due out of the queue. The host then counts as told.
-    pub(super) fn next_hint(&mut self) -> Option<(ConnectionId, &Connection)> {
+    /// Takes the first hint that is due out of the queue. The host then counts as told.
+    pub(super) fn next_action(&mut self) -> Option<Action> {
         while let Some(id) = self.hints.pop_front() {
-            match self.connections.get_mut(id.0) {
-                Some(connection) if connection.hint == Hint::Queued => {
-                    connection.hint = Hint::Told;
-                    return self.connections.get(id.0).map(|connection| (id, connection));
-                }
-                Some(connection) => connection.hint = Hint::Quiet,
-                None => {}
+            let Some(connection) = self.connections.get_mut(id.0) else { continue };
+            if connection.hint == Hint::Outdated {
+                connection.hint = Hint::Quiet;
+                continue;
             }
+            connection.hint = Hint::Told;
+            return Some(match &connection.phase {
+                Phase::Asked(connect) => {
+                    Action::Connect { connection: id, connect: connect.clone() }
+                }
+                Phase::Closed => Action::Closed(id),
+                Phase::AwaitConnect | Phase::Connected(_) => Action::Transmit(id),
+            });
         }
         None
     }

@@ -221,7 +221,7 @@ impl Broker {
     /// Returns the next hint for the host.
     #[must_use]
     pub fn poll_action(&mut self) -> Option<Action> {
-        exchange::poll_action(self)
+        self.connections.next_action()
     }
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) is due, if at all.

@@ -42,25 +42,18 @@ impl<T> Slab<T> {
     }
 
     pub(super) fn get(&self, key: u64) -> Option<&T> {
-        let place =
-            self.places.get(position(key)).filter(|place| place.generation == generation(key))?;
-        place.value.as_ref()
+        let place = self.places.get(position(key))?;
+        place.value.as_ref().filter(|_| place.generation == generation(key))
     }
 
     pub(super) fn get_mut(&mut self, key: u64) -> Option<&mut T> {
-        let place = self
-            .places
-            .get_mut(position(key))
-            .filter(|place| place.generation == generation(key))?;
-        place.value.as_mut()
+        let place = self.places.get_mut(position(key))?;
+        place.value.as_mut().filter(|_| place.generation == generation(key))
     }
 
     pub(super) fn remove(&mut self, key: u64) -> Option<T> {
-        let place = self
-            .places
-            .get_mut(position(key))
-            .filter(|place| place.generation == generation(key))?;
-        let value = place.value.take()?;
+        let place = self.places.get_mut(position(key))?;
+        let value = place.value.take_if(|_| place.generation == generation(key))?;
         place.generation = place.generation.wrapping_add(1);
         self.free.push(low_half(key));
         Some(value)

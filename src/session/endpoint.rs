@@ -399,7 +399,7 @@ impl Endpoint {
     fn send(&mut self, outgoing: Outgoing, now: Instant, out: &mut Vec<u8>) {
         // A message with an interval of 0 can be sent at once, and only then. [5.0 §3.3.2.3.3]
         let is_momentary =
-            || outgoing.message.publish().properties.message_expiry_interval == Some(0);
+            || outgoing.message.to_publish().properties.message_expiry_interval == Some(0);
         if outgoing.expires_at.is_some_and(|at| at < now || at == now && !is_momentary()) {
             return self.session.completed.extend(outgoing.ended(Outcome::Expired));
         }

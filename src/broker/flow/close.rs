@@ -12,7 +12,7 @@ use crate::server;
 use crate::time::Instant;
 use alloc::boxed::Box;
 
-pub(in crate::broker) fn disconnect(
+pub(crate) fn disconnect(
     broker: &mut Broker,
     id: ConnectionId,
     disconnect: &Disconnect<'_>,
@@ -24,7 +24,7 @@ pub(in crate::broker) fn disconnect(
     end_by_host(broker, id, now);
 }
 
-pub(in crate::broker) fn connection_lost(broker: &mut Broker, id: ConnectionId, now: Instant) {
+pub(crate) fn connection_lost(broker: &mut Broker, id: ConnectionId, now: Instant) {
     end_by_host(broker, id, now);
     if let Some(connection) = broker.connections.remove(id) {
         broker.timers.disarm(Timer::Connection(id), connection.timer);

@@ -23,7 +23,7 @@ pub(super) fn ask(broker: &mut Broker, id: ConnectionId, connect: &Connect<'_>) 
     }
 }
 
-pub(in crate::broker) fn accept(
+pub(crate) fn accept(
     broker: &mut Broker,
     id: ConnectionId,
     properties: ConnackProperties<'_>,
@@ -113,7 +113,7 @@ fn resume(
     }
 }
 
-pub(in crate::broker) fn refuse(
+pub(crate) fn refuse(
     broker: &mut Broker,
     id: ConnectionId,
     reason_code: ReasonCode,

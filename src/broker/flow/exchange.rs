@@ -2,8 +2,8 @@
 
 use super::{close, connect, publish, subscribe};
 use crate::broker::Broker;
-use crate::broker::action::{Action, ConnectionId};
-use crate::broker::connections::{Connection, Phase};
+use crate::broker::action::ConnectionId;
+use crate::broker::connections::Connection;
 use crate::broker::deliver::deliver_retained;
 use crate::broker::timers::Timer;
 use crate::codec::ReasonCode;
@@ -12,19 +12,7 @@ use crate::session::AckToken;
 use crate::time::Instant;
 use alloc::vec::Vec;
 
-pub(in crate::broker) fn handle_input(
-    broker: &mut Broker,
-    id: ConnectionId,
-    input: &mut &[u8],
-    now: Instant,
-) {
-    // Retained messages come before the answers to this input, whenever the host transmits.
-    if awaits_retained(broker, id) {
-        let mut output = Vec::new();
-        broker.connections.swap_output(id, &mut output);
-        write_waiting(broker, id, now, &mut output);
-        broker.connections.swap_output(id, &mut output);
-    }
+pub(crate) fn handle_input(broker: &mut Broker, id: ConnectionId, input: &mut &[u8], now: Instant) {
     let mut answer = None;
     loop {
         let Some(connection) = broker.connections.get_mut(id) else { return };
@@ -32,7 +20,7 @@ pub(in crate::broker) fn handle_input(
             // The token is of the step before, so it is not stale.
             let _ = connection.server.acknowledge(token, reason_code, &mut connection.output);
         }
-        if !connection.wants_input() {
+        if connection.is_full() {
             break;
         }
         let output = &mut connection.output;
@@ -70,7 +58,7 @@ fn handle_action(
 /// Queues the retained messages that a connection awaits, arms its timer, and hints at its output.
 ///
 /// If the connection still awaits retained messages afterwards, others are queued before them.
-pub(in crate::broker) fn settle(broker: &mut Broker, id: ConnectionId, now: Instant) {
+pub(crate) fn settle(broker: &mut Broker, id: ConnectionId, now: Instant) {
     if awaits_retained(broker, id) {
         deliver_retained(broker, id, now);
     }
@@ -92,7 +80,9 @@ fn awaits_retained(broker: &Broker, id: ConnectionId) -> bool {
             .is_some_and(|session| broker.cursors.is_due(session))
 }
 
-pub(in crate::broker) fn transmit(
+/// Writes what was written before, the messages that wait, and the retained messages that the
+/// client awaits.
+pub(crate) fn transmit(
     broker: &mut Broker,
     id: ConnectionId,
     now: Instant,
@@ -101,24 +91,15 @@ pub(in crate::broker) fn transmit(
     let Some(connection) = broker.connections.get_mut(id) else { return false };
     connection.take_output(out);
     connection.forget_hint();
-    write_waiting(broker, id, now, out)
-}
-
-/// Writes the messages that wait for a client, and the retained messages that it awaits. Returns
-/// whether there is more than `out` has room for.
-fn write_waiting(broker: &mut Broker, id: ConnectionId, now: Instant, out: &mut Vec<u8>) -> bool {
-    while let Some(connection) = broker.connections.get_mut(id) {
-        if connection.server.flush(now, out) {
-            return true;
-        }
-        if !(awaits_retained(broker, id) && deliver_retained(broker, id, now)) {
-            return false;
-        }
+    let mut has_more = connection.server.flush(now, out);
+    while !has_more && awaits_retained(broker, id) && deliver_retained(broker, id, now) {
+        let Some(connection) = broker.connections.get_mut(id) else { return false };
+        has_more = connection.server.flush(now, out);
     }
-    false
+    has_more
 }
 
-pub(in crate::broker) fn handle_timeout(broker: &mut Broker, now: Instant) {
+pub(crate) fn handle_timeout(broker: &mut Broker, now: Instant) {
     while let Some(timer) = broker.timers.pop(now) {
         match timer {
             Timer::Connection(id) => {
@@ -132,13 +113,4 @@ pub(in crate::broker) fn handle_timeout(broker: &mut Broker, now: Instant) {
             Timer::Will(session) => publish::publish_will(broker, session, now),
         }
     }
-}
-
-pub(in crate::broker) fn poll_action(broker: &mut Broker) -> Option<Action> {
-    let (id, connection) = broker.connections.next_hint()?;
-    Some(match connection.phase() {
-        Phase::Asked(connect) => Action::Connect { connection: id, connect: connect.clone() },
-        Phase::Closed => Action::Closed(id),
-        Phase::AwaitConnect | Phase::Connected(_) => Action::Transmit(id),
-    })
 }

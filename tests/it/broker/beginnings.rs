@@ -1,8 +1,8 @@
-//! How connections begin and end.
+//! The beginning and the end of connections.
 
 use super::*;
 
-/// A CONNECT with fields that the codec would refuse.
+/// Returns a CONNECT with fields that the codec would refuse.
 pub(crate) fn connect_bytes(version: Version, level: u8, flags: u8, name: &str) -> Vec<u8> {
     let protocol: &[u8] = if version == V3_1 { b"\0\x06MQIsdp" } else { b"\0\x04MQTT" };
     let properties: &[u8] = if level >= 5 { &[0] } else { &[] };
@@ -13,8 +13,8 @@ pub(crate) fn connect_bytes(version: Version, level: u8, flags: u8, name: &str) 
 
 /// [5.0 MQTT-3.1.2-2] [3.1.1 MQTT-3.1.2-2]
 #[test]
-fn a_version_that_is_not_known_is_refused_in_the_form_of_its_time() {
-    // The level, the protocol name's version, and how the answer is read.
+fn connect_of_unknown_version_is_refused_in_the_matching_form() {
+    // The protocol level, the protocol name, and the version of the answer.
     for (level, name, version) in [
         (6, V5_0, V5_0),
         (9, V5_0, V5_0),
@@ -38,7 +38,7 @@ fn a_version_that_is_not_known_is_refused_in_the_form_of_its_time() {
 /// [5.0 MQTT-3.1.4-1] [5.0 MQTT-3.1.2-1] [5.0 §4.13.1] [3.1.1 MQTT-3.1.2-3] [3.1.1 MQTT-3.2.2-6]
 /// [3.1.1 MQTT-3.1.0-1]
 #[test]
-fn a_broken_connect_is_refused() {
+fn malformed_connect_is_refused() {
     const LATE: &[u8] = b"\x30\x04\0\x01t!";
     play(|net| {
         let watcher = watcher(net);
@@ -63,7 +63,7 @@ fn a_broken_connect_is_refused() {
 
 /// [5.0 §3.1.2.2] [5.0 §3.2.2.2]
 #[test]
-fn a_connect_that_is_too_large_is_refused() {
+fn oversized_connect_is_refused() {
     play_on(ServerConfig::new().maximum_connect_size(100), |net| {
         let name = "n".repeat(100);
         let client = net.connect(clean(V5_0, &name));
@@ -78,7 +78,7 @@ fn a_connect_that_is_too_large_is_refused() {
 
 /// [5.0 §3.2.2.2] [3.1.1 §3.2.2.3] [3.1.1 MQTT-3.2.2-5] [3.1.1 MQTT-3.2.2-6] [5.0 MQTT-3.2.2-7]
 #[test]
-fn the_hosts_refusal_is_told_in_the_form_of_the_version() {
+fn refusal_by_host_has_the_form_of_the_version() {
     macro_rules! refusals {
         ($($code:ident $v5:literal $v3:expr;)*) => {
             [$((|_: &Connect<'_>| Some(ReasonCode::$code), $v5, $v3)),*] as [(fn(&Connect<'_>) -> Option<ReasonCode>, &str, &[u8]); 6]
@@ -100,9 +100,9 @@ fn the_hosts_refusal_is_told_in_the_form_of_the_version() {
             let received = net.take(client);
             match (version, v3) {
                 (V5_0, _) => assert_eq!(received, [v5, "closed"]),
-                // `show` tells the return codes in terms of 5.0.
+                // `show` writes return codes as reason codes of 5.0.
                 (_, [_]) => assert_eq!(received, [v5, "closed"]),
-                // No return code says that: none is sent, or a kindred one.
+                // No return code has this meaning: none is sent, or a similar one.
                 _ => assert!(received.len() <= 2 && received[0] != "connack 00", "{received:?}"),
             }
         }
@@ -112,7 +112,7 @@ fn the_hosts_refusal_is_told_in_the_form_of_the_version() {
 
 /// [5.0 MQTT-3.1.4-6] [3.1.1 MQTT-3.1.4-5] [5.0 §3.1.4]
 #[test]
-fn what_follows_connect_is_read_when_the_client_is_let_in_and_else_is_not() {
+fn input_after_connect_is_read_only_when_client_is_accepted() {
     each(|net, version| {
         let watcher = watcher(net);
         let bytes = [
@@ -133,7 +133,7 @@ fn what_follows_connect_is_read_when_the_client_is_let_in_and_else_is_not() {
         net.raw(client, &bytes);
         assert_eq!((net.take(client), net.messages(watcher)), (vec![], vec![]));
         let asked = net.asked.pop().unwrap();
-        net.admit(asked);
+        net.accept(asked);
         assert_eq!(
             (net.take(client).join(" "), net.messages(watcher)),
             ("connack 00 pingresp".to_owned(), vec!["t=x".to_owned()])
@@ -144,7 +144,7 @@ fn what_follows_connect_is_read_when_the_client_is_let_in_and_else_is_not() {
 /// [5.0 MQTT-3.1.0-1] [5.0 MQTT-3.14.0-1] [5.0 MQTT-3.2.0-1] [3.1.1 MQTT-3.1.0-1] [3.1.1
 /// MQTT-3.2.0-1]
 #[test]
-fn a_connection_that_does_not_begin_with_connect_is_closed_without_a_word() {
+fn connection_without_leading_connect_closes_without_a_packet() {
     play(|net| {
         let watcher = watcher(net);
         for bytes in [
@@ -168,7 +168,7 @@ fn a_connection_that_does_not_begin_with_connect_is_closed_without_a_word() {
 
 /// [5.0 MQTT-3.1.0-2] [3.1.1 MQTT-3.1.0-2]
 #[test]
-fn a_second_connect_ends_the_connection() {
+fn second_connect_closes_the_connection() {
     each(|net, version| {
         for name in ["client", "another"] {
             let client = net.join(clean(version, "client"));
@@ -184,8 +184,8 @@ fn a_second_connect_ends_the_connection() {
 
 /// [5.0 §4.13.1] [5.0 MQTT-4.13.1-1] [3.1.1 MQTT-4.8.0-1]
 #[test]
-fn a_violation_ends_the_connection_and_nothing_after_it_is_read() {
-    // The bytes, and the reason codes that fit.
+fn violation_closes_the_connection_before_later_input() {
+    // The bytes, and the possible reason codes.
     const ROWS: [(&[u8], &[&str]); 13] = [
         (b"\0\0", &["81"]),
         (b"\x36\x07\0\x01t\0\x01\0!", &["81"]),
@@ -241,7 +241,7 @@ fn enhanced_authentication_is_refused() {
 
 /// [5.0 MQTT-3.14.0-1] [5.0 MQTT-3.14.4-2] [3.1.1 §3.14]
 #[test]
-fn the_host_ends_a_connection_without_disconnect_before_connack_and_before_5_0() {
+fn host_disconnects_without_packet_before_connack_and_before_5_0() {
     each(|net, version| {
         let expected = if version == V5_0 { &["disconnect 98", "closed"][..] } else { &["closed"] };
         let client = net.join(clean(version, "client"));
@@ -259,7 +259,7 @@ fn the_host_ends_a_connection_without_disconnect_before_connack_and_before_5_0()
 
 /// [5.0 §3.1.4] [3.1.1 §3.1.4]
 #[test]
-fn a_connection_without_connect_is_given_up() {
+fn connection_closes_when_connect_does_not_come() {
     for seconds in [10, 3] {
         play_on(ServerConfig::new().connect_timeout(Duration::from_secs(seconds)), |net| {
             let (silent, slow) = (net.open(V5_0), net.open(V5_0));
@@ -282,7 +282,7 @@ fn a_connection_without_connect_is_given_up() {
 
 /// [5.0 §3.2.2.2]
 #[test]
-fn more_sessions_than_there_may_be_are_refused() {
+fn connect_is_refused_when_maximum_sessions_exist() {
     play_with(&BrokerConfig::new(ServerConfig::new()).maximum_sessions(2), |net| {
         let (first, second) = (net.join(kept(V5_0, "first")), net.join(kept(V3_1_1, "second")));
         let third = net.connect(clean(V5_0, "third"));
@@ -304,7 +304,7 @@ fn more_sessions_than_there_may_be_are_refused() {
 
 /// [5.0 MQTT-3.12.4-1] [3.1.1 MQTT-3.12.4-1]
 #[test]
-fn a_ping_is_answered() {
+fn pingreq_is_answered() {
     each(|net, version| {
         let client = net.join(clean(version, "client"));
         net.send(client, Packet::Pingreq);

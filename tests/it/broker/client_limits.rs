@@ -1,4 +1,4 @@
-//! What a client can take.
+//! Limits of a client.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn with_receive_maximum(connect: Connect<'_>, receive_maximum: u16) -> Connect<'
 
 /// [5.0 MQTT-3.3.4-9] [5.0 MQTT-3.3.4-10] [5.0 MQTT-4.9.0-2] [5.0 MQTT-4.9.0-3]
 #[test]
-fn no_more_messages_are_under_way_than_the_client_takes() {
+fn messages_in_flight_stay_within_receive_maximum_of_client() {
     play(|net| {
         let (sender, receiver) =
             (helper(net, "sender"), net.join(with_receive_maximum(clean(V5_0, "receiver"), 2)));
@@ -42,7 +42,7 @@ fn no_more_messages_are_under_way_than_the_client_takes() {
 
 /// [5.0 §4.9] [5.0 MQTT-4.9.0-1]
 #[test]
-fn the_window_is_that_of_the_connection() {
+fn receive_maximum_counts_anew_on_each_connection() {
     play(|net| {
         let sender = helper(net, "sender");
         let mut receiver = net.join(with_receive_maximum(kept(V5_0, "receiver"), 4));
@@ -65,7 +65,7 @@ fn the_window_is_that_of_the_connection() {
 
 /// [5.0 §4.9] [5.0 MQTT-3.1.4-3]
 #[test]
-fn a_connection_that_takes_over_has_a_window_of_its_own() {
+fn receive_maximum_counts_anew_after_take_over() {
     play(|net| {
         let sender = helper(net, "sender");
         let mut receiver = net.join(with_receive_maximum(kept(V5_0, "receiver"), 5));
@@ -82,7 +82,7 @@ fn a_connection_that_takes_over_has_a_window_of_its_own() {
 
 /// [5.0 MQTT-3.3.4-9] [5.0 MQTT-3.3.4-10] [5.0 §4.9]
 #[test]
-fn a_pubrel_that_is_sent_again_takes_no_place_and_frees_none() {
+fn resent_pubrel_does_not_change_send_quota() {
     play(|net| {
         let (sender, receiver) =
             (helper(net, "sender"), net.join(with_receive_maximum(kept(V5_0, "receiver"), 3)));
@@ -99,7 +99,7 @@ fn a_pubrel_that_is_sent_again_takes_no_place_and_frees_none() {
         for number in numbers {
             net.ack(receiver, Packet::Pubcomp, number, 0);
             sent += net.take(receiver).len();
-            assert!(sent <= 1, "more is under way than the client takes");
+            assert!(sent <= 1, "more messages are in flight than the client accepts");
         }
         assert_eq!(sent, 1);
     });
@@ -107,7 +107,7 @@ fn a_pubrel_that_is_sent_again_takes_no_place_and_frees_none() {
 
 /// [5.0 MQTT-3.1.2-24] [5.0 MQTT-3.1.2-25]
 #[test]
-fn a_message_to_be_sent_again_may_have_become_too_large() {
+fn message_is_not_resent_when_new_connection_limits_size() {
     for number in 1..=2 {
         play(|net| {
             let (sender, receiver) = (helper(net, "sender"), net.join(kept(V5_0, "receiver")));
@@ -127,7 +127,7 @@ fn a_message_to_be_sent_again_may_have_become_too_large() {
 
 /// [5.0 MQTT-4.9.0-1]
 #[test]
-fn the_broker_may_have_a_smaller_window_of_its_own() {
+fn broker_limits_messages_in_flight_below_receive_maximum() {
     for version in VERSIONS {
         play_on(ServerConfig::new().maximum_in_flight(3), |net| {
             let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
@@ -143,7 +143,7 @@ fn the_broker_may_have_a_smaller_window_of_its_own() {
 
 /// [5.0 MQTT-3.1.2-24] [5.0 MQTT-3.1.2-25]
 #[test]
-fn a_message_that_is_too_large_for_a_client_counts_as_sent() {
+fn oversized_message_counts_as_sent() {
     for number in 0..=2 {
         play(|net| {
             let packet_identifier = (number > 0).then(|| identifier(1));
@@ -191,7 +191,7 @@ fn a_message_that_is_too_large_for_a_client_counts_as_sent() {
 
 /// [5.0 MQTT-3.1.2-24] [5.0 MQTT-3.1.2-25]
 #[test]
-fn identifiers_count_in_the_size_of_a_message() {
+fn subscription_identifiers_count_in_packet_size() {
     play(|net| {
         let maximum =
             u32::try_from(encoded(message("t", "123456789012345678901", 0), V5_0).len()).unwrap();
@@ -212,14 +212,14 @@ fn identifiers_count_in_the_size_of_a_message() {
 
 /// [5.0 MQTT-3.1.2-24] [5.0 MQTT-3.1.4-5]
 #[test]
-fn a_connack_that_is_too_large_for_the_client_is_not_sent() {
+fn oversized_connack_is_not_sent() {
     for maximum in 1..40 {
         play(|net| {
             let properties =
                 ConnectProperties { maximum_packet_size: Some(maximum), ..Default::default() };
             let client = net.connect(Connect { properties, ..clean(V5_0, "client") });
             let connack = net.next_packet(client);
-            // A refusal may fit where the terms do not.
+            // A refusing CONNACK can be short enough when an accepting one is not.
             let accepted =
                 connack.as_ref().is_some_and(|connack| connack.as_bytes().get(3) == Some(&0));
             assert_eq!(accepted, net.is_open(client));
@@ -232,7 +232,7 @@ fn a_connack_that_is_too_large_for_the_client_is_not_sent() {
 
 /// [5.0 MQTT-3.1.2-24]
 #[test]
-fn a_client_that_takes_less_than_the_answer_it_asks_for_is_let_go() {
+fn client_is_disconnected_when_answer_exceeds_its_maximum() {
     for (filters, fits) in [(25, true), (26, false)] {
         play(|net| {
             let properties =
@@ -251,7 +251,7 @@ fn a_client_that_takes_less_than_the_answer_it_asks_for_is_let_go() {
 
 /// [5.0 §4.1.1] [3.1.1 §4.1]
 #[test]
-fn a_queue_that_is_full_takes_no_more_messages() {
+fn full_queue_drops_new_messages() {
     for version in VERSIONS {
         play_on(ServerConfig::new().maximum_queued(3, 10_000), |net| {
             let (sender, mut receiver) =
@@ -267,7 +267,7 @@ fn a_queue_that_is_full_takes_no_more_messages() {
                 ["1", "2", "3", "4", "5"]
                     .iter()
                     .for_each(|payload| net.publish(sender, "t", payload, 1));
-                assert_eq!(net.broker.dropped() - before, 2, "and the sender is none the wiser");
+                assert_eq!(net.broker.dropped() - before, 2, "the sender does not notice");
                 if is_connected {
                     net.stall(receiver, false);
                 } else {
@@ -283,7 +283,7 @@ fn a_queue_that_is_full_takes_no_more_messages() {
 
 /// [5.0 §4.1.1]
 #[test]
-fn a_client_that_does_not_read_fills_its_queue() {
+fn client_that_does_not_read_fills_its_queue() {
     for number in 0..=2 {
         play_on(ServerConfig::new().maximum_queued(1_000, 300), |net| {
             let (sender, receiver) = (helper(net, "sender"), helper(net, "receiver"));

@@ -1,10 +1,10 @@
-//! Which messages arrive, and how.
+//! Delivery of messages to subscribers.
 
 use super::*;
 
 /// [5.0 MQTT-3.8.4-8] [3.1.1 MQTT-3.8.4-6]
 #[test]
-fn a_message_comes_at_the_lesser_of_its_qos_and_the_granted_one() {
+fn message_has_the_lesser_of_published_and_granted_qos() {
     each(|net, version| {
         for publisher in VERSIONS {
             let sender = net.join(clean(publisher, "sender"));
@@ -69,7 +69,7 @@ fn filters_match_topics() {
 
 /// [5.0 MQTT-4.7.2-1] [3.1.1 MQTT-4.7.2-1]
 #[test]
-fn a_wildcard_at_the_start_does_not_match_a_dollar() {
+fn leading_wildcard_does_not_match_dollar_topic() {
     each(|net, version| {
         let sender = helper(net, "sender");
         let receiver = net.join(clean(version, "receiver"));
@@ -94,7 +94,7 @@ fn a_wildcard_at_the_start_does_not_match_a_dollar() {
 
 /// [5.0 MQTT-4.7.2-1] [5.0 MQTT-3.3.1-9]
 #[test]
-fn a_wildcard_at_the_start_does_not_bring_what_is_retained_under_a_dollar() {
+fn leading_wildcard_does_not_match_retained_dollar_topic() {
     play(|net| {
         let (sender, receiver) = (helper(net, "sender"), helper(net, "receiver"));
         net.retain(sender, "$X/a", "1", 0);
@@ -114,7 +114,7 @@ fn a_wildcard_at_the_start_does_not_bring_what_is_retained_under_a_dollar() {
 
 /// [5.0 MQTT-3.3.4-2] [5.0 MQTT-3.3.4-3] [5.0 MQTT-3.3.4-4] [3.1.1 MQTT-3.3.5-1]
 #[test]
-fn overlapping_subscriptions_bring_one_copy_at_the_highest_qos_with_all_identifiers() {
+fn overlapping_subscriptions_bring_one_copy_with_all_identifiers() {
     each(|net, version| {
         let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
         let v5 = version == V5_0;
@@ -137,7 +137,7 @@ fn overlapping_subscriptions_bring_one_copy_at_the_highest_qos_with_all_identifi
 
 /// [5.0 MQTT-3.8.4-3] [3.1.1 MQTT-3.8.4-3]
 #[test]
-fn a_second_subscription_with_the_same_filter_replaces_the_first() {
+fn second_subscription_replaces_the_first_of_same_filter() {
     each(|net, version| {
         let (sender, receiver) = (helper(net, "sender"), net.join(kept(version, "receiver")));
         for (qos, number) in [(0, Some(3)), (2, None), (1, Some(4)), (1, Some(5)), (0, None)] {
@@ -159,7 +159,7 @@ fn a_second_subscription_with_the_same_filter_replaces_the_first() {
 
 /// [5.0 MQTT-3.8.4-4] [3.1.1 MQTT-3.8.4-3]
 #[test]
-fn replacing_a_subscription_loses_no_messages() {
+fn replaced_subscription_loses_no_messages() {
     play_on(ServerConfig::new().maximum_in_flight(1), |net| {
         for version in VERSIONS {
             let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
@@ -175,7 +175,7 @@ fn replacing_a_subscription_loses_no_messages() {
 
 /// [5.0 MQTT-3.8.3-3]
 #[test]
-fn no_local_keeps_a_clients_own_messages_from_it() {
+fn no_local_withholds_own_messages() {
     play(|net| {
         let no_local = SubscriptionOptions { no_local: true, ..at(2) };
         let me = net.join(kept(V5_0, "me"));
@@ -184,7 +184,7 @@ fn no_local_keeps_a_clients_own_messages_from_it() {
         net.publish(me, "t", "mine", 1);
         net.publish(other, "t", "theirs", 1);
         assert_eq!(net.messages(me), ["t=theirs q1"]);
-        // It is the client identifier that counts, not the connection.
+        // The client identifier decides, not the connection.
         net.cut(me);
         let me = net.resume(kept(V5_0, "me"));
         net.publish(me, "t", "mine", 0);
@@ -198,7 +198,7 @@ fn no_local_keeps_a_clients_own_messages_from_it() {
 
 /// [3.1.1 §3.3.5] [5.0 §3.8.3.1]
 #[test]
-fn a_client_receives_its_own_messages() {
+fn client_receives_its_own_messages() {
     each(|net, version| {
         let me = net.join(clean(version, "me"));
         net.subscribe(me, "t", 2);
@@ -209,7 +209,7 @@ fn a_client_receives_its_own_messages() {
 
 /// [5.0 MQTT-3.3.1-3] [3.1.1 MQTT-3.3.1-3]
 #[test]
-fn dup_is_not_handed_on() {
+fn dup_is_not_forwarded() {
     each(|net, version| {
         let (sender, receiver) = (net.join(clean(version, "sender")), watcher(net));
         for number in 1..=2 {
@@ -241,7 +241,7 @@ pub(crate) const ALL_PROPERTIES: &str =
 /// [5.0 MQTT-3.3.2-4] [5.0 MQTT-3.3.2-15] [5.0 MQTT-3.3.2-16] [5.0 MQTT-3.3.2-17] [5.0
 /// MQTT-3.3.2-18] [5.0 MQTT-3.3.2-20]
 #[test]
-fn properties_are_handed_on_unaltered_and_in_order() {
+fn properties_are_forwarded_unaltered_and_in_order() {
     play(|net| {
         let (user, sender, receiver) =
             (user_properties(), helper(net, "sender"), net.join(kept(V5_0, "receiver")));
@@ -283,7 +283,7 @@ fn properties_are_handed_on_unaltered_and_in_order() {
 
 /// [3.1.1 §3.3.2]
 #[test]
-fn properties_stay_behind_before_5_0() {
+fn properties_are_not_forwarded_before_5_0() {
     for version in [V3_1, V3_1_1] {
         play(|net| {
             let (user, sender, receiver) =
@@ -303,7 +303,7 @@ fn properties_stay_behind_before_5_0() {
 
 /// [5.0 §3.3.3] [3.1.1 §3.3.3]
 #[test]
-fn a_payload_may_be_empty_or_large() {
+fn payload_can_be_empty_or_large() {
     each(|net, version| {
         let (sender, receiver) =
             (net.join(clean(version, "sender")), net.join(clean(version, "receiver")));
@@ -318,7 +318,7 @@ fn a_payload_may_be_empty_or_large() {
 
 /// [5.0 MQTT-4.6.0-5] [3.1.1 MQTT-4.6.0-6]
 #[test]
-fn messages_of_a_topic_and_qos_keep_their_order() {
+fn messages_of_one_topic_and_qos_keep_their_order() {
     for version in VERSIONS {
         play_on(ServerConfig::new().maximum_in_flight(2), |net| {
             let (sender, mut receiver) =

@@ -1,10 +1,10 @@
-//! Messages that expire.
+//! Message expiry.
 
 use super::*;
 
 /// [5.0 MQTT-3.3.2-5] [5.0 MQTT-3.3.2-6]
 #[test]
-fn a_message_that_waits_too_long_is_not_sent_and_others_come_with_what_is_left() {
+fn waiting_message_expires_or_is_sent_with_remaining_interval() {
     let properties = PublishProperties { message_expiry_interval: Some(10), ..Default::default() };
     for (wait, v5, v3) in [
         (0, &["t=1 q1 expiry=10", "t=2 q1"][..], &["t=1 q1", "t=2 q1"][..]),
@@ -37,7 +37,7 @@ fn a_message_that_waits_too_long_is_not_sent_and_others_come_with_what_is_left()
 
 /// [5.0 MQTT-4.3.3-7] [5.0 MQTT-4.4.0-1]
 #[test]
-fn a_message_that_was_sent_does_not_expire() {
+fn sent_message_does_not_expire() {
     play(|net| {
         let (sender, receiver) = (helper(net, "sender"), net.join(kept(V5_0, "receiver")));
         net.subscribe(receiver, "t", 2);
@@ -62,7 +62,7 @@ fn a_message_that_was_sent_does_not_expire() {
 
 /// [5.0 MQTT-4.3.3-13]
 #[test]
-fn an_exchange_goes_on_though_its_message_has_expired() {
+fn exchange_continues_when_its_message_has_expired() {
     play(|net| {
         let (sender, receiver) = (helper(net, "sender"), net.join(kept(V5_0, "receiver")));
         net.subscribe(receiver, "t", 2);

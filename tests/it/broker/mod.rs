@@ -1,6 +1,6 @@
-//! What the two standards ask of a broker, seen from its clients: each test plays a scenario with
-//! packets fed whole, byte by byte, and cut in two at each position. Where 3.1 is silent, what
-//! 3.1.1 says is taken for it.
+//! The rules of the two standards for a broker, seen from its clients. Each test plays a scenario
+//! with packets fed whole, byte by byte, and cut in two at each position. The rules of 3.1.1 stand
+//! in where 3.1 is silent.
 mod beginnings;
 mod client_limits;
 mod delivery;
@@ -41,12 +41,12 @@ use Version::{V3_1, V3_1_1, V5_0};
 
 const NONE: [&str; 0] = [];
 
-/// A 5.0 client that is not there to be tested.
+/// Connects a 5.0 client that supports a test.
 fn helper(net: &mut Net, name: &str) -> C {
     net.join(clean(V5_0, name))
 }
 
-/// A client that receives all topics without `$` at their own QoS, in a session of its connection.
+/// Connects a client that receives all topics without `$` at their own QoS, in a clean session.
 fn watcher(net: &mut Net) -> C {
     let watcher = helper(net, "watcher");
     net.subscribe(watcher, "#", 2);

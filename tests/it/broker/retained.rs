@@ -5,7 +5,7 @@ use super::*;
 /// [5.0 MQTT-3.3.1-5] [5.0 MQTT-3.3.1-12] [3.1.1 MQTT-3.3.1-5] [3.1.1 MQTT-3.3.1-6] [3.1.1
 /// MQTT-3.3.1-8] [3.1.1 MQTT-3.3.1-9]
 #[test]
-fn the_last_retained_message_comes_with_a_new_subscription() {
+fn new_subscription_brings_the_last_retained_message() {
     each(|net, version| {
         let (sender, old) = (net.join(clean(version, "sender")), net.join(clean(version, "old")));
         net.subscribe(old, "#", 2);
@@ -31,7 +31,7 @@ fn the_last_retained_message_comes_with_a_new_subscription() {
 
 /// [5.0 MQTT-3.3.1-6] [5.0 MQTT-3.3.1-7] [3.1.1 MQTT-3.3.1-10] [3.1.1 MQTT-3.3.1-11]
 #[test]
-fn an_empty_retained_message_removes_the_one_that_is_there() {
+fn empty_retained_message_removes_the_retained_one() {
     each(|net, version| {
         let (sender, old) = (net.join(clean(version, "sender")), net.join(clean(version, "old")));
         net.subscribe(old, "#", 2);
@@ -52,7 +52,7 @@ fn an_empty_retained_message_removes_the_one_that_is_there() {
 
 /// [5.0 MQTT-3.3.1-8] [3.1.1 MQTT-3.3.1-12]
 #[test]
-fn a_message_without_retain_changes_nothing_that_is_retained() {
+fn message_without_retain_leaves_the_retained_one() {
     each(|net, version| {
         let sender = net.join(clean(version, "sender"));
         net.retain(sender, "t", "kept", 1);
@@ -68,7 +68,7 @@ fn a_message_without_retain_changes_nothing_that_is_retained() {
 
 /// [3.1.1 MQTT-3.1.2-7] [5.0 §3.1.2.4]
 #[test]
-fn retained_messages_outlive_the_session_that_sent_them() {
+fn retained_message_outlives_the_session_of_its_publisher() {
     each(|net, version| {
         let sender = net.join(clean(version, "sender"));
         net.retain(sender, "t", "x", 1);
@@ -82,7 +82,7 @@ fn retained_messages_outlive_the_session_that_sent_them() {
 
 /// [5.0 MQTT-3.3.1-12] [5.0 MQTT-3.3.1-13]
 #[test]
-fn retain_as_published_goes_for_established_subscriptions() {
+fn retain_as_published_affects_established_subscriptions() {
     play(|net| {
         for (retain_as_published, live) in [(false, "t=x"), (true, "t=x R")] {
             let options = SubscriptionOptions { retain_as_published, ..at(0) };
@@ -102,7 +102,7 @@ fn retain_as_published_goes_for_established_subscriptions() {
 
 /// [5.0 MQTT-3.3.1-9] [5.0 MQTT-3.3.1-10] [5.0 MQTT-3.3.1-11] [5.0 MQTT-3.8.4-4] [5.0 §3.8.3.1]
 #[test]
-fn retain_handling_says_when_a_subscription_brings_retained_messages() {
+fn retain_handling_decides_when_retained_messages_are_sent() {
     use RetainHandling::{DoNotSend, Send, SendIfNew};
     const COMES: &[&str] = &["t=x R"];
     play(|net| {
@@ -122,7 +122,11 @@ fn retain_handling_says_when_a_subscription_brings_retained_messages() {
             assert_eq!(subscribed(net, receiver), again);
             net.cut(receiver);
             receiver = net.resume(kept(V5_0, "receiver"));
-            assert_eq!(net.messages(receiver), NONE, "resuming alone brings none");
+            assert_eq!(
+                net.messages(receiver),
+                NONE,
+                "a resume without a subscription brings no message"
+            );
             assert_eq!(subscribed(net, receiver), resumed);
             net.unsubscribe(receiver, &["t"]);
             assert_eq!(subscribed(net, receiver), first, "after UNSUBSCRIBE it is new");
@@ -135,7 +139,7 @@ fn retain_handling_says_when_a_subscription_brings_retained_messages() {
 
 /// [3.1.1 MQTT-3.8.4-3] [5.0 MQTT-3.8.4-5]
 #[test]
-fn each_subscription_brings_the_retained_messages() {
+fn each_subscription_brings_its_retained_messages() {
     each(|net, version| {
         let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
         net.retain(sender, "t", "x", 2);
@@ -155,7 +159,7 @@ fn retain_many(net: &mut Net, count: usize) -> BTreeSet<String> {
 
 /// [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6]
 #[test]
-fn more_retained_messages_than_the_queue_holds_all_come() {
+fn all_retained_messages_come_when_queue_is_smaller() {
     for (version, limit) in VERSIONS
         .into_iter()
         .flat_map(|version| [(3, 1_000), (1_000, 20)].map(|limit| (version, limit)))
@@ -171,7 +175,7 @@ fn more_retained_messages_than_the_queue_holds_all_come() {
                     (40, expected.clone())
                 );
             }
-            // So it is for a client that takes its time.
+            // The same holds for a slow client.
             net.stall(receiver, true);
             let request = net.ask_for(receiver, None, &[("many/#", at(2)), ("+/+", at(2))]);
             net.stall(receiver, false);
@@ -185,7 +189,7 @@ fn more_retained_messages_than_the_queue_holds_all_come() {
 
 /// [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6] [5.0 MQTT-4.4.0-1]
 #[test]
-fn retained_messages_still_to_be_sent_come_after_a_resume() {
+fn pending_retained_messages_come_after_resume() {
     for version in VERSIONS {
         play_on(ServerConfig::new().maximum_in_flight(2), |net| {
             let expected: BTreeSet<_> =
@@ -206,10 +210,9 @@ fn retained_messages_still_to_be_sent_come_after_a_resume() {
     }
 }
 
-/// Also those for whose topics others were published while the client was away, which it does not
-/// get with QoS 0. [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6]
+/// Includes topics to which QoS 0 messages were published meanwhile, which the client misses. [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6]
 #[test]
-fn retained_messages_still_to_be_sent_are_not_forgotten_while_the_client_is_away() {
+fn pending_retained_messages_survive_absence_of_client() {
     for version in VERSIONS {
         play_on(ServerConfig::new().maximum_in_flight(2), |net| {
             let (sender, mut receiver) =
@@ -227,17 +230,17 @@ fn retained_messages_still_to_be_sent_are_not_forgotten_while_the_client_is_away
     }
 }
 
-/// What finds no room stands in the way of what is newer, and is not left out for it. [5.0
-/// MQTT-4.6.0-5] [3.1.1 MQTT-4.6.0-6]
+/// A newer message is dropped, not sent before the retained one. [5.0 MQTT-4.6.0-5] [3.1.1
+/// MQTT-4.6.0-6]
 #[test]
-fn a_retained_message_for_which_there_is_no_room_is_not_overtaken() {
+fn retained_message_without_room_is_not_overtaken() {
     for version in VERSIONS {
         play_on(ServerConfig::new().maximum_queued(100, 1_000).maximum_in_flight(1), |net| {
             let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
             let (long, large) = ("x".repeat(700), "r".repeat(500));
             net.subscribe(receiver, "first", 1);
             net.stall(receiver, true);
-            // One is under way, the next waits.
+            // One message is in flight, the next waits.
             net.publish(sender, "first", "1", 1);
             net.publish(sender, "first", &long, 1);
             net.retain(sender, "second", &large, 1);
@@ -251,14 +254,14 @@ fn a_retained_message_for_which_there_is_no_room_is_not_overtaken() {
                 !received.is_empty() && received.iter().all(|shown| shown.ends_with(" R")),
                 "{received:?}"
             );
-            assert_eq!(net.broker.dropped(), 1, "the one that came while there was no room");
+            assert_eq!(net.broker.dropped(), 1, "the message that came while there was no room");
         });
     }
 }
 
 /// [5.0 MQTT-4.6.0-5] [3.1.1 MQTT-4.6.0-6] [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6]
 #[test]
-fn a_retained_message_comes_before_what_is_published_after_the_subscription() {
+fn retained_message_comes_before_later_messages() {
     for (version, retain) in
         VERSIONS.into_iter().flat_map(|version| [false, true].map(|retain| (version, retain)))
     {
@@ -283,7 +286,7 @@ fn a_retained_message_comes_before_what_is_published_after_the_subscription() {
 
 /// [5.0 §3.3.1.3] [5.0 MQTT-3.3.1-12] [3.1.1 MQTT-3.3.1-9]
 #[test]
-fn a_message_retained_after_the_subscription_comes_once_and_not_as_retained() {
+fn message_retained_after_subscription_comes_once_without_retain() {
     for version in VERSIONS {
         play_on(ServerConfig::new().maximum_in_flight(1), |net| {
             retain_many(net, 200);
@@ -300,7 +303,7 @@ fn a_message_retained_after_the_subscription_comes_once_and_not_as_retained() {
 
 /// [5.0 MQTT-3.10.4-2] [3.1.1 MQTT-3.10.4-2]
 #[test]
-fn a_message_retained_after_unsubscribe_does_not_come() {
+fn pending_retained_messages_end_with_unsubscribe() {
     for version in VERSIONS {
         play_on(ServerConfig::new().maximum_in_flight(1), |net| {
             retain_many(net, 200);
@@ -315,7 +318,7 @@ fn a_message_retained_after_unsubscribe_does_not_come() {
 
 /// [5.0 MQTT-3.8.3-3]
 #[test]
-fn no_local_keeps_a_clients_own_retained_messages_from_it() {
+fn no_local_withholds_own_retained_messages() {
     play_on(ServerConfig::new().maximum_in_flight(1), |net| {
         let no_local = SubscriptionOptions { no_local: true, ..at(1) };
         let (mut me, other) = (net.join(kept(V5_0, "me")), helper(net, "other"));
@@ -323,14 +326,14 @@ fn no_local_keeps_a_clients_own_retained_messages_from_it() {
             .iter()
             .for_each(|topic| net.retain(me, topic, "mine", 1));
         ["b", "c", "d"].iter().for_each(|topic| net.retain(other, topic, "theirs", 1));
-        // Nor does one come before what another publishes to its topic.
+        // An own message does not come before a later one of another client either.
         net.subscribe_with(me, "#", no_local);
         net.publish(other, "mine/3", "new", 1);
         assert_eq!(
             net.messages(me),
             ["b=theirs q1 R", "c=theirs q1 R", "d=theirs q1 R", "mine/3=new q1"]
         );
-        // They are its own in its next connection too.
+        // They remain its own on its next connection.
         net.cut(me);
         me = net.resume(kept(V5_0, "me"));
         net.subscribe_with(me, "+", no_local);
@@ -342,7 +345,7 @@ fn no_local_keeps_a_clients_own_retained_messages_from_it() {
 
 /// [5.0 MQTT-3.3.1-9] [5.0 MQTT-3.8.4-4]
 #[test]
-fn a_replaced_subscription_still_brings_the_retained_messages_that_the_first_asked_for() {
+fn replaced_subscription_still_brings_pending_retained_messages() {
     for retain_handling in
         [RetainHandling::Send, RetainHandling::SendIfNew, RetainHandling::DoNotSend]
     {
@@ -359,7 +362,7 @@ fn a_replaced_subscription_still_brings_the_retained_messages_that_the_first_ask
 
 /// [5.0 §3.3.1.3] [5.0 MQTT-3.3.2-6]
 #[test]
-fn a_retained_message_expires() {
+fn retained_message_expires() {
     play(|net| {
         let (sender, receiver) = (helper(net, "sender"), helper(net, "receiver"));
         let properties =
@@ -387,7 +390,7 @@ fn a_retained_message_expires() {
 
 /// [5.0 §3.3.1.3]
 #[test]
-fn a_new_retained_message_has_its_own_expiry() {
+fn new_retained_message_has_its_own_expiry() {
     play(|net| {
         let (sender, receiver) = (helper(net, "sender"), helper(net, "receiver"));
         let properties =
@@ -405,7 +408,7 @@ fn a_new_retained_message_has_its_own_expiry() {
 
 /// [5.0 §3.4.2.1] [5.0 §3.5.2.1]
 #[test]
-fn more_retained_messages_than_there_may_be_are_refused() {
+fn retained_message_is_refused_when_maximum_is_reached() {
     play_with(&BrokerConfig::new(ServerConfig::new()).maximum_retained(2, 10_000), |net| {
         let sender = helper(net, "sender");
         ["a", "b"].iter().for_each(|topic| net.retain(sender, topic, "x", 1));

@@ -1,4 +1,4 @@
-//! What the server takes.
+//! Limits of the server.
 
 use super::*;
 
@@ -25,7 +25,7 @@ fn limits(net: &mut Net) -> String {
 
 /// [5.0 §3.2.2.3] [5.0 MQTT-3.2.2-9]
 #[test]
-fn connack_tells_the_limits() {
+fn connack_states_the_limits() {
     play(|net| {
         assert_eq!(limits(net), "1024 16 Some(1048576) 2 true true true false 60 4294967295");
     });
@@ -49,7 +49,7 @@ fn connack_tells_the_limits() {
 /// [5.0 §3.2.2.3.4] [5.0 MQTT-3.2.2-10] [5.0 §3.2.2.3.5] [5.0 §3.2.2.3.6] [5.0 §3.3.4] [5.0
 /// MQTT-4.13.1-1] [3.1.1 MQTT-4.8.0-1]
 #[test]
-fn who_goes_beyond_a_limit_of_the_server_is_told_which() {
+fn exceeding_a_server_limit_closes_with_its_reason_code() {
     let config = ServerConfig::new()
         .maximum_qos(qos(1))
         .retain_available(false)
@@ -101,7 +101,7 @@ fn who_goes_beyond_a_limit_of_the_server_is_told_which() {
 
 /// [5.0 §3.2.2.3.6] [5.0 §2.1.4]
 #[test]
-fn a_packet_may_be_as_large_as_the_limit() {
+fn packet_can_be_as_large_as_the_limit() {
     play_on(ServerConfig::new().maximum_packet_size(200), |net| {
         let (client, empty) =
             (helper(net, "client"), encoded(message("t", &"x".repeat(150), 0), V5_0).len() - 150);
@@ -114,7 +114,7 @@ fn a_packet_may_be_as_large_as_the_limit() {
 
 /// [5.0 MQTT-3.2.2-12] [5.0 MQTT-3.2.2-13]
 #[test]
-fn a_will_beyond_a_limit_of_the_server_is_refused() {
+fn connect_is_refused_when_will_exceeds_a_limit() {
     play_on(ServerConfig::new().maximum_qos(qos(1)).retain_available(false), |net| {
         let watcher = watcher(net);
         for (number, retain, expected) in
@@ -141,7 +141,7 @@ fn a_will_beyond_a_limit_of_the_server_is_refused() {
 
 /// [5.0 §3.3.4] [5.0 MQTT-4.3.3-10]
 #[test]
-fn more_messages_under_way_than_the_server_takes_are_a_violation_and_repeats_are_not() {
+fn exceeding_receive_maximum_is_a_violation_and_resending_is_not() {
     play_on(ServerConfig::new().receive_maximum(2), |net| {
         let (client, _) = (helper(net, "client"), watcher(net));
         let publish = |id, dup| Publish {
@@ -159,7 +159,7 @@ fn more_messages_under_way_than_the_server_takes_are_a_violation_and_repeats_are
         net.put(client, message("t", "x", 0));
         net.send(client, publish(4, false).into());
         assert_eq!(net.take(client), ["disconnect 93", "closed"]);
-        // Before 5.0 nobody can be told.
+        // No packet before 5.0 can say so.
         let old = net.join(clean(V3_1_1, "old"));
         (1..=5).for_each(|id| net.send(old, publish(id, false).into()));
         assert_eq!(net.take(old).len(), 5);
@@ -168,7 +168,7 @@ fn more_messages_under_way_than_the_server_takes_are_a_violation_and_repeats_are
 
 /// [5.0 MQTT-3.3.2-7] [5.0 MQTT-3.3.2-12] [5.0 §3.3.2.3.4]
 #[test]
-fn a_topic_alias_stands_for_its_topic_within_its_connection() {
+fn topic_alias_stands_for_its_topic_on_its_connection() {
     play(|net| {
         let receiver = watcher(net);
         let (one, two) = (helper(net, "one"), net.join(kept(V5_0, "two")));
@@ -196,7 +196,7 @@ fn a_topic_alias_stands_for_its_topic_within_its_connection() {
 
 /// [5.0 MQTT-3.3.2-12] [5.0 MQTT-4.3.3-10]
 #[test]
-fn a_topic_alias_is_set_by_a_message_that_is_refused_or_repeated_as_well() {
+fn topic_alias_is_set_by_refused_and_repeated_messages() {
     play_with(&BrokerConfig::new(ServerConfig::new()).maximum_retained(0, 0), |net| {
         let (receiver, client) = (watcher(net), helper(net, "client"));
         let properties =
@@ -219,7 +219,7 @@ fn a_topic_alias_is_set_by_a_message_that_is_refused_or_repeated_as_well() {
 
 /// [5.0 MQTT-3.2.2-22] [5.0 §3.2.2.3.14] [5.0 MQTT-3.1.2-22] [3.1.1 MQTT-3.1.2-24]
 #[test]
-fn a_silent_client_is_given_up_after_one_and_a_half_times_its_keep_alive() {
+fn silent_client_is_disconnected_after_1_5_times_keep_alive() {
     for (version, asked, maximum, granted) in [
         (V5_0, 10, None, 10),
         (V5_0, 1, None, 1),
@@ -262,7 +262,7 @@ fn a_silent_client_is_given_up_after_one_and_a_half_times_its_keep_alive() {
 
 /// [5.0 §3.1.2.10] [3.1.1 §3.1.2.10]
 #[test]
-fn any_byte_of_a_client_keeps_it_alive_and_what_it_is_sent_does_not() {
+fn keep_alive_counts_received_bytes_only() {
     each(|net, version| {
         let (sender, client) = (
             helper(net, "sender"),
@@ -284,7 +284,7 @@ fn any_byte_of_a_client_keeps_it_alive_and_what_it_is_sent_does_not() {
 
 /// [5.0 MQTT-3.1.2-22] [3.1.1 MQTT-3.1.2-24]
 #[test]
-fn a_host_that_was_not_reading_says_so_and_its_client_is_not_given_up() {
+fn handle_progress_keeps_an_unread_client_connected() {
     each(|net, version| {
         let client = net.join(Connect { keep_alive: 10, ..clean(version, "client") });
         for _ in 0..3 {
@@ -300,7 +300,7 @@ fn a_host_that_was_not_reading_says_so_and_its_client_is_not_given_up() {
 
 /// A filter costs memory for each of its levels.
 #[test]
-fn a_filter_with_too_many_levels_is_refused() {
+fn filter_with_too_many_levels_is_refused() {
     for version in [V3_1_1, V5_0] {
         play(|net| {
             let client = net.join(clean(version, "client"));
@@ -313,7 +313,7 @@ fn a_filter_with_too_many_levels_is_refused() {
 
 /// [5.0 MQTT-3.1.2-5] [3.1.1 MQTT-3.1.2-4]
 #[test]
-fn an_answer_that_comes_after_the_end_changes_nothing() {
+fn answer_of_host_after_the_end_changes_nothing() {
     let now = Instant::default();
     let mut broker = Broker::new(BrokerConfig::new(ServerConfig::new()), 1);
     let connect = encoded(kept(V3_1_1, "client"), V3_1_1);

@@ -5,7 +5,7 @@ use super::*;
 /// [5.0 MQTT-3.1.2-5] [5.0 MQTT-3.2.2-3] [5.0 MQTT-4.5.0-1] [3.1.1 MQTT-3.1.2-4] [3.1.1
 /// MQTT-3.1.2-5] [3.1.1 MQTT-3.2.2-2]
 #[test]
-fn a_session_keeps_its_subscriptions_and_messages_while_its_client_is_away() {
+fn session_keeps_subscriptions_and_messages_while_client_is_away() {
     each(|net, version| {
         let sender = net.join(clean(version, "sender"));
         let mut receiver = net.join(kept(version, "receiver"));
@@ -30,7 +30,7 @@ fn a_session_keeps_its_subscriptions_and_messages_while_its_client_is_away() {
 
 /// [5.0 MQTT-3.1.2-4] [5.0 MQTT-3.2.2-2] [3.1.1 MQTT-3.1.2-6] [3.1.1 MQTT-3.2.2-1]
 #[test]
-fn a_clean_start_ends_the_session_that_was() {
+fn clean_start_ends_the_previous_session() {
     each(|net, version| {
         let sender = net.join(clean(version, "sender"));
         for is_connected in [false, true] {
@@ -46,7 +46,7 @@ fn a_clean_start_ends_the_session_that_was() {
             net.publish(sender, "t", "3", 1);
             assert_eq!(net.take(fresh), NONE);
             net.cut(fresh);
-            // That session has ended with its connection.
+            // The session has ended with its connection.
             let again = net.join(kept(version, "receiver"));
             net.publish(sender, "t", "4", 1);
             assert_eq!(net.take(again), NONE);
@@ -61,7 +61,7 @@ fn a_clean_start_ends_the_session_that_was() {
 
 /// [5.0 MQTT-3.1.2-23] [5.0 MQTT-3.1.2-4]
 #[test]
-fn a_session_that_began_with_a_clean_start_goes_on_as_its_expiry_says() {
+fn session_of_clean_start_is_resumed_within_its_expiry() {
     play(|net| {
         let first = net.join(Connect { clean_start: true, ..expiring("client", 10) });
         net.subscribe(first, "t", 1);
@@ -76,9 +76,9 @@ fn a_session_that_began_with_a_clean_start_goes_on_as_its_expiry_says() {
 
 /// [5.0 MQTT-4.1.0-2] [5.0 §3.1.2.11.2] [5.0 §3.14.2.2.2] [5.0 §3.2.2.3.2]
 #[test]
-fn a_session_ends_when_its_expiry_interval_has_passed() {
-    // The greatest interval that the server grants, what CONNECT asks for, what DISCONNECT says,
-    // and when the session ends.
+fn session_ends_when_its_expiry_interval_has_passed() {
+    // The greatest interval that the server grants, the intervals of CONNECT and DISCONNECT, and the
+    // end of the session.
     for (granted, asked, override_, end) in [
         (u32::MAX, Some(10), None, Some(10)),
         (u32::MAX, Some(1), None, Some(1)),
@@ -104,7 +104,7 @@ fn a_session_ends_when_its_expiry_interval_has_passed() {
                 ConnectProperties { session_expiry_interval: asked, ..Default::default() };
             let connect = Connect { properties, ..Connect::new(V5_0, "client") };
             let client = net.connect(connect);
-            // The client is told when it is given less than it asked for.
+            // CONNACK states an interval that is shorter than requested.
             let told = asked
                 .filter(|asked| *asked > granted)
                 .map_or(String::new(), |_| format!(" expiry={granted}"));
@@ -141,8 +141,8 @@ fn a_session_ends_when_its_expiry_interval_has_passed() {
 
 /// [5.0 MQTT-4.1.0-2] [5.0 MQTT-3.1.2-8]
 #[test]
-fn a_host_that_is_late_prolongs_no_session_and_swallows_no_will() {
-    // The session has ended with its will, or its will alone was due.
+fn late_host_prolongs_no_session_and_loses_no_will() {
+    // Both the session and its will were due, or the will alone.
     for (expiry, expected) in [(10, "connack 00"), (100, "connack 00 present")] {
         play(|net| {
             let watcher = watcher(net);
@@ -151,7 +151,7 @@ fn a_host_that_is_late_prolongs_no_session_and_swallows_no_will() {
                 Will { topic: "will".into(), payload: b"x", properties, ..Default::default() };
             let client = net.join(Connect { will: Some(will), ..expiring("client", expiry) });
             net.cut(client);
-            // The clock goes on, and nobody calls `handle_timeout`.
+            // Time passes, and the host does not call `handle_timeout`.
             net.now += 10_001;
             let client = net.connect(expiring("client", 10));
             net.advance(0);
@@ -165,7 +165,7 @@ fn a_host_that_is_late_prolongs_no_session_and_swallows_no_will() {
 
 /// [5.0 §3.1.2.11.2]
 #[test]
-fn each_connection_sets_the_session_expiry_anew() {
+fn each_connection_sets_the_session_expiry() {
     play(|net| {
         let mut client = net.join(expiring("client", 10));
         for (expiry, away) in [(5, 9_999), (20, 4_999), (10, 19_999)] {
@@ -182,7 +182,7 @@ fn each_connection_sets_the_session_expiry_anew() {
 
 /// [5.0 §3.14.2.2.2] [5.0 MQTT-3.1.2-8]
 #[test]
-fn a_session_without_expiry_cannot_be_given_one_in_disconnect() {
+fn disconnect_cannot_add_an_expiry_to_a_session() {
     for asked in [None, Some(0)] {
         play(|net| {
             let watcher = watcher(net);
@@ -204,7 +204,7 @@ fn a_session_without_expiry_cannot_be_given_one_in_disconnect() {
 /// [5.0 MQTT-4.4.0-1] [5.0 MQTT-3.3.1-1] [5.0 MQTT-4.3.3-6] [3.1.1 MQTT-4.4.0-1] [3.1.1
 /// MQTT-4.6.0-1]
 #[test]
-fn what_is_unacknowledged_is_sent_again_in_order_with_its_identifiers() {
+fn unacknowledged_packets_are_resent_in_order_with_their_identifiers() {
     each(|net, version| {
         let (sender, mut receiver) = (helper(net, "sender"), net.join(kept(version, "receiver")));
         net.subscribe(receiver, "t", 2);
@@ -219,7 +219,7 @@ fn what_is_unacknowledged_is_sent_again_in_order_with_its_identifiers() {
         net.ack(receiver, Packet::Pubcomp, numbers[5], 0);
         assert_eq!(net.take(receiver), ["pubrel 00", "pubrel 00"]);
         net.advance(100_000_000);
-        assert_eq!(net.take(receiver), NONE, "nothing is sent again on the same connection");
+        assert_eq!(net.take(receiver), NONE, "nothing is resent on the same connection");
         let mut resent: Vec<_> = [0, 3, 4]
             .map(|i| format!("#{} t={} q{} D", numbers[i], i + 1, if i == 3 { 2 } else { 1 }))
             .to_vec();
@@ -231,7 +231,10 @@ fn what_is_unacknowledged_is_sent_again_in_order_with_its_identifiers() {
             assert_eq!(only(&received, "pubrel"), [format!("#{} pubrel 00", numbers[1])]);
             assert_eq!(only(&received, " D"), resent);
             let last = received.last().unwrap();
-            assert!(last.ends_with(&format!("t={new} q1")), "what is new comes last: {received:?}");
+            assert!(
+                last.ends_with(&format!("t={new} q1")),
+                "the new message comes last: {received:?}"
+            );
             resent.push(format!("{last} D"));
         }
         let fresh = net.connect(clean(version, "receiver"));
@@ -239,7 +242,8 @@ fn what_is_unacknowledged_is_sent_again_in_order_with_its_identifiers() {
     });
 }
 
-/// A receiver whose connection breaks after so many packets, of either direction. Whether it broke.
+/// Plays a receiver whose connection breaks after that many packets of either direction. Returns
+/// whether it broke.
 fn receive_with_a_break(net: &mut Net, version: Version, number: u8, break_after: usize) -> bool {
     let (sender, mut receiver) = (helper(net, "sender"), net.join(kept(version, "receiver")));
     net.subscribe(receiver, "t", 2);
@@ -316,7 +320,7 @@ fn receive_with_a_break(net: &mut Net, version: Version, number: u8, break_after
 /// [5.0 MQTT-4.3.3-1] [5.0 MQTT-4.3.3-3] [5.0 MQTT-4.3.3-5] [5.0 MQTT-4.4.0-1] [3.1.1 MQTT-4.3.3-1]
 /// [3.1.1 MQTT-4.4.0-1]
 #[test]
-fn a_break_after_any_packet_loses_and_doubles_nothing_for_a_receiver() {
+fn break_after_any_packet_is_harmless_for_a_receiver() {
     for (version, number) in
         VERSIONS.into_iter().flat_map(|version| [1, 2].map(|number| (version, number)))
     {
@@ -335,7 +339,8 @@ fn a_break_after_any_packet_loses_and_doubles_nothing_for_a_receiver() {
     }
 }
 
-/// A sender whose connection breaks after so many packets, of either direction. Whether it broke.
+/// Plays a sender whose connection breaks after that many packets of either direction. Returns
+/// whether it broke.
 fn send_with_a_break(net: &mut Net, version: Version, number: u8, break_after: usize) -> bool {
     let receiver = watcher(net);
     let mut sender = net.join(kept(version, "sender"));
@@ -344,7 +349,7 @@ fn send_with_a_break(net: &mut Net, version: Version, number: u8, break_after: u
         let publish =
             Publish { packet_identifier: Some(identifier(id)), ..message("t", payload, number) };
         let (mut next, mut dup) = (Some(false), false);
-        // `Some(whether PUBREL is due)` while the flow goes on.
+        // `Some(whether PUBREL is due)` during the exchange.
         while let Some(is_released) = next {
             let mut answer = None;
             if packets != break_after {
@@ -386,7 +391,7 @@ fn send_with_a_break(net: &mut Net, version: Version, number: u8, break_after: u
 
 /// [5.0 MQTT-4.3.3-10] [5.0 MQTT-4.3.3-11] [5.0 MQTT-4.3.3-12] [3.1.1 MQTT-4.3.3-2]
 #[test]
-fn a_break_after_any_packet_loses_and_doubles_nothing_from_a_sender() {
+fn break_after_any_packet_is_harmless_for_a_sender() {
     for (version, number) in
         VERSIONS.into_iter().flat_map(|version| [1, 2].map(|number| (version, number)))
     {
@@ -406,7 +411,7 @@ fn a_break_after_any_packet_loses_and_doubles_nothing_from_a_sender() {
 /// [5.0 MQTT-4.3.2-5] [5.0 MQTT-4.3.3-10] [5.0 MQTT-4.3.3-11] [5.0 MQTT-4.3.3-12] [3.1.1
 /// MQTT-4.3.2-2] [3.1.1 MQTT-4.3.3-2]
 #[test]
-fn a_repeated_identifier_is_a_new_message_once_the_flow_has_ended() {
+fn repeated_identifier_is_a_new_message_after_its_exchange() {
     each(|net, version| {
         let (sender, receiver) = (net.join(kept(version, "sender")), watcher(net));
         let publish = |number: u8, dup| Publish {
@@ -429,7 +434,7 @@ fn a_repeated_identifier_is_a_new_message_once_the_flow_has_ended() {
         }
         net.ack(sender, Packet::Pubrel, 7, 0);
         assert_eq!(net.take(sender), ["pubcomp #7 00"]);
-        // An identifier that is not known is no violation. [5.0 §3.7.2.1]
+        // An unknown identifier is no violation. [5.0 §3.7.2.1]
         net.ack(sender, Packet::Pubrel, 7, 0);
         assert_eq!(
             net.take(sender),
@@ -440,7 +445,7 @@ fn a_repeated_identifier_is_a_new_message_once_the_flow_has_ended() {
             (net.take(sender), net.messages(receiver).len()),
             (vec!["pubrec #7 00".to_owned()], 1)
         );
-        // What has begun is forgotten with the session.
+        // Exchanges are forgotten with the session.
         net.cut(sender);
         let fresh = net.connect(clean(version, "sender"));
         net.next(fresh);
@@ -454,7 +459,7 @@ fn a_repeated_identifier_is_a_new_message_once_the_flow_has_ended() {
 
 /// [5.0 MQTT-4.3.3-11] [3.1.1 MQTT-4.3.3-2]
 #[test]
-fn a_pubrel_after_a_resume_is_known() {
+fn pubrel_is_known_after_resume() {
     each(|net, version| {
         let mut sender = net.join(kept(version, "sender"));
         net.send(
@@ -471,7 +476,7 @@ fn a_pubrel_after_a_resume_is_known() {
 
 /// [5.0 MQTT-3.1.3-2] [5.0 MQTT-4.3.3-10] [3.1.1 MQTT-3.1.3-2] [3.1.1 MQTT-4.3.3-2]
 #[test]
-fn the_same_packet_identifier_from_two_clients_is_two_exchanges() {
+fn same_packet_identifier_of_two_clients_is_two_exchanges() {
     each(|net, version| {
         let (one, two) = (net.join(kept(version, "one")), net.join(kept(version, "two")));
         let receiver = watcher(net);
@@ -484,7 +489,7 @@ fn the_same_packet_identifier_from_two_clients_is_two_exchanges() {
             assert_eq!(net.take(client), ["pubrec #7 00"]);
         }
         assert_eq!(net.messages(receiver), ["t=1 q2", "t=2 q2"]);
-        // The end of one is not that of the other.
+        // The end of one exchange does not end the other.
         net.ack(one, Packet::Pubrel, 7, 0);
         [one, two]
             .iter()
@@ -498,7 +503,7 @@ fn the_same_packet_identifier_from_two_clients_is_two_exchanges() {
 
 /// [5.0 MQTT-4.4.0-2] [5.0 MQTT-4.3.3-4] [5.0 §4.9]
 #[test]
-fn a_message_that_the_receiver_refuses_is_done_with() {
+fn message_ends_when_receiver_refuses_it() {
     play_on(ServerConfig::new().maximum_in_flight(1), |net| {
         let (sender, receiver) = (helper(net, "sender"), net.join(kept(V5_0, "receiver")));
         net.subscribe(receiver, "t", 2);
@@ -518,7 +523,7 @@ fn a_message_that_the_receiver_refuses_is_done_with() {
 
 /// [5.0 §3.5.2.1] [5.0 §3.6.2.1] [3.1.1 MQTT-4.3.3-1]
 #[test]
-fn an_acknowledgement_of_nothing_known_is_answered_and_does_no_harm() {
+fn unknown_acknowledgement_is_answered_and_harmless() {
     each(|net, version| {
         let client = net.join(clean(version, "client"));
         net.ack(client, Packet::Pubrec, 5, 0);
@@ -532,7 +537,7 @@ fn an_acknowledgement_of_nothing_known_is_answered_and_does_no_harm() {
 
 /// [5.0 §3.8.4] [5.0 MQTT-3.3.4-3]
 #[test]
-fn a_session_keeps_its_subscription_identifiers() {
+fn session_keeps_its_subscription_identifiers() {
     play(|net| {
         let (sender, receiver) = (helper(net, "sender"), net.join(kept(V5_0, "receiver")));
         net.subscribe_all(receiver, Some(7), &[("t", at(1))]);
@@ -550,7 +555,7 @@ fn a_session_keeps_its_subscription_identifiers() {
 
 /// [5.0 MQTT-4.3.3-9] [5.0 §3.3.4]
 #[test]
-fn a_message_that_the_broker_refuses_frees_its_identifier_and_its_place() {
+fn refused_message_frees_its_identifier_and_quota() {
     play_with(
         &BrokerConfig::new(ServerConfig::new().receive_maximum(1)).maximum_retained(0, 0),
         |net| {
@@ -576,7 +581,7 @@ fn a_message_that_the_broker_refuses_frees_its_identifier_and_its_place() {
 
 /// [5.0 §4.1] [3.1.1 §4.1]
 #[test]
-fn nothing_is_left_of_clients_that_are_gone() {
+fn departed_clients_leave_nothing_behind() {
     each(|net, version| {
         let will = Will { topic: "will".into(), ..Default::default() };
         let connect = Connect { will: Some(will), keep_alive: 10, ..clean(version, "client") };
@@ -598,7 +603,7 @@ fn nothing_is_left_of_clients_that_are_gone() {
 
 /// [5.0 MQTT-3.1.4-3] [3.1.1 MQTT-3.1.4-2] [5.0 MQTT-4.4.0-1]
 #[test]
-fn a_second_connection_of_a_client_takes_over() {
+fn second_connection_of_client_takes_over() {
     for (before, after) in
         VERSIONS.into_iter().flat_map(|before| VERSIONS.map(|after| (before, after)))
     {
@@ -626,7 +631,7 @@ fn a_second_connection_of_a_client_takes_over() {
 
 /// [3.1.1 MQTT-3.1.2-6] [5.0 §3.1.2.11.2]
 #[test]
-fn a_session_that_ends_with_its_connection_cannot_be_taken_over() {
+fn session_that_ends_with_its_connection_is_not_taken_over() {
     each(|net, version| {
         let first = net.join(clean(version, "same"));
         net.subscribe(first, "t", 2);
@@ -638,14 +643,14 @@ fn a_session_that_ends_with_its_connection_cannot_be_taken_over() {
 
 /// [5.0 MQTT-3.1.4-3] [3.1.1 MQTT-3.1.4-2]
 #[test]
-fn of_two_connections_that_wait_for_the_host_the_one_let_in_last_stays() {
+fn last_accepted_of_two_waiting_connections_stays() {
     each(|net, version| {
         net.policy = |_| None;
         let clients = [net.connect(kept(version, "same")), net.connect(kept(version, "same"))];
         let asked = core::mem::take(&mut net.asked);
         assert_eq!((net.take(clients[0]), net.take(clients[1])), (vec![], vec![]));
-        net.admit(asked[1]);
-        net.admit(asked[0]);
+        net.accept(asked[1]);
+        net.accept(asked[0]);
         assert!(net.is_open(clients[0]) && !net.is_open(clients[1]));
         assert_eq!((net.broker.connections(), net.broker.sessions()), (1, 1));
         assert_eq!(net.take(clients[0]).len(), 1);
@@ -654,13 +659,13 @@ fn of_two_connections_that_wait_for_the_host_the_one_let_in_last_stays() {
 
 /// [5.0 §3.1.4] [3.1.1 §3.1.4]
 #[test]
-fn the_hosts_answer_may_come_when_the_client_is_gone() {
+fn answer_of_host_can_come_after_client_is_gone() {
     each(|net, version| {
         net.policy = |_| None;
         let client = net.connect(kept(version, "client"));
         let asked = net.asked.pop().unwrap();
         net.cut(client);
-        net.admit(asked);
+        net.accept(asked);
         let now = net.instant();
         net.broker.refuse(asked, ReasonCode::NOT_AUTHORIZED, ConnackProperties::default(), now);
         assert_eq!(
@@ -672,7 +677,7 @@ fn the_hosts_answer_may_come_when_the_client_is_gone() {
 
 /// [5.0 MQTT-3.1.3-6] [5.0 MQTT-3.1.3-7] [5.0 MQTT-3.2.2-16]
 #[test]
-fn a_client_without_an_identifier_is_given_a_new_one() {
+fn client_without_identifier_is_assigned_a_new_one() {
     play(|net| {
         let mut names = BTreeSet::new();
         for clean_start in [true, false, true] {
@@ -689,7 +694,7 @@ fn a_client_without_an_identifier_is_given_a_new_one() {
         }
         assert_eq!((net.broker.sessions(), net.broker.connections()), (3, 3));
     });
-    // A broker with the same seed would choose the same, were it not taken.
+    // A broker with the same seed assigns the same identifier, unless a client has it.
     let taken = RefCell::new(String::new());
     play(|net| {
         let client = net.connect(expiring("", 100));
@@ -709,7 +714,7 @@ fn a_client_without_an_identifier_is_given_a_new_one() {
 
 /// [3.1.1 MQTT-3.1.3-6] [3.1.1 MQTT-3.1.3-7] [3.1.1 MQTT-3.1.3-8] [3.1 §3.1]
 #[test]
-fn a_client_without_an_identifier_must_begin_a_clean_session_in_3_1_1() {
+fn empty_identifier_requires_clean_session_in_3_1_1() {
     play(|net| {
         let clients = [0, 1, 2].map(|_| net.join(clean(V3_1_1, "")));
         assert!(clients.iter().all(|client| net.is_open(*client)));

@@ -5,7 +5,7 @@ use super::*;
 /// [5.0 MQTT-3.8.4-5] [5.0 MQTT-3.8.4-6] [5.0 MQTT-3.8.4-7] [5.0 MQTT-3.9.3-1] [3.1.1 MQTT-3.8.4-4]
 /// [3.1.1 MQTT-3.8.4-5]
 #[test]
-fn a_subscribe_with_several_filters_gets_a_code_for_each() {
+fn suback_has_a_code_for_each_filter() {
     for version in VERSIONS {
         play_with(&BrokerConfig::new(ServerConfig::new()).maximum_subscriptions(3), |net| {
             let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
@@ -18,13 +18,13 @@ fn a_subscribe_with_several_filters_gets_a_code_for_each() {
                 ("b", at(2)),
             ];
             let codes = net.subscribe_all(receiver, None, &filters);
-            // A fourth filter is one too many. Before 3.1.1 nobody can be told so. [3.1 §3.9]
+            // A fourth filter is one too many, which SUBACK of 3.1 cannot say. [3.1 §3.9]
             let refused = [1, 0x80, 0x97][usize::from(version.level() - 3)];
             assert_eq!((&codes[..4], codes[5], codes.len()), (&[2, 1, 0, 0][..], 2, 6));
             assert!(codes[4] == refused || version == V3_1 && codes[4] < 3, "{codes:?}");
             ["a", "b", "c", "d"].iter().for_each(|topic| net.publish(sender, topic, "x", 2));
             assert_eq!(net.messages(receiver), ["a=x", "b=x q2", "c=x"]);
-            // With one fewer there is room for another.
+            // After one is removed there is room for another.
             net.unsubscribe(receiver, &["c", "x"]);
             net.subscribe(receiver, "d", 1);
         });
@@ -33,12 +33,12 @@ fn a_subscribe_with_several_filters_gets_a_code_for_each() {
 
 /// [5.0 §3.2.2.3.11] [5.0 §3.2.2.3.12] [5.0 §3.2.2.3.13] [5.0 §3.9.3] [3.1.1 MQTT-3.8.3-2]
 #[test]
-fn subscriptions_of_a_kind_that_is_not_available_are_refused() {
+fn subscription_of_unavailable_kind_is_refused() {
     let config = ServerConfig::new()
         .wildcard_subscription_available(false)
         .subscription_identifier_available(false);
     play_on(config, |net| {
-        // A client that was told so and asks all the same breaks a rule.
+        // A client that ignores such a CONNACK breaks a rule.
         for (code, number, filter) in [
             (0xA2, None, "a/#"),
             (0xA2, None, "+"),
@@ -66,7 +66,7 @@ fn subscriptions_of_a_kind_that_is_not_available_are_refused() {
 
 /// [3.1.1 §4.7]
 #[test]
-fn share_is_a_word_like_others_before_5_0() {
+fn share_is_an_ordinary_level_before_5_0() {
     play(|net| {
         let old = net.join(clean(V3_1_1, "old"));
         net.subscribe(old, "$share/g/a", 0);
@@ -104,7 +104,7 @@ fn unsubscribe_compares_filters_character_by_character() {
 
 /// [5.0 MQTT-3.10.4-3] [3.1.1 MQTT-3.10.4-3]
 #[test]
-fn unsubscribe_lets_deliveries_that_have_begun_come_to_their_end() {
+fn unsubscribe_lets_exchanges_in_flight_complete() {
     each(|net, version| {
         let (sender, receiver) = (helper(net, "sender"), net.join(kept(version, "receiver")));
         net.subscribe(receiver, "t", 2);

@@ -1,7 +1,8 @@
 //! A broker, a clock and any number of clients, in one thread and without sockets.
 //!
-//! What a client receives is decoded and told in short words: `t=hi q1 R` is a PUBLISH to `t` with
-//! QoS 1 and RETAIN, `suback #1 00 80` a SUBACK for packet 1, `closed` the end of the connection.
+//! The packets that a client receives are shown in short words: `t=hi q1 R` is a PUBLISH to `t` with
+//! QoS 1 and RETAIN, `suback #1 00 80` is a SUBACK for packet 1, `closed` is the end of the
+//! connection.
 
 use bytes::BytesMut;
 use core::fmt::Write as _;
@@ -17,11 +18,11 @@ use mqtt_sansio::codec::{
 use mqtt_sansio::server::ServerConfig;
 use testkit::wire::{VERSIONS, encoded, identifier};
 
-/// Which client, in the order of their connections.
+/// The number of a client, in the order of the connections.
 pub type C = usize;
 
-/// Plays a scenario with a broker of this configuration: with packets fed whole, byte by byte, and
-/// cut in two at each position. What each client receives, and when, must be the same.
+/// Plays a scenario with a broker of this configuration, with packets fed whole, byte by byte, and
+/// cut in two at each position. Each client must receive the same packets at the same times.
 pub fn play_with(config: &BrokerConfig, scenario: impl Fn(&mut Net)) {
     let mut whole = Net::new(config.clone(), Feed::Whole);
     scenario(&mut whole);
@@ -36,7 +37,7 @@ pub fn play_with(config: &BrokerConfig, scenario: impl Fn(&mut Net)) {
     }
 }
 
-/// Plays a scenario with what a server offers by default but for what is given.
+/// Plays a scenario with the default limits and this server configuration.
 pub fn play_on(server: ServerConfig, scenario: impl Fn(&mut Net)) {
     play_with(&BrokerConfig::new(server), scenario);
 }
@@ -46,12 +47,12 @@ pub fn play(scenario: impl Fn(&mut Net)) {
     play_on(ServerConfig::new(), scenario);
 }
 
-/// Plays a scenario for each version that a client can have.
+/// Plays a scenario for each version of a client.
 pub fn each(scenario: impl Fn(&mut Net, Version)) {
     VERSIONS.into_iter().for_each(|version| play(|net| scenario(net, version)));
 }
 
-/// How the packets of the clients reach the broker.
+/// How the packets of the clients are cut on their way to the broker.
 #[derive(Clone, Copy, Debug)]
 pub enum Feed {
     Whole,
@@ -63,17 +64,17 @@ pub fn qos(number: u8) -> QoS {
     QoS::from_u8(number).unwrap()
 }
 
-/// Options that state a QoS alone.
+/// Returns options that state a QoS alone.
 pub fn at(number: u8) -> SubscriptionOptions {
     SubscriptionOptions { maximum_qos: qos(number), ..SubscriptionOptions::default() }
 }
 
-/// A CONNECT for a session that begins and ends with the connection.
+/// Returns a CONNECT for a session that starts and ends with the connection.
 pub fn clean(version: Version, name: &str) -> Connect<'_> {
     Connect { clean_start: true, ..Connect::new(version, name) }
 }
 
-/// A CONNECT for a session that goes on, and does not end.
+/// Returns a CONNECT for a session that is resumed, and does not end.
 pub fn kept(version: Version, name: &str) -> Connect<'_> {
     let forever = if version == Version::V5_0 { Some(u32::MAX) } else { None };
     Connect {
@@ -82,14 +83,15 @@ pub fn kept(version: Version, name: &str) -> Connect<'_> {
     }
 }
 
-/// A 5.0 CONNECT for a session that goes on, and ends so many seconds after the connection.
+/// Returns a 5.0 CONNECT for a session that is resumed, and ends that many seconds after the
+/// connection.
 pub fn expiring(name: &str, seconds: u32) -> Connect<'_> {
     let properties =
         ConnectProperties { session_expiry_interval: Some(seconds), ..Default::default() };
     Connect { properties, ..Connect::new(Version::V5_0, name) }
 }
 
-/// A PUBLISH to `topic`; who sends it sees to its packet identifier.
+/// Returns a PUBLISH to `topic` without a packet identifier.
 pub fn message<'a>(topic: &'a str, payload: &'a str, number: u8) -> Publish<'a> {
     Publish { qos: qos(number), ..Publish::new(topic, payload.as_bytes()) }
 }
@@ -102,7 +104,7 @@ struct Peer {
     input: Vec<u8>,
     output: BytesMut,
     inbox: Vec<OwnedPacket>,
-    /// The end of the connection was seen, and was not yet told.
+    /// The end of the connection was seen, and not taken by the test.
     ended: bool,
     next_identifier: u16,
     log: Vec<(u64, String)>,
@@ -111,7 +113,7 @@ struct Peer {
 pub struct Net {
     pub broker: Broker,
     pub now: u64,
-    /// The answer to a client that asks to be let in; `None` leaves it for later, in `asked`.
+    /// The answer to CONNECT. `None` leaves it for later, in `asked`.
     pub policy: fn(&Connect<'_>) -> Option<ReasonCode>,
     pub asked: Vec<ConnectionId>,
     peers: Vec<Peer>,
@@ -172,14 +174,14 @@ impl Net {
         c
     }
 
-    /// Connects, and finds no session.
+    /// Connects, and expects no session.
     pub fn join(&mut self, connect: Connect<'_>) -> C {
         let c = self.connect(connect);
         assert_eq!(self.next(c).as_deref(), Some("connack 00"));
         c
     }
 
-    /// Connects, and finds its session.
+    /// Connects, and expects a session.
     pub fn resume(&mut self, connect: Connect<'_>) -> C {
         let c = self.connect(connect);
         let expected =
@@ -192,7 +194,7 @@ impl Net {
         self.send(c, Disconnect::default().into());
     }
 
-    /// The transport fails.
+    /// Lets the transport fail.
     pub fn cut(&mut self, c: C) {
         if mem::take(&mut self.peers[c].is_open) {
             self.broker.connection_lost(self.peers[c].id, self.instant());
@@ -209,14 +211,14 @@ impl Net {
         self.peers[c].is_open
     }
 
-    /// The host answers a client that it has let wait.
-    pub fn admit(&mut self, id: ConnectionId) {
+    /// Accepts a client that was left waiting.
+    pub fn accept(&mut self, id: ConnectionId) {
         self.broker.accept(id, ConnackProperties::default(), self.instant());
         self.drain();
         self.feed_late(id);
     }
 
-    /// Whether the client takes what there is for it.
+    /// Sets whether the client reads nothing.
     pub fn stall(&mut self, c: C, is_stalled: bool) {
         self.peers[c].is_stalled = is_stalled;
         if !is_stalled {
@@ -225,20 +227,20 @@ impl Net {
         }
     }
 
-    /// The host says that it was not reading from the client.
+    /// Reports to the broker that the host was not reading from the client.
     pub fn progress(&mut self, c: C) {
         self.broker.handle_progress(self.peers[c].id, self.instant());
     }
 
     // ---- time ----
 
-    /// Lets time pass; the broker is woken when it wants to be.
+    /// Lets time pass. The broker is woken at its deadlines.
     pub fn advance(&mut self, milliseconds: u64) {
         let end = self.now + milliseconds;
         let mut stuck = 0;
         while let Some(due) = self.broker.poll_timeout().filter(|due| due.as_millis() <= end) {
             stuck = if due.as_millis() > self.now { 0 } else { stuck + 1 };
-            assert!(stuck < 100, "the broker wants to be woken again and again");
+            assert!(stuck < 100, "the broker must not be woken at one deadline again and again");
             self.now = self.now.max(due.as_millis());
             self.broker.handle_timeout(self.instant());
             self.drain();
@@ -286,7 +288,7 @@ impl Net {
         self.feed(c, &[]);
     }
 
-    /// Sends a message and sees its flow to the end; gives the reason code of the first answer.
+    /// Sends a message and completes its exchange. Returns the reason code of the first answer.
     pub fn put(&mut self, c: C, publish: Publish<'_>) -> u8 {
         if publish.qos == QoS::AtMostOnce {
             self.send(c, publish.into());
@@ -328,7 +330,7 @@ impl Net {
         self.send(c, packet(Ack::new(identifier(number), ReasonCode::new(code))));
     }
 
-    /// Subscribes, and gives the codes of the answer.
+    /// Subscribes, and returns the codes of the answer.
     pub fn subscribe_all(
         &mut self,
         c: C,
@@ -349,7 +351,7 @@ impl Net {
         })
     }
 
-    /// Sends a SUBSCRIBE.
+    /// Sends a SUBSCRIBE, and returns its packet identifier.
     pub fn ask_for(
         &mut self,
         c: C,
@@ -386,7 +388,7 @@ impl Net {
         self.subscribe_with(c, filter, at(qos));
     }
 
-    /// Unsubscribes, and gives the codes of the answer.
+    /// Unsubscribes, and returns the codes of the answer.
     pub fn unsubscribe(&mut self, c: C, filters: &[&str]) -> Vec<u8> {
         let packet_identifier = identifier(self.next_identifier(c));
         let filters: Vec<Text<'_>> = filters.iter().map(|filter| (*filter).into()).collect();
@@ -411,7 +413,7 @@ impl Net {
 
     // ---- from the broker ----
 
-    /// Takes the one packet that `find` knows out of what the client has received.
+    /// Takes the one received packet for which `find` returns a value.
     fn answer<T>(&mut self, c: C, find: impl Fn(&Packet<'_>) -> Option<T>) -> T {
         let inbox = &mut self.peers[c].inbox;
         let found = inbox
@@ -423,7 +425,7 @@ impl Net {
         found
     }
 
-    /// Takes the first packet that the client has received.
+    /// Takes the first received packet.
     pub fn next_packet(&mut self, c: C) -> Option<OwnedPacket> {
         let inbox = &mut self.peers[c].inbox;
         if inbox.is_empty() { None } else { Some(inbox.remove(0)) }
@@ -433,13 +435,12 @@ impl Net {
         self.next_packet(c).map(|packet| show(&packet.decode(), false))
     }
 
-    /// Takes all that the client has received, without the packet identifiers that the broker
-    /// chose.
+    /// Takes all received packets, shown without the packet identifiers that the broker chose.
     pub fn take(&mut self, c: C) -> Vec<String> {
         self.take_shown(c, false)
     }
 
-    /// Takes all that the client has received, with the packet identifiers that the broker chose.
+    /// Takes all received packets, shown with the packet identifiers that the broker chose.
     pub fn take_numbered(&mut self, c: C) -> Vec<String> {
         self.take_shown(c, true)
     }
@@ -450,7 +451,7 @@ impl Net {
         packets.iter().map(|packet| show(&packet.decode(), is_numbered)).chain(end).collect()
     }
 
-    /// Takes all messages that the client has received or will, acknowledging them.
+    /// Takes and acknowledges all messages that the client has received or then receives.
     pub fn messages(&mut self, c: C) -> Vec<String> {
         let mut messages = Vec::new();
         while let Some(packet) = self.next_packet(c) {
@@ -466,13 +467,13 @@ impl Net {
                     }
                 }
                 Packet::Pubrel(_) => self.ack(c, Packet::Pubcomp, number, 0),
-                _ => panic!("a message was expected, not {shown}"),
+                _ => panic!("expected a message, found {shown}"),
             }
         }
         messages
     }
 
-    /// The packet identifiers of the messages that the client has received and not taken.
+    /// Returns the packet identifiers of the received messages that were not taken.
     pub fn numbers(&self, c: C) -> Vec<u16> {
         let packets = self.peers[c].inbox.iter().map(OwnedPacket::decode);
         packets
@@ -481,7 +482,7 @@ impl Net {
             .collect()
     }
 
-    /// All that the client has ever received, and when.
+    /// Returns all packets that the client has ever received, with their times.
     pub fn log(&self, c: C) -> &[(u64, String)] {
         &self.peers[c].log
     }
@@ -501,10 +502,10 @@ impl Net {
                 return;
             }
         }
-        panic!("there is always more");
+        panic!("there must be an end of output");
     }
 
-    /// Transmits as one call does; gives its result and the number of actions that it has caused.
+    /// Calls `transmit` once. Returns its result and the number of actions that it has caused.
     pub fn transmit_once(&mut self, c: C) -> (bool, usize) {
         self.drain();
         let mut out = Vec::new();
@@ -546,7 +547,7 @@ impl Net {
                 }
                 Action::Closed(id) => {
                     let c = self.peer(id);
-                    // A connection that the host has said is closed may still be told to close.
+                    // The hint can be older than the call of `connection_lost`.
                     if self.peers[c].is_open {
                         self.transmit(c);
                         self.peers[c].is_open = false;
@@ -596,8 +597,8 @@ pub fn number_of(packet: &Packet<'_>) -> u16 {
     }
 }
 
-/// A packet in short words, with its packet identifier if the client chose it, or if all are
-/// wanted.
+/// Shows a packet in short words, with its packet identifier if the client chose it or if
+/// `is_numbered`.
 pub fn show(packet: &Packet<'_>, is_numbered: bool) -> String {
     let number = number_of(packet);
     let chosen = if is_numbered && number > 0 { format!("#{number} ") } else { String::new() };

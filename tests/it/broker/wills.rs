@@ -1,12 +1,12 @@
-//! Wills.
+//! Will Messages.
 
 use super::*;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Ending {
-    /// DISCONNECT with this reason code; before 5.0 without one.
+    /// DISCONNECT with this reason code, which is not sent before 5.0.
     Disconnect(u8),
-    /// DISCONNECT with a reason code that the standard does not know.
+    /// DISCONNECT with a reason code that the standard does not define.
     UndefinedDisconnect,
     ConnectionLost,
     KeepAlive,
@@ -14,7 +14,7 @@ pub(crate) enum Ending {
     SecondConnect,
     /// The host ends the connection.
     Host,
-    /// Another connection with the same client identifier, and whether it begins a new session.
+    /// Another connection with the same client identifier, and whether it starts a new session.
     TakeOver(bool),
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn end(net: &mut Net, c: C, connect: Connect<'_>, ending: Ending) {
     assert!(!net.is_open(c), "{ending:?}");
 }
 
-/// Milliseconds after an instant at which a client received such a message.
+/// Returns the times at which a client received such a message, in milliseconds after an instant.
 fn arrivals(net: &Net, c: C, start: u64, topic: &str) -> Vec<u64> {
     net.log(c).iter().filter(|(_, shown)| shown.contains(topic)).map(|(at, _)| at - start).collect()
 }
@@ -60,7 +60,7 @@ fn arrivals(net: &Net, c: C, start: u64, topic: &str) -> Vec<u64> {
 /// [5.0 MQTT-3.1.2-8] [5.0 MQTT-3.1.2-10] [5.0 MQTT-3.1.3-9] [5.0 MQTT-3.14.4-3] [5.0 §3.1.3.2.2]
 /// [5.0 §3.1.4]
 #[test]
-fn a_will_comes_once_or_never() {
+fn will_is_published_once_or_never() {
     let backs = [None, Some(false), Some(true)];
     for (delay, expiry) in
         [0, 1, 5].into_iter().flat_map(|delay| [0, 3, 60, u32::MAX].map(|expiry| (delay, expiry)))
@@ -71,12 +71,12 @@ fn a_will_comes_once_or_never() {
             if matches!(ending, Ending::TakeOver(_)) && back.is_some() {
                 continue;
             }
-            // The will is due after its delay or at the end of the session, whatever is first.
+            // The will is due after its delay or at the end of the session, whichever is first.
             let due = u64::from(delay.min(expiry)) * 1_000;
             let expected = match (ending, back) {
                 (Ending::Disconnect(0), _) => None,
                 (Ending::TakeOver(clean_start), _) => (clean_start || due == 0).then_some(0),
-                // The client is back after two seconds: with its session, or at the end of it.
+                // The client comes back after two seconds, and resumes its session or ends it.
                 (_, Some(false)) if due > 2_000 => None,
                 (_, Some(true)) if due > 2_000 => Some(2_000),
                 _ => Some(due),
@@ -112,7 +112,7 @@ fn a_will_comes_once_or_never() {
 
 /// [3.1.1 MQTT-3.1.2-8] [3.1.1 MQTT-3.1.2-10] [3.1.1 MQTT-3.14.4-3]
 #[test]
-fn a_will_comes_at_once_or_never_before_5_0() {
+fn will_is_published_at_once_or_never_before_5_0() {
     for (version, ending) in
         [V3_1, V3_1_1].into_iter().flat_map(|version| ENDINGS.map(|ending| (version, ending)))
     {
@@ -149,7 +149,7 @@ fn a_will_comes_at_once_or_never_before_5_0() {
 
 /// [5.0 MQTT-3.1.2-8] [5.0 §3.14.2.2.2]
 #[test]
-fn disconnect_with_another_session_expiry_moves_the_end_of_the_session_and_its_will() {
+fn disconnect_with_new_expiry_moves_session_end_and_will() {
     for (expiry, expected) in [(Some(3), 3_000), (Some(0), 0), (Some(100), 5_000), (None, 5_000)] {
         play(|net| {
             let watcher = watcher(net);
@@ -174,7 +174,7 @@ fn disconnect_with_another_session_expiry_moves_the_end_of_the_session_and_its_w
 /// [5.0 MQTT-3.1.3-10] [5.0 §3.1.3.2] [5.0 MQTT-3.1.2-14] [5.0 MQTT-3.1.2-15] [3.1.1 MQTT-3.1.2-16]
 /// [3.1.1 MQTT-3.1.2-17]
 #[test]
-fn a_will_is_published_with_its_qos_retain_flag_and_properties() {
+fn will_is_published_with_qos_retain_and_properties() {
     play(|net| {
         let (user, watcher) = (user_properties(), watcher(net));
         let message = all_properties(&user);
@@ -211,7 +211,7 @@ fn a_will_is_published_with_its_qos_retain_flag_and_properties() {
 
 /// [5.0 MQTT-3.1.2-14] [5.0 MQTT-3.1.2-15] [3.1.1 MQTT-3.1.2-16] [3.1.1 MQTT-3.1.2-17]
 #[test]
-fn a_will_is_retained_or_not_as_it_says() {
+fn will_is_retained_when_its_retain_flag_is_set() {
     each(|net, version| {
         for (retain, expected) in [(false, &[][..]), (true, &["will=x q1 R"])] {
             let will = Will {
@@ -233,7 +233,7 @@ fn a_will_is_retained_or_not_as_it_says() {
 
 /// [5.0 MQTT-3.3.1-6] [3.1.1 MQTT-3.3.1-10] [3.1.1 MQTT-3.1.2-17]
 #[test]
-fn an_empty_retained_will_removes_what_is_retained() {
+fn empty_retained_will_removes_the_retained_message() {
     each(|net, version| {
         let watcher = watcher(net);
         net.retain(watcher, "will", "x", 0);
@@ -247,7 +247,7 @@ fn an_empty_retained_will_removes_what_is_retained() {
 
 /// [5.0 MQTT-3.1.2-10] [3.1.1 MQTT-3.1.2-10] [3.1.1 MQTT-3.1.2-12]
 #[test]
-fn a_will_is_that_of_the_last_connection() {
+fn will_of_last_connection_is_published() {
     each(|net, version| {
         let watcher = watcher(net);
         for (payload, expected) in
@@ -267,7 +267,7 @@ fn a_will_is_that_of_the_last_connection() {
 
 /// [5.0 MQTT-4.5.0-1] [3.1.1 MQTT-4.5.0-1]
 #[test]
-fn a_will_waits_in_the_sessions_that_subscribe_to_it() {
+fn will_waits_in_the_sessions_of_its_subscribers() {
     each(|net, version| {
         let will = Will { qos: qos(1), topic: "will".into(), payload: b"x", ..Default::default() };
         let connect = Connect { will: Some(will), ..kept(version, "dying") };
@@ -282,7 +282,7 @@ fn a_will_waits_in_the_sessions_that_subscribe_to_it() {
 
 /// [3.1.1 MQTT-3.1.2-8] [5.0 MQTT-3.1.4-2]
 #[test]
-fn a_client_that_is_not_let_in_leaves_no_will_and_takes_nothing_over() {
+fn refused_client_leaves_no_will_and_takes_nothing_over() {
     each(|net, version| {
         let watcher = watcher(net);
         let first = net.join(kept(version, "same"));
