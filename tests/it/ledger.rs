@@ -16,12 +16,14 @@ const GAPS: [usize; 2] = [5, 2];
 const INTRODUCTION: &str = "\
 # Conformance
 
-Which tests show each normative statement of the standards, and what becomes here of problems that users of other libraries and
-brokers have reported. A test is named only if it would fail were the statement broken; statements about single packets are shown by
-the wire vectors that cite them. A gap is a statement that is not obeyed, or that no test shows; tests beside it show a part of it.
+The tests that show each normative statement of the standards, and this crate's answer to problems
+that users of other libraries and brokers reported. A test is named only if it would fail were the
+statement broken. Wire vectors that cite a statement about single packets show it. A gap is a
+statement that this crate does not obey, or that no test shows; tests next to it show a part of it.
 
-Printed by `UPDATE=1 cargo test --test it ledger` from `statements.tsv`, `tests/ledger.toml` and the vectors; not to be edited. The
-statements themselves stand in [MQTT 5.0](https://docs.oasis-open.org/mqtt/mqtt/v5.0/os/mqtt-v5.0-os.html) and
+`UPDATE=1 cargo test --test it ledger` writes this page from `statements.tsv`, `tests/ledger.toml`
+and the vectors; it must not be edited. The statements themselves are in
+[MQTT 5.0](https://docs.oasis-open.org/mqtt/mqtt/v5.0/os/mqtt-v5.0-os.html) and
 [MQTT 3.1.1](https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/os/mqtt-v3.1.1-os.html).
 ";
 
