@@ -266,6 +266,9 @@ impl Body for Connect<'_> {
             !self.properties.is_empty() || self.will.is_some_and(|will| !will.properties.is_empty())
         };
         Rules::new(self.version).since_5_0_if(has_properties)?;
+        if let Some(will) = &self.will {
+            rules.check_own_payload(will.properties.payload_format_indicator, will.payload)?;
+        }
         Ok(self.check_content(rules)?)
     }
 

@@ -132,6 +132,13 @@ impl<'a> Publish<'a> {
         Ok(self)
     }
 
+    /// Refuses a payload that its Payload Format Indicator does not describe.
+    #[inline(always)]
+    pub(crate) fn check_payload_format(&self, rules: Rules) -> Result<(), EncodeError> {
+        let indicator = self.properties.payload_format_indicator;
+        Ok(rules.check_own_payload(indicator, self.payload)?)
+    }
+
     /// What the fields must not be together.
     #[inline(always)]
     fn check_content(&self, rules: Rules) -> Result<(), DecodeError> {
@@ -178,6 +185,7 @@ impl Body for (&Publish<'_>, Option<PacketIdentifier>) {
             return Err(EncodeError::PacketIdentifier);
         }
         rules.since_5_0_if(|| !publish.properties.is_empty())?;
+        publish.check_payload_format(rules)?;
         Ok(publish.check_content(rules)?)
     }
 

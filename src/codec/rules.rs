@@ -25,13 +25,14 @@ pub struct Rules {
     pub(crate) version: Version,
     pub(crate) sender: Option<Role>,
     pub(crate) options: Options,
+    pub(crate) forwarding: bool,
 }
 
 impl Rules {
     /// Returns the rules of a version, for a packet from either side and without options.
     #[must_use]
     pub const fn new(version: Version) -> Self {
-        Self { version, sender: None, options: Options::NONE }
+        Self { version, sender: None, options: Options::NONE, forwarding: false }
     }
 
     /// Adds the rules for what `sender` must not send.
@@ -45,6 +46,32 @@ impl Rules {
     #[must_use]
     pub const fn with(self, options: Options) -> Self {
         Self { options: self.options.union(options), ..self }
+    }
+
+    /// Marks the packet as one that only forwards a message: its payload is not checked against the
+    /// Payload Format Indicator.
+    ///
+    /// The application that publishes a message must set the indicator only for UTF-8, so encoding
+    /// checks it. A server must send the indicator unaltered, even if it is wrong.
+    /// [5.0 §3.3.2.3.2] [5.0 MQTT-3.3.2-4]
+    ///
+    /// ```
+    /// use mqtt_sansio::codec::{self, DecodeError, Publish, PublishProperties, Rules, Version};
+    ///
+    /// let properties = PublishProperties {
+    ///     payload_format_indicator: Some(true),
+    ///     ..PublishProperties::default()
+    /// };
+    /// let publish = Publish { properties, ..Publish::new("t", b"\xFF") }.into();
+    /// let rules = Rules::new(Version::V5_0);
+    /// let refused = codec::encode(&publish, rules, &mut Vec::new());
+    /// assert_eq!(refused, Err(DecodeError::InvalidPayloadFormat.into()));
+    /// codec::encode(&publish, rules.forwarding(), &mut Vec::new())?;
+    /// # Ok::<_, codec::EncodeError>(())
+    /// ```
+    #[must_use]
+    pub const fn forwarding(self) -> Self {
+        Self { forwarding: true, ..self }
     }
 
     /// Returns the version.
@@ -100,10 +127,23 @@ impl Rules {
         payload_format_indicator: Option<bool>,
         payload: &[u8],
     ) -> Result<(), DecodeError> {
-        let asked = self.options.contains(Options::CHECK_PAYLOAD_FORMAT)
-            && payload_format_indicator == Some(true);
-        if asked && core::str::from_utf8(payload).is_err() {
-            Err(DecodeError::InvalidPayloadFormat)
+        if self.options.contains(Options::CHECK_PAYLOAD_FORMAT) {
+            self.check_own_payload(payload_format_indicator, payload)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Refuses a payload that is not UTF-8 although its indicator says so, unless the message is
+    /// only forwarded. [5.0 §3.3.2.3.2] [5.0 §3.1.3.2.3]
+    #[inline(always)]
+    pub(crate) fn check_own_payload(
+        self,
+        payload_format_indicator: Option<bool>,
+        payload: &[u8],
+    ) -> Result<(), DecodeError> {
+        if payload_format_indicator == Some(true) && !self.forwarding {
+            check_utf8(payload)
         } else {
             Ok(())
         }
@@ -157,6 +197,13 @@ impl Rules {
             Version::V3_1 | Version::V3_1_1 => code == ReasonCode::SUCCESS,
         }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn check_utf8(payload: &[u8]) -> Result<(), DecodeError> {
+    let is_text = core::str::from_utf8(payload).is_ok();
+    if is_text { Ok(()) } else { Err(DecodeError::InvalidPayloadFormat) }
 }
 
 impl From<Version> for Rules {

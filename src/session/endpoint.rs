@@ -133,6 +133,11 @@ impl Endpoint {
 
     /// By which packets are written.
     pub(crate) fn rules(&self) -> Rules {
+        self.publishing_rules().forwarding()
+    }
+
+    /// By which a message of the application is checked.
+    fn publishing_rules(&self) -> Rules {
         Rules::new(self.connection.version).sent_by(self.role).with(self.conduct.options)
     }
 
@@ -248,6 +253,7 @@ impl Endpoint {
             return Err(PublishError::NotNew);
         }
         self.check_allowed(publish.qos, publish.retain)?;
+        publish.check_payload_format(self.publishing_rules())?;
         let waits = !self.open
             || self.session.outbound.queued() > 0
             || publish.qos > QoS::AtMostOnce && !self.has_quota();

@@ -57,6 +57,7 @@ pub fn roundtrip(data: &[u8]) {
     let Some((rules, bytes)) = rules(data) else { return };
     let Ok(Some(frame)) = codec::frame(bytes, u32::MAX) else { return };
     let Ok(packet) = codec::decode(frame, rules) else { return };
+    let rules = rules.forwarding();
     let mut encoded = Vec::new();
     let written = codec::encode(&packet, rules, &mut encoded);
     // A topic name that an option accepted is lost.

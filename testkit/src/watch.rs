@@ -531,7 +531,10 @@ impl Watch {
     }
 
     fn rules(&self) -> Rules {
-        Rules::new(self.version).sent_by(self.configured.role).with(self.configured.options)
+        Rules::new(self.version)
+            .sent_by(self.configured.role)
+            .with(self.configured.options)
+            .forwarding()
     }
 
     fn peer_rules(&self) -> Rules {

@@ -1,11 +1,12 @@
 //! Each option changes one rule, in the versions that it names and in no other.
 
-use mqtt_sansio::client::{self, ClientConfig};
+use mqtt_sansio::client::{self, Client, ClientConfig, ConnectError};
 use mqtt_sansio::codec::{
-    self, Connect, DecodeError, Options, OwnedPacket, Packet, PacketIdentifier, Publish, QoS, Role,
-    Rules, Subscription, Version,
+    self, ConnackProperties, Connect, DecodeError, EncodeError, Options, OwnedPacket, Packet,
+    PacketIdentifier, Publish, PublishProperties, QoS, Role, Rules, Subscription, Version, Will,
 };
-use testkit::machine::{Hears, connecting};
+use mqtt_sansio::session::{Message, Outgoing, PublishError};
+use testkit::machine::{Hears, NOW, accepted, connected, connecting};
 use testkit::wire::{VERSIONS, lasting};
 
 fn decode(bytes: &[u8], rules: Rules) -> Result<Packet<'_>, DecodeError> {
@@ -258,7 +259,7 @@ fn option_refuses_control_characters() {
         }
         let with_will =
             |will| Connect { will: Some(will), ..Connect::new(Version::V5_0, "a") }.into();
-        let mut will = codec::Will { topic: text.into(), ..codec::Will::default() };
+        let mut will = Will { topic: text.into(), ..Will::default() };
         packets.push(with_will(will));
         will.topic = "a".into();
         will.properties.content_type = Some(text.into());
@@ -312,16 +313,17 @@ fn option_checks_the_payload_format() {
         (None, b"\xFF", true),
     ] {
         let packet: Packet<'_> = publish(indicator, payload).into();
-        let owned = OwnedPacket::new(&packet, Version::V5_0).unwrap();
+        let owned = OwnedPacket::new(&packet, Rules::new(Version::V5_0).forwarding()).unwrap();
         let expected = if right { Ok(packet) } else { Err(DecodeError::InvalidPayloadFormat) };
         assert_eq!(decode(owned.as_bytes(), rules), expected);
-        assert_eq!(OwnedPacket::new(&packet, rules).is_ok(), right);
+        // The option concerns decoding. Encoding always checks a message that is not forwarded.
+        for rules in [rules, Version::V5_0.into()] {
+            assert_eq!(OwnedPacket::new(&packet, rules).is_ok(), right);
+            let forwarded = OwnedPacket::new(&packet, rules.forwarding()).unwrap();
+            assert_eq!(forwarded.decode(), packet);
+        }
         let mut connect = Connect::new(Version::V5_0, "a");
-        let will = connect.will.insert(codec::Will {
-            topic: "a".into(),
-            payload,
-            ..codec::Will::default()
-        });
+        let will = connect.will.insert(Will { topic: "a".into(), payload, ..Will::default() });
         will.properties.payload_format_indicator = indicator;
         assert_eq!(OwnedPacket::new(&connect.into(), rules).is_ok(), right);
     }
@@ -355,4 +357,38 @@ fn client_skips_a_message_with_an_unreadable_topic_name() {
             }
         }
     }
+}
+
+/// The application that publishes answers for its payload, a server that forwards does not.
+/// [5.0 §3.3.2.3.2] [5.0 MQTT-3.3.2-4]
+#[test]
+fn payload_format_is_checked_when_a_client_publishes() {
+    let properties =
+        PublishProperties { payload_format_indicator: Some(true), ..PublishProperties::default() };
+    let publish = Publish { properties, ..Publish::new("t", b"\xFF") };
+    let refused = EncodeError::from(DecodeError::InvalidPayloadFormat);
+    let mut out = Vec::new();
+
+    let mut client = connected(&lasting(Version::V5_0), ConnackProperties::default());
+    for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+        let sent = client.publish(1, &Publish { qos, ..publish }, NOW, &mut out);
+        assert_eq!(sent, Err(PublishError::Encode(refused)));
+    }
+    assert!(out.is_empty());
+    let right = Publish { payload: b"text", ..publish };
+    assert_eq!(client.publish(1, &right, NOW, &mut out), Ok(()));
+
+    let mut will = Will::new("t", b"\xFF");
+    will.properties.payload_format_indicator = Some(true);
+    let connect = Connect { will: Some(will), ..lasting(Version::V5_0) };
+    let mut client = Client::new(ClientConfig::new());
+    let connected = client.connect(&connect, NOW, &mut Vec::new());
+    assert_eq!(connected, Err(ConnectError::Encode(refused)));
+
+    let mut server = accepted(&lasting(Version::V5_0));
+    let forwarded = Outgoing::new(None, Message::new(&publish).unwrap());
+    server.deliver(forwarded, NOW).unwrap();
+    out.clear();
+    while server.flush(NOW, &mut out) {}
+    assert_eq!(out, [0x30, 0x07, 0x00, 0x01, b't', 0x02, 0x01, 0x01, 0xFF]);
 }

@@ -16,7 +16,7 @@ use crate::time::Instant;
 /// Keeps a CONNECT, and asks the host whether the client is accepted.
 pub(super) fn ask(broker: &mut Broker, id: ConnectionId, connect: &Connect<'_>) {
     let options = broker.config.server.conduct.options;
-    let rules = Rules::new(connect.version).sent_by(Role::Client).with(options);
+    let rules = Rules::new(connect.version).sent_by(Role::Client).with(options).forwarding();
     // It was decoded just now, by the rules by which it is encoded.
     if let Ok(packet) = OwnedPacket::new(&(*connect).into(), rules) {
         broker.connections.enter(id, Phase::Asked(packet));

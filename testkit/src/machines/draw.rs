@@ -252,7 +252,7 @@ impl<'a> Draw<'a> {
         };
         let mut bytes = Vec::new();
         if let Some(packet) = packet {
-            let _ = codec::encode(&packet, rules, &mut bytes);
+            let _ = codec::encode(&packet, rules.forwarding(), &mut bytes);
         }
         if self.one_in(64) && !bytes.is_empty() {
             let at = usize::from(self.below(255)) % bytes.len();
