@@ -1,4 +1,4 @@
-//! The run loop, and what of it all tasks share.
+//! The run loop, which all tasks share.
 
 use crate::options::ConnectOptions;
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -19,37 +19,36 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// How long to wait for the socket to open, and for each answer of the server until it has
-/// accepted.
+/// The limit for opening the socket, and for each answer of the server until CONNACK.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the last packets may take to leave, and then the server to close the connection.
+/// The limit for writing the last packets, and then for the server to close the connection.
 pub(crate) const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Room for one read from the socket or stdin.
+/// The buffer size for one read from the socket or stdin.
 pub(crate) const READ_SIZE: usize = 64 * 1024;
-/// Output that may wait for the socket before the next message is published.
+/// Bytes that can wait for the socket before the next message is published.
 pub(crate) const OUTPUT_LIMIT: usize = 64 * 1024;
-/// Messages that may wait for the server's Receive Maximum before the next one is read.
+/// Messages that can wait for the server's Receive Maximum before the next one is read.
 const QUEUE_LIMIT: usize = 1_000;
 
-/// What is done over the connection.
+/// Work to do over the connection.
 pub(crate) trait Task {
-    /// The connection has been accepted, or something has come by it.
+    /// Handles an action of the client: the server accepted, or a packet arrived.
     fn on_action(&mut self, action: Action<'_>, link: &mut Link) -> Result<()>;
 
-    /// Does what can be done without waiting; called before each wait.
+    /// Does all work that needs no waiting. The loop calls it before each wait.
     fn proceed(&mut self, link: &mut Link) -> Result<()>;
 
-    /// Whether nothing more may be taken from the socket for now.
+    /// Whether the loop must not read from the socket for now.
     fn is_busy(&self, link: &Link) -> bool;
 
-    /// Waits for whatever the task waits for apart from the socket. It is dropped, and called
-    /// again, at any time.
+    /// Waits for events other than those of the socket. The loop can drop the call and repeat it
+    /// at any time.
     async fn wait(&mut self) -> Result<()>;
 
-    /// A signal asks for an end. The connection is closed after it.
+    /// Handles a signal. The loop closes the connection afterwards.
     fn interrupt(&mut self);
 
-    /// The connection has ended: completes what does not need it.
+    /// Completes the work that needs no connection, after the end of the connection.
     async fn finish(&mut self) -> Result<ExitCode>;
 }
 
@@ -57,13 +56,13 @@ pub(crate) async fn run(options: &ConnectOptions, mut task: impl Task) -> Result
     let mut link = Link::new(options)?;
     let mut socket = open(options).await?;
     let driven = drive(&mut link, &mut task, &mut socket).await;
-    // On an error of the task it was not asked for yet; without it the server would publish the
-    // will.
+    // After an error of the task, the client is still connected. Without DISCONNECT the server
+    // would publish the will.
     link.disconnect()?;
     if let Err(error) = farewell(&mut link, socket).await {
         log::debug!("closing: {error}");
     }
-    // Another signal ends this too.
+    // A second signal ends this, too.
     let finished = tokio::select! {
         finished = task.finish() => finished,
         _ = interrupted() => Ok(ExitCode::FAILURE),
@@ -76,32 +75,31 @@ pub(crate) async fn open(options: &ConnectOptions) -> Result<TcpStream> {
     let opened = timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port))).await;
     let opened = opened.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
     let socket = opened.with_context(|| format!("cannot connect to {host} port {port}"))?;
-    // The packets of one step leave in one write, so there is nothing for Nagle's algorithm to
-    // gather.
+    // The packets of one step are written at once, so Nagle's algorithm would only delay them.
     socket.set_nodelay(true)?;
     log::debug!("connected to {}", socket.peer_addr()?);
     Ok(socket)
 }
 
-/// The client, and what it wants of its host: a clock, and a place for its output.
+/// The client with everything that its host provides: a clock and buffers for its output.
 pub(crate) struct Link {
     pub(crate) client: Client,
     pub(crate) clock: Clock,
-    /// What the client writes. When `sending` is sent it takes its place.
+    /// Output of the client. It becomes `sending` when that is written.
     pub(crate) out: Vec<u8>,
     pub(crate) sending: Cursor<Vec<u8>>,
-    /// Bytes that the socket has taken.
+    /// The number of bytes written to the socket.
     pub(crate) sent: u64,
 }
 
 impl Link {
-    /// A client that has written its CONNECT.
+    /// Returns a client that has written its CONNECT.
     pub(crate) fn new(options: &ConnectOptions) -> Result<Self> {
         let config =
             ClientConfig::new().manual_acknowledgement(true).connect_timeout(CONNECT_TIMEOUT);
         let config = config.maximum_queued(QUEUE_LIMIT, OUTPUT_LIMIT * 16);
-        // Nothing is stored between runs, but the server may have kept the session of an earlier
-        // one.
+        // This program stores nothing between runs, but the server can have the session of an
+        // earlier run.
         let session =
             if options.disable_clean_session { Session::established() } else { Session::new() };
         let mut link = Self {
@@ -120,12 +118,12 @@ impl Link {
         Ok(link)
     }
 
-    /// Whether all that the client has written has left.
+    /// Whether all output of the client has been written.
     pub(crate) fn is_flushed(&self) -> bool {
         self.out.is_empty() && !self.sending.has_remaining()
     }
 
-    /// What is to be written to the socket next.
+    /// Returns the bytes to write to the socket next.
     pub(crate) fn output(&mut self) -> &mut Cursor<Vec<u8>> {
         if !self.sending.has_remaining() {
             self.sending.set_position(0);
@@ -135,7 +133,7 @@ impl Link {
         &mut self.sending
     }
 
-    /// When [`Client::handle_timeout`] is to be called.
+    /// Returns the time at which [`Client::handle_timeout`] is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         Some(Instant::from_std(self.clock.to_std(self.client.poll_timeout()?)))
     }
@@ -149,9 +147,9 @@ impl Link {
     }
 }
 
-/// Any 1 to 23 characters, which 3.1 allows too.
+/// Returns a random client identifier of at most 23 characters, the limit of 3.1.
 pub(crate) fn generate_id() -> String {
-    // The seed of the hasher is the one source of randomness in `std`.
+    // The seed of the hasher is the only source of randomness in `std`.
     format!("sansio-{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
@@ -159,7 +157,7 @@ pub(crate) fn connect_packet<'a>(options: &'a ConnectOptions, id: &'a str) -> Re
     let version = options.protocol_version;
     let keep = options.disable_clean_session.then_some(u32::MAX);
     if options.session_expiry_interval.is_some() && version < Version::V5_0 {
-        bail!("a session expiry interval needs version 5.0");
+        bail!("a session expiry interval needs MQTT 5.0 (-V 5)");
     }
     let session_expiry_interval =
         options.session_expiry_interval.or(keep).filter(|_| version == Version::V5_0);
@@ -181,7 +179,7 @@ pub(crate) fn connect_packet<'a>(options: &'a ConnectOptions, id: &'a str) -> Re
     })
 }
 
-/// Runs the connection to its end, which is an error if it was not asked for.
+/// Runs the connection to its end, and fails if the program did not request the end.
 pub(crate) async fn drive(
     link: &mut Link,
     task: &mut impl Task,
@@ -198,20 +196,21 @@ pub(crate) async fn drive(
         }
         task.proceed(link)?;
         if !link.client.wants_input() {
-            // `proceed` has disconnected, and the next step says so.
+            // `proceed` disconnected; the next step reports it.
             continue;
         }
         received.reserve(READ_SIZE);
         let reads = !task.is_busy(link);
         if !reads {
-            // The server may have answered; it is this side that does not read.
+            // An answer can be waiting in the socket, because this side does not read.
             link.client.handle_progress(link.clock.now());
         }
         let deadline = link.deadline();
         let output = link.output();
         let writes = writable && output.has_remaining();
         tokio::select! {
-            // After a long wait for stdout: an answer that came in time is read before time is up.
+            // Reading comes first: after a long wait for stdout, an answer that came in time is
+            // read before the deadline is checked.
             biased;
             result = reader.read_buf(&mut received), if reads => match result {
                 Ok(0) => return ended(link.client.connection_lost()),
@@ -221,11 +220,11 @@ pub(crate) async fn drive(
             result = writer.write_buf(output), if writes => match result {
                 Ok(bytes) => {
                     link.sent += bytes as u64;
-                    // A PINGREQ behind a large message leaves after it.
+                    // A PINGREQ waits behind a large message.
                     link.client.handle_progress(link.clock.now());
                 }
                 Err(error) => {
-                    // The server may have said why, so the input is read to its end.
+                    // The server can have sent a DISCONNECT with the cause, so reading continues.
                     log::debug!("writing: {error}");
                     writable = false;
                 }
@@ -246,8 +245,7 @@ pub(crate) async fn drive(
     }
 }
 
-/// Hands what has been received to the task; true when the connection has ended because it was
-/// asked to.
+/// Gives received packets to the task. Returns true when the connection has ended as requested.
 pub(crate) fn take_steps(
     link: &mut Link,
     task: &mut impl Task,
@@ -267,14 +265,14 @@ pub(crate) fn take_steps(
     Ok(false)
 }
 
-/// The last action, as a result.
+/// Turns the last action into a result.
 pub(crate) fn ended(action: Option<Action<'_>>) -> Result<()> {
     let Some(Action::Closed(cause)) = action else { return Ok(()) };
     if cause == CloseCause::Requested { Ok(()) } else { Err(anyhow!("{cause}")) }
 }
 
-/// Sends the rest, and closes the connection once the server has: with input that nobody has read,
-/// the system would reset it, and the server might never see our last packets.
+/// Writes the remaining output, and closes the connection after the server does. If unread input
+/// were left, the system would reset the connection, and the server might lose the last packets.
 pub(crate) async fn farewell(link: &mut Link, mut socket: TcpStream) -> io::Result<()> {
     let close = async {
         while !link.is_flushed() {
@@ -286,7 +284,7 @@ pub(crate) async fn farewell(link: &mut Link, mut socket: TcpStream) -> io::Resu
     timeout(FAREWELL_TIMEOUT, close).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
 }
 
-/// SIGINT or SIGTERM.
+/// Waits for SIGINT or SIGTERM.
 pub(crate) async fn interrupted() -> io::Result<()> {
     #[cfg(unix)]
     {

@@ -7,13 +7,13 @@
 //! ```
 //!
 //! [`connection`] is the run loop: socket, timers, stdin or stdout and signals in one `select!`. A
-//! [`Task`](connection::Task) is what is done over the connection, and [`Link`](connection::Link)
-//! is the client with the clock and the buffers that it wants of its host.
+//! [`Task`](connection::Task) publishes or subscribes, and [`Link`](connection::Link) holds the
+//! client with its clock and its buffers.
 
 #![expect(clippy::std_instead_of_core, reason = "a program has `std`")]
 #![expect(
     clippy::wildcard_enum_match_arm,
-    reason = "a new kind of action or outcome is logged as any other that is not expected"
+    reason = "a new kind of action or outcome is logged like any other unexpected one"
 )]
 
 mod connection;
@@ -47,7 +47,7 @@ fn start(command: &Command, connect: &ConnectOptions) -> Result<ExitCode> {
         Command::Pub(options) => runtime.block_on(run(connect, Publisher::new(options)?)),
         Command::Sub(options) => runtime.block_on(run(connect, Subscriber::new(options))),
     };
-    // A thread that is blocked in a read of stdin would have to be waited for.
+    // Dropping the runtime would wait for a thread that is blocked in a read of stdin.
     runtime.shutdown_background();
     result
 }

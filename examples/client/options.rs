@@ -1,4 +1,4 @@
-//! What stands on the command line.
+//! The command line.
 
 use anyhow::Result;
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -28,19 +28,19 @@ pub(crate) enum Command {
 
 #[derive(Args)]
 pub(crate) struct ConnectOptions {
-    /// The server
+    /// Name or address of the server
     #[arg(short, long, default_value = "localhost")]
     pub(crate) host: String,
-    /// Its port
+    /// Port of the server
     #[arg(short, long, default_value_t = 1883)]
     pub(crate) port: u16,
-    /// The client identifier; one is made up if there is none
+    /// Client identifier; a random one if it is not given
     #[arg(short, long)]
     pub(crate) id: Option<String>,
-    /// mqttv31, mqttv311 or mqttv5; or 31, 311, 5
+    /// MQTT version: mqttv31, mqttv311 or mqttv5; or 31, 311, 5
     #[arg(short = 'V', long, default_value = "5", value_parser = parse_version)]
     pub(crate) protocol_version: Version,
-    /// Seconds between packets to the server; 0 is off
+    /// Keep Alive in seconds: the longest time between packets to the server; 0 turns it off
     #[arg(short, long, default_value_t = 60)]
     pub(crate) keepalive: u16,
     /// QoS of the messages or subscriptions: 0, 1 or 2
@@ -52,25 +52,25 @@ pub(crate) struct ConnectOptions {
     /// Password
     #[arg(short = 'P', long)]
     pub(crate) pw: Option<String>,
-    /// Keep the session when the connection ends, and go on with one that was kept
+    /// Keep the session when the connection ends, and resume one that the server has
     #[arg(short = 'c', long, requires = "id")]
     pub(crate) disable_clean_session: bool,
-    /// Seconds that the session outlives the connection, -1 for ever; 5.0 only
+    /// Seconds that the server keeps the session after the connection, -1 for ever; 5.0 only
     #[arg(short = 'x', long, value_parser = parse_expiry, allow_hyphen_values = true)]
     pub(crate) session_expiry_interval: Option<u32>,
-    /// Topic of the message that the server sends if this client dies
+    /// Topic of the will, which the server publishes if this client vanishes
     #[arg(long)]
     pub(crate) will_topic: Option<String>,
-    /// Its payload
+    /// Payload of the will
     #[arg(long, requires = "will_topic", default_value = "", hide_default_value = true)]
     pub(crate) will_payload: String,
-    /// Its QoS
+    /// QoS of the will: 0, 1 or 2
     #[arg(long, requires = "will_topic", default_value = "0", value_parser = parse_qos)]
     pub(crate) will_qos: QoS,
-    /// Whether it is retained
+    /// Retain the will
     #[arg(long, requires = "will_topic")]
     pub(crate) will_retain: bool,
-    /// Log what happens; RUST_LOG says so more finely
+    /// Log each step; RUST_LOG selects levels and modules
     #[arg(short, long)]
     pub(crate) debug: bool,
 }
@@ -79,15 +79,15 @@ pub(crate) struct ConnectOptions {
 pub(crate) struct PubOptions {
     #[command(flatten)]
     pub(crate) connect: ConnectOptions,
-    /// The topic to publish to
+    /// Topic to publish to
     #[arg(short, long)]
     pub(crate) topic: String,
     #[command(flatten)]
     pub(crate) payload: PayloadOptions,
-    /// Have the server keep the message for later subscribers
+    /// Retain the message: the server keeps it for later subscribers
     #[arg(short, long)]
     pub(crate) retain: bool,
-    /// Publish the message so many times
+    /// Publish the message this many times
     #[arg(long, default_value_t = 1, conflicts_with = "stdin_line")]
     pub(crate) repeat: u64,
 }
@@ -95,19 +95,19 @@ pub(crate) struct PubOptions {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct PayloadOptions {
-    /// The message
+    /// Send this text as the message
     #[arg(short, long, allow_hyphen_values = true)]
     pub(crate) message: Option<String>,
-    /// A file that is the message
+    /// Send the contents of a file as the message
     #[arg(short, long)]
     pub(crate) file: Option<PathBuf>,
-    /// Each line of stdin is a message, but for empty ones
+    /// Send each line of stdin as a message, except for empty lines
     #[arg(short = 'l', long)]
     pub(crate) stdin_line: bool,
-    /// All of stdin is the message
+    /// Send all of stdin as the message
     #[arg(short, long)]
     pub(crate) stdin_file: bool,
-    /// A message without payload
+    /// Send a message without payload
     #[arg(short, long)]
     pub(crate) null_message: bool,
 }
@@ -116,28 +116,28 @@ pub(crate) struct PayloadOptions {
 pub(crate) struct SubOptions {
     #[command(flatten)]
     pub(crate) connect: ConnectOptions,
-    /// A topic filter to subscribe to; can be repeated
+    /// Topic filter to subscribe to; can be repeated
     #[arg(short, long, required_unless_present = "unsubscribe")]
     pub(crate) topic: Vec<String>,
-    /// A topic filter to unsubscribe from, after those of -t; can be repeated
+    /// Topic filter to unsubscribe from, after subscribing; can be repeated
     #[arg(short = 'U', long)]
     pub(crate) unsubscribe: Vec<String>,
-    /// Exit after so many messages
+    /// Exit after this many messages
     #[arg(short = 'C', value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
-    /// Exit with code 27 after so many seconds
+    /// Exit with code 27 after this many seconds
     #[arg(short = 'W')]
     pub(crate) seconds: Option<u32>,
     /// Print the topic before the payload
     #[arg(short, long)]
     pub(crate) verbose: bool,
-    /// Do not print retained messages, which are stale
+    /// Do not print retained messages, which can be stale
     #[arg(short = 'R')]
     pub(crate) no_retained: bool,
-    /// Print only retained messages, and exit at the first other one
+    /// Print only retained messages, and exit at the first other message
     #[arg(long, conflicts_with = "no_retained")]
     pub(crate) retained_only: bool,
-    /// No newline after the payload
+    /// Do not print a newline after the payload
     #[arg(short = 'N')]
     pub(crate) no_newline: bool,
 }
@@ -147,18 +147,18 @@ pub(crate) fn parse_version(text: &str) -> Result<Version, String> {
         "31" => Ok(Version::V3_1),
         "311" => Ok(Version::V3_1_1),
         "5" => Ok(Version::V5_0),
-        _ => Err("it is none of mqttv31, mqttv311, mqttv5".into()),
+        _ => Err("expected mqttv31, mqttv311 or mqttv5".into()),
     }
 }
 
 pub(crate) fn parse_qos(text: &str) -> Result<QoS, String> {
-    text.parse().ok().and_then(QoS::from_u8).ok_or_else(|| "it is none of 0, 1, 2".into())
+    text.parse().ok().and_then(QoS::from_u8).ok_or_else(|| "expected 0, 1 or 2".into())
 }
 
 pub(crate) fn parse_expiry(text: &str) -> Result<u32, String> {
     if matches!(text, "-1" | "∞") {
         Ok(u32::MAX)
     } else {
-        text.parse().map_err(|error| format!("{error}"))
+        text.parse().map_err(|_| "expected 0 to 4294967295, or -1 for ever".into())
     }
 }

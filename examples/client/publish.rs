@@ -1,4 +1,4 @@
-//! `pub`: messages from the command line, files and stdin.
+//! `pub`: publishes messages from the command line, files and stdin.
 
 use crate::connection::{Link, OUTPUT_LIMIT, READ_SIZE, Task, sleep_until_some};
 use crate::options::{PayloadOptions, PubOptions};
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 pub(crate) struct Publisher<'a> {
     options: &'a PubOptions,
     source: Source,
-    /// The number of the last message, which is its key too.
+    /// The number of the last message, which is also its key.
     published: u64,
     in_flight: usize,
     failed: bool,
@@ -30,8 +30,8 @@ impl<'a> Publisher<'a> {
         Ok(Self { options, source, published: 0, in_flight: 0, failed: false, progress })
     }
 
-    /// Publishes as much as can be without more and more waiting in memory: QoS 0 is limited by
-    /// what waits for the socket, the others by what waits for acknowledgements too.
+    /// Publishes as many messages as the limits allow, so that memory stays bounded. Output that
+    /// waits for the socket limits QoS 0; for QoS 1 and 2 the queue of the client does, too.
     pub(crate) fn publish(&mut self, link: &mut Link) {
         let qos = self.options.connect.qos;
         while link.out.len() < OUTPUT_LIMIT {
@@ -48,11 +48,10 @@ impl<'a> Publisher<'a> {
                     self.published = key;
                     self.in_flight += usize::from(qos > QoS::AtMostOnce);
                 }
-                // The next `Published` makes room.
+                // An acknowledgement makes room.
                 Err(PublishError::QueueFull) => return,
                 Err(error) => {
-                    // The next ones would meet with the same; those on their way are still waited
-                    // for.
+                    // Later messages would fail in the same way. Messages in flight still complete.
                     self.report(key, &error.to_string());
                     self.source = Source::Same { payload: Vec::new(), left: 0, total: 0 };
                 }
@@ -74,8 +73,10 @@ impl<'a> Publisher<'a> {
             Outcome::Acknowledged { reason_code, .. } => {
                 log::debug!("message {key} completed: {reason_code}")
             }
-            Outcome::Expired => self.report(key, "it has expired"),
-            Outcome::NotAllowed(_) => self.report(key, "the server does not take such messages"),
+            Outcome::Expired => self.report(key, "the message expired"),
+            Outcome::NotAllowed(_) => {
+                self.report(key, "the server does not accept its QoS, its RETAIN flag or its size")
+            }
             other => self.report(key, &format!("{other:?}")),
         }
     }
@@ -131,18 +132,18 @@ impl Task for Publisher<'_> {
     }
 }
 
-/// Where the payloads come from.
+/// The source of the payloads.
 pub(crate) enum Source {
     Same {
         payload: Vec<u8>,
         left: u64,
-        /// Bytes of all of them.
+        /// The bytes of all payloads.
         total: u64,
     },
     Lines {
         stdin: tokio::io::Stdin,
         buffer: BytesMut,
-        /// Where in the buffer the first line ends, or how much of it has been looked at.
+        /// The position in the buffer of the end of the first line, or of the end of the search.
         scanned: usize,
         ended: bool,
     },
@@ -171,7 +172,7 @@ impl Source {
         Ok(Self::Same { payload, left: options.repeat, total })
     }
 
-    /// The next payload, if there is one without waiting.
+    /// Returns the next payload, if there is one without waiting.
     pub(crate) fn front(&mut self) -> Option<&[u8]> {
         match self {
             Self::Same { payload, left, .. } => (*left > 0).then_some(payload),
@@ -188,7 +189,7 @@ impl Source {
         }
     }
 
-    /// Removes what [`front`](Self::front) gave.
+    /// Removes the payload that [`front`](Self::front) returned.
     pub(crate) fn pop(&mut self) {
         match self {
             Self::Same { left, .. } => *left -= 1,
@@ -204,7 +205,7 @@ impl Source {
         if let Self::Same { total, .. } = self { Some(*total) } else { None }
     }
 
-    /// Reads on when the lines are used up; not before, so that stdin waits for the server.
+    /// Reads more when no complete line is left; not before, so that stdin waits for the server.
     pub(crate) async fn read(&mut self) -> io::Result<()> {
         let is_empty = self.front().is_none();
         match self {
@@ -218,7 +219,7 @@ impl Source {
     }
 }
 
-/// A line on a terminal, for what takes longer than a moment.
+/// A progress line on a terminal, for uploads of more than a second.
 pub(crate) struct Progress {
     next: Option<Instant>,
     shown: bool,

@@ -1,4 +1,4 @@
-//! `sub`: messages to stdout.
+//! `sub`: prints messages to stdout.
 
 use crate::connection::{FAREWELL_TIMEOUT, Link, Task, sleep_until_some};
 use crate::options::SubOptions;
@@ -16,24 +16,24 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout};
 
-/// Output that may wait for stdout, or for a server that does not read its acknowledgements, before
-/// the socket is read again.
+/// Bytes that can wait for stdout, or for a server that does not read its acknowledgements. Above
+/// this, the program does not read the socket.
 const PRINT_LIMIT: usize = 1024 * 1024;
-/// As `mosquitto_sub` says that `-W` is over.
+/// The exit code of `mosquitto_sub` when the time of `-W` is over.
 const EXIT_TIMED_OUT: u8 = 27;
 
 pub(crate) struct Subscriber<'a> {
     options: &'a SubOptions,
     stdout: tokio::io::Stdout,
-    /// What is to be printed.
+    /// Bytes to print.
     printing: BytesMut,
-    /// Whether something may not have reached stdout yet.
+    /// Whether some bytes have not reached stdout yet.
     is_dirty: bool,
-    /// Messages that are acknowledged once they are printed.
+    /// Tokens of messages to acknowledge after they are printed.
     tokens: Vec<AckToken>,
     count: u64,
     expires_at: Option<Instant>,
-    /// Nothing more is to be printed; the code is that of the program.
+    /// The exit code of the program, once no more messages are to be printed.
     exit: Option<u8>,
 }
 
@@ -78,7 +78,7 @@ impl<'a> Subscriber<'a> {
     pub(crate) fn on_subscribed(&self, suback: &Suback<'_>) -> Result<()> {
         let refused = report_refused("subscription to", &self.options.topic, suback);
         if refused == self.options.topic.len() {
-            Err(anyhow!("all subscriptions were refused"))
+            Err(anyhow!("the server refused all subscriptions"))
         } else {
             Ok(())
         }
@@ -86,7 +86,7 @@ impl<'a> Subscriber<'a> {
 
     pub(crate) fn on_message(&mut self, message: &Received<'_>) {
         if self.exit.is_some() {
-            // Not acknowledged, so that a session that is kept brings it again.
+            // Not acknowledged: the server redelivers it if it keeps the session.
             return;
         }
         if self.options.retained_only && !message.retain {
@@ -116,7 +116,7 @@ impl<'a> Subscriber<'a> {
         self.is_dirty = true;
     }
 
-    /// Writes what is to be printed; goes on where it was when it is dropped and called again.
+    /// Writes the bytes to print. A dropped call is continued by the next one.
     pub(crate) async fn flush(&mut self) -> Result<()> {
         let result = async {
             while self.printing.has_remaining() {
@@ -125,7 +125,7 @@ impl<'a> Subscriber<'a> {
             self.stdout.flush().await
         };
         match result.await {
-            // Whoever read has seen enough, as `head` does.
+            // The reader has stopped, as `head` does.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
                 self.printing.clear();
                 self.tokens.clear();
@@ -203,15 +203,15 @@ impl Task for Subscriber<'_> {
     }
 
     async fn finish(&mut self) -> Result<ExitCode> {
-        // What came before the connection was lost is printed, however long that takes; not what
-        // came before a signal.
+        // Messages received before the connection was lost are printed, however long that takes.
+        // After a signal, or at a limit, printing has a time limit.
         let limit = if self.exit.is_some() { FAREWELL_TIMEOUT } else { Duration::MAX };
         timeout(limit, self.flush()).await.unwrap_or(Ok(()))?;
         Ok(ExitCode::from(self.exit.unwrap_or_default()))
     }
 }
 
-/// How many of the filters were refused.
+/// Reports the refused filters and returns their number.
 pub(crate) fn report_refused(what: &str, filters: &[String], suback: &Suback<'_>) -> usize {
     let refused = filters
         .iter()
@@ -219,7 +219,7 @@ pub(crate) fn report_refused(what: &str, filters: &[String], suback: &Suback<'_>
         .filter(|(_, reason_code)| reason_code.is_error());
     refused
         .inspect(|(filter, reason_code)| {
-            eprintln!("Error: {what} {filter} is refused: {reason_code}")
+            eprintln!("Error: the server refused the {what} {filter}: {reason_code}")
         })
         .count()
 }
