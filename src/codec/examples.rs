@@ -1,4 +1,4 @@
-//! `Arbitrary` for what cannot derive it: values with conditions, and sequences, which borrow.
+//! `Arbitrary` for types that cannot derive it: values with conditions, and borrowed sequences.
 
 use super::property::{SubscriptionIdentifier, UserProperty};
 use super::read::Reader;
@@ -21,15 +21,15 @@ impl Arbitrary<'_> for SubscriptionIdentifier {
     }
 }
 
-/// Some values of an element, as a sequence has nowhere to keep those that it would make up.
+/// Fixed sample values. A `Sequence` borrows, so it cannot own generated ones.
 pub(super) trait Examples<'a>: Sized + 'a {
     fn examples() -> &'a [Self];
 
-    /// Whether its strings, which were read without a check, are UTF-8.
+    /// Whether the strings of the value are UTF-8. They were read without a check.
     fn is_text(&self) -> bool;
 }
 
-/// Either some examples, or as much of arbitrary bytes as is in wire form.
+/// Either the first examples, or the start of arbitrary bytes that is in wire form.
 impl<'a, T: Element<'a> + Examples<'a>> Arbitrary<'a> for Sequence<'a, T> {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
         if u.arbitrary()? {
@@ -79,7 +79,7 @@ fn is_utf8(text: Text<'_>) -> bool {
     core::str::from_utf8(text.as_bytes()).is_ok()
 }
 
-// Most are right; the later ones are not.
+// The last values of a list are invalid where they can be encoded.
 examples! {
     UserProperty<'a>, UserProperty<'_>, |property| is_utf8(property.name) && is_utf8(property.value), [
         UserProperty { name: Text::literal("a"), value: Text::literal("b") },

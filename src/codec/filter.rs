@@ -8,6 +8,7 @@ use super::topic::{is_hidden, levels};
 use super::types::Version;
 use alloc::sync::Arc;
 use core::fmt;
+use core::str::FromStr;
 
 pub(super) const SHARE: &[u8] = b"$share/";
 
@@ -124,6 +125,22 @@ impl<'a> TopicFilter<'a> {
     }
 }
 
+/// Checks a filter by the rules of 5.0.
+impl<'a> TryFrom<&'a str> for TopicFilter<'a> {
+    type Error = EncodeError;
+
+    fn try_from(filter: &'a str) -> Result<Self, EncodeError> {
+        Self::new(filter, Version::V5_0)
+    }
+}
+
+/// The whole filter, with `$share/{ShareName}/` if it has one.
+impl fmt::Display for TopicFilter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.text, f)
+    }
+}
+
 impl fmt::Debug for TopicFilter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.text.fmt(f)
@@ -162,6 +179,31 @@ impl Filter {
 impl<'a> From<&'a Filter> for TopicFilter<'a> {
     fn from(filter: &'a Filter) -> Self {
         filter.as_topic_filter()
+    }
+}
+
+/// Checks and copies a filter by the rules of 5.0.
+///
+/// ```
+/// use mqtt_sansio::codec::Filter;
+///
+/// let filter: Filter = "$share/workers/jobs/#".parse()?;
+/// assert_eq!(filter.as_topic_filter().share_name(), Some("workers".into()));
+/// assert_eq!(filter.to_string(), "$share/workers/jobs/#");
+/// # Ok::<_, mqtt_sansio::codec::EncodeError>(())
+/// ```
+impl FromStr for Filter {
+    type Err = EncodeError;
+
+    fn from_str(filter: &str) -> Result<Self, EncodeError> {
+        Self::new(filter, Version::V5_0)
+    }
+}
+
+/// The whole filter, with `$share/{ShareName}/` if it has one.
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.as_topic_filter(), f)
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) trait Show {
     fn show(&self, f: &mut Formatter<'_>) -> Result;
 }
 
-/// A property whose value nobody must see in a log, whether as text or as numbers.
+/// The place of a secret, which must not reach a log as text or as numbers.
 pub(super) struct Hidden;
 
 impl Debug for Hidden {

@@ -8,14 +8,14 @@ use core::fmt;
 
 /// A UTF-8 Encoded String of a packet. [5.0 §1.5.4]
 ///
-/// It is `&str` but for the moment at which `str` is made. The decoder checks a string in one pass,
-/// for well-formed UTF-8, U+0000 and wildcards at once; a `&str` would need a second one, which
-/// costs more than the rest of a PUBLISH. So the bytes are kept, known to be UTF-8, and
-/// [`to_str`](Self::to_str) makes the `&str` when it is asked for. Routing, storing and comparing
-/// need the bytes only.
+/// Like `&str`, but the conversion to `str` is deferred until [`to_str`](Self::to_str) asks for it.
+/// The decoder checks a string in one pass for well-formed UTF-8, U+0000 and wildcards. A `&str`
+/// would need a second pass, which costs more than the rest of a PUBLISH. Routing, storing and
+/// comparing need only the bytes.
 ///
-/// Any `&str` can become one. Whether the standard allows it where it stands (no U+0000, at most
-/// 65,535 bytes, no wildcards in a Topic Name) is checked by [`encode`](fn@super::encode).
+/// Any `&str` converts into a text, and a text compares with `str` and `String`.
+/// [`encode`](fn@super::encode) checks the rules of the standard for the field: no U+0000, at most
+/// 65,535 bytes, no wildcards in a Topic Name.
 ///
 /// ```
 /// use mqtt_sansio::codec::Text;
@@ -24,7 +24,7 @@ use core::fmt;
 /// assert_eq!(topic, "sport/tennis");
 /// assert!(topic.starts_with("sport/"));
 /// assert_eq!(topic.to_str().split('/').next(), Some("sport"));
-/// assert_eq!(topic.as_bytes().len(), 12);
+/// assert_eq!(topic.len(), 12);
 /// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Text<'a>(&'a [u8]);
@@ -34,12 +34,12 @@ impl<'a> Text<'a> {
     #[must_use]
     #[expect(clippy::expect_used, reason = "the comment proves it")]
     pub fn to_str(self) -> &'a str {
-        // A `Text` is made from a `&str`, by the decoders, where `is_plain` has seen ASCII alone or
-        // `from_utf8` has said yes, or from the bytes of another `Text`.
+        // A `Text` is made from a `&str`, from the bytes of another `Text`, or by the decoders,
+        // which have checked with `is_plain` or `from_utf8`.
         core::str::from_utf8(self.0).expect("a Text is UTF-8")
     }
 
-    /// A string known when the program is compiled.
+    /// Makes a text of a string in a constant expression.
     ///
     /// ```
     /// use mqtt_sansio::codec::Text;
@@ -58,7 +58,7 @@ impl<'a> Text<'a> {
         self.0.starts_with(prefix.as_bytes())
     }
 
-    /// The bytes of the string, without the length that stands before it on the wire.
+    /// Returns the bytes of the string, without the length field of the wire.
     #[must_use]
     pub const fn as_bytes(self) -> &'a [u8] {
         self.0
@@ -82,7 +82,7 @@ impl<'a> Text<'a> {
         if is_plain::<false>(bytes) { Ok(Self(bytes)) } else { Self::look_closer(bytes) }
     }
 
-    /// A Topic Name, which may be empty but has no wildcards. [5.0 MQTT-3.3.2-2] [3.1.1
+    /// Reads a Topic Name, which can be empty but has no wildcards. [5.0 MQTT-3.3.2-2] [3.1.1
     /// MQTT-3.3.2-2]
     #[inline(always)]
     pub(crate) fn decode_topic_name(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
@@ -95,7 +95,7 @@ impl<'a> Text<'a> {
         Ok(text)
     }
 
-    /// A string that was checked when its packet was decoded.
+    /// Reads a string that was checked when its packet was decoded.
     #[inline]
     pub(crate) fn decode_again(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         reader.binary().map(Self)
@@ -113,13 +113,13 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// What `decode` would say of it.
+    /// Refuses a string that `decode` refuses.
     #[inline]
     pub(crate) fn check(self) -> Result<(), DecodeError> {
         if is_plain::<false>(self.0) { Ok(()) } else { self.no_null() }
     }
 
-    /// What `decode_topic_name` would say of it.
+    /// Refuses a string that `decode_topic_name` refuses.
     #[inline]
     pub(crate) fn check_topic_name(self) -> Result<(), DecodeError> {
         if is_plain::<true>(self.0) { Ok(()) } else { self.look_for_wildcards() }
@@ -132,14 +132,14 @@ impl<'a> Text<'a> {
         self.no_wildcard()
     }
 
-    /// [5.0 MQTT-3.3.2-2] [3.1.1 MQTT-3.3.2-2]
+    /// Refuses wildcards. [5.0 MQTT-3.3.2-2] [3.1.1 MQTT-3.3.2-2]
     #[cold]
     #[inline(never)]
     fn no_wildcard(self) -> Result<(), DecodeError> {
         if self.has_wildcard() { Err(DecodeError::WildcardInTopicName) } else { Ok(()) }
     }
 
-    /// [5.0 MQTT-1.5.4-2] [3.1.1 MQTT-1.5.3-2]
+    /// Refuses U+0000. [5.0 MQTT-1.5.4-2] [3.1.1 MQTT-1.5.3-2]
     #[cold]
     #[inline(never)]
     pub(crate) fn no_null(self) -> Result<(), DecodeError> {

@@ -5,6 +5,7 @@ use super::text::Text;
 use alloc::sync::Arc;
 use core::borrow::Borrow;
 use core::fmt;
+use core::str::FromStr;
 
 /// An owned Topic Name: not empty, no wildcards, no U+0000, at most 65,535 bytes. [5.0 §4.7]
 /// [3.1.1 §4.7]
@@ -33,6 +34,15 @@ impl Topic {
     pub fn as_text(&self) -> Text<'_> {
         // Each constructor has checked the bytes.
         Text::assume_checked(&self.0)
+    }
+}
+
+/// Checks and copies a topic name.
+impl FromStr for Topic {
+    type Err = EncodeError;
+
+    fn from_str(name: &str) -> Result<Self, EncodeError> {
+        Self::new(name)
     }
 }
 
@@ -118,6 +128,14 @@ impl<'a> TopicName<'a> {
             Name::Borrowed(text) => Topic(text.as_bytes().into()),
             Name::Shared(topic) => topic,
         }
+    }
+}
+
+impl<'a> TryFrom<&'a str> for TopicName<'a> {
+    type Error = EncodeError;
+
+    fn try_from(name: &'a str) -> Result<Self, EncodeError> {
+        Self::new(name)
     }
 }
 

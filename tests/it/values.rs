@@ -4,9 +4,9 @@
 
 use core::error::Error;
 use mqtt_sansio::codec::{
-    self, ConversionError, DecodeError, EncodeError, Options, OwnedPacket, Packet,
+    self, ConversionError, DecodeError, EncodeError, Filter, Options, OwnedPacket, Packet,
     PacketIdentifier, PacketType, Publish, QoS, ReasonCode, Role, Rules, Sequence, Subscription,
-    Text, Unsubscribe, UserProperty, Version, Will, WillProperties,
+    Text, Topic, TopicFilter, TopicName, Unsubscribe, UserProperty, Version, Will, WillProperties,
 };
 use mqtt_sansio::{broker, client, router, server, session};
 use std::collections::HashSet;
@@ -24,7 +24,7 @@ fn all_public_types_are_send_and_sync() {
             SubscriptionOptions RetainHandling Unsubscribe Will OwnedPacket Frame Header Fixed
             AckProperties AuthProperties ConnackProperties ConnectProperties DisconnectProperties
             PublishProperties SubscribeProperties UnsubscribeProperties WillProperties UserProperty
-            Sequence<Text<'static>> SequenceIter<Text<'static>> Text TopicFilter Options Rules Role
+            Sequence<Text<'static>> SequenceIter<Text<'static>> Text TopicFilter Topic TopicName Filter Expiry Options Rules Role
             QoS Version PacketIdentifier PacketType SubscriptionIdentifier ReasonCode Prepared
             ConversionError DecodeError EncodeError;
         client: Action Client ClientConfig ConnectError;
@@ -97,6 +97,25 @@ fn sequence_is_the_same_from_values_and_from_the_wire() {
         assert_eq!(HashSet::from([format!("{wire:?}")]), HashSet::from([format!("{values:?}")]));
     }
     assert_eq!(Sequence::from(&pairs).len(), 2);
+}
+
+#[test]
+fn topics_and_filters_are_parsed_and_printed() {
+    assert_eq!("a/b".parse::<Topic>().unwrap().to_string(), "a/b");
+    assert_eq!(TopicName::try_from("a/b").unwrap(), "a/b");
+    for name in ["", "a/#"] {
+        assert!(name.parse::<Topic>().is_err() && TopicName::try_from(name).is_err(), "{name}");
+    }
+    let shared = "$share/g/a/+";
+    let filter = TopicFilter::try_from(shared).unwrap();
+    assert_eq!(filter.to_string(), shared);
+    assert_eq!(filter.share_name(), Some("g".into()));
+    assert_eq!(shared.parse::<Filter>().unwrap(), filter.to_filter());
+    assert_eq!(filter.to_filter().to_string(), shared);
+    for filter in ["", "a#", "$share/g"] {
+        let refused = TopicFilter::try_from(filter).unwrap_err();
+        assert_eq!(filter.parse::<Filter>().unwrap_err(), refused);
+    }
 }
 
 #[test]
