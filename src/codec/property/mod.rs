@@ -1,0 +1,468 @@
+//! The 27 properties of 5.0: their values, and one struct for each packet. `tables` lists them.
+//! [5.0 §2.2.2]
+
+use crate::codec::error::{DecodeError, EncodeError};
+use crate::codec::read::Reader;
+use crate::codec::rules::Rules;
+use crate::codec::sequence::{Element, Sequence};
+use crate::codec::shown::{Hidden, Show, Shown};
+use crate::codec::text::Text;
+use crate::codec::types::{QoS, Role, Version};
+use crate::codec::write::Sink;
+use core::fmt;
+
+/// A User Property: a name and a value. The same name may come more than once. [5.0 §2.2.2.2]
+#[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
+pub struct UserProperty<'a> {
+    /// What it is called.
+    pub name: Text<'a>,
+    /// What it says.
+    pub value: Text<'a>,
+}
+
+impl<'a> UserProperty<'a> {
+    /// Makes a user property of two strings.
+    #[must_use]
+    pub fn new(name: impl Into<Text<'a>>, value: impl Into<Text<'a>>) -> Self {
+        Self { name: name.into(), value: value.into() }
+    }
+}
+
+impl<'a> Value<'a> for UserProperty<'a> {
+    fn decode(reader: &mut Reader<'a>, _: u32) -> Result<Self, DecodeError> {
+        Ok(Self { name: Text::decode(reader)?, value: Text::decode(reader)? })
+    }
+
+    fn skip(reader: &mut Reader<'a>) -> Result<(), DecodeError> {
+        reader.binary().and_then(|_| reader.binary()).map(|_| ())
+    }
+
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+        sink.text(self.name)?;
+        sink.text(self.value)
+    }
+
+    fn is_clean(self) -> bool {
+        self.name.is_clean() && self.value.is_clean()
+    }
+}
+
+/// A Subscription Identifier, 1 to 268,435,455: the number that a client gave a subscription, and
+/// that comes with each message for it. [5.0 §3.8.2.1.2]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriptionIdentifier(core::num::NonZeroU32);
+
+impl SubscriptionIdentifier {
+    /// 268,435,455, the greatest.
+    pub const MAX: Self = Self(core::num::NonZeroU32::MIN.saturating_add(268_435_454));
+
+    /// The identifier of that number, if it is neither zero nor too large.
+    #[must_use]
+    pub const fn new(number: u32) -> Option<Self> {
+        match core::num::NonZeroU32::new(number) {
+            Some(value) if number <= 268_435_455 => Some(Self(value)),
+            _ => None,
+        }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0.get()
+    }
+}
+
+impl Show for UserProperty<'_> {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", Shown(self.name), Shown(self.value))
+    }
+}
+
+impl Show for SubscriptionIdentifier {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Implements the iteration over a property that repeats.
+macro_rules! repeated_properties {
+    ($($type:ty: $property:ident, $decode_again:expr;)*) => {
+        $(impl<'a> Element<'a> for $type {
+            /// Reads the next one of a section that was checked, and that holds others as well.
+            fn next(reader: &mut Reader<'a>, _: u8) -> Result<Option<Self>, DecodeError> {
+                while !reader.is_empty() {
+                    let identifier = reader.variable_byte_integer()?;
+                    if identifier == tables::$property::ID {
+                        return $decode_again(reader).map(Some);
+                    }
+                    tables::skip(identifier, reader)?;
+                }
+                Ok(None)
+            }
+
+            #[inline]
+            fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+                sink.variable_byte_integer(tables::$property::ID);
+                Value::write(self, sink)
+            }
+        })*
+    };
+}
+
+repeated_properties! {
+    UserProperty<'a>: user_property, |reader: &mut Reader<'a>| {
+        Ok(Self { name: Text::decode_again(reader)?, value: Text::decode_again(reader)? })
+    };
+    SubscriptionIdentifier: subscription_identifier, |reader: &mut Reader<'a>| {
+        Value::decode(reader, tables::subscription_identifier::ID)
+    };
+}
+
+/// The type of a property's value.
+trait Value<'a>: Copy {
+    /// Reads a value. `identifier` is that of the property, for the error.
+    fn decode(reader: &mut Reader<'a>, identifier: u32) -> Result<Self, DecodeError>;
+
+    /// Skips a value that was checked.
+    fn skip(reader: &mut Reader<'a>) -> Result<(), DecodeError>;
+
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError>;
+
+    /// Whether its strings have no control characters.
+    fn is_clean(self) -> bool {
+        true
+    }
+}
+
+impl Value<'_> for bool {
+    fn decode(reader: &mut Reader<'_>, identifier: u32) -> Result<Self, DecodeError> {
+        match reader.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(DecodeError::InvalidPropertyValue(identifier)),
+        }
+    }
+
+    fn skip(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        reader.take(1).map(|_| ())
+    }
+
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+        sink.u8(self.into());
+        Ok(())
+    }
+}
+
+impl Value<'_> for QoS {
+    fn decode(reader: &mut Reader<'_>, identifier: u32) -> Result<Self, DecodeError> {
+        Self::from_u8(reader.u8()?).ok_or(DecodeError::InvalidPropertyValue(identifier))
+    }
+
+    fn skip(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        reader.take(1).map(|_| ())
+    }
+
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+        sink.u8(self.as_u8());
+        Ok(())
+    }
+}
+
+impl Value<'_> for u16 {
+    fn decode(reader: &mut Reader<'_>, _: u32) -> Result<Self, DecodeError> {
+        reader.u16()
+    }
+
+    fn skip(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        reader.take(2).map(|_| ())
+    }
+
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+        sink.u16(self);
+        Ok(())
+    }
+}
+
+impl Value<'_> for u32 {
+    fn decode(reader: &mut Reader<'_>, _: u32) -> Result<Self, DecodeError> {
+        reader.u32()
+    }
+
+    fn skip(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        reader.take(4).map(|_| ())
+    }
+
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+        sink.u32(self);
+        Ok(())
+    }
+}
+
+impl Value<'_> for SubscriptionIdentifier {
+    fn decode(reader: &mut Reader<'_>, identifier: u32) -> Result<Self, DecodeError> {
+        Self::new(reader.variable_byte_integer()?)
+            .ok_or(DecodeError::InvalidPropertyValue(identifier))
+    }
+
+    fn skip(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        reader.variable_byte_integer().map(|_| ())
+    }
+
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+        sink.variable_byte_integer(self.get());
+        Ok(())
+    }
+}
+
+impl<'a> Value<'a> for Text<'a> {
+    fn decode(reader: &mut Reader<'a>, _: u32) -> Result<Self, DecodeError> {
+        Text::decode(reader)
+    }
+
+    fn skip(reader: &mut Reader<'a>) -> Result<(), DecodeError> {
+        reader.binary().map(|_| ())
+    }
+
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+        sink.text(self)
+    }
+
+    fn is_clean(self) -> bool {
+        Text::is_clean(self)
+    }
+}
+
+impl<'a> Value<'a> for &'a [u8] {
+    fn decode(reader: &mut Reader<'a>, _: u32) -> Result<Self, DecodeError> {
+        reader.binary()
+    }
+
+    fn skip(reader: &mut Reader<'a>) -> Result<(), DecodeError> {
+        reader.binary().map(|_| ())
+    }
+
+    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+        sink.binary(self)
+    }
+}
+
+fn check_not_zero(number: impl Into<u32>, identifier: u32) -> Result<(), DecodeError> {
+    if number.into() == 0 { Err(DecodeError::InvalidPropertyValue(identifier)) } else { Ok(()) }
+}
+
+fn check_topic_alias(alias: u16, _: u32) -> Result<(), DecodeError> {
+    if alias == 0 { Err(DecodeError::ZeroTopicAlias) } else { Ok(()) }
+}
+
+fn check_below_2(qos: QoS, identifier: u32) -> Result<(), DecodeError> {
+    let refused = qos == QoS::ExactlyOnce;
+    if refused { Err(DecodeError::InvalidPropertyValue(identifier)) } else { Ok(()) }
+}
+
+/// [5.0 MQTT-4.7.3-1] [5.0 MQTT-3.3.2-14]
+fn check_response_topic(topic: Text<'_>, _: u32) -> Result<(), DecodeError> {
+    if topic.is_empty() {
+        return Err(DecodeError::EmptyTopicName);
+    }
+    topic.check_topic_name().map_err(|error| {
+        let is_wildcard = error == DecodeError::WildcardInTopicName;
+        if is_wildcard { DecodeError::WildcardInResponseTopic } else { error }
+    })
+}
+
+/// Declares all properties: identifier, name, type, and the check of the value where the type
+/// allows more than the standard.
+macro_rules! property_list {
+    ($($id:literal $name:ident: $type:ty $(= $check:ident)?;)*) => {
+        $(pub(super) mod $name {
+            use super::*;
+
+            pub(crate) const ID: u32 = $id;
+
+            #[allow(clippy::extra_unused_lifetimes, reason = "some types have none")]
+            #[inline(always)]
+            pub(super) fn check<'a>(_value: $type) -> Result<(), DecodeError> {
+                $($check(_value, ID)?;)?
+                Ok(())
+            }
+        })*
+
+        /// Names the type of a property.
+        macro_rules! property_type {
+            $(($name) => { $type };)*
+        }
+
+        /// Skips the value of a property that was checked.
+        pub(super) fn skip<'a>(identifier: u32, reader: &mut Reader<'a>) -> Result<(), DecodeError> {
+            match identifier {
+                $($name::ID => <$type as Value>::skip(reader),)*
+                _ => Err(DecodeError::PropertyNotAllowed(identifier)),
+            }
+        }
+    };
+}
+
+/// Declares the properties of a packet, in the order in which they are written. A `repeated`
+/// property stays in wire form.
+macro_rules! properties {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident<'a> {
+            $($(#[$field_meta:meta])* $field:ident,)*
+        } repeated {
+            $($(#[$repeated_meta:meta])* $repeated:ident: $element:ident,)*
+        }
+    ) => {
+        $(#[$meta])*
+        #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
+        #[derive(Clone, Copy, Default, PartialEq, Eq)]
+        #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
+        pub struct $name<'a> {
+            $($(#[$field_meta])* pub $field: Option<property_type!($field)>,)*
+            $($(#[$repeated_meta])* pub $repeated: Sequence<'a, property_type!($element)>,)*
+        }
+
+        impl<'a> $name<'a> {
+            /// Whether the packet has none of them.
+            #[must_use]
+            pub fn is_empty(&self) -> bool {
+                $(self.$field.is_none() &&)* $(self.$repeated.is_empty() &&)* true
+            }
+
+            /// Whether no string has control characters.
+            pub(crate) fn is_clean(&self) -> bool {
+                $(self.$field.is_none_or(Value::is_clean) &&)* $(self.$repeated.iter().all(Value::is_clean) &&)* true
+            }
+
+            /// Reads the Property Length and the properties, in place: they are too large to be
+            /// moved. Nothing before 5.0, which has neither.
+            #[inline(always)]
+            pub(crate) fn read(&mut self, reader: &mut Reader<'a>, version: Version) -> Result<(), DecodeError> {
+                // Most packets have none.
+                if version < Version::V5_0 || reader.skip_zero() { Ok(()) } else { self.read_section(reader.section()?) }
+            }
+
+            /// Reads properties that have no length before them.
+            pub(crate) fn read_section(&mut self, mut section: Reader<'a>) -> Result<(), DecodeError> {
+                while !section.is_empty() {
+                    let start = section.0;
+                    let identifier = section.variable_byte_integer()?;
+                    match identifier {
+                        $($field::ID => {
+                            if self.$field.is_some() {
+                                return Err(DecodeError::DuplicateProperty(identifier));
+                            }
+                            let value = Value::decode(&mut section, $field::ID)?;
+                            $field::check(value)?;
+                            self.$field = Some(value);
+                        })*
+                        $($element::ID => {
+                            if self.$repeated.is_empty() {
+                                self.$repeated = Sequence::wire(start);
+                            }
+                            let value = <property_type!($element) as Value>::decode(&mut section, $element::ID)?;
+                            $element::check(value)?;
+                        })*
+                        _ => return Err(DecodeError::PropertyNotAllowed(identifier)),
+                    }
+                }
+                Ok(())
+            }
+
+            /// Writes the Property Length and the properties; nothing before 5.0, which has
+            /// neither.
+            #[inline(always)]
+            pub(crate) fn write<S: Sink>(&self, version: Version, sink: &mut S) -> Result<(), EncodeError> {
+                let section = if version == Version::V5_0 { sink.begin_section() } else { None };
+                let Some(start) = section else { return Ok(()) };
+                self.write_section(sink)?;
+                sink.end_section(start)
+            }
+
+            /// Writes the properties alone.
+            #[inline(always)]
+            pub(crate) fn write_section<S: Sink>(&self, sink: &mut S) -> Result<(), EncodeError> {
+                $(if let Some(value) = self.$field {
+                    sink.check(|| $field::check(value))?;
+                    sink.variable_byte_integer($field::ID);
+                    Value::write(value, sink)?;
+                })*
+                $(if !self.$repeated.is_empty() {
+                    self.$repeated.write(sink)?;
+                })*
+                Ok(())
+            }
+        }
+
+        /// The properties that are present. Authentication data is hidden.
+        impl fmt::Debug for $name<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut present = f.debug_struct(stringify!($name));
+                $(if let Some(value) = &self.$field {
+                    let value: &dyn fmt::Debug =
+                        if $field::ID == authentication_data::ID { &Hidden } else { value };
+                    present.field(stringify!($field), value);
+                })*
+                $(if !self.$repeated.is_empty() {
+                    present.field(stringify!($repeated), &self.$repeated);
+                })*
+                present.finish()
+            }
+        }
+
+        /// The properties that are present, as a part of a line of a log. Authentication data is
+        /// hidden.
+        impl fmt::Display for $name<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut space = "";
+                $(if let Some(value) = self.$field {
+                    f.write_str(core::mem::replace(&mut space, " "))?;
+                    f.write_str(concat!(stringify!($field), "="))?;
+                    if $field::ID == authentication_data::ID { write!(f, "{Hidden:?}")? } else { value.show(f)? }
+                })*
+                $(if !self.$repeated.is_empty() {
+                    f.write_str(core::mem::replace(&mut space, " "))?;
+                    f.write_str(concat!(stringify!($repeated), "="))?;
+                    self.$repeated.show(f)?;
+                })*
+                let _ = space;
+                Ok(())
+            }
+        }
+    };
+}
+
+#[macro_use]
+mod tables;
+
+pub use tables::{
+    AckProperties, AuthProperties, ConnackProperties, ConnectProperties, DisconnectProperties,
+    PublishProperties, SubscribeProperties, UnsubscribeProperties, WillProperties,
+};
+
+impl PublishProperties<'_> {
+    /// [5.0 MQTT-3.3.4-6]
+    pub(crate) fn check_sender(&self, rules: Rules) -> Result<(), DecodeError> {
+        if rules.sender == Some(Role::Client) && !self.subscription_identifiers.is_empty() {
+            return Err(DecodeError::PropertyFromWrongSender(tables::subscription_identifier::ID));
+        }
+        Ok(())
+    }
+}
+
+impl DisconnectProperties<'_> {
+    /// [5.0 MQTT-3.14.2-2] [5.0 §3.14.2.2.5]
+    pub(crate) fn check_sender(&self, rules: Rules) -> Result<(), DecodeError> {
+        match rules.sender {
+            Some(Role::Server) if self.session_expiry_interval.is_some() => {
+                Err(DecodeError::PropertyFromWrongSender(tables::session_expiry_interval::ID))
+            }
+            Some(Role::Client) if self.server_reference.is_some() => {
+                Err(DecodeError::PropertyFromWrongSender(tables::server_reference::ID))
+            }
+            _ => Ok(()),
+        }
+    }
+}
