@@ -7,6 +7,11 @@
 //! | reason code       | 1     | never      | may be left out when it is 0x00   |
 //! | properties        | n     | never      | may be left out when there are none |
 
+#![expect(
+    clippy::inline_always,
+    reason = "measured: without it packets take 5 to 15 % more instructions to encode"
+)]
+
 use super::body::Body;
 use super::ending::reason_at_end;
 use super::error::{DecodeError, EncodeError};

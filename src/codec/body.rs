@@ -1,5 +1,10 @@
 //! How a packet of one type is measured, checked and written.
 
+#![expect(
+    clippy::inline_always,
+    reason = "measured: without it a short PUBLISH takes 17 % more instructions to encode"
+)]
+
 use super::error::EncodeError;
 use super::output::Output;
 use super::rules::Rules;

@@ -12,6 +12,11 @@
 //! | will topic, payload    | 2 + n, twice | with a will | with a will | with a will |
 //! | user name, password    | 2 + n each | as flagged, may be cut off | as flagged | as flagged |
 
+#![expect(
+    clippy::inline_always,
+    reason = "measured: without it packets take 5 to 15 % more instructions to encode"
+)]
+
 use super::body::Body;
 use super::error::{DecodeError, EncodeError};
 use super::expiry::Expiry;

@@ -1,5 +1,10 @@
 //! Topic filters: their syntax, and which topic names they match. [5.0 §4.7] [3.1.1 §4.7]
 
+#![expect(
+    clippy::inline_always,
+    reason = "measured: without it a SUBSCRIBE takes 10 % more instructions to encode"
+)]
+
 use super::error::{DecodeError, EncodeError};
 use super::read::Reader;
 use super::scan;

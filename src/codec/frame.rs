@@ -1,5 +1,10 @@
 //! The fixed header, and the bytes of one packet. [5.0 §2.1] [3.1.1 §2.2]
 
+#![expect(
+    clippy::inline_always,
+    reason = "measured: decoded in place, a PUBLISH is not copied through memory"
+)]
+
 use super::error::DecodeError;
 use super::options::Options;
 use super::packet_type::PacketType;

@@ -1,5 +1,10 @@
 //! Packets of any type, and how each is read.
 
+#![expect(
+    clippy::inline_always,
+    reason = "measured: decoded in place, a PUBLISH is not copied through memory"
+)]
+
 use super::ack::Ack;
 use super::connack::Connack;
 use super::connect::{Connect, own_rules};

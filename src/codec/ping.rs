@@ -1,6 +1,11 @@
 //! PINGREQ and PINGRESP: two packet types without a body. [5.0 §3.12] [5.0 §3.13] [3.1.1 §3.12]
 //! [3.1.1 §3.13]
 
+#![expect(
+    clippy::inline_always,
+    reason = "measured: without it packets take 5 to 15 % more instructions to encode"
+)]
+
 use super::body::Body;
 use super::error::{DecodeError, EncodeError};
 use super::packet_type::PacketType;

@@ -7,6 +7,11 @@
 //! | properties        | n     | 5.0                          |
 //! | payload           | n     | always: the rest of the packet |
 
+#![expect(
+    clippy::inline_always,
+    reason = "measured: without it a short PUBLISH takes 17 % more instructions to encode"
+)]
+
 use super::body::Body;
 use super::error::{DecodeError, EncodeError};
 use super::options::Options;

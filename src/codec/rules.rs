@@ -1,5 +1,10 @@
 //! The rules by which a packet is decoded or encoded.
 
+#![expect(
+    clippy::inline_always,
+    reason = "measured: without it packets take 5 to 15 % more instructions to encode"
+)]
+
 use super::error::{DecodeError, EncodeError};
 use super::options::Options;
 use super::packet_type::PacketType;

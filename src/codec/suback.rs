@@ -7,6 +7,11 @@
 //! | properties        | n     | 5.0                   | 5.0                 |
 //! | reason codes      | 1     | one for each filter   | 5.0: one for each filter |
 
+#![expect(
+    clippy::inline_always,
+    reason = "measured: without it packets take 5 to 15 % more instructions to encode"
+)]
+
 use super::body::Body;
 use super::error::{DecodeError, EncodeError};
 use super::packet_type::PacketType;
@@ -52,7 +57,7 @@ impl<'a> Suback<'a> {
     }
 
     /// Reads a SUBACK or UNSUBACK, and wraps it where it is made.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn decode<P>(
         mut r: Reader<'a>,
         packet: PacketType,

@@ -3,6 +3,11 @@
 //! second function for a length that could disagree, an output grows once, each byte is copied
 //! once, and nothing is written of a packet with an error.
 
+#![expect(
+    clippy::inline_always,
+    reason = "measured: without it a short PUBLISH takes 17 % more instructions to encode"
+)]
+
 use super::error::{DecodeError, EncodeError};
 use super::text::Text;
 use super::varint;

@@ -305,7 +305,7 @@ impl Endpoint {
 
     /// Sends what waits, as far as the quota and the room in `out` go: first what must be sent
     /// again.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn flush(&mut self, now: Instant, out: &mut Vec<u8>) {
         if self.session.outbound.waits() {
             self.flush_waiting(now, out);
@@ -569,7 +569,7 @@ impl Endpoint {
     /// A PUBLISH, given away unless it needs nobody's attention, as a QoS 2 message that came
     /// before. `is_requested` says whether the peer waits for the answer to a request with an
     /// identifier.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn on_publish<'a, A>(
         &mut self,
         frame: Frame<'a>,
@@ -693,7 +693,7 @@ impl Endpoint {
     }
 
     /// The host has taken the next step: what it does not acknowledge by hand is acknowledged.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn settle(&mut self, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
         if self.connection.unacknowledged.is_empty() {
             return Ok(());

@@ -195,7 +195,7 @@ impl Outbound {
 
     /// Gives out the identifier that [`next`](Self::next) has found. Inlined, so that the slot is
     /// made in its place.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn insert(&mut self, slot: Slot) {
         self.occupied += 1;
         self.ring.push_back(slot);
