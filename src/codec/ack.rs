@@ -4,8 +4,8 @@
 //! | field             | bytes | 3.1, 3.1.1 | 5.0                               |
 //! |-------------------|-------|------------|-----------------------------------|
 //! | packet identifier | 2     | always     | always                            |
-//! | reason code       | 1     | never      | may be left out when it is 0x00   |
-//! | properties        | n     | never      | may be left out when there are none |
+//! | reason code       | 1     | never      | can be omitted when it is 0x00    |
+//! | properties        | n     | never      | can be omitted when there are none  |
 
 #![expect(
     clippy::inline_always,
@@ -23,28 +23,28 @@ use super::rules::Rules;
 use super::types::{PacketIdentifier, Version};
 use super::write::Sink;
 
-/// What the four acknowledgements of a PUBLISH say. [5.0 §3.4 to §3.7] [3.1.1 §3.4 to §3.7]
+/// The content of the four acknowledgements of a PUBLISH. [5.0 §3.4 to §3.7] [3.1.1 §3.4 to §3.7]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Ack<'a> {
-    /// That of the PUBLISH.
+    /// The packet identifier of the acknowledged PUBLISH.
     pub packet_identifier: PacketIdentifier,
-    /// Always [`ReasonCode::SUCCESS`] before 5.0, which has no such field.
+    /// The outcome; always [`ReasonCode::SUCCESS`] before 5.0, which has no such field.
     pub reason_code: ReasonCode,
-    /// Always empty before 5.0.
+    /// The properties; always empty before 5.0.
     pub properties: AckProperties<'a>,
 }
 
 impl<'a> Ack<'a> {
-    /// An acknowledgement without properties.
+    /// Makes an acknowledgement without properties.
     #[must_use]
     #[inline]
     pub fn new(packet_identifier: PacketIdentifier, reason_code: ReasonCode) -> Self {
         Self { packet_identifier, reason_code, properties: AckProperties::default() }
     }
 
-    /// Reads an acknowledgement, and wraps it where it is made.
+    /// Reads an acknowledgement.
     #[inline(always)]
     pub(crate) fn decode<P>(
         mut r: Reader<'a>,
@@ -59,7 +59,7 @@ impl<'a> Ack<'a> {
         Self::decode_reason(packet_identifier, r, packet, rules).map(wrap)
     }
 
-    /// [5.0 §3.4.2.1] [5.0 §3.4.2.2.1]
+    /// Reads the ending. [5.0 §3.4.2.1] [5.0 §3.4.2.2.1]
     #[inline(never)]
     fn decode_reason(
         packet_identifier: PacketIdentifier,

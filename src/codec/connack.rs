@@ -1,4 +1,4 @@
-//! CONNACK: whether the client is let in, and on which terms. [5.0 §3.2] [3.1.1 §3.2]
+//! CONNACK: whether the server accepts the client, and on which terms. [5.0 §3.2] [3.1.1 §3.2]
 //!
 //! | field       | bytes | 3.1            | 3.1.1                  | 5.0                    |
 //! |-------------|-------|----------------|------------------------|------------------------|
@@ -26,17 +26,16 @@ use super::write::Sink;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Connack<'a> {
-    /// Whether the server goes on with a session that it had; always false in 3.1. [5.0 §3.2.2.1.1]
-    /// [3.1.1 §3.2.2.2]
+    /// Whether the server resumes a session; always false in 3.1. [5.0 §3.2.2.1.1] [3.1.1 §3.2.2.2]
     pub session_present: bool,
-    /// [`ReasonCode::SUCCESS`], or why not. [5.0 §3.2.2.2] [3.1.1 §3.2.2.3]
+    /// [`ReasonCode::SUCCESS`], or the reason for the refusal. [5.0 §3.2.2.2] [3.1.1 §3.2.2.3]
     pub reason_code: ReasonCode,
-    /// Always empty before 5.0.
+    /// The properties; always empty before 5.0.
     pub properties: ConnackProperties<'a>,
 }
 
 impl<'a> Connack<'a> {
-    /// Reads a CONNACK, and wraps it where it is made.
+    /// Reads a CONNACK.
     #[inline]
     pub(crate) fn decode<P>(
         mut r: Reader<'a>,

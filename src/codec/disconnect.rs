@@ -1,10 +1,10 @@
-//! DISCONNECT and AUTH: a reason code and properties, either of which may be left out. [5.0 §3.14]
+//! DISCONNECT and AUTH: a reason code and properties, both of which can be omitted. [5.0 §3.14]
 //! [5.0 §3.15] [3.1.1 §3.14]
 //!
 //! | field       | bytes | 3.1, 3.1.1 | 5.0                                 |
 //! |-------------|-------|------------|-------------------------------------|
-//! | reason code | 1     | never      | may be left out when it is 0x00     |
-//! | properties  | n     | never      | may be left out when there are none |
+//! | reason code | 1     | never      | can be omitted when it is 0x00      |
+//! | properties  | n     | never      | can be omitted when there are none  |
 
 #![expect(
     clippy::inline_always,
@@ -22,25 +22,25 @@ use super::rules::Rules;
 use super::types::{Role, Version};
 use super::write::Sink;
 
-/// A DISCONNECT packet: the last of its sender. [5.0 §3.14] [3.1.1 §3.14]
+/// A DISCONNECT packet: the last packet of its sender. [5.0 §3.14] [3.1.1 §3.14]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Disconnect<'a> {
-    /// Always [`ReasonCode::SUCCESS`] before 5.0, which has no such field.
+    /// The reason; always [`ReasonCode::SUCCESS`] before 5.0, which has no such field.
     pub reason_code: ReasonCode,
-    /// Always empty before 5.0.
+    /// The properties; always empty before 5.0.
     pub properties: DisconnectProperties<'a>,
 }
 
 impl<'a> Disconnect<'a> {
-    /// A DISCONNECT without properties.
+    /// Makes a DISCONNECT without properties.
     #[must_use]
     pub fn new(reason_code: ReasonCode) -> Self {
         Self { reason_code, properties: DisconnectProperties::default() }
     }
 
-    /// Reads a DISCONNECT, and wraps it where it is made.
+    /// Reads a DISCONNECT.
     #[inline]
     pub(crate) fn decode<P>(
         r: Reader<'a>,
@@ -56,7 +56,7 @@ impl<'a> Disconnect<'a> {
         Ok(wrap(Self::new(ReasonCode::SUCCESS)))
     }
 
-    /// [5.0 §3.14.2.2.1]
+    /// Reads the ending. [5.0 §3.14.2.2.1]
     #[inline(never)]
     fn decode_reason(mut r: Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
         let mut disconnect = Self::new(ReasonCode::new(r.u8()?));
@@ -102,7 +102,7 @@ impl Body for Disconnect<'_> {
     }
 }
 
-/// Before 5.0 a server has no DISCONNECT. [3.1.1 §3.14]
+/// Refuses a DISCONNECT from a server before 5.0. [3.1.1 §3.14]
 #[inline]
 fn check_version(rules: Rules) -> Result<(), DecodeError> {
     if rules.version < Version::V5_0 { rules.only_from(Role::Client) } else { Ok(()) }
@@ -117,7 +117,7 @@ pub struct Auth<'a> {
     /// [`CONTINUE_AUTHENTICATION`](ReasonCode::CONTINUE_AUTHENTICATION) or
     /// [`RE_AUTHENTICATE`](ReasonCode::RE_AUTHENTICATE).
     pub reason_code: ReasonCode,
-    /// With an authentication method, unless the packet is nothing but "success". [5.0 §3.15.2.2.2]
+    /// The properties, with an authentication method unless the packet only says "success". [5.0 §3.15.2.2.2]
     pub properties: AuthProperties<'a>,
 }
 

@@ -38,22 +38,22 @@ const DUP: u8 = 0x08;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Publish<'a> {
-    /// Whether it may have been sent before. [5.0 §3.3.1.1] [3.1.1 §3.3.1.1]
+    /// Whether the sender might have sent the message before. [5.0 §3.3.1.1] [3.1.1 §3.3.1.1]
     pub dup: bool,
-    /// [5.0 §3.3.1.2] [3.1.1 §3.3.1.2]
+    /// The QoS of the message. [5.0 §3.3.1.2] [3.1.1 §3.3.1.2]
     pub qos: QoS,
-    /// To a server: whether it is to be kept for later subscribers. From one: whether it was. [5.0
-    /// §3.3.1.3] [3.1.1 §3.3.1.3]
+    /// To a server: whether it must keep the message for later subscribers. From a server: whether
+    /// it had kept the message. [5.0 §3.3.1.3] [3.1.1 §3.3.1.3]
     pub retain: bool,
-    /// Empty if a topic alias takes its place, or, before 5.0, if
+    /// The topic name. Empty if a topic alias takes its place, or, before 5.0, if
     /// [`Options::UNREADABLE_TOPIC`](crate::codec::Options::UNREADABLE_TOPIC) accepted a name that
     /// is not UTF-8. [5.0 §3.3.2.1] [3.1.1 §3.3.2.1]
     pub topic_name: Text<'a>,
-    /// With QoS 1 and 2, and only then. [5.0 §3.3.2.2] [3.1.1 §3.3.2.2]
+    /// The packet identifier, with QoS 1 and 2 only. [5.0 §3.3.2.2] [3.1.1 §3.3.2.2]
     pub packet_identifier: Option<PacketIdentifier>,
-    /// Always empty before 5.0.
+    /// The properties; always empty before 5.0.
     pub properties: PublishProperties<'a>,
-    /// Any bytes. [5.0 §3.3.3] [3.1.1 §3.3.3]
+    /// The payload, which can be any bytes. [5.0 §3.3.3] [3.1.1 §3.3.3]
     pub payload: &'a [u8],
 }
 
@@ -64,7 +64,7 @@ impl<'a> Publish<'a> {
         Self { topic_name: topic_name.into(), payload, ..Self::default() }
     }
 
-    /// The message as far as a version can say it: without properties before 5.0.
+    /// Returns the message without what a version cannot carry: properties, before 5.0.
     #[must_use]
     pub fn for_version(self, version: Version) -> Self {
         match version {
@@ -75,8 +75,7 @@ impl<'a> Publish<'a> {
         }
     }
 
-    /// Reads a PUBLISH, of which the payload is all that is left, and wraps it where it is made:
-    /// moving it would cost as much as reading it.
+    /// Reads a PUBLISH, whose payload is the rest of the packet.
     #[inline(always)]
     pub(crate) fn decode<P>(
         mut r: Reader<'a>,
@@ -144,7 +143,7 @@ impl<'a> Publish<'a> {
         Ok(rules.check_own_payload(indicator, self.payload)?)
     }
 
-    /// What the fields must not be together.
+    /// Checks the rules that concern several fields.
     #[inline(always)]
     fn check_content(&self, rules: Rules) -> Result<(), DecodeError> {
         if self.dup && self.qos == QoS::AtMostOnce {
@@ -164,7 +163,8 @@ impl<'a> Publish<'a> {
         self.properties.check_sender(rules)
     }
 
-    /// Takes a copy, so that where there are no options the packet need not be in memory.
+    /// Checks the rules of options. Takes a copy, so that without options the packet can stay in
+    /// registers.
     #[cold]
     #[inline(never)]
     fn check_options(self, rules: Rules) -> Result<(), DecodeError> {

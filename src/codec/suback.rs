@@ -23,16 +23,16 @@ use super::sequence::{Element, Sequence};
 use super::types::{PacketIdentifier, Role, Version};
 use super::write::Sink;
 
-/// What a SUBACK and an UNSUBACK say. [5.0 §3.9] [5.0 §3.11] [3.1.1 §3.9] [3.1.1 §3.11]
+/// The content of a SUBACK and an UNSUBACK. [5.0 §3.9] [5.0 §3.11] [3.1.1 §3.9] [3.1.1 §3.11]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Suback<'a> {
-    /// That of the SUBSCRIBE or UNSUBSCRIBE.
+    /// The packet identifier of the SUBSCRIBE or UNSUBSCRIBE.
     pub packet_identifier: PacketIdentifier,
-    /// Always empty before 5.0.
+    /// The properties; always empty before 5.0.
     pub properties: AckProperties<'a>,
-    /// One for each topic filter in its order; none in an UNSUBACK before 5.0.
+    /// One reason code for each topic filter, in their order; none in an UNSUBACK before 5.0.
     pub reason_codes: Sequence<'a, ReasonCode>,
 }
 
@@ -56,7 +56,7 @@ impl<'a> Suback<'a> {
         Self { packet_identifier, properties, reason_codes }
     }
 
-    /// Reads a SUBACK or UNSUBACK, and wraps it where it is made.
+    /// Reads a SUBACK or UNSUBACK.
     #[inline]
     pub(crate) fn decode<P>(
         mut r: Reader<'a>,
@@ -69,7 +69,7 @@ impl<'a> Suback<'a> {
         if has_codes(packet, rules) {
             return Self::decode_codes(packet_identifier, r, packet, rules).map(wrap);
         }
-        // What an UNSUBACK of 3.1 or 3.1.1 has here is left over, and refused as such.
+        // An UNSUBACK of 3.1 or 3.1.1 ends here; bytes left over are refused.
         r.end()?;
         Ok(wrap(Self::new(packet_identifier, &[])))
     }

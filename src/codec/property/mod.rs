@@ -16,9 +16,9 @@ use core::fmt;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct UserProperty<'a> {
-    /// What it is called.
+    /// The name.
     pub name: Text<'a>,
-    /// What it says.
+    /// The value.
     pub value: Text<'a>,
 }
 
@@ -49,8 +49,8 @@ impl<'a> Value<'a> for UserProperty<'a> {
     }
 }
 
-/// A Subscription Identifier, 1 to 268,435,455: the number that a client gave a subscription, and
-/// that comes with each message for it. [5.0 §3.8.2.1.2]
+/// A Subscription Identifier, 1 to 268,435,455: the number that a client assigns to a subscription,
+/// and that the server adds to each message for it. [5.0 §3.8.2.1.2]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionIdentifier(core::num::NonZeroU32);
 
@@ -58,7 +58,7 @@ impl SubscriptionIdentifier {
     /// 268,435,455, the greatest.
     pub const MAX: Self = Self(core::num::NonZeroU32::MIN.saturating_add(268_435_454));
 
-    /// The identifier of that number, if it is neither zero nor too large.
+    /// Returns the identifier of a number that is neither zero nor too large.
     #[must_use]
     pub const fn new(number: u32) -> Option<Self> {
         match core::num::NonZeroU32::new(number) {
@@ -67,7 +67,7 @@ impl SubscriptionIdentifier {
         }
     }
 
-    /// Its number.
+    /// Returns the number.
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0.get()
@@ -120,7 +120,7 @@ repeated_properties! {
     };
 }
 
-/// The type of a property's value.
+/// The type of the value of a property.
 trait Value<'a>: Copy {
     /// Reads a value. `identifier` is that of the property, for the error.
     fn decode(reader: &mut Reader<'a>, identifier: u32) -> Result<Self, DecodeError>;
@@ -130,7 +130,7 @@ trait Value<'a>: Copy {
 
     fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError>;
 
-    /// Whether its strings have no control characters.
+    /// Whether the strings of the value have no control characters or noncharacters.
     fn is_clean(self) -> bool {
         true
     }
@@ -277,7 +277,7 @@ fn check_response_topic(topic: Text<'_>, _: u32) -> Result<(), DecodeError> {
 macro_rules! property_list {
     ($($id:literal $name:ident: $type:ty $(= $check:ident)?;)*) => {
         $(pub(super) mod $name {
-            use super::*;
+            use crate::codec::property::*;
 
             pub(crate) const ID: u32 = $id;
 
@@ -325,19 +325,19 @@ macro_rules! properties {
         }
 
         impl<'a> $name<'a> {
-            /// Whether the packet has none of them.
+            /// Whether there are no properties.
             #[must_use]
             pub fn is_empty(&self) -> bool {
                 $(self.$field.is_none() &&)* $(self.$repeated.is_empty() &&)* true
             }
 
-            /// Whether no string has control characters.
+            /// Whether no string has control characters or noncharacters.
             pub(crate) fn is_clean(&self) -> bool {
                 $(self.$field.is_none_or(Value::is_clean) &&)* $(self.$repeated.iter().all(Value::is_clean) &&)* true
             }
 
-            /// Reads the Property Length and the properties, in place: they are too large to be
-            /// moved. Nothing before 5.0, which has neither.
+            /// Reads the Property Length and the properties into `self`, because moving them costs more
+            /// than reading them. Reads nothing before 5.0, which has neither.
             #[inline(always)]
             pub(crate) fn read(&mut self, reader: &mut Reader<'a>, version: Version) -> Result<(), DecodeError> {
                 // Most packets have none.
@@ -371,7 +371,7 @@ macro_rules! properties {
                 Ok(())
             }
 
-            /// Writes the Property Length and the properties; nothing before 5.0, which has
+            /// Writes the Property Length and the properties, or nothing before 5.0, which has
             /// neither.
             #[inline(always)]
             pub(crate) fn write<S: Sink>(&self, version: Version, sink: &mut S) -> Result<(), EncodeError> {
@@ -381,7 +381,7 @@ macro_rules! properties {
                 sink.end_section(start)
             }
 
-            /// Writes the properties alone.
+            /// Writes the properties without a length before them.
             #[inline(always)]
             pub(crate) fn write_section<S: Sink>(&self, sink: &mut S) -> Result<(), EncodeError> {
                 $(if let Some(value) = self.$field {

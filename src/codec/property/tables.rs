@@ -35,24 +35,24 @@ property_list! {
 properties! {
     /// Properties of a CONNECT packet. [5.0 §3.1.2.11]
     pub struct ConnectProperties<'a> {
-        /// Seconds that the session outlives the connection; absent is 0, 0xFFFFFFFF is for ever.
+        /// Seconds that the session outlives the connection. Absent: 0. 0xFFFFFFFF: for ever.
         /// [5.0 §3.1.2.11.2]
         session_expiry_interval,
         /// The name of the method of enhanced authentication. [5.0 §3.1.2.11.9]
         authentication_method,
-        /// What the method says at its start. [5.0 §3.1.2.11.10]
+        /// The first data of the method. [5.0 §3.1.2.11.10]
         authentication_data,
-        /// Whether reason strings and user properties may come with any packet; absent is true.
+        /// Whether the server can send reason strings and user properties in any packet. Absent: true.
         /// [5.0 §3.1.2.11.7]
         request_problem_information,
-        /// Whether the server should send Response Information; absent is false. [5.0 §3.1.2.11.6]
+        /// Whether the server should send Response Information. Absent: false. [5.0 §3.1.2.11.6]
         request_response_information,
-        /// QoS 1 and 2 messages that the client takes at once, at least 1; absent is 65,535. [5.0
-        /// §3.1.2.11.3]
+        /// QoS 1 and 2 messages that the client accepts in flight, at least 1. Absent: 65,535.
+        /// [5.0 §3.1.2.11.3]
         receive_maximum,
-        /// The greatest topic alias that the client takes; absent is 0, none. [5.0 §3.1.2.11.5]
+        /// The greatest topic alias that the client accepts. Absent: 0, none. [5.0 §3.1.2.11.5]
         topic_alias_maximum,
-        /// The largest packet in bytes that the client takes, at least 1; absent is no limit. [5.0
+        /// The largest packet in bytes that the client accepts, at least 1. Absent: no limit. [5.0
         /// §3.1.2.11.4]
         maximum_packet_size,
     } repeated {
@@ -64,18 +64,17 @@ properties! {
 properties! {
     /// Properties of a Will Message. [5.0 §3.1.3.2]
     pub struct WillProperties<'a> {
-        /// Whether the payload is UTF-8 text; absent is false. [5.0 §3.1.3.2.3]
+        /// Whether the payload is UTF-8 text. Absent: false. [5.0 §3.1.3.2.3]
         payload_format_indicator,
-        /// Seconds that the message is worth sending once it is published; absent is for ever. [5.0
-        /// §3.1.3.2.4]
+        /// Seconds after publication until the message expires. Absent: never. [5.0 §3.1.3.2.4]
         message_expiry_interval,
-        /// What the payload is, in words of the applications. [5.0 §3.1.3.2.5]
+        /// The kind of content of the payload, as the applications define it. [5.0 §3.1.3.2.5]
         content_type,
-        /// The topic for an answer. [5.0 §3.1.3.2.6]
+        /// The topic name for a response. [5.0 §3.1.3.2.6]
         response_topic,
-        /// Tells the asker which request an answer is for. [5.0 §3.1.3.2.7]
+        /// Identifies the request that a response is for. [5.0 §3.1.3.2.7]
         correlation_data,
-        /// Seconds from the end of the connection to the publication; absent is 0. [5.0 §3.1.3.2.2]
+        /// Seconds from the end of the connection to the publication. Absent: 0. [5.0 §3.1.3.2.2]
         will_delay_interval,
     } repeated {
         /// [5.0 §3.1.3.2.8]
@@ -86,41 +85,41 @@ properties! {
 properties! {
     /// Properties of a CONNACK packet. [5.0 §3.2.2.3]
     pub struct ConnackProperties<'a> {
-        /// Seconds that the session outlives the connection; absent is what CONNECT asked for. [5.0
+        /// Seconds that the session outlives the connection. Absent: as requested in CONNECT. [5.0
         /// §3.2.2.3.2]
         session_expiry_interval,
-        /// The client identifier that the server chose because CONNECT had none. [5.0 §3.2.2.3.7]
+        /// The client identifier that the server assigns because CONNECT had none. [5.0 §3.2.2.3.7]
         assigned_client_identifier,
-        /// Seconds of keep alive that the client must use in place of its own; 0 is none. [5.0
+        /// Seconds of keep alive that the client must use in place of its own. 0: none. [5.0
         /// §3.2.2.3.14]
         server_keep_alive,
         /// The authentication method of CONNECT. [5.0 §3.2.2.3.17]
         authentication_method,
-        /// What the method says at its end. [5.0 §3.2.2.3.18]
+        /// The last data of the method. [5.0 §3.2.2.3.18]
         authentication_data,
-        /// From which the client may make response topics. [5.0 §3.2.2.3.15]
+        /// A basis on which the client can create response topics. [5.0 §3.2.2.3.15]
         response_information,
         /// Other servers to use, separated by spaces. [5.0 §3.2.2.3.16]
         server_reference,
-        /// For people to read. [5.0 §3.2.2.3.9]
+        /// Diagnostics for people. [5.0 §3.2.2.3.9]
         reason_string,
-        /// QoS 1 and 2 messages that the server takes at once, at least 1; absent is 65,535. [5.0
-        /// §3.2.2.3.3]
+        /// QoS 1 and 2 messages that the server accepts in flight, at least 1. Absent: 65,535.
+        /// [5.0 §3.2.2.3.3]
         receive_maximum,
-        /// The greatest topic alias that the server takes; absent is 0, none. [5.0 §3.2.2.3.8]
+        /// The greatest topic alias that the server accepts. Absent: 0, none. [5.0 §3.2.2.3.8]
         topic_alias_maximum,
-        /// The greatest QoS that the server takes, 0 or 1; absent is 2. [5.0 §3.2.2.3.4]
+        /// The greatest QoS that the server accepts, 0 or 1. Absent: 2. [5.0 §3.2.2.3.4]
         maximum_qos,
-        /// Whether the server keeps retained messages; absent is true. [5.0 §3.2.2.3.5]
+        /// Whether the server keeps retained messages. Absent: true. [5.0 §3.2.2.3.5]
         retain_available,
-        /// The largest packet in bytes that the server takes, at least 1; absent is no limit. [5.0
+        /// The largest packet in bytes that the server accepts, at least 1. Absent: no limit. [5.0
         /// §3.2.2.3.6]
         maximum_packet_size,
-        /// Whether filters may have wildcards; absent is true. [5.0 §3.2.2.3.11]
+        /// Whether filters can have wildcards. Absent: true. [5.0 §3.2.2.3.11]
         wildcard_subscription_available,
-        /// Whether subscriptions may have identifiers; absent is true. [5.0 §3.2.2.3.12]
+        /// Whether subscriptions can have identifiers. Absent: true. [5.0 §3.2.2.3.12]
         subscription_identifier_available,
-        /// Whether subscriptions may be shared; absent is true. [5.0 §3.2.2.3.13]
+        /// Whether subscriptions can be shared. Absent: true. [5.0 §3.2.2.3.13]
         shared_subscription_available,
     } repeated {
         /// [5.0 §3.2.2.3.10]
@@ -131,21 +130,21 @@ properties! {
 properties! {
     /// Properties of a PUBLISH packet. [5.0 §3.3.2.3]
     pub struct PublishProperties<'a> {
-        /// Whether the payload is UTF-8 text; absent is false. [5.0 §3.3.2.3.2]
+        /// Whether the payload is UTF-8 text. Absent: false. [5.0 §3.3.2.3.2]
         payload_format_indicator,
-        /// Seconds that the message is worth sending; absent is for ever. [5.0 §3.3.2.3.3]
+        /// Seconds until the message expires. Absent: never. [5.0 §3.3.2.3.3]
         message_expiry_interval,
-        /// What the payload is, in words of the applications. [5.0 §3.3.2.3.9]
+        /// The kind of content of the payload, as the applications define it. [5.0 §3.3.2.3.9]
         content_type,
-        /// The topic for an answer. [5.0 §3.3.2.3.5]
+        /// The topic name for a response. [5.0 §3.3.2.3.5]
         response_topic,
-        /// Tells the asker which request an answer is for. [5.0 §3.3.2.3.6]
+        /// Identifies the request that a response is for. [5.0 §3.3.2.3.6]
         correlation_data,
-        /// The number that stands, or from now on can stand, for the topic name; at least 1. [5.0
+        /// The number that stands for the topic name, or is assigned to it; at least 1. [5.0
         /// §3.3.2.3.4]
         topic_alias,
     } repeated {
-        /// Those of the subscriptions for which a server sends the message. [5.0 §3.3.2.3.8]
+        /// The identifiers of the subscriptions for which a server sends the message. [5.0 §3.3.2.3.8]
         subscription_identifiers: subscription_identifier,
         /// [5.0 §3.3.2.3.7]
         user_properties: user_property,
@@ -153,10 +152,10 @@ properties! {
 }
 
 properties! {
-    /// Properties of the packets that acknowledge: PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK and
+    /// Properties of the acknowledgements: PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK and
     /// UNSUBACK. [5.0 §3.4.2.2]
     pub struct AckProperties<'a> {
-        /// For people to read. [5.0 §3.4.2.2.2]
+        /// Diagnostics for people. [5.0 §3.4.2.2.2]
         reason_string,
     } repeated {
         /// [5.0 §3.4.2.2.3]
@@ -167,7 +166,7 @@ properties! {
 properties! {
     /// Properties of a SUBSCRIBE packet. [5.0 §3.8.2.1]
     pub struct SubscribeProperties<'a> {
-        /// Comes with each message for the subscriptions of the packet. [5.0 §3.8.2.1.2]
+        /// The number that the server adds to each message for these subscriptions. [5.0 §3.8.2.1.2]
         subscription_identifier,
     } repeated {
         /// [5.0 §3.8.2.1.3]
@@ -187,12 +186,12 @@ properties! {
 properties! {
     /// Properties of a DISCONNECT packet. [5.0 §3.14.2.2]
     pub struct DisconnectProperties<'a> {
-        /// Seconds that the session outlives the connection, in place of what CONNECT asked for;
-        /// from a client only. [5.0 §3.14.2.2.2]
+        /// Seconds that the session outlives the connection, in place of the value in CONNECT. Only
+        /// a client sends it. [5.0 §3.14.2.2.2]
         session_expiry_interval,
-        /// Other servers to use, separated by spaces; from a server only. [5.0 §3.14.2.2.5]
+        /// Other servers to use, separated by spaces. Only a server sends it. [5.0 §3.14.2.2.5]
         server_reference,
-        /// For people to read. [5.0 §3.14.2.2.3]
+        /// Diagnostics for people. [5.0 §3.14.2.2.3]
         reason_string,
     } repeated {
         /// [5.0 §3.14.2.2.4]
@@ -205,9 +204,9 @@ properties! {
     pub struct AuthProperties<'a> {
         /// The authentication method of CONNECT. [5.0 §3.15.2.2.2]
         authentication_method,
-        /// The next step of the method. [5.0 §3.15.2.2.3]
+        /// The next data of the method. [5.0 §3.15.2.2.3]
         authentication_data,
-        /// For people to read. [5.0 §3.15.2.2.4]
+        /// Diagnostics for people. [5.0 §3.15.2.2.4]
         reason_string,
     } repeated {
         /// [5.0 §3.15.2.2.5]
