@@ -51,7 +51,7 @@ pub(super) enum Phase {
 }
 
 /// Whether the host knows that a connection needs it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hint {
     /// The host knows of nothing.
     Quiet,
@@ -93,11 +93,13 @@ impl Connection {
         }
     }
 
-    /// Notes that the host is about to know all: the next output is a new hint.
+    /// Notes that the host is about to transmit all output: more of it is a new hint. A hint that
+    /// CONNECT has come or that the connection has ended stays due.
     pub(super) fn forget_hint(&mut self) {
-        self.hint = match self.hint {
-            Hint::Quiet | Hint::Told => Hint::Quiet,
-            Hint::Queued | Hint::Outdated => Hint::Outdated,
+        self.hint = match (self.hint, &self.phase) {
+            (Hint::Told, _) => Hint::Quiet,
+            (Hint::Queued, Phase::AwaitConnect | Phase::Connected(_)) => Hint::Outdated,
+            (hint, _) => hint,
         };
     }
 
@@ -142,10 +144,11 @@ impl Connections {
     /// Changes the phase of a connection, and queues a hint. Returns the phase before.
     pub(super) fn enter(&mut self, id: ConnectionId, phase: Phase) -> Option<Phase> {
         let connection = self.connections.get_mut(id.0)?;
-        connection.forget_hint();
-        let before = core::mem::replace(&mut connection.phase, phase);
-        self.hint(id);
-        Some(before)
+        if matches!(connection.hint, Hint::Quiet | Hint::Told) {
+            self.hints.push_back(id);
+        }
+        connection.hint = Hint::Queued;
+        Some(core::mem::replace(&mut connection.phase, phase))
     }
 
     /// Queues a hint, unless the host knows.

@@ -130,5 +130,15 @@ fn actions_and_machines_hide_secrets() {
 
     let mut broker = Broker::new(BrokerConfig::new(ServerConfig::new()), 0);
     let connection = broker.open(now);
+    let connect = Connect { properties: ConnectProperties::default(), ..connect() };
+    let mut sent = Vec::new();
+    codec::encode(&connect.into(), Version::V5_0, &mut sent).unwrap();
+    broker.handle_input(connection, &mut &sent[..], now);
+    check_debug(&broker);
+    let asked = broker.poll_action();
+    check_debug(&asked);
+    assert!(matches!(asked, Some(broker::Action::Connect { .. })));
+    broker.accept(connection, connack().properties, now);
+    check_debug(&broker);
     check_debug(&broker::Action::Connect { connection, connect: bytes });
 }
