@@ -1,4 +1,7 @@
-"""Checks every file of vectors against schema.json: python3 spec-vectors/check.py (Python 3.11, and jsonschema of PyPI)."""
+"""Checks each file of vectors against schema.json: python3 spec-vectors/check.py
+
+Needs Python 3.11, and jsonschema from PyPI.
+"""
 
 import json
 import sys
@@ -16,5 +19,5 @@ for path in sorted(folder.glob("v*/*.toml")):
     for error in validator.iter_errors(file):
         wrong += 1
         print(f"{path}: {error.json_path}: {error.message[:200]}")
-print(f"{count} vectors, {wrong} that are not as the schema says")
+print(f"{count} vectors, {wrong} violations of the schema")
 sys.exit(wrong > 0 or count == 0)

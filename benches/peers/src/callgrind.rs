@@ -1,12 +1,12 @@
-//! Instructions instead of nanoseconds: the same in each run, whatever else the machine does.
+//! Counts instructions, which are the same in each run, whatever the load of the machine.
 
 use std::env::current_exe;
 use std::process::Command;
 
 const PACKETS: &str = "10000";
 
-/// How many instructions one packet, or message, takes, with what feeds it; `None` where valgrind
-/// does not say.
+/// Returns the instructions per packet or message, including the loop around it; `None` if valgrind
+/// reports none.
 pub fn instructions(crate_name: &str, case: &str) -> Option<f64> {
     let function = match case.split_once(':').map_or(case, |(task, _)| task) {
         task if task.starts_with("decode") => "*decode_all*",

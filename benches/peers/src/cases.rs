@@ -1,5 +1,4 @@
-//! The cases: packets as bytes, written here without any encoder, and as the values that they stand
-//! for.
+//! The cases: packets as bytes, written here without any encoder, and as values.
 
 use crate::peers::Form;
 use mqtt_sansio::codec::{
@@ -10,27 +9,27 @@ use mqtt_sansio::codec::{
 };
 use std::rc::Rc;
 
-/// What is measured.
+/// One measurement.
 pub struct Case {
     pub name: String,
     pub task: Task,
     pub sample: Rc<Sample>,
 }
 
-/// What is done with the bytes or the values.
+/// The operation to measure.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Task {
-    /// In any form, or in the one that is named.
+    /// Decodes into any form of packet, or into the one that is named.
     Decode(Option<Form>),
-    /// Into one buffer.
+    /// Encodes into one buffer.
     Encode,
-    /// Into one buffer, from what an application has.
+    /// Makes a packet from the values of an application, and encodes it into one buffer.
     Make,
-    /// A PUBLISH without copying its payload.
+    /// Encodes a PUBLISH without copying its payload.
     HandOn,
 }
 
-/// Bytes, and what they stand for.
+/// Bytes, and the values that they encode.
 pub struct Sample {
     pub name: &'static str,
     pub version: Version,
@@ -39,7 +38,7 @@ pub struct Sample {
     pub values: Option<Values>,
 }
 
-/// What an application has that wants to send.
+/// The values of an application that sends.
 #[derive(Clone, Copy)]
 pub enum Values {
     /// With QoS 0.
@@ -97,10 +96,10 @@ const fn user((name, value): (&'static str, &'static str)) -> UserProperty<'stat
     UserProperty { name: Text::literal(name), value: Text::literal(value) }
 }
 
-/// How the names of the cases of [`Task::HandOn`] begin.
+/// The prefix of the names of the cases of [`Task::HandOn`].
 pub const HAND_ON: &str = "encode, payload handed on";
 
-/// Every case, in the order of the table.
+/// Returns each case, in the order of the table.
 pub fn all() -> Vec<Case> {
     let publishes = [publish_64(V4), publish_64(V5), publish_with_properties()].map(Rc::new);
     let pubacks = [puback(V4), puback(V5)].map(Rc::new);
@@ -236,7 +235,7 @@ fn connect_v4() -> Sample {
     }
 }
 
-/// No value is the default of its property: some peers leave those out when they encode.
+/// Returns a CONNECT in which no property has its default value: some peers leave those out.
 fn connect_v5() -> Sample {
     let properties = section(&[
         &[0x11, 0, 0, 0x0E, 0x10],
@@ -366,7 +365,7 @@ fn subscription_list() -> Vec<u8> {
     FILTERS.map(|filter| [&string(filter)[..], &[1]].concat()).concat()
 }
 
-/// The packets that are not looked at more closely.
+/// Returns the remaining packet types.
 fn others(version: Version) -> Vec<Sample> {
     let packet_identifier = identifier().expect("not zero");
     let ack = Ack::new(packet_identifier, ReasonCode::SUCCESS);
@@ -433,10 +432,11 @@ fn others(version: Version) -> Vec<Sample> {
     packets.into_iter().map(sample).collect()
 }
 
-/// 10,000 packets: 60 % PUBLISH of many sizes, 25 % acknowledgements, 15 % others. The values are
-/// those that our decoder finds: it is checked in the other cases, and here it must agree with the
-/// peers. There is no UNSUBSCRIBE, for mqttbytes has a `dbg!` left in it
-/// ([`Codec::LEFT_OUT`](crate::codec::Codec::LEFT_OUT)), and no DISCONNECT, for it would be the
+/// Returns 10,000 packets: 60 % PUBLISH of many sizes, 25 % acknowledgements, 15 % others.
+///
+/// The decoder of this crate finds the values: the other cases check it, and here it must agree
+/// with the peers. There is no UNSUBSCRIBE, because mqttbytes has a `dbg!` left in it
+/// ([`Codec::LEFT_OUT`](crate::codec::Codec::LEFT_OUT)), and no DISCONNECT, because it would be the
 /// last packet.
 fn stream(version: Version) -> Sample {
     const PACKETS: usize = 10_000;
@@ -470,7 +470,7 @@ fn stream(version: Version) -> Sample {
     Sample { name: "mixed stream", version, bytes, packets, values: None }
 }
 
-/// Half of them with QoS 1, most of them small; in 5.0 a quarter with properties.
+/// Returns a PUBLISH: half have QoS 1, most are small, and in 5.0 a quarter have properties.
 fn random_publish(random: &mut Random, version: Version) -> Vec<u8> {
     let topic = ["a/b", TOPIC, "factory/hall-2/line-7/robot-12/joint-3/torque"][random.below(3)];
     let size =
@@ -517,7 +517,7 @@ pub fn packet(first: u8, parts: &[&[u8]]) -> Vec<u8> {
     [vec![first], section(parts)].concat()
 }
 
-/// The parts with their length before them.
+/// Returns the parts after their length.
 fn section(parts: &[&[u8]]) -> Vec<u8> {
     let body = parts.concat();
     let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! What a codec has to offer to take part, and the buffers that they read from and write to.
+//! The interface of a codec that takes part, and the buffers to read from and write to.
 
 use crate::cases::Values;
 use bytes::BytesMut;
@@ -7,30 +7,29 @@ use ntex_bytes::BytePages;
 
 /// A codec of one version of the protocol, called as its users call it.
 pub trait Codec {
-    /// Where bytes that have arrived wait.
+    /// The buffer of received bytes.
     type Buffer: Buffer;
-    /// What the codec decodes to. It borrows from the buffer, or the lifetime says nothing.
+    /// The decoded packet. It borrows from the buffer, or ignores the lifetime.
     type Packet<'a>: Clone + 'a;
-    /// What one call of `encode` takes: a reference where it takes one, a packet of its own where
-    /// it uses it up.
+    /// The argument of `encode`: a reference, or an owned packet if `encode` consumes it.
     type Outgoing<'a>;
-    /// Where encoded bytes go.
+    /// The buffer of encoded bytes.
     type Output: Output;
 
-    /// Takes the first packet off the buffer and shows it to `user`; `None` if it is not all there.
+    /// Takes the first packet off the buffer and shows it to `user`; `None` if it is incomplete.
     ///
-    /// It is not returned because that would move it once more than the codec does, and packets are
-    /// large: some have 500 bytes.
+    /// The packet is not returned, because that would move it once more than the codec does, and
+    /// some packets have 500 bytes.
     fn decode<'a, R>(
         &mut self,
         buffer: &'a mut Self::Buffer,
         user: impl FnOnce(&Self::Packet<'a>) -> R,
     ) -> Result<Option<R>, Refused>;
 
-    /// Makes what `encode` takes. Not timed: a sender has it.
+    /// Returns the argument of `encode`. Not timed: a sender has it.
     fn outgoing<'a>(packet: &'a Self::Packet<'_>) -> Self::Outgoing<'a>;
 
-    /// Encodes a packet into an output that is empty and warm.
+    /// Encodes a packet into an output that is empty and has been used before.
     fn encode(&mut self, packet: Self::Outgoing<'_>, out: &mut Self::Output)
     -> Result<(), Refused>;
 
@@ -43,38 +42,37 @@ pub trait Codec {
         Err(Refused)
     }
 
-    /// Makes a packet of what an application has, and encodes it. Only there for the crates that
+    /// Makes a packet from the values of an application, and encodes it. Only for the crates that
     /// are among the fastest to encode.
     fn make(&mut self, _values: Values, _out: &mut Self::Output) -> Result<(), Refused> {
         Err(Refused)
     }
 
-    /// Whether the caller of `hand_on` is to send the payload after the output; else it is part of
-    /// the output.
+    /// Whether the caller of `hand_on` must send the payload after the output; otherwise it is part
+    /// of the output.
     const PAYLOAD_APART: bool = false;
 
-    /// What the codec shows of a PUBLISH or PUBACK; `None` for other packets, which are checked by
-    /// encoding them again.
+    /// Returns the fields of a PUBLISH or PUBACK that the codec shows; `None` for other packets,
+    /// which are checked by encoding them again.
     fn seen(packet: &Self::Packet<'_>) -> Option<Seen>;
 
-    /// Makes the packet from the values, for the codec whose packets are made from values unlike
-    /// those that it decodes.
+    /// Makes the packet from the values, for a codec that encodes other types than it decodes.
     fn from_values(_packet: &'static Packet<'static>) -> Option<Self::Packet<'static>> {
         None
     }
 
-    /// How the name of a packet begins that is not asked for, and why.
+    /// The prefix of the names of packets that are left out, and the reason.
     const LEFT_OUT: Option<(&'static str, &'static str)> = None;
 
-    /// Says who sends, to a codec that can make use of it.
+    /// Tells the codec the sender, if it can use that.
     fn sent_by(&mut self, _role: Role) {}
 }
 
-/// The codec does not take the packet. The peers' own errors are of no use here.
+/// The codec refuses the packet. The errors of the peers are not needed here.
 #[derive(Clone, Copy, Debug)]
 pub struct Refused;
 
-/// What a codec shows of a PUBLISH or PUBACK.
+/// The fields of a PUBLISH or PUBACK that a codec shows.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     topic: Vec<u8>,
@@ -85,7 +83,8 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// A PUBLISH; without a packet identifier it has `None` or `Some(0)`, as the codecs have it.
+    /// Returns the fields of a PUBLISH. Without a packet identifier, codecs give `None` or
+    /// `Some(0)`.
     pub fn publish(
         topic: impl AsRef<[u8]>,
         payload: impl AsRef<[u8]>,
@@ -99,7 +98,7 @@ impl Seen {
         }
     }
 
-    /// Two properties stand for the rest of them, which are checked by encoding the packet again.
+    /// Adds two properties. The others are checked by encoding the packet again.
     pub fn with(
         self,
         message_expiry_interval: Option<u32>,
@@ -109,12 +108,12 @@ impl Seen {
         Self { message_expiry_interval, content_type, ..self }
     }
 
-    /// A PUBACK.
+    /// Returns the fields of a PUBACK.
     pub fn puback(packet_identifier: u16) -> Self {
         Self { packet_identifier, ..Self::default() }
     }
 
-    /// What should be seen.
+    /// Returns the expected fields.
     pub fn of(packet: &Packet<'_>) -> Option<Self> {
         match packet {
             Packet::Publish(publish) => {
@@ -131,13 +130,13 @@ impl Seen {
     }
 }
 
-/// Bytes that have arrived.
+/// A buffer of received bytes.
 pub trait Buffer: 'static {
-    /// A buffer with some bytes, and room for more, as the buffer of a connection has: some codecs
-    /// reserve after each packet.
+    /// Returns a buffer with some bytes and room for more, like the buffer of a connection: some
+    /// codecs reserve after each packet.
     fn of(bytes: &[u8]) -> Self;
 
-    /// Appends what has arrived.
+    /// Appends received bytes.
     fn receive(&mut self, bytes: &[u8]);
 }
 
@@ -150,8 +149,8 @@ pub struct Unread {
 }
 
 impl Unread {
-    /// Takes the next packet, for codecs that want whole packets or do not say how much they have
-    /// used.
+    /// Takes the next packet, for codecs that need whole packets or do not report how much they
+    /// consumed.
     pub fn whole(&mut self) -> Result<Option<Whole<'_>>, Refused> {
         let bytes = &self.bytes[self.start..];
         let (mut length, mut header) = (0, 1);
@@ -225,14 +224,14 @@ impl Buffer for ntex_bytes::BytesMut {
     }
 }
 
-/// Encoded bytes.
+/// A buffer of encoded bytes.
 pub trait Output {
-    /// An output with room for the largest packet.
+    /// Returns an output with room for the largest packet.
     fn warm() -> Self;
 
     fn clear(&mut self);
 
-    /// All that was written. May empty the output.
+    /// Returns all written bytes. Can empty the output.
     fn contents(&mut self) -> Vec<u8>;
 }
 
@@ -286,7 +285,7 @@ impl Output for BytePages {
     }
 }
 
-/// The output of codecs that write to a slice and say how much.
+/// The output of codecs that write to a slice and return the length.
 pub struct Slots {
     pub slots: Vec<u8>,
     pub used: usize,

@@ -1,5 +1,5 @@
-//! The cases of the machines: what a machine must do with one message. Checks that it does, and
-//! only then makes what times it.
+//! The cases of the machines: the work for one message. A machine is timed only after a check that
+//! it does the work.
 
 use crate::cases::{PAYLOAD, Random, TOPIC, no_properties, packet, string};
 use crate::machine::{Host, Machine};
@@ -8,7 +8,7 @@ use mqtt_sansio::codec::{self, QoS, Rules, Version};
 use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// What is measured.
+/// One measurement.
 pub struct Case {
     pub name: String,
     pub version: Version,
@@ -24,25 +24,24 @@ pub enum Side {
     Pair,
 }
 
-/// What is done with one message. All that belongs to it is part of it, to the last
-/// acknowledgement.
+/// The work for one message, up to its last acknowledgement.
 #[derive(Clone, Copy)]
 pub enum Task {
     Receive(QoS),
     Send(QoS),
-    /// Sends a message with QoS 1 for each one of so many that is acknowledged.
+    /// Keeps this many QoS 1 messages in flight: sends one for each that is acknowledged.
     Keep {
         in_flight: u16,
         shuffled: bool,
     },
 }
 
-/// How the names of the cases of [`Side::Pair`] begin.
+/// The prefix of the names of the cases of [`Side::Pair`].
 pub const PAIR: &str = "client to server";
 
 const LEVELS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
-/// Every case, in the order of the table.
+/// Returns each case, in the order of the table.
 pub fn all() -> Vec<Case> {
     const VERSIONS: [(Version, &str); 2] = [(Version::V3_1_1, "v4"), (Version::V5_0, "v5")];
     const SIDES: [(Side, &str); 2] = [(Side::Client, "client"), (Side::Server, "server")];
@@ -79,7 +78,7 @@ pub fn all() -> Vec<Case> {
 
 /// A machine of any type, or two.
 pub trait Contestant {
-    /// What times it in that case, or why it must not be timed.
+    /// Returns its bench in a case, or the reason why it must not be timed.
     fn bench(&self, case: &Case) -> Result<Bench, String> {
         catch_unwind(AssertUnwindSafe(|| self.checked(case)))
             .unwrap_or_else(|_| Err("panics".into()))
@@ -87,20 +86,21 @@ pub trait Contestant {
 
     fn checked(&self, case: &Case) -> Result<Bench, String>;
 
-    /// Whether a message with QoS 2 is delivered again if it comes again before it is released. It
-    /// is timed all the same, since no case has that.
+    /// Whether a QoS 2 message that is received twice before its PUBREL is delivered twice. Such a
+    /// machine is timed, because no case has that.
     fn delivers_twice(&self, _version: Version) -> bool {
         false
     }
 }
 
-/// What makes a machine for at most so many messages in flight.
+/// Makes a machine for at most this many messages in flight.
 pub struct One<F>(pub F);
 
 /// The same for a client and a server.
 pub struct Both<F, G>(pub F, pub G);
 
-/// As many as are in flight where that does not matter: some lay out a table of that size.
+/// The number in flight for cases that do not depend on it: some crates allocate a table of that
+/// size.
 const FEW: u16 = 32;
 
 impl<M: Machine + 'static, F: Fn(u16) -> M> Contestant for One<F> {
@@ -121,7 +121,7 @@ impl<M: Machine + 'static, F: Fn(u16) -> M> Contestant for One<F> {
             }
             Task::Keep { in_flight, shuffled } => {
                 check_sending(make(FEW), case.version, QoS::AtLeastOnce)?;
-                // Shuffled, identifiers in use may be so far apart.
+                // In shuffled order, identifiers in use can be this far apart.
                 let machine = make(2 * in_flight);
                 bench(|| M::outgoing(QoS::AtLeastOnce), keeping(machine, in_flight, shuffled))
             }
@@ -151,13 +151,13 @@ impl<C: Machine + 'static, S: Machine + 'static, F: Fn(u16) -> C, G: Fn(u16) -> 
     }
 }
 
-// ---- what is timed ----
+// ---- timing ----
 
-/// Messages for one look at the clock.
+/// The number of messages between two readings of the clock.
 const AT_ONCE: usize = 256;
 
-/// What times a job, if the job is right. `job` is false for a message that has not come to its
-/// end.
+/// Returns the bench of a job, if the job is correct. `job` returns false for a message without its
+/// outcome.
 fn bench<T: 'static>(
     mut message: impl FnMut() -> T + 'static,
     mut job: impl FnMut(T) -> bool + 'static,
@@ -186,7 +186,7 @@ fn exchange_all<T>(messages: Vec<T>, job: &mut impl FnMut(T) -> bool) -> u64 {
     messages.into_iter().map(|message| u64::from(job(message))).sum()
 }
 
-/// A host that takes a look, and counts.
+/// A host that reads each message and counts.
 #[derive(Default)]
 struct Tally {
     messages: u64,
@@ -208,7 +208,7 @@ impl Host for Tally {
     }
 }
 
-/// Takes PUBLISH, and PUBREL, from one read each; whatever it answers is written before the next.
+/// Receives PUBLISH, and PUBREL, in one read each; the answer is written before the next read.
 fn receiving<M: Machine>(mut machine: M, version: Version, qos: QoS) -> impl FnMut(u16) -> bool {
     let mut publish = publish(version, qos, 1);
     let mut tally = Tally::default();
@@ -227,7 +227,7 @@ fn receiving<M: Machine>(mut machine: M, version: Version, qos: QoS) -> impl FnM
     }
 }
 
-/// Publishes, and takes each acknowledgement from a read of its own.
+/// Publishes, and receives each acknowledgement in a read of its own.
 fn sending<M: Machine>(mut machine: M, qos: QoS) -> impl FnMut(M::Outgoing) -> bool {
     let mut tally = Tally::default();
     move |message| {
@@ -245,9 +245,8 @@ fn sending<M: Machine>(mut machine: M, qos: QoS) -> impl FnMut(M::Outgoing) -> b
     }
 }
 
-/// Has one acknowledged and publishes another. Blocks of all that are in flight are acknowledged in
-/// the order in which they were sent, or, if shuffled, each in an order that has nothing to do with
-/// that of the block before.
+/// Acknowledges one message and publishes another. Blocks of all messages in flight are
+/// acknowledged in the order of sending or, if shuffled, each in an independent random order.
 fn keeping<M: Machine>(
     mut machine: M,
     in_flight: u16,
@@ -272,18 +271,17 @@ fn keeping<M: Machine>(
     }
 }
 
-/// The name under which the end comes back, and the identifier on the wire.
+/// Publishes a message and returns the key of its outcome, and the packet identifier on the wire.
 #[inline(always)]
 fn publish_one<M: Machine>(machine: &mut M, message: M::Outgoing) -> (u64, u16) {
     let name = machine.publish(message);
     (name, machine.written(|bytes| identifier(black_box(bytes))))
 }
 
-/// So many are published before the transport carries anything.
+/// The number of messages to publish before the transport carries bytes.
 const BURST: u64 = 16;
 
-/// Publishes, and now and then carries all there is in both directions until both have nothing more
-/// to say.
+/// Publishes, and after each burst carries bytes in both directions until both sides are silent.
 fn handing_over<C: Machine, S: Machine>(
     mut client: C,
     mut server: S,
@@ -311,20 +309,20 @@ fn carry(bytes: &[u8], to: &mut impl Machine, host: &mut impl Host) -> bool {
     !bytes.is_empty()
 }
 
-// ---- what is on the wire ----
+// ---- packets ----
 
 const PUBACK: u8 = 0x40;
 const PUBREC: u8 = 0x50;
 const PUBREL: u8 = 0x62;
 const PUBCOMP: u8 = 0x70;
 
-/// An acknowledgement, which has the same form in both versions if it says nothing more.
+/// Returns an acknowledgement of success, which has the same form in both versions.
 fn ack(first: u8, identifier: u16) -> [u8; 4] {
     let [high, low] = identifier.to_be_bytes();
     [first, 2, high, low]
 }
 
-/// Behind the fixed header, which is 2 bytes, and the topic.
+/// The position of the packet identifier: after a fixed header of 2 bytes and the topic.
 const IDENTIFIER: std::ops::Range<usize> = 4 + TOPIC.len()..6 + TOPIC.len();
 
 fn publish(version: Version, qos: QoS, identifier: u16) -> Vec<u8> {
@@ -335,14 +333,14 @@ fn publish(version: Version, qos: QoS, identifier: u16) -> Vec<u8> {
     )
 }
 
-/// The packet identifier of a PUBLISH that has one.
+/// Returns the packet identifier of a PUBLISH, or 0.
 fn identifier(publish: &[u8]) -> u16 {
     publish.get(IDENTIFIER).map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
 }
 
-// ---- whether it is right ----
+// ---- checks ----
 
-/// What a host is told.
+/// An event that a machine reports.
 #[derive(Debug, PartialEq, Eq)]
 enum Told {
     Message(String, String),
@@ -361,8 +359,7 @@ impl Host for Vec<Told> {
     }
 }
 
-/// Takes messages with QoS 0, 1 or 2 whole and byte by byte, some of them with the same
-/// identifiers.
+/// Checks receiving with QoS 0, 1 or 2, whole and byte by byte, with repeated identifiers.
 fn check_receiving<M: Machine>(
     make: impl Fn(u16) -> M,
     version: Version,
@@ -389,7 +386,7 @@ fn check_receiving<M: Machine>(
     Ok(())
 }
 
-/// Sends some more messages than may be in flight, one after another.
+/// Checks sending more messages than can be in flight, one after another.
 fn check_sending<M: Machine>(mut machine: M, version: Version, qos: QoS) -> Result<(), String> {
     for _ in 0..2 * FEW {
         let name = machine.publish(M::outgoing(qos));
@@ -415,7 +412,7 @@ fn check_sending<M: Machine>(mut machine: M, version: Version, qos: QoS) -> Resu
     Ok(())
 }
 
-/// Whether the machine tells its host that of some bytes, and answers that.
+/// Checks that the machine reports these events for some bytes, and answers these bytes.
 fn expect<'a>(
     machine: &mut impl Machine,
     version: Version,
@@ -436,8 +433,8 @@ fn expect<'a>(
     }
 }
 
-/// The same packets as we write them: an acknowledgement of 5.0 may say in more bytes that there is
-/// nothing to be said.
+/// Returns the same packets as this crate writes them: an acknowledgement of 5.0 can state success
+/// in more bytes.
 fn canonical(mut bytes: &[u8], version: Version) -> Option<Vec<u8>> {
     let mut same = Vec::new();
     while let Some(frame) = codec::frame(bytes, u32::MAX).ok()? {

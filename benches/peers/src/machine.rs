@@ -1,50 +1,50 @@
-//! What a session machine has to offer to take part: bytes in, bytes out, and a host that is told
-//! what they mean.
+//! The interface of a session machine that takes part: bytes in, bytes out, and events for the
+//! host.
 
 use crate::cases::{PAYLOAD, TOPIC};
 use mqtt_sansio::codec::{
     self, Connack, ConnackProperties, Connect, Packet, Publish, QoS, ReasonCode, Rules, Version,
 };
 
-/// One side of a connection whose handshake is over, and whose session outlives it, called as its
+/// One side of a connection after the handshake, with a session that outlives it, called as its
 /// users call it.
 ///
-/// It is the host's part to read and write the transport and to look at the clock, and that is not
-/// timed. What a machine wants of a host besides, as keeping the bytes of half a packet, is.
+/// The host reads and writes the transport and reads the clock, which is not timed. Other work that
+/// a machine requires of its host, such as keeping the bytes of half a packet, is timed.
 pub trait Machine {
-    /// What it is given to publish. Made before the clock starts, as far as that goes without the
-    /// machine: a host that has made a payload has allocated it.
+    /// The argument of `publish`. Made before the clock starts, if that needs no machine: a host
+    /// that has a payload has allocated it.
     type Outgoing;
 
-    /// The one message of all cases.
+    /// Returns the message that all cases use.
     fn outgoing(qos: QoS) -> Self::Outgoing;
 
-    /// Publishes a message, and gives the name under which its end comes back.
+    /// Publishes a message, and returns the key of its outcome.
     fn publish(&mut self, message: Self::Outgoing) -> u64;
 
-    /// Takes what the transport has read, which may end in a packet. Panics at anything but
-    /// messages and their ends.
+    /// Handles bytes from the transport, which can end inside a packet. Panics on events other than
+    /// messages and outcomes.
     fn receive(&mut self, bytes: &[u8], host: &mut impl Host);
 
-    /// Hands what is to be sent to the transport, in one piece, and forgets it.
+    /// Gives the output to the transport, in one piece, and clears it.
     fn written<R>(&mut self, write: impl FnOnce(&[u8]) -> R) -> R;
 }
 
-/// Who is told what has arrived.
+/// The receiver of events.
 pub trait Host {
     fn message(&mut self, topic: &[u8], payload: &[u8]);
 
-    /// A message with QoS 1 or 2 was acknowledged to its end.
+    /// Handles the last acknowledgement of a message with QoS 1 or 2.
     fn completed(&mut self, name: u64);
 }
 
-/// The message, as the values that ours and the wire are made from.
+/// Returns the message from which the packets of all crates are made.
 pub fn message(qos: QoS) -> Publish<'static> {
     Publish { qos, ..Publish::new(TOPIC, &PAYLOAD[..64]) }
 }
 
-/// A CONNECT that asks for a session that outlives the connection: some keep messages to send them
-/// again only for such a session.
+/// Returns a CONNECT for a session that outlives the connection: some crates store messages for
+/// resending only for such a session.
 pub fn connect(version: Version, in_flight: u16) -> Connect<'static> {
     let mut connect = Connect { keep_alive: 60, ..Connect::new(version, "client-0001") };
     if version == Version::V5_0 {
@@ -54,7 +54,7 @@ pub fn connect(version: Version, in_flight: u16) -> Connect<'static> {
     connect
 }
 
-/// Its answer.
+/// Returns the answer to that CONNECT.
 pub fn connack(version: Version, in_flight: u16) -> Connack<'static> {
     let receive_maximum = (version == Version::V5_0).then_some(in_flight);
     let properties = ConnackProperties { receive_maximum, ..ConnackProperties::default() };

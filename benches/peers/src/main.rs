@@ -1,39 +1,38 @@
 //! The same bytes through mqtt-sansio and other crates, in one run: through the codecs, and through
 //! the session machines.
 //!
-//! `cargo run --release` checks every contestant in every case, times those that are right, and
-//! prints the tables of the README; `--table codecs` or `--table machines` does half of it.
-//! `ROUNDS=101` changes the number of rounds. `--instructions` goes on to count the instructions of
-//! ours and of the fastest peer, with valgrind, which takes long. For a closer look, `valgrind
-//! --tool=callgrind --toggle-collect='*decode_all*' peers --only mqttrs --case 'decode: v4 PUBACK'
-//! --iterations 100000` (`*encode_all*` for encoding, `*exchange_all*` for machines) runs one of
-//! them in one case; the names are those of the table, or parts of them.
+//! `cargo run --release` checks each contestant in each case, times those that are correct, and
+//! prints the tables of `benches/README.md`. `--table codecs` or `--table machines` prints one of
+//! the two. `ROUNDS=101` changes the number of rounds. `--instructions` also counts the
+//! instructions of this crate and of the fastest peer with valgrind, which takes long. To look at
+//! one contestant in one case, run `valgrind --tool=callgrind --toggle-collect='*decode_all*' peers
+//! --only mqttrs --case 'decode: v4 PUBACK' --iterations 100000` (`*encode_all*` for encoding,
+//! `*exchange_all*` for machines). The names are those of the table, or parts of them.
 //!
 //! How it is measured:
-//! - In each round each contestant does each case in turn, some thousand packets at a time; the
-//!   median of the rounds is printed.
-//! - A codec that decodes a case to wrong values, or encodes it to bytes that are another packet,
-//!   is not timed: a dash. Nor is a machine that tells its host something else, or answers
-//!   something else, whether the bytes come whole or one by one. All tables have dashes where the
-//!   crate has no such thing; what else is missing is listed below them, with the reason.
-//! - Decoding is what a user has to do for one packet after another: finding the packet and parsing
+//! - In each round, each contestant runs each case in turn with some thousand packets. The table
+//!   shows the median of the rounds.
+//! - A codec that decodes a case to wrong values, or encodes it to another packet, is not timed and
+//!   gets a dash. A machine that reports or answers something else, with the bytes in one piece or
+//!   one by one, is not timed either. A dash also means that the crate has no such function; all
+//!   other gaps are listed below the tables, with the reason.
+//! - Decoding covers the work of a user for one packet after another: finding the packet, parsing
 //!   it, and dropping it. The buffer holds many copies of the packet and is filled before the clock
-//!   starts; in the mixed streams filling it in chunks of 4 KiB is timed, too. Who wants whole
-//!   packets, or does not say how much it has used, gets them from [`codec::Unread::whole`], which
-//!   costs about 2 ns.
-//! - Encoding is into one buffer that is emptied for each packet, as far as the crate writes to a
-//!   buffer. Packets that are used up by it are cloned before the clock starts.
-//! - Making is timed together with encoding in cases of their own, for the crates that are among
-//!   the fastest to encode: what an application has, strings and bytes, becomes a packet of the
-//!   crate, is encoded, and the packet is dropped. Who can share a payload that is in memory for
-//!   ever does.
-//! - The floor is no codec: see `peers/floor.rs`.
-//! - A machine is given bytes as they are read from a transport and gives those that are to be
-//!   written, so what it needs around it for that is timed, too; `machines/` says what that is.
-//!   Each message is alone: its packets are read one by one, and what answers them is written at
-//!   once. From a client to a server they go in bursts of 16.
-//! - The time is told to machines that ask for it, which for their hosts is a look at the clock for
-//!   each time that they wake up. Those that look at it themselves do so while they are timed.
+//!   starts; in the mixed streams, filling it in chunks of 4 KiB is timed, too. A crate that needs
+//!   whole packets, or does not report how much it consumed, gets packets from
+//!   [`codec::Unread::whole`], which costs about 2 ns.
+//! - Encoding writes into one buffer that is cleared for each packet, if the crate writes to a
+//!   buffer. If it consumes packets, they are cloned before the clock starts.
+//! - Making is timed together with encoding in separate cases, for the crates that are among the
+//!   fastest to encode. The strings and bytes of an application become a packet of the crate, which
+//!   is encoded and dropped. A crate that can share a static payload does.
+//! - The floor is not a codec: see `peers/floor.rs`.
+//! - A machine gets bytes as a transport reads them and returns the bytes to write, so the code
+//!   that it needs around itself is timed, too; `machines/` describes it. Each message is alone:
+//!   its packets are read one by one, and their answers are written at once. From a client to a
+//!   server, messages are sent in bursts of 16.
+//! - Machines that take the time as an argument get it; their hosts read the clock once per wakeup.
+//!   Machines that read the clock themselves do so while they are timed.
 
 mod callgrind;
 mod cases;
@@ -54,17 +53,16 @@ use std::time::Duration;
 const PACKETS_A_ROUND: u64 = 4096;
 const ROUNDS: usize = 61;
 
-/// Who takes longer for the packets of a round has fewer of them from then on.
+/// A contestant that takes longer for the packets of a round gets fewer of them afterwards.
 const LONGEST: Duration = Duration::from_millis(20);
 
-/// What checks a contestant in a case and makes what times it; `None` if the crate has nothing for
-/// it.
+/// Checks a contestant in a case and returns its bench; `None` if the crate has no such function.
 type Entry = Option<Box<dyn Fn() -> Result<Bench, String>>>;
 
 /// The contestants, and the cases with an entry for each of them.
 struct Table {
     names: Vec<&'static str>,
-    /// How many of the first columns are no peers.
+    /// The number of columns at the start that are not peers.
     no_peers: usize,
     rows: Vec<(String, Vec<Entry>)>,
     cells: Vec<Vec<Option<Cell>>>,
@@ -97,7 +95,7 @@ fn main() {
     }
     let rounds =
         env::var("ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("ROUNDS is a number"));
-    // A contestant that panics is said to in the tables.
+    // The tables report a contestant that panics.
     std::panic::set_hook(Box::new(|_| ()));
     run(&mut tables, rounds);
     let [codecs, machines] = &tables;
@@ -111,7 +109,8 @@ fn main() {
         println!("\nHeap allocations per packet.\n");
         codecs.print(Cost::allocated);
         println!(
-            "\nWire vectors of `spec-vectors/`: invalid packets that are refused, valid ones that are accepted.\n"
+            "\nWire vectors of `spec-vectors/`: invalid packets that are refused, \
+             valid ones that are accepted.\n"
         );
         strictness::print(&columns);
         codecs.print_left_out();
@@ -226,7 +225,7 @@ impl Cell {
 }
 
 impl Table {
-    /// The fastest peer in a case.
+    /// Returns the fastest peer in a case.
     fn best(&self, cells: &[Option<Cell>], of: fn(Cost) -> f64) -> Option<(f64, &'static str)> {
         let peers = cells.iter().zip(&self.names).skip(self.no_peers);
         let values = peers.filter_map(|(cell, name)| Some((cell.as_ref()?.median(of)?, *name)));
@@ -252,7 +251,7 @@ impl Table {
     }
 
     fn print(&self, of: fn(Cost) -> f64) {
-        // Ours comes first, and is no peer.
+        // This crate comes first, and is not a peer.
         let (first, peers) = self.names.split_at(self.no_peers);
         let names =
             |names: &[&str]| names.iter().map(|name| format!(" {name} |")).collect::<String>();
@@ -293,8 +292,8 @@ impl Table {
     fn print_left_out(&self) {
         println!("\nLeft out:\n");
         for ((case, _), cells) in self.rows.iter().zip(&self.cells) {
-            // The floor is no codec, and that most crates have no way to hand on a payload, or are
-            // not asked to make packets, goes without saying.
+            // Not listed: the floor, which is not a codec, and the tasks that most crates do not
+            // have, which are handing on a payload and making packets.
             for (name, cell) in self
                 .names
                 .iter()

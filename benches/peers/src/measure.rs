@@ -1,4 +1,4 @@
-//! Checks a codec in a case, and only then makes what times it.
+//! Checks a codec in a case, and times it only after that.
 
 use crate::cases::{Case, Sample, Task, Values};
 use crate::codec::{Buffer, Codec, Output, Refused, Seen};
@@ -11,8 +11,8 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Counts what is allocated. Only one thread does, so a load and a store are enough, and cost less
-/// than what they count.
+/// Counts allocations. Only one thread allocates, so a load and a store suffice; they cost less
+/// than the allocation.
 struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
@@ -48,7 +48,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What some packets, or messages, have cost.
+/// The cost of some packets or messages.
 #[derive(Clone, Copy, Default)]
 pub struct Cost {
     pub packets: u64,
@@ -84,11 +84,11 @@ impl AddAssign for Cost {
     }
 }
 
-/// What it costs to look at the clock twice.
+/// Measures the cost of reading the clock twice.
 static CLOCK: LazyLock<Duration> =
     LazyLock::new(|| (0..10_000).map(|_| Instant::now().elapsed()).min().unwrap_or_default());
 
-/// Runs what gives the number of packets that it has done.
+/// Times a function that returns the number of its packets.
 pub fn timed(run: impl FnOnce() -> u64) -> Cost {
     let clock = *CLOCK;
     let (allocations, bytes) = (ALLOCATIONS.load(Ordering::Relaxed), BYTES.load(Ordering::Relaxed));
@@ -99,25 +99,25 @@ pub fn timed(run: impl FnOnce() -> u64) -> Cost {
     Cost { packets, time, allocations, bytes: BYTES.load(Ordering::Relaxed) - bytes }
 }
 
-/// Does at least so many packets, and says what they have cost.
+/// Processes at least this many packets, and returns their cost.
 pub type Bench = Box<dyn FnMut(u64) -> Cost>;
 
-/// What a decoder makes of one packet that is all there.
+/// The verdict of a decoder on one complete packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Accepted,
     Refused,
-    /// It says that bytes are missing, which are not.
+    /// The decoder reports missing bytes, although the packet is complete.
     Waits,
     Panicked,
 }
 
-/// Why most codecs are not timed in the cases of [`Task::Make`].
+/// The reason why most codecs are not timed in the cases of [`Task::Make`].
 pub const NOT_MADE: &str = "is not asked to make packets";
 
 /// A [`Codec`] of any type.
 pub trait Measured {
-    /// What times the codec in that case, or why it must not be timed.
+    /// Returns the bench of the codec in a case, or the reason why it must not be timed.
     fn bench(&self, case: &'static Case) -> Result<Bench, String>;
 
     fn verdict(&self, bytes: &[u8], sender: Option<Role>) -> Verdict;
@@ -170,9 +170,9 @@ impl<C: Codec + 'static, F: Fn() -> C> Measured for F {
 /// The chunks in which a stream arrives.
 const CHUNK: usize = 4096;
 
-/// Whether the codec decodes the packets, in chunks, to what they should be.
+/// Checks that the codec decodes the packets, in chunks, to the expected values.
 fn check_decode<C: Codec>(make: impl Fn() -> C, sample: &Sample) -> Result<(), String> {
-    // Another instance encodes: the one that decodes may have read half a packet.
+    // Another instance encodes: the one that decodes can have read half a packet.
     let (mut decoder, mut encoder) = (make(), make());
     let mut buffer = C::Buffer::of(&[]);
     let mut packets = sample.packets.iter();
@@ -206,7 +206,7 @@ fn name(packet: &Packet<'_>) -> String {
     format!("{:?}", packet.packet_type()).to_uppercase()
 }
 
-/// By what the codec shows of the packet, and by what it becomes when the codec encodes it again.
+/// Compares the fields that the codec shows, and the bytes when the codec encodes the packet again.
 fn check_packet<C: Codec>(
     encoder: &mut C,
     packet: &C::Packet<'_>,
@@ -229,7 +229,7 @@ fn check_packet<C: Codec>(
     }
 }
 
-/// Whether encoded bytes are the packet, by our decoder.
+/// Checks with the decoder of this crate that encoded bytes are the packet.
 fn becomes(bytes: &[u8], sample: &Sample, expected: &Packet<'_>) -> Result<(), String> {
     let wrong = |what: &dyn std::fmt::Debug| Err(format!("encodes to {what:?}"));
     match codec::frame(bytes, u32::MAX) {
@@ -243,8 +243,8 @@ fn becomes(bytes: &[u8], sample: &Sample, expected: &Packet<'_>) -> Result<(), S
     }
 }
 
-/// What a sender holds: made from the values where that makes a difference, else decoded from the
-/// bytes.
+/// Returns the packets of a sender: made from the values if the codec needs that, and otherwise
+/// decoded from the bytes.
 fn held<C: Codec>(codec: &mut C, sample: &'static Sample) -> Result<C::Packet<'static>, String> {
     if let Some(packet) = C::from_values(&sample.packets[0]) {
         return Ok(packet);
@@ -279,8 +279,7 @@ fn check_make<C: Codec>(mut codec: C, sample: &Sample) -> Result<(), String> {
     becomes(&out.contents(), sample, &sample.packets[0])
 }
 
-/// Decodes all that is in the buffer. Not inlined, so that `callgrind --toggle-collect` can find
-/// it.
+/// Decodes the whole buffer. Not inlined, so that `callgrind --toggle-collect` can find it.
 #[inline(never)]
 fn decode_all<C: Codec>(codec: &mut C, buffer: &mut C::Buffer) -> u64 {
     let mut packets = 0;
@@ -307,11 +306,11 @@ fn encode_all<C: Codec, P>(
     encoded
 }
 
-/// So much is in the buffer at once: some packets for one look at the clock, and no more than the
-/// second cache holds.
+/// The bytes in the buffer at once: many packets between two readings of the clock, but less than
+/// the second-level cache.
 const FILL: usize = 128 * 1024;
 
-/// Filling the buffer is not timed, and neither is freeing it.
+/// Times decoding alone, without filling and freeing the buffer.
 fn bench_decode<C: Codec>(mut codec: C, sample: &'static Sample) -> impl FnMut(u64) -> Cost {
     let copies = (FILL / sample.bytes.len()).clamp(1, 4096);
     let bytes = sample.bytes.repeat(copies);
@@ -326,8 +325,8 @@ fn bench_decode<C: Codec>(mut codec: C, sample: &'static Sample) -> impl FnMut(u
     }
 }
 
-/// Filling the buffer, in chunks, is timed here: how much of it must be moved is part of a codec's
-/// design.
+/// Times decoding and filling the buffer in chunks: the design of a codec decides how many bytes
+/// must be moved.
 fn bench_stream<C: Codec>(mut codec: C, sample: &'static Sample) -> impl FnMut(u64) -> Cost {
     move |at_least| {
         let mut cost = Cost::default();
@@ -350,7 +349,7 @@ fn bench_stream<C: Codec>(mut codec: C, sample: &'static Sample) -> impl FnMut(u
     }
 }
 
-/// Gives what `encode` takes.
+/// Returns the argument of `encode`.
 fn outgoing<C: Codec + 'static>(
     codec: &mut C,
     sample: &'static Sample,
@@ -360,7 +359,7 @@ fn outgoing<C: Codec + 'static>(
     move || C::outgoing(packet)
 }
 
-/// What is not timed is `packet`: cloning, for codecs that use up the packet.
+/// Times encoding, without `packet`, which clones for codecs that consume the packet.
 fn bench_encode<C: Codec, P>(
     packet: impl Fn() -> P,
     mut codec: C,

@@ -1,20 +1,19 @@
-//! How many of the wire vectors that are no packets a decoder refuses, and how many of those that
-//! are it accepts.
+//! Counts the invalid wire vectors that a decoder refuses, and the valid ones that it accepts.
 
 use crate::measure::{Measured, Verdict};
 use crate::peers::Column;
 use mqtt_sansio::codec::{Role, Version};
 use testkit::vectors::{hex, sender, tables};
 
-/// One vector that is a whole packet, or looks like one.
+/// One vector with a complete packet, valid or invalid.
 struct Vector {
     bytes: Vec<u8>,
     sender: Option<Role>,
     valid: bool,
 }
 
-/// Prints the table, a row for each codec. Ours, which comes first, is told who sends; no peer can
-/// be.
+/// Prints the table, a row for each codec. This crate comes first and knows the sender; no peer can
+/// be told.
 pub fn print(columns: &[Column]) {
     let versions = [(Version::V3_1_1, "v3.1.1"), (Version::V5_0, "v5.0")]
         .map(|(version, folder)| (version, read(folder)));
@@ -40,12 +39,13 @@ pub fn print(columns: &[Column]) {
     for (version, vectors) in &versions {
         let number = columns[0].codec(*version, None).map_or(0, |ours| needs_sender(ours, vectors));
         println!(
-            "{version}: {number} of the invalid ones would be valid from the other side; only ours is told who sends."
+            "{version}: {number} of the invalid ones would be valid from the other side; \
+             only this crate knows the sender."
         );
     }
 }
 
-/// How many invalid vectors would be valid if the other side had sent them, by our decoder.
+/// Returns the number of invalid vectors that would be valid from the other side.
 fn needs_sender(ours: &dyn Measured, vectors: &[Vector]) -> usize {
     vectors
         .iter()
@@ -84,7 +84,7 @@ impl Count {
 }
 
 fn read(version: &str) -> Vec<Vector> {
-    let whole = tables(version).into_iter().filter(|(_, vector)| !vector.contains_key("incomplete"));
+    let whole = tables(version).into_iter().filter(|entry| !entry.1.contains_key("incomplete"));
     whole
         .map(|(_, vector)| Vector {
             bytes: hex(vector["bytes"].as_str().expect("text")),

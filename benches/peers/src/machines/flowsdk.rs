@@ -1,5 +1,5 @@
-//! flowsdk: its client without I/O. What it has for servers is a session of packets, without bytes
-//! or a connection, which does not tell when a message has come to its end.
+//! flowsdk: its client without I/O. For servers it has only a session of packets, without bytes or
+//! a connection, which does not report the outcome of a message.
 
 use crate::cases::{PAYLOAD, TOPIC};
 use crate::machine::{self, Host, Machine};

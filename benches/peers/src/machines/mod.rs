@@ -1,7 +1,7 @@
 //! One file for each crate that has session machines, and the columns of the table.
 //!
-//! Of the other crates some have parts of one, as mqtt5-protocol, or one that needs a transport and
-//! a runtime, as ntex-mqtt.
+//! Other crates have only parts of one (mqtt5-protocol), or one that needs a transport and a
+//! runtime (ntex-mqtt).
 
 mod flowsdk;
 mod mqtt_protocol_core;
@@ -23,7 +23,7 @@ impl Column {
         Self { name, sides: Vec::new() }
     }
 
-    /// A client, made for at most so many messages in flight.
+    /// Adds a client, made for at most a number of messages in flight.
     fn client<C: Machine + 'static>(
         self,
         version: Version,
@@ -32,7 +32,7 @@ impl Column {
         self.with(version, Side::Client, One(client))
     }
 
-    /// A client, a server, and the two together.
+    /// Adds a client, a server, and the two together.
     fn both<C: Machine + 'static, S: Machine + 'static>(
         self,
         version: Version,
@@ -59,13 +59,13 @@ impl Column {
             .map(|(_, _, contestant)| *contestant)
     }
 
-    /// See [`Contestant::delivers_twice`].
+    /// Whether a machine delivers twice: [`Contestant::delivers_twice`].
     pub fn delivers_twice(&self) -> bool {
         self.sides.iter().any(|(version, _, contestant)| contestant.delivers_twice(*version))
     }
 }
 
-/// Ours, and the peers.
+/// Returns the columns: this crate and the peers.
 pub fn columns() -> Vec<Column> {
     const V4: Version = Version::V3_1_1;
     const V5: Version = Version::V5_0;

@@ -1,6 +1,6 @@
-//! mqtt-protocol-core: each call gives a `Vec` of events, among them the packets to be sent, which
-//! are gathered in one buffer as a vectored write would. Timers that it asks for are the host's,
-//! and not set here. It answers messages by itself, as told to.
+//! mqtt-protocol-core: each call returns a `Vec` of events. The packets to send are among them, and
+//! are gathered in one buffer, as a vectored write would. The timers that it requests are the
+//! host's, and not set here. It is configured to acknowledge messages itself.
 
 use crate::cases::{PAYLOAD, TOPIC};
 use crate::machine::{self, Host, Machine};
@@ -10,7 +10,7 @@ use mqtt_protocol_core::mqtt::packet::{self, GenericPacketTrait, Packet, Qos};
 use mqtt_protocol_core::mqtt::{self, ArcPayload, IntoPayload, role};
 use mqtt_sansio::codec::{QoS, Version};
 
-/// Gathers what is to be sent, and tells the host the rest.
+/// Gathers the packets to send, and reports the other events to the host.
 fn handle(events: Vec<Event>, out: &mut Vec<u8>, host: &mut impl Host) {
     for event in events {
         match event {
@@ -33,7 +33,7 @@ fn handle(events: Vec<Event>, out: &mut Vec<u8>, host: &mut impl Host) {
     }
 }
 
-/// For the handshake, and for what is published.
+/// Packets of the handshake and published packets.
 struct Nobody;
 
 impl Host for Nobody {
@@ -96,8 +96,8 @@ macro_rules! version {
             where
                 Publish: Sendable<Role, u16>,
             {
-                /// The payload. There is no packet without its identifier, so making one, which
-                /// copies the topic, is part of publishing.
+                /// The payload. A packet needs its identifier, so making one, which copies the
+                /// topic, is part of publishing.
                 type Outgoing = (QoS, ArcPayload);
 
                 fn outgoing(qos: QoS) -> Self::Outgoing {

@@ -1,5 +1,5 @@
-//! mqtt-sansio, with the loop of its documentation: the host keeps the bytes of half a packet. It
-//! reads each topic as a `&str`, which most peers have done for it.
+//! mqtt-sansio, with the loop of its documentation: the host keeps the bytes of half a packet, and
+//! reads each topic as a `&str`, as most peers do when they decode.
 
 use crate::machine::{self, Host, Machine};
 use mqtt_sansio::Instant;
@@ -17,7 +17,7 @@ struct Buffers {
 }
 
 impl Buffers {
-    /// `step` takes one step, and is false when there is nothing more to do.
+    /// Receives bytes. `step` takes one step, and returns false when no action is left.
     fn receive(&mut self, bytes: &[u8], mut step: impl FnMut(&mut &[u8], &mut Vec<u8>) -> bool) {
         self.received.extend_from_slice(bytes);
         let mut input = self.received.as_slice();
@@ -98,7 +98,7 @@ impl Machine for Client {
     }
 }
 
-/// Is given messages that are in an allocation of their own, which those for other clients would
+/// Receives messages in an allocation of their own, which the messages for other clients would
 /// share.
 pub struct Server {
     server: server::Server,

@@ -1,17 +1,20 @@
-//! rumqttc: the `MqttState` of its event loop, with its codec on both sides as there, for it takes
-//! and gives packets. It looks at the clock in each call. Left out are the loop itself, its
-//! channel, and the handshake, which is the loop's.
+//! rumqttc: the `MqttState` of its event loop with its codec on both sides, because `MqttState`
+//! consumes and returns packets. It reads the clock in each call. The loop itself, its channel and
+//! its handshake are left out.
 
 use crate::cases::{PAYLOAD, TOPIC};
 use crate::machine::{Host, Machine};
 use bytes::{Bytes, BytesMut};
 use mqtt_sansio::codec::QoS;
 
-/// Room as tokio-util's `Framed` has it.
+/// The initial capacity of tokio-util's `Framed`.
 const ROOM: usize = 8 * 1024;
 
 macro_rules! client {
-    ($name:ident, $root:path, $packets:path, $maximum:expr, $more:pat, $publish:expr, $level:path) => {
+    (
+        $name:ident, $root:path, $packets:path, $maximum:expr, $more:pat, $publish:expr,
+        $level:path
+    ) => {
         pub mod $name {
             use super::*;
             use ::rumqttc::Outgoing;

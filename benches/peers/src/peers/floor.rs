@@ -1,14 +1,14 @@
-//! Not a codec but the least that one can do: PUBLISH and PUBACK read by hand, without what a codec
-//! needs to be one.
+//! Not a codec, but a lower bound: PUBLISH and PUBACK are read manually, without the checks and
+//! types of a codec.
 //!
 //! Strings are checked with `core::str::from_utf8`, and for NUL and wildcards byte by byte;
-//! properties are taken apart and not checked for the rules of their packet. Encoding is one
-//! `memcpy` of the payload behind a header.
+//! properties are split and not checked for the rules of their packet. Encoding is one `memcpy` of
+//! the payload after a header.
 
 use crate::codec::{Codec, Refused, Seen, Unread};
 use mqtt_sansio::codec::Packet as OurPacket;
 
-/// With the property lengths of 5.0 or without.
+/// The floor, with the property lengths of 5.0 or without.
 pub struct Floor<const V5: bool>;
 
 #[derive(Clone, Copy)]

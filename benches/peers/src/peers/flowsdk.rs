@@ -32,7 +32,7 @@ impl Codec for Level {
         packet
     }
 
-    /// It has no other way than to make a `Vec` of its own.
+    /// Encodes to a new `Vec`, the only way that the crate has.
     #[inline(always)]
     fn encode(&mut self, packet: &MqttPacket, out: &mut Vec<u8>) -> Result<(), Refused> {
         *out = packet.to_bytes().map_err(|_| Refused)?;

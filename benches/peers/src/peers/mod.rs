@@ -18,22 +18,22 @@ use crate::codec::Codec;
 use crate::measure::Measured;
 use mqtt_sansio::codec::{Rules, Version};
 
-/// What of the bytes a decoded packet has.
+/// The relation of a decoded packet to the bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// References into the buffer.
+    /// The packet borrows from the buffer.
     Borrowed,
-    /// It can outlive the buffer.
+    /// The packet can outlive the buffer.
     Owned,
-    /// It can outlive the buffer, and its fields have been got at; only ours has to do something
-    /// for that.
+    /// The packet can outlive the buffer, and its fields have been read; only this crate needs a
+    /// step for that.
     OwnedAndRead,
 }
 
 /// A crate.
 pub struct Column {
     pub name: &'static str,
-    /// It does not decode.
+    /// Whether the crate only encodes.
     pub only_encodes: bool,
     codecs: Vec<(Version, Form, &'static dyn Measured)>,
 }
@@ -53,7 +53,7 @@ impl Column {
         self
     }
 
-    /// A crate whose packets own what they have.
+    /// Returns a crate with owned packets.
     fn owned<A: Codec + 'static, B: Codec + 'static>(
         name: &'static str,
         v4: impl Fn() -> A + 'static,
@@ -62,7 +62,7 @@ impl Column {
         Self::new(name).with(Version::V3_1_1, Form::Owned, v4).with(Version::V5_0, Form::Owned, v5)
     }
 
-    /// The codec of a version, of any form or of the one that is asked for.
+    /// Returns the codec of a version, of any form or of the requested one.
     pub fn codec(&self, version: Version, form: Option<Form>) -> Option<&'static dyn Measured> {
         let find = |form: Option<Form>| {
             self.codecs
@@ -76,10 +76,10 @@ impl Column {
     }
 }
 
-/// The column that is no codec.
+/// The column that is not a codec.
 pub const FLOOR: &str = "floor";
 
-/// Ours in two columns, the floor, and the peers.
+/// Returns the columns: two of this crate, the floor, and the peers.
 pub fn columns() -> Vec<Column> {
     use Form::{Borrowed, Owned, OwnedAndRead};
     let mut us = Column::new("mqtt-sansio");

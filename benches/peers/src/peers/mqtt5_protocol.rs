@@ -20,8 +20,8 @@ impl Codec for Level {
         buffer: &'a mut BytesMut,
         user: impl FnOnce(&Self::Packet<'a>) -> R,
     ) -> Result<Option<R>, Refused> {
-        // It has no word for "not all there" but an error like any other, so the rest of the length
-        // is looked for first.
+        // The crate reports an incomplete packet like any other error, so this looks for the end of
+        // the length first.
         let header_is_there =
             buffer.len() > 4 || buffer.iter().skip(1).any(|byte| byte & 0x80 == 0);
         if !header_is_there {

@@ -1,5 +1,5 @@
-//! mqtt-codec-kit: copies, through `io::Read` and `io::Write`. The lengths are worked out when a
-//! packet is made, not when it is encoded.
+//! mqtt-codec-kit: copies, through `io::Read` and `io::Write`. Lengths are computed when a packet
+//! is made, not when it is encoded.
 
 use crate::cases::{IDENTIFIER, Request, Values};
 use crate::codec::{Codec, Refused, Seen, Unread};
@@ -110,7 +110,7 @@ version! {
     QualityOfService::Level1,
     |publish, seen| seen
 }
-// There is a `PublishPacketRef` of 5.0, too, but it writes no Property Length.
+// The `PublishPacketRef` of 5.0 is not used, because it writes no Property Length.
 version! {
     V5, v5,
     TopicName PublishPacket,

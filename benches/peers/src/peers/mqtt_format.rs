@@ -1,6 +1,6 @@
-//! mqtt-format: borrowed, 3.1.1 only. It takes the length to go on in the wrong bytes, so it
-//! refuses bodies of 128 bytes or more, and those that begin with a byte of 0x80 or more, such as a
-//! PUBACK with the packet identifier 32,768.
+//! mqtt-format: borrowed, 3.1.1 only. It looks for the continuation of the length in the wrong
+//! bytes. So it refuses bodies of 128 bytes or more, and bodies whose first byte is 0x80 or more,
+//! such as a PUBACK with the packet identifier 32,768.
 
 use crate::codec::{Codec, Refused, Seen, Unread};
 use mqtt_format::v3::packet::{MPacket, mpacket};
@@ -32,7 +32,7 @@ impl Codec for V4 {
         packet
     }
 
-    /// A `Vec` is always ready, so one poll is all it takes.
+    /// Polls once, because a `Vec` is always ready.
     #[inline(always)]
     fn encode(&mut self, packet: &MPacket<'_>, out: &mut Vec<u8>) -> Result<(), Refused> {
         match pin!(packet.write_to(Pin::new(out))).poll(&mut Context::from_waker(Waker::noop())) {

@@ -4,7 +4,10 @@ use crate::codec::{Codec, Refused, Seen, Unread};
 use mqtt_proto::{PollHeader, v3, v5};
 
 macro_rules! version {
-    ($name:ident, $version:ident, |$puback:ident| $pid:expr, |$publish:ident, $seen:ident| $with:expr) => {
+    (
+        $name:ident, $version:ident, |$puback:ident| $pid:expr,
+        |$publish:ident, $seen:ident| $with:expr
+    ) => {
         pub struct $name;
 
         impl Codec for $name {
@@ -36,7 +39,7 @@ macro_rules! version {
                 packet
             }
 
-            /// It has no other way than to make an array or `Vec` of its own.
+            /// Encodes to a new array or `Vec`, the only way that the crate has.
             #[inline(always)]
             fn encode(
                 &mut self,

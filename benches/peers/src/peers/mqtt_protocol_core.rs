@@ -1,11 +1,14 @@
-//! mqtt-protocol-core: the caller splits off the fixed header, the packet is named by its type. A
-//! payload is copied into an `Arc`.
+//! mqtt-protocol-core: the caller splits off the fixed header and selects the decoder by the type.
+//! A payload is copied into an `Arc`.
 
 use crate::codec::{Codec, Refused, Seen, Unread};
 use mqtt_protocol_core::mqtt::packet::{GenericPacketTrait, Packet, Property, v3_1_1, v5_0};
 
 macro_rules! version {
-    ($name:ident, $version:ident, $publish:path, $puback:path, [$($number:literal $packet:ident)*], |$p:ident, $seen:ident| $with:expr) => {
+    (
+        $name:ident, $version:ident, $publish:path, $puback:path,
+        [$($number:literal $packet:ident)*], |$p:ident, $seen:ident| $with:expr
+    ) => {
         pub struct $name;
 
         impl Codec for $name {
@@ -15,11 +18,16 @@ macro_rules! version {
             type Output = Vec<u8>;
 
             #[inline(always)]
-            fn decode<'a, R>(&mut self, buffer: &'a mut Unread, user: impl FnOnce(&Self::Packet<'a>) -> R) -> Result<Option<R>, Refused> {
+            fn decode<'a, R>(
+                &mut self,
+                buffer: &'a mut Unread,
+                user: impl FnOnce(&Self::Packet<'a>) -> R,
+            ) -> Result<Option<R>, Refused> {
                 let Some(whole) = buffer.whole()? else { return Ok(None) };
                 let (first, body) = (whole.first_byte(), whole.body());
                 let packet = match first >> 4 {
-                    3 => $version::Publish::parse(first & 0x0F, body.into()).map(|(packet, _)| packet.into()),
+                    3 => $version::Publish::parse(first & 0x0F, body.into())
+                        .map(|(packet, _)| packet.into()),
                     $($number => $version::$packet::parse(body).map(|(packet, _)| packet.into()),)*
                     _ => return Err(Refused),
                 };
@@ -44,7 +52,8 @@ macro_rules! version {
             fn seen(packet: &Packet) -> Option<Seen> {
                 match packet {
                     $publish($p) => {
-                        let $seen = Seen::publish($p.topic_name(), $p.payload().as_slice(), $p.packet_id());
+                        let payload = $p.payload().as_slice();
+                        let $seen = Seen::publish($p.topic_name(), payload, $p.packet_id());
                         Some($with)
                     }
                     $puback(ack) => Some(Seen::puback(ack.packet_id())),

@@ -1,4 +1,4 @@
-//! mqttrs: borrowed, 3.1.1 only. It does not say how many bytes it has used.
+//! mqttrs: borrowed, 3.1.1 only. It does not report how many bytes it consumed.
 
 use crate::codec::{Codec, Refused, Seen, Slots, Unread};
 use mqttrs::{Packet, decode_slice, encode_slice};

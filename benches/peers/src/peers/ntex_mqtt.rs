@@ -1,4 +1,4 @@
-//! ntex-mqtt: its own `Bytes`; payloads come in the chunks in which they arrive, here each in one.
+//! ntex-mqtt: its own `Bytes`; payloads are delivered in chunks as received, here one chunk each.
 
 use crate::codec::{Codec, Refused, Seen};
 use ntex_bytes::{BytePages, BytesMut};
@@ -8,7 +8,10 @@ use ntex_codec::{Decoder, Encoder};
 const COPIED: usize = 4096;
 
 macro_rules! version {
-    ($name:ident, $version:ident, |$ack:pat_param| $identifier:expr, |$publish:ident, $seen:ident| $with:expr) => {
+    (
+        $name:ident, $version:ident, |$ack:pat_param| $identifier:expr,
+        |$publish:ident, $seen:ident| $with:expr
+    ) => {
         pub mod $name {
             use super::*;
             use ntex_mqtt::$version::codec::{self, Decoded, Encoded};

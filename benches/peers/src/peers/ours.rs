@@ -97,8 +97,8 @@ impl Codec for Borrowed {
     }
 }
 
-/// `codec::Prepared`, which is checked and measured when it is made, not when it is encoded: the
-/// packets of `mqtt-codec-kit` are measured then, too.
+/// `codec::Prepared`, which is checked and measured when it is made, not when it is encoded. The
+/// packets of `mqtt-codec-kit` are measured when they are made, too.
 pub struct Prepared<const V5: bool>;
 
 impl<const V5: bool> Codec for Prepared<V5> {

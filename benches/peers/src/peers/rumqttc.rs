@@ -1,15 +1,16 @@
-//! rumqttc and mqttbytes: siblings, with the same types but for details.
+//! rumqttc and mqttbytes: siblings, with almost the same types.
 //!
-//! rumqttc's 5.0 codec takes the topic as unchecked bytes.
+//! rumqttc's 5.0 codec keeps the topic as unchecked bytes.
 
 use crate::cases::{IDENTIFIER, Request, Values};
 use crate::codec::{Codec, Refused, Seen};
 use bytes::{Bytes, BytesMut};
 
-/// `$more` is what `$read` says when the packet is not all there.
+/// Implements a codec. `$read` returns `$more` if the packet is incomplete.
 macro_rules! sibling {
     (
-        $name:ident, $packet:path, $read:expr, $write:expr, $more:pat, $make:expr, |$publish:ident, $seen:ident| $with:expr
+        $name:ident, $packet:path, $read:expr, $write:expr, $more:pat, $make:expr,
+        |$publish:ident, $seen:ident| $with:expr
         $(, $left_out:expr)?
     ) => {
         pub struct $name;
@@ -52,7 +53,8 @@ macro_rules! sibling {
                 use $packet as Packet;
                 match packet {
                     Packet::Publish($publish) => {
-                        let $seen = Seen::publish(&$publish.topic, &$publish.payload, $publish.pkid);
+                        let pkid = $publish.pkid;
+                        let $seen = Seen::publish(&$publish.topic, &$publish.payload, pkid);
                         Some($with)
                     }
                     Packet::PubAck(ack) => Some(Seen::puback(ack.pkid)),
@@ -115,10 +117,13 @@ sibling!(
     ("UNSUBSCRIBE", "has a `dbg!` left in it")
 );
 
-/// mqttbytes leaves it to its users to call the `write` of each packet.
+/// Calls the `write` of each packet, which mqttbytes leaves to its users.
 macro_rules! write {
     ($name:ident, $version:ident, $($variant:ident)*, $disconnect:pat => $write:expr) => {
-        fn $name(packet: &mqttbytes::$version::Packet, out: &mut BytesMut) -> Result<usize, mqttbytes::Error> {
+        fn $name(
+            packet: &mqttbytes::$version::Packet,
+            out: &mut BytesMut,
+        ) -> Result<usize, mqttbytes::Error> {
             use mqttbytes::$version::*;
             match packet {
                 Packet::PingReq => PingReq.write(out),
@@ -139,9 +144,12 @@ write! {
     Packet::Disconnect(disconnect) => disconnect
 }
 
-/// Makes packets. Those of 5.0 have `$properties`.
+/// Makes packets; packets of 5.0 have `$properties`.
 macro_rules! make {
-    ($name:ident, [$($path:tt)*], $version:ident, $filter:expr, $request:expr $(, $properties:ident)?) => {
+    (
+        $name:ident, [$($path:tt)*], $version:ident, $filter:expr,
+        $request:expr $(, $properties:ident)?
+    ) => {
         fn $name(values: Values) -> Result<$($path)*::$version::Packet, Refused> {
             use $($path)*::$version::{Packet, Publish, Subscribe};
             use $($path)*::QoS;
@@ -158,7 +166,10 @@ macro_rules! make {
                 Values::Request(request) => Packet::Publish($request(request)?),
                 Values::Subscribe { filters } => Packet::Subscribe(Subscribe {
                     pkid: IDENTIFIER,
-                    filters: filters.iter().map(|filter| $filter((*filter).to_owned(), QoS::AtLeastOnce)).collect(),
+                    filters: filters
+                        .iter()
+                        .map(|filter| $filter((*filter).to_owned(), QoS::AtLeastOnce))
+                        .collect(),
                     $($properties: None,)?
                 }),
             })
