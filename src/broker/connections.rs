@@ -73,7 +73,7 @@ impl Connection {
     }
 
     /// Whether so much output waits that no more input is read.
-    pub(super) const fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.output.len() >= OUTPUT_LIMIT
     }
 
