@@ -7,7 +7,11 @@ use super::types::Version;
 /// Declares [`DecodeError`]: for each rule its text, its reason code, and its statements in 5.0 and
 /// in 3.1.1.
 macro_rules! decode_errors {
-    ($($(#[$meta:meta])* $name:ident $(($(#[$field_meta:meta])* $field:ty))? $({ $($inner:tt)* })?, $text:literal, $code:ident, $v5:literal, $v3:literal;)*) => {
+    ($(
+        $(#[$meta:meta])*
+        $name:ident $(($(#[$field_meta:meta])* $field:ty))? $({ $($inner:tt)* })?,
+        $text:literal, $code:ident, $v5:literal, $v3:literal;
+    )*) => {
         /// The rule that a single packet breaks, so that its bytes are not a packet of this version
         /// or not one from this sender.
         ///

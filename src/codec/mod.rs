@@ -22,7 +22,10 @@
 //!
 //! Every rule that a single packet can break is checked in both directions, and has its own
 //! [`DecodeError`]. With [`Rules`] that name the sender, packets and fields that only the other side
-//! may send are refused, too.
+//! may send are refused, too. [`Options`] relax the rules for deployed devices, or tighten them.
+//!
+//! The `Display` form of a [`Packet`] is one line for a log. Neither it nor a `Debug` form shows a
+//! password or authentication data.
 //!
 //! This module keeps no state, and knows no connection and no session.
 //!
