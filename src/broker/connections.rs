@@ -8,6 +8,7 @@ use crate::session::Outgoing;
 use crate::time::Instant;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::fmt;
 
 /// Input is not read while the unsent output of its connection is as long as this.
 const OUTPUT_LIMIT: usize = 64 * 1024;
@@ -24,7 +25,6 @@ pub(super) struct Connections {
 }
 
 /// One connection.
-#[derive(Debug)]
 pub(super) struct Connection {
     pub(super) server: Server,
     /// What was written and not transmitted.
@@ -33,6 +33,20 @@ pub(super) struct Connection {
     pub(super) timer: Option<Instant>,
     phase: Phase,
     hint: Hint,
+}
+
+/// The fields, with the size of the output in place of its bytes, which can contain secrets.
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { server, output, timer, phase, hint } = self;
+        f.debug_struct("Connection")
+            .field("server", server)
+            .field("output", &output.len())
+            .field("timer", timer)
+            .field("phase", phase)
+            .field("hint", hint)
+            .finish()
+    }
 }
 
 /// The life of a connection.

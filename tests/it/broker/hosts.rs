@@ -15,6 +15,8 @@ enum Manner {
     Twice,
     /// Fetches all hints, and obeys the last one first.
     Backwards,
+    /// Transmits before it fetches hints, as the example program does.
+    Eager,
     /// Fetches no hint before the clients are to read.
     Late,
     /// Fetches no hint at all, and asks.
@@ -150,7 +152,9 @@ impl Host {
         let id = self.connections[connection];
         let mut input = bytes;
         self.broker.handle_input(id, &mut input, self.instant());
-        if self.broker.pending_connect(id).is_some() {
+        if self.manner == Manner::Eager {
+            self.transmit(id);
+        } else if self.broker.pending_connect(id).is_some() {
             self.broker.accept(id, ConnackProperties::default(), self.instant());
         }
         if self.manner != Manner::Late {
@@ -241,7 +245,14 @@ proptest! {
     fn hosts_of_all_manners_transmit_the_same_bytes(
         chunks in prop::collection::vec(prop::collection::vec(step(), 1..6), 1..8),
     ) {
-        let all = [Manner::Prompt, Manner::Twice, Manner::Backwards, Manner::Late, Manner::Asks];
+        let all = [
+            Manner::Prompt,
+            Manner::Twice,
+            Manner::Backwards,
+            Manner::Eager,
+            Manner::Late,
+            Manner::Asks,
+        ];
         let outputs = all.map(|manner| {
             let mut host = Host::new(manner);
             for chunk in &chunks {
@@ -251,6 +262,7 @@ proptest! {
             }
             host.received
         });
+        prop_assert!(outputs[0].iter().all(|(bytes, _)| !bytes.is_empty()), "no CONNACK");
         for (manner, output) in all.iter().zip(&outputs) {
             prop_assert_eq!(output, &outputs[0], "{:?}", manner);
         }
