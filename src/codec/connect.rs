@@ -1,4 +1,4 @@
-//! CONNECT: who asks, how, and with which will. [5.0 §3.1] [3.1.1 §3.1]
+//! CONNECT: the client, its terms, and its Will Message. [5.0 §3.1] [3.1.1 §3.1]
 //!
 //! | field                  | bytes    | 3.1      | 3.1.1 | 5.0                |
 //! |------------------------|----------|----------|-------|--------------------|
@@ -10,7 +10,7 @@
 //! | client identifier      | 2 + n    | always   | always| always             |
 //! | will properties        | n        | never    | never | with a will        |
 //! | will topic, payload    | 2 + n, twice | with a will | with a will | with a will |
-//! | user name, password    | 2 + n each | as flagged, may be cut off | as flagged | as flagged |
+//! | user name, password    | 2 + n each | as flagged, can be cut off | as flagged | as flagged |
 
 #![expect(
     clippy::inline_always,
@@ -42,29 +42,31 @@ const USER_NAME: u8 = 0x80;
 
 /// A CONNECT packet. [5.0 §3.1] [3.1.1 §3.1]
 ///
-/// It is the one packet that carries its version, so that of the [`Rules`] does not matter.
+/// The packet carries its own version, which takes precedence over that of the [`Rules`].
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Connect<'a> {
-    /// The version that the client asks for.
+    /// The version that the client requests.
     pub version: Version,
-    /// Whether the session begins anew; in 3.1 and 3.1.1 Clean Session, which also says whether it
-    /// ends with the connection. [5.0 §3.1.2.4] [3.1.1 §3.1.2.4]
+    /// Whether the client requests a new session. In 3.1 and 3.1.1 this is Clean Session, and the
+    /// session then also ends with the connection. [5.0 §3.1.2.4] [3.1.1 §3.1.2.4]
     pub clean_start: bool,
-    /// Seconds between packets of the client; 0 turns keep alive off. [5.0 §3.1.2.10] [3.1.1
-    /// §3.1.2.10]
+    /// The greatest number of seconds between two packets of the client; 0 turns keep alive off.
+    /// [5.0 §3.1.2.10] [3.1.1 §3.1.2.10]
     pub keep_alive: u16,
-    /// Names the session; may be empty where the server is to choose. [5.0 §3.1.3.1] [3.1.1
+    /// The name of the session; empty if the server assigns one. [5.0 §3.1.3.1] [3.1.1
     /// §3.1.3.1]
     pub client_identifier: Text<'a>,
-    /// What the server is to publish should the connection break. [5.0 §3.1.2.5] [3.1.1 §3.1.2.5]
+    /// The message that the server publishes if the connection breaks. [5.0 §3.1.2.5]
+    /// [3.1.1 §3.1.2.5]
     pub will: Option<Will<'a>>,
-    /// [5.0 §3.1.3.5] [3.1.1 §3.1.3.4]
+    /// The user name. [5.0 §3.1.3.5] [3.1.1 §3.1.3.4]
     pub user_name: Option<Text<'a>>,
-    /// Any bytes. Before 5.0 only with a user name. [5.0 §3.1.3.6] [3.1.1 §3.1.3.5]
+    /// The password, which can be any bytes. Before 5.0 only with a user name. [5.0 §3.1.3.6]
+    /// [3.1.1 §3.1.3.5]
     pub password: Option<&'a [u8]>,
-    /// Always empty before 5.0.
+    /// The properties; always empty before 5.0.
     pub properties: ConnectProperties<'a>,
 }
 
@@ -73,15 +75,15 @@ pub struct Connect<'a> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Will<'a> {
-    /// [5.0 §3.1.2.6] [3.1.1 §3.1.2.6]
+    /// The QoS at which the server publishes. [5.0 §3.1.2.6] [3.1.1 §3.1.2.6]
     pub qos: QoS,
-    /// [5.0 §3.1.2.7] [3.1.1 §3.1.2.7]
+    /// Whether the server retains the message. [5.0 §3.1.2.7] [3.1.1 §3.1.2.7]
     pub retain: bool,
-    /// [5.0 §3.1.3.3] [3.1.1 §3.1.3.2]
+    /// The topic name. [5.0 §3.1.3.3] [3.1.1 §3.1.3.2]
     pub topic: Text<'a>,
-    /// [5.0 §3.1.3.4] [3.1.1 §3.1.3.3]
+    /// The payload, which can be any bytes. [5.0 §3.1.3.4] [3.1.1 §3.1.3.3]
     pub payload: &'a [u8],
-    /// Always empty before 5.0.
+    /// The properties; always empty before 5.0.
     pub properties: WillProperties<'a>,
 }
 
@@ -166,7 +168,7 @@ impl<'a> Connect<'a> {
         let version = Version::decode(r, rules.options)?;
         self.version = version;
         let flags = r.u8()?;
-        // 3.1 calls the bit unused, and disregards what is set for a will that is not there.
+        // 3.1 calls the bit unused, and ignores the flags of a will that is absent.
         let strict = version > Version::V3_1;
         if strict && flags & 1 != 0 {
             return Err(DecodeError::ConnectReservedFlag);
@@ -192,8 +194,7 @@ impl<'a> Connect<'a> {
             will.topic = Text::decode_topic_name(r)?;
             will.payload = r.binary()?;
         }
-        // 3.1 §3.1: where a flag promises a field and the packet ends before it, the packet is
-        // right.
+        // 3.1 §3.1: a packet that ends before a field that a flag announces is valid.
         let cut_off = |r: &Reader<'_>| !strict && r.is_empty();
         if flags & USER_NAME != 0 && !cut_off(r) {
             self.user_name = Some(Text::decode(r)?);
@@ -201,7 +202,7 @@ impl<'a> Connect<'a> {
         if flags & PASSWORD != 0 && !cut_off(r) {
             self.password = Some(r.binary()?);
         }
-        // The flags count: in 3.1 the fields that they promise may be cut off.
+        // Checks the flags, because in 3.1 the fields that they announce can be cut off.
         if flags & USER_NAME == 0 {
             self.check_password(flags & PASSWORD != 0, rules)?;
         }
@@ -209,7 +210,7 @@ impl<'a> Connect<'a> {
         self.check_content(rules)
     }
 
-    /// [3.1.1 MQTT-3.1.2-22]
+    /// Refuses a password without a user name before 5.0. [3.1.1 MQTT-3.1.2-22]
     fn check_password(&self, alone: bool, rules: Rules) -> Result<(), DecodeError> {
         let allowed = self.version == Version::V5_0
             || rules.options.contains(Options::PASSWORD_WITHOUT_USER_NAME);
@@ -217,10 +218,10 @@ impl<'a> Connect<'a> {
     }
 
     fn check_content(&self, rules: Rules) -> Result<(), DecodeError> {
-        // [3.1.1 MQTT-3.1.3-7]; 3.1 §3.1 asks for 1 to 23 characters.
+        // [3.1.1 MQTT-3.1.3-7]; 3.1 §3.1 requires 1 to 23 characters.
         let acceptable = match self.version {
             Version::V3_1 => {
-                // Every byte but those that continue a character begins one.
+                // A byte that does not continue a character begins one.
                 let bytes = self.client_identifier.as_bytes().iter();
                 let characters = bytes.filter(|&&byte| byte & 0xC0 != 0x80).count();
                 (1..=23).contains(&characters)
@@ -307,7 +308,7 @@ impl Body for Connect<'_> {
 }
 
 impl Version {
-    /// The version with that protocol name and level. [5.0 MQTT-3.1.2-1] [5.0 MQTT-3.1.2-2]
+    /// Reads the protocol name and level. [5.0 MQTT-3.1.2-1] [5.0 MQTT-3.1.2-2]
     pub(crate) fn decode(reader: &mut Reader<'_>, options: Options) -> Result<Self, DecodeError> {
         let (name, level) = (Text::decode(reader)?, reader.u8()?);
         let bridge =
@@ -322,7 +323,8 @@ impl Version {
     }
 }
 
-/// A CONNECT is judged by the version that it brings, which only options make a difference to.
+/// Returns the rules for the flags of a packet: for a CONNECT those of the version that it carries.
+/// Only options make the two differ.
 pub(super) fn own_rules(frame: Frame<'_>, rules: Rules) -> Rules {
     if frame.packet_type != PacketType::Connect || rules.options == Options::NONE {
         return rules;
@@ -331,8 +333,8 @@ pub(super) fn own_rules(frame: Frame<'_>, rules: Rules) -> Rules {
     Rules { version, ..rules }
 }
 
-/// The protocol version that the start of a CONNECT asks for, known or not, for an answer to one
-/// that cannot be decoded.
+/// Returns the protocol version that the start of a CONNECT requests, known or not, for the answer
+/// to a CONNECT that cannot be decoded.
 pub(crate) fn connect_version(bytes: &[u8]) -> Option<u8> {
     let (_, body) = varint::parse(bytes.get(1..)?).ok()??;
     let mut reader = Reader(body);

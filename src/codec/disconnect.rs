@@ -41,7 +41,7 @@ impl<'a> Disconnect<'a> {
     }
 
     /// Reads a DISCONNECT.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn decode<P>(
         r: Reader<'a>,
         rules: Rules,
@@ -117,7 +117,8 @@ pub struct Auth<'a> {
     /// [`CONTINUE_AUTHENTICATION`](ReasonCode::CONTINUE_AUTHENTICATION) or
     /// [`RE_AUTHENTICATE`](ReasonCode::RE_AUTHENTICATE).
     pub reason_code: ReasonCode,
-    /// The properties, with an authentication method unless the packet only says "success". [5.0 §3.15.2.2.2]
+    /// The properties, with an authentication method unless the packet only says "success".
+    /// [5.0 §3.15.2.2.2]
     pub properties: AuthProperties<'a>,
 }
 

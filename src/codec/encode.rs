@@ -8,12 +8,11 @@ use super::publish::Publish;
 use super::rules::Rules;
 use super::write::Size;
 
-/// Appends a packet to `out`, by the rules of a version and, if they name one, of a sender; a
-/// CONNECT brings its own version.
+/// Appends a packet to `out`, by the rules of a version, and of a sender if they name one. A
+/// CONNECT carries its own version.
 ///
-/// What a receiver would have to refuse, and what the version has no place for, is an error, and
-/// `out` holds what it held. So it does when it is [`Fixed`](super::Fixed) and has no room for the
-/// packet.
+/// Returns an error if a receiver would have to refuse the packet, if the version has no place for
+/// its content, or if a [`Fixed`](super::Fixed) output has no room. On error `out` is unchanged.
 #[inline]
 pub fn encode(
     packet: &Packet<'_>,
@@ -23,9 +22,10 @@ pub fn encode(
     packet.encode(rules.into(), out)
 }
 
-/// A packet that has been checked and measured, and needs only to be written: for who must know its
-/// size first, or sends the very same packet to many, as a message with QoS 0. [`encode`] does both
-/// at once.
+/// A packet that was checked and measured, and can be written more than once.
+///
+/// Use it if the size must be known first, or to send the same packet to many receivers, such as a
+/// message with QoS 0. [`encode`] measures and writes at once.
 ///
 /// ```
 /// use mqtt_sansio::codec::{Prepared, Publish, Version};
@@ -55,22 +55,24 @@ impl<'p, 'a> Prepared<'p, 'a> {
         Ok(Self { packet, rules, size: packet.measure(rules)? })
     }
 
-    /// The size of the whole packet in bytes. [5.0 §2.1.4]
+    /// Returns the size of the whole packet in bytes. [5.0 §2.1.4]
     #[must_use]
     pub const fn packet_size(&self) -> u32 {
         self.size.packet_size()
     }
 
-    /// Appends the packet to `out`. The only error is that a [`Fixed`](super::Fixed) output has no
-    /// room for it; it then is as it was.
+    /// Appends the packet to `out`. The only error is a [`Fixed`](super::Fixed) output without
+    /// room, which is then unchanged.
     #[inline]
     pub fn write(&self, out: &mut impl Output) -> Result<(), EncodeError> {
         Encode::write(self.packet, &self.size, self.rules, out)
     }
 }
 
-/// Appends a PUBLISH without its payload to `out`, for who hands the payload on without copying it:
-/// the packet is what is written here and then [`Publish::payload`](field@Publish::payload).
+/// Appends a PUBLISH without its payload to `out`.
+///
+/// A caller that sends the payload without copying it sends these bytes and then
+/// [`Publish::payload`](field@Publish::payload).
 ///
 /// ```
 /// use mqtt_sansio::codec::{self, Publish, Version};
@@ -89,7 +91,7 @@ pub fn encode_publish_header(
     encode_with(&(publish, publish.packet_identifier), &[], rules.into(), out)
 }
 
-/// Calls the function for the packet's own type, so that it is made for that type alone.
+/// Evaluates the call with the packet's own type, so that it is compiled for that type alone.
 macro_rules! for_own_type {
     ($self:expr, $packet:ident => $call:expr) => {
         match $self {

@@ -52,7 +52,7 @@ impl<'a> TopicFilter<'a> {
         }
         Self::check(text, version)?;
         let start = if version == Version::V5_0 { shared_start(text.as_bytes())? } else { 0 };
-        // Neither is greater than the length.
+        // The start is not greater than the length.
         Ok(Self { text, start: u16::try_from(start).unwrap_or(0) })
     }
 
@@ -73,7 +73,7 @@ impl<'a> TopicFilter<'a> {
     /// Returns the filter without `$share/{ShareName}/`.
     #[must_use]
     pub fn filter(self) -> Text<'a> {
-        // What stands before it ends with an ASCII character.
+        // The part before it ends with an ASCII character.
         let filter = self.text.as_bytes().get(self.start.into()..);
         Text::assume_checked(filter.unwrap_or_default())
     }
@@ -112,7 +112,7 @@ impl<'a> TopicFilter<'a> {
         Filter { bytes: self.text.as_bytes().into(), start: self.start }
     }
 
-    /// Reads a filter.
+    /// Reads and checks a filter.
     #[inline]
     pub(crate) fn decode(
         reader: &mut Reader<'a>,
@@ -123,7 +123,7 @@ impl<'a> TopicFilter<'a> {
         Ok(text)
     }
 
-    /// What `decode` would say of it.
+    /// Refuses a filter that `decode` refuses.
     #[inline]
     pub(crate) fn check(text: Text<'a>, version: Version) -> Result<(), DecodeError> {
         check(text, version, Text::no_null)
@@ -218,7 +218,7 @@ impl fmt::Debug for Filter {
     }
 }
 
-/// The syntax, in one pass. [5.0 MQTT-4.7.3-1] [5.0 MQTT-4.7.1-1] [5.0 MQTT-4.7.1-2] [3.1.1
+/// Checks the syntax in one pass. [5.0 MQTT-4.7.3-1] [5.0 MQTT-4.7.1-1] [5.0 MQTT-4.7.1-2] [3.1.1
 /// MQTT-4.7.3-1] [3.1.1 MQTT-4.7.1-2] [3.1.1 MQTT-4.7.1-3]
 #[inline(always)]
 fn check<'a>(
@@ -250,7 +250,7 @@ fn check<'a>(
     if wildcards_stand_alone { Ok(()) } else { Err(DecodeError::InvalidWildcard) }
 }
 
-/// Whether a wildcard is all of its level and, if it is `#`, that is the last.
+/// Whether a wildcard occupies its whole level and, if it is `#`, the last one.
 #[inline(always)]
 fn stands_alone(filter: &[u8], position: usize) -> bool {
     let before = filter.get(position.wrapping_sub(1)).is_none_or(|&byte| byte == b'/');

@@ -14,7 +14,7 @@ use super::types::Version;
 use super::varint;
 use core::fmt;
 
-/// The fixed header of a packet: all that is known before the rest has arrived. [5.0 §2.1] [3.1.1
+/// The fixed header of a packet, which is known before the rest has arrived. [5.0 §2.1] [3.1.1
 /// §2.2]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -24,13 +24,13 @@ pub struct Header {
 }
 
 impl Header {
-    /// The type of the packet.
+    /// Returns the type of the packet.
     #[must_use]
     pub const fn packet_type(self) -> PacketType {
         self.packet_type
     }
 
-    /// The size of the whole packet in bytes, the header included. [5.0 §2.1.4]
+    /// Returns the size of the whole packet in bytes, including the header. [5.0 §2.1.4]
     #[must_use]
     pub const fn packet_size(self) -> u32 {
         self.packet_size
@@ -49,19 +49,19 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// The type of the packet.
+    /// Returns the type of the packet.
     #[must_use]
     pub const fn packet_type(self) -> PacketType {
         self.packet_type
     }
 
-    /// The whole packet, from its first byte to its last.
+    /// Returns the whole packet, from its first byte to its last.
     #[must_use]
     pub const fn as_bytes(self) -> &'a [u8] {
         self.bytes
     }
 
-    /// The body, if the flags are right; not for PUBLISH, which has other flags.
+    /// Returns the body after checking the flags; not for PUBLISH, which has its own flags.
     #[inline(always)]
     pub(crate) fn body(self, rules: Rules) -> Result<Reader<'a>, DecodeError> {
         let expected = self.packet_type.flags();
@@ -75,7 +75,7 @@ impl<'a> Frame<'a> {
     /// Whether the rules accept flags that are not the expected ones.
     #[cold]
     fn tolerates_flags(self, expected: u8, rules: Rules) -> bool {
-        // 3.1 lets a packet that is sent again carry DUP. [3.1 §3.6, §3.8, §3.10]
+        // In 3.1 a packet that is resent can carry DUP. [3.1 §3.6, §3.8, §3.10]
         let is_resent = expected != 0 && self.flags == expected | 0x08;
         match rules.version {
             Version::V3_1 if is_resent => true,
@@ -84,13 +84,12 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Whether it may have been sent before; other packets than PUBLISH can only say so in 3.1.
-    /// [3.1 §2.1]
+    /// Whether DUP is set, which packets other than PUBLISH have only in 3.1. [3.1 §2.1]
     pub(crate) const fn dup(self) -> bool {
         self.flags & 0x08 != 0
     }
 
-    /// The body, whatever the flags.
+    /// Returns the body, whatever the flags.
     #[inline(always)]
     pub(super) fn any_body(self, rules: Rules) -> Result<Reader<'a>, DecodeError> {
         let right = self.minimal
@@ -98,7 +97,7 @@ impl<'a> Frame<'a> {
         if right { Ok(Reader(self.body)) } else { Err(DecodeError::NonMinimalVariableByteInteger) }
     }
 
-    /// The first packet of `input`, taken off it.
+    /// Removes the first packet from `input` and returns it.
     #[inline]
     pub(crate) fn take(
         input: &mut &'a [u8],
@@ -123,11 +122,10 @@ impl fmt::Debug for Frame<'_> {
     }
 }
 
-/// Reads the fixed header at the start of `bytes`, or gives `None` while it is not all there.
+/// Reads the fixed header at the start of `bytes`, or returns `None` while it is incomplete.
 ///
-/// With the [`packet_size`](Header::packet_size) a reader knows how many bytes to wait for. A
-/// packet larger than `maximum_packet_size` is refused here, before anything of it needs to be
-/// kept.
+/// The [`packet_size`](Header::packet_size) tells a reader how many bytes to wait for. A packet
+/// larger than `maximum_packet_size` is refused here, before its bytes need to be kept.
 ///
 /// ```
 /// use mqtt_sansio::codec::{self, DecodeError};
@@ -146,7 +144,7 @@ pub fn header(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Header>, 
     Ok(split_header(bytes, maximum_packet_size)?.map(|(header, _)| header))
 }
 
-/// The fixed header, and what follows it.
+/// Reads the fixed header, and returns it with the bytes after it.
 #[inline]
 fn split_header(
     bytes: &[u8],
@@ -167,12 +165,12 @@ fn split_header(
     Ok(Some((Header { packet_type, flags: first & 0x0F, packet_size }, after)))
 }
 
-/// Finds the packet at the start of `bytes`, or gives `None` while it is not all there.
+/// Finds the packet at the start of `bytes`, or returns `None` while it is incomplete.
 ///
-/// "Not all there" is not an error, and nothing of the packet needs reading again but its header.
+/// An incomplete packet is not an error. The next call reads only its header again.
 #[inline(always)]
 pub fn frame(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Frame<'_>>, DecodeError> {
-    // Two bytes of header are by far the most frequent.
+    // Most headers have two bytes.
     if let ([first, length @ 0..=0x7F, rest @ ..], 0x81..) = (bytes, maximum_packet_size) {
         let (packet_type, length) = (PacketType::from_number(first >> 4), usize::from(*length));
         if let (Some(packet_type), Some(body), Some(bytes)) =

@@ -21,8 +21,9 @@
 //! ```
 //!
 //! Every rule that a single packet can break is checked in both directions, and has its own
-//! [`DecodeError`]. With [`Rules`] that name the sender, packets and fields that only the other side
-//! may send are refused, too. [`Options`] relax the rules for deployed devices, or tighten them.
+//! [`DecodeError`]. With [`Rules`] that name the sender, packets and fields that only the other
+//! side may send are refused, too. [`Options`] relax the rules for deployed devices, or tighten
+//! them.
 //!
 //! The `Display` form of a [`Packet`] is one line for a log. Neither it nor a `Debug` form shows a
 //! password or authentication data.
@@ -43,8 +44,8 @@
 //! into a `Size`: it adds up the lengths, checks each string, and fails if the packet is not valid.
 //! The second goes into a `Writer`, which fills in room of exactly that size. So there is no second
 //! function for lengths that could disagree, an output grows once, and nothing is written of a
-//! packet with an error. Packets of two or four bytes skip both walks (`short_form`): a PUBACK takes
-//! 66 instructions, and the two walks would take it to 150.
+//! packet with an error. Packets of two or four bytes skip both walks (`short_form`). Encoding a
+//! PUBACK takes 66 instructions; measured first, as [`Prepared`] does, it takes 115.
 
 mod ack;
 mod body;

@@ -8,10 +8,10 @@ use core::fmt;
 /// The output that packets are appended to: `Vec<u8>` and [`BytesMut`], which grow, or [`Fixed`],
 /// which does not.
 ///
-/// The trait is sealed. It says how much has been written and how much can still be, and has the two
-/// ways in which bytes arrive: the fields of a packet are written in place, into memory that the
-/// output provides in one piece, and a payload is appended as a slice after them. So an output need
-/// not be one piece of memory itself.
+/// The trait is sealed. It says how much has been written and how much can still be, and has the
+/// two ways in which bytes arrive: the fields of a packet are written in place, into memory that
+/// the output provides in one piece, and a payload is appended as a slice after them. So an output
+/// need not be one piece of memory itself.
 #[expect(clippy::len_without_is_empty, reason = "callers compare lengths before and after")]
 pub trait Output: Sealed {
     /// Returns the number of bytes that the output holds.
@@ -134,11 +134,13 @@ impl Output for Fixed<'_> {
         self.memory.len() - self.length
     }
 
+    #[inline]
     fn append_slice(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
         self.append_room(bytes.len(), 0)?.copy_from_slice(bytes);
         Ok(())
     }
 
+    #[inline]
     fn append_room(&mut self, size: usize, more: usize) -> Result<&mut [u8], EncodeError> {
         let needed = size.saturating_add(more);
         let room = self.memory.get_mut(self.length..).filter(|room| room.len() >= needed);

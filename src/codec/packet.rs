@@ -23,8 +23,8 @@ use super::types::{PacketIdentifier, Version};
 
 /// A packet of any type, as a view of its bytes or of the values that it was made from.
 ///
-/// It is as large as the largest of them, a CONNECT with a will; whoever expects one type matches
-/// on [`Frame::packet_type`] first.
+/// The enum is as large as its largest variant, a CONNECT with a will. A caller that expects one
+/// type matches on [`Frame::packet_type`] first.
 #[expect(clippy::exhaustive_enums, reason = "the standard has closed the set")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
@@ -48,9 +48,8 @@ pub enum Packet<'a> {
 }
 
 impl Packet<'_> {
-    /// The packet without what is for people to read: the reason string and the user properties of
-    /// an answer or a farewell. Those that ask or bring something have none; their user properties
-    /// are for programs.
+    /// Returns an answer or a DISCONNECT without its reason string and user properties. Other
+    /// packets are returned as they are: their user properties are for programs.
     pub(crate) fn without_diagnostics(mut self) -> Self {
         let (reason_string, user_properties) = match &mut self {
             Self::Connack(Connack { properties, .. }) => {
@@ -83,7 +82,7 @@ impl Packet<'_> {
         self
     }
 
-    /// The type of the packet.
+    /// Returns the type of the packet.
     #[must_use]
     pub const fn packet_type(&self) -> PacketType {
         match self {
@@ -119,7 +118,7 @@ macro_rules! from_struct {
 from_struct! { Connect Connack Publish Subscribe Unsubscribe Disconnect Auth }
 
 impl<'a> Frame<'a> {
-    /// Reads a packet that is known to be a PUBLISH, and wraps it where it is made.
+    /// Reads a packet that is known to be a PUBLISH.
     #[inline(always)]
     pub(crate) fn publish<P>(
         self,
@@ -136,15 +135,15 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Reads a packet by the rules of a version and, if they name one, of a sender.
+/// Checks and reads a packet by rules: of a version, and of a sender if they name one.
 ///
-/// A CONNECT brings its own version.
+/// A CONNECT carries its own version.
 #[inline(always)]
 #[expect(clippy::wildcard_enum_match_arm, reason = "the other function has them all")]
 pub fn decode<'a>(frame: Frame<'a>, rules: impl Into<Rules>) -> Result<Packet<'a>, DecodeError> {
     let rules = rules.into();
-    // What most packets are is read in place, where the compiler sees what becomes of it: moving a
-    // packet through memory costs more than reading it.
+    // The common packet types are decoded inline, so that the optimizer sees how the result is
+    // used: moving a packet through memory costs more than reading it.
     match frame.packet_type {
         PacketType::Publish => frame.publish(rules, Packet::Publish),
         PacketType::Puback => {

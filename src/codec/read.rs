@@ -1,4 +1,4 @@
-//! The cursor over the peer's bytes: every read is checked, and what is not read is an error.
+//! The cursor over the peer's bytes: every read is checked, and bytes left over are an error.
 
 #![expect(
     clippy::inline_always,
@@ -14,13 +14,13 @@ use super::varint;
 pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// The end of a packet: bytes left over are an error, not slack.
+    /// Ends a packet. Bytes left over are an error.
     #[inline(always)]
     pub(crate) fn end(self) -> Result<(), DecodeError> {
         if self.0.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes) }
     }
 
-    /// Goes past a byte that is zero.
+    /// Skips the next byte if it is zero, and returns whether it was.
     #[inline(always)]
     pub(crate) fn skip_zero(&mut self) -> bool {
         let [0, rest @ ..] = self.0 else { return false };
@@ -66,14 +66,16 @@ impl<'a> Reader<'a> {
         PacketIdentifier::new(self.u16()?).ok_or(DecodeError::ZeroPacketIdentifier)
     }
 
-    /// Binary Data, or the bytes of a string: a length of two bytes, and that many. [5.0 §1.5.6]
+    /// Reads Binary Data, or the bytes of a string: a length of two bytes, and that many bytes.
+    /// [5.0 §1.5.6]
     #[inline]
     pub(crate) fn binary(&mut self) -> Result<&'a [u8], DecodeError> {
         let length = self.u16()?;
         self.take(length.into())
     }
 
-    /// A Variable Byte Integer, in its shortest form. [5.0 MQTT-1.5.5-1]
+    /// Reads a Variable Byte Integer, and refuses one that is not in its shortest form.
+    /// [5.0 MQTT-1.5.5-1]
     #[inline]
     pub(crate) fn variable_byte_integer(&mut self) -> Result<u32, DecodeError> {
         if let [byte @ 0..=0x7F, rest @ ..] = self.0 {
@@ -93,7 +95,7 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    /// The part that a Variable Byte Integer before it gives the length of.
+    /// Reads the section whose length a Variable Byte Integer before it states.
     #[inline]
     pub(crate) fn section(&mut self) -> Result<Self, DecodeError> {
         let length = self.variable_byte_integer()?;

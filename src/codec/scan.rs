@@ -5,9 +5,8 @@
     reason = "measured: without it a short PUBLISH takes 17 % more instructions to encode"
 )]
 
-/// Whether all is ASCII without U+0000 and, if they are looked for, without wildcards: what nearly
-/// all strings are, and what one pass over words of eight bytes can tell. Anything else needs a
-/// closer look.
+/// Whether all bytes are ASCII except U+0000 and, with `WILDCARDS`, except wildcards. Nearly all
+/// strings are, and one pass over words of eight bytes shows it. Other strings need a second pass.
 #[inline(never)]
 pub(super) fn is_plain<const WILDCARDS: bool>(bytes: &[u8]) -> bool {
     let look = |word| {
@@ -16,7 +15,7 @@ pub(super) fn is_plain<const WILDCARDS: bool>(bytes: &[u8]) -> bool {
     };
     let mut found = 0;
     if let Some(last) = bytes.last_chunk::<16>() {
-        // Two words alike at a time: compilers make one vector of them.
+        // Treats two words alike, so that the compiler makes one vector of them.
         let look_at_both = |chunk: &[u8; 16]| {
             let (first, second) = chunk.split_at(8);
             [first, second]
@@ -36,9 +35,8 @@ pub(super) fn is_plain<const WILDCARDS: bool>(bytes: &[u8]) -> bool {
     found & HIGHS == 0
 }
 
-/// Calls `look` with each eight bytes and the position of the first. The last eight overlap those
-/// before them: to look twice at a byte finds the same. A string of less than eight is filled up
-/// with U+0001.
+/// Calls `look` with each word of eight bytes and its position. The last word overlaps the one
+/// before it, which finds the same again. A string of fewer than eight bytes is padded with U+0001.
 #[inline(always)]
 pub(crate) fn for_each_word(bytes: &[u8], mut look: impl FnMut(usize, u64)) {
     if let Some(last) = bytes.last_chunk::<8>() {
@@ -69,23 +67,25 @@ pub(crate) fn for_each_word(bytes: &[u8], mut look: impl FnMut(usize, u64)) {
     look(0, word | ONES << bits);
 }
 
-/// Has the highest bit of some byte set if one of them is not ASCII, or U+0000.
+/// Returns a word in which the highest bit of some byte is set if a byte is not ASCII, or is
+/// U+0000.
 #[inline(always)]
 pub(crate) const fn beyond_ascii_or_null(word: u64) -> u64 {
-    // Where all is ASCII, taking one from each byte sets the highest bit of the first that is zero
-    // and of none before it.
+    // If all bytes are ASCII, subtracting one from each sets the highest bit of the first zero
+    // byte, and of no byte before it.
     word | word.wrapping_sub(ONES)
 }
 
-/// Has the highest bit set of those bytes that are `#` or `+`.
+/// Returns a word in which the highest bit is set of each byte that is `#` or `+`.
 #[inline(always)]
 pub(crate) const fn wildcards(word: u64) -> u64 {
     let zero = zero_if_wildcard(word);
-    // No sum reaches the next byte, so each byte is judged by itself.
+    // No sum carries into the next byte, so each byte is judged alone.
     !(((zero & !HIGHS) + !HIGHS) | zero) & HIGHS
 }
 
-/// `#` is 0x23 and `+` is 0x2B: the bit 0x08 is all that tells them apart.
+/// Returns a word in which each `#` (0x23) and `+` (0x2B) is zero: they differ only in the bit
+/// 0x08.
 #[inline(always)]
 const fn zero_if_wildcard(word: u64) -> u64 {
     (word | (8 * ONES)) ^ (0x2B * ONES)

@@ -122,7 +122,8 @@ impl Body for (PacketType, &Suback<'_>) {
     fn short_form(&self, rules: Rules) -> Option<([u8; 4], usize)> {
         let (packet, suback) = *self;
         let [high, low] = suback.packet_identifier.get().to_be_bytes();
-        let right = !has_codes(packet, rules)
+        let right = packet == PacketType::Unsuback
+            && rules.version < Version::V5_0
             && suback.reason_codes.is_empty()
             && suback.properties.is_empty()
             && rules.only_from(Role::Server).is_ok();

@@ -30,22 +30,22 @@ use super::write::Sink;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Subscribe<'a> {
-    /// That of the SUBACK to come.
+    /// The packet identifier, which the SUBACK repeats.
     pub packet_identifier: PacketIdentifier,
-    /// Always empty before 5.0.
+    /// The properties; always empty before 5.0.
     pub properties: SubscribeProperties<'a>,
-    /// At least one. [5.0 MQTT-3.8.3-2] [3.1.1 MQTT-3.8.3-3]
+    /// The subscriptions, at least one. [5.0 MQTT-3.8.3-2] [3.1.1 MQTT-3.8.3-3]
     pub subscriptions: Sequence<'a, Subscription<'a>>,
 }
 
-/// A topic filter, and how messages for it are to be sent. [5.0 §3.8.3.1] [3.1.1 §3.8.3]
+/// A topic filter, and how the server sends messages for it. [5.0 §3.8.3.1] [3.1.1 §3.8.3]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Subscription<'a> {
-    /// Which topics are meant.
+    /// The topic filter, not checked yet: its syntax depends on the version.
     pub topic_filter: Text<'a>,
-    /// How messages for it are to be sent.
+    /// How the server sends messages for the filter.
     pub options: SubscriptionOptions,
 }
 
@@ -63,18 +63,18 @@ impl<'a> Subscription<'a> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct SubscriptionOptions {
-    /// The greatest QoS at which messages are to be sent; the only option before 5.0.
+    /// The greatest QoS at which the server sends messages; the only option before 5.0.
     pub maximum_qos: QoS,
-    /// Whether the client's own messages are to be left out; not with a shared subscription. [5.0
+    /// Whether the server omits the client's own messages; not with a shared subscription. [5.0
     /// MQTT-3.8.3-4]
     pub no_local: bool,
-    /// Whether the RETAIN flag is to be as it was published. [5.0 MQTT-3.3.1-13]
+    /// Whether the server keeps the RETAIN flag as it was published. [5.0 MQTT-3.3.1-13]
     pub retain_as_published: bool,
-    /// Whether retained messages are to be sent at once.
+    /// When the server sends retained messages.
     pub retain_handling: RetainHandling,
 }
 
-/// When a subscription brings the retained messages. [5.0 §3.8.3.1]
+/// When the server sends retained messages for a subscription. [5.0 §3.8.3.1]
 #[expect(clippy::exhaustive_enums, reason = "the standard has closed the set")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
@@ -82,7 +82,7 @@ pub enum RetainHandling {
     /// 0: at each SUBSCRIBE.
     #[default]
     Send,
-    /// 1: only if there was no such subscription.
+    /// 1: only if the subscription is new.
     SendIfNew,
     /// 2: never.
     DoNotSend,
@@ -178,7 +178,7 @@ impl<'a> Element<'a> for Subscription<'a> {
     }
 
     fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
-        // The syntax of each filter is checked, which goes further than that of a string.
+        // The packet checks the syntax of each filter, which includes the rules of a string.
         sink.binary(self.topic_filter.as_bytes())?;
         sink.u8(self.options.as_u8());
         Ok(())
@@ -256,11 +256,11 @@ impl Body for Subscribe<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Unsubscribe<'a> {
-    /// That of the UNSUBACK to come.
+    /// The packet identifier, which the UNSUBACK repeats.
     pub packet_identifier: PacketIdentifier,
-    /// Always empty before 5.0.
+    /// The properties; always empty before 5.0.
     pub properties: UnsubscribeProperties<'a>,
-    /// At least one. [5.0 MQTT-3.10.3-2] [3.1.1 MQTT-3.10.3-2]
+    /// The topic filters, at least one. [5.0 MQTT-3.10.3-2] [3.1.1 MQTT-3.10.3-2]
     pub topic_filters: Sequence<'a, Text<'a>>,
 }
 
@@ -322,7 +322,7 @@ impl Body for Unsubscribe<'_> {
 }
 
 /// Checks the rest of the packet as a list that is not empty.
-#[inline]
+#[inline(always)]
 fn decode_list<'a, T: Element<'a>>(
     mut r: Reader<'a>,
     bits: u8,
@@ -338,7 +338,7 @@ fn decode_list<'a, T: Element<'a>>(
     Ok(list)
 }
 
-/// Checks that a list is not empty, and what is in it.
+/// Checks that a list is not empty, and each of its elements.
 #[inline(always)]
 fn check_list<'a, T: Element<'a>>(
     list: Sequence<'a, T>,

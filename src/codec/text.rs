@@ -1,4 +1,4 @@
-//! UTF-8 Encoded Strings, and the one pass that checks them. [5.0 §1.5.4] [3.1.1 §1.5.3]
+//! UTF-8 Encoded Strings. [5.0 §1.5.4] [3.1.1 §1.5.3]
 
 #![expect(
     clippy::inline_always,
@@ -151,12 +151,12 @@ impl<'a> Text<'a> {
         if self.0.contains(&0) { Err(DecodeError::NullCharacter) } else { Ok(()) }
     }
 
-    /// Whether it has a `+` or `#`.
+    /// Whether the string has a `+` or `#`.
     pub(crate) fn has_wildcard(self) -> bool {
         self.0.iter().any(|byte| matches!(byte, b'+' | b'#'))
     }
 
-    /// Whether it has no control characters and no noncharacters. [5.0 §1.5.4]
+    /// Whether the string has no control characters and no noncharacters. [5.0 §1.5.4]
     pub(crate) fn is_clean(self) -> bool {
         self.to_str().chars().all(|c| {
             let noncharacter = matches!(u32::from(c) & 0xFFFF, 0xFFFE | 0xFFFF)

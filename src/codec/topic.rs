@@ -10,7 +10,8 @@ use core::str::FromStr;
 /// An owned Topic Name: not empty, no wildcards, no U+0000, at most 65,535 bytes. [5.0 §4.7]
 /// [3.1.1 §4.7]
 ///
-/// Clones share the bytes. As a key of a map, a topic is looked up by its bytes or by another topic.
+/// Clones share the bytes. As a key of a map, a topic is looked up by its bytes or by another
+/// topic.
 ///
 /// ```
 /// use mqtt_sansio::codec::Topic;

@@ -3,8 +3,8 @@
 
 use super::error::{DecodeError, EncodeError};
 
-/// The Variable Byte Integer at the start of `bytes`, in its shortest form or a longer one, and
-/// what follows it, or `None` if the bytes end inside it.
+/// Reads the Variable Byte Integer at the start of `bytes`, in its shortest form or a longer one,
+/// and returns it with the bytes after it, or `None` if the bytes end inside it.
 #[inline]
 pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(u32, &[u8])>, DecodeError> {
     let mut value = 0;
@@ -20,7 +20,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(u32, &[u8])>, DecodeError> {
     Err(DecodeError::InvalidRemainingLength)
 }
 
-/// The number of bytes of a Variable Byte Integer.
+/// Returns the number of bytes of a Variable Byte Integer.
 pub(crate) const fn length(value: u32) -> u32 {
     match value {
         0..=0x7F => 1,
@@ -30,7 +30,7 @@ pub(crate) const fn length(value: u32) -> u32 {
     }
 }
 
-/// A length that a Variable Byte Integer can tell. [5.0 §1.5.5]
+/// Checks that a Variable Byte Integer can state a length. [5.0 §1.5.5]
 #[inline]
 pub(crate) fn check(length: usize) -> Result<u32, EncodeError> {
     u32::try_from(length)

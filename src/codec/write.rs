@@ -1,7 +1,5 @@
-//! What packets are written to. The same code walks a packet twice: once for [`Size`], which checks
-//! and adds up, and once for [`Writer`], which copies into room of just that size. So there is no
-//! second function for a length that could disagree, an output grows once, each byte is copied
-//! once, and nothing is written of a packet with an error.
+//! Sinks, into which packets are written: [`Size`], which checks and adds up, and then [`Writer`],
+//! which fills in room of exactly that size.
 
 #![expect(
     clippy::inline_always,
@@ -12,21 +10,21 @@ use super::error::{DecodeError, EncodeError};
 use super::text::Text;
 use super::varint;
 
-/// What a packet is written to, field by field.
+/// A sink, into which a packet is written field by field.
 pub(crate) trait Sink {
     fn bytes<const N: usize>(&mut self, bytes: [u8; N]);
 
-    /// Binary Data, or a string that was checked. [5.0 §1.5.6]
+    /// Writes Binary Data, or a string that was checked. [5.0 §1.5.6]
     fn binary(&mut self, bytes: &[u8]) -> Result<(), EncodeError>;
 
-    /// What must not be wrong: [`Size`] asks, [`Writer`] takes for granted.
+    /// Checks a rule, in [`Size`] only.
     fn check(&self, rule: impl FnOnce() -> Result<(), DecodeError>) -> Result<(), EncodeError>;
 
-    /// A number of up to 28 bits. [5.0 §1.5.5]
+    /// Writes a number of up to 28 bits. [5.0 §1.5.5]
     fn variable_byte_integer(&mut self, value: u32);
 
-    /// Begins a property section, with its length; `None` where that is known to be zero. [5.0
-    /// §2.2.2.1]
+    /// Begins a property section with its length, or returns `None` if it is known to be empty.
+    /// [5.0 §2.2.2.1]
     fn begin_section(&mut self) -> Option<usize>;
 
     fn end_section(&mut self, start: usize) -> Result<(), EncodeError>;
@@ -62,7 +60,7 @@ pub(crate) trait Sink {
 /// The size of a packet, added up by the code that writes it, which also checks it. [5.0 §2.1.4]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Size {
-    /// What was written so far; of a packet, all that follows the Remaining Length but the payload.
+    /// The bytes written so far: of a packet, all after the Remaining Length except the payload.
     total: usize,
     /// The lengths of the property sections, each in half of the bits, the first in the lower half.
     /// A CONNECT with a will has two.
@@ -87,7 +85,7 @@ impl Size {
         1 + varint::length(self.remaining_length)
     }
 
-    /// Completes the size of a packet by that of its payload.
+    /// Adds the payload, which completes the size of a packet.
     #[inline(always)]
     pub(super) fn end(&mut self, payload: &[u8]) -> Result<(), EncodeError> {
         self.remaining_length = varint::check(self.total.saturating_add(payload.len()))?;
@@ -144,7 +142,7 @@ impl Sink for Size {
 
 const TOO_SMALL: &str = "a packet is measured as it is written";
 
-/// Writes what has been measured, and so checked, into room of that size.
+/// A sink that writes a measured, and so checked, packet into room of its size.
 pub(crate) struct Writer<'m> {
     room: &'m mut [u8],
     sections: u64,
@@ -163,12 +161,12 @@ impl<'m> Writer<'m> {
         self.variable_byte_integer(size.remaining_length);
     }
 
-    /// Whether all has been written that was measured.
+    /// Whether everything that was measured has been written.
     pub(crate) const fn is_full(&self) -> bool {
         self.room.is_empty()
     }
 
-    /// Bytes without their length.
+    /// Writes bytes without their length.
     #[inline(always)]
     pub(crate) fn copy(&mut self, bytes: &[u8]) {
         debug_assert!(self.room.len() >= bytes.len(), "{TOO_SMALL}");
@@ -228,8 +226,8 @@ impl Sink for Writer<'_> {
     }
 }
 
-/// Copies between slices of one length. Most strings are too short for a call of `memcpy` to be
-/// worth it.
+/// Copies between slices of the same length. Most strings are too short for a call of `memcpy` to
+/// pay.
 #[inline(always)]
 fn copy_between(from: &[u8], to: &mut [u8]) {
     match from.len() {
@@ -240,8 +238,7 @@ fn copy_between(from: &[u8], to: &mut [u8]) {
     }
 }
 
-/// Copies the first `N` bytes and the last: all, where there are no fewer than `N` and no more than
-/// twice as many.
+/// Copies the first `N` bytes and the last `N`: all bytes, if there are `N` to `2 * N`.
 #[inline(always)]
 fn copy_ends<const N: usize>(from: &[u8], to: &mut [u8]) {
     if let (Some(from), Some(to)) = (from.first_chunk::<N>(), to.first_chunk_mut()) {
@@ -252,7 +249,7 @@ fn copy_ends<const N: usize>(from: &[u8], to: &mut [u8]) {
     }
 }
 
-/// The seven bits that one byte of a Variable Byte Integer holds.
+/// Returns the lowest seven bits, which one byte of a Variable Byte Integer holds.
 const fn low_bits(value: u32) -> u8 {
     (value & 0x7F) as u8
 }

@@ -295,7 +295,10 @@ macro_rules! property_list {
         }
 
         /// Skips the value of a property that was checked.
-        pub(super) fn skip<'a>(identifier: u32, reader: &mut Reader<'a>) -> Result<(), DecodeError> {
+        pub(super) fn skip<'a>(
+            identifier: u32,
+            reader: &mut Reader<'a>,
+        ) -> Result<(), DecodeError> {
             match identifier {
                 $($name::ID => <$type as Value>::skip(reader),)*
                 _ => Err(DecodeError::PropertyNotAllowed(identifier)),
@@ -333,19 +336,29 @@ macro_rules! properties {
 
             /// Whether no string has control characters or noncharacters.
             pub(crate) fn is_clean(&self) -> bool {
-                $(self.$field.is_none_or(Value::is_clean) &&)* $(self.$repeated.iter().all(Value::is_clean) &&)* true
+                $(self.$field.is_none_or(Value::is_clean) &&)*
+                $(self.$repeated.iter().all(Value::is_clean) &&)*
+                true
             }
 
-            /// Reads the Property Length and the properties into `self`, because moving them costs more
-            /// than reading them. Reads nothing before 5.0, which has neither.
+            /// Reads the Property Length and the properties into `self`, because moving them costs
+            /// more than reading them. Reads nothing before 5.0, which has neither.
             #[inline(always)]
-            pub(crate) fn read(&mut self, reader: &mut Reader<'a>, version: Version) -> Result<(), DecodeError> {
+            pub(crate) fn read(
+                &mut self,
+                reader: &mut Reader<'a>,
+                version: Version,
+            ) -> Result<(), DecodeError> {
                 // Most packets have none.
-                if version < Version::V5_0 || reader.skip_zero() { Ok(()) } else { self.read_section(reader.section()?) }
+                let is_absent = version < Version::V5_0 || reader.skip_zero();
+                if is_absent { Ok(()) } else { self.read_section(reader.section()?) }
             }
 
             /// Reads properties that have no length before them.
-            pub(crate) fn read_section(&mut self, mut section: Reader<'a>) -> Result<(), DecodeError> {
+            pub(crate) fn read_section(
+                &mut self,
+                mut section: Reader<'a>,
+            ) -> Result<(), DecodeError> {
                 while !section.is_empty() {
                     let start = section.0;
                     let identifier = section.variable_byte_integer()?;
@@ -362,7 +375,8 @@ macro_rules! properties {
                             if self.$repeated.is_empty() {
                                 self.$repeated = Sequence::wire(start);
                             }
-                            let value = <property_type!($element) as Value>::decode(&mut section, $element::ID)?;
+                            let value: property_type!($element) =
+                                Value::decode(&mut section, $element::ID)?;
                             $element::check(value)?;
                         })*
                         _ => return Err(DecodeError::PropertyNotAllowed(identifier)),
@@ -374,7 +388,11 @@ macro_rules! properties {
             /// Writes the Property Length and the properties, or nothing before 5.0, which has
             /// neither.
             #[inline(always)]
-            pub(crate) fn write<S: Sink>(&self, version: Version, sink: &mut S) -> Result<(), EncodeError> {
+            pub(crate) fn write<S: Sink>(
+                &self,
+                version: Version,
+                sink: &mut S,
+            ) -> Result<(), EncodeError> {
                 let section = if version == Version::V5_0 { sink.begin_section() } else { None };
                 let Some(start) = section else { return Ok(()) };
                 self.write_section(sink)?;

@@ -42,8 +42,8 @@ properties! {
         authentication_method,
         /// The first data of the method. [5.0 §3.1.2.11.10]
         authentication_data,
-        /// Whether the server can send reason strings and user properties in any packet. Absent: true.
-        /// [5.0 §3.1.2.11.7]
+        /// Whether the server can send reason strings and user properties in any packet. Absent:
+        /// true. [5.0 §3.1.2.11.7]
         request_problem_information,
         /// Whether the server should send Response Information. Absent: false. [5.0 §3.1.2.11.6]
         request_response_information,
@@ -144,7 +144,8 @@ properties! {
         /// §3.3.2.3.4]
         topic_alias,
     } repeated {
-        /// The identifiers of the subscriptions for which a server sends the message. [5.0 §3.3.2.3.8]
+        /// The identifiers of the subscriptions for which a server sends the message.
+        /// [5.0 §3.3.2.3.8]
         subscription_identifiers: subscription_identifier,
         /// [5.0 §3.3.2.3.7]
         user_properties: user_property,
@@ -166,7 +167,8 @@ properties! {
 properties! {
     /// Properties of a SUBSCRIBE packet. [5.0 §3.8.2.1]
     pub struct SubscribeProperties<'a> {
-        /// The number that the server adds to each message for these subscriptions. [5.0 §3.8.2.1.2]
+        /// The number that the server adds to each message for these subscriptions.
+        /// [5.0 §3.8.2.1.2]
         subscription_identifier,
     } repeated {
         /// [5.0 §3.8.2.1.3]
