@@ -117,8 +117,8 @@ fn read_in_chunks(stream: &[u8], buffer: &mut Vec<u8>, version: Version) -> usiz
     count
 }
 
-/// Long packets cost as much per byte as short ones: the second of each pair has the throughput of
-/// the first, until it leaves the caches.
+/// Measures short and long packets, which cost the same per byte: the second of each pair has the
+/// throughput of the first, until it leaves the caches.
 fn lengths(criterion: &mut Criterion) {
     let user_properties = vec![UserProperty::new("region", "eu-central-1"); 10_000];
     let subscriptions = vec![Subscription::new("sensors/+/temp", QoS::AtLeastOnce); 20_000];

@@ -1,4 +1,4 @@
-//! What the tests, the fuzz targets and the benches share.
+//! Code that the tests, the fuzz targets and the benches share.
 //!
 //! - [`machine`] and [`pair`]: harnesses for one machine, and for a client and a server machine.
 //! - [`watch`]: an independent account of what one end of a connection is allowed to do.

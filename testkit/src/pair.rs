@@ -120,7 +120,7 @@ impl Pair {
         self.client.connect(connect, self.now, &mut self.to_server.sent).unwrap();
     }
 
-    /// Both sides store their sessions, restart, and load them.
+    /// Restarts both sides, which store their sessions and load them.
     pub fn restart(&mut self) {
         let again = |session: Session| {
             Session::from_bytes(&session.to_bytes(self.now), self.now, Duration::ZERO).unwrap()

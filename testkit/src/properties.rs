@@ -27,7 +27,7 @@ fn rules(data: &[u8]) -> Option<(Rules, &[u8])> {
     Some((if first / 9 % 2 == 1 { rules.with(OPTIONS) } else { rules }, rest))
 }
 
-/// Arbitrary bytes are a packet or an error with a text, a reason code and a citation.
+/// Checks that arbitrary bytes are a packet or an error with a text, a reason code and a citation.
 pub fn decode(data: &[u8]) {
     let Some((rules, bytes)) = rules(data) else { return };
     let told = |error: DecodeError| {
@@ -52,7 +52,8 @@ pub fn decode(data: &[u8]) {
     assert!(!matches!(limited, Ok(Some(frame)) if frame.as_bytes().len() > 16));
 }
 
-/// A decoded packet encodes to bytes that decode equal. Encoding again gives the same bytes.
+/// Checks that a decoded packet encodes to bytes that decode equal, and encodes again to the same
+/// bytes.
 pub fn roundtrip(data: &[u8]) {
     let Some((rules, bytes)) = rules(data) else { return };
     let Ok(Some(frame)) = codec::frame(bytes, u32::MAX) else { return };
@@ -81,8 +82,8 @@ pub fn roundtrip(data: &[u8]) {
     assert_eq!((owned.decode(), &owned.as_bytes()[..]), (packet, &encoded[..]));
 }
 
-/// Every division of a stream gives the same packets and the same error, and nothing before the
-/// last byte of a packet.
+/// Checks that every division of a stream gives the same packets and the same error, and nothing
+/// before the last byte of a packet.
 pub fn split(data: &[u8]) {
     let Some((rules, stream)) = rules(data) else { return };
     let step = usize::from(data[0] / 18) + 2;
@@ -118,7 +119,8 @@ fn outcomes(stream: &[u8], step: usize, rules: Rules) -> Vec<String> {
     }
 }
 
-/// An arbitrary packet either encodes, and decodes equal, or is refused with the output unchanged.
+/// Checks that an arbitrary packet either encodes, and decodes equal, or is refused with the output
+/// unchanged.
 pub fn encode(data: &[u8]) {
     let mut u = Unstructured::new(data);
     let Ok((packet, first)) = <(Packet<'_>, u8)>::arbitrary(&mut u) else { return };
@@ -233,7 +235,8 @@ pub fn in_version<R>(
     })
 }
 
-/// The syntax and the matching of topic filters agree with a plain implementation of the standard.
+/// Checks the syntax and the matching of topic filters against a plain implementation of the
+/// standard.
 pub fn topic(data: &[u8]) {
     let Ok((filter, name)) = <(&str, &str)>::arbitrary(&mut Unstructured::new(data)) else {
         return;

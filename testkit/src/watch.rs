@@ -105,7 +105,7 @@ enum Sent {
     /// A QoS 2 PUBLISH that the peer can have and no longer accepts.
     Barred,
     Released {
-        /// Absent for a message that was barred.
+        /// Absent if the message is [`Sent::Barred`].
         number: Option<u64>,
         /// Increases from one PUBREC to the next.
         order: u64,
@@ -147,7 +147,7 @@ impl Kept {
         self.taken.len()
     }
 
-    /// The peer has lost the session.
+    /// Notes that the peer has lost the session.
     fn lose(&mut self) {
         self.taken.clear();
         self.ended = false;
@@ -292,7 +292,7 @@ impl Watch {
         }
     }
 
-    /// The same end opens its next connection.
+    /// Notes that the same end opens its next connection.
     pub fn reopens(&mut self) {
         self.ends();
         let Self { configured, newest, sent_again, .. } = *self;
@@ -305,7 +305,8 @@ impl Watch {
         (self.kept, self.newest, self.sent_again) = (other.kept, other.newest, other.sent_again);
     }
 
-    /// The connection has ended. Messages acknowledged manually and out of order count as accepted.
+    /// Notes that the connection has ended. Messages acknowledged manually and out of order count
+    /// as accepted.
     pub fn ends(&mut self) {
         self.phase = Phase::Over;
         if core::mem::take(&mut self.accepted) {
@@ -336,17 +337,18 @@ impl Watch {
         });
     }
 
-    /// The host has ended the connection, so nothing more can be written.
+    /// Notes that the host has ended the connection, so that nothing more can be written.
     pub fn closes(&mut self) {
         self.phase = Phase::Over;
     }
 
-    /// The host has called for, or answered, something; or time has passed.
+    /// Judges the output of a call of the host, or of a timeout.
     pub fn commands(&mut self, written: &[u8]) -> Verdict {
         self.step(&[], None, written)
     }
 
-    /// The host has acknowledged a message manually. Call this before the output is judged.
+    /// Notes that the host has acknowledged a message manually. Call this before the output is
+    /// judged.
     pub fn acknowledged(&mut self, token: AckToken, reason_code: ReasonCode) -> Verdict {
         let waiting = self.waiting.iter_mut().find(|waiting| waiting.token == Some(token));
         let waiting = waiting.ok_or_else(|| format!("{token:?} acknowledges nothing"))?;
@@ -357,15 +359,16 @@ impl Watch {
         Ok(())
     }
 
-    /// The host continues: without manual acknowledgement it has accepted its messages. Call this
-    /// before the output is judged.
+    /// Notes that the host continues, which without manual acknowledgement accepts its messages.
+    /// Call this before the output is judged.
     pub fn goes_on(&mut self) {
         if self.phase == Phase::Open && !self.configured.manual_acknowledgement {
             self.waiting.iter_mut().for_each(|waiting| waiting.verdict = Some(ReasonCode::SUCCESS));
         }
     }
 
-    /// The host has published a message to that topic. Call this before the output is judged.
+    /// Notes that the host has published a message to that topic. Call this before the output is
+    /// judged.
     pub fn publishes(&mut self, number: u64, publish: &Publish<'_>) -> Verdict {
         let topic = resolve(&mut self.meant, publish)
             .ok_or_else(|| format!("{publish:?} has no topic, and was accepted"))?;
@@ -383,7 +386,7 @@ impl Watch {
         Ok(())
     }
 
-    /// The machine has read and written these bytes, and has returned the event to its host.
+    /// Judges a step of the machine: the bytes read and written, and the event for its host.
     ///
     /// The message of the previous step is acknowledged first, answers follow the order of what was
     /// read, and queued messages go last. This holds if the host lets nothing wait that could be
@@ -411,7 +414,7 @@ impl Watch {
                 Ok(packet) => {
                     ended = self.reads(&packet, event.filter(|_| last), closed && last)?;
                 }
-                Err(error) => ensure!(closed && last, "{error}, and the connection goes on"),
+                Err(error) => ensure!(closed && last, "{error}, and the connection continues"),
             }
         }
         match event.and_then(Event::published) {
@@ -442,7 +445,7 @@ impl Watch {
         Ok(())
     }
 
-    /// The machine has nothing more to do.
+    /// Judges a machine that has nothing more to do.
     pub fn rests(&self, in_flight: usize) -> Verdict {
         if self.phase == Phase::Open {
             let owed = self
@@ -548,7 +551,7 @@ impl Watch {
         self.owed.push_back(Owed { packet, identifier, reason_code, codes });
     }
 
-    /// Whether a packet is the one that is owed.
+    /// Checks that a packet is the one that is owed.
     fn pays(
         &mut self,
         packet: PacketType,
@@ -733,7 +736,7 @@ impl Watch {
                     }
                     other => ensure!(
                         closed,
-                        "{suback:?} answers {other:?}, and the host was told of {answered:?}"
+                        "{suback:?} answers {other:?}, and {answered:?} was reported"
                     ),
                 }
             }
@@ -839,7 +842,7 @@ impl Watch {
         Ok(())
     }
 
-    /// The host got the outcome of a message, which the peer has caused if `ended` is that message.
+    /// Judges the outcome of a message, which the peer has caused if `ended` is that message.
     fn completes(&mut self, key: u64, outcome: &Outcome<'_>, ended: Option<u64>) -> Verdict {
         if self.kept.unknown {
             self.kept.sent.retain(|_, sent| !sent.is(key));
@@ -1096,7 +1099,7 @@ impl Watch {
         Ok(first.again)
     }
 
-    /// The peer has a QoS 2 message.
+    /// Notes that the peer has a QoS 2 message.
     fn release(&mut self, identifier: u16, number: Option<u64>, counted: bool) {
         self.kept.released += 1;
         self.kept.sent.insert(

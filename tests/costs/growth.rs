@@ -18,7 +18,7 @@ fn repeat(what: &str, mut round: impl FnMut()) {
     assert!(grown.abs() < 2_000, "{what}: {grown} bytes");
 }
 
-/// A client and a server connect, have messages in flight in both directions, and are cut.
+/// Connects a client and a server, with messages in flight in both directions, and cuts them.
 fn reconnect(client: &mut Client, parked: &mut Option<Session>, connect: &Connect<'_>) {
     let publish = message(QoS::ExactlyOnce, "x");
     let mut out = Vec::new();
@@ -63,7 +63,7 @@ fn give(broker: &mut Broker, id: ConnectionId, bytes: &[u8]) {
     }
 }
 
-/// A connection that subscribes, publishes with each QoS, and breaks during its exchanges.
+/// Runs a connection that subscribes, publishes with each QoS, and breaks during its exchanges.
 fn visit(broker: &mut Broker, connect: &Connect<'_>) {
     let version = connect.version;
     let publish =

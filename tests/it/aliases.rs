@@ -8,14 +8,14 @@ use mqtt_sansio::server::ServerConfig;
 use mqtt_sansio::session::{CloseCause, Message, Outgoing, ProtocolError, PublishError};
 use testkit::machine::{Hears, NOW, accepted, connected, connecting, resume};
 use testkit::pair::{Chunks, Pair};
-use testkit::wire::{VERSIONS, encoded, lasting, packets};
+use testkit::wire::{V5_0, VERSIONS, encoded, lasting, packets};
 
 fn aliased(alias: u16, topic_name: &str) -> Publish<'_> {
     let properties = PublishProperties { topic_alias: Some(alias), ..PublishProperties::default() };
     Publish { properties, ..Publish::new(topic_name, b"x") }
 }
 
-/// A CONNECT with a Topic Alias Maximum.
+/// Returns a CONNECT with a Topic Alias Maximum.
 fn taking(version: Version, topic_alias_maximum: u16) -> Connect<'static> {
     let mut connect = lasting(version);
     if version == Version::V5_0 {
@@ -149,7 +149,8 @@ enum By {
 const BOTH: [By; 2] = [By::Client, By::Server];
 
 impl By {
-    /// A pair in which this side assigns up to `automatic` aliases, and the other accepts `taken`.
+    /// Returns a pair in which this side assigns up to `automatic` aliases, and the other accepts
+    /// `taken`.
     fn pair(self, automatic: u16, taken: u16, version: Version) -> Pair {
         let mut pair = match self {
             Self::Client => {
@@ -464,9 +465,8 @@ fn topic_aliases_are_set_used_and_discarded() {
             publish(pair, "a", 1).unwrap();
             publish(pair, "", 1).unwrap();
             let written = pair.written_by_client();
-            assert!(
-                matches!(packets(&written, Version::V5_0)[1], Packet::Publish(publish) if publish.topic_name.is_empty())
-            );
+            assert!(matches!(packets(&written, V5_0)[1], Packet::Publish(publish)
+                    if publish.topic_name.is_empty()));
             pair.cut();
             pair.connect(&lasting(Version::V5_0));
             let log = pair.take_log();

@@ -37,7 +37,7 @@ fn method_of_server() -> ConnackProperties<'static> {
     ConnackProperties { authentication_method: Some(METHOD.into()), ..ConnackProperties::default() }
 }
 
-/// The server asks for one more step, and the client answers.
+/// Runs one more step, for which the server asks and which the client answers.
 fn step(client: &mut Client, server: &mut Server) {
     let mut out = Vec::new();
     server.challenge(&auth(CONTINUE, METHOD), NOW, &mut out).unwrap();
@@ -50,7 +50,7 @@ fn step(client: &mut Client, server: &mut Server) {
     assert_eq!(heard, (vec![server::Action::Authenticate(auth(CONTINUE, METHOD))], vec![]));
 }
 
-/// The client starts re-authentication. The server reads no input until its host has answered.
+/// Starts re-authentication by the client. The server reads no input until its host has answered.
 fn begin_again(client: &mut Client, server: &mut Server) {
     let mut out = Vec::new();
     client.authenticate(&auth(AGAIN, METHOD), NOW, &mut out).unwrap();
@@ -70,14 +70,12 @@ fn server_accepts_a_client_after_any_number_of_auth_steps() {
         assert!(out.is_empty());
         (0..steps).for_each(|_| step(&mut client, &mut server));
         server.accept(&mut None, ConnackProperties::default(), NOW, &mut out).unwrap();
-        assert!(
-            matches!(packets(&out, V5_0)[0], Packet::Connack(c) if c.properties.authentication_method.unwrap() == METHOD)
-        );
+        assert!(matches!(packets(&out, V5_0)[0], Packet::Connack(connack)
+                if connack.properties.authentication_method.unwrap() == METHOD));
         let (actions, said) = client.hears(&out);
         assert!(matches!(actions[..], [client::Action::Connected(_)]));
-        assert!(
-            matches!(server.hears(&said).0[..], [server::Action::Message(ref received)] if received.payload == b"waits")
-        );
+        assert!(matches!(server.hears(&said).0[..], [server::Action::Message(ref received)]
+                if received.payload == b"waits"));
     }
 }
 

@@ -200,9 +200,8 @@ fn clean_start_client_refuses_session_present() {
             (Err(AnswerError::CleanStart), true, 0)
         );
         server.accept(&mut None, ConnackProperties::default(), NOW, &mut out).unwrap();
-        assert!(
-            matches!(packets(&out, version)[..], [Packet::Connack(connack)] if !connack.session_present)
-        );
+        assert!(matches!(packets(&out, version)[..], [Packet::Connack(connack)]
+                if !connack.session_present));
     }
 }
 
@@ -366,9 +365,8 @@ fn session_moves_to_another_machine() {
         assert!(matches!(&packets(&said, version)[..], [packet] if is_again(packet)));
         let mut out = Vec::new();
         client.publish(2, &publish, NOW, &mut out).unwrap();
-        assert!(
-            matches!(packets(&out, version)[..], [Packet::Publish(publish)] if publish.packet_identifier == Some(identifier(2)))
-        );
+        assert!(matches!(packets(&out, version)[..], [Packet::Publish(publish)]
+                if publish.packet_identifier == Some(identifier(2))));
 
         let mut server = accepted(&lasting(version));
         server.deliver(Outgoing::new(Some(1), Message::new(&publish).unwrap()), NOW).unwrap();

@@ -555,9 +555,8 @@ fn failed_pubrec_ends_the_message_and_frees_its_identifier() {
         pair.client
             .acknowledge(received.token.unwrap(), ReasonCode::QUOTA_EXCEEDED, pair.now, &mut out)
             .unwrap();
-        assert!(
-            matches!(packets(&out, Version::V5_0)[..], [Packet::Pubrec(ack)] if ack.reason_code == ReasonCode::QUOTA_EXCEEDED)
-        );
+        assert!(matches!(packets(&out, Version::V5_0)[..], [Packet::Pubrec(ack)]
+                if ack.reason_code == ReasonCode::QUOTA_EXCEEDED));
         let mut input = &out[..];
         let action = pair.server.handle_input(&mut input, pair.now, &mut Vec::new());
         assert!(

@@ -225,7 +225,7 @@ fn resent_pubrels_follow_the_order_of_their_pubrecs() {
 
 // ---- the other direction ----
 
-/// A machine of either role with manual acknowledgement.
+/// Returns a machine of either role with manual acknowledgement.
 fn by_hand(server: bool, session: Option<Session>, version: Version) -> Box<dyn ByHand> {
     if server {
         let mut machine =

@@ -226,9 +226,8 @@ fn packet_above_the_clients_maximum_size_closes_the_connection() {
         // Six bytes precede the payload.
         let payload = "x".repeat(20);
         let fits = encoded(message(QoS::AtMostOnce, &payload[..maximum - 6]), V5_0);
-        assert!(
-            matches!(client.hears(&fits), (actions, _) if matches!(actions[..], [client::Action::Message(_)]))
-        );
+        assert!(matches!(client.hears(&fits), (actions, _)
+                if matches!(actions[..], [client::Action::Message(_)])));
         let larger = encoded(message(QoS::AtMostOnce, &payload[..maximum - 5]), V5_0);
         let (size, maximum) =
             (u32::try_from(maximum).unwrap() + 1, u32::try_from(maximum).unwrap());
@@ -431,7 +430,7 @@ fn response_information_is_sent_only_on_request() {
 
 const LARGE: usize = 10_000;
 
-/// A server with 50 large messages for its client.
+/// Returns a server with 50 large messages for its client.
 fn filled(version: Version, qos: QoS) -> Server {
     let mut server = accepted(&lasting(version));
     let large = Message::new(&Publish { qos, ..Publish::new("t", &[0; LARGE]) }).unwrap();

@@ -1,4 +1,4 @@
-"""Drives a broker with paho-mqtt: python3 tests/paho_clients.py PORT. Ends with code 0 if all is as it must be."""
+"""Tests a broker with paho-mqtt: python3 tests/it/paho_clients.py PORT. Exits with 0 on success."""
 
 import queue
 import sys
@@ -21,10 +21,13 @@ class Client:
         options = {} if self.v5 else {"clean_session": clean}
         self.paho = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, name, protocol=version, **options)
         self.messages, self.answers = queue.Queue(), queue.Queue()
+
+        def on_codes(client, data, mid, codes, properties):
+            self.answers.put(codes)
+
         self.paho.on_message = lambda client, data, message: self.messages.put(message)
-        self.paho.on_connect = lambda client, data, flags, code, properties: self.answers.put((flags, code, properties))
-        self.paho.on_subscribe = lambda client, data, mid, codes, properties: self.answers.put(codes)
-        self.paho.on_unsubscribe = lambda client, data, mid, codes, properties: self.answers.put(codes)
+        self.paho.on_connect = lambda client, data, *answer: self.answers.put(answer)
+        self.paho.on_subscribe = self.paho.on_unsubscribe = on_codes
         if will:
             self.paho.will_set(**will)
         if self.v5:
@@ -71,7 +74,8 @@ def each_qos(name, version):
         for qos in range(3):
             publisher.publish(f"{name}/{asked}/x", f"{asked}{qos}", qos)
             message = subscriber.receive()
-            assert (message.payload, message.qos) == (f"{asked}{qos}".encode(), min(asked, qos)), message
+            expected = (f"{asked}{qos}".encode(), min(asked, qos))
+            assert (message.payload, message.qos) == expected, message
     subscriber.paho.unsubscribe(f"{name}/0/#")
     subscriber.answers.get(timeout=5)
     publisher.publish(f"{name}/0/x", "no more", 1)
@@ -124,10 +128,10 @@ def session(name, version):
         publisher.publish(f"{name}/session", str(number), number % 3)
     client = connect()
     assert client.flags.session_present == (version != mqtt.MQTTv31)
-    # paho hands on a QoS 2 message when it is released, so order is that of each QoS.
-    expected = {qos: [str(number).encode() for number in range(20) if number % 3 == qos] for qos in (1, 2)}
+    # paho delivers a QoS 2 message on PUBREL, so the order holds for each QoS.
+    expected = {qos: [str(n).encode() for n in range(20) if n % 3 == qos] for qos in (1, 2)}
     got = [client.receive() for _ in expected[1] + expected[2]]
-    assert {qos: [message.payload for message in got if message.qos == qos] for qos in (1, 2)} == expected
+    assert {qos: [m.payload for m in got if m.qos == qos] for qos in (1, 2)} == expected
     client.receives_nothing()
     client.disconnect(), publisher.disconnect()
     Client(f"{name}-away", version).disconnect()
@@ -148,13 +152,15 @@ def properties(name, version):
     client = Client(f"{name}-properties", version)
     subscription = Properties(PacketTypes.SUBSCRIBE)
     subscription.SubscriptionIdentifier = 7
-    client.subscribe([(f"{name}/#", SubscribeOptions(qos=1, noLocal=False, retainAsPublished=True))], properties=subscription)
+    options = SubscribeOptions(qos=1, noLocal=False, retainAsPublished=True)
+    client.subscribe([(f"{name}/#", options)], properties=subscription)
     sent = Properties(PacketTypes.PUBLISH)
     sent.UserProperty = [("b", "2"), ("a", "1"), ("b", "3")]
-    sent.ResponseTopic, sent.CorrelationData, sent.ContentType = "answer/here", b"\0\1", "text/plain"
+    texts = ("answer/here", b"\0\1", "text/plain")
+    sent.ResponseTopic, sent.CorrelationData, sent.ContentType = texts
     sent.PayloadFormatIndicator, sent.MessageExpiryInterval, sent.TopicAlias = 1, 60, 3
     for topic in (f"{name}/x", ""):
-        # Not waited for in paho's way: it refuses an empty topic that an alias stands for in some releases.
+        # Some releases of paho refuse an empty topic name with an alias.
         try:
             client.publish(topic, "p", 1, True, sent)
         except ValueError:
@@ -163,7 +169,7 @@ def properties(name, version):
         got = message.properties
         assert (message.topic, message.retain) == (f"{name}/x", True)
         assert got.UserProperty == sent.UserProperty and got.SubscriptionIdentifier == [7], got
-        assert (got.ResponseTopic, got.CorrelationData, got.ContentType) == ("answer/here", b"\0\1", "text/plain")
+        assert (got.ResponseTopic, got.CorrelationData, got.ContentType) == texts
         assert got.PayloadFormatIndicator == 1 and got.MessageExpiryInterval in (59, 60)
         assert not hasattr(got, "TopicAlias")
     client.publish(f"{name}/x", "", 0, True)

@@ -158,13 +158,13 @@ fn resume_resends_messages_and_pubrels_in_original_order_with_dup() {
             assert!(matches!(action, Some(client::Action::Connected(_))));
         }
         let resent = packets(&out, version);
-        assert!(
-            matches!(resent[0], Packet::Publish(p) if p.dup && p.payload == b"one" && p.packet_identifier == Some(identifier(1)))
-        );
+        assert!(matches!(resent[0], Packet::Publish(publish) if publish.dup
+                && publish.payload == b"one"
+                && publish.packet_identifier == Some(identifier(1))));
         assert!(matches!(resent[1], Packet::Pubrel(ack) if ack.packet_identifier == identifier(2)));
-        assert!(
-            matches!(resent[2], Packet::Publish(p) if p.dup && p.payload == b"three" && p.packet_identifier == Some(identifier(3)))
-        );
+        assert!(matches!(resent[2], Packet::Publish(publish) if publish.dup
+                && publish.payload == b"three"
+                && publish.packet_identifier == Some(identifier(3))));
         assert_eq!(resent.len(), 3);
     }
 }

@@ -28,7 +28,7 @@ fn outgoing(key: Option<u64>, qos: QoS, payload: &str) -> Outgoing {
     Outgoing::new(key, Message::new(&publish).unwrap())
 }
 
-/// A client's session with every kind of content.
+/// Returns a client's session with every kind of content.
 fn full() -> Session {
     let mut pair = Pair::with(
         ClientConfig::new().maximum_in_flight(5),

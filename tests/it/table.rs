@@ -360,7 +360,8 @@ fn clients(version: Version) -> Vec<Client> {
     clients
 }
 
-/// After CONNECT the host must answer; after AUTH the client must send the next step.
+/// Returns a server in each state of [`SERVER`]. After CONNECT the host must answer; after AUTH the
+/// client must send the next step.
 fn servers(version: Version) -> Vec<Server> {
     let mut closed = accepted(&lasting(version));
     closed.connection_lost();
@@ -429,7 +430,7 @@ where
     if reads || said != "ok" { said } else { "-".into() }
 }
 
-/// See [`EXCHANGES`].
+/// Returns the client of [`EXCHANGES`].
 fn busy(version: Version) -> Client {
     let mut client = Client::new(ClientConfig::new().manual_acknowledgement(true));
     let mut out = Vec::new();
@@ -468,7 +469,7 @@ fn busy(version: Version) -> Client {
     client
 }
 
-/// See [`SERVER_EXCHANGES`].
+/// Returns the server of [`SERVER_EXCHANGES`].
 fn busy_server(version: Version) -> Server {
     let mut server = asked(ServerConfig::new().manual_acknowledgement(true), &lasting(version));
     let mut out = Vec::new();

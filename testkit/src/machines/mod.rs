@@ -116,7 +116,7 @@ trait Machine: Sized {
     fn draw<'a>(host: &Host<Self>, draw: &mut Draw<'a>) -> Operation<'a>;
     /// Runs an operation that only this role has.
     fn operate(host: &mut Host<Self>, operation: &Operation<'_>, number: u64);
-    /// The host got the end of the connection.
+    /// Records that the host got the end of the connection.
     fn closed(host: &mut Host<Self>, event: &Event<'_>);
     /// Reacts at once to another event.
     fn react(host: &mut Host<Self>, event: &Event<'_>);
@@ -384,7 +384,8 @@ impl<M: Machine> Host<M> {
         let stored = session.to_bytes(self.now).len();
         assert!(
             stored <= bound,
-            "a session of {stored} bytes, from {live} of messages, {taken} identifiers, {queued} queued"
+            "a session of {stored} bytes, from {live} of messages, {taken} identifiers, \
+             {queued} queued"
         );
     }
 

@@ -274,7 +274,7 @@ fn server_config(setup: &Setup) -> ServerConfig {
         .retain_available(setup.retain_available)
 }
 
-/// The connection has ended: its session is parked for the next.
+/// Parks the session of a connection that has ended, for the next.
 fn park(host: &mut Host<Server>) {
     let session = host.machine.take_session();
     host.watch.ends();

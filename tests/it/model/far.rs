@@ -248,7 +248,7 @@ impl World {
         self.on_server_event(far, &event)
     }
 
-    /// The server ends or crashes, with all its connections, and restarts a little later with what
+    /// Ends or crashes the server, with all its connections, and restarts it a little later with what
     /// it has stored.
     pub(crate) fn server_restarts(&mut self) -> Verdict {
         self.counts(Count::Stored, true);

@@ -236,7 +236,7 @@ struct World {
     log: Option<Vec<String>>,
     /// The end of the run, in which nothing breaks.
     calm: bool,
-    /// The server has dropped a session, and the client may not know.
+    /// The server has dropped a session, perhaps without the client's knowledge.
     estranged: bool,
     keys: u64,
     tally: Tally,
@@ -355,7 +355,7 @@ impl World {
         line.chunks[direction].push_back((at, chunk));
     }
 
-    /// A side closes its transport. The other is notified, or must find out.
+    /// Closes the transport of a side. The other is notified, or must find out.
     fn hang_up(&mut self, direction: usize, line: &mut Line) {
         if self.calm || self.random.percent(70) {
             self.schedule(direction, line, None);

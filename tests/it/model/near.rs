@@ -108,7 +108,7 @@ impl World {
         self.letters[direction].ends(key, end, self.now)
     }
 
-    /// The client discards its session: its sent messages are lost, its received ones forgotten.
+    /// Discards the client's session: its sent messages are lost, its received ones forgotten.
     pub(crate) fn client_gives_up(&mut self) {
         self.estranged = false;
         self.letters[UP].under_way().for_each(|letter| letter.given_up = true);
@@ -277,7 +277,7 @@ impl World {
         self.on_client_event(&event)
     }
 
-    /// The client ends or crashes, and restarts a little later with what it has stored.
+    /// Ends or crashes the client, and restarts it a little later with what it has stored.
     pub(crate) fn client_restarts(&mut self) -> Verdict {
         self.counts(Count::Stored, true);
         let machine = core::mem::replace(&mut self.near.machine, Client::new(self.plan.client()));
