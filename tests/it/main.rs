@@ -25,6 +25,7 @@ mod imports;
 mod ledger;
 mod limits;
 mod model;
+mod must_use;
 mod options;
 mod real_clients;
 mod secrets;
