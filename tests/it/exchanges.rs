@@ -568,16 +568,19 @@ fn failed_pubrec_ends_the_message_and_frees_its_identifier() {
     assert_eq!(pair.server.session().in_flight(), 0);
 }
 
+/// Returns a connected pair whose client acknowledges manually.
+fn manual_pair(version: Version) -> Pair {
+    let client = ClientConfig::new().manual_acknowledgement(true);
+    let mut pair = Pair::with(client, ServerConfig::new(), Chunks::Whole);
+    pair.connect(&lasting(version));
+    pair
+}
+
 /// [5.0 MQTT-4.6.0-2] [5.0 MQTT-4.6.0-3] [3.1.1 MQTT-4.6.0-2] [3.1.1 MQTT-4.6.0-3]
 #[test]
 fn manual_acknowledgements_keep_order_and_end_with_the_connection() {
     for version in VERSIONS {
-        let mut pair = Pair::with(
-            ClientConfig::new().manual_acknowledgement(true),
-            ServerConfig::new(),
-            Chunks::Whole,
-        );
-        pair.connect(&lasting(version));
+        let mut pair = manual_pair(version);
         for (key, qos) in [(1, QoS::AtLeastOnce), (2, QoS::ExactlyOnce), (3, QoS::AtLeastOnce)] {
             pair.deliver(key, &message(qos, "x"));
         }
@@ -614,12 +617,7 @@ fn manual_acknowledgements_keep_order_and_end_with_the_connection() {
 #[test]
 fn message_acknowledged_out_of_turn_is_delivered_once() {
     for version in VERSIONS {
-        let mut pair = Pair::with(
-            ClientConfig::new().manual_acknowledgement(true),
-            ServerConfig::new(),
-            Chunks::Whole,
-        );
-        pair.connect(&lasting(version));
+        let mut pair = manual_pair(version);
         pair.deliver(1, &message(QoS::ExactlyOnce, "one"));
         pair.deliver(2, &message(QoS::ExactlyOnce, "two"));
         let bytes = pair.written_by_server();
