@@ -1,9 +1,9 @@
 //! A complete MQTT broker over TCP: `cargo run --release --example broker -- --listen
 //! 127.0.0.1:1883`.
 //!
-//! The crate's [`Broker`] decides. This host owns the sockets, the clock and the buffers. It runs on
-//! one thread: a task for each connection, one for the listener and one for the broker's timer. The
-//! broker is never borrowed across an `await`.
+//! The crate's [`Broker`] decides. This host owns the sockets, the clock and the buffers. It runs
+//! on one thread: a task for each connection, one for the listener and one for the broker's timer.
+//! The broker is never borrowed across an `await`.
 
 use anyhow::Context as _;
 use bytes::{Buf as _, BytesMut};
@@ -46,7 +46,12 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 16)]
     topic_alias_maximum: u16,
     /// The greatest QoS with which a client can publish.
-    #[arg(long, value_name = "0..2", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=2))]
+    #[arg(
+        long,
+        value_name = "0..2",
+        default_value_t = 2,
+        value_parser = clap::value_parser!(u8).range(0..=2),
+    )]
     max_qos: u8,
     /// The longest time in seconds that a session is kept for a client that is away [default: no
     /// limit].
@@ -133,7 +138,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
                     debug!("{peer}: connection opened");
                     connections.spawn_local(host.clone().serve(stream, peer.to_string()));
                 }
-                Ok((_, peer)) => warn!("{peer}: refused, {} connections are open", host.connections()),
+                Ok((_, peer)) => {
+                    warn!("{peer}: refused, {} connections are open", host.connections());
+                }
                 Err(error) => {
                     // Most likely too many files are open. Some may be closed in a moment.
                     warn!("cannot accept a connection: {error}");
@@ -246,8 +253,9 @@ impl Host {
     async fn run_timer(self: Rc<Self>) {
         loop {
             let due = self.broker.borrow().poll_timeout();
+            let deadline = self.clock.to_std(due.unwrap_or_default());
             tokio::select! {
-                () = async { sleep_until(self.clock.to_std(due.unwrap_or_default()).into()).await }, if due.is_some() => {
+                () = async { sleep_until(deadline.into()).await }, if due.is_some() => {
                     self.with_broker(|broker, now| broker.handle_timeout(now));
                 }
                 () = self.timer_moved.notified() => {}
@@ -305,8 +313,8 @@ impl Host {
                 () = waker.notified() => {}
             }
         }
-        // The client has a moment to read the last packet. What it still sends is read, so that a
-        // reset does not lose that packet.
+        // The client has a moment to read the last packet. Its input is read, so that a reset does
+        // not lose that packet.
         let _ = timeout(Duration::from_secs(2), async {
             writer.write_all(output.unwritten()).await?;
             writer.shutdown().await?;

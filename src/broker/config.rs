@@ -3,13 +3,14 @@
 use crate::server::ServerConfig;
 use crate::session::QueueLimit;
 
-/// What a broker offers its clients, and how much it keeps for them.
+/// The limits that a broker offers its clients, and those of what it keeps for them.
 ///
 /// ```
 /// use mqtt_sansio::broker::BrokerConfig;
 /// use mqtt_sansio::server::ServerConfig;
 ///
-/// let config = BrokerConfig::new(ServerConfig::new().maximum_packet_size(4096)).maximum_sessions(500);
+/// let server = ServerConfig::new().maximum_packet_size(4096);
+/// let config = BrokerConfig::new(server).maximum_sessions(500);
 /// # let _ = config;
 /// ```
 #[derive(Clone, Debug)]

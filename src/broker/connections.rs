@@ -27,7 +27,7 @@ pub(super) struct Connections {
 /// One connection.
 pub(super) struct Connection {
     pub(super) server: Server,
-    /// What was written and not transmitted.
+    /// Bytes that were written and not transmitted.
     pub(super) output: Vec<u8>,
     /// When the timer of the connection is armed, at the latest at its deadline.
     pub(super) timer: Option<Instant>,

@@ -91,8 +91,9 @@ use wills::Wills;
 ///
 /// # Time
 ///
-/// The host calls [`handle_timeout`](Self::handle_timeout) when [`poll_timeout`](Self::poll_timeout)
-/// says. A clock that steps back is treated as standing still.
+/// The host calls [`handle_timeout`](Self::handle_timeout) at the time that
+/// [`poll_timeout`](Self::poll_timeout) returns. A clock that steps back is treated as standing
+/// still.
 ///
 /// # Back-pressure
 ///

@@ -21,7 +21,7 @@ pub(super) struct Sessions {
     assigned: u64,
 }
 
-/// What the broker keeps of one client, beside its will and its retained messages.
+/// The state of one session, except its will and the retained messages that it awaits.
 #[derive(Debug)]
 pub(super) struct SessionState {
     pub(super) presence: Presence,
@@ -29,7 +29,7 @@ pub(super) struct SessionState {
     client_identifier: Arc<[u8]>,
 }
 
-/// Where the client is.
+/// Whether the client is connected.
 #[derive(Debug)]
 pub(super) enum Presence {
     /// The session is with the connection.
@@ -43,7 +43,7 @@ impl SessionState {
         &self.client_identifier
     }
 
-    /// When the session ends, if the client is away and does not come back.
+    /// Returns when the session ends, if the client is away and does not come back.
     pub(super) const fn expires_at(&self) -> Option<Instant> {
         match self.presence {
             Presence::Away { expires_at, .. } => expires_at,

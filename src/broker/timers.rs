@@ -4,7 +4,7 @@ use super::action::{ConnectionId, SessionId};
 use crate::time::Instant;
 use alloc::collections::BTreeSet;
 
-/// What a deadline is for.
+/// The subject of a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     Connection(ConnectionId),

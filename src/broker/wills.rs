@@ -22,7 +22,7 @@ pub(super) struct StoredWill {
 }
 
 impl StoredWill {
-    /// [5.0 §3.1.3.2] [5.0 MQTT-3.1.3-10]
+    /// Copies a will. [5.0 §3.1.3.2] [5.0 MQTT-3.1.3-10]
     pub(super) fn new(will: &Will<'_>) -> Result<Self, EncodeError> {
         let Will { qos, retain, topic, payload, properties } = *will;
         let message = Message::new(&Publish {

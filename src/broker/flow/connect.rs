@@ -58,7 +58,7 @@ fn begin(
         assigned.as_deref().map_or(connect.client_identifier.as_bytes(), str::as_bytes);
     let assigned_client_identifier = assigned.as_deref().map(Into::into);
     let properties = ConnackProperties { assigned_client_identifier, ..properties };
-    // Before anything changes: the client may not have room for a CONNACK.
+    // Before anything changes: perhaps the client has no room for a CONNACK.
     let connection = broker.connections.get(id).ok_or(ReasonCode::UNSPECIFIED_ERROR)?;
     let checked = connection.server.check_accept(false, properties);
     checked.map_err(|_| ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR)?;

@@ -12,7 +12,7 @@ use crate::server::AnswerError;
 use crate::time::Instant;
 use alloc::vec::Vec;
 
-/// [5.0 §3.8.4] [3.1.1 §3.8.4]
+/// Adds subscriptions, and answers with SUBACK. [5.0 §3.8.4] [3.1.1 §3.8.4]
 pub(super) fn subscribe(
     broker: &mut Broker,
     id: ConnectionId,
@@ -70,7 +70,7 @@ fn grant(
     Ok(ReasonCode::new(options.maximum_qos.as_u8()))
 }
 
-/// [5.0 §3.10.4] [3.1.1 §3.10.4]
+/// Removes subscriptions, and answers with UNSUBACK. [5.0 §3.10.4] [3.1.1 §3.10.4]
 pub(super) fn unsubscribe(
     broker: &mut Broker,
     id: ConnectionId,

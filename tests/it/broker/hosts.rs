@@ -27,7 +27,7 @@ const CLIENTS: usize = 3;
 const TOPICS: [&str; 3] = ["a/1", "a/2", "b"];
 const FILTERS: [&str; 4] = ["a/+", "#", "b", "a/1"];
 
-/// What a client does.
+/// One step of a client.
 #[derive(Clone, Debug)]
 enum Step {
     Connect { clean_start: bool, will: bool },

@@ -210,7 +210,8 @@ fn pending_retained_messages_come_after_resume() {
     }
 }
 
-/// Includes topics to which QoS 0 messages were published meanwhile, which the client misses. [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6]
+/// Includes topics to which QoS 0 messages were published meanwhile, which the client misses.
+/// [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6]
 #[test]
 fn pending_retained_messages_survive_absence_of_client() {
     for version in VERSIONS {

@@ -77,8 +77,8 @@ fn session_of_clean_start_is_resumed_within_its_expiry() {
 /// [5.0 MQTT-4.1.0-2] [5.0 §3.1.2.11.2] [5.0 §3.14.2.2.2] [5.0 §3.2.2.3.2]
 #[test]
 fn session_ends_when_its_expiry_interval_has_passed() {
-    // The greatest interval that the server grants, the intervals of CONNECT and DISCONNECT, and the
-    // end of the session.
+    // The greatest interval that the server grants, the intervals of CONNECT and DISCONNECT, and
+    // the end of the session.
     for (granted, asked, override_, end) in [
         (u32::MAX, Some(10), None, Some(10)),
         (u32::MAX, Some(1), None, Some(1)),

@@ -1,7 +1,7 @@
 //! A broker, a clock and any number of clients, in one thread and without sockets.
 //!
-//! The packets that a client receives are shown in short words: `t=hi q1 R` is a PUBLISH to `t` with
-//! QoS 1 and RETAIN, `suback #1 00 80` is a SUBACK for packet 1, `closed` is the end of the
+//! The packets that a client receives are shown in short words: `t=hi q1 R` is a PUBLISH to `t`
+//! with QoS 1 and RETAIN, `suback #1 00 80` is a SUBACK for packet 1, `closed` is the end of the
 //! connection.
 
 use bytes::BytesMut;
