@@ -112,8 +112,9 @@
 //!
 //! # Features
 //!
-//! - `std` (default): `Clock`, which reads the clock of `std`. Without it the crate is `no_std` +
-//!   `alloc`.
+//! - `std` (default): `Clock`, which reads the clock of `std`. Without this feature the crate is
+//!   `no_std` + `alloc`. The target needs atomics with compare-and-swap of pointer width: messages
+//!   and topics are shared by reference count. Cortex-M3 has them, Cortex-M0 does not.
 //! - `arbitrary`: `arbitrary::Arbitrary` for every packet, for fuzzing what is built on the crate.
 //! - `serde`: `Serialize` and `Deserialize` for [`Session`](session::Session), in its [byte
 //!   format](session::stored).
