@@ -8,8 +8,8 @@
 //! subscriptions, and durability.
 //!
 //! Inside, *stores* own and *flows* borrow. A store is a type with a file of its own that knows no
-//! other store: [`connections`], [`sessions`], [`timers`], [`wills`], [`retained`]. A flow is one
-//! thing that happens, from its first step to its last: the files of [`flow`], and [`deliver`],
+//! other store: `connections`, `sessions`, `timers`, `wills`, `retained`. A flow is one
+//! thing that happens, from its first step to its last: the files of `flow`, and `deliver`,
 //! which they share.
 
 mod action;
