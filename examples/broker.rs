@@ -14,7 +14,9 @@ use core::num::{NonZeroU16, NonZeroU32};
 use core::time::Duration;
 use log::{debug, info, warn};
 use mqtt_sansio::broker::{Action, Broker, BrokerConfig, ConnectionId};
-use mqtt_sansio::codec::{ConnackProperties, Disconnect, OwnedPacket, Packet, QoS, ReasonCode};
+use mqtt_sansio::codec::{
+    ConnackProperties, Disconnect, Expiry, OwnedPacket, Packet, QoS, ReasonCode,
+};
 use mqtt_sansio::server::ServerConfig;
 use mqtt_sansio::{Clock, Instant};
 use std::collections::HashMap;
@@ -97,7 +99,7 @@ impl Arguments {
             .maximum_keep_alive(self.max_keep_alive)
             .topic_alias_maximum(self.topic_alias_maximum)
             .maximum_qos(QoS::from_u8(self.max_qos).unwrap_or_default())
-            .maximum_session_expiry_interval(self.max_session_expiry)
+            .maximum_session_expiry(Expiry::from_seconds(self.max_session_expiry))
             .retain_available(!self.no_retain)
             .wildcard_subscription_available(!self.no_wildcard_subscriptions)
             .subscription_identifier_available(!self.no_subscription_identifiers)
@@ -212,10 +214,10 @@ impl Host {
             match action {
                 Action::Connect { connection, connect } => match self.authenticate(&connect) {
                     ReasonCode::SUCCESS => {
-                        broker.accept(connection, ConnackProperties::default(), now)
+                        broker.accept(connection, ConnackProperties::default(), now);
                     }
                     reason_code => {
-                        broker.refuse(connection, reason_code, ConnackProperties::default(), now)
+                        broker.refuse(connection, reason_code, ConnackProperties::default(), now);
                     }
                 },
                 Action::Transmit(connection) | Action::Closed(connection) => {

@@ -3,6 +3,7 @@
 use crate::options::ConnectOptions;
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::{Buf as _, BytesMut};
+use core::iter::from_fn;
 use mqtt_sansio::Clock;
 use mqtt_sansio::client::{Action, Client, ClientConfig};
 use mqtt_sansio::codec::{
@@ -213,7 +214,8 @@ pub(crate) async fn drive(
             // read before the deadline is checked.
             biased;
             result = reader.read_buf(&mut received), if reads => match result {
-                Ok(0) => return ended(link.client.connection_lost()),
+                // The requests that are not answered are reported before the end.
+                Ok(0) => return ended(from_fn(|| link.client.connection_lost()).last()),
                 Ok(_) => {}
                 Err(error) => return Err(anyhow!(error).context("the connection is lost")),
             },
@@ -231,8 +233,10 @@ pub(crate) async fn drive(
             },
             result = task.wait() => result?,
             () = sleep_until_some(deadline) => {
-                if let Some(action) = link.client.handle_timeout(link.clock.now(), &mut link.out) {
-                    return ended(Some(action));
+                let now = link.clock.now();
+                let last = from_fn(|| link.client.handle_timeout(now, &mut link.out)).last();
+                if last.is_some() {
+                    return ended(last);
                 }
             }
             result = &mut interrupted, if !is_interrupted => {

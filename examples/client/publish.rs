@@ -71,11 +71,11 @@ impl<'a> Publisher<'a> {
                 self.report(key, &format!("{reason_code}{reason}"));
             }
             Outcome::Acknowledged { reason_code, .. } => {
-                log::debug!("message {key} completed: {reason_code}")
+                log::debug!("message {key} completed: {reason_code}");
             }
             Outcome::Expired => self.report(key, "the message expired"),
             Outcome::NotAllowed(_) => {
-                self.report(key, "the server does not accept its QoS, its RETAIN flag or its size")
+                self.report(key, "the server does not accept its QoS, its RETAIN flag or its size");
             }
             other => self.report(key, &format!("{other:?}")),
         }

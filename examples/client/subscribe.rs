@@ -219,7 +219,7 @@ pub(crate) fn report_refused(what: &str, filters: &[String], suback: &Suback<'_>
         .filter(|(_, reason_code)| reason_code.is_error());
     refused
         .inspect(|(filter, reason_code)| {
-            eprintln!("Error: the server refused the {what} {filter}: {reason_code}")
+            eprintln!("Error: the server refused the {what} {filter}: {reason_code}");
         })
         .count()
 }

@@ -200,12 +200,7 @@ impl Connections {
         now: Instant,
     ) -> Result<(), Outgoing> {
         let Some(connection) = self.connections.get_mut(id.0) else { return Err(outgoing) };
-        let is_urgent = outgoing.expires_at.is_some_and(|at| at <= now);
         connection.server.deliver(outgoing, now)?;
-        if is_urgent {
-            // A message with an interval of 0 is sent at once or not at all. [5.0 §3.3.2.3.3]
-            connection.server.flush(now, &mut connection.output);
-        }
         if connection.hint() {
             self.hints.push_back(id);
         }

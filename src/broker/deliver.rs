@@ -88,7 +88,7 @@ fn deliver_retained_before(
         messages: messages.saturating_sub(others),
         bytes: bytes.saturating_sub(others * first.message.size()),
     };
-    if !queue.is_some_and(|queue| queue.has_room(&first.message, limit)) {
+    if !queue.is_some_and(|queue| queue.has_room(first.message.size(), limit)) {
         return false;
     }
     // A client that is away is not given messages with QoS 0. They are still due.
@@ -115,8 +115,8 @@ pub(super) fn deliver_retained(broker: &mut Broker, id: ConnectionId, now: Insta
     while connection.server.session().queued() < RETAINED_AT_ONCE {
         let (client, store) = (state.client_identifier(), &broker.retained);
         let next = broker.cursors.next(session, client, store, now);
-        let Some((topic, outgoing)) =
-            next.filter(|(_, next)| connection.server.session().has_room(&next.message, limit))
+        let Some((topic, outgoing)) = next
+            .filter(|(_, next)| connection.server.session().has_room(next.message.size(), limit))
         else {
             break;
         };

@@ -1,61 +1,39 @@
 //! The client's end of a connection. It knows the client's rules, and no sockets, clocks or
 //! threads.
 
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "what is not named in a match may not come in that state"
-)]
-
+mod action;
 mod config;
+mod keep_alive;
+mod step;
 
+pub use action::Action;
 pub use config::ClientConfig;
 
 use crate::codec::{
-    self, Auth, AuthProperties, Connack, Connect, DecodeError, Disconnect, Encode, EncodeError,
-    Frame, Packet, PacketIdentifier, PacketType, Publish, ReasonCode, Role, Rules, Suback,
-    Subscribe, SubscribeProperties, Subscription, Text, Unsubscribe, UnsubscribeProperties,
-    Version,
+    Auth, Connect, DecodeError, Disconnect, Encode, EncodeError, Expiry, Output, Packet,
+    PacketIdentifier, Publish, ReasonCode, Role, Rules, Subscribe, SubscribeProperties,
+    Subscription, Text, Unsubscribe, UnsubscribeProperties,
 };
 use crate::session::{
-    AckToken, AcknowledgeError, Available, CloseCause, Connection, Endpoint, Limits, ProtocolError,
-    PublishError, Published, Received, RequestError, Session,
+    AckToken, AcknowledgeError, Acknowledgement, Available, Ending, Endpoint, Limits, Machine,
+    PublishError, Published, Request, RequestError, Session, Step, advance,
 };
 use crate::time::Instant;
 use alloc::boxed::Box;
-use alloc::vec::Vec;
-use core::time::Duration;
+use alloc::collections::VecDeque;
+use keep_alive::KeepAlive;
 
-/// What only the host can do, or wants to know. At most one comes of each step.
-#[non_exhaustive]
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action<'a> {
-    /// The server has accepted the connection, on these terms.
-    Connected(Connack<'a>),
-    /// The next step of enhanced authentication, to be answered with [`Client::authenticate`]
-    /// unless its reason code is [`SUCCESS`](ReasonCode::SUCCESS), which ends a re-authentication.
-    Authenticate(Auth<'a>),
-    /// A message has arrived. It is acknowledged when the next step is taken, or by hand. Unless
-    /// that is done by hand it is the host's from now on: should the connection end before that
-    /// step, a QoS 2 message does not come again.
-    Message(Received<'a>),
-    /// A message with QoS 1 or 2 has come to its end.
-    Published(Published<'a>),
-    /// The answer to [`Client::subscribe`], under its key: a reason code for each filter.
-    Subscribed(u64, Suback<'a>),
-    /// The answer to [`Client::unsubscribe`], under its key; before 5.0 without reason codes.
-    Unsubscribed(u64, Suback<'a>),
-    /// The connection has ended: flush `out`, close the socket. Nothing comes after it until the
-    /// next [`Client::connect`].
-    Closed(CloseCause<'a>),
-}
-
-/// Why there was no CONNECT. Nothing was written.
+/// Why no CONNECT was sent. Nothing was written, and the session is unchanged.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
-    /// The connection before it has not ended with [`Action::Closed`].
-    #[error("there is a connection already")]
+    /// The last connection has not ended with [`Action::Closed`].
+    #[error("expected the last connection to have ended")]
     InUse,
+    /// The session belongs to another client identifier. A client with another identifier is
+    /// another [`Client`], or has a new session. [5.0 MQTT-3.1.3-2] [3.1.1 MQTT-3.1.3-2]
+    #[error("session belongs to another client identifier")]
+    ClientIdentifier,
     /// The packet cannot be encoded.
     #[error(transparent)]
     Encode(#[from] EncodeError),
@@ -66,17 +44,35 @@ pub enum ConnectError {
 /// ```text
 ///  Idle ──connect──► AwaitConnack ──CONNACK──► Connected
 ///   ▲                     │                       │
-///   └──────Closed─────────┴───────────────────────┘
+///   └──Closed── Closing ◄─┴───────────────────────┘
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Idle,
     AwaitConnack {
         deadline: Instant,
+        turn: Turn,
     },
-    Connected,
-    /// The host has ended it, and is yet to be told so.
-    Closing,
+    Connected(Reauthentication),
+    /// The connection has ended, and the host was not told everything about it.
+    Closing(Ending),
+}
+
+/// The side whose packet is due before CONNACK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// The server owes CONNACK or AUTH.
+    Server,
+    /// The host owes AUTH.
+    Host,
+}
+
+/// The state of a re-authentication. [5.0 §4.12.1]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reauthentication {
+    None,
+    AwaitServer,
+    AwaitHost { deadline: Instant },
 }
 
 /// The client's end of a connection, and of the connections after it.
@@ -127,18 +123,26 @@ enum State {
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// - Bytes of an incomplete packet stay with the host, which gives them again with those that
+/// - Bytes of an incomplete packet stay with the host, which passes them again with those that
 ///   follow.
 /// - An action borrows the input, not the client, so commands can be called while one is held.
-/// - A command has written all that it can when it returns; what must wait, for CONNACK or for the
+/// - When a command returns, it has written all that it can. What must wait, for CONNACK or for the
 ///   server's Receive Maximum, is written by a later step.
-/// - Each call does work in proportion to the packet at hand, but for [`connect`](Self::connect)'s
-///   answer, which resumes the whole session.
-/// - To close the transport so that nothing is lost, the host writes `out`, shuts down its sending
-///   side, and reads to the end for a moment. A failure to write is no reason to stop reading: the
-///   server's last words may say why.
-/// - The end of a connection is its last action. After it the session is kept for the next
+/// - Each call does work in proportion to the packet at hand. CONNACK is the exception: it resumes
+///   the whole session.
+/// - An output with limited room ([`Fixed`](crate::codec::Fixed)) is never overrun. A step that
+///   finds less than 16 bytes of room consumes nothing; the host writes the output and steps again.
+///   The output must be able to hold the largest packet to be sent.
+/// - To close the transport cleanly, the host writes `out`, shuts down the write half, and reads
+///   until the end or a short timeout. After a failed write it still reads: the server's last packet
+///   can tell why.
+/// - The end of a connection is its last action. The session is kept for the next
 ///   [`connect`](Self::connect).
+///
+/// A program that was restarted has a new session, while the server may have kept the old one. A
+/// CONNECT without Clean Start then ends with
+/// [`CleanStartRequired`](crate::session::ProtocolError::CleanStartRequired), whose documentation
+/// lists the remedies.
 #[derive(Debug)]
 pub struct Client {
     config: ClientConfig,
@@ -146,707 +150,467 @@ pub struct Client {
     state: State,
     requested: Requested,
     terms: Terms,
-    clock: KeepAlive,
-    /// Whether a re-authentication is under way.
-    reauthenticates: bool,
-    /// Whether the server waits for the host's next step of authentication.
-    challenged: bool,
-    /// How many bytes of input the last step left.
-    left: usize,
+    keep_alive: KeepAlive,
+    /// The keys of the requests that the ended connection has left unanswered.
+    lost_requests: VecDeque<u64>,
+    /// Whether the next CONNECT sets Clean Start, because the server resumed an unknown session.
+    clean_start_required: bool,
 }
 
-/// What the last CONNECT said, as far as it matters after it.
-#[derive(Debug, Default)]
+/// What the last CONNECT said, as far as it matters later.
+#[derive(Debug)]
 struct Requested {
-    version: Option<Version>,
-    /// Whether the client has the session that it asks for.
+    /// Whether the client has the session that it asked for.
     has_session: bool,
     clean_start: bool,
     keep_alive: u16,
-    session_expiry_interval: u32,
-    no_problem_information: bool,
-    authentication_method: Option<Box<[u8]>>,
+    session_expiry: Expiry,
+    problem_information: bool,
+    response_information: bool,
+    authentication_method: Option<Box<str>>,
 }
 
-/// What CONNACK has said.
+impl Default for Requested {
+    fn default() -> Self {
+        Self {
+            has_session: false,
+            clean_start: false,
+            keep_alive: 0,
+            session_expiry: Expiry::AT_DISCONNECT,
+            problem_information: true,
+            response_information: false,
+            authentication_method: None,
+        }
+    }
+}
+
+/// What CONNACK said.
 #[derive(Clone, Copy, Debug)]
 struct Terms {
     available: Available,
-    session_expiry_interval: u32,
-}
-
-/// When something was last heard and said. [5.0 §3.1.2.10] [3.1.1 §3.1.2.10]
-#[derive(Clone, Copy, Debug, Default)]
-struct KeepAlive {
-    /// Seconds; 0 turns it off.
-    interval: u16,
-    last_sent: Instant,
-    last_received: Instant,
-    /// The first PINGREQ that is not answered.
-    ping_sent: Option<Instant>,
-    /// When the host last said that the transport goes on.
-    progress: Instant,
+    session_expiry: Expiry,
 }
 
 impl Client {
-    /// A client with a new session.
+    /// Creates a client with a new session.
     #[must_use]
     pub fn new(config: ClientConfig) -> Self {
         Self::with_session(config, Session::new())
     }
 
-    /// A client that goes on with a session.
+    /// Creates a client that resumes a session, such as one that was stored.
     #[must_use]
     pub fn with_session(config: ClientConfig, session: Session) -> Self {
-        let endpoint = Endpoint::new(Role::Client, session, config.conduct);
-        let terms = Terms { available: Available::ALL, session_expiry_interval: 0 };
-        let (requested, clock) = (Requested::default(), KeepAlive::default());
         Self {
+            endpoint: Endpoint::new(Role::Client, session, config.common),
             config,
-            endpoint,
             state: State::Idle,
-            requested,
-            terms,
-            clock,
-            reauthenticates: false,
-            challenged: false,
-            left: 0,
+            requested: Requested::default(),
+            terms: Terms { available: Available::ALL, session_expiry: Expiry::AT_DISCONNECT },
+            keep_alive: KeepAlive::default(),
+            lost_requests: VecDeque::new(),
+            clean_start_required: false,
         }
     }
 
-    /// The session, as it stands.
+    /// Returns the session in its present state.
     #[must_use]
     pub const fn session(&self) -> &Session {
-        &self.endpoint.session
+        self.endpoint.session()
     }
 
-    /// The end of a message that is known while the server has not accepted, as of one that has
-    /// expired. After it they are actions.
+    /// Returns the outcome of a message that is known while there is no connection, such as one
+    /// that has expired. The host need not call it: after the next
+    /// [`Connected`](Action::Connected) these outcomes are actions.
     #[must_use]
     pub fn next_completed(&mut self) -> Option<Published<'static>> {
         if self.is_connected() { None } else { self.endpoint.next_completed() }
     }
 
-    /// The session, for another client to go on with. A connection that has not ended is lost.
+    /// Returns the session, for another client to resume. A connection that has not ended is lost.
     #[must_use]
     pub fn into_session(mut self) -> Session {
-        self.end();
-        self.endpoint.session
+        self.end(Ending::ConnectionLost);
+        self.endpoint.into_session()
     }
 
     /// Whether the server has accepted the connection, and it has not ended.
     #[must_use]
-    pub fn is_connected(&self) -> bool {
-        self.state == State::Connected
+    #[inline]
+    pub const fn is_connected(&self) -> bool {
+        matches!(self.state, State::Connected(_))
     }
 
-    /// Whether the next packet can be taken. It is false when the connection has ended.
+    /// Whether the next packet can be read. It is false after the connection has ended.
     #[must_use]
-    pub fn wants_input(&self) -> bool {
-        matches!(self.state, State::AwaitConnack { .. } | State::Connected)
+    #[inline]
+    pub const fn wants_input(&self) -> bool {
+        // A packet that has ended the connection stays in the input until it is reported.
+        self.is_active() || matches!(self.state, State::Closing(Ending::Packet))
     }
 
-    // ---- what the application asks for ----
+    #[inline]
+    const fn is_active(&self) -> bool {
+        matches!(self.state, State::AwaitConnack { .. } | State::Connected(_))
+    }
 
-    /// Begins a connection, the transport of which is open: writes CONNECT.
+    // ---- commands ----
+
+    /// Starts MQTT on a transport that is already open, by writing CONNECT.
     ///
-    /// Input that is left over from the connection before is not for this one: the host drops it.
+    /// Input that is left from the last connection must be dropped before.
     ///
-    /// With Clean Start, and where the server cannot have the session any more, what was in flight
-    /// ends at once as [`SessionLost`](crate::session::Outcome::SessionLost). Should the packet
-    /// then not reach the server, which so still has the session, messages of that session may come
-    /// a second time.
+    /// A session belongs to one client identifier: that of the first CONNECT, or the one that the
+    /// server assigns to a CONNECT without an identifier. With another identifier the call fails
+    /// with [`ConnectError::ClientIdentifier`]. A CONNECT without an identifier asks for a new one.
+    /// To resume the session, it must have the
+    /// [identifier of the session](Session::client_identifier).
     ///
-    /// All that a client can ask of a server stands in the packet; the limits in its properties are
-    /// enforced. Messages that wait, and those of the session that were not acknowledged, are sent
-    /// once the server has accepted.
+    /// With Clean Start, or if the server cannot have the session, messages in flight end as
+    /// [`SessionLost`](crate::session::Outcome::SessionLost). If the CONNECT then does not reach
+    /// the server, messages of the old session can arrive a second time.
+    ///
+    /// The limits in the properties of the packet are enforced. Messages that wait, and those of
+    /// the session that were not acknowledged, are sent after the server has accepted.
     pub fn connect(
         &mut self,
         connect: &Connect<'_>,
         now: Instant,
-        out: &mut Vec<u8>,
+        out: &mut impl Output,
     ) -> Result<(), ConnectError> {
         if self.state != State::Idle {
             return Err(ConnectError::InUse);
         }
-        let rules =
-            Rules::new(connect.version).sent_by(Role::Client).with(self.config.conduct.options);
-        Packet::from(*connect).encode(rules, out)?;
-        let has_session = self.endpoint.is_established() && !connect.clean_start;
-        if !has_session {
-            // Whatever becomes of this CONNECT, the old session is over. [5.0 MQTT-3.1.2-4] [3.1.1
-            // MQTT-3.1.2-6]
-            self.endpoint.session_lost();
+        let identifier = connect.client_identifier;
+        let session = self.endpoint.session();
+        if session.client_identifier().is_some_and(|own| identifier != own)
+            && !identifier.is_empty()
+        {
+            return Err(ConnectError::ClientIdentifier);
         }
-        // The server may have the session from now on, even if its CONNACK is never seen.
-        self.endpoint.set_established(true);
+        let clean_start = connect.clean_start || self.clean_start_required;
+        let has_session = session.is_established() && !clean_start && !identifier.is_empty();
+        let connect = Connect { clean_start, ..*connect };
+        let rules =
+            Rules::new(connect.version).sent_by(Role::Client).with(self.config.common.options);
+        Packet::from(connect).encode(rules, out)?;
+        let session = self.endpoint.session_mut();
+        if !has_session {
+            // Whatever becomes of this CONNECT, the old session is over. [5.0 MQTT-3.1.2-4]
+            // [3.1.1 MQTT-3.1.2-6]
+            session.lost();
+        }
+        session.set_client_identifier(identifier);
+        // From now on the server may have the session, even if its CONNACK never arrives.
+        session.set_established(true);
         let properties = &connect.properties;
-        let mut own = Limits::asked(properties);
+        let mut own = Limits::of_connect(properties);
         own.maximum_packet_size = own.maximum_packet_size.min(self.config.maximum_packet_size);
-        self.endpoint.connection = Connection::new(connect.version, own, Limits::default());
+        self.endpoint.begin(connect.version, own, Limits::default());
+        self.endpoint.restart_clock(now);
         self.requested = Requested {
-            version: Some(connect.version),
             has_session,
-            clean_start: connect.clean_start,
+            clean_start,
             keep_alive: connect.keep_alive,
-            session_expiry_interval: connect.session_expiry().to_seconds(),
-            no_problem_information: properties.request_problem_information == Some(false),
+            session_expiry: connect.session_expiry(),
+            problem_information: properties.request_problem_information != Some(false),
+            response_information: properties.request_response_information == Some(true),
             authentication_method: properties
                 .authentication_method
-                .map(|method| method.as_bytes().into()),
+                .map(|method| method.to_str().into()),
         };
-        self.clock = KeepAlive {
-            interval: 0,
-            last_sent: now,
-            last_received: now,
-            ping_sent: None,
-            progress: now,
-        };
-        self.state = State::AwaitConnack { deadline: now + self.config.connect_timeout };
-        (self.reauthenticates, self.challenged, self.left) = (false, false, 0);
+        self.keep_alive = KeepAlive::default();
+        self.await_connack();
         Ok(())
     }
 
-    /// Sends a message, or lets it wait while it cannot be sent.
+    fn await_connack(&mut self) {
+        let deadline = self.endpoint.latest() + self.config.connect_timeout;
+        self.state = State::AwaitConnack { deadline, turn: Turn::Server };
+    }
+
+    /// Sends a message, or queues it while it cannot be sent.
     ///
-    /// With QoS 1 and 2 it ends with an [`Action::Published`] under `key`; with QoS 0 nothing more
-    /// is heard of it, and nothing holds it back while there is a connection: a host that publishes
-    /// much looks at the size of `out`. A topic alias may be set by the rules of the standard; a
-    /// message that waits, or is sent again, goes with its full topic name.
+    /// A QoS 1 or 2 message ends with an [`Action::Published`] with `key`. There is no outcome for
+    /// QoS 0, and nothing limits such messages during a connection; a host that publishes many
+    /// watches the length of `out`. A topic alias can be set by the rules of the standard. A
+    /// message that is queued or resent carries its full topic name.
     ///
-    /// A message may be given at any time after the first [`connect`](Self::connect), also while
-    /// there is no connection. Should the next one be of an older version, it goes without what
-    /// that version cannot say.
+    /// A message can be published at any time. Without a connection it is queued for the next one,
+    /// which judges it by its own version and limits: properties that an older version does not
+    /// have are left out, and a message that the server does not allow ends as
+    /// [`NotAllowed`](crate::session::Outcome::NotAllowed).
     pub fn publish(
         &mut self,
         key: u64,
         publish: &Publish<'_>,
         now: Instant,
-        out: &mut Vec<u8>,
+        out: &mut impl Output,
     ) -> Result<(), PublishError> {
-        if self.requested.version.is_none() {
-            return Err(PublishError::NotConnected);
-        }
-        self.sending(now, out, |client, out| client.endpoint.publish(key, publish, now, out))
+        let mut step = self.endpoint.step(now, out);
+        self.endpoint.publish(key, publish, &mut step)?;
+        self.endpoint.finish(&step);
+        Ok(())
     }
 
-    /// Asks for messages. Ends with an [`Action::Subscribed`] under `key`.
+    /// Sends a SUBSCRIBE. It ends with an [`Action::Subscribed`] or [`Action::RequestLost`] with
+    /// `key`.
     pub fn subscribe(
         &mut self,
         key: u64,
         subscriptions: &[Subscription<'_>],
         properties: SubscribeProperties<'_>,
         now: Instant,
-        out: &mut Vec<u8>,
+        out: &mut impl Output,
     ) -> Result<(), RequestError> {
-        let version = self.endpoint.connection.version;
+        let packet_identifier = self.allocate()?;
+        let version = self.endpoint.version();
         for subscription in subscriptions {
             match self.terms.available.check(subscription, &properties, version) {
-                // Which of the rules it breaks is found when it is encoded.
+                // Encoding finds the rule that an invalid filter breaks.
                 Ok(()) | Err(ReasonCode::TOPIC_FILTER_INVALID) => {}
                 Err(reason_code) => return Err(RequestError::NotSupported(reason_code)),
             }
         }
-        self.request(key, subscriptions.len(), false, now, out, |packet_identifier| {
-            Subscribe { packet_identifier, properties, subscriptions: subscriptions.into() }.into()
-        })
+        let packet =
+            Subscribe { packet_identifier, properties, subscriptions: subscriptions.into() };
+        self.write(&packet.into(), now, out)?;
+        let filters = subscriptions.len();
+        self.endpoint.insert_request(packet_identifier, key, filters, Request::Subscribe);
+        Ok(())
     }
 
-    /// Asks for no more messages. Ends with an [`Action::Unsubscribed`] under `key`.
+    /// Sends an UNSUBSCRIBE. It ends with an [`Action::Unsubscribed`] or [`Action::RequestLost`]
+    /// with `key`.
     pub fn unsubscribe(
         &mut self,
         key: u64,
         topic_filters: &[Text<'_>],
         properties: UnsubscribeProperties<'_>,
         now: Instant,
-        out: &mut Vec<u8>,
+        out: &mut impl Output,
     ) -> Result<(), RequestError> {
-        self.request(key, topic_filters.len(), true, now, out, |packet_identifier| {
-            Unsubscribe { packet_identifier, properties, topic_filters: topic_filters.into() }
-                .into()
-        })
-    }
-
-    /// Acknowledges a message by hand. In 5.0 an error says that it is not taken; before it every
-    /// message is.
-    ///
-    /// Acknowledgements leave in the order in which the messages came, so this one may wait for
-    /// those before it. [5.0 MQTT-4.6.0-2] [3.1.1 MQTT-4.6.0-2]
-    pub fn acknowledge(
-        &mut self,
-        token: AckToken,
-        reason_code: ReasonCode,
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) -> Result<(), AcknowledgeError> {
-        self.endpoint.acknowledge(token, reason_code)?;
-        // An answer that has no room ends the connection at the next step, which tries again.
-        let _ = self.sending(now, out, |client, out| client.endpoint.send_acknowledgements(out));
+        let packet_identifier = self.allocate()?;
+        let packet =
+            Unsubscribe { packet_identifier, properties, topic_filters: topic_filters.into() };
+        self.write(&packet.into(), now, out)?;
+        let filters = topic_filters.len();
+        self.endpoint.insert_request(packet_identifier, key, filters, Request::Unsubscribe);
         Ok(())
     }
 
-    /// Sends a step of enhanced authentication: an answer, or the begin of a re-authentication. The
-    /// method is that of CONNECT.
+    /// Acknowledges a message manually. In 5.0 an error code refuses the message.
+    ///
+    /// Acknowledgements are sent in the order in which the messages arrived, so this one can wait
+    /// for earlier ones. [5.0 MQTT-4.6.0-2] [3.1.1 MQTT-4.6.0-2]
+    pub fn acknowledge<'a>(
+        &mut self,
+        token: AckToken,
+        acknowledgement: impl Into<Acknowledgement<'a>>,
+        now: Instant,
+        out: &mut impl Output,
+    ) -> Result<(), AcknowledgeError> {
+        let mut step = self.endpoint.step(now, out);
+        self.endpoint.acknowledge(token, acknowledgement.into(), &mut step)?;
+        self.endpoint.finish(&step);
+        Ok(())
+    }
+
+    /// Sends a step of enhanced authentication: an answer to the server, or the start of a
+    /// re-authentication. The method must be that of CONNECT.
     pub fn authenticate(
         &mut self,
         auth: &Auth<'_>,
         now: Instant,
-        out: &mut Vec<u8>,
+        out: &mut impl Output,
     ) -> Result<(), RequestError> {
-        if !self.wants_input() {
-            return Err(RequestError::NotConnected);
-        }
         // [5.0 MQTT-4.12.0-3] [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-7] [5.0 MQTT-4.12.1-1]
+        let is_first = auth.reason_code == ReasonCode::RE_AUTHENTICATE;
+        let is_expected = match self.state {
+            State::Idle | State::Closing(_) => return Err(RequestError::NotConnected),
+            State::AwaitConnack { turn, .. } => turn == Turn::Host && !is_first,
+            State::Connected(Reauthentication::None) => is_first,
+            State::Connected(Reauthentication::AwaitServer) => false,
+            State::Connected(Reauthentication::AwaitHost { .. }) => !is_first,
+        };
         let method = auth.properties.authentication_method;
-        let begins = auth.reason_code == ReasonCode::RE_AUTHENTICATE;
-        let right =
-            if begins { self.is_connected() && !self.reauthenticates } else { self.challenged };
-        if !right || method.is_none() || !self.has_asked_for(method) {
+        if !is_expected || method.is_none() || !self.is_requested_method(method) {
             return Err(RequestError::Authentication);
         }
-        self.sending(now, out, |client, out| client.endpoint.write_shortened((*auth).into(), out))?;
-        self.challenged = false;
-        match &mut self.state {
-            State::AwaitConnack { deadline } => *deadline = now + self.config.connect_timeout,
-            _ => self.reauthenticates = true,
+        self.write(&(*auth).into(), now, out)?;
+        if self.is_connected() {
+            self.state = State::Connected(Reauthentication::AwaitServer);
+        } else {
+            self.await_connack();
         }
         Ok(())
     }
 
-    /// Ends the connection with a DISCONNECT; the next step is [`Action::Closed`]. What was
-    /// delivered is acknowledged before it, unless that is done by hand, and nothing is written
-    /// after it: a message that is published now waits for the next connection.
+    /// Ends the connection with a DISCONNECT. The next step is [`Action::Closed`].
+    ///
+    /// Delivered messages are acknowledged before it, unless the host acknowledges manually.
+    /// Nothing is written after it: a message that is published now waits for the next connection.
     pub fn disconnect(
         &mut self,
         disconnect: &Disconnect<'_>,
         now: Instant,
-        out: &mut Vec<u8>,
+        out: &mut impl Output,
     ) -> Result<(), RequestError> {
-        if !self.wants_input() {
+        if !self.is_active() {
             return Err(RequestError::NotConnected);
         }
         let expiry = disconnect.properties.session_expiry_interval;
-        if expiry.is_some_and(|expiry| expiry > 0) && self.requested.session_expiry_interval == 0 {
+        let was_zero = self.requested.session_expiry == Expiry::AT_DISCONNECT;
+        if was_zero && expiry.is_some_and(|expiry| expiry > 0) {
             return Err(EncodeError::from(DecodeError::InvalidPropertyValue(0x11)).into());
         }
         if self.endpoint.is_open() {
-            // If there is no room for an answer the peer will send the message again.
-            let _ = self.sending(now, out, |client, out| client.endpoint.settle(out));
+            let mut step = self.endpoint.step(now, &mut *out);
+            // If an acknowledgement has no room, the peer redelivers the message.
+            let _ = self.endpoint.settle(&mut step);
+            self.endpoint.finish(&step);
         }
-        self.sending(now, out, |client, out| {
-            client.endpoint.write_shortened((*disconnect).into(), out)
-        })?;
-        self.terms.session_expiry_interval = expiry.unwrap_or(self.terms.session_expiry_interval);
-        self.end();
-        self.state = State::Closing;
+        self.write(&(*disconnect).into(), now, out)?;
+        if let Some(expiry) = expiry {
+            self.terms.session_expiry = Expiry::from_seconds(expiry);
+        }
+        self.end(Ending::Requested);
         Ok(())
     }
 
-    // ---- what comes from outside ----
+    // ---- events ----
 
     /// Takes the next step: consumes packets from `input` up to the first that has an action.
     ///
     /// `None` means that more input is needed, or that there is no connection.
     #[inline]
+    #[must_use = "an action that is dropped is lost"]
     pub fn handle_input<'i>(
         &mut self,
         input: &mut &'i [u8],
         now: Instant,
-        out: &mut Vec<u8>,
+        out: &mut impl Output,
     ) -> Option<Action<'i>> {
         let mut action = None;
         if input.is_empty() && self.is_connected() && self.endpoint.is_quiet() {
-            self.left = 0;
+            self.endpoint.leave(0);
         } else {
-            self.advance(input, now, out, &mut action);
+            let mut step = self.endpoint.step(now, out);
+            advance(self, input, &mut step, &mut action);
         }
         action
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is due, if at all. It changes with every other
-    /// call.
+    /// Returns when [`handle_timeout`](Self::handle_timeout) is due, if at all. Every other call
+    /// can change it.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
             State::Idle => None,
-            // While the host has to answer, the server has not.
-            State::AwaitConnack { deadline } => Some(deadline).filter(|_| !self.challenged),
-            State::Connected => {
-                let response = self.ping_deadline();
-                let ping = self.ping_due();
-                response.into_iter().chain(ping).min()
+            State::AwaitConnack { deadline, .. } => Some(deadline),
+            State::Connected(reauthentication) => {
+                let answer = match reauthentication {
+                    Reauthentication::AwaitHost { deadline } => Some(deadline),
+                    Reauthentication::None | Reauthentication::AwaitServer => None,
+                };
+                let ping = self.keep_alive.ping_due(self.endpoint.last_sent());
+                [self.silence_deadline(), ping, answer].into_iter().flatten().min()
             }
-            State::Closing => Some(self.clock.last_sent),
+            State::Closing(_) => Some(self.endpoint.latest()),
         }
     }
 
-    /// Does what is due: sends PINGREQ, or gives up on the server. Harmless when nothing is.
-    pub fn handle_timeout(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Action<'static>> {
+    /// Does what is due: sends PINGREQ, or closes the connection of a silent server. Does nothing
+    /// if nothing is due.
+    #[must_use = "an action that is dropped is lost"]
+    pub fn handle_timeout(
+        &mut self,
+        now: Instant,
+        out: &mut impl Output,
+    ) -> Option<Action<'static>> {
+        let step = self.endpoint.step(now, out);
+        let now = step.now;
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         match self.state {
-            State::AwaitConnack { deadline } if now >= deadline && !self.challenged => {
-                Some(self.close(CloseCause::ConnectTimeout))
+            State::AwaitConnack { deadline, turn } if deadline <= now => self.end(match turn {
+                Turn::Server => Ending::ConnectTimeout,
+                Turn::Host => Ending::AnswerTimeout,
+            }),
+            State::Connected(Reauthentication::AwaitHost { deadline }) if deadline <= now => {
+                let disconnect = Disconnect::new(ReasonCode::UNSPECIFIED_ERROR);
+                let _ = self.endpoint.write(&Packet::from(disconnect), step.out);
+                self.end(Ending::AnswerTimeout);
             }
-            State::Closing => Some(self.close(CloseCause::Requested)),
-            State::Connected if self.ping_deadline().is_some_and(|deadline| now >= deadline) => {
-                Some(self.close(CloseCause::KeepAliveTimeout))
+            State::Connected(_) if is_due(self.silence_deadline()) => {
+                self.end(Ending::KeepAliveTimeout);
             }
-            State::Connected if self.ping_due().is_some_and(|due| now >= due) => {
-                self.clock.ping_sent.get_or_insert(now);
-                // A server that takes not even two bytes will hear nothing, and close.
-                let _ = self.endpoint.write(&Packet::Pingreq, out);
-                self.clock.last_sent = now;
-                None
+            State::Connected(_) if is_due(self.keep_alive.ping_due(self.endpoint.last_sent())) => {
+                self.keep_alive.sent_ping(now);
+                // A server that accepts no two bytes receives nothing, and closes the connection.
+                let _ = self.endpoint.write(&Packet::Pingreq, &mut *step.out);
+                self.endpoint.note_sent(now);
             }
-            State::Idle | State::AwaitConnack { .. } | State::Connected => None,
+            State::Idle | State::AwaitConnack { .. } | State::Connected(_) | State::Closing(_) => {}
         }
+        self.endpoint.finish(&step);
+        self.next_closing(&mut &[][..])
     }
 
-    /// The transport goes on, though the machine cannot see it: some of a long output has left, or
-    /// the host is not reading for a while.
+    /// Reports progress of the transport that the machine cannot see, such as a partial write of a
+    /// long output, or that the host does not read at present.
     ///
-    /// The time that the server has to answer a PINGREQ, which may stand at the end of that output,
-    /// or whose answer is not read, starts anew. Hosts that write and read without such delays need
-    /// not call it.
+    /// The time that the server has to answer a PINGREQ restarts, because the PINGREQ can be at the
+    /// end of that output, or its answer not read. A host that writes and reads without such delays
+    /// need not call it.
     pub fn handle_progress(&mut self, now: Instant) {
-        self.clock.progress = self.clock.progress.max(now);
+        let now = self.endpoint.advance_to(now);
+        self.keep_alive.note_progress(now);
     }
 
-    /// The transport is closed or broken. Gives the last action, unless it was given before.
+    /// Ends the connection because the transport is closed or broken. Returns the next of the last
+    /// actions; the host calls it until it returns `None`.
+    #[must_use = "an action that is dropped is lost"]
     pub fn connection_lost(&mut self) -> Option<Action<'static>> {
-        match self.state {
-            State::Idle => None,
-            State::Closing => Some(self.close(CloseCause::Requested)),
-            State::AwaitConnack { .. } | State::Connected => {
-                Some(self.close(CloseCause::ConnectionLost))
-            }
+        if self.is_active() {
+            self.end(Ending::ConnectionLost);
         }
+        self.next_closing(&mut &[][..])
     }
 
-    // ---- inside ----
+    // ---- helpers ----
 
-    /// Notes that something is sent, if it is.
-    fn sending<T>(
-        &mut self,
-        now: Instant,
-        out: &mut Vec<u8>,
-        call: impl FnOnce(&mut Self, &mut Vec<u8>) -> T,
-    ) -> T {
-        let before = out.len();
-        let result = call(self, out);
-        if out.len() > before {
-            self.clock.last_sent = now;
-        }
-        result
+    fn silence_deadline(&self) -> Option<Instant> {
+        self.keep_alive.deadline(self.endpoint.last_received(), self.config.ping_timeout)
     }
 
-    fn ping_due(&self) -> Option<Instant> {
-        let interval = self.clock.interval;
-        if interval == 0 { None } else { Some(self.clock.last_sent.plus_seconds(interval.into())) }
-    }
-
-    fn ping_deadline(&self) -> Option<Instant> {
-        let KeepAlive { interval, last_received, ping_sent, progress, .. } = self.clock;
-        let keep_alive = Duration::from_secs(interval.into());
-        let timeout = self.config.ping_timeout.unwrap_or(keep_alive);
-        ping_sent.map(|sent| sent.max(last_received).max(progress) + timeout)
-    }
-
-    fn request<'p>(
-        &mut self,
-        key: u64,
-        filters: usize,
-        unsubscribe: bool,
-        now: Instant,
-        out: &mut Vec<u8>,
-        packet: impl FnOnce(PacketIdentifier) -> Packet<'p>,
-    ) -> Result<(), RequestError> {
+    /// Returns the identifier for a request.
+    fn allocate(&self) -> Result<PacketIdentifier, RequestError> {
         if !self.is_connected() {
             return Err(RequestError::NotConnected);
         }
-        let identifier = self.endpoint.next_identifier().ok_or(RequestError::NoPacketIdentifier)?;
-        let packet = packet(identifier);
-        self.sending(now, out, |client, out| client.endpoint.write(&packet, out))?;
-        self.endpoint.insert_subscribe(key, filters, unsubscribe);
+        self.endpoint.allocate().ok_or(RequestError::NoPacketIdentifier)
+    }
+
+    fn write(
+        &mut self,
+        packet: &Packet<'_>,
+        now: Instant,
+        out: &mut impl Output,
+    ) -> Result<(), RequestError> {
+        let step: Step<'_, _> = self.endpoint.step(now, out);
+        self.endpoint.write_shortened(packet, step.out)?;
+        self.endpoint.finish(&step);
         Ok(())
     }
 
-    /// One step. The action is written where the caller has it, from wherever it is known: moving
-    /// it costs as much as reading it.
-    #[inline(never)]
-    fn advance<'i>(
-        &mut self,
-        input: &mut &'i [u8],
-        now: Instant,
-        out: &mut Vec<u8>,
-        action: &mut Option<Action<'i>>,
-    ) {
-        // Any byte is a sign of life, also one of a packet that is not complete.
-        if input.len() > self.left {
-            self.clock.last_received = now;
-        }
-        let stepped = self.sending(now, out, |client, out| client.step(input, now, out, action));
-        if let Err(error) = stepped {
-            // Nothing after it is looked at.
-            *action = Some(self.sending(now, out, |client, out| client.violation(error, out)));
-        }
-        self.left = input.len();
-    }
-
-    fn step<'i>(
-        &mut self,
-        input: &mut &'i [u8],
-        now: Instant,
-        out: &mut Vec<u8>,
-        action: &mut Option<Action<'i>>,
-    ) -> Result<(), ProtocolError> {
-        if self.state == State::Closing {
-            *action = Some(self.close(CloseCause::Requested));
-            return Ok(());
-        }
+    /// Ends the connection for the session. The host is told by the next steps.
+    fn end(&mut self, ending: Ending) {
         if self.endpoint.is_open() {
-            self.endpoint.settle(out)?;
-            self.endpoint.flush(now, out);
-        }
-        while action.is_none() && self.wants_input() {
-            if let Some(published) = self.endpoint.next_completed() {
-                *action = Some(Action::Published(published));
-                break;
-            }
-            let connected = self.state == State::Connected;
-            if !connected && !matches!(input, [] | [CONNACK | AUTH, ..]) {
-                // Whatever speaks here is not to be waited for.
-                return Err(ProtocolError::NotConnack);
-            }
-            let maximum = self.endpoint.connection.own.maximum_packet_size;
-            let Some(frame) =
-                Frame::take(input, if connected { maximum } else { maximum.min(HANDSHAKE_SIZE) })?
-            else {
-                break;
-            };
-            if connected {
-                self.on_frame(frame, now, out, action)?;
-            } else {
-                *action = self.on_handshake(frame, now, out)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A packet before the server has accepted. [5.0 §3.1.4] [5.0 §4.12]
-    fn on_handshake<'i>(
-        &mut self,
-        frame: Frame<'i>,
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) -> Result<Option<Action<'i>>, ProtocolError> {
-        let rules = self.endpoint.peer_rules();
-        match frame.packet_type() {
-            PacketType::Connack => {
-                let connack = connack(frame, rules)?;
-                if connack.reason_code != ReasonCode::SUCCESS {
-                    // Nothing has begun, so what the server may have is what it had before.
-                    self.endpoint.set_established(self.requested.has_session);
-                    return Ok(Some(self.close(CloseCause::Refused(connack))));
-                }
-                self.accepted(&connack, now, out)?;
-                Ok(Some(Action::Connected(connack)))
-            }
-            // [5.0 MQTT-4.12.0-6]
-            PacketType::Auth if self.requested.authentication_method.is_some() => {
-                self.on_auth(frame, rules)
-            }
-            other => Err(ProtocolError::UnexpectedPacket(other)),
-        }
-    }
-
-    fn accepted(
-        &mut self,
-        connack: &Connack<'_>,
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) -> Result<(), ProtocolError> {
-        let properties = &connack.properties;
-        let version = self.endpoint.connection.version;
-        if connack.session_present {
-            // [5.0 MQTT-3.2.2-2] [5.0 MQTT-3.2.2-4]; before 5.0 a client may go on with a session
-            // that it has nothing of, but not with one that it has asked to be ended.
-            if !self.requested.has_session
-                && (version == Version::V5_0 || self.requested.clean_start)
-            {
-                self.endpoint.set_established(false);
-                return Err(ProtocolError::UnknownSession);
-            }
-        } else if version > Version::V3_1 {
-            // A 3.1 server cannot say whether it has the session.
-            self.endpoint.session_lost();
-        }
-        // [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-6]
-        if !self.has_asked_for(properties.authentication_method) {
-            return Err(ProtocolError::AuthenticationMethod);
-        }
-        let usual = if version == Version::V5_0 { u16::MAX } else { IN_FLIGHT_BEFORE_5_0 };
-        let mut peer = Limits::stated(properties);
-        peer.receive_maximum =
-            peer.receive_maximum.min(self.config.maximum_in_flight.unwrap_or(usual));
-        self.endpoint.connection.peer = peer;
-        self.terms = Terms {
-            available: Available::stated(properties),
-            session_expiry_interval: properties
-                .session_expiry_interval
-                .unwrap_or(self.requested.session_expiry_interval),
-        };
-        // [5.0 MQTT-3.1.2-21]
-        self.clock.interval = properties.server_keep_alive.unwrap_or(self.requested.keep_alive);
-        self.state = State::Connected;
-        self.challenged = false;
-        self.endpoint.open(now, out);
-        Ok(())
-    }
-
-    fn on_frame<'i>(
-        &mut self,
-        frame: Frame<'i>,
-        now: Instant,
-        out: &mut Vec<u8>,
-        action: &mut Option<Action<'i>>,
-    ) -> Result<(), ProtocolError> {
-        let rules = self.endpoint.peer_rules();
-        *action = match frame.packet_type() {
-            PacketType::Publish => {
-                return self.endpoint.on_publish(frame, |_| false, out, action, Action::Message);
-            }
-            packet @ (PacketType::Puback
-            | PacketType::Pubrec
-            | PacketType::Pubrel
-            | PacketType::Pubcomp) => {
-                let ack = frame.ack(rules)?;
-                self.check_problem_information(|| ack.properties.is_empty())?;
-                self.endpoint.on_ack(packet, ack, now, out)?.map(Action::Published)
-            }
-            PacketType::Auth if rules.version == Version::V5_0 => self.on_auth(frame, rules)?,
-            other => match codec::decode(frame, rules)? {
-                Packet::Suback(suback) => {
-                    Some(Action::Subscribed(self.on_suback(other, &suback)?, suback))
-                }
-                Packet::Unsuback(unsuback) => {
-                    Some(Action::Unsubscribed(self.on_suback(other, &unsuback)?, unsuback))
-                }
-                Packet::Pingresp => {
-                    self.clock.ping_sent = None;
-                    None
-                }
-                Packet::Disconnect(disconnect) => {
-                    Some(self.close(CloseCause::Disconnected(disconnect)))
-                }
-                _ => return Err(ProtocolError::UnexpectedPacket(other)),
-            },
-        };
-        Ok(())
-    }
-
-    fn on_suback(&mut self, packet: PacketType, suback: &Suback<'_>) -> Result<u64, ProtocolError> {
-        self.check_problem_information(|| suback.properties.is_empty())?;
-        self.endpoint.on_suback(packet, suback)
-    }
-
-    /// A packet other than PUBLISH, CONNACK and DISCONNECT has no reason string and no user
-    /// properties where they were not asked for. [5.0 §3.1.2.11.7]
-    fn check_problem_information(
-        &self,
-        is_empty: impl FnOnce() -> bool,
-    ) -> Result<(), ProtocolError> {
-        if self.requested.no_problem_information && !is_empty() {
-            Err(ProtocolError::ProblemInformation)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn on_auth<'i>(
-        &mut self,
-        frame: Frame<'i>,
-        rules: Rules,
-    ) -> Result<Option<Action<'i>>, ProtocolError> {
-        match codec::decode(frame, rules)? {
-            // [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-6]
-            Packet::Auth(auth)
-                if self.requested.authentication_method.is_some()
-                    && self.has_asked_for(auth.properties.authentication_method)
-                    && self.expects(auth.reason_code) =>
-            {
-                let AuthProperties { reason_string, user_properties, .. } = auth.properties;
-                self.check_problem_information(|| {
-                    reason_string.is_none() && user_properties.is_empty()
-                })?;
-                self.challenged = auth.reason_code != ReasonCode::SUCCESS;
-                self.reauthenticates &= self.challenged;
-                Ok(Some(Action::Authenticate(auth)))
-            }
-            _ => Err(ProtocolError::AuthenticationMethod),
-        }
-    }
-
-    /// Whether it is the method of CONNECT, which may have had none.
-    fn has_asked_for(&self, authentication_method: Option<Text<'_>>) -> bool {
-        authentication_method.map(Text::as_bytes) == self.requested.authentication_method.as_deref()
-    }
-
-    /// Before CONNACK the server asks for more, and CONNACK says that it is done; after it, only
-    /// what the client has begun goes on. [5.0 MQTT-4.12.0-2] [5.0 §4.12.1]
-    fn expects(&self, reason_code: ReasonCode) -> bool {
-        if self.is_connected() {
-            self.reauthenticates
-        } else {
-            reason_code == ReasonCode::CONTINUE_AUTHENTICATION
-        }
-    }
-
-    /// The server broke a rule: it is told, where the version can say so. [5.0 §4.13.1]
-    fn violation<'i>(&mut self, error: ProtocolError, out: &mut Vec<u8>) -> Action<'i> {
-        if self.state == State::Connected && self.endpoint.connection.version == Version::V5_0 {
-            // A code that only a server may send is no use to it.
-            let _ = self.endpoint.write(&Packet::from(Disconnect::new(error.reason_code())), out);
-        }
-        self.close(CloseCause::Violation(error))
-    }
-
-    fn close<'i>(&mut self, cause: CloseCause<'i>) -> Action<'i> {
-        self.end();
-        self.state = State::Idle;
-        Action::Closed(cause)
-    }
-
-    /// The end of the connection for the session.
-    fn end(&mut self) {
-        if self.endpoint.is_open() {
-            self.endpoint.close();
+            self.lost_requests.extend(self.endpoint.close());
             // [5.0 MQTT-3.1.2-23]
-            self.endpoint.set_established(self.terms.session_expiry_interval > 0);
+            let survives = self.terms.session_expiry > Expiry::AT_DISCONNECT;
+            self.endpoint.session_mut().set_established(survives);
         }
+        self.state = State::Closing(ending);
     }
-}
-
-/// The first bytes of the packets that a server may send before it has accepted.
-const CONNACK: u8 = 0x20;
-const AUTH: u8 = 0xF0;
-
-/// The largest of them that is waited for: 1 MiB.
-const HANDSHAKE_SIZE: u32 = 1 << 20;
-
-/// See [`ClientConfig::maximum_in_flight`].
-const IN_FLIGHT_BEFORE_5_0: u16 = 20;
-
-/// A server that does not know the version refuses in the form of another one. [5.0 §3.1.2.2]
-/// [3.1.1 MQTT-3.1.2-2]
-fn connack<'a>(frame: Frame<'a>, rules: Rules) -> Result<Connack<'a>, ProtocolError> {
-    let decode = |version| match codec::decode(frame, Rules { version, ..rules }) {
-        Ok(Packet::Connack(connack)) => Ok(connack),
-        Ok(_) => Err(ProtocolError::UnexpectedPacket(frame.packet_type())),
-        Err(error) => Err(error.into()),
-    };
-    let other = if rules.version == Version::V5_0 { Version::V3_1_1 } else { Version::V5_0 };
-    decode(rules.version).or_else(|error| match decode(other) {
-        Ok(connack) if connack.reason_code != ReasonCode::SUCCESS => Ok(connack),
-        _ => Err(error),
-    })
 }

@@ -20,11 +20,23 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
 
-/// A message that is kept: topic name, properties and payload in one allocation, which clones
-/// share.
+/// A message that is kept. Clones share its topic name, properties and payload, which stand in one
+/// allocation; the first clone adds a small one for the reference count.
 ///
-/// A message is independent of the version and of the connection: it can be sent to clients of any
-/// version, and again after a reconnect.
+/// It does not depend on a version or a connection: it can be sent to clients of any version, and
+/// resent after a reconnect.
+///
+/// ```
+/// use mqtt_sansio::codec::{Publish, QoS};
+/// use mqtt_sansio::session::Message;
+///
+/// let message = Message::new(&Publish::new("room/4", b"21.5"))?;
+/// let retained = message.with(QoS::AtLeastOnce, true);
+/// assert_eq!(retained.topic_name(), "room/4");
+/// assert!(retained.retain() && !message.retain());
+/// assert_eq!(Message::from_bytes(&retained.to_bytes())?, retained);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
     /// Topic name, properties as 5.0 writes them, payload.
@@ -127,8 +139,14 @@ impl Message {
         self.bytes.len()
     }
 
+    /// Returns the Message Expiry Interval with which it was published. Reads the properties again.
+    pub(crate) fn message_expiry_interval(&self) -> Option<u32> {
+        self.to_publish().properties.message_expiry_interval
+    }
+
     /// Returns the same message with another QoS and RETAIN flag, sharing the bytes.
-    pub(crate) fn with(&self, qos: QoS, retain: bool) -> Self {
+    #[must_use]
+    pub fn with(&self, qos: QoS, retain: bool) -> Self {
         Self { qos, retain, ..self.clone() }
     }
 

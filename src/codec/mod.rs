@@ -1,6 +1,6 @@
 //! Converts bytes to packets and back, with pure functions.
 //!
-//! Reading takes two steps. [`frame()`] finds one packet at the start of the received bytes, or
+//! Reading takes two steps. [`frame`](fn@frame) finds one packet at the start of the received bytes, or
 //! returns `None` while the packet is incomplete. [`decode`] checks and reads it. A decoded
 //! [`Packet`] is a view of the bytes: no packet needs an allocation. [`encode`](fn@encode) writes a
 //! packet, and [`Prepared`] writes the same packet more than once. An [`OwnedPacket`] owns its

@@ -48,9 +48,13 @@ pub enum Packet<'a> {
 }
 
 impl Packet<'_> {
-    /// Returns an answer or a DISCONNECT without its reason string and user properties. Other
-    /// packets are returned as they are: their user properties are for programs.
-    pub(crate) fn without_diagnostics(mut self) -> Self {
+    /// Returns the packet with or without its reason string and its user properties, where they are
+    /// diagnostics: in answers and in DISCONNECT. User properties of other packets are data.
+    pub(crate) fn keeping(
+        mut self,
+        keeps_reason_string: bool,
+        keeps_user_properties: bool,
+    ) -> Self {
         let (reason_string, user_properties) = match &mut self {
             Self::Connack(Connack { properties, .. }) => {
                 (&mut properties.reason_string, &mut properties.user_properties)
@@ -78,7 +82,12 @@ impl Packet<'_> {
                 return self;
             }
         };
-        (*reason_string, *user_properties) = (None, Sequence::default());
+        if !keeps_reason_string {
+            *reason_string = None;
+        }
+        if !keeps_user_properties {
+            *user_properties = Sequence::default();
+        }
         self
     }
 

@@ -1,10 +1,10 @@
-//! Which kinds of subscriptions a server takes.
+//! The kinds of subscriptions that a server offers.
 
 use crate::codec::{
     ConnackProperties, ReasonCode, SubscribeProperties, Subscription, TopicFilter, Version,
 };
 
-/// What a CONNACK has said of subscriptions. [5.0 §3.2.2.3.11 to §3.2.2.3.13]
+/// The kinds of subscriptions that a CONNACK says are available. [5.0 §3.2.2.3.11 to §3.2.2.3.13]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Available {
     pub(crate) wildcard_subscription: bool,
@@ -13,14 +13,15 @@ pub(crate) struct Available {
 }
 
 impl Available {
-    /// What a CONNACK says that says nothing of them.
+    /// The default if CONNACK omits the properties.
     pub(crate) const ALL: Self = Self {
         wildcard_subscription: true,
         subscription_identifier: true,
         shared_subscription: true,
     };
 
-    pub(crate) fn stated(properties: &ConnackProperties<'_>) -> Self {
+    /// Returns what a CONNACK states.
+    pub(crate) fn of_connack(properties: &ConnackProperties<'_>) -> Self {
         Self {
             wildcard_subscription: properties.wildcard_subscription_available.unwrap_or(true),
             subscription_identifier: properties.subscription_identifier_available.unwrap_or(true),
@@ -28,7 +29,7 @@ impl Available {
         }
     }
 
-    /// Why a subscription is not taken, if its kind is the reason.
+    /// Refuses a subscription whose kind is not available.
     pub(crate) fn check(
         self,
         subscription: &Subscription<'_>,

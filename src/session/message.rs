@@ -1,5 +1,4 @@
-//! Messages on their way: received ones as views of the input, kept ones in an allocation of their
-//! own.
+//! Messages: received ones as views of the input, kept ones in an allocation of their own.
 
 use super::AckToken;
 use crate::codec::{
@@ -9,30 +8,31 @@ use crate::codec::{
 use crate::time::Instant;
 use alloc::vec::Vec;
 
-/// A message that has arrived: a view of the input, apart from a topic that an alias stood for.
+/// A message that has arrived. It is a view of the input, except for a topic name that an alias
+/// stood for.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received<'a> {
-    /// The topic, whether it came as a name or as an alias.
+    /// The topic name, whether the packet had it or an alias.
     pub topic_name: TopicName<'a>,
     /// Any bytes.
     pub payload: &'a [u8],
-    /// At which it was sent to this side.
+    /// The QoS with which it was sent to this side.
     pub qos: QoS,
-    /// To a server: whether it is to be kept. From one: whether it was.
+    /// To a server: whether the message must be retained. To a client: whether it was.
     pub retain: bool,
-    /// Whether the peer says that it may have sent it before.
+    /// Whether the peer says that it may have sent the message before.
     pub dup: bool,
-    /// Without the topic alias, which means nothing outside the connection.
+    /// The properties without the topic alias, which has no meaning outside the connection.
     pub properties: PublishProperties<'a>,
-    /// With QoS 1 and 2: what acknowledges it, for those who do so by hand.
+    /// The token that acknowledges a QoS 1 or 2 message manually.
     pub token: Option<AckToken>,
 }
 
 impl Received<'_> {
-    /// The message as a PUBLISH, to be sent on or kept.
+    /// Returns the message as a PUBLISH, to be forwarded or kept.
     #[must_use]
-    pub fn publish(&self) -> Publish<'_> {
+    pub fn to_publish(&self) -> Publish<'_> {
         Publish {
             dup: false,
             qos: self.qos,
@@ -45,64 +45,81 @@ impl Received<'_> {
     }
 }
 
-/// A message for one receiver, and what is to be said of it there.
-#[expect(clippy::exhaustive_structs, reason = "all of it is the caller's to choose")]
+/// A message for one receiver, with what depends on that receiver.
+///
+/// ```
+/// use mqtt_sansio::codec::Publish;
+/// use mqtt_sansio::session::{Message, Outgoing};
+///
+/// let message = Message::new(&Publish::new("room/4", b"21.5"))?;
+/// let outgoing = Outgoing::new(Some(7), message.clone());
+/// assert_eq!((outgoing.key, outgoing.message), (Some(7), message));
+/// # Ok::<_, mqtt_sansio::codec::EncodeError>(())
+/// ```
+#[expect(clippy::exhaustive_structs, reason = "all fields are the caller's to choose")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
-    /// The message, with the QoS and RETAIN flag that it is to be sent with.
+    /// The message, with the QoS and RETAIN flag that it must be sent with.
     pub message: Message,
-    /// The caller's name for it, under which its end comes back; without one nothing is heard of
-    /// it.
+    /// The caller's name for the message, with which its outcome is reported. Without a key there
+    /// is no report.
     pub key: Option<u64>,
-    /// Those of the subscriptions for which it is sent; none before 5.0 and from a client.
+    /// The identifiers of the subscriptions for which it is sent. None before 5.0 and from a client.
     pub subscription_identifiers: Vec<SubscriptionIdentifier>,
-    /// From when on it must no longer be sent for the first time. [5.0 MQTT-3.3.2-5]
+    /// The time from which on it must not be sent for the first time. [5.0 MQTT-3.3.2-5]
     pub expires_at: Option<Instant>,
 }
 
 impl Outgoing {
-    /// A message without subscription identifiers that does not expire.
+    /// Creates an outgoing message without subscription identifiers that does not expire.
     #[must_use]
     pub const fn new(key: Option<u64>, message: Message) -> Self {
         Self { message, key, subscription_identifiers: Vec::new(), expires_at: None }
     }
 
-    /// Its end, of which nothing is said for QoS 0.
-    pub(crate) fn ended(&self, outcome: Outcome<'static>) -> Option<Published<'static>> {
+    /// Returns the number of bytes that count towards a queue limit: those of the message, and four
+    /// for each subscription identifier.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.message.size() + 4 * self.subscription_identifiers.len()
+    }
+
+    /// Returns the report of its outcome. There is none for QoS 0 or without a key.
+    pub(crate) fn ended(self, outcome: Outcome<'static>) -> Option<Published<'static>> {
         let key = self.key.filter(|_| self.message.qos() > QoS::AtMostOnce)?;
         Some(Published { key, outcome })
     }
 }
 
-/// A message with QoS 1 or 2 has come to its end. Each one does once, under its key.
+/// The report of the outcome of a QoS 1 or 2 message. There is exactly one for each key.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published<'a> {
     /// The caller's name for the message.
     pub key: u64,
-    /// How it ended.
+    /// What became of the message.
     pub outcome: Outcome<'a>,
 }
 
-/// How a message with QoS 1 or 2 has ended.
+/// What became of a QoS 1 or 2 message.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome<'a> {
-    /// The receiver has answered, with PUBACK, PUBCOMP, or a PUBREC with an error.
+    /// The receiver has answered with PUBACK, PUBCOMP, or a PUBREC with an error.
     Acknowledged {
-        /// An [error](ReasonCode::is_error) if it did not take the message.
+        /// An [error](ReasonCode::is_error) if the receiver refused the message.
         reason_code: ReasonCode,
-        /// What else the answer says.
+        /// The properties of the answer.
         properties: AckProperties<'a>,
     },
-    /// The message waited until it had expired, and was not sent. [5.0 MQTT-3.3.2-5]
+    /// The message expired while it waited, and was not sent. [5.0 MQTT-3.3.2-5]
     Expired,
-    /// The message waited, or was to be sent again, for a connection that turned out not to allow
-    /// it, by its size, QoS or RETAIN flag. One that was to be sent again may have arrived before.
-    /// A server's counts as delivered. [5.0 MQTT-3.1.2-25] [5.0 MQTT-3.2.2-15]
+    /// The message waited, or had to be resent, and the next connection did not allow it because of
+    /// its size, QoS or RETAIN flag. One that had to be resent may have arrived before. A message of
+    /// a server counts as delivered. [5.0 MQTT-3.1.2-25] [5.0 MQTT-3.2.2-15]
     NotAllowed(Message),
-    /// The peer has no session any more, and it is not known whether the message had arrived. To
-    /// send it again may make it arrive twice. Without the message if it had arrived, and only the
-    /// end of a QoS 2 exchange was missing.
+    /// The peer has no session any more, and whether the message has arrived is unknown. If it is
+    /// published again it can arrive twice. There is no message if it did arrive, and only the end
+    /// of a QoS 2 exchange was missing.
     SessionLost(Option<Message>),
 }

@@ -1,153 +1,218 @@
-//! What survives a connection, and the rules that both ends of a connection share: messages with
-//! their three QoS levels, packet identifiers, flow control and topic aliases. [5.0 §4.1] [5.0
-//! §4.3] [5.0 §4.9]
+//! The state that survives a connection, and the rules that both ends of a connection share:
+//! messages with their three QoS levels, packet identifiers, flow control and topic aliases.
 //!
-//! A [`Session`] is a plain value. A machine is given one, and it can be taken out of the machine
-//! when the connection has ended, and put into the next. What does not survive, as aliases and
-//! quotas, is no part of it.
+//! A [`Session`] is a plain value. A machine is given one. After the connection has ended, the
+//! session can be taken out of the machine and given to the next one. Aliases and quotas do not
+//! survive a connection and are no part of it.
 //!
-//! This module knows neither of the two roles: [`client`](crate::client) and
-//! [`server`](crate::server) do.
+//! This module knows neither role; [`client`](crate::client) and [`server`](crate::server) do.
 
 mod available;
-mod conduct;
+mod config;
+mod driver;
 mod endpoint;
 mod error;
+mod identifiers;
 mod inbound;
+mod limits;
 mod message;
 mod outbound;
+mod queue;
+mod slot;
 pub mod stored;
+mod unacknowledged;
 
 pub use crate::codec::Message;
 pub use error::{AcknowledgeError, CloseCause, ProtocolError, PublishError, RequestError};
-pub use inbound::AckToken;
 pub use message::{Outcome, Outgoing, Published, Received};
+pub use unacknowledged::{AckToken, Acknowledgement};
 
 pub(crate) use available::Available;
-pub(crate) use conduct::{Conduct, conduct};
-pub(crate) use endpoint::{Connection, Endpoint, Limits};
+pub(crate) use config::{CommonConfig, common_config};
+pub(crate) use driver::{Ending, Machine, advance};
+pub(crate) use endpoint::{Endpoint, Step};
+pub(crate) use error::WriteError;
+pub(crate) use limits::Limits;
+pub(crate) use slot::Request;
 
+use crate::codec::Text;
 use crate::time::Instant;
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use inbound::Inbound;
 use outbound::Outbound;
 
-/// How many messages may wait, and how many bytes of them. A message that finds none waiting may be
-/// larger.
+/// A limit for the messages that wait. A message can be larger if no other one waits.
 #[expect(clippy::exhaustive_structs, reason = "a limit is its two numbers")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QueueLimit {
-    /// At most so many messages.
+    /// The most messages.
     pub messages: usize,
-    /// At most so many bytes of topic names, properties and payloads.
+    /// The most bytes of topic names, properties, payloads and subscription identifiers.
     pub bytes: usize,
 }
 
-/// The state of a session, as far as it is about messages on their way: those not acknowledged in
-/// either direction, and those that wait to be sent. [5.0 §4.1] [3.1.1 §4.1]
+/// The state of a session that concerns its messages: those not acknowledged in either direction,
+/// and those that wait to be sent. [5.0 §4.1] [3.1.1 §4.1]
 ///
-/// Subscriptions, which only a server has, are kept by whoever routes messages.
-#[derive(Debug, Default)]
+/// A client's session also knows the client identifier that it belongs to. Subscriptions, which only
+/// a server has, belong to the host or the broker.
+///
+/// ```
+/// use mqtt_sansio::Instant;
+/// use mqtt_sansio::codec::Publish;
+/// use mqtt_sansio::session::{Message, Outgoing, QueueLimit, Session};
+///
+/// let mut session = Session::new();
+/// let message = Message::new(&Publish::new("room/4", b"21.5"))?;
+/// let limit = QueueLimit { messages: 100, bytes: 65_536 };
+/// let queued = session.enqueue(Outgoing::new(None, message), limit, Instant::from_millis(0));
+/// assert!(queued.is_ok());
+/// assert_eq!((session.queued(), session.queued_bytes()), (1, 10));
+/// # Ok::<_, mqtt_sansio::codec::EncodeError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
 pub struct Session {
     outbound: Outbound,
     inbound: Inbound,
     /// For a client: whether the server can have this session.
     established: bool,
-    /// Ends of messages that no packet has brought, and nobody was told of yet.
+    /// For a client: the identifier that the session belongs to, once there is one.
+    client_identifier: Option<Box<str>>,
+    /// The number of connections that have used it, so that a token is good for one only.
+    connections: u64,
+    /// Outcomes not yet reported to the host, for messages that ended without an answer from the
+    /// peer.
     completed: VecDeque<Published<'static>>,
 }
 
 impl Session {
-    /// A session of which the server knows nothing.
+    /// Creates a session that the server does not have.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A client's session that the server may have kept, and of which nothing is on its way here.
+    /// Creates a client's session that the server may have kept, with nothing in flight.
     ///
     /// A client that resumes the session of an earlier run without having stored its state needs
-    /// this: by the standard it must close the connection when the server has a session and it has
-    /// none. [5.0 MQTT-3.2.2-4]
+    /// this: by the standard it must close the connection if the server has a session and the
+    /// client has none. [5.0 MQTT-3.2.2-4]
     #[must_use]
     pub fn established() -> Self {
         Self { established: true, ..Self::default() }
     }
 
-    /// Messages with QoS 1 and 2 that were sent and are not completed. Looks at each of them.
+    /// Returns the identifier of the client that the session belongs to, once the client has
+    /// connected. A server's session has none; a server keeps sessions by identifier.
+    #[must_use]
+    pub fn client_identifier(&self) -> Option<&str> {
+        self.client_identifier.as_deref()
+    }
+
+    /// Returns the number of QoS 1 and 2 messages that were sent and are not complete. Looks at
+    /// each of them.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.outbound.in_flight()
     }
 
-    /// Messages that wait to be sent.
+    /// Returns the number of messages that wait to be sent.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.outbound.queued()
+        self.outbound.queue.len()
     }
 
-    /// The bytes of the messages that wait to be sent.
+    /// Returns the bytes of the messages that wait to be sent, as [`QueueLimit`] counts them.
     #[must_use]
-    pub fn queued_bytes(&self) -> usize {
-        self.outbound.queued_bytes()
+    pub const fn queued_bytes(&self) -> usize {
+        self.outbound.queue.bytes()
     }
 
-    /// Adds a message to those that wait, as for a client that is away. Where there is no room, not
-    /// even without those that have expired, it is given back. None make room by expiring while
-    /// there are as many [ends](Self::next_completed) that nobody was told of as messages may wait.
+    /// Queues a message, for instance while the client is disconnected. If there is no room, even
+    /// without the messages that have expired, it is returned.
+    ///
+    /// Expired messages are not purged while `limit.messages` outcomes are still
+    /// [unreported](Self::next_completed), which bounds that list too.
     pub fn enqueue(
         &mut self,
         outgoing: Outgoing,
         limit: QueueLimit,
         now: Instant,
     ) -> Result<(), Outgoing> {
-        if !self.has_room(&outgoing.message, limit) {
+        if !self.has_room(outgoing.size(), limit) {
             if self.completed.len() >= limit.messages {
                 return Err(outgoing);
             }
-            let expired = self.outbound.take_expired(now);
-            expired.for_each(|outgoing| self.completed.extend(outgoing.ended(Outcome::Expired)));
-            if !self.has_room(&outgoing.message, limit) {
+            let expired = self.outbound.queue.take_expired(now);
+            self.completed.extend(expired.filter_map(|expired| expired.ended(Outcome::Expired)));
+            if !self.has_room(outgoing.size(), limit) {
                 return Err(outgoing);
             }
         }
-        self.outbound.enqueue(outgoing);
+        self.outbound.queue.push(outgoing);
         Ok(())
     }
 
-    /// The end of a message that nobody was told of yet, as of one that has expired while the
-    /// client was away. A machine that has the session gives them as actions.
+    /// Whether a message of that [size](Outgoing::size) in bytes can wait too.
     #[must_use]
+    pub fn has_room(&self, size: usize, limit: QueueLimit) -> bool {
+        self.outbound.queue.has_room(size, limit)
+    }
+
+    /// Returns an outcome that is not reported yet, such as that of a message that expired while
+    /// the client was disconnected. A machine that has the session reports them as actions.
+    #[must_use]
+    #[inline]
     pub fn next_completed(&mut self) -> Option<Published<'static>> {
         self.completed.pop_front()
     }
 
-    /// Whether a message could wait as well.
-    #[must_use]
-    pub fn has_room(&self, message: &Message, limit: QueueLimit) -> bool {
-        let bytes = self.queued_bytes().saturating_add(message.size());
-        self.queued() < limit.messages && (self.queued() == 0 || bytes <= limit.bytes)
-    }
-
-    /// Ends the session, as one that has expired or is discarded for Clean Start: gives the
-    /// messages whose end nobody was told of, the oldest first. [5.0 MQTT-3.1.2-4] [3.1.1
-    /// MQTT-3.1.2-6]
+    /// Ends the session, because it has expired or a client asked for a clean start. Returns the
+    /// outcomes that are not reported yet, those of the oldest messages first.
+    /// [5.0 MQTT-3.1.2-4] [3.1.1 MQTT-3.1.2-6]
     pub fn discard(mut self) -> impl Iterator<Item = Published<'static>> {
         let in_flight = self.outbound.forget();
-        let queued = self
-            .outbound
-            .take_queue()
-            .into_iter()
-            .filter_map(|outgoing| Some((outgoing.key?, Some(outgoing.message))));
-        let lost = in_flight
-            .chain(queued)
-            .map(|(key, message)| Published { key, outcome: Outcome::SessionLost(message) });
-        self.completed.into_iter().chain(lost)
+        let queued = self.outbound.queue.take_all();
+        let queued = queued.filter_map(|outgoing| Some((outgoing.key?, Some(outgoing.message))));
+        self.completed.into_iter().chain(in_flight.chain(queued).map(session_lost))
     }
 
-    /// The end of the connection: a pure change of states. [5.0 §4.4] [3.1.1 §4.4]
-    fn disconnected(&mut self) {
-        self.outbound.disconnected();
-        inbound::disconnected(&mut self.inbound);
+    /// Whether the server can have this session.
+    pub(crate) const fn is_established(&self) -> bool {
+        self.established
     }
+
+    /// Sets whether the server can have this session. If not, messages in flight are lost when the
+    /// next connection begins.
+    pub(crate) const fn set_established(&mut self, established: bool) {
+        self.established = established;
+    }
+
+    /// Binds the session to a client identifier. An empty one leaves it to the server to assign one.
+    pub(crate) fn set_client_identifier(&mut self, identifier: Text<'_>) {
+        if identifier.is_empty() {
+            self.client_identifier = None;
+        } else if self.client_identifier.is_none() {
+            self.client_identifier = Some(identifier.to_str().into());
+        }
+    }
+
+    /// Forgets what is in flight in both directions, because the peer has no state of it.
+    /// [5.0 MQTT-3.2.2-5]
+    pub(crate) fn lost(&mut self) {
+        self.inbound.clear();
+        self.completed.extend(self.outbound.forget().map(session_lost));
+    }
+
+    /// Ends a connection, and returns the keys of its unanswered requests. [5.0 §4.4]
+    /// [3.1.1 §4.4]
+    fn disconnected(&mut self) -> impl Iterator<Item = u64> + use<> {
+        inbound::disconnected(&mut self.inbound);
+        self.outbound.disconnected()
+    }
+}
+
+fn session_lost((key, message): (u64, Option<Message>)) -> Published<'static> {
+    Published { key, outcome: Outcome::SessionLost(message) }
 }

@@ -4,7 +4,7 @@ use crate::wire::encoded;
 use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, Client, ClientConfig};
 use mqtt_sansio::codec::{Connack, ConnackProperties, Connect, Version};
-use mqtt_sansio::server::{self, Server, ServerConfig};
+use mqtt_sansio::server::{self, RequestToken, Server, ServerConfig};
 
 pub const NOW: Instant = Instant::from_millis(1_000);
 
@@ -70,7 +70,7 @@ pub fn connected(connect: &Connect<'_>, properties: ConnackProperties<'_>) -> Cl
 /// Reconnects a client to a server that resumes the session. Returns what the client writes after
 /// CONNACK.
 pub fn resume(client: &mut Client, connect: &Connect<'_>) -> Vec<u8> {
-    client.connection_lost();
+    while client.connection_lost().is_some() {}
     client.connect(connect, NOW, &mut Vec::new()).unwrap();
     let connack = resumed(connect.version);
     let (actions, said) = client.hears(&connack);
@@ -89,6 +89,15 @@ pub fn asked(config: ServerConfig, connect: &Connect<'_>) -> Server {
 /// Returns a server that has accepted a client.
 pub fn accepted(connect: &Connect<'_>) -> Server {
     let mut server = asked(ServerConfig::new(), connect);
-    server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
+    server.accept(None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
     server
+}
+
+/// The tokens of the SUBSCRIBE and UNSUBSCRIBE packets among the actions of a server.
+pub fn tokens(actions: &[server::Action<'_>]) -> Vec<RequestToken> {
+    let token = |action: &server::Action<'_>| match action {
+        server::Action::Subscribe(token, _) | server::Action::Unsubscribe(token, _) => Some(*token),
+        _ => None,
+    };
+    actions.iter().filter_map(token).collect()
 }

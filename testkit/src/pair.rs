@@ -5,7 +5,7 @@ use core::time::Duration;
 use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, Client, ClientConfig};
 use mqtt_sansio::codec::{
-    self, AckProperties, ConnackProperties, Connect, Publish, QoS, ReasonCode,
+    self, AckProperties, ConnackProperties, Connect, Expiry, Publish, QoS, ReasonCode,
 };
 use mqtt_sansio::server::{self, Server, ServerConfig};
 use mqtt_sansio::session::{Message, Outcome, Outgoing, Published, Session};
@@ -224,10 +224,12 @@ impl Pair {
 
     /// Cuts the connection. Bytes that the link has not carried are lost.
     pub fn cut(&mut self) {
-        let at_client = self.client.connection_lost();
-        let at_server = self.server.connection_lost();
-        at_client.into_iter().for_each(|action| self.on_client_action(action));
-        at_server.into_iter().for_each(|action| self.on_server_action(action));
+        while let Some(action) = self.client.connection_lost() {
+            self.on_client_action(action);
+        }
+        while let Some(action) = self.server.connection_lost() {
+            self.on_server_action(action);
+        }
         (self.to_server, self.to_client) = (Direction::default(), Direction::default());
     }
 
@@ -264,7 +266,7 @@ impl Pair {
                 break;
             }
             let mut more = Vec::new();
-            self.server.flush(self.now, &mut more);
+            let _ = self.server.flush(self.now, &mut more);
             self.to_client.sent.append(&mut more);
         }
     }
@@ -325,36 +327,20 @@ impl Pair {
         let out = &mut self.to_client.sent;
         match action {
             server::Action::Connect(connect) => {
-                let mut session = self.parked.take().filter(|_| !connect.clean_start);
+                let session = self.parked.take().filter(|_| !connect.clean_start);
                 self.accepted = true;
-                self.server
-                    .accept(&mut session, ConnackProperties::default(), self.now, out)
-                    .unwrap();
+                self.server.accept(session, ConnackProperties::default(), self.now, out).unwrap();
             }
-            server::Action::Subscribe(subscribe) => {
+            server::Action::Subscribe(token, subscribe) => {
                 let code = |qos: QoS| ReasonCode::new(qos.as_u8());
                 let codes: Vec<_> =
                     subscribe.subscriptions.iter().map(|s| code(s.options.maximum_qos)).collect();
-                self.server
-                    .suback(
-                        subscribe.packet_identifier,
-                        &codes,
-                        AckProperties::default(),
-                        self.now,
-                        out,
-                    )
-                    .unwrap();
+                self.server.suback(token, &codes, AckProperties::default(), self.now, out).unwrap();
             }
-            server::Action::Unsubscribe(unsubscribe) => {
+            server::Action::Unsubscribe(token, unsubscribe) => {
                 let codes = vec![ReasonCode::SUCCESS; unsubscribe.topic_filters.iter().count()];
                 self.server
-                    .unsuback(
-                        unsubscribe.packet_identifier,
-                        &codes,
-                        AckProperties::default(),
-                        self.now,
-                        out,
-                    )
+                    .unsuback(token, &codes, AckProperties::default(), self.now, out)
                     .unwrap();
             }
             server::Action::Message(message) => {
@@ -364,7 +350,8 @@ impl Pair {
             server::Action::Closed { .. } => {
                 if core::mem::take(&mut self.accepted) {
                     let session = self.server.take_session();
-                    self.parked = (self.server.session_expiry_interval() > 0).then_some(session);
+                    self.parked =
+                        (self.server.session_expiry() > Expiry::AT_DISCONNECT).then_some(session);
                 }
                 // The client reads the last output, and then the end of the transport.
                 let farewell = core::mem::take(&mut self.to_client.sent);

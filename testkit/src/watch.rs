@@ -69,9 +69,25 @@ impl<'i> Event<'i> {
         }
     }
 
+    /// Whether it is one of those that a connection ends with.
+    pub fn is_last(&self) -> bool {
+        self.closed().is_some() || self.request_lost().is_some()
+    }
+
+    /// The key of a SUBSCRIBE or UNSUBSCRIBE that was not answered.
+    pub fn request_lost(&self) -> Option<u64> {
+        match self {
+            Self::Client(client::Action::RequestLost(key)) => Some(*key),
+            _ => None,
+        }
+    }
+
     /// Whether it asks for a SUBACK or UNSUBACK.
     pub fn asks(&self) -> bool {
-        matches!(self, Self::Server(server::Action::Subscribe(_) | server::Action::Unsubscribe(_)))
+        matches!(
+            self,
+            Self::Server(server::Action::Subscribe(..) | server::Action::Unsubscribe(..))
+        )
     }
 }
 
@@ -254,6 +270,8 @@ pub struct Watch {
     requests: BTreeMap<u16, (PacketType, usize)>,
     /// The session expiry interval of a client.
     expiry: u32,
+    /// The keys of the requests that the ended connection has left unanswered.
+    unanswered: BTreeSet<u64>,
     accepted: bool,
     authenticates: bool,
     resumes: bool,
@@ -281,6 +299,7 @@ impl Watch {
             waiting: VecDeque::new(),
             owed: VecDeque::new(),
             requests: BTreeMap::new(),
+            unanswered: BTreeSet::new(),
             expiry: 0,
             accepted: false,
             authenticates: false,
@@ -323,6 +342,10 @@ impl Watch {
         self.owed.clear();
         self.requests.clear();
         self.kept.taken.values_mut().for_each(|counted| *counted = false);
+        self.unanswered.extend(self.kept.sent.values().filter_map(|sent| match sent {
+            Sent::Request { key, .. } => *key,
+            _ => None,
+        }));
         self.kept.sent.retain(|_, sent| match sent {
             Sent::Publish { here, .. } => {
                 *here = false;
@@ -392,7 +415,8 @@ impl Watch {
     /// read, and queued messages go last. This holds if the host lets nothing wait that could be
     /// written.
     pub fn step(&mut self, read: &[u8], event: Option<&Event<'_>>, written: &[u8]) -> Verdict {
-        let closed = event.and_then(Event::closed).is_some();
+        let lost_request = event.and_then(Event::request_lost);
+        let closed = event.and_then(Event::closed).is_some() || lost_request.is_some();
         let written = frames(written)?;
         let settled = self
             .waiting
@@ -427,6 +451,12 @@ impl Watch {
         answers.iter().try_for_each(|frame| self.writes(*frame))?;
         if closed {
             self.ends();
+            if let Some(key) = lost_request {
+                let unanswered = self.unanswered.remove(&key);
+                ensure!(unanswered, "request {key} is reported as lost, and was not waiting");
+            } else {
+                ensure!(self.unanswered.is_empty(), "not reported as lost: {:?}", self.unanswered);
+            }
             return Ok(());
         }
         ensure!(self.owed.is_empty(), "not answered: {:?}", self.owed);
@@ -457,7 +487,9 @@ impl Watch {
         if self.kept.unknown {
             return Ok(());
         }
-        ensure!(self.kept.lost.is_empty(), "lost messages were not reported: {:?}", self.kept.lost);
+        // They are reported after the server has accepted.
+        let unreported = !self.kept.lost.is_empty() && self.phase == Phase::Open;
+        ensure!(!unreported, "lost messages were not reported: {:?}", self.kept.lost);
         let expected = self
             .kept
             .sent
@@ -492,6 +524,13 @@ impl Watch {
         let (identifier, (packet, filters)) =
             self.requests.iter().nth(index % self.requests.len().max(1))?;
         Some((*packet, PacketIdentifier::new(*identifier)?, *filters))
+    }
+
+    /// Returns the number of requests of this side that are not answered, or not yet reported as
+    /// lost.
+    pub fn own_requests(&self) -> usize {
+        let is_request = |sent: &&Sent| matches!(sent, Sent::Request { .. });
+        self.unanswered.len() + self.kept.sent.values().filter(is_request).count()
     }
 
     /// Returns how many messages wait to be acknowledged.
@@ -920,7 +959,10 @@ impl Watch {
                 self.version = connect.version;
                 self.expiry = connect.session_expiry().to_seconds();
                 self.authenticates = connect.properties.authentication_method.is_some();
-                self.resumes = self.kept.begun && !connect.clean_start && !self.kept.ended;
+                // Without an identifier the client asks for another session.
+                let is_named = !connect.client_identifier.is_empty();
+                self.resumes =
+                    self.kept.begun && is_named && !connect.clean_start && !self.kept.ended;
                 if !self.resumes {
                     self.kept.lose();
                 }

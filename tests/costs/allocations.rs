@@ -67,7 +67,7 @@ fn reading_allocates_nothing_and_writing_at_most_once() {
     codec::encode(&Connect::new(Version::V5_0, "c").into(), Version::V5_0, &mut connect).unwrap();
     let action = server.handle_input(&mut &connect[..], Instant::default(), &mut out);
     assert!(matches!(action, Some(Action::Connect(_))));
-    server.accept(&mut None, ConnackProperties::default(), Instant::default(), &mut out).unwrap();
+    server.accept(None, ConnackProperties::default(), Instant::default(), &mut out).unwrap();
     let region = Region::new();
     let mut announced = &[0x30, 0xFF, 0xFF, 0xFF, 0x7F][..];
     assert!(server.handle_input(&mut announced, Instant::default(), &mut out).is_none());

@@ -26,18 +26,18 @@ fn reconnect(client: &mut Client, parked: &mut Option<Session>, connect: &Connec
     let mut server = Server::new(ServerConfig::new(), NOW);
     server.hears(&out);
     out.clear();
-    let mut session = parked.take().filter(|_| !connect.clean_start);
-    server.accept(&mut session, ConnackProperties::default(), NOW, &mut out).unwrap();
+    let session = parked.take().filter(|_| !connect.clean_start);
+    server.accept(session, ConnackProperties::default(), NOW, &mut out).unwrap();
     // Enough messages wait for each reconnect to resend some and complete some.
     if client.session().in_flight() + client.session().queued() < 10 {
         client.publish(1, &publish, NOW, &mut Vec::new()).unwrap();
         server.deliver(Outgoing::new(Some(2), Message::new(&publish).unwrap()), NOW).unwrap();
     }
-    server.flush(NOW, &mut out);
+    let _ = server.flush(NOW, &mut out);
     let (_, up) = client.hears(&out);
     let (_, down) = server.hears(&up);
     client.hears(&down);
-    client.connection_lost();
+    let _ = client.connection_lost();
     *parked = Some(server.take_session());
 }
 

@@ -14,7 +14,7 @@ fn connected_server(out: &mut Vec<u8>) -> Server {
     let mut connect = Vec::new();
     codec::encode(&Connect::new(Version::V5_0, "c").into(), Version::V5_0, &mut connect).unwrap();
     assert!(matches!(server.handle_input(&mut &connect[..], NOW, out), Some(Action::Connect(_))));
-    server.accept(&mut None, ConnackProperties::default(), NOW, out).unwrap();
+    server.accept(None, ConnackProperties::default(), NOW, out).unwrap();
     server
 }
 
@@ -55,7 +55,7 @@ fn idle_machines_and_past_bursts_hold_little_memory() {
     let region = Region::new();
     for key in 0..1_000 {
         server.deliver(Outgoing::new(Some(key), message.clone()), NOW).unwrap();
-        server.flush(NOW, &mut out);
+        let _ = server.flush(NOW, &mut out);
     }
     let burst = region.change().bytes_held;
     assert!(burst > 50_000, "{burst}");

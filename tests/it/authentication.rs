@@ -5,7 +5,7 @@ use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, Client, ClientConfig};
 use mqtt_sansio::codec::{
     self, Auth, AuthProperties, Connack, ConnackProperties, Connect, DecodeError, Disconnect,
-    Packet, PacketType, Publish, QoS, ReasonCode, Role, Rules, UserProperty, Version,
+    Packet, PacketType, Publish, QoS, ReasonCode, Role, Rules, Sequence, UserProperty, Version,
 };
 use mqtt_sansio::server::{self, AnswerError, Server, ServerConfig};
 use mqtt_sansio::session::{CloseCause, ProtocolError, RequestError};
@@ -69,7 +69,7 @@ fn server_accepts_a_client_after_any_number_of_auth_steps() {
         client.publish(1, &message(QoS::AtMostOnce, "waits"), NOW, &mut out).unwrap();
         assert!(out.is_empty());
         (0..steps).for_each(|_| step(&mut client, &mut server));
-        server.accept(&mut None, ConnackProperties::default(), NOW, &mut out).unwrap();
+        server.accept(None, ConnackProperties::default(), NOW, &mut out).unwrap();
         assert!(matches!(packets(&out, V5_0)[0], Packet::Connack(connack)
                 if connack.properties.authentication_method.unwrap() == METHOD));
         let (actions, said) = client.hears(&out);
@@ -87,7 +87,9 @@ fn server_can_refuse_a_client_after_any_auth_step() {
         let mut server = asked(ServerConfig::new(), &with_method());
         (0..steps).for_each(|_| step(&mut client, &mut server));
         let mut out = Vec::new();
-        server.refuse(ReasonCode::NOT_AUTHORIZED, ConnackProperties::default(), &mut out).unwrap();
+        server
+            .refuse(ReasonCode::NOT_AUTHORIZED, ConnackProperties::default(), NOW, &mut out)
+            .unwrap();
         let (actions, _) = client.hears(&out);
         let [client::Action::Closed(CloseCause::Refused(connack))] = actions[..] else {
             panic!("{actions:?}")
@@ -152,13 +154,14 @@ fn failed_re_authentication_ends_with_disconnect_and_no_connack() {
         (connected(&with_method(), method_of_server()), accepted(&with_method()));
     begin_again(&mut client, &mut server);
     let mut out = Vec::new();
-    let refused = server.refuse(ReasonCode::NOT_AUTHORIZED, ConnackProperties::default(), &mut out);
-    let accepted = server.accept(&mut None, ConnackProperties::default(), NOW, &mut out);
+    let refused =
+        server.refuse(ReasonCode::NOT_AUTHORIZED, ConnackProperties::default(), NOW, &mut out);
+    let accepted = server.accept(None, ConnackProperties::default(), NOW, &mut out);
     assert_eq!(
-        (refused, accepted, out.len()),
+        (refused, accepted.map_err(|refused| refused.error), out.len()),
         (Err(AnswerError::NotAsked), Err(AnswerError::NotAsked), 0)
     );
-    server.disconnect(&Disconnect::new(ReasonCode::NOT_AUTHORIZED), &mut out).unwrap();
+    server.disconnect(&Disconnect::new(ReasonCode::NOT_AUTHORIZED), NOW, &mut out).unwrap();
     assert_eq!(
         server.hears(&[]).0,
         [server::Action::Closed { cause: CloseCause::Requested, publish_will: true }]
@@ -253,8 +256,8 @@ fn client_closes_the_connection_when_authentication_deviates() {
         let closed = client::Action::Closed(CloseCause::Violation(error));
         assert_eq!(
             client.hears(&encoded(packet, V5_0)),
-            (vec![closed], vec![]),
-            "a client writes nothing before CONNACK"
+            (vec![closed], vec![0xE0, 2, 0x82, 0]),
+            "the client sends the reason before CONNACK too"
         );
     }
     // After CONNACK only the client can start re-authentication, and only one at a time.
@@ -337,9 +340,9 @@ fn connack_names_the_authentication_method_of_the_client() {
         server.challenge(&auth(CONTINUE, METHOD), NOW, &mut out),
         Err(AnswerError::AuthenticationMethod)
     );
-    server.accept(&mut None, properties, NOW, &mut out).unwrap();
+    server.accept(None, properties, NOW, &mut out).unwrap();
     asked(ServerConfig::new(), &lasting(V5_0))
-        .refuse(ReasonCode::NOT_AUTHORIZED, properties, &mut out)
+        .refuse(ReasonCode::NOT_AUTHORIZED, properties, NOW, &mut out)
         .unwrap();
     for packet in packets(&out, V5_0) {
         let Packet::Connack(Connack { properties, .. }) = packet else { panic!("{packet:?}") };
@@ -349,9 +352,7 @@ fn connack_names_the_authentication_method_of_the_client() {
         );
     }
     out.clear();
-    asked(ServerConfig::new(), &with_method())
-        .accept(&mut None, properties, NOW, &mut out)
-        .unwrap();
+    asked(ServerConfig::new(), &with_method()).accept(None, properties, NOW, &mut out).unwrap();
     let Packet::Connack(Connack { properties, .. }) = packets(&out, V5_0)[0] else { panic!() };
     assert_eq!(
         (properties.authentication_method.unwrap().to_str(), properties.authentication_data),
@@ -366,12 +367,14 @@ fn auth_omits_problem_information_when_unwanted_or_too_large() {
     let mut wordy = auth(CONTINUE, METHOD);
     (wordy.properties.reason_string, wordy.properties.user_properties) =
         (Some("because".into()), user.as_slice().into());
+    let mut terse = wordy;
+    terse.properties.user_properties = Sequence::default();
     for (problem_information, maximum_packet_size, expected) in [
         (None, None, wordy),
         (Some(true), None, wordy),
         (Some(false), None, auth(CONTINUE, METHOD)),
         (None, Some(36), wordy),
-        (None, Some(35), auth(CONTINUE, METHOD)),
+        (None, Some(35), terse),
     ] {
         let mut connect = with_method();
         connect.properties.request_problem_information = problem_information;
@@ -381,8 +384,8 @@ fn auth_omits_problem_information_when_unwanted_or_too_large() {
         assert_eq!(packets(&out, V5_0), [expected.into()]);
     }
     // A client omits what does not fit. Its host gets an error if the rest does not fit either.
-    wordy.reason_code = AGAIN;
-    for (maximum, expected) in [(36, Some(wordy)), (35, Some(auth(AGAIN, METHOD))), (11, None)] {
+    (wordy.reason_code, terse.reason_code) = (AGAIN, AGAIN);
+    for (maximum, expected) in [(36, Some(wordy)), (35, Some(terse)), (11, None)] {
         let properties =
             ConnackProperties { maximum_packet_size: Some(maximum), ..method_of_server() };
         let mut client = connected(&with_method(), properties);
@@ -399,7 +402,7 @@ fn each_auth_step_before_connack_has_its_own_deadline() {
     let config = ClientConfig::new().connect_timeout(Duration::from_secs(4));
     let mut client = connecting(config, &with_method());
     client.hears_at(&encoded(auth(CONTINUE, METHOD), V5_0), after(3));
-    assert_eq!(client.poll_timeout(), None, "the host has no deadline");
+    assert_eq!(client.poll_timeout(), Some(after(33)), "the deadline of the host");
     assert_eq!(client.handle_timeout(after(5), &mut Vec::new()), None);
     client.authenticate(&auth(CONTINUE, METHOD), after(6), &mut Vec::new()).unwrap();
     assert_eq!(client.poll_timeout(), Some(after(10)));
@@ -408,8 +411,8 @@ fn each_auth_step_before_connack_has_its_own_deadline() {
 
     let mut server =
         asked(ServerConfig::new().connect_timeout(Duration::from_secs(4)), &with_method());
-    for at in [0, 100] {
-        assert_eq!(server.poll_timeout(), None, "the host has no deadline");
+    for (at, deadline) in [(0, 30), (100, 33)] {
+        assert_eq!(server.poll_timeout(), Some(after(deadline)), "the deadline of the host");
         server.challenge(&auth(CONTINUE, METHOD), after(at), &mut Vec::new()).unwrap();
         assert_eq!(server.poll_timeout(), Some(after(at + 4)));
         server.hears_at(&encoded(auth(CONTINUE, METHOD), V5_0), after(at + 3));

@@ -5,12 +5,14 @@ use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, Client, ClientConfig, ConnectError};
 use mqtt_sansio::codec::{
     AckProperties, Auth, Connack, ConnackProperties, Connect, DecodeError, Disconnect,
-    DisconnectProperties, Options, Packet, Publish, QoS, ReasonCode, SubscribeProperties,
+    DisconnectProperties, Expiry, Options, Packet, Publish, QoS, ReasonCode, SubscribeProperties,
     Subscription, Text, UnsubscribeProperties, UserProperty, Version,
 };
-use mqtt_sansio::server::{self, AnswerError, Server, ServerConfig};
+use mqtt_sansio::server::{self, AcceptError, AnswerError, Server, ServerConfig};
 use mqtt_sansio::session::{CloseCause, Message, Outgoing, ProtocolError, RequestError, Session};
-use testkit::machine::{Hears, NOW, accepted, asked, connected, connecting, resume, resumed};
+use testkit::machine::{
+    Hears, NOW, accepted, asked, connected, connecting, resume, resumed, tokens,
+};
 use testkit::pair::{Chunks, Pair};
 use testkit::wire::{V5_0, VERSIONS, ack, encoded, identifier, lasting, message, packets};
 
@@ -56,7 +58,7 @@ fn client_writes_nothing_before_connect_before_connack_or_after_disconnect() {
         client.connect(&lasting(version), NOW, &mut out).unwrap();
         assert_eq!(packets(&out, version), [lasting(version).into()]);
         assert_eq!(says(&mut client), [0; 0], "before CONNACK");
-        client.connection_lost();
+        let _ = client.connection_lost();
         assert_eq!(says(&mut client), [0; 0], "after the end");
         again(&mut client);
 
@@ -122,12 +124,12 @@ fn server_acknowledges_received_messages_before_it_disconnects() {
                 Some(server::Action::Message(_))
             ));
             server
-                .disconnect(&Disconnect::new(ReasonCode::SERVER_SHUTTING_DOWN), &mut out)
+                .disconnect(&Disconnect::new(ReasonCode::SERVER_SHUTTING_DOWN), NOW, &mut out)
                 .unwrap();
             let farewell = if version == V5_0 { &[0xE0, 2, 0x8B, 0][..] } else { &[] };
             assert_eq!(out, [&answer, farewell].concat());
             assert_eq!(
-                server.disconnect(&Disconnect::default(), &mut out),
+                server.disconnect(&Disconnect::default(), NOW, &mut out),
                 Err(AnswerError::NotAsked)
             );
             let closed =
@@ -157,7 +159,7 @@ fn disconnect_arrives_with_its_properties() {
     let closed =
         server::Action::Closed { cause: CloseCause::Disconnected(farewell), publish_will: true };
     assert_eq!(server.hears(&out), (vec![closed], vec![]));
-    assert_eq!(server.session_expiry_interval(), 0);
+    assert_eq!(server.session_expiry(), Expiry::AT_DISCONNECT);
 }
 
 /// [5.0 §4.11]
@@ -168,7 +170,7 @@ fn client_reports_server_references_to_its_host() {
         ConnackProperties { server_reference: elsewhere, ..ConnackProperties::default() };
     let mut out = Vec::new();
     asked(ServerConfig::new(), &lasting(V5_0))
-        .refuse(ReasonCode::USE_ANOTHER_SERVER, properties, &mut out)
+        .refuse(ReasonCode::USE_ANOTHER_SERVER, properties, NOW, &mut out)
         .unwrap();
     let refusal =
         Connack { session_present: false, reason_code: ReasonCode::USE_ANOTHER_SERVER, properties };
@@ -179,7 +181,7 @@ fn client_reports_server_references_to_its_host() {
         DisconnectProperties { server_reference: elsewhere, ..DisconnectProperties::default() };
     let farewell = Disconnect { reason_code: ReasonCode::SERVER_MOVED, properties };
     let mut out = Vec::new();
-    accepted(&lasting(V5_0)).disconnect(&farewell, &mut out).unwrap();
+    accepted(&lasting(V5_0)).disconnect(&farewell, NOW, &mut out).unwrap();
     let closed = client::Action::Closed(CloseCause::Disconnected(farewell));
     assert_eq!(connected(&lasting(V5_0), ConnackProperties::default()).hears(&out).0, [closed]);
 }
@@ -192,14 +194,12 @@ fn clean_start_client_refuses_session_present() {
     for version in VERSIONS {
         let mut server =
             asked(ServerConfig::new(), &Connect { clean_start: true, ..lasting(version) });
-        let mut session = Some(Session::new());
+        let session = Some(Session::new());
         let mut out = Vec::new();
-        let refused = server.accept(&mut session, ConnackProperties::default(), NOW, &mut out);
-        assert_eq!(
-            (refused, session.is_some(), out.len()),
-            (Err(AnswerError::CleanStart), true, 0)
-        );
-        server.accept(&mut None, ConnackProperties::default(), NOW, &mut out).unwrap();
+        let refused = server.accept(session, ConnackProperties::default(), NOW, &mut out);
+        let AcceptError { error, session } = refused.unwrap_err();
+        assert_eq!((error, session.is_some(), out.len()), (AnswerError::CleanStart, true, 0));
+        server.accept(None, ConnackProperties::default(), NOW, &mut out).unwrap();
         assert!(matches!(packets(&out, version)[..], [Packet::Connack(connack)]
                 if !connack.session_present));
     }
@@ -277,17 +277,11 @@ fn suback_carries_the_failures_that_its_version_has() {
         (Version::V3_1_1, Options::NONE, 0x80),
     ] {
         let mut server = asked(ServerConfig::new().options(options), &lasting(version));
-        server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
-        server.hears(&[0x82, 6, 0, 1, 0, 1, b'a', 0]);
+        server.accept(None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
+        let token = tokens(&server.hears(&[0x82, 6, 0, 1, 0, 1, b'a', 0]).0)[0];
         let mut out = Vec::new();
         server
-            .suback(
-                identifier(1),
-                &[ReasonCode::NOT_AUTHORIZED],
-                AckProperties::default(),
-                NOW,
-                &mut out,
-            )
+            .suback(token, &[ReasonCode::NOT_AUTHORIZED], AckProperties::default(), NOW, &mut out)
             .unwrap();
         assert_eq!(out, [0x90, 3, 0, 1, said]);
     }
@@ -326,7 +320,7 @@ fn session_expiry_of_connack_and_disconnect_overrides_that_of_connect() {
                 )
                 .unwrap();
         }
-        client.connection_lost();
+        let _ = client.connection_lost();
         client.connect(&connect, NOW, &mut Vec::new()).unwrap();
         assert_eq!(
             client.session().in_flight(),
@@ -340,9 +334,9 @@ fn session_expiry_of_connack_and_disconnect_overrides_that_of_connect() {
             assert!(matches!(packets(&said, V5_0)[..], [Packet::Publish(publish)] if publish.dup));
         } else {
             let unknown =
-                client::Action::Closed(CloseCause::Violation(ProtocolError::UnknownSession));
-            assert!(matches!(actions[0], client::Action::Published(_)), "{actions:?}");
-            assert_eq!(actions[1..], [unknown]);
+                client::Action::Closed(CloseCause::Violation(ProtocolError::CleanStartRequired));
+            assert_eq!(actions, [unknown]);
+            assert!(client.next_completed().is_some(), "the message is lost");
         }
     }
 }
@@ -370,16 +364,15 @@ fn session_moves_to_another_machine() {
 
         let mut server = accepted(&lasting(version));
         server.deliver(Outgoing::new(Some(1), Message::new(&publish).unwrap()), NOW).unwrap();
-        server.flush(NOW, &mut Vec::new());
-        let mut session = Some(server.take_session());
+        let _ = server.flush(NOW, &mut Vec::new());
+        let session = Some(server.take_session());
         assert!(!server.is_connected(), "a session has one connection");
         let mut server = asked(ServerConfig::new(), &lasting(version));
         out.clear();
-        server.accept(&mut session, ConnackProperties::default(), NOW, &mut out).unwrap();
+        server.accept(session, ConnackProperties::default(), NOW, &mut out).unwrap();
         assert!(
             matches!(&packets(&out, version)[..], [Packet::Connack(_), packet] if is_again(packet))
         );
-        assert!(session.is_none());
     }
 }
 
@@ -419,7 +412,9 @@ fn server_writes_nothing_after_disconnect() {
     assert_eq!(pair.client.session().queued(), 1);
     pair.deliver(2, &message(QoS::AtLeastOnce, "x"));
     let mut out = Vec::new();
-    pair.server.disconnect(&Disconnect::new(ReasonCode::SERVER_SHUTTING_DOWN), &mut out).unwrap();
+    pair.server
+        .disconnect(&Disconnect::new(ReasonCode::SERVER_SHUTTING_DOWN), NOW, &mut out)
+        .unwrap();
     let written = out.len();
     assert!(!pair.server.flush(pair.now, &mut out));
     assert_eq!(out.len(), written);
@@ -447,7 +442,9 @@ fn client_closes_the_connection_when_it_lacks_the_session() {
         let bytes = encoded(Packet::Connack(present), version);
         match client.handle_input(&mut &bytes[..], Instant::default(), &mut out) {
             Some(client::Action::Connected(_)) => assert!(accepted, "{version} {clean_start}"),
-            Some(client::Action::Closed(CloseCause::Violation(ProtocolError::UnknownSession))) => {
+            Some(client::Action::Closed(CloseCause::Violation(
+                ProtocolError::CleanStartRequired,
+            ))) => {
                 assert!(!accepted);
             }
             other => panic!("{other:?}"),
@@ -510,7 +507,7 @@ fn refusal_uses_the_nearest_return_code_of_the_version() {
         ));
         assert!(server.handle_input(&mut input, Instant::default(), &mut out).is_none());
         assert!(!server.wants_input(), "the host must answer");
-        server.refuse(code, ConnackProperties::default(), &mut out).unwrap();
+        server.refuse(code, ConnackProperties::default(), NOW, &mut out).unwrap();
         let action = server.handle_input(&mut input, Instant::default(), &mut out);
         assert!(matches!(
             action,
@@ -662,7 +659,7 @@ fn refused_client_has_only_the_session_it_had_before() {
         } else {
             Client::new(ClientConfig::new())
         };
-        client.connection_lost();
+        let _ = client.connection_lost();
         client.connect(&Connect { clean_start, ..lasting(V5_0) }, NOW, &mut Vec::new()).unwrap();
         let busy = Connack { reason_code: ReasonCode::SERVER_BUSY, ..Connack::default() };
         let refusal = encoded(busy, V5_0);
@@ -675,7 +672,7 @@ fn refused_client_has_only_the_session_it_had_before() {
         let (actions, _) = client.hears(&connack);
         let resumes = matches!(actions[..], [client::Action::Connected(_)]);
         let closes = actions
-            == [client::Action::Closed(CloseCause::Violation(ProtocolError::UnknownSession))];
+            == [client::Action::Closed(CloseCause::Violation(ProtocolError::CleanStartRequired))];
         assert_eq!(
             (resumes, closes),
             (had_session && !clean_start, !had_session || clean_start),
@@ -696,22 +693,22 @@ fn server_cannot_accept_without_an_identifier_or_refuse_with_success() {
     };
     for properties in [ConnackProperties::default(), named("")] {
         assert_eq!(
-            server.accept(&mut None, properties, NOW, &mut out),
+            server.accept(None, properties, NOW, &mut out).map_err(|refused| refused.error),
             Err(AnswerError::ClientIdentifier)
         );
     }
     assert_eq!(out, b"");
-    server.accept(&mut None, named("chosen"), NOW, &mut out).unwrap();
+    server.accept(None, named("chosen"), NOW, &mut out).unwrap();
     // Before 5.0 no identifier can be assigned in CONNACK.
     let nameless = Connect { clean_start: true, ..Connect::new(Version::V3_1_1, "") };
     asked(ServerConfig::new(), &nameless)
-        .accept(&mut None, ConnackProperties::default(), NOW, &mut out)
+        .accept(None, ConnackProperties::default(), NOW, &mut out)
         .unwrap();
     out.clear();
     for code in [ReasonCode::SUCCESS, ReasonCode::GRANTED_QOS_1] {
         let mut server = asked(ServerConfig::new(), &lasting(V5_0));
         assert_eq!(
-            server.refuse(code, ConnackProperties::default(), &mut out),
+            server.refuse(code, ConnackProperties::default(), NOW, &mut out),
             Err(AnswerError::ReasonCode(code))
         );
         assert_eq!(

@@ -12,7 +12,9 @@ use mqtt_sansio::session::{
     AckToken, AcknowledgeError, CloseCause, Message, Outcome, Outgoing, ProtocolError,
     PublishError, Session,
 };
-use testkit::machine::{Hears, NOW, accepted, asked, connected, connecting, resume, resumed};
+use testkit::machine::{
+    Hears, NOW, accepted, asked, connected, connecting, resume, resumed, tokens,
+};
 use testkit::wire::{
     V5_0, VERSIONS, ack, encoded, identifier, lasting, message, packets, subscribe,
 };
@@ -120,7 +122,7 @@ fn open_request_or_slow_client_delays_no_other_exchange() {
 /// [3.1.1 MQTT-2.3.1-2]
 #[test]
 fn freed_identifier_is_reused_when_all_others_are_in_use() {
-    let config = ClientConfig::new().maximum_queued(1, 100);
+    let config = ClientConfig::new().maximum_queued(1, 100).maximum_in_flight(u16::MAX);
     let mut client = connecting(config, &lasting(V5_0));
     client.hears(&encoded(Connack::default(), V5_0));
     let mut out = Vec::new();
@@ -147,7 +149,7 @@ fn identifier_known_to_the_peer_is_not_reassigned() {
     let mut client = connected(&lasting(V5_0), ConnackProperties::default());
     client.publish(1, &message(QoS::ExactlyOnce, "x"), NOW, &mut Vec::new()).unwrap();
     client.publish(2, &message(QoS::AtLeastOnce, "x"), NOW, &mut Vec::new()).unwrap();
-    client.connection_lost();
+    let _ = client.connection_lost();
     client.connect(&lasting(V5_0), NOW, &mut Vec::new()).unwrap();
     let properties =
         ConnackProperties { maximum_qos: Some(QoS::AtLeastOnce), ..ConnackProperties::default() };
@@ -230,9 +232,7 @@ fn by_hand(server: bool, session: Option<Session>, version: Version) -> Box<dyn 
     if server {
         let mut machine =
             asked(ServerConfig::new().manual_acknowledgement(true), &lasting(version));
-        machine
-            .accept(&mut { session }, ConnackProperties::default(), NOW, &mut Vec::new())
-            .unwrap();
+        machine.accept(session, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
         return Box::new(machine);
     }
     let has_session = session.is_some();
@@ -299,7 +299,7 @@ impl ByHand for Server {
 
     fn answers(&mut self, token: AckToken) -> (Result<(), AcknowledgeError>, Vec<u8>) {
         let mut out = Vec::new();
-        (self.acknowledge(token, ReasonCode::SUCCESS, &mut out), out)
+        (self.acknowledge(token, ReasonCode::SUCCESS, NOW, &mut out), out)
     }
 
     fn stored(&self) -> Vec<u8> {
@@ -325,20 +325,16 @@ fn publishes(numbers: &[u16], qos: QoS, dup: bool, version: Version) -> Vec<u8> 
         .collect()
 }
 
-/// Not even when another machine resumes the session, or another one. [5.0 MQTT-4.6.0-2]
-/// [3.1.1 MQTT-4.6.0-2]
+/// Not even when another machine resumes the session. [5.0 MQTT-4.6.0-2] [3.1.1 MQTT-4.6.0-2]
 #[test]
 fn token_acknowledges_only_on_its_own_connection() {
     for_each_side(|server, version| {
         let mut first = by_hand(server, None, version);
         let (old, _) = first.takes(&publishes(&[1], QoS::AtLeastOnce, false, version));
-        let session = first.parked();
-        for session in [Some(session), None] {
-            let mut next = by_hand(server, session, version);
-            let (new, _) = next.takes(&publishes(&[9], QoS::ExactlyOnce, false, version));
-            assert_eq!(next.answers(old[0]), (Err(AcknowledgeError::Stale), vec![]));
-            assert_eq!(next.answers(new[0]), (Ok(()), ack(Packet::Pubrec, 9, version)));
-        }
+        let mut next = by_hand(server, Some(first.parked()), version);
+        let (new, _) = next.takes(&publishes(&[9], QoS::ExactlyOnce, false, version));
+        assert_eq!(next.answers(old[0]), (Err(AcknowledgeError::Stale), vec![]));
+        assert_eq!(next.answers(new[0]), (Ok(()), ack(Packet::Pubrec, 9, version)));
     });
 }
 
@@ -406,15 +402,9 @@ fn reused_request_identifier_closes_the_connection_before_5_0() {
             (vec![server::Action::Closed { cause, publish_will: true }], vec![])
         );
         let mut server = accepted(&lasting(version));
-        server.hears(&subscribe("a"));
+        let token = tokens(&server.hears(&subscribe("a")).0)[0];
         server
-            .suback(
-                identifier(5),
-                &[ReasonCode::SUCCESS],
-                AckProperties::default(),
-                NOW,
-                &mut Vec::new(),
-            )
+            .suback(token, &[ReasonCode::SUCCESS], AckProperties::default(), NOW, &mut Vec::new())
             .unwrap();
         assert_eq!(server.hears(&second).0.len(), 1);
     }
@@ -425,7 +415,7 @@ fn reused_request_identifier_closes_the_connection_before_5_0() {
 #[test]
 fn expired_messages_are_removed_while_disconnected() {
     let mut client = connecting(ClientConfig::new().maximum_queued(10, 1_000), &lasting(V5_0));
-    client.connection_lost();
+    let _ = client.connection_lost();
     let properties =
         PublishProperties { message_expiry_interval: Some(1), ..PublishProperties::default() };
     let expiring = Publish { properties, ..message(QoS::AtLeastOnce, "x") };
@@ -452,13 +442,13 @@ fn expired_messages_are_removed_while_disconnected() {
 fn discarded_session_reports_its_lost_messages() {
     let config = ServerConfig::new().maximum_in_flight(3);
     let mut server = asked(config, &lasting(V5_0));
-    server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
+    server.accept(None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
     for key in 1..=5 {
         let outgoing =
             Outgoing::new(Some(key), Message::new(&message(QoS::ExactlyOnce, "x")).unwrap());
         server.deliver(outgoing, NOW).unwrap();
     }
-    server.flush(NOW, &mut Vec::new());
+    let _ = server.flush(NOW, &mut Vec::new());
     server.hears(&ack(Packet::Pubrec, 2, V5_0));
     let ends: Vec<_> = server
         .take_session()
@@ -469,7 +459,7 @@ fn discarded_session_reports_its_lost_messages() {
         })
         .collect();
     // The second message had arrived.
-    assert_eq!(ends, [(1, true), (2, false), (3, true), (4, true), (5, true)]);
+    assert_eq!(ends, [(1, true), (3, true), (2, false), (4, true), (5, true)]);
 }
 
 /// [5.0 §3.4.2.1] [5.0 §3.5.2.1] [3.1.1 MQTT-2.3.1-2]
@@ -495,7 +485,7 @@ fn message_with_the_identifier_of_an_open_request_is_refused() {
             // The same in the opposite order.
             let mut server =
                 asked(ServerConfig::new().manual_acknowledgement(true), &lasting(version));
-            server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
+            server.accept(None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
             assert_eq!(server.hears(&publish).0.len(), 1);
             let request = subscribe(5, "a", QoS::AtMostOnce, version);
             let (actions, said) = server.hears(&request);
@@ -526,12 +516,11 @@ fn client_without_its_old_session_can_subscribe_before_5_0() {
         let mut server = {
             let session = server.take_session();
             let mut next = asked(ServerConfig::new(), &lasting(version));
-            next.accept(&mut Some(session), ConnackProperties::default(), NOW, &mut Vec::new())
-                .unwrap();
+            next.accept(Some(session), ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
             next
         };
         let request = subscribe(1, "a", QoS::AtMostOnce, version);
-        let asks = matches!(server.hears(&request).0[..], [server::Action::Subscribe(_)]);
+        let asks = matches!(server.hears(&request).0[..], [server::Action::Subscribe(..)]);
         assert_eq!(asks, version < V5_0);
         assert!(server.is_connected());
     }
@@ -541,7 +530,7 @@ fn client_without_its_old_session_can_subscribe_before_5_0() {
 #[test]
 fn refused_message_is_answered_in_order() {
     let mut server = asked(ServerConfig::new().manual_acknowledgement(true), &lasting(V5_0));
-    server.accept(&mut None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
+    server.accept(None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
     server.hears(&subscribe(5, "a", QoS::AtMostOnce, V5_0));
     let (tokens, said) = server.takes(&publishes(&[1, 5], QoS::AtLeastOnce, false, V5_0));
     assert_eq!((tokens.len(), said), (1, vec![]));

@@ -17,6 +17,7 @@ mod authentication;
 mod broker;
 mod citations;
 mod connections;
+mod contract;
 mod corpus;
 mod encode;
 mod exchanges;

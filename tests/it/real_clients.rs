@@ -15,6 +15,7 @@ const VERSIONS: [&str; 3] = ["mqttv31", "mqttv311", "mqttv5"];
 
 /// Whether a program runs, and with success if that matters. If CI is set, it must. The message
 /// bypasses the capture of `cargo test`, so that its user sees which tests were skipped.
+#[expect(clippy::explicit_write, reason = "the test harness would capture `eprintln!`")]
 fn has(program: &str, arguments: &[&str], must_succeed: bool) -> bool {
     let status =
         Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();

@@ -158,10 +158,10 @@ fn resume_resends_messages_and_pubrels_in_original_order_with_dup() {
             assert!(matches!(action, Some(client::Action::Connected(_))));
         }
         let resent = packets(&out, version);
-        assert!(matches!(resent[0], Packet::Publish(publish) if publish.dup
+        assert!(matches!(resent[1], Packet::Publish(publish) if publish.dup
                 && publish.payload == b"one"
                 && publish.packet_identifier == Some(identifier(1))));
-        assert!(matches!(resent[1], Packet::Pubrel(ack) if ack.packet_identifier == identifier(2)));
+        assert!(matches!(resent[0], Packet::Pubrel(ack) if ack.packet_identifier == identifier(2)));
         assert!(matches!(resent[2], Packet::Publish(publish) if publish.dup
                 && publish.payload == b"three"
                 && publish.packet_identifier == Some(identifier(3))));
@@ -206,11 +206,11 @@ fn resume_keeps_order_when_a_message_is_now_too_large() {
     let written = pair.written_by_server();
     let written: Vec<_> = packets(&written, Version::V5_0).into_iter().skip(1).collect();
     assert!(
-        matches!(written[0], Packet::Publish(publish) if publish.payload == b"two"),
+        matches!(written[1], Packet::Publish(publish) if publish.payload == b"two"),
         "{written:?}"
     );
     assert!(
-        matches!(written[1], Packet::Pubrel(ack) if ack.packet_identifier == identifier(3)),
+        matches!(written[0], Packet::Pubrel(ack) if ack.packet_identifier == identifier(3)),
         "{written:?}"
     );
     assert!(

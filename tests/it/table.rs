@@ -53,7 +53,7 @@ const CLIENT: &str = "\
 3.1.1 Disconnect  | - | closed | closed | closed
 3.1.1 Auth        | - | closed | closed | closed
 5.0   Connect     | - | closed | closed 82 | closed | closed | closed 82
-5.0   Connack     | - | connected | closed 82 | closed | closed | closed 82
+5.0   Connack     | - | connected | closed 82 | closed | closed 82 | closed 82
 5.0   Publish     | - | closed | message | closed | closed | message
 5.0   Puback      | - | closed | ok | closed | closed | ok
 5.0   Pubrec      | - | closed | PUBREL 92 | closed | closed | PUBREL 92
@@ -66,9 +66,9 @@ const CLIENT: &str = "\
 5.0   Pingreq     | - | closed | closed 82 | closed | closed | closed 82
 5.0   Pingresp    | - | closed | ok | closed | closed | ok
 5.0   Disconnect  | - | closed | closed | closed | closed | closed
-5.0   Auth 00     | - | closed | closed 82 | closed | closed | authenticate
-5.0   Auth 18     | - | closed | closed 82 | closed | authenticate | authenticate
-5.0   Auth 19     | - | closed | closed 82 | closed | closed | closed 82
+5.0   Auth 00     | - | closed 82 | closed 82 | closed | closed 82 | authenticate
+5.0   Auth 18     | - | closed 82 | closed 82 | closed | authenticate | authenticate
+5.0   Auth 19     | - | closed 82 | closed 82 | closed | closed 82 | closed 82
 ";
 
 /// Before CONNECT; before the host's answer to it; connected; disconnected by the host; after the
@@ -242,6 +242,10 @@ fn outcome<A: Debug>((actions, written): (Vec<A>, Vec<u8>), version: Version) ->
     let mut said: Vec<String> = Vec::new();
     for action in actions {
         let action = format!("{action:?}");
+        // The requests of the busy client end with each violation.
+        if action.starts_with("RequestLost") {
+            continue;
+        }
         said.push(action.split(['(', ' ', '{']).next().unwrap().to_lowercase());
     }
     for packet in packets(&written, version) {
@@ -364,9 +368,9 @@ fn clients(version: Version) -> Vec<Client> {
 /// client must send the next step.
 fn servers(version: Version) -> Vec<Server> {
     let mut closed = accepted(&lasting(version));
-    closed.connection_lost();
+    let _ = closed.connection_lost();
     let mut closing = accepted(&lasting(version));
-    closing.disconnect(&Disconnect::default(), &mut Vec::new()).unwrap();
+    closing.disconnect(&Disconnect::default(), NOW, &mut Vec::new()).unwrap();
     let mut servers = vec![
         Server::new(ServerConfig::new(), NOW),
         asked(ServerConfig::new(), &lasting(version)),
@@ -473,13 +477,13 @@ fn busy(version: Version) -> Client {
 fn busy_server(version: Version) -> Server {
     let mut server = asked(ServerConfig::new().manual_acknowledgement(true), &lasting(version));
     let mut out = Vec::new();
-    server.accept(&mut None, ConnackProperties::default(), NOW, &mut out).unwrap();
+    server.accept(None, ConnackProperties::default(), NOW, &mut out).unwrap();
     for (key, qos) in [(1, QoS::AtLeastOnce), (2, QoS::ExactlyOnce), (3, QoS::ExactlyOnce)] {
         server
             .deliver(Outgoing::new(Some(key), Message::new(&message(qos, "x")).unwrap()), NOW)
             .unwrap();
     }
-    server.flush(NOW, &mut out);
+    let _ = server.flush(NOW, &mut out);
     server.hears(&ack(Packet::Pubrec, 3, version));
     for bytes in all(version).iter().filter(|bytes| matches!(bytes[0], 0x82 | 0xA2)) {
         let mut bytes = bytes.clone();
@@ -497,7 +501,9 @@ fn busy_server(version: Version) -> Server {
         let (actions, _) = server.hears(&publish);
         let [server::Action::Message(received)] = &actions[..] else { panic!("{actions:?}") };
         if number == 6 {
-            server.acknowledge(received.token.unwrap(), ReasonCode::SUCCESS, &mut out).unwrap();
+            server
+                .acknowledge(received.token.unwrap(), ReasonCode::SUCCESS, NOW, &mut out)
+                .unwrap();
         }
     }
     server

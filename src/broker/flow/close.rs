@@ -7,7 +7,7 @@ use crate::broker::connections::Phase;
 use crate::broker::sessions::Presence;
 use crate::broker::timers::Timer;
 use crate::broker::wills::StoredWill;
-use crate::codec::Disconnect;
+use crate::codec::{Disconnect, Expiry};
 use crate::server;
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -20,7 +20,7 @@ pub(crate) fn disconnect(
 ) {
     let Some(connection) = broker.connections.get_mut(id) else { return };
     // If DISCONNECT cannot be sent, the connection ends without it.
-    let _ = connection.server.disconnect(disconnect, &mut connection.output);
+    let _ = connection.server.disconnect(disconnect, now, &mut connection.output);
     end_by_host(broker, id, now);
 }
 
@@ -50,15 +50,16 @@ pub(super) fn end_connection(
     let Some(Phase::Connected(session_id)) = before else { return };
     let Some(connection) = broker.connections.get_mut(id) else { return };
     let Some(state) = broker.sessions.get_mut(session_id) else { return };
-    let (expiry, session) =
-        (connection.server.session_expiry_interval(), connection.server.take_session());
-    // The maximum means that the session does not expire. [5.0 §3.1.2.11.2]
-    let expires_at = (expiry < u32::MAX).then(|| now.plus_seconds(expiry));
+    let (expiry, session) = (connection.server.session_expiry(), connection.server.take_session());
+    let expires_at = match expiry {
+        Expiry::After(seconds) => Some(now.plus_seconds(seconds)),
+        Expiry::Never => None,
+    };
     state.presence = Presence::Away { session: Box::new(session), expires_at };
     if !publish_will {
         broker.wills.remove(session_id);
     }
-    if expiry == 0 {
+    if expiry == Expiry::AT_DISCONNECT {
         return end_session(broker, session_id, now);
     }
     if let Some(at) = expires_at {

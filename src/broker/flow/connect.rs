@@ -15,7 +15,7 @@ use crate::time::Instant;
 
 /// Keeps a CONNECT, and asks the host whether the client is accepted.
 pub(super) fn ask(broker: &mut Broker, id: ConnectionId, connect: &Connect<'_>) {
-    let options = broker.config.server.conduct.options;
+    let options = broker.config.server.common.options;
     let rules = Rules::new(connect.version).sent_by(Role::Client).with(options).forwarding();
     // It was decoded just now, by the rules by which it is encoded.
     if let Ok(packet) = OwnedPacket::new(&(*connect).into(), rules) {
@@ -62,7 +62,7 @@ fn begin(
     let connection = broker.connections.get(id).ok_or(ReasonCode::UNSPECIFIED_ERROR)?;
     let checked = connection.server.check_accept(false, properties);
     checked.map_err(|_| ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR)?;
-    let (session_id, mut session) = match resume(broker, id, client_identifier, connect, now) {
+    let (session_id, session) = match resume(broker, id, client_identifier, connect, now) {
         Some((session_id, session)) => (session_id, Some(session)),
         None if broker.sessions.len() >= broker.config.maximum_sessions => {
             return Err(ReasonCode::QUOTA_EXCEEDED);
@@ -75,7 +75,7 @@ fn begin(
     broker.connections.enter(id, Phase::Connected(session_id));
     if let Some(connection) = broker.connections.get_mut(id) {
         // `check_accept` has proved that it can be written.
-        let _ = connection.server.accept(&mut session, properties, now, &mut connection.output);
+        let _ = connection.server.accept(session, properties, now, &mut connection.output);
     }
     Ok(())
 }
@@ -123,7 +123,7 @@ pub(crate) fn refuse(
     let Some(connection) = broker.connections.get_mut(id) else { return };
     if matches!(connection.phase(), Phase::Asked(_)) {
         // A client without room for a CONNACK gets none.
-        let _ = connection.server.refuse(reason_code, properties, &mut connection.output);
+        let _ = connection.server.refuse(reason_code, properties, now, &mut connection.output);
         close::end_by_host(broker, id, now);
     }
 }

@@ -18,7 +18,7 @@ pub(crate) fn handle_input(broker: &mut Broker, id: ConnectionId, input: &mut &[
         let Some(connection) = broker.connections.get_mut(id) else { return };
         if let Some((token, reason_code)) = answer.take() {
             // The token is of the step before, so it is not stale.
-            let _ = connection.server.acknowledge(token, reason_code, &mut connection.output);
+            let _ = connection.server.acknowledge(token, reason_code, now, &mut connection.output);
         }
         if connection.is_full() {
             break;
@@ -44,8 +44,12 @@ fn handle_action(
             return Some((message.token?, reason_code));
         }
         server::Action::Connect(connect) => connect::ask(broker, id, &connect),
-        server::Action::Subscribe(packet) => subscribe::subscribe(broker, id, &packet, now),
-        server::Action::Unsubscribe(packet) => subscribe::unsubscribe(broker, id, &packet, now),
+        server::Action::Subscribe(token, packet) => {
+            subscribe::subscribe(broker, id, token, &packet, now);
+        }
+        server::Action::Unsubscribe(token, packet) => {
+            subscribe::unsubscribe(broker, id, token, &packet, now);
+        }
         server::Action::Closed { publish_will, .. } => {
             close::end_connection(broker, id, publish_will, now);
         }

@@ -23,7 +23,7 @@ pub(super) fn receive(
     else {
         return ReasonCode::UNSPECIFIED_ERROR;
     };
-    let publish = received.publish();
+    let publish = received.to_publish();
     find_subscribers(broker, session, &received.topic_name);
     if broker.matches.is_empty() && !publish.retain {
         return ReasonCode::NO_MATCHING_SUBSCRIBERS;

@@ -8,7 +8,7 @@ use crate::codec::{
     AckProperties, Disconnect, Filter, ReasonCode, RetainHandling, Subscribe, SubscribeProperties,
     Subscription, Unsubscribe, Version, levels,
 };
-use crate::server::AnswerError;
+use crate::server::{AnswerError, RequestToken};
 use crate::time::Instant;
 use alloc::vec::Vec;
 
@@ -16,6 +16,7 @@ use alloc::vec::Vec;
 pub(super) fn subscribe(
     broker: &mut Broker,
     id: ConnectionId,
+    token: RequestToken,
     subscribe: &Subscribe<'_>,
     now: Instant,
 ) {
@@ -28,9 +29,8 @@ pub(super) fn subscribe(
     let granted = subscriptions.map(|one| grant(broker, session, version, &one, properties));
     let codes: Vec<_> = granted.map(|granted| granted.unwrap_or_else(|code| code)).collect();
     let Some(connection) = broker.connections.get_mut(id) else { return };
-    let (request, properties) = (subscribe.packet_identifier, AckProperties::default());
-    let answered =
-        connection.server.suback(request, &codes, properties, now, &mut connection.output);
+    let properties = AckProperties::default();
+    let answered = connection.server.suback(token, &codes, properties, now, &mut connection.output);
     check_answered(broker, id, answered, now);
 }
 
@@ -74,6 +74,7 @@ fn grant(
 pub(super) fn unsubscribe(
     broker: &mut Broker,
     id: ConnectionId,
+    token: RequestToken,
     unsubscribe: &Unsubscribe<'_>,
     now: Instant,
 ) {
@@ -94,9 +95,9 @@ pub(super) fn unsubscribe(
         ReasonCode::SUCCESS
     });
     let codes: Vec<_> = removed.collect();
-    let (request, properties) = (unsubscribe.packet_identifier, AckProperties::default());
+    let properties = AckProperties::default();
     let answered =
-        connection.server.unsuback(request, &codes, properties, now, &mut connection.output);
+        connection.server.unsuback(token, &codes, properties, now, &mut connection.output);
     check_answered(broker, id, answered, now);
 }
 

@@ -15,8 +15,8 @@ use core::time::Duration;
 use draw::{Draw, Operation, Setup};
 use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, Client};
-use mqtt_sansio::codec::{Publish, QoS, ReasonCode, Role, Version};
-use mqtt_sansio::server::Server;
+use mqtt_sansio::codec::{PacketIdentifier, Publish, QoS, ReasonCode, Role, Version};
+use mqtt_sansio::server::{RequestToken, Server};
 use mqtt_sansio::session::{AckToken, AcknowledgeError, Message, Outcome, Session};
 use std::collections::BTreeMap;
 
@@ -141,6 +141,8 @@ struct Host<M> {
     live: BTreeMap<u64, usize>,
     longest_topic: usize,
     tokens: Vec<AckToken>,
+    /// The last request of a client with each identifier.
+    requests: BTreeMap<PacketIdentifier, RequestToken>,
     /// How often the host was asked.
     asked: usize,
     /// A server's session while there is no connection, with the account of it.
@@ -168,6 +170,7 @@ impl<M: Machine> Host<M> {
             live: BTreeMap::new(),
             longest_topic: 1,
             tokens: Vec::new(),
+            requests: BTreeMap::new(),
             asked: 0,
             parked: None,
             accepted: false,
@@ -237,9 +240,8 @@ impl<M: Machine> Host<M> {
                 out.len()
             );
             // Each step consumes input or ends something for good, so the loop ends.
-            let ended = event
-                .as_ref()
-                .is_none_or(|event| event.published().is_some() || event.closed().is_some());
+            let ended =
+                event.as_ref().is_none_or(|event| event.published().is_some() || event.is_last());
             assert!(taken > 0 || ended, "{event:?} without input");
             self.watch.goes_on();
             self.judge(&received[..taken], event.as_ref(), &out);
@@ -263,7 +265,7 @@ impl<M: Machine> Host<M> {
     }
 
     fn look_at_the_clock(&mut self) {
-        for _ in 0..3 {
+        for _ in 0..3 + self.watch.own_requests() {
             let due = self.machine.due();
             let (before, mut out) = (self.closing, Vec::new());
             let event = self.machine.timeout(self.now, &mut out);
@@ -303,7 +305,7 @@ impl<M: Machine> Host<M> {
         }
         if self.closing {
             assert!(
-                out.is_empty() && event.is_none_or(|event| event.closed().is_some()),
+                out.is_empty() && event.is_none_or(Event::is_last),
                 "{event:?} after the last packet"
             );
         }

@@ -56,10 +56,10 @@ impl Machine for Server {
         &mut self,
         token: AckToken,
         code: ReasonCode,
-        _now: Instant,
+        now: Instant,
         out: &mut Vec<u8>,
     ) -> Result<(), AcknowledgeError> {
-        self.acknowledge(token, code, out)
+        self.acknowledge(token, code, now, out)
     }
 
     fn version(&self) -> Option<Version> {
@@ -124,7 +124,7 @@ impl Machine for Server {
                 return;
             }
             Operation::Refuse(code) => {
-                let done = host.machine.refuse(*code, ConnackProperties::default(), &mut out);
+                let done = host.machine.refuse(*code, ConnackProperties::default(), now, &mut out);
                 host.judge(&[], None, &out);
                 if done != Err(AnswerError::NotAsked) {
                     host.closing = true;
@@ -140,17 +140,14 @@ impl Machine for Server {
                 let known = host.watch.request(*index).filter(|_| !other);
                 let (packet, identifier, filters) =
                     known.unwrap_or((PacketType::Subscribe, *identifier, 1));
+                let Some(token) = host.requests.get(&identifier).copied() else { return };
                 let codes = vec![ReasonCode::SUCCESS; filters.min(*codes)];
                 let done = match packet {
-                    PacketType::Subscribe => host.machine.suback(
-                        identifier,
-                        &codes,
-                        AckProperties::default(),
-                        now,
-                        &mut out,
-                    ),
+                    PacketType::Subscribe => {
+                        host.machine.suback(token, &codes, AckProperties::default(), now, &mut out)
+                    }
                     _ => host.machine.unsuback(
-                        identifier,
+                        token,
                         &codes,
                         AckProperties::default(),
                         now,
@@ -161,7 +158,7 @@ impl Machine for Server {
             }
             Operation::Disconnect(disconnect) => {
                 let open = !host.over && !host.closing;
-                let done = host.machine.disconnect(disconnect, &mut out);
+                let done = host.machine.disconnect(disconnect, now, &mut out);
                 assert!(open || done.is_err());
                 host.watch.goes_on();
                 host.judge(&[], None, &out);
@@ -191,6 +188,15 @@ impl Machine for Server {
 
     /// Answers some requests at once, and leaves others to an operation.
     fn react(host: &mut Host<Self>, event: &Event<'_>) {
+        match event {
+            Event::Server(server::Action::Subscribe(token, request)) => {
+                host.requests.insert(request.packet_identifier, *token);
+            }
+            Event::Server(server::Action::Unsubscribe(token, request)) => {
+                host.requests.insert(request.packet_identifier, *token);
+            }
+            _ => {}
+        }
         if host.over {
             return;
         }
@@ -209,22 +215,22 @@ impl Machine for Server {
             Event::Server(server::Action::Connect(_)) => {
                 return accept(host, answer % 4 == 0, &ConnackProperties::default());
             }
-            Event::Server(server::Action::Subscribe(request)) => {
+            Event::Server(server::Action::Subscribe(token, request)) => {
                 let codes: Vec<_> =
                     request.subscriptions.iter().map(|_| ReasonCode::GRANTED_QOS_2).collect();
                 let _ = host.machine.suback(
-                    request.packet_identifier,
+                    *token,
                     &codes,
                     AckProperties::default(),
                     host.now,
                     &mut out,
                 );
             }
-            Event::Server(server::Action::Unsubscribe(request)) => {
+            Event::Server(server::Action::Unsubscribe(token, request)) => {
                 let codes: Vec<_> =
                     request.topic_filters.iter().map(|_| ReasonCode::SUCCESS).collect();
                 let _ = host.machine.unsuback(
-                    request.packet_identifier,
+                    *token,
                     &codes,
                     AckProperties::default(),
                     host.now,
@@ -289,8 +295,12 @@ fn accept(host: &mut Host<Server>, resume: bool, properties: &ConnackProperties<
     };
     let held = session.as_ref().map_or(0, |session| session.to_bytes(host.now).len());
     let (resumed, mut out) = (session.is_some(), Vec::new());
-    if host.machine.accept(&mut session, *properties, host.now, &mut out).is_ok() {
-        assert!(session.is_none());
+    let accepted = host.machine.accept(session.take(), *properties, host.now, &mut out);
+    if let Err(error) = &mut { accepted } {
+        session = error.session.take();
+        assert!(session.is_some() == resumed && out.is_empty());
+        host.parked = host.parked.take().or_else(|| session.map(|session| (session, kept)));
+    } else {
         assert!(
             out.len() <= 512 + 4 * format!("{properties:?}").len() + 2 * held,
             "{} bytes for {held}",
@@ -304,9 +314,6 @@ fn accept(host: &mut Host<Server>, resume: bool, properties: &ConnackProperties<
         host.watch.kept = kept;
         host.accepted = true;
         host.tally.connections += 1;
-    } else {
-        assert!(session.is_some() == resumed && out.is_empty());
-        host.parked = host.parked.take().or_else(|| session.map(|session| (session, kept)));
     }
     host.judge(&[], None, &out);
     flush(host);

@@ -39,7 +39,7 @@ fn connack_states_the_limits() {
         .subscription_identifier_available(false)
         .shared_subscription_available(true)
         .maximum_keep_alive(NonZeroU16::new(9))
-        .maximum_session_expiry_interval(8);
+        .maximum_session_expiry(mqtt_sansio::codec::Expiry::After(8));
     play_on(config, |net| assert_eq!(limits(net), "7 0 Some(1000) 1 false false false false 9 8"));
     play_on(ServerConfig::new().maximum_qos(qos(0)), |net| {
         assert!(limits(net).contains(" 0 true"));

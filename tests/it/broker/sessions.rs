@@ -99,7 +99,8 @@ fn session_ends_when_its_expiry_interval_has_passed() {
         (20, Some(10), Some(100), Some(20)),
         (20, Some(10), Some(u32::MAX), Some(20)),
     ] {
-        play_on(ServerConfig::new().maximum_session_expiry_interval(granted), |net| {
+        let granted_expiry = mqtt_sansio::codec::Expiry::from_seconds(granted);
+        play_on(ServerConfig::new().maximum_session_expiry(granted_expiry), |net| {
             let properties =
                 ConnectProperties { session_expiry_interval: asked, ..Default::default() };
             let connect = Connect { properties, ..Connect::new(V5_0, "client") };

@@ -48,13 +48,13 @@ impl World {
             server::Action::Published(published) => {
                 self.ends(DOWN, published.key, &published.outcome)?;
             }
-            server::Action::Subscribe(request) => {
+            server::Action::Subscribe(token, request) => {
                 let filters = request.subscriptions.iter().count();
-                far.requests.push((request.packet_identifier, filters, PacketType::Subscribe));
+                far.requests.push((*token, filters, PacketType::Subscribe));
             }
-            server::Action::Unsubscribe(request) => {
+            server::Action::Unsubscribe(token, request) => {
                 let filters = request.topic_filters.iter().count();
-                far.requests.push((request.packet_identifier, filters, PacketType::Unsubscribe));
+                far.requests.push((*token, filters, PacketType::Unsubscribe));
             }
             server::Action::Closed { cause, publish_will } => {
                 let normal = matches!(cause, CloseCause::Disconnected(_));
@@ -79,7 +79,7 @@ impl World {
     pub(crate) fn park(&mut self, far: &mut Far) {
         far.accepted = false;
         far.watch.ends();
-        let expiry = far.machine.session_expiry_interval();
+        let expiry = far.machine.session_expiry().to_seconds();
         let until = (expiry < u32::MAX).then(|| self.now + Duration::from_secs(expiry.into()));
         let watch = core::mem::replace(&mut far.watch, self.plan.watch(DOWN));
         self.parked = Some(Parked { session: far.machine.take_session(), watch, until });
@@ -125,7 +125,7 @@ impl World {
         }
         let mut out = Vec::new();
         let accepted =
-            far.machine.accept(&mut session, ConnackProperties::default(), self.now, &mut out);
+            far.machine.accept(session, ConnackProperties::default(), self.now, &mut out);
         accepted.map_err(|error| error.to_string())?;
         far.accepted = true;
         let (asked, most) = (connect.keep_alive, self.plan.maximum_keep_alive);
@@ -142,21 +142,15 @@ impl World {
         if far.requests.is_empty() || !far.accepted {
             return Ok(());
         }
-        let (identifier, filters, request) =
+        let (token, filters, request) =
             far.requests.swap_remove(self.random.index(far.requests.len()));
         let (codes, mut out) = (vec![ReasonCode::SUCCESS; filters], Vec::new());
         let was_read = far.machine.wants_input();
         let answered = match request {
             PacketType::Subscribe => {
-                far.machine.suback(identifier, &codes, AckProperties::default(), self.now, &mut out)
+                far.machine.suback(token, &codes, AckProperties::default(), self.now, &mut out)
             }
-            _ => far.machine.unsuback(
-                identifier,
-                &codes,
-                AckProperties::default(),
-                self.now,
-                &mut out,
-            ),
+            _ => far.machine.unsuback(token, &codes, AckProperties::default(), self.now, &mut out),
         };
         answered.map_err(|error| error.to_string())?;
         if !was_read && far.machine.wants_input() {
@@ -218,7 +212,9 @@ impl World {
         let (number, token) = far.tokens.swap_remove(index % far.tokens.len());
         let ((code, meant), mut out) = (self.judgement(), Vec::new());
         self.note(|| format!("server acknowledges {number} with {code:?}"));
-        far.machine.acknowledge(token, code, &mut out).map_err(|error| error.to_string())?;
+        far.machine
+            .acknowledge(token, code, self.now, &mut out)
+            .map_err(|error| error.to_string())?;
         far.watch.acknowledged(token, code)?;
         far.watch.commands(&out)?;
         self.letters[UP].takes(number, meant)?;
@@ -232,7 +228,7 @@ impl World {
         let mut out = Vec::new();
         self.note(|| "server disconnects".into());
         let disconnected =
-            far.machine.disconnect(&Disconnect::new(ReasonCode::SERVER_BUSY), &mut out);
+            far.machine.disconnect(&Disconnect::new(ReasonCode::SERVER_BUSY), self.now, &mut out);
         disconnected.map_err(|error| error.to_string())?;
         far.watch.goes_on();
         far.watch.commands(&out)?;

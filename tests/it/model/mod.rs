@@ -15,9 +15,9 @@ use letters::Letters;
 use mqtt_sansio::Instant;
 use mqtt_sansio::client::{Client, ClientConfig};
 use mqtt_sansio::codec::{
-    Options, Packet, PacketIdentifier, PacketType, QoS, ReasonCode, Role, Rules, Version, decode,
+    Options, Packet, PacketType, QoS, ReasonCode, Role, Rules, Version, decode,
 };
-use mqtt_sansio::server::{Server, ServerConfig};
+use mqtt_sansio::server::{RequestToken, Server, ServerConfig};
 use mqtt_sansio::session::{AckToken, CloseCause, QueueLimit, Session};
 use std::collections::VecDeque;
 use testkit::random::Random;
@@ -173,7 +173,7 @@ struct Far {
     received: Vec<u8>,
     tokens: Vec<(u64, AckToken)>,
     /// SUBSCRIBE and UNSUBSCRIBE packets that wait for an answer, with the number of their filters.
-    requests: Vec<(PacketIdentifier, usize, PacketType)>,
+    requests: Vec<(RequestToken, usize, PacketType)>,
     /// Whether it has the session.
     accepted: bool,
     closed: bool,
@@ -502,7 +502,13 @@ impl World {
 
     fn client_is_due(&mut self) -> Verdict {
         let mut out = Vec::new();
-        let event = self.near.machine.handle_timeout(self.now, &mut out).map(Event::Client);
+        let mut event = self.near.machine.handle_timeout(self.now, &mut out).map(Event::Client);
+        // Unanswered requests are reported first.
+        while let Some(lost) = event.take_if(|event| event.request_lost().is_some()) {
+            self.near.watch.step(&[], Some(&lost), &[])?;
+            self.on_client_event(&lost)?;
+            event = self.near.machine.handle_timeout(self.now, &mut out).map(Event::Client);
+        }
         let pings = event.is_none() && out == [0xC0, 0x00];
         ensure!(pings || is_timeout(event.as_ref()), "nothing was due: {event:?} {out:?}");
         self.near.watch.step(&[], event.as_ref(), &out)?;

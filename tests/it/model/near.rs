@@ -194,8 +194,7 @@ impl World {
         self.note(|| format!("client publishes {number} with {qos:?}, {expiry:?}: {done:?}"));
         if let Err(error) = done {
             let full = queued >= self.plan.queue.messages && error == PublishError::QueueFull;
-            let right = full || !self.near.begun && error == PublishError::NotConnected;
-            ensure!(right && out.is_empty(), "message {number} was refused: {error}");
+            ensure!(full && out.is_empty(), "message {number} was refused: {error}");
             return Ok(());
         }
         let expires_at = expiry.map(|seconds| self.now + Duration::from_secs(seconds.into()));
@@ -271,10 +270,12 @@ impl World {
     }
 
     pub(crate) fn client_is_cut(&mut self) -> Verdict {
-        let Some(action) = self.near.machine.connection_lost() else { return Ok(()) };
-        let event = Event::Client(action);
-        self.near.watch.step(&[], Some(&event), &[])?;
-        self.on_client_event(&event)
+        while let Some(action) = self.near.machine.connection_lost() {
+            let event = Event::Client(action);
+            self.near.watch.step(&[], Some(&event), &[])?;
+            self.on_client_event(&event)?;
+        }
+        Ok(())
     }
 
     /// Ends or crashes the client, and restarts it a little later with what it has stored.

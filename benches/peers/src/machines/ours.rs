@@ -116,7 +116,7 @@ impl Server {
                 let asked = server.handle_input(input, NOW, out).is_some();
                 if asked {
                     server
-                        .accept(&mut None, ConnackProperties::default(), NOW, out)
+                        .accept(None, ConnackProperties::default(), NOW, out)
                         .expect("it was asked");
                 }
                 asked

@@ -1,0 +1,49 @@
+//! When a client must send a PINGREQ, and how long it waits for the answer.
+
+use crate::time::Instant;
+use core::time::Duration;
+
+/// The keep-alive state of a client. [5.0 §3.1.2.10] [3.1.1 §3.1.2.10]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct KeepAlive {
+    /// Seconds; 0 turns keep alive off.
+    interval: u16,
+    /// When the first PINGREQ was sent that is not answered.
+    ping_sent: Option<Instant>,
+    /// When the host last reported progress of the transport.
+    progress: Instant,
+}
+
+impl KeepAlive {
+    pub(super) fn set_interval(&mut self, interval: u16) {
+        self.interval = interval;
+    }
+
+    /// Returns when a PINGREQ is due: one interval after the last packet was sent.
+    pub(super) fn ping_due(&self, last_sent: Instant) -> Option<Instant> {
+        (self.interval > 0).then(|| last_sent.plus_seconds(self.interval.into()))
+    }
+
+    /// Returns when the server counts as silent: a timeout after the PINGREQ, the last byte of the
+    /// server, or the last progress, whichever is the latest.
+    pub(super) fn deadline(
+        &self,
+        last_received: Instant,
+        timeout: Option<Duration>,
+    ) -> Option<Instant> {
+        let timeout = timeout.unwrap_or_else(|| Duration::from_secs(self.interval.into()));
+        self.ping_sent.map(|sent| sent.max(last_received).max(self.progress) + timeout)
+    }
+
+    pub(super) fn sent_ping(&mut self, now: Instant) {
+        self.ping_sent.get_or_insert(now);
+    }
+
+    pub(super) fn received_pong(&mut self) {
+        self.ping_sent = None;
+    }
+
+    pub(super) fn note_progress(&mut self, now: Instant) {
+        self.progress = self.progress.max(now);
+    }
+}

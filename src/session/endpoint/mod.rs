@@ -1,0 +1,285 @@
+//! The part of a machine that both roles share: the session, the connection, and the exchange of
+//! messages. `Client` and `Server` add the handshake and keep alive.
+
+mod alias;
+mod connection;
+mod receive;
+mod send;
+
+use super::error::WriteError;
+use super::{CommonConfig, Limits, ProtocolError, Published, Session};
+use crate::codec::{Encode, Output, Packet, Role, Rules, Size, Version};
+use crate::time::Instant;
+use connection::Connection;
+pub(crate) use connection::PeerRequests;
+pub(crate) use send::REPLY_ROOM;
+
+/// One end of a connection, whatever its role.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    role: Role,
+    session: Session,
+    connection: Connection,
+    config: CommonConfig,
+    clock: Clock,
+}
+
+/// One call of the host: its time, and the output that it appends to.
+#[derive(Debug)]
+pub(crate) struct Step<'o, O> {
+    pub(crate) now: Instant,
+    pub(crate) out: &'o mut O,
+    /// The length of the output before the call.
+    start: usize,
+}
+
+/// When something was last received and sent.
+#[derive(Clone, Copy, Debug, Default)]
+struct Clock {
+    /// The latest time that the host gave. A clock that steps back is treated as standing still.
+    latest: Instant,
+    last_sent: Instant,
+    last_received: Instant,
+    /// The number of bytes of input that the last step left.
+    left: usize,
+}
+
+impl Endpoint {
+    pub(crate) fn new(role: Role, session: Session, config: CommonConfig) -> Self {
+        let connection = Connection::new(Version::V5_0, Limits::default(), Limits::default());
+        Self { role, session, connection, config, clock: Clock::default() }
+    }
+
+    pub(crate) const fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(crate) const fn session_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    pub(crate) fn into_session(self) -> Session {
+        self.session
+    }
+
+    pub(crate) const fn version(&self) -> Version {
+        self.connection.version
+    }
+
+    /// The Maximum Packet Size of this side.
+    pub(crate) const fn maximum_packet_size(&self) -> u32 {
+        self.connection.own.maximum_packet_size
+    }
+
+    /// The rules by which the peer's packets are read.
+    #[inline]
+    pub(crate) fn peer_rules(&self) -> Rules {
+        let peer = if self.role == Role::Client { Role::Server } else { Role::Client };
+        Rules::new(self.connection.version).sent_by(peer).with(self.config.options)
+    }
+
+    /// The rules by which packets are written.
+    #[inline]
+    pub(crate) fn rules(&self) -> Rules {
+        self.application_rules(self.connection.version).forwarding()
+    }
+
+    /// The rules by which a message of the application is checked.
+    fn application_rules(&self, version: Version) -> Rules {
+        Rules::new(version).sent_by(self.role).with(self.config.options)
+    }
+
+    // ---- the connection ----
+
+    /// Starts a connection on which no messages are exchanged until it is
+    /// [opened](Self::open).
+    pub(crate) fn begin(&mut self, version: Version, own: Limits, peer: Limits) {
+        self.connection = Connection::new(version, own, peer);
+    }
+
+    /// Changes the version in which packets are written and read.
+    pub(crate) const fn set_version(&mut self, version: Version) {
+        self.connection.version = version;
+    }
+
+    /// Sets the limits of the peer, with this side's limit for messages in flight.
+    pub(crate) fn set_peer_limits(&mut self, peer: Limits) {
+        self.connection.peer = peer;
+    }
+
+    /// Sets the limits that the peer must keep.
+    pub(crate) fn set_own_limits(&mut self, own: Limits) {
+        self.connection.own = own;
+    }
+
+    /// Replaces the session. For a server, which learns its session from CONNECT.
+    pub(crate) fn adopt(&mut self, session: Session) {
+        self.session = session;
+    }
+
+    /// Whether messages are exchanged.
+    #[inline]
+    pub(crate) const fn is_open(&self) -> bool {
+        self.connection.is_open
+    }
+
+    /// Opens the connection for messages, starting with those that the session must resend.
+    pub(crate) fn open(&mut self, step: &mut Step<'_, impl Output>) {
+        self.connection.is_open = true;
+        self.session.connections += 1;
+        self.session.outbound.resume();
+        self.flush(step);
+    }
+
+    /// Ends the connection, and returns the keys of the requests that were not answered.
+    pub(crate) fn close(&mut self) -> impl Iterator<Item = u64> + use<> {
+        let unacknowledged = self.connection.close();
+        if !self.config.manual_acknowledgement {
+            // The host has these messages; another PUBLISH would be the same message.
+            for identifier in unacknowledged.exactly_once() {
+                self.session.inbound.insert(identifier, super::inbound::Exchange::ACCEPTED);
+            }
+        }
+        self.session.disconnected()
+    }
+
+    /// Whether a step without input would do nothing.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        let Session { outbound, completed, .. } = &self.session;
+        self.connection.unacknowledged.is_empty() && !outbound.waits() && completed.is_empty()
+    }
+
+    /// Returns an outcome that no packet has brought.
+    #[inline]
+    pub(crate) fn next_completed(&mut self) -> Option<Published<'static>> {
+        self.session.next_completed()
+    }
+
+    /// The requests of the peer that the host has not answered.
+    #[inline]
+    pub(crate) const fn requests(&self) -> &PeerRequests {
+        &self.connection.requests
+    }
+
+    pub(crate) const fn requests_mut(&mut self) -> &mut PeerRequests {
+        &mut self.connection.requests
+    }
+
+    // ---- time ----
+
+    /// Starts a call of the host.
+    #[inline]
+    pub(crate) fn step<'o, O: Output>(&mut self, now: Instant, out: &'o mut O) -> Step<'o, O> {
+        let start = out.len();
+        Step { now: self.advance_to(now), out, start }
+    }
+
+    /// Notes the time, and returns the latest that the host gave.
+    #[inline]
+    pub(crate) fn advance_to(&mut self, now: Instant) -> Instant {
+        self.clock.latest = self.clock.latest.max(now);
+        self.clock.latest
+    }
+
+    /// Notes whether the call has written something.
+    #[inline]
+    pub(crate) fn finish(&mut self, step: &Step<'_, impl Output>) {
+        if step.out.len() > step.start {
+            self.clock.last_sent = step.now;
+        }
+    }
+
+    /// Notes that something counts as sent, whether it was written or not.
+    pub(crate) const fn note_sent(&mut self, now: Instant) {
+        self.clock.last_sent = now;
+    }
+
+    /// Notes that a transport was opened.
+    pub(crate) fn restart_clock(&mut self, now: Instant) {
+        let latest = self.clock.latest.max(now);
+        self.clock = Clock { latest, last_sent: latest, last_received: latest, left: 0 };
+    }
+
+    /// Notes the length of the input of a step. Any new byte is a sign of life, also one of an
+    /// incomplete packet.
+    #[inline]
+    pub(crate) fn hear(&mut self, input: usize, now: Instant) {
+        if input > self.clock.left {
+            self.clock.last_received = now;
+        }
+    }
+
+    /// Notes the length of the input that a step has left.
+    #[inline]
+    pub(crate) const fn leave(&mut self, input: usize) {
+        self.clock.left = input;
+    }
+
+    /// Restarts the peer's time to send something.
+    pub(crate) fn touch(&mut self, now: Instant) {
+        let now = self.advance_to(now);
+        self.clock.last_received = self.clock.last_received.max(now);
+    }
+
+    pub(crate) const fn latest(&self) -> Instant {
+        self.clock.latest
+    }
+
+    pub(crate) const fn last_sent(&self) -> Instant {
+        self.clock.last_sent
+    }
+
+    pub(crate) const fn last_received(&self) -> Instant {
+        self.clock.last_received
+    }
+
+    // ---- writing ----
+
+    /// Writes a packet, unless it exceeds the peer's Maximum Packet Size.
+    pub(crate) fn write(
+        &self,
+        packet: &impl Encode,
+        out: &mut impl Output,
+    ) -> Result<(), WriteError> {
+        if self.connection.peer.maximum_packet_size == u32::MAX {
+            return Ok(packet.encode(self.rules(), out)?);
+        }
+        let size = self.check_size(packet)?;
+        Ok(packet.write(&size, self.rules(), out)?)
+    }
+
+    /// Checks that a packet can be encoded and does not exceed the peer's Maximum Packet Size.
+    fn check_size(&self, packet: &impl Encode) -> Result<Size, WriteError> {
+        let measured = packet.measure(self.rules())?;
+        let (size, maximum) = (measured.packet_size(), self.connection.peer.maximum_packet_size);
+        if size > maximum { Err(WriteError::TooLarge { size, maximum }) } else { Ok(measured) }
+    }
+
+    /// Writes a packet. If it exceeds the peer's Maximum Packet Size, leaves out the user
+    /// properties, the reason string, or both, whichever is the first to suffice.
+    /// [5.0 MQTT-3.2.2-19] [5.0 MQTT-3.2.2-20]
+    pub(crate) fn write_shortened(
+        &self,
+        packet: &Packet<'_>,
+        out: &mut impl Output,
+    ) -> Result<(), WriteError> {
+        let mut written = self.write(packet, out);
+        for (reason_string, user_properties) in [(true, false), (false, true), (false, false)] {
+            if !matches!(written, Err(WriteError::TooLarge { .. })) {
+                break;
+            }
+            written = self.write(&packet.keeping(reason_string, user_properties), out);
+        }
+        written
+    }
+
+    /// Writes a packet without which the connection cannot continue.
+    pub(crate) fn answer(
+        &self,
+        packet: &impl Encode,
+        out: &mut impl Output,
+    ) -> Result<(), ProtocolError> {
+        self.write(packet, out).map_err(|_| ProtocolError::NoRoomForAnswer)
+    }
+}

@@ -1,0 +1,383 @@
+//! Receiving messages and acknowledgements.
+
+use super::super::inbound::Exchange;
+use super::super::slot::{Meaning, Slot};
+use super::super::unacknowledged::Turn;
+use super::super::{
+    AckToken, AcknowledgeError, Acknowledgement, Outcome, ProtocolError, Published, Received,
+};
+use super::send::REPLY_ROOM;
+use super::{Endpoint, Step};
+use crate::codec::{
+    Ack, Frame, Output, OwnedPacket, Packet, PacketIdentifier, PacketType, Publish, QoS,
+    ReasonCode, Rules, Suback, Text, TopicName, Version,
+};
+
+impl Endpoint {
+    /// Handles a PUBLISH: returns the message as an action, unless it is a repeat.
+    #[inline]
+    pub(crate) fn on_publish<'a, A: From<Received<'a>>>(
+        &mut self,
+        frame: Frame<'a>,
+        step: &mut Step<'_, impl Output>,
+        action: &mut Option<A>,
+    ) -> Result<(), ProtocolError> {
+        let publish = frame.publish(self.peer_rules(), core::convert::identity)?;
+        let Publish { topic_name, payload, qos, retain, dup, mut properties, .. } = publish;
+        let topic_name = match properties.topic_alias.take() {
+            Some(alias) => self.topic_name(alias, topic_name)?,
+            None if topic_name.is_empty() => {
+                return self.skip(publish.packet_identifier, qos, step);
+            }
+            None => TopicName::from_decoded(topic_name),
+        };
+        if qos > self.connection.own.maximum_qos {
+            return Err(ProtocolError::QosNotSupported);
+        }
+        if retain && !self.connection.own.retain_available {
+            return Err(ProtocolError::RetainNotSupported);
+        }
+        let token = match publish.packet_identifier {
+            None => None,
+            Some(identifier) if self.connection.requests.contains(identifier) => {
+                return self.refuse_identifier(identifier, qos, step);
+            }
+            Some(identifier) => match self.accept_identifier(identifier, qos, step)? {
+                None => return Ok(()),
+                token => token,
+            },
+        };
+        let received = Received { topic_name, payload, qos, retain, dup, properties, token };
+        *action = Some(received.into());
+        Ok(())
+    }
+
+    /// Acknowledges a message without reporting it to the host, because its topic name is not
+    /// UTF-8. `Options::UNREADABLE_TOPIC` accepted it.
+    #[cold]
+    fn skip(
+        &mut self,
+        packet_identifier: Option<PacketIdentifier>,
+        qos: QoS,
+        step: &mut Step<'_, impl Output>,
+    ) -> Result<(), ProtocolError> {
+        let Some(identifier) = packet_identifier else { return Ok(()) };
+        if let Some(token) = self.accept_identifier(identifier, qos, step)? {
+            let acknowledged = self.acknowledge(token, ReasonCode::SUCCESS.into(), step);
+            debug_assert!(acknowledged.is_ok(), "the token is new");
+        }
+        Ok(())
+    }
+
+    /// Refuses a message because its identifier is in use for a request. [5.0 §3.4.2.1]
+    /// [5.0 §3.5.2.1]
+    #[cold]
+    fn refuse_identifier(
+        &mut self,
+        identifier: PacketIdentifier,
+        qos: QoS,
+        step: &mut Step<'_, impl Output>,
+    ) -> Result<(), ProtocolError> {
+        if self.connection.version < Version::V5_0 {
+            return Err(ProtocolError::PacketIdentifierInUse(PacketType::Publish));
+        }
+        self.count_received()?;
+        let code = ReasonCode::PACKET_IDENTIFIER_IN_USE;
+        self.connection.unacknowledged.push_refused(identifier, qos, code);
+        self.send_acknowledgements(step.out)
+    }
+
+    /// Notes a QoS 1 or 2 message. Returns `None` if it is a repeat.
+    #[inline]
+    fn accept_identifier(
+        &mut self,
+        identifier: PacketIdentifier,
+        qos: QoS,
+        step: &mut Step<'_, impl Output>,
+    ) -> Result<Option<AckToken>, ProtocolError> {
+        if qos == QoS::ExactlyOnce {
+            match self.session.inbound.get_mut(&identifier) {
+                // [5.0 MQTT-4.3.3-10] [3.1.1 MQTT-4.3.3-2]
+                Some(Exchange::AwaitPubrel { again: again @ None, .. }) => {
+                    // Its PUBREC, too, is sent after those of earlier messages.
+                    // [5.0 MQTT-4.6.0-3] [3.1.1 MQTT-4.6.0-3]
+                    *again = Some(self.connection.unacknowledged.push_again(identifier));
+                    return self.send_acknowledgements(step.out).map(|()| None);
+                }
+                Some(_) => return Ok(None),
+                None => {}
+            }
+        }
+        self.count_received()?;
+        if qos == QoS::ExactlyOnce {
+            self.session.inbound.insert(identifier, Exchange::DuePubrec { accepted: false });
+        }
+        let connection = self.session.connections;
+        Ok(Some(self.connection.unacknowledged.push(identifier, qos, connection)))
+    }
+
+    /// Counts a message towards this side's Receive Maximum. [5.0 §3.3.4]
+    #[inline]
+    fn count_received(&mut self) -> Result<(), ProtocolError> {
+        let maximum = self.connection.own.receive_maximum.unwrap_or(u16::MAX);
+        if self.connection.received >= maximum {
+            return Err(ProtocolError::ReceiveMaximumExceeded);
+        }
+        self.connection.received += 1;
+        Ok(())
+    }
+
+    /// Resolves a topic alias, or gives it a topic. [5.0 §3.3.4]
+    fn topic_name<'a>(
+        &mut self,
+        alias: u16,
+        topic_name: Text<'a>,
+    ) -> Result<TopicName<'a>, ProtocolError> {
+        if alias > self.connection.own.topic_alias_maximum {
+            return Err(ProtocolError::TopicAliasInvalid(alias));
+        }
+        if topic_name.is_empty() {
+            let topic = self.connection.peer_aliases.get(alias).cloned();
+            return topic.map(TopicName::from).ok_or(ProtocolError::UnknownTopicAlias(alias));
+        }
+        let topic_name = TopicName::from_decoded(topic_name);
+        self.connection.peer_aliases.set(alias, topic_name.clone().into_topic());
+        Ok(topic_name)
+    }
+
+    // ---- acknowledging ----
+
+    /// Acknowledges what the host was given before this step, unless the host does so itself.
+    #[inline]
+    pub(crate) fn settle(&mut self, step: &mut Step<'_, impl Output>) -> Result<(), ProtocolError> {
+        if self.connection.unacknowledged.is_empty() {
+            return Ok(());
+        }
+        if !self.config.manual_acknowledgement {
+            self.connection.unacknowledged.accept_all();
+        }
+        self.send_acknowledgements(step.out)
+    }
+
+    /// Notes what the host decides about a message, and sends what is due.
+    pub(crate) fn acknowledge(
+        &mut self,
+        token: AckToken,
+        acknowledgement: Acknowledgement<'_>,
+        step: &mut Step<'_, impl Output>,
+    ) -> Result<(), AcknowledgeError> {
+        if token.connection != self.session.connections || !self.is_open() {
+            return Err(AcknowledgeError::Stale);
+        }
+        let Acknowledgement { reason_code, properties } = acknowledgement;
+        let rules = Rules::new(Version::V5_0).sent_by(self.role);
+        if !rules.allows(reason_code, PacketType::Puback) {
+            return Err(AcknowledgeError::ReasonCode(reason_code));
+        }
+        let is_5_0 = self.connection.version == Version::V5_0;
+        let waiting = self.connection.unacknowledged.undecided(token);
+        let waiting = waiting.ok_or(AcknowledgeError::AlreadyAcknowledged)?;
+        let (identifier, qos) = (waiting.packet_identifier, waiting.qos);
+        let packet = if properties.is_empty() || !is_5_0 {
+            None
+        } else {
+            let ack = Ack { packet_identifier: identifier, reason_code, properties };
+            let packet = match qos {
+                QoS::AtMostOnce | QoS::AtLeastOnce => Packet::Puback(ack),
+                QoS::ExactlyOnce => Packet::Pubrec(ack),
+            };
+            Some(OwnedPacket::new(&packet, rules)?)
+        };
+        // Before 5.0 a message cannot be refused. [3.1.1 MQTT-3.3.5-2]
+        let verdict = if is_5_0 { reason_code } else { ReasonCode::SUCCESS };
+        waiting.decide(verdict, packet);
+        if qos == QoS::ExactlyOnce && !verdict.is_error() {
+            self.session.inbound.insert(identifier, Exchange::DuePubrec { accepted: true });
+        }
+        // An acknowledgement that cannot be written ends the connection at the next step.
+        let _ = self.send_acknowledgements(step.out);
+        Ok(())
+    }
+
+    /// Sends the acknowledgements that are due, in the order of the messages.
+    pub(crate) fn send_acknowledgements(
+        &mut self,
+        out: &mut impl Output,
+    ) -> Result<(), ProtocolError> {
+        while let Some((waiting, verdict)) = self.connection.unacknowledged.next() {
+            if out.room() < REPLY_ROOM {
+                return Ok(());
+            }
+            let (identifier, qos, turn) = (waiting.packet_identifier, waiting.qos, waiting.turn);
+            if turn != Turn::Withdrawn {
+                let packet = acknowledgement_of(qos);
+                // If it cannot be written it stays, and the next step ends the connection.
+                match waiting.packet() {
+                    None => self.write_ack(packet, identifier, verdict, out)?,
+                    Some(packet) => self
+                        .write_shortened(&packet.decode(), out)
+                        .map_err(|_| ProtocolError::NoRoomForAnswer)?,
+                }
+            }
+            self.connection.unacknowledged.pop();
+            self.acknowledged(identifier, qos, turn, verdict);
+        }
+        Ok(())
+    }
+
+    /// Notes that an acknowledgement was sent.
+    fn acknowledged(
+        &mut self,
+        identifier: PacketIdentifier,
+        qos: QoS,
+        turn: Turn,
+        verdict: ReasonCode,
+    ) {
+        match (turn, qos) {
+            (Turn::First, QoS::ExactlyOnce) if verdict.is_error() => {
+                // [5.0 MQTT-4.3.3-9]
+                self.session.inbound.remove(&identifier);
+                self.connection.received -= 1;
+            }
+            (Turn::First, QoS::ExactlyOnce) => {
+                let exchange = Exchange::AwaitPubrel { counted: true, again: None };
+                self.session.inbound.insert(identifier, exchange);
+            }
+            (Turn::First | Turn::Refused, _) => self.connection.received -= 1,
+            (Turn::Again, _) => {
+                let exchange = self.session.inbound.get_mut(&identifier);
+                if let Some(Exchange::AwaitPubrel { again, .. }) = exchange {
+                    *again = None;
+                }
+            }
+            (Turn::Withdrawn, _) => {}
+        }
+    }
+
+    // ---- acknowledgements of the peer ----
+
+    /// Handles PUBACK, PUBREC, PUBREL or PUBCOMP. Returns the outcome of a message if it is known
+    /// now.
+    pub(crate) fn on_ack<'a>(
+        &mut self,
+        packet: PacketType,
+        ack: Ack<'a>,
+        step: &mut Step<'_, impl Output>,
+    ) -> Result<Option<Published<'a>>, ProtocolError> {
+        let Ack { packet_identifier, reason_code, properties } = ack;
+        if packet == PacketType::Pubrel {
+            return self.on_pubrel(packet_identifier, step).map(|()| None);
+        }
+        let slot = self.session.outbound.get_mut(packet_identifier);
+        let meaning =
+            slot.map_or(Meaning::Unknown, |slot| slot.answered(packet, reason_code.is_error()));
+        let (key, counted) = match meaning {
+            Meaning::Completes { key, counted } => (key, counted),
+            Meaning::Releases { key, counted } => {
+                self.session.outbound.release(packet_identifier, key, counted);
+                return self.write_pubrel(packet_identifier, ReasonCode::SUCCESS, step);
+            }
+            Meaning::ReleasesAgain => {
+                return self.write_pubrel(packet_identifier, ReasonCode::SUCCESS, step);
+            }
+            // It can be part of a recovery, so the connection stays. [5.0 §4.3.3] [5.0 §3.6.2.1]
+            Meaning::Unknown if packet == PacketType::Pubrec && !reason_code.is_error() => {
+                let code = ReasonCode::PACKET_IDENTIFIER_NOT_FOUND;
+                return self.write_pubrel(packet_identifier, code, step);
+            }
+            Meaning::Unknown => return Ok(None),
+            Meaning::Mismatch => return Err(ProtocolError::WrongAcknowledgement(packet)),
+        };
+        self.session.outbound.free(packet_identifier);
+        if counted {
+            self.connection.sent -= 1;
+        }
+        // The PUBREL was resent to a peer that had completed the exchange: not an error during
+        // recovery. [5.0 §3.7.2.1]
+        let has_recovered = !counted
+            && packet == PacketType::Pubcomp
+            && reason_code == ReasonCode::PACKET_IDENTIFIER_NOT_FOUND;
+        let reason_code = if has_recovered { ReasonCode::SUCCESS } else { reason_code };
+        self.flush(step);
+        let outcome = Outcome::Acknowledged { reason_code, properties };
+        Ok(key.map(|key| Published { key, outcome }))
+    }
+
+    fn on_pubrel(
+        &mut self,
+        identifier: PacketIdentifier,
+        step: &mut Step<'_, impl Output>,
+    ) -> Result<(), ProtocolError> {
+        let reason_code = match self.session.inbound.get(&identifier) {
+            Some(Exchange::AwaitPubrel { counted, again }) => {
+                self.connection.received -= u16::from(*counted);
+                if let Some(number) = again {
+                    self.connection.unacknowledged.withdraw(*number);
+                }
+                self.session.inbound.remove(&identifier);
+                ReasonCode::SUCCESS
+            }
+            Some(Exchange::DuePubrec { .. }) => {
+                return Err(ProtocolError::WrongAcknowledgement(PacketType::Pubrel));
+            }
+            None => ReasonCode::PACKET_IDENTIFIER_NOT_FOUND,
+        };
+        self.write_ack(PacketType::Pubcomp, identifier, reason_code, step.out)
+    }
+
+    /// Handles SUBACK or UNSUBACK. Returns the key of the request.
+    pub(crate) fn on_suback(
+        &mut self,
+        packet: PacketType,
+        suback: &Suback<'_>,
+    ) -> Result<u64, ProtocolError> {
+        let codes = suback.reason_codes.iter().count();
+        let has_no_codes =
+            packet == PacketType::Unsuback && self.connection.version < Version::V5_0;
+        let key = match self.session.outbound.get_mut(suback.packet_identifier) {
+            Some(Slot::AwaitSuback { key, filters, request })
+                if request.answer() == packet && (has_no_codes || codes == *filters) =>
+            {
+                *key
+            }
+            _ => return Err(ProtocolError::WrongAnswer(packet)),
+        };
+        self.session.outbound.free(suback.packet_identifier);
+        Ok(key)
+    }
+
+    /// Whether the peer has a message in flight with that identifier.
+    pub(crate) fn is_in_use(&self, identifier: PacketIdentifier) -> bool {
+        self.session.inbound.contains_key(&identifier)
+            || self.connection.unacknowledged.contains(identifier)
+    }
+
+    fn write_pubrel<'a>(
+        &self,
+        identifier: PacketIdentifier,
+        reason_code: ReasonCode,
+        step: &mut Step<'_, impl Output>,
+    ) -> Result<Option<Published<'a>>, ProtocolError> {
+        self.write_ack(PacketType::Pubrel, identifier, reason_code, step.out).map(|()| None)
+    }
+
+    pub(super) fn write_ack(
+        &self,
+        packet: PacketType,
+        identifier: PacketIdentifier,
+        reason_code: ReasonCode,
+        out: &mut impl Output,
+    ) -> Result<(), ProtocolError> {
+        let is_5_0 = self.connection.version == Version::V5_0;
+        let reason_code = if is_5_0 { reason_code } else { ReasonCode::SUCCESS };
+        self.answer(&(packet, &Ack::new(identifier, reason_code)), out)
+    }
+}
+
+/// The type of the first acknowledgement of a message.
+const fn acknowledgement_of(qos: QoS) -> PacketType {
+    match qos {
+        QoS::AtMostOnce | QoS::AtLeastOnce => PacketType::Puback,
+        QoS::ExactlyOnce => PacketType::Pubrec,
+    }
+}

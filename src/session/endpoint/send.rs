@@ -1,0 +1,395 @@
+//! Sending messages and requests.
+
+use super::super::error::WriteError;
+use super::super::slot::{Request, Slot};
+use super::super::{Message, Outcome, Outgoing, PublishError};
+use super::{Endpoint, Step};
+use crate::codec::{
+    Encode, EncodeError, Output, PacketIdentifier, PacketType, Publish, PublishProperties, QoS,
+    ReasonCode, Role, Text, Topic, Version,
+};
+use crate::time::Instant;
+
+/// A server stops writing when the output holds this many bytes, until the host asks again: it has
+/// many clients, and some are slow. A client writes all that the Receive Maximum allows.
+const HIGH_WATER: usize = 64 * 1024;
+
+/// The room that a step needs before it consumes a packet or resends a PUBREL: at least that of an
+/// acknowledgement and a DISCONNECT without properties.
+pub(crate) const REPLY_ROOM: usize = 16;
+
+/// The shortest topic name for which an alias saves bytes. An alias takes three, and can lengthen
+/// the Property Length by one.
+const LEAST_ALIASED: usize = 5;
+
+impl Endpoint {
+    /// Sends a message of the application, or queues it while it cannot be sent.
+    pub(crate) fn publish(
+        &mut self,
+        key: u64,
+        publish: &Publish<'_>,
+        step: &mut Step<'_, impl Output>,
+    ) -> Result<(), PublishError> {
+        if publish.dup || publish.packet_identifier.is_some() {
+            return Err(PublishError::NotNew);
+        }
+        if !self.is_open() {
+            return self.queue_for_next_connection(key, publish, step.now);
+        }
+        self.check_allowed(publish.qos, publish.retain)?;
+        publish.check_payload_format(self.application_rules(self.connection.version))?;
+        let resolved;
+        let full = match publish.properties.topic_alias {
+            None => publish,
+            Some(alias) => {
+                resolved = self.resolve(publish, alias)?;
+                &resolved
+            }
+        };
+        let is_acknowledged = publish.qos > QoS::AtMostOnce;
+        if !is_acknowledged && !self.session.outbound.waits() {
+            self.write_publish(publish, None, step.out)?;
+            self.set_alias(publish);
+            return Ok(());
+        }
+        let identifier = if is_acknowledged && self.can_send_at_once() {
+            self.session.outbound.allocate()
+        } else {
+            None
+        };
+        let Some(identifier) = identifier else {
+            // Whether a message can be encoded does not depend on its identifier.
+            let any = Some(PacketIdentifier::FIRST).filter(|_| is_acknowledged);
+            self.check_size(&(full, any))?;
+            let outgoing = expiring(key, full, Message::new(full)?, step.now);
+            self.queue(outgoing, step.now)?;
+            // The alias was not sent, so it stands for nothing that the caller means.
+            if let Some(alias) = publish.properties.topic_alias {
+                self.connection.own_aliases.clear(alias);
+            }
+            return Ok(());
+        };
+        // Writing checks the packet, but not its size when it is resent without its alias. A
+        // payload that cannot fit need not be copied first.
+        let is_huge = full.payload.len() > self.connection.peer.maximum_packet_size as usize;
+        if publish.properties.topic_alias.is_some() || is_huge {
+            self.check_size(&(full, Some(identifier)))?;
+        }
+        let outgoing = expiring(key, full, Message::copy(full)?, step.now);
+        self.write_publish(publish, Some(identifier), step.out)?;
+        self.set_alias(publish);
+        self.connection.sent += 1;
+        self.session.outbound.insert(identifier, Slot::AwaitAck(outgoing));
+        Ok(())
+    }
+
+    /// Queues a message that the next connection sends, and judges by its limits and version.
+    #[cold]
+    fn queue_for_next_connection(
+        &mut self,
+        key: u64,
+        publish: &Publish<'_>,
+        now: Instant,
+    ) -> Result<(), PublishError> {
+        if publish.properties.topic_alias.is_some() && publish.topic_name.is_empty() {
+            return Err(PublishError::UnknownTopicAlias);
+        }
+        // An alias has no meaning on another connection.
+        let properties = PublishProperties { topic_alias: None, ..publish.properties };
+        let full = Publish { properties, ..*publish };
+        let any = Some(PacketIdentifier::FIRST).filter(|_| publish.qos > QoS::AtMostOnce);
+        (&full, any).measure(self.application_rules(Version::V5_0))?;
+        self.queue(expiring(key, &full, Message::new(&full)?, now), now)
+    }
+
+    fn queue(&mut self, outgoing: Outgoing, now: Instant) -> Result<(), PublishError> {
+        let queued = self.session.enqueue(outgoing, self.config.queue, now);
+        queued.map_err(|_| PublishError::QueueFull)
+    }
+
+    /// Queues a message, if there is room.
+    pub(crate) fn enqueue(&mut self, mut outgoing: Outgoing, now: Instant) -> Result<(), Outgoing> {
+        // A message with an expiry interval of 0 is sent if it need not wait.
+        // [5.0 MQTT-3.3.2-5]
+        if outgoing.expires_at.is_some_and(|at| at <= now)
+            && !self.session.outbound.waits()
+            && (outgoing.message.qos() == QoS::AtMostOnce || self.can_send_at_once())
+            && outgoing.message.message_expiry_interval() == Some(0)
+        {
+            outgoing.expires_at = None;
+        }
+        self.session.enqueue(outgoing, self.config.queue, now)
+    }
+
+    /// Sends what waits, as far as the Receive Maximum and the room in the output go: first what
+    /// must be resent.
+    #[inline]
+    pub(crate) fn flush(&mut self, step: &mut Step<'_, impl Output>) {
+        if self.session.outbound.waits() {
+            self.flush_waiting(step);
+        }
+    }
+
+    fn flush_waiting(&mut self, step: &mut Step<'_, impl Output>) {
+        while self.is_open() {
+            let due_pubrel = self.session.outbound.next_due_pubrel();
+            let due_publish = self.session.outbound.next_due_publish();
+            if !self.has_room(step.out) {
+                return;
+            }
+            let has_sent = if let Some(identifier) = due_pubrel {
+                self.session.outbound.resent_pubrel(identifier);
+                // A peer that accepts no four bytes never learns.
+                let code = ReasonCode::SUCCESS;
+                let _ = self.write_ack(PacketType::Pubrel, identifier, code, step.out);
+                true
+            } else if let Some(identifier) = due_publish {
+                self.connection.may_send() && self.resend(identifier, step)
+            } else if self.can_send_front() {
+                self.session.outbound.queue.pop().is_some_and(|outgoing| self.send(outgoing, step))
+            } else {
+                false
+            };
+            if !has_sent {
+                return;
+            }
+        }
+    }
+
+    fn has_room(&self, out: &impl Output) -> bool {
+        out.room() >= REPLY_ROOM && (self.role == Role::Client || out.len() < HIGH_WATER)
+    }
+
+    /// Whether [`flush`](Self::flush) would send something, given room.
+    pub(crate) fn can_flush(&self) -> bool {
+        let outbound = &self.session.outbound;
+        self.is_open()
+            && match (outbound.is_resuming_pubrel(), outbound.is_resuming_publish()) {
+                (true, _) => true,
+                (false, true) => self.connection.may_send(),
+                (false, false) => self.can_send_front(),
+            }
+    }
+
+    /// Whether the first message of the queue can be sent now.
+    fn can_send_front(&self) -> bool {
+        self.session
+            .outbound
+            .queue
+            .front()
+            .is_some_and(|front| front.message.qos() == QoS::AtMostOnce || self.has_quota())
+    }
+
+    /// Whether a new QoS 1 or 2 message can be sent now, before any other.
+    fn can_send_at_once(&self) -> bool {
+        !self.session.outbound.waits() && self.has_quota()
+    }
+
+    /// Whether the Receive Maximum and the packet identifiers allow a new QoS 1 or 2 message.
+    /// [5.0 MQTT-4.9.0-2] [5.0 MQTT-3.3.4-7] [5.0 MQTT-3.3.4-9]
+    fn has_quota(&self) -> bool {
+        self.connection.may_send() && self.session.outbound.has_identifier()
+    }
+
+    /// Resends a message. Returns false if the output has no room for it.
+    fn resend(&mut self, identifier: PacketIdentifier, step: &mut Step<'_, impl Output>) -> bool {
+        let slot = self.session.outbound.get_mut(identifier);
+        let Some(slot @ Slot::DuePublish(_)) = slot else { return false };
+        let Slot::DuePublish(outgoing) = core::mem::replace(slot, Slot::Withheld) else {
+            return false;
+        };
+        let written = self.write_outgoing(&outgoing, Some(identifier), true, step);
+        let next = match written {
+            Ok(()) => {
+                self.connection.sent += 1;
+                Slot::AwaitAck(outgoing)
+            }
+            Err(PublishError::Encode(EncodeError::NoRoom(_))) => Slot::DuePublish(outgoing),
+            Err(_) => {
+                let is_withheld = outgoing.message.qos() == QoS::ExactlyOnce;
+                self.not_allowed(outgoing);
+                // [5.0 MQTT-2.2.1-3]
+                if !is_withheld {
+                    self.session.outbound.free(identifier);
+                }
+                return true;
+            }
+        };
+        if let Some(slot) = self.session.outbound.get_mut(identifier) {
+            *slot = next;
+        }
+        written.is_ok()
+    }
+
+    /// Sends a message of the queue, or reports why it is not sent. Returns false if the output
+    /// has no room for it.
+    fn send(&mut self, outgoing: Outgoing, step: &mut Step<'_, impl Output>) -> bool {
+        if outgoing.expires_at.is_some_and(|at| at <= step.now) {
+            self.session.completed.extend(outgoing.ended(Outcome::Expired));
+            return true;
+        }
+        let is_acknowledged = outgoing.message.qos() > QoS::AtMostOnce;
+        let identifier = if is_acknowledged { self.session.outbound.allocate() } else { None };
+        match (self.write_outgoing(&outgoing, identifier, false, step), identifier) {
+            (Ok(()), Some(identifier)) => {
+                self.connection.sent += 1;
+                self.session.outbound.insert(identifier, Slot::AwaitAck(outgoing));
+            }
+            (Ok(()), None) => {}
+            (Err(PublishError::Encode(EncodeError::NoRoom(_))), _) => {
+                self.session.outbound.queue.push_front(outgoing);
+                return false;
+            }
+            (Err(_), _) => self.not_allowed(outgoing),
+        }
+        true
+    }
+
+    fn not_allowed(&mut self, outgoing: Outgoing) {
+        let message = outgoing.message.clone();
+        self.session.completed.extend(outgoing.ended(Outcome::NotAllowed(message)));
+    }
+
+    fn write_outgoing(
+        &mut self,
+        outgoing: &Outgoing,
+        packet_identifier: Option<PacketIdentifier>,
+        dup: bool,
+        step: &mut Step<'_, impl Output>,
+    ) -> Result<(), PublishError> {
+        self.check_allowed(outgoing.message.qos(), outgoing.message.retain())?;
+        let publish = outgoing.message.to_publish();
+        // The time that is left, in whole seconds; none for a resent message that has expired.
+        // [5.0 MQTT-3.3.2-6]
+        let left = outgoing.expires_at.map(|at| {
+            u32::try_from((at - step.now).as_millis().div_ceil(1_000)).unwrap_or(u32::MAX)
+        });
+        let properties = PublishProperties {
+            message_expiry_interval: left.or(publish.properties.message_expiry_interval),
+            subscription_identifiers: outgoing.subscription_identifiers.as_slice().into(),
+            ..publish.properties
+        };
+        let publish = Publish { dup, properties, ..publish };
+        let publish = publish.for_version(self.connection.version);
+        Ok(self.write_publish(&publish, packet_identifier, step.out)?)
+    }
+
+    /// Writes a message, with an alias where the configuration allows one and it saves bytes.
+    /// [5.0 §3.3.2.3.4]
+    fn write_publish(
+        &mut self,
+        publish: &Publish<'_>,
+        packet_identifier: Option<PacketIdentifier>,
+        out: &mut impl Output,
+    ) -> Result<(), WriteError> {
+        let maximum =
+            self.config.automatic_topic_aliases.min(self.connection.peer.topic_alias_maximum);
+        if maximum == 0
+            || publish.topic_name.as_bytes().len() < LEAST_ALIASED
+            || publish.properties.topic_alias.is_some()
+        {
+            return self.write(&(publish, packet_identifier), out);
+        }
+        self.write_aliased(publish, packet_identifier, maximum, out)
+    }
+
+    fn write_aliased(
+        &mut self,
+        publish: &Publish<'_>,
+        packet_identifier: Option<PacketIdentifier>,
+        maximum: u16,
+        out: &mut impl Output,
+    ) -> Result<(), WriteError> {
+        let with_alias = |alias, topic_name| {
+            let properties = PublishProperties { topic_alias: Some(alias), ..publish.properties };
+            Publish { topic_name, properties, ..*publish }
+        };
+        if let Some(alias) = self.connection.automatic_aliases.get(publish.topic_name) {
+            // It is resent with its topic name, and must fit then too.
+            if packet_identifier.is_some() {
+                self.check_size(&(publish, packet_identifier))?;
+            }
+            let aliased = with_alias(alias, Text::default());
+            return self.write(&(&aliased, packet_identifier), out);
+        }
+        if let Some(alias) = self.connection.automatic_aliases.next(maximum) {
+            // A message that would be too large with its new alias is sent without.
+            let aliased = with_alias(alias, publish.topic_name);
+            if self.write(&(&aliased, packet_identifier), out).is_ok() {
+                if let Ok(topic) = Topic::new(publish.topic_name) {
+                    self.connection.automatic_aliases.insert(topic, alias);
+                }
+                return Ok(());
+            }
+        }
+        self.write(&(publish, packet_identifier), out)
+    }
+
+    fn check_allowed(&self, qos: QoS, retain: bool) -> Result<(), PublishError> {
+        let peer = &self.connection.peer;
+        if qos > peer.maximum_qos {
+            return Err(PublishError::QosNotSupported { maximum: peer.maximum_qos });
+        }
+        if retain && !peer.retain_available {
+            return Err(PublishError::RetainNotSupported);
+        }
+        Ok(())
+    }
+
+    /// Returns the message with the topic name of its alias, and without the alias.
+    fn resolve<'p>(
+        &'p self,
+        publish: &Publish<'p>,
+        alias: u16,
+    ) -> Result<Publish<'p>, PublishError> {
+        let is_automatic = self.config.automatic_topic_aliases > 0;
+        let maximum = if is_automatic { 0 } else { self.connection.peer.topic_alias_maximum };
+        if alias == 0 || alias > maximum {
+            return Err(PublishError::TopicAliasInvalid { maximum });
+        }
+        let properties = PublishProperties { topic_alias: None, ..publish.properties };
+        let topic_name = if publish.topic_name.is_empty() {
+            let topic = self.connection.own_aliases.get(alias);
+            topic.ok_or(PublishError::UnknownTopicAlias)?.as_text()
+        } else {
+            publish.topic_name
+        };
+        Ok(Publish { topic_name, properties, ..*publish })
+    }
+
+    /// Notes the alias to which a message, now sent, has given its topic.
+    fn set_alias(&mut self, publish: &Publish<'_>) {
+        let Some(alias) = publish.properties.topic_alias else { return };
+        if let Ok(topic) = Topic::new(publish.topic_name) {
+            self.connection.own_aliases.set(alias, topic);
+        }
+    }
+
+    // ---- requests ----
+
+    /// Returns the identifier for a SUBSCRIBE or UNSUBSCRIBE, unless all are in use.
+    pub(crate) fn allocate(&self) -> Option<PacketIdentifier> {
+        self.session.outbound.allocate()
+    }
+
+    /// Notes a SUBSCRIBE or UNSUBSCRIBE that was written.
+    pub(crate) fn insert_request(
+        &mut self,
+        identifier: PacketIdentifier,
+        key: u64,
+        filters: usize,
+        request: Request,
+    ) {
+        self.session.outbound.insert(identifier, Slot::AwaitSuback { key, filters, request });
+    }
+}
+
+/// A message of the application, with the time of its expiry.
+#[inline]
+fn expiring(key: u64, publish: &Publish<'_>, message: Message, now: Instant) -> Outgoing {
+    let interval = publish.properties.message_expiry_interval;
+    Outgoing {
+        expires_at: interval.map(|seconds| now.plus_seconds(seconds)),
+        ..Outgoing::new(Some(key), message)
+    }
+}

@@ -1,0 +1,499 @@
+//! Values by packet identifier, in the order in which they were inserted.
+
+use crate::codec::PacketIdentifier;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+/// A map from packet identifiers to values that keeps the order of insertion and chooses the next
+/// identifier.
+///
+/// The values stand in a slab. A linked list keeps their order and a hash table finds them, so an
+/// operation costs the same whatever the number of values and the order in which they leave; the
+/// peer decides both.
+#[derive(Clone, Debug)]
+pub(crate) struct Identifiers<T> {
+    entries: Vec<Entry<T>>,
+    /// For each hash, the position of the first entry. Its length is a power of two, and at least
+    /// that of `entries`.
+    table: Vec<u32>,
+    first: u32,
+    last: u32,
+    /// The first vacant entry. Vacant entries are linked by `after`.
+    vacant: u32,
+    length: usize,
+    /// The identifier to try first. Identifiers rise, so that one is not reused soon.
+    next: u16,
+    /// The identifiers in use, kept only while there are many.
+    used: Option<Box<Used>>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry<T> {
+    identifier: u16,
+    before: u32,
+    after: u32,
+    /// The next entry with the same hash.
+    collision: u32,
+    /// `None` if the entry is vacant.
+    value: Option<T>,
+}
+
+/// The position that stands for no entry.
+const NONE: u32 = u32::MAX;
+
+/// The number of packet identifiers: 1 to 65,535.
+pub(crate) const IDENTIFIERS: usize = 65_535;
+
+/// The number of values from which on the identifiers in use are kept as a set. With fewer, a
+/// search for a free identifier looks at no more than that many.
+const MANY: usize = 256;
+
+/// Memory for more values than this is released when the last one leaves.
+const KEPT_CAPACITY: usize = 64;
+
+impl<T> Default for Identifiers<T> {
+    fn default() -> Self {
+        Self {
+            entries: Vec::new(),
+            table: Vec::new(),
+            first: NONE,
+            last: NONE,
+            vacant: NONE,
+            length: 0,
+            next: 1,
+            used: None,
+        }
+    }
+}
+
+impl<T> Identifiers<T> {
+    /// Returns the identifier that the next value should have, unless all are in use.
+    #[inline]
+    pub(crate) fn allocate(&self) -> Option<PacketIdentifier> {
+        if self.find(self.next).is_none() {
+            return PacketIdentifier::new(self.next);
+        }
+        self.search()
+    }
+
+    #[cold]
+    fn search(&self) -> Option<PacketIdentifier> {
+        if let Some(used) = &self.used {
+            return used.first_free(self.next).and_then(PacketIdentifier::new);
+        }
+        let mut identifier = self.next;
+        for _ in 0..=self.length {
+            if self.find(identifier).is_none() {
+                return PacketIdentifier::new(identifier);
+            }
+            identifier = successor(identifier);
+        }
+        None
+    }
+
+    /// Whether an identifier is free.
+    pub(crate) const fn has_free(&self) -> bool {
+        self.length < IDENTIFIERS
+    }
+
+    /// The identifier that is tried first for the next value.
+    pub(crate) const fn next(&self) -> u16 {
+        self.next
+    }
+
+    /// Sets the identifier that is tried first for the next value.
+    pub(crate) const fn set_next(&mut self, identifier: PacketIdentifier) {
+        self.next = identifier.get();
+    }
+
+    /// Appends a value under an identifier that is not in use. Inlined, so that the value is made
+    /// in its place.
+    #[inline]
+    pub(crate) fn insert(&mut self, identifier: PacketIdentifier, value: T) {
+        let position = self.add(identifier.get());
+        if let Some(entry) = self.entry_mut(position) {
+            entry.value = Some(value);
+        }
+    }
+
+    /// Makes an entry without a value at the end of the list.
+    fn add(&mut self, identifier: u16) -> u32 {
+        debug_assert!(self.find(identifier).is_none(), "the identifier is free");
+        let position = if self.vacant == NONE {
+            self.entries.push(Entry {
+                identifier,
+                before: NONE,
+                after: NONE,
+                collision: NONE,
+                value: None,
+            });
+            if self.entries.len() > self.table.len() {
+                self.grow_table();
+            }
+            u32::try_from(self.entries.len() - 1).unwrap_or(NONE)
+        } else {
+            self.vacant
+        };
+        let last = core::mem::replace(&mut self.last, position);
+        let collision =
+            self.bucket(identifier).map_or(NONE, |head| core::mem::replace(head, position));
+        if let Some(entry) = self.entries.get_mut(position as usize) {
+            let vacant = core::mem::replace(&mut entry.after, NONE);
+            if self.vacant == position {
+                self.vacant = vacant;
+            }
+            (entry.identifier, entry.before, entry.collision) = (identifier, last, collision);
+        }
+        match self.entry_mut(last) {
+            Some(last) => last.after = position,
+            None => self.first = position,
+        }
+        self.length += 1;
+        self.next = successor(identifier);
+        if self.length >= MANY {
+            self.note_used(identifier);
+        }
+        position
+    }
+
+    pub(crate) fn get(&self, identifier: PacketIdentifier) -> Option<&T> {
+        self.find(identifier.get())?.value.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, identifier: PacketIdentifier) -> Option<&mut T> {
+        let position = self.position(identifier.get());
+        self.entry_mut(position)?.value.as_mut()
+    }
+
+    /// Removes the value of an identifier, which then is free.
+    pub(crate) fn remove(&mut self, identifier: PacketIdentifier) -> Option<T> {
+        let position = self.position(identifier.get());
+        self.remove_collision(identifier.get(), position)?;
+        self.unlink(position);
+        let vacant = core::mem::replace(&mut self.vacant, position);
+        let entry = self.entry_mut(position)?;
+        (entry.identifier, entry.after) = (0, vacant);
+        let value = entry.value.take();
+        self.length -= 1;
+        if let Some(used) = &mut self.used {
+            used.clear(identifier.get());
+        }
+        if self.length == 0 && self.entries.len() > KEPT_CAPACITY {
+            self.clear();
+        }
+        value
+    }
+
+    /// Moves a value to the end of the order.
+    pub(crate) fn move_to_back(&mut self, identifier: PacketIdentifier) {
+        let position = self.position(identifier.get());
+        if position == NONE || position == self.last {
+            return;
+        }
+        self.unlink(position);
+        let last = core::mem::replace(&mut self.last, position);
+        if let Some(entry) = self.entry_mut(position) {
+            (entry.before, entry.after) = (last, NONE);
+        }
+        match self.entry_mut(last) {
+            Some(last) => last.after = position,
+            None => self.first = position,
+        }
+    }
+
+    /// Removes all values and their memory. The next identifier stays.
+    fn clear(&mut self) {
+        *self = Self { next: self.next, ..Self::default() };
+    }
+
+    /// Returns the first identifier in the order.
+    pub(crate) fn first(&self) -> Option<PacketIdentifier> {
+        PacketIdentifier::new(self.entry(self.first)?.identifier)
+    }
+
+    /// Returns the identifier that follows another one in the order.
+    pub(crate) fn after(&self, identifier: PacketIdentifier) -> Option<PacketIdentifier> {
+        let after = self.find(identifier.get())?.after;
+        PacketIdentifier::new(self.entry(after)?.identifier)
+    }
+
+    /// Returns all values in their order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (PacketIdentifier, &T)> {
+        let mut next = self.first;
+        core::iter::from_fn(move || {
+            let entry = self.entry(next)?;
+            next = entry.after;
+            PacketIdentifier::new(entry.identifier).zip(entry.value.as_ref())
+        })
+    }
+
+    #[inline]
+    fn entry(&self, position: u32) -> Option<&Entry<T>> {
+        self.entries.get(position as usize)
+    }
+
+    #[inline]
+    fn entry_mut(&mut self, position: u32) -> Option<&mut Entry<T>> {
+        self.entries.get_mut(position as usize)
+    }
+
+    /// Returns the entry of an identifier.
+    #[inline]
+    fn find(&self, identifier: u16) -> Option<&Entry<T>> {
+        self.entry(self.position(identifier))
+    }
+
+    /// Returns the position of an identifier, or `NONE`.
+    ///
+    /// The hash of an identifier is the end of its number, so those that are given out in a row do
+    /// not collide, and no more than 65,536 divided by the length of the table ever do.
+    #[inline]
+    fn position(&self, identifier: u16) -> u32 {
+        let bucket = usize::from(identifier) & self.table.len().wrapping_sub(1);
+        let mut position = self.table.get(bucket).copied().unwrap_or(NONE);
+        while let Some(entry) = self.entry(position) {
+            if entry.identifier == identifier {
+                break;
+            }
+            position = entry.collision;
+        }
+        position
+    }
+
+    fn bucket(&mut self, identifier: u16) -> Option<&mut u32> {
+        let bucket = usize::from(identifier) & self.table.len().wrapping_sub(1);
+        self.table.get_mut(bucket)
+    }
+
+    /// Takes an entry out of the table.
+    #[inline]
+    fn remove_collision(&mut self, identifier: u16, position: u32) -> Option<()> {
+        let next = self.entry(position)?.collision;
+        let mut link = self.bucket(identifier)?;
+        while *link != position {
+            let other = *link as usize;
+            link = &mut self.entries.get_mut(other)?.collision;
+        }
+        *link = next;
+        Some(())
+    }
+
+    #[cold]
+    fn grow_table(&mut self) {
+        let length = self.entries.len().next_power_of_two().max(4);
+        self.table = alloc::vec![NONE; length];
+        let mut next = self.first;
+        while let Some(entry) = self.entry(next) {
+            let (identifier, position, after) = (entry.identifier, next, entry.after);
+            let collision =
+                self.bucket(identifier).map_or(NONE, |head| core::mem::replace(head, position));
+            if let Some(entry) = self.entry_mut(position) {
+                entry.collision = collision;
+            }
+            next = after;
+        }
+    }
+
+    fn unlink(&mut self, position: u32) {
+        let Some(entry) = self.entry(position) else { return };
+        let (before, after) = (entry.before, entry.after);
+        match self.entry_mut(before) {
+            Some(entry) => entry.after = after,
+            None => self.first = after,
+        }
+        match self.entry_mut(after) {
+            Some(entry) => entry.before = before,
+            None => self.last = before,
+        }
+    }
+
+    fn note_used(&mut self, identifier: u16) {
+        let mut used = self.used.take().unwrap_or_else(|| {
+            let mut used = Box::new(Used::default());
+            let mut next = self.first;
+            while let Some(entry) = self.entry(next) {
+                used.set(entry.identifier);
+                next = entry.after;
+            }
+            used
+        });
+        used.set(identifier);
+        self.used = Some(used);
+    }
+}
+
+/// A set of identifiers that finds the next one that is not in it.
+#[derive(Clone, Debug)]
+struct Used {
+    /// One bit for each identifier. The bit of 0, which is none, is always set.
+    bits: Vec<u64>,
+    /// One bit for each word of `bits` that is full.
+    full: [u64; 16],
+}
+
+impl Default for Used {
+    fn default() -> Self {
+        let mut bits = alloc::vec![0; 1 << 10];
+        if let Some(first) = bits.first_mut() {
+            *first = 1;
+        }
+        Self { bits, full: [0; 16] }
+    }
+}
+
+impl Used {
+    fn set(&mut self, identifier: u16) {
+        self.change(identifier, |word, bit| word | bit);
+    }
+
+    fn clear(&mut self, identifier: u16) {
+        self.change(identifier, |word, bit| word & !bit);
+    }
+
+    fn change(&mut self, identifier: u16, change: impl Fn(u64, u64) -> u64) {
+        let index = usize::from(identifier >> 6);
+        let Some(word) = self.bits.get_mut(index) else { return };
+        *word = change(*word, 1 << (identifier & 63));
+        let (is_full, bit) = (*word == u64::MAX, 1 << (index & 63));
+        if let Some(summary) = self.full.get_mut(index >> 6) {
+            *summary = if is_full { *summary | bit } else { *summary & !bit };
+        }
+    }
+
+    /// Returns the first identifier from `from` on that is not in the set, and after 65,535 the
+    /// first from 1 on.
+    fn first_free(&self, from: u16) -> Option<u16> {
+        let index = usize::from(from >> 6);
+        let word = self.bits.get(index)? | !(u64::MAX << (from & 63));
+        if word != u64::MAX {
+            return in_word(index, word);
+        }
+        // The rest of this summary, the ones after it, and from the start: 17 words.
+        let before_and_at = (2_u64 << (index & 63)).wrapping_sub(1);
+        let rest = self.full.get(index >> 6)? | before_and_at;
+        let summaries = (1..=self.full.len()).map(|step| (index >> 6) + step);
+        let found = core::iter::once((index >> 6, rest)).chain(summaries.filter_map(|at| {
+            let at = at % self.full.len();
+            Some((at, *self.full.get(at)?))
+        }));
+        let (summary, bits) = { found }.find(|(_, summary)| *summary != u64::MAX)?;
+        let index = (summary << 6) + bits.trailing_ones() as usize;
+        in_word(index, *self.bits.get(index)?)
+    }
+}
+
+/// Returns the first identifier that a word of the set does not have.
+fn in_word(index: usize, word: u64) -> Option<u16> {
+    u16::try_from((index << 6) + word.trailing_ones() as usize).ok()
+}
+
+/// The identifier after another one.
+const fn successor(identifier: u16) -> u16 {
+    if identifier == u16::MAX { 1 } else { identifier + 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeSet;
+    use proptest::prelude::*;
+
+    fn insert(identifiers: &mut Identifiers<u64>, value: u64) -> Option<PacketIdentifier> {
+        let identifier = identifiers.allocate()?;
+        identifiers.insert(identifier, value);
+        Some(identifier)
+    }
+
+    fn order(identifiers: &Identifiers<u64>) -> Vec<u64> {
+        identifiers.iter().map(|(_, value)| *value).collect()
+    }
+
+    #[test]
+    fn identifier_in_use_is_never_given_out() {
+        let mut identifiers = Identifiers::default();
+        let stuck = insert(&mut identifiers, 0).unwrap();
+        for value in 1..200_000 {
+            let identifier = insert(&mut identifiers, value).unwrap();
+            assert_ne!(identifier, stuck);
+            assert_eq!(identifiers.remove(identifier), Some(value));
+        }
+        assert_eq!(identifiers.get(stuck), Some(&0));
+        assert!(identifiers.entries.len() <= 2 && identifiers.table.len() <= 4);
+    }
+
+    #[test]
+    fn all_identifiers_can_be_in_use_and_leave_in_any_order() {
+        let mut identifiers = Identifiers::default();
+        let all: Vec<_> =
+            (0..IDENTIFIERS as u64).map(|value| insert(&mut identifiers, value).unwrap()).collect();
+        assert_eq!(insert(&mut identifiers, 0), None);
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), IDENTIFIERS);
+        for index in [30_000, 29_999, 65_534, 0, 30_001] {
+            assert_eq!(identifiers.remove(all[index]), Some(index as u64));
+            assert_eq!(insert(&mut identifiers, index as u64), Some(all[index]));
+            assert_eq!(insert(&mut identifiers, 0), None);
+            assert_eq!(identifiers.iter().last(), Some((all[index], &(index as u64))));
+        }
+        for identifier in all.into_iter().rev() {
+            assert!(identifiers.remove(identifier).is_some());
+        }
+        assert_eq!((identifiers.length, identifiers.table.len()), (0, 0));
+        assert_eq!(identifiers.entries.capacity(), 0);
+    }
+
+    proptest! {
+        /// The map agrees with a plain list, also where identifiers collide in its table.
+        #[test]
+        fn map_agrees_with_a_list(
+            steps in prop::collection::vec((0..4_u8, any::<prop::sample::Index>(), 1..50_u16), 1..300),
+        ) {
+            let mut identifiers = Identifiers::default();
+            let mut list: Vec<(PacketIdentifier, u64)> = Vec::new();
+            for (value, (step, index, jump)) in steps.into_iter().enumerate() {
+                match step {
+                    0 if !list.is_empty() => {
+                        let (identifier, value) = list.remove(index.index(list.len()));
+                        prop_assert_eq!(identifiers.remove(identifier), Some(value));
+                        prop_assert_eq!(identifiers.remove(identifier), None);
+                    }
+                    1 if !list.is_empty() => {
+                        let moved = list.remove(index.index(list.len()));
+                        identifiers.move_to_back(moved.0);
+                        list.push(moved);
+                    }
+                    _ => {
+                        identifiers.set_next(PacketIdentifier::new(jump * 8).unwrap());
+                        let identifier = insert(&mut identifiers, value as u64).unwrap();
+                        prop_assert!(list.iter().all(|(other, _)| *other != identifier));
+                        list.push((identifier, value as u64));
+                    }
+                }
+                prop_assert_eq!(order(&identifiers), list.iter().map(|(_, value)| *value).collect::<Vec<_>>());
+                prop_assert_eq!(identifiers.length, list.len());
+                for (position, (identifier, value)) in list.iter().enumerate() {
+                    prop_assert_eq!(identifiers.get(*identifier), Some(value));
+                    let after = list.get(position + 1).map(|(identifier, _)| *identifier);
+                    prop_assert_eq!(identifiers.after(*identifier), after);
+                }
+            }
+        }
+
+        #[test]
+        fn set_finds_the_next_free_identifier(
+            ranges in prop::collection::vec((1..=u16::MAX, 0..3_000_u16), 0..40),
+            from in 1..=u16::MAX,
+        ) {
+            let mut used = Used::default();
+            let mut list = BTreeSet::new();
+            for (start, length) in ranges {
+                for identifier in start..=start.saturating_add(length) {
+                    used.set(identifier);
+                    list.insert(identifier);
+                }
+            }
+            let expected = (from..=u16::MAX).chain(1..from).find(|identifier| !list.contains(identifier));
+            prop_assert_eq!(used.first_free(from), expected);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The limits that each side states for the other.
+
+use crate::codec::{ConnackProperties, ConnectProperties, QoS};
+
+/// The limits that one side states in CONNECT or CONNACK.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// `None` means that none was stated, which the standard reads as 65,535.
+    pub(crate) receive_maximum: Option<u16>,
+    pub(crate) maximum_packet_size: u32,
+    pub(crate) topic_alias_maximum: u16,
+    pub(crate) maximum_qos: QoS,
+    pub(crate) retain_available: bool,
+}
+
+impl Limits {
+    /// Returns the limits of a CONNECT.
+    pub(crate) fn of_connect(properties: &ConnectProperties<'_>) -> Self {
+        Self {
+            receive_maximum: properties.receive_maximum,
+            maximum_packet_size: properties.maximum_packet_size.unwrap_or(u32::MAX),
+            topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
+            ..Self::default()
+        }
+    }
+
+    /// Returns the limits of a CONNACK.
+    pub(crate) fn of_connack(properties: &ConnackProperties<'_>) -> Self {
+        Self {
+            receive_maximum: properties.receive_maximum,
+            maximum_packet_size: properties.maximum_packet_size.unwrap_or(u32::MAX),
+            topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
+            maximum_qos: properties.maximum_qos.unwrap_or(QoS::ExactlyOnce),
+            retain_available: properties.retain_available.unwrap_or(true),
+        }
+    }
+}
+
+/// The limits of a side that states none.
+impl Default for Limits {
+    fn default() -> Self {
+        Self::of_connack(&ConnackProperties::default())
+    }
+}

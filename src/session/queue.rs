@@ -1,0 +1,89 @@
+//! Messages that wait to be sent.
+
+use super::{Outgoing, QueueLimit};
+use crate::time::Instant;
+use alloc::collections::VecDeque;
+
+/// Messages that wait for a connection, for a packet identifier, or for the peer's Receive Maximum.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Queue {
+    messages: VecDeque<Outgoing>,
+    bytes: usize,
+    /// No message in the queue expires before this.
+    earliest_expiry: Option<Instant>,
+}
+
+/// A queue that a burst has made larger than this releases its memory when it is empty.
+const KEPT_CAPACITY: usize = 64;
+
+impl Queue {
+    pub(crate) fn push(&mut self, outgoing: Outgoing) {
+        self.bytes += outgoing.size();
+        self.earliest_expiry = self.earliest_expiry.into_iter().chain(outgoing.expires_at).min();
+        self.messages.push_back(outgoing);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Outgoing> {
+        let outgoing = self.messages.pop_front()?;
+        self.bytes -= outgoing.size();
+        if self.messages.is_empty() && self.messages.capacity() > KEPT_CAPACITY {
+            self.messages.shrink_to(0);
+        }
+        Some(outgoing)
+    }
+
+    /// Returns a message that was popped to the front of the queue.
+    pub(crate) fn push_front(&mut self, outgoing: Outgoing) {
+        self.bytes += outgoing.size();
+        self.messages.push_front(outgoing);
+    }
+
+    pub(crate) fn front(&self) -> Option<&Outgoing> {
+        self.messages.front()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Returns the messages, the next to be sent first.
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Outgoing> {
+        self.messages.iter()
+    }
+
+    /// Whether another message of that size can wait too.
+    pub(crate) fn has_room(&self, size: usize, limit: QueueLimit) -> bool {
+        let bytes = self.bytes.saturating_add(size);
+        self.len() < limit.messages && (self.is_empty() || bytes <= limit.bytes)
+    }
+
+    /// Removes all messages that have expired. [5.0 MQTT-3.3.2-5]
+    pub(crate) fn take_expired(&mut self, now: Instant) -> impl Iterator<Item = Outgoing> + use<> {
+        // Without an expired message none is looked at: the queue of a client that does not read
+        // stays full for long.
+        if self.earliest_expiry.is_none_or(|at| now < at) {
+            return VecDeque::new().into_iter();
+        }
+        let is_live = |outgoing: &Outgoing| outgoing.expires_at.is_none_or(|at| now < at);
+        let (kept, expired): (VecDeque<_>, VecDeque<_>) =
+            core::mem::take(&mut self.messages).into_iter().partition(is_live);
+        self.messages = kept;
+        self.earliest_expiry =
+            self.messages.iter().filter_map(|outgoing| outgoing.expires_at).min();
+        self.bytes = self.messages.iter().map(Outgoing::size).sum();
+        expired.into_iter()
+    }
+
+    /// Removes all messages.
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Outgoing> + use<> {
+        core::mem::take(self).messages.into_iter()
+    }
+}
