@@ -118,7 +118,7 @@ impl Seen {
         match packet {
             Packet::Publish(publish) => {
                 let properties = publish.properties;
-                let content_type = properties.content_type.map(|text| text.as_str());
+                let content_type = properties.content_type.map(|text| text.to_str());
                 let identifier = publish.packet_identifier.map(|identifier| identifier.get());
                 let seen =
                     Self::publish(publish.topic_name.as_bytes(), publish.payload, identifier);

@@ -83,7 +83,7 @@ impl Machine for Client {
         self.buffers.receive(bytes, |input, out| {
             match self.client.handle_input(input, NOW, out) {
                 Some(client::Action::Message(message)) => {
-                    host.message(message.topic_name.as_str().as_bytes(), message.payload)
+                    host.message(message.topic_name.to_str().as_bytes(), message.payload)
                 }
                 Some(client::Action::Published(published)) => completed(&published, host),
                 None => return false,
@@ -148,7 +148,7 @@ impl Machine for Server {
         self.buffers.receive(bytes, |input, out| {
             match self.server.handle_input(input, NOW, out) {
                 Some(server::Action::Message(message)) => {
-                    host.message(message.topic_name.as_str().as_bytes(), message.payload)
+                    host.message(message.topic_name.to_str().as_bytes(), message.payload)
                 }
                 Some(server::Action::Published(published)) => completed(&published, host),
                 None => return false,

@@ -83,7 +83,7 @@ impl<const V5: bool> Codec for Floor<V5> {
 
     fn from_values(packet: &'static OurPacket<'static>) -> Option<Packet<'static>> {
         let OurPacket::Publish(publish) = packet else { return None };
-        let (topic, payload) = (publish.topic_name.as_str(), publish.payload);
+        let (topic, payload) = (publish.topic_name.to_str(), publish.payload);
         Some(Packet::Publish(Publish { topic, payload, ..Publish::default() }))
     }
 }
