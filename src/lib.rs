@@ -1,24 +1,26 @@
-//! MQTT 3.1, 3.1.1 and 5.0 without I/O: a codec, the two ends of a connection, and a broker, as
-//! functions and state machines that any runtime and any transport can drive.
+//! MQTT 3.1, 3.1.1 and 5.0 without I/O: a codec, the two ends of a connection, and a broker core,
+//! as functions and state machines that any runtime and any transport can drive.
 //!
 //! ```
+//! use mqtt_sansio::Instant;
 //! use mqtt_sansio::client::{Action, Client, ClientConfig};
 //! use mqtt_sansio::codec::{Connect, Publish, QoS, Version};
-//! use mqtt_sansio::Instant;
 //!
-//! let now = Instant::from_millis(0); // your clock
+//! let now = Instant::from_millis(0); // from your clock
 //! let mut client = Client::new(ClientConfig::new());
 //! let mut out = Vec::new(); // to be written to your socket
-//! client.connect(&Connect { keep_alive: 30, ..Connect::new(Version::V5_0, "sensor-4") }, now, &mut out)?;
+//! let connect = Connect { keep_alive: 30, ..Connect::new(Version::V5_0, "sensor-4") };
+//! client.connect(&connect, now, &mut out)?;
 //!
-//! let mut input = &[0x20, 0x03, 0x00, 0x00, 0x00][..]; // read from your socket: CONNACK
+//! let mut input = &[0x20, 0x03, 0x00, 0x00, 0x00][..]; // read from your socket: a CONNACK
 //! while let Some(action) = client.handle_input(&mut input, now, &mut out) {
 //!     match action {
 //!         Action::Connected(_) => {
-//!             let reading = Publish { qos: QoS::AtLeastOnce, ..Publish::new("room/4/temperature", b"21.5") };
-//!             client.publish(1, &reading, now, &mut out)?; // ends with `Action::Published` under the key 1
+//!             let reading =
+//!             client.publish(1, &reading, now, &mut out)?; // `Published` will follow
+//!             client.publish(1, &reading, now, &mut out)?; // `Published` follows
 //!         }
-//!         Action::Closed(cause) => println!("closed: {}", cause.reason_code()),
+//!         Action::Closed(cause) => println!("closed: {cause}"),
 //!         other => println!("{other:?}"),
 //!     }
 //! }
@@ -28,23 +30,23 @@
 //!
 //! # What is not here
 //!
-//! Sockets, TLS, WebSocket framing, async runtimes, threads, reconnect timers, configuration files.
-//! The host owns them; the programs in `examples/` are complete hosts.
+//! Sockets, TLS, WebSocket framing, async runtimes, threads, reconnect timers and configuration
+//! files belong to the host. The programs in `examples/` are complete hosts.
 //!
 //! # Layers
 //!
 //! ```text
-//!  host    sockets, clocks, buffers, randomness, storage
+//!  host      sockets, clocks, buffers, randomness, storage
 //! ──────────────────────────────────────────────────────────────────────────────────────────
-//!  broker    many sessions: who may in, who gets what, wills, sessions of clients that are away
+//!  broker    many sessions: which client gets which message, wills, absent clients
 //!  router    subscription index, retained messages                (usable without the broker)
 //!  client    one connection's end, client rules   ┐ siblings;
 //!  server    one connection's end, server rules   ┘ neither knows the other
-//!  session   what survives a connection: messages on their way, packet identifiers
+//!  session   what survives a connection: messages in flight, packet identifiers
 //!  codec     bytes to packets and back: pure functions, no state
 //! ```
 //!
-//! Arrows only point down, and each layer is usable without those above it. A PUBLISH with QoS 1
+//! Arrows only point down, and each layer is usable without those above it. A QoS 1 PUBLISH passes
 //! through all of them:
 //!
 //! ```text
@@ -53,71 +55,77 @@
 //!  server (publisher) ◄──────────────┘ topic alias, Receive Maximum, repeats
 //!      │ Action::Message
 //!      ▼
-//!  broker ─► router: which sessions ─► one Message, one allocation, shared
+//!  broker ─► router: which sessions ─► one Message, shared
 //!      │                                  │
 //!      │ acknowledge                      ▼ queue of each session
-//!      ▼                               server (subscriber) ─► PUBLISH ─► its `out`
-//!  PUBACK ─► publisher's `out`
+//!      ▼                               server (subscriber) ─► PUBLISH ─► its output
+//!  PUBACK ─► publisher's output
 //! ```
 //!
 //! # The run loop
 //!
-//! Each machine takes one step at a time: bytes and a timestamp in, replies appended to the
-//! caller's `out`, and at most one action, for what only the host can do. The host reads into its
-//! buffer, steps until there is no action, drops what was consumed, writes `out`, and calls
-//! `handle_timeout` at `poll_timeout`. [`Client`](client::Client), [`Server`](server::Server) and
-//! [`Broker`](broker::Broker) open with the loop and its contract:
+//! A machine takes **one step** at a time and returns **at most one action**. Bytes and a timestamp
+//! go in. Replies are appended to the caller's `out`. An action is something that only the host can
+//! do or needs to know. The host reads into its buffer, steps until there is no action, drops the
+//! consumed bytes, writes `out`, and calls `handle_timeout` at `poll_timeout`.
+//! [`Client`](client::Client), [`Server`](server::Server) and [`Broker`](broker::Broker) begin with
+//! the loop and its contract:
 //!
-//! - An incomplete packet stays with the host. Nothing of the input is kept.
-//! - An action borrows the input and not the machine, so commands can be called while one is held.
-//! - The end of a connection is an action, the last one, and never an error: what was written to
-//!   `out` before it is written to the socket first.
-//! - Errors are returned by commands alone. They say what the caller asked that cannot be; nothing
-//!   was written, and the connection goes on.
-//! - Time is an argument, in milliseconds from an epoch of the host's choice ([`Instant`]). Nothing
-//!   ticks.
-//! - A call can be dropped between any two steps; there is nothing to cancel.
+//! - An incomplete packet stays with the host. The machine keeps no input.
+//! - An action borrows the input, not the machine, so commands can be called while one is held.
+//! - The end of a connection is the last action, and never an error: `out` still holds packets that
+//!   the host must write first.
+//! - Only commands return errors. Then nothing was written, and the connection is unaffected.
+//! - Time is an argument: milliseconds from an epoch that the host chooses ([`Instant`]). A clock
+//!   that steps back is treated as standing still.
+//! - A call can be abandoned between any two steps; there is nothing to cancel.
 //!
 //! # Limits
 //!
-//! Whatever a peer can make grow has a limit, finite by default: the size of a packet (judged from
-//! its header, before the rest is there; smaller before CONNECT), messages under way in both
-//! directions, messages and bytes that wait, topic aliases, unanswered requests, time for CONNECT;
-//! in the broker also sessions, subscriptions of a session and retained messages. Reaching one gets
-//! the reason code that the standard has for it. Nothing is allocated because a peer announces it.
+//! Everything that a peer can make grow has a finite default limit:
+//!
+//! - the size of a packet, judged from its header before the rest arrives, and smaller before
+//!   CONNECT is accepted;
+//! - messages in flight in both directions, and messages and bytes that wait;
+//! - topic aliases, and requests that the host has not answered;
+//! - the time for CONNECT, and the time that the host has to answer one;
+//! - in the broker: sessions, subscriptions of a session, retained messages.
+//!
+//! Exceeding a limit is answered with the reason code of the standard. Memory is never allocated
+//! because a peer announces a size.
 //!
 //! # Panics
 //!
-//! No input, and no order of calls, makes this crate panic; a panic is a bug. `unsafe` code is
-//! forbidden, and so are indexing and narrowing casts, by lints.
+//! No input and no order of calls makes this crate panic. A panic is a bug. `unsafe` code is
+//! forbidden; lints forbid indexing and narrowing casts.
 //!
 //! # Conformance
 //!
-//! Each rule that a single packet can break is checked by the codec, in both directions, and named
-//! by its error; the wire vectors in `spec-vectors/` show each of them. A citation as `[5.0
-//! MQTT-3.3.1-4]` is a statement of that version of the standard.
+//! The codec checks each rule that a single packet can break, in both directions, and its error
+//! names the rule. The wire vectors in `spec-vectors/` show each rule. A citation such as
+//! `[5.0 MQTT-3.3.1-4]` is a statement of that version of the standard.
 //!
-//! `spec-vectors/CONFORMANCE.md` lists all 392 statements of 3.1.1 and 5.0 with the tests that show
-//! them, and the gaps. What devices in the field need to be let pass is an
-//! [option](codec::Options), off by default.
+//! `spec-vectors/CONFORMANCE.md` lists the 392 statements of 3.1.1 and 5.0 with the tests that show
+//! them, and the gaps. Deviations that deployed devices rely on can be tolerated through
+//! [`Options`](codec::Options). All are off by default.
 //!
 //! Known gaps:
-//! - The broker has no shared subscriptions (CONNACK says so), no enhanced authentication (refused
-//!   with 0x8C; the two machines have it), no authorisation of single messages, no durability, no
-//!   `$SYS` topics.
-//! - The lookup of retained messages for a filter with wildcards looks at all topics below its
-//!   first levels.
-//! - Encoding checks and measures what it writes, and so is slower than the encoders that do not;
-//!   [`Prepared`](codec::Prepared) does that once for what is written often.
+//! - The broker has no shared subscriptions (CONNACK says so), no enhanced authentication (it
+//!   refuses with 0x8C; the two machines have it), no authorisation of single messages, no
+//!   durability, and no `$SYS` topics.
+//! - The lookup of retained messages for a filter with wildcards looks at all topics below the
+//!   filter's first levels.
+//! - Encoding checks and measures what it writes, so it is slower than encoders that do not.
+//!   [`Prepared`](codec::Prepared) does both once for a packet that is written often.
 //!
 //! # Features
 //!
 //! - `std` (default): `Clock`, which reads the clock of `std`. Without this feature the crate is
 //!   `no_std` + `alloc`. The target needs atomics with compare-and-swap of pointer width: messages
 //!   and topics are shared by reference count. Cortex-M3 has them, Cortex-M0 does not.
-//! - `arbitrary`: `arbitrary::Arbitrary` for every packet, for fuzzing what is built on the crate.
-//! - `serde`: `Serialize` and `Deserialize` for [`Session`](session::Session), in its [byte
-//!   format](session::stored).
+//! - `arbitrary`: `arbitrary::Arbitrary` for every packet, for fuzzing programs built on the crate.
+//! - `serde`: `Serialize` and `Deserialize` for [`Session`](session::Session), in its
+//!   [byte format](session::stored).
 //!
 //! The minimum supported Rust version is 1.85.
 

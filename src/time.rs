@@ -1,11 +1,13 @@
-//! The clock of the machines: instants that the host passes in. No clock is read here.
+//! Time as the machines see it: instants that the host passes in. No clock is read here.
 
 use core::ops::{Add, Sub};
 use core::time::Duration;
 
-/// A point in time: milliseconds since an epoch that the host chose, such as its start.
+/// A point in time: milliseconds since an epoch that the host chooses, such as its start.
 ///
-/// Only differences matter, so any clock that never goes back will do. 64 bits do not wrap.
+/// Only differences matter, so any clock that does not step back will do. A machine treats a clock
+/// that does step back as standing still. All arithmetic saturates at zero and at 2⁶⁴ − 1
+/// milliseconds.
 ///
 /// ```
 /// use core::time::Duration;
@@ -13,32 +15,35 @@ use core::time::Duration;
 ///
 /// let start = Instant::from_millis(5_000);
 /// assert_eq!(start + Duration::from_secs(2), Instant::from_millis(7_000));
+/// assert_eq!(start - Duration::from_secs(2), Instant::from_millis(3_000));
+/// assert_eq!(start - Duration::from_secs(9), Instant::from_millis(0));
 /// assert_eq!(Instant::from_millis(7_000) - start, Duration::from_secs(2));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
 impl Instant {
-    /// The instant that many milliseconds after the epoch.
+    /// Returns the instant that is the given milliseconds after the epoch.
     #[must_use]
     pub const fn from_millis(milliseconds: u64) -> Self {
         Self(milliseconds)
     }
 
-    /// Milliseconds since the epoch.
+    /// Returns the milliseconds since the epoch.
     #[must_use]
     pub const fn as_millis(self) -> u64 {
         self.0
     }
 
-    /// This much later, in whole seconds: the unit of the standard's intervals.
-    pub(crate) const fn plus_seconds(self, seconds: u32) -> Self {
+    /// Returns the instant that is the given seconds later. The intervals of the standard are in
+    /// seconds. Saturates.
+    #[must_use]
+    pub const fn plus_seconds(self, seconds: u32) -> Self {
         Self(self.0.saturating_add(seconds as u64 * 1_000))
     }
 }
 
-/// Saturates at the far end; fractions of a millisecond count as a whole one, so that no deadline
-/// comes early.
+/// Saturates. A fraction of a millisecond counts as a whole one, so that no deadline comes early.
 impl Add<Duration> for Instant {
     type Output = Self;
 
@@ -48,7 +53,17 @@ impl Add<Duration> for Instant {
     }
 }
 
-/// Zero when `earlier` is later.
+/// Saturates. A fraction of a millisecond counts as a whole one.
+impl Sub<Duration> for Instant {
+    type Output = Self;
+
+    fn sub(self, duration: Duration) -> Self {
+        let milliseconds = duration.as_nanos().div_ceil(1_000_000);
+        Self(self.0.saturating_sub(u64::try_from(milliseconds).unwrap_or(u64::MAX)))
+    }
+}
+
+/// Returns zero if `earlier` is later.
 impl Sub for Instant {
     type Output = Duration;
 
@@ -57,14 +72,14 @@ impl Sub for Instant {
     }
 }
 
-/// Reads the host's clock for [`Instant`], with the moment of its creation as the epoch.
+/// A clock that reads `std::time::Instant`, with its creation as the epoch.
 #[cfg(feature = "std")]
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(std::time::Instant);
 
 #[cfg(feature = "std")]
 impl Clock {
-    /// A clock whose epoch is now.
+    /// Creates a clock whose epoch is now.
     #[must_use]
     #[expect(
         clippy::new_without_default,
@@ -74,15 +89,17 @@ impl Clock {
         Self(std::time::Instant::now())
     }
 
-    /// The present moment, in whole milliseconds.
+    /// Returns the present moment, in whole milliseconds.
     #[must_use]
     pub fn now(&self) -> Instant {
         Instant(u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// The moment in terms of `std`, for a runtime's timers.
+    /// Converts an instant to that of `std`, for the timers of a runtime. An instant that `std`
+    /// cannot represent becomes one that is 30 years after the epoch.
     #[must_use]
     pub fn to_std(&self, instant: Instant) -> std::time::Instant {
-        self.0 + Duration::from_millis(instant.0)
+        let far = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+        self.0.checked_add(Duration::from_millis(instant.0)).unwrap_or_else(|| self.0 + far)
     }
 }

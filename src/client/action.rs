@@ -1,9 +1,9 @@
-//! What a client asks of its host.
+//! The actions that a client asks of its host.
 
 use crate::codec::{Auth, Connack, Suback};
 use crate::session::{CloseCause, Published, Received};
 
-/// What only the host can do, or needs to know. Each step returns at most one.
+/// Something that only the host can do or needs to know. Each step returns at most one.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action<'a> {
@@ -28,8 +28,8 @@ pub enum Action<'a> {
     /// The server answered [`Client::subscribe`](super::Client::subscribe) with this key, with a
     /// reason code for each filter.
     Subscribed(u64, Suback<'a>),
-    /// The server answered [`Client::unsubscribe`](super::Client::unsubscribe) with this key. Before
-    /// 5.0 there are no reason codes.
+    /// The server answered [`Client::unsubscribe`](super::Client::unsubscribe) with this key.
+    /// Before 5.0 there are no reason codes.
     Unsubscribed(u64, Suback<'a>),
     /// The connection has ended before the server answered the SUBSCRIBE or UNSUBSCRIBE with this
     /// key. The server may have carried it out. [`Closed`](Self::Closed) follows.

@@ -36,7 +36,7 @@ pub(super) const SHARE: &[u8] = b"$share/";
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicFilter<'a> {
     text: Text<'a>,
-    /// Where the filter begins: 0, or after `$share/{ShareName}/`.
+    /// The offset of the filter: 0, or after `$share/{ShareName}/`.
     start: u16,
 }
 

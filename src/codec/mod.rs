@@ -1,10 +1,10 @@
 //! Converts bytes to packets and back, with pure functions.
 //!
-//! Reading takes two steps. [`frame`](fn@frame) finds one packet at the start of the received bytes, or
-//! returns `None` while the packet is incomplete. [`decode`] checks and reads it. A decoded
-//! [`Packet`] is a view of the bytes: no packet needs an allocation. [`encode`](fn@encode) writes a
-//! packet, and [`Prepared`] writes the same packet more than once. An [`OwnedPacket`] owns its
-//! bytes, so it can be kept or sent to another task.
+//! Reading takes two steps. [`frame`](fn@frame) finds one packet at the start of the received
+//! bytes, or returns `None` while the packet is incomplete. [`decode`] checks and reads it. A
+//! decoded [`Packet`] is a view of the bytes: no packet needs an allocation. [`encode`](fn@encode)
+//! writes a packet, and [`Prepared`] writes the same packet more than once. An [`OwnedPacket`] owns
+//! its bytes, so it can be kept or sent to another task.
 //!
 //! ```
 //! use mqtt_sansio::codec::{self, Packet, Publish, Version};

@@ -58,13 +58,13 @@ pub struct Fixed<'m> {
 }
 
 impl<'m> Fixed<'m> {
-    /// Nothing is written yet.
+    /// Creates an output in which nothing is written.
     #[must_use]
     pub const fn new(memory: &'m mut [u8]) -> Self {
         Self { memory, length: 0 }
     }
 
-    /// The packets.
+    /// Returns the packets.
     #[must_use]
     pub fn written(&self) -> &[u8] {
         self.memory.get(..self.length).unwrap_or_default()

@@ -1,9 +1,9 @@
-//! What a server asks of its host.
+//! The actions that a server asks of its host.
 
 use crate::codec::{Auth, Connect, PacketIdentifier, Subscribe, Unsubscribe};
 use crate::session::{CloseCause, Published, Received};
 
-/// What only the host can do, or needs to know. Each step returns at most one.
+/// Something that only the host can do or needs to know. Each step returns at most one.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action<'a> {

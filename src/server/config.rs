@@ -92,7 +92,8 @@ impl ServerConfig {
         Self { topic_alias_maximum, ..self }
     }
 
-    /// Sets the greatest QoS with which a client can publish. The default is QoS 2. [5.0 §3.2.2.3.4]
+    /// Sets the greatest QoS with which a client can publish. The default is QoS 2.
+    /// [5.0 §3.2.2.3.4]
     #[must_use]
     pub const fn maximum_qos(self, maximum_qos: QoS) -> Self {
         Self { maximum_qos, ..self }

@@ -124,7 +124,7 @@ struct SessionExpiry {
     maximum: Expiry,
 }
 
-/// What the CONNECT said, as far as it matters later.
+/// The parts of the CONNECT that matter later.
 #[derive(Debug)]
 struct Requested {
     identifier: Identifier,
@@ -138,7 +138,7 @@ struct Requested {
     authentication_method: Option<Box<str>>,
 }
 
-/// What CONNACK says, as far as the machine enforces it.
+/// The parts of CONNACK that the machine enforces.
 struct Terms {
     limits: Limits,
     available: Available,
@@ -204,8 +204,8 @@ impl Server {
         self.endpoint.session()
     }
 
-    /// Returns how long the session outlives the connection, as granted or as changed by DISCONNECT.
-    /// [5.0 §3.1.2.11.2]
+    /// Returns how long the session outlives the connection, as granted or as changed by
+    /// DISCONNECT. [5.0 §3.1.2.11.2]
     #[must_use]
     pub const fn session_expiry(&self) -> Expiry {
         self.expiry.granted

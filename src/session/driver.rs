@@ -4,7 +4,8 @@ use super::endpoint::{Endpoint, REPLY_ROOM, Step};
 use super::{CloseCause, ProtocolError, Published, Received};
 use crate::codec::{Frame, Output};
 
-/// What a role adds to the loop: its handshake, its own packets, and the end of the connection.
+/// The part of the loop that depends on the role: the handshake, the role's own packets, and the
+/// end of the connection.
 pub(crate) trait Machine {
     type Action<'i>: From<Received<'i>> + From<Published<'i>>;
 

@@ -71,9 +71,9 @@ pub enum ProtocolError {
     /// ([`ClientConfig::clean_start_when_required`]); or store the session and give it to the next
     /// run ([`Session::to_bytes`], [`Client::with_session`]).
     ///
-    /// [`ClientConfig::clean_start_when_required`]: crate::client::ClientConfig::clean_start_when_required
-    /// [`Session::to_bytes`]: super::Session::to_bytes
-    /// [`Client::with_session`]: crate::client::Client::with_session
+    /// [`ClientConfig::clean_start_when_required`]:
+    /// crate::client::ClientConfig::clean_start_when_required [`Session::to_bytes`]:
+    /// super::Session::to_bytes [`Client::with_session`]: crate::client::Client::with_session
     #[error(
         "server resumes a session that this client does not have: \
          connect with clean start, or restore the stored session"

@@ -96,7 +96,7 @@ impl<T> Identifiers<T> {
         self.length < IDENTIFIERS
     }
 
-    /// The identifier that is tried first for the next value.
+    /// Returns the identifier that is tried first for the next value.
     pub(crate) const fn next(&self) -> u16 {
         self.next
     }
@@ -388,7 +388,7 @@ fn in_word(index: usize, word: u64) -> Option<u16> {
     u16::try_from((index << 6) + word.trailing_ones() as usize).ok()
 }
 
-/// The identifier after another one.
+/// Returns the identifier after another one.
 const fn successor(identifier: u16) -> u16 {
     if identifier == u16::MAX { 1 } else { identifier + 1 }
 }
@@ -446,7 +446,9 @@ mod tests {
         /// The map agrees with a plain list, also where identifiers collide in its table.
         #[test]
         fn map_agrees_with_a_list(
-            steps in prop::collection::vec((0..4_u8, any::<prop::sample::Index>(), 1..50_u16), 1..300),
+            steps in prop::collection::vec(
+                (0..4_u8, any::<prop::sample::Index>(), 1..50_u16), 1..300,
+            ),
         ) {
             let mut identifiers = Identifiers::default();
             let mut list: Vec<(PacketIdentifier, u64)> = Vec::new();
@@ -469,7 +471,8 @@ mod tests {
                         list.push((identifier, value as u64));
                     }
                 }
-                prop_assert_eq!(order(&identifiers), list.iter().map(|(_, value)| *value).collect::<Vec<_>>());
+                let expected: Vec<_> = list.iter().map(|(_, value)| *value).collect();
+                prop_assert_eq!(order(&identifiers), expected);
                 prop_assert_eq!(identifiers.length, list.len());
                 for (position, (identifier, value)) in list.iter().enumerate() {
                     prop_assert_eq!(identifiers.get(*identifier), Some(value));
@@ -492,7 +495,7 @@ mod tests {
                     list.insert(identifier);
                 }
             }
-            let expected = (from..=u16::MAX).chain(1..from).find(|identifier| !list.contains(identifier));
+            let expected = (from..=u16::MAX).chain(1..from).find(|free| !list.contains(free));
             prop_assert_eq!(used.first_free(from), expected);
         }
     }

@@ -64,7 +64,8 @@ pub struct Outgoing {
     /// The caller's name for the message, with which its outcome is reported. Without a key there
     /// is no report.
     pub key: Option<u64>,
-    /// The identifiers of the subscriptions for which it is sent. None before 5.0 and from a client.
+    /// The identifiers of the subscriptions for which it is sent. None before 5.0 and from a
+    /// client.
     pub subscription_identifiers: Vec<SubscriptionIdentifier>,
     /// The time from which on it must not be sent for the first time. [5.0 MQTT-3.3.2-5]
     pub expires_at: Option<Instant>,
@@ -97,11 +98,11 @@ impl Outgoing {
 pub struct Published<'a> {
     /// The caller's name for the message.
     pub key: u64,
-    /// What became of the message.
+    /// The outcome of the message.
     pub outcome: Outcome<'a>,
 }
 
-/// What became of a QoS 1 or 2 message.
+/// The outcome of a QoS 1 or 2 message.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome<'a> {
@@ -115,8 +116,8 @@ pub enum Outcome<'a> {
     /// The message expired while it waited, and was not sent. [5.0 MQTT-3.3.2-5]
     Expired,
     /// The message waited, or had to be resent, and the next connection did not allow it because of
-    /// its size, QoS or RETAIN flag. One that had to be resent may have arrived before. A message of
-    /// a server counts as delivered. [5.0 MQTT-3.1.2-25] [5.0 MQTT-3.2.2-15]
+    /// its size, QoS or RETAIN flag. One that had to be resent may have arrived before. A message
+    /// of a server counts as delivered. [5.0 MQTT-3.1.2-25] [5.0 MQTT-3.2.2-15]
     NotAllowed(Message),
     /// The peer has no session any more, and whether the message has arrived is unknown. If it is
     /// published again it can arrive twice. There is no message if it did arrive, and only the end

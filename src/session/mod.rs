@@ -55,8 +55,8 @@ pub struct QueueLimit {
 /// The state of a session that concerns its messages: those not acknowledged in either direction,
 /// and those that wait to be sent. [5.0 §4.1] [3.1.1 §4.1]
 ///
-/// A client's session also knows the client identifier that it belongs to. Subscriptions, which only
-/// a server has, belong to the host or the broker.
+/// A client's session also knows the client identifier that it belongs to. Subscriptions, which
+/// only a server has, belong to the host or the broker.
 ///
 /// ```
 /// use mqtt_sansio::Instant;
@@ -189,7 +189,8 @@ impl Session {
         self.established = established;
     }
 
-    /// Binds the session to a client identifier. An empty one leaves it to the server to assign one.
+    /// Binds the session to a client identifier. An empty one leaves it to the server to assign
+    /// one.
     pub(crate) fn set_client_identifier(&mut self, identifier: Text<'_>) {
         if identifier.is_empty() {
             self.client_identifier = None;

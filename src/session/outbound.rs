@@ -16,8 +16,8 @@ use alloc::vec::Vec;
 pub(crate) struct Outbound {
     slots: Identifiers<Slot>,
     pub(super) queue: Queue,
-    /// The first slot that may hold a PUBLISH to be resent on this connection. Those after it are
-    /// not resent yet either.
+    /// The first slot that may hold a PUBLISH to be resent on this connection. The slots after it
+    /// are not resent yet either.
     publish_from: Option<PacketIdentifier>,
     /// The same for a PUBREL.
     pubrel_from: Option<PacketIdentifier>,
@@ -136,7 +136,7 @@ impl Outbound {
         self.pubrel_from.is_some()
     }
 
-    /// The number of messages that were sent and are not acknowledged.
+    /// Returns the number of messages that were sent and are not acknowledged.
     pub(crate) fn in_flight(&self) -> usize {
         self.slots.iter().filter(|(_, slot)| slot.is_in_flight()).count()
     }
@@ -172,7 +172,7 @@ impl Outbound {
         lost.into_iter()
     }
 
-    /// The identifier that is tried first for the next packet.
+    /// Returns the identifier that is tried first for the next packet.
     pub(crate) const fn next_identifier(&self) -> u16 {
         self.slots.next()
     }

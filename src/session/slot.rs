@@ -8,7 +8,7 @@
 use super::{Message, Outgoing};
 use crate::codec::{PacketType, QoS};
 
-/// What a packet identifier is in use for. [5.0 §4.3] [3.1.1 §4.3]
+/// The use of a packet identifier. [5.0 §4.3] [3.1.1 §4.3]
 ///
 /// ```text
 ///  QoS 1   (none) ──PUBLISH──► AwaitAck ──PUBACK──► (none)
@@ -16,9 +16,12 @@ use crate::codec::{PacketType, QoS};
 ///                                 └──PUBREC with an error──► (none)
 ///  SUBSCRIBE, UNSUBSCRIBE      AwaitSuback ──SUBACK, UNSUBACK──► (none)
 ///
-///  The connection ends:   AwaitAck ──► DuePublish, AwaitPubcomp ──► DuePubrel, AwaitSuback ──► (none)
-///  The next one begins:   DuePublish ──PUBLISH with DUP──► AwaitAck, DuePubrel ──PUBREL──► AwaitPubcomp
-///  It forbids the resend: QoS 1 DuePublish ──► (none), QoS 2 DuePublish ──► Withheld ──PUBREC──► AwaitPubcomp
+///  The connection ends:   AwaitAck ──► DuePublish, AwaitPubcomp ──► DuePubrel
+///                         AwaitSuback ──► (none)
+///  The next one begins:   DuePublish ──PUBLISH with DUP──► AwaitAck
+///                         DuePubrel ──PUBREL──► AwaitPubcomp
+///  It forbids the resend: QoS 1 DuePublish ──► (none)
+///                         QoS 2 DuePublish ──► Withheld ──PUBREC──► AwaitPubcomp
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Slot {
@@ -64,7 +67,7 @@ pub(crate) enum Request {
 }
 
 impl Request {
-    /// The type of the packet that answers.
+    /// Returns the type of the packet that answers.
     pub(crate) const fn answer(self) -> PacketType {
         match self {
             Self::Subscribe => PacketType::Suback,
@@ -73,7 +76,7 @@ impl Request {
     }
 }
 
-/// What a PUBACK, PUBREC or PUBCOMP means for the identifier that it carries.
+/// The meaning of a PUBACK, PUBREC or PUBCOMP for the identifier that it carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
     /// The exchange is complete.

@@ -14,8 +14,8 @@
 //! | outcomes         | 4 + n    | a count, and the outcomes that are not reported yet            |
 //!
 //! An exchange is a packet identifier of 2 bytes and a state: 1 and an outgoing message for a
-//! PUBLISH that must be resent; 2 for one that must not be; 3 for a PUBREL that must be resent, or 4
-//! and a key of 8 bytes.
+//! PUBLISH that must be resent; 2 for one that must not be; 3 for a PUBREL that must be resent, or
+//! 4 and a key of 8 bytes.
 //!
 //! An outgoing message is one byte of flags (bit 0: a key, bit 1: an expiry), the key of 8 bytes,
 //! the milliseconds until it expires in 8, a count of 4, Subscription Identifiers of 4 bytes each,
@@ -61,8 +61,8 @@ impl Session {
     /// Returns the session as bytes, in version 1 of the [format](crate::session::stored).
     ///
     /// For a session in use, the bytes describe the state after an abrupt disconnect: a message
-    /// that was delivered to the host and is not acknowledged will be redelivered. Messages keep the
-    /// time that is left until they expire.
+    /// that was delivered to the host and is not acknowledged will be redelivered. Messages keep
+    /// the time that is left until they expire.
     ///
     /// ```
     /// use core::time::Duration;

@@ -16,17 +16,16 @@ pub struct AckToken {
     number: u64,
 }
 
-/// What the PUBACK or PUBREC for a message says. Most often it is made from a [`ReasonCode`].
+/// The content of the PUBACK or PUBREC for a message. Most often it is made from a [`ReasonCode`].
 ///
 /// ```
 /// use mqtt_sansio::codec::{AckProperties, ReasonCode};
 /// use mqtt_sansio::session::Acknowledgement;
 ///
 /// let accepted = Acknowledgement::from(ReasonCode::SUCCESS);
-/// let refused = Acknowledgement {
-///     reason_code: ReasonCode::QUOTA_EXCEEDED,
-///     properties: AckProperties { reason_string: Some("disk is full".into()), ..AckProperties::default() },
-/// };
+/// let properties =
+///     AckProperties { reason_string: Some("disk is full".into()), ..AckProperties::default() };
+/// let refused = Acknowledgement { reason_code: ReasonCode::QUOTA_EXCEEDED, properties };
 /// assert!(accepted.properties.is_empty() && refused.reason_code.is_error());
 /// ```
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
@@ -189,7 +188,7 @@ impl Waiting {
         self.packet = packet.map(Box::new);
     }
 
-    /// The whole acknowledgement, if it has properties.
+    /// Returns the whole acknowledgement, if it has properties.
     pub(crate) fn packet(&self) -> Option<&OwnedPacket> {
         self.packet.as_deref()
     }

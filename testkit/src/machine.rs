@@ -93,7 +93,7 @@ pub fn accepted(connect: &Connect<'_>) -> Server {
     server
 }
 
-/// The tokens of the SUBSCRIBE and UNSUBSCRIBE packets among the actions of a server.
+/// Returns the tokens of the SUBSCRIBE and UNSUBSCRIBE packets among the actions of a server.
 pub fn tokens(actions: &[server::Action<'_>]) -> Vec<RequestToken> {
     let token = |action: &server::Action<'_>| match action {
         server::Action::Subscribe(token, _) | server::Action::Unsubscribe(token, _) => Some(*token),

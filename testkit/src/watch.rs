@@ -74,7 +74,7 @@ impl<'i> Event<'i> {
         self.closed().is_some() || self.request_lost().is_some()
     }
 
-    /// The key of a SUBSCRIBE or UNSUBSCRIBE that was not answered.
+    /// Returns the key of a SUBSCRIBE or UNSUBSCRIBE that was not answered.
     pub fn request_lost(&self) -> Option<u64> {
         match self {
             Self::Client(client::Action::RequestLost(key)) => Some(*key),
@@ -119,9 +119,9 @@ enum Sent {
         here: bool,
     },
     /// A QoS 2 PUBLISH that the peer can have and no longer accepts.
-    Barred,
+    Withheld,
     Released {
-        /// Absent if the message is [`Sent::Barred`].
+        /// Absent if the message is [`Sent::Withheld`].
         number: Option<u64>,
         /// Increases from one PUBREC to the next.
         order: u64,
@@ -171,7 +171,7 @@ impl Kept {
             match sent {
                 Sent::Publish { number, .. } => self.lost.insert(number, false),
                 Sent::Released { number: Some(number), .. } => self.lost.insert(number, true),
-                Sent::Released { number: None, .. } | Sent::Barred | Sent::Request { .. } => None,
+                Sent::Released { number: None, .. } | Sent::Withheld | Sent::Request { .. } => None,
             };
         }
     }
@@ -355,7 +355,7 @@ impl Watch {
                 (*here, *counted) = (false, false);
                 true
             }
-            Sent::Barred => true,
+            Sent::Withheld => true,
             Sent::Request { .. } => false,
         });
     }
@@ -494,7 +494,7 @@ impl Watch {
             .kept
             .sent
             .values()
-            .filter(|sent| !matches!(sent, Sent::Barred | Sent::Request { .. }))
+            .filter(|sent| !matches!(sent, Sent::Withheld | Sent::Request { .. }))
             .count();
         ensure!(in_flight == expected, "{in_flight} in flight, not {:?}", self.kept.sent);
         // Resent messages wait for the quota; PUBREL packets wait only for room for four bytes.
@@ -502,7 +502,7 @@ impl Watch {
         let waits = |sent: &&Sent| match sent {
             Sent::Publish { here, .. } => !here && quota,
             Sent::Released { here, .. } => !here && self.peer.maximum_packet_size >= 4,
-            Sent::Barred | Sent::Request { .. } => false,
+            Sent::Withheld | Sent::Request { .. } => false,
         };
         let forgotten = self.kept.sent.values().find(waits).filter(|_| self.phase == Phase::Open);
         ensure!(forgotten.is_none(), "{forgotten:?} was not resent");
@@ -561,7 +561,7 @@ impl Watch {
     /// Returns what the peer may send next: packet type, identifier, and number of reason codes.
     pub fn possible(&self) -> Vec<(PacketType, u16, usize)> {
         let sent = self.kept.sent.iter().map(|(identifier, sent)| match sent {
-            Sent::Publish { qos: QoS::ExactlyOnce, .. } | Sent::Barred => {
+            Sent::Publish { qos: QoS::ExactlyOnce, .. } | Sent::Withheld => {
                 (PacketType::Pubrec, *identifier, 0)
             }
             Sent::Publish { .. } => (PacketType::Puback, *identifier, 0),
@@ -693,10 +693,10 @@ impl Watch {
                         }
                         self.release(identifier, Some(number), here);
                     }
-                    Some(Sent::Barred) if ack.reason_code.is_error() => {
+                    Some(Sent::Withheld) if ack.reason_code.is_error() => {
                         _ = self.kept.sent.remove(&identifier);
                     }
-                    Some(Sent::Barred) => self.release(identifier, None, false),
+                    Some(Sent::Withheld) => self.release(identifier, None, false),
                     Some(Sent::Released { .. }) => {
                         self.owe(PacketType::Pubrel, identifier, ReasonCode::SUCCESS, 0);
                     }
@@ -921,7 +921,7 @@ impl Watch {
             Some((identifier, Sent::Publish { qos: QoS::ExactlyOnce, .. }))
                 if matches!(outcome, Outcome::NotAllowed(_)) =>
             {
-                self.kept.sent.insert(identifier, Sent::Barred);
+                self.kept.sent.insert(identifier, Sent::Withheld);
             }
             Some((identifier, _)) => _ = self.kept.sent.remove(&identifier),
             None => {}
@@ -1193,7 +1193,7 @@ impl Sent {
         match self {
             Self::Publish { number, .. } => *number == key,
             Self::Released { number, .. } => *number == Some(key),
-            Self::Barred | Self::Request { .. } => false,
+            Self::Withheld | Self::Request { .. } => false,
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a host can rely on, whatever the peer does: outcomes, identifiers, deadlines, and outputs
+//! The guarantees to a host, whatever the peer does: outcomes, identifiers, deadlines, and outputs
 //! with limited room.
 
 use core::time::Duration;

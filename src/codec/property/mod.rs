@@ -438,7 +438,11 @@ macro_rules! properties {
                 $(if let Some(value) = self.$field {
                     f.write_str(core::mem::replace(&mut space, " "))?;
                     f.write_str(concat!(stringify!($field), "="))?;
-                    if $field::ID == authentication_data::ID { write!(f, "{Hidden:?}")? } else { value.show(f)? }
+                    if $field::ID == authentication_data::ID {
+                        write!(f, "{Hidden:?}")?;
+                    } else {
+                        value.show(f)?;
+                    }
                 })*
                 $(if !self.$repeated.is_empty() {
                     f.write_str(core::mem::replace(&mut space, " "))?;

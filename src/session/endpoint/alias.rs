@@ -35,8 +35,8 @@ impl Aliases {
 
 /// The topics to which the machine has given an alias.
 ///
-/// The first topics get the aliases and keep them: with many topics, to reassign an alias costs more
-/// bytes than it saves.
+/// The first topics get the aliases and keep them: with many topics, to reassign an alias costs
+/// more bytes than it saves.
 #[derive(Debug, Default)]
 pub(super) struct AutomaticAliases(BTreeMap<Topic, u16>);
 

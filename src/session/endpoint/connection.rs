@@ -7,7 +7,7 @@ use super::alias::{Aliases, AutomaticAliases};
 use crate::codec::{PacketIdentifier, Version};
 use alloc::collections::BTreeMap;
 
-/// What lasts as long as a connection.
+/// State that lasts as long as a connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) version: Version,

@@ -66,25 +66,25 @@ impl Endpoint {
         self.connection.version
     }
 
-    /// The Maximum Packet Size of this side.
+    /// Returns the Maximum Packet Size of this side.
     pub(crate) const fn maximum_packet_size(&self) -> u32 {
         self.connection.own.maximum_packet_size
     }
 
-    /// The rules by which the peer's packets are read.
+    /// Returns the rules by which the peer's packets are read.
     #[inline]
     pub(crate) fn peer_rules(&self) -> Rules {
         let peer = if self.role == Role::Client { Role::Server } else { Role::Client };
         Rules::new(self.connection.version).sent_by(peer).with(self.config.options)
     }
 
-    /// The rules by which packets are written.
+    /// Returns the rules by which packets are written.
     #[inline]
     pub(crate) fn rules(&self) -> Rules {
         self.application_rules(self.connection.version).forwarding()
     }
 
-    /// The rules by which a message of the application is checked.
+    /// Returns the rules by which a message of the application is checked.
     fn application_rules(&self, version: Version) -> Rules {
         Rules::new(version).sent_by(self.role).with(self.config.options)
     }
@@ -156,7 +156,7 @@ impl Endpoint {
         self.session.next_completed()
     }
 
-    /// The requests of the peer that the host has not answered.
+    /// Returns the requests of the peer that the host has not answered.
     #[inline]
     pub(crate) const fn requests(&self) -> &PeerRequests {
         &self.connection.requests

@@ -374,7 +374,7 @@ impl Endpoint {
     }
 }
 
-/// The type of the first acknowledgement of a message.
+/// Returns the type of the first acknowledgement of a message.
 const fn acknowledgement_of(qos: QoS) -> PacketType {
     match qos {
         QoS::AtMostOnce | QoS::AtLeastOnce => PacketType::Puback,

@@ -384,7 +384,7 @@ impl Endpoint {
     }
 }
 
-/// A message of the application, with the time of its expiry.
+/// Makes an outgoing message of the application, with the time of its expiry.
 #[inline]
 fn expiring(key: u64, publish: &Publish<'_>, message: Message, now: Instant) -> Outgoing {
     let interval = publish.properties.message_expiry_interval;

@@ -244,8 +244,8 @@ impl World {
         self.on_server_event(far, &event)
     }
 
-    /// Ends or crashes the server, with all its connections, and restarts it a little later with what
-    /// it has stored.
+    /// Ends or crashes the server, with all its connections, and restarts it a little later with
+    /// what it has stored.
     pub(crate) fn server_restarts(&mut self) -> Verdict {
         self.counts(Count::Stored, true);
         self.note(|| "server restarts".into());
