@@ -16,9 +16,9 @@
 //! while let Some(action) = client.handle_input(&mut input, now, &mut out) {
 //!     match action {
 //!         Action::Connected(_) => {
-//!             let reading =
-//!             client.publish(1, &reading, now, &mut out)?; // `Published` will follow
-//!             client.publish(1, &reading, now, &mut out)?; // `Published` follows
+//!             let payload = b"21.5";
+//!             let reading = Publish { qos: QoS::AtLeastOnce, ..Publish::new("room/4", payload) };
+//!             client.publish(1, &reading, now, &mut out)?; // `Action::Published` will follow
 //!         }
 //!         Action::Closed(cause) => println!("closed: {cause}"),
 //!         other => println!("{other:?}"),
