@@ -1,5 +1,6 @@
 //! How a client handles the packets of the server.
 
+#![expect(clippy::inline_always, reason = "a step of a client costs 22 instructions more without")]
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "a packet that a match does not name is not allowed in that state"
@@ -42,7 +43,7 @@ impl Machine for Client {
         Self::wants_input(self)
     }
 
-    #[inline]
+    #[inline(always)]
     fn take<'i, O: Output>(
         &mut self,
         input: &mut &'i [u8],
@@ -104,6 +105,7 @@ impl Machine for Client {
     }
 
     /// Sends DISCONNECT with the reason, where the version has one. [5.0 §4.13.1]
+    #[inline(never)]
     fn violate<O: Output>(&mut self, error: ProtocolError, step: &mut Step<'_, O>) {
         // A peer that sends something else than MQTT does not read a DISCONNECT either.
         if self.endpoint.version() == Version::V5_0 && error != ProtocolError::NotConnack {
@@ -121,6 +123,7 @@ impl Machine for Client {
         matches!(self.state, State::Closing(_))
     }
 
+    #[inline(never)]
     fn next_closing<'i>(&mut self, input: &mut &'i [u8]) -> Option<Action<'i>> {
         let State::Closing(ending) = self.state else { return None };
         if let Some(key) = self.lost_requests.pop_front() {
@@ -150,6 +153,7 @@ impl Client {
     }
 
     /// Handles a packet before the server has accepted. [5.0 §3.1.4] [5.0 §4.12]
+    #[inline(never)]
     fn on_handshake<'i, O: Output>(
         &mut self,
         frame: Frame<'i>,
@@ -242,6 +246,7 @@ impl Client {
         Ok(())
     }
 
+    #[inline(never)]
     fn on_suback(&mut self, packet: PacketType, suback: &Suback<'_>) -> Result<u64, ProtocolError> {
         self.check_problem_information(suback.properties.is_empty())?;
         self.endpoint.on_suback(packet, suback)
@@ -257,6 +262,7 @@ impl Client {
         }
     }
 
+    #[inline(never)]
     fn on_auth<'i, O: Output>(
         &mut self,
         frame: Frame<'i>,

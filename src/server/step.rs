@@ -105,6 +105,7 @@ impl Machine for Server {
 
     /// Sends DISCONNECT or CONNACK with the reason, where the version has one.
     /// [5.0 MQTT-4.13.1-1] [3.1.1 MQTT-4.8.0-1]
+    #[inline(never)]
     fn violate<O: Output>(&mut self, error: ProtocolError, step: &mut Step<'_, O>) {
         let code = error.reason_code();
         match self.state {
@@ -128,6 +129,7 @@ impl Machine for Server {
         matches!(self.state, State::Closing { .. })
     }
 
+    #[inline(never)]
     fn next_closing<'i>(&mut self, input: &mut &'i [u8]) -> Option<Action<'i>> {
         let State::Closing { ending, was_accepted } = self.state else { return None };
         self.state = State::Closed;
@@ -150,6 +152,7 @@ impl Machine for Server {
 
 impl Server {
     /// Takes the first packet, which must be a CONNECT.
+    #[inline(never)]
     fn take_connect<'i>(
         &mut self,
         input: &mut &'i [u8],
@@ -182,6 +185,7 @@ impl Server {
     }
 
     /// Handles a packet before CONNACK.
+    #[inline(never)]
     fn on_handshake<'i>(
         &mut self,
         frame: Frame<'i>,
@@ -264,6 +268,7 @@ impl Server {
         Err(error)
     }
 
+    #[inline(never)]
     fn on_disconnect(&mut self, disconnect: &Disconnect<'_>) -> Result<(), ProtocolError> {
         if let Some(expiry) = disconnect.properties.session_expiry_interval {
             let expiry = Expiry::from_seconds(expiry);
@@ -280,6 +285,7 @@ impl Server {
 
     /// Handles an AUTH after CONNACK. The first one starts a re-authentication, and the others
     /// continue it. [5.0 §4.12.1]
+    #[inline(never)]
     fn on_reauthentication(
         &mut self,
         auth: &Auth<'_>,
@@ -307,6 +313,7 @@ impl Server {
     }
 
     /// Checks that the kinds of subscriptions are available. [5.0 §3.2.2.3.11 to §3.2.2.3.13]
+    #[inline(never)]
     fn check_available(&self, subscribe: &Subscribe<'_>) -> Result<(), ProtocolError> {
         if self.available == Available::ALL || self.version() < Version::V5_0 {
             return Ok(());
@@ -322,6 +329,7 @@ impl Server {
 
     /// Notes a request. Returns `None` if its identifier is in use, which it then has answered.
     /// [5.0 §3.9.3] [5.0 §3.11.3]
+    #[inline(never)]
     fn accept_request(
         &mut self,
         frame: Frame<'_>,

@@ -1,5 +1,10 @@
 //! Receiving messages and acknowledgements.
 
+#![expect(
+    clippy::inline_always,
+    reason = "a received message is made in its action: moving it costs 150 instructions of 700"
+)]
+
 use super::super::inbound::Exchange;
 use super::super::slot::{Meaning, Slot};
 use super::super::unacknowledged::Turn;
@@ -15,19 +20,19 @@ use crate::codec::{
 
 impl Endpoint {
     /// Handles a PUBLISH: returns the message as an action, unless it is a repeat.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn on_publish<'a, A: From<Received<'a>>>(
         &mut self,
         frame: Frame<'a>,
         step: &mut Step<'_, impl Output>,
         action: &mut Option<A>,
     ) -> Result<(), ProtocolError> {
-        let publish = frame.publish(self.peer_rules(), core::convert::identity)?;
-        let Publish { topic_name, payload, qos, retain, dup, mut properties, .. } = publish;
+        let Publish { topic_name, payload, qos, retain, dup, mut properties, packet_identifier } =
+            frame.publish(self.peer_rules(), core::convert::identity)?;
         let topic_name = match properties.topic_alias.take() {
             Some(alias) => self.topic_name(alias, topic_name)?,
             None if topic_name.is_empty() => {
-                return self.skip(publish.packet_identifier, qos, step);
+                return self.skip(packet_identifier, qos, step);
             }
             None => TopicName::from_decoded(topic_name),
         };
@@ -37,7 +42,7 @@ impl Endpoint {
         if retain && !self.connection.own.retain_available {
             return Err(ProtocolError::RetainNotSupported);
         }
-        let token = match publish.packet_identifier {
+        let token = match packet_identifier {
             None => None,
             Some(identifier) if self.connection.requests.contains(identifier) => {
                 return self.refuse_identifier(identifier, qos, step);
@@ -47,8 +52,8 @@ impl Endpoint {
                 token => token,
             },
         };
-        let received = Received { topic_name, payload, qos, retain, dup, properties, token };
-        *action = Some(received.into());
+        *action =
+            Some(A::from(Received { topic_name, payload, qos, retain, dup, properties, token }));
         Ok(())
     }
 
@@ -148,7 +153,7 @@ impl Endpoint {
     // ---- acknowledging ----
 
     /// Acknowledges what the host was given before this step, unless the host does so itself.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn settle(&mut self, step: &mut Step<'_, impl Output>) -> Result<(), ProtocolError> {
         if self.connection.unacknowledged.is_empty() {
             return Ok(());
@@ -200,6 +205,7 @@ impl Endpoint {
     }
 
     /// Sends the acknowledgements that are due, in the order of the messages.
+    #[inline(never)]
     pub(crate) fn send_acknowledgements(
         &mut self,
         out: &mut impl Output,

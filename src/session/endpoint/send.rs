@@ -1,5 +1,7 @@
 //! Sending messages and requests.
 
+#![expect(clippy::inline_always, reason = "the check that nothing waits is made in each step")]
+
 use super::super::error::WriteError;
 use super::super::slot::{Request, Slot};
 use super::super::{Message, Outcome, Outgoing, PublishError};
@@ -123,13 +125,14 @@ impl Endpoint {
 
     /// Sends what waits, as far as the Receive Maximum and the room in the output go: first what
     /// must be resent.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn flush(&mut self, step: &mut Step<'_, impl Output>) {
         if self.session.outbound.waits() {
             self.flush_waiting(step);
         }
     }
 
+    #[inline(never)]
     fn flush_waiting(&mut self, step: &mut Step<'_, impl Output>) {
         while self.is_open() {
             let due_pubrel = self.session.outbound.next_due_pubrel();
@@ -293,6 +296,7 @@ impl Endpoint {
         self.write_aliased(publish, packet_identifier, maximum, out)
     }
 
+    #[inline(never)]
     fn write_aliased(
         &mut self,
         publish: &Publish<'_>,
