@@ -75,7 +75,7 @@ pub extern "C" fn mqtt_exchange() -> u32 {
             match action {
                 server::Action::Connect(_) => {
                     let _ =
-                        server.accept(&mut None, ConnackProperties::default(), now, &mut to_client);
+                        server.accept(None, ConnackProperties::default(), now, &mut to_client);
                 }
                 server::Action::Message(message) => count += u32::from(message.payload == b"hello"),
                 _ => {}

@@ -140,7 +140,7 @@ impl Machine for Server {
         self.server
             .deliver(Outgoing { key: Some(self.key), ..message }, NOW)
             .expect("there is room");
-        self.server.flush(NOW, &mut self.buffers.out);
+        let _ = self.server.flush(NOW, &mut self.buffers.out);
         self.key
     }
 
