@@ -23,7 +23,7 @@ pub(crate) struct Identifiers<T> {
     length: usize,
     /// The identifier to try first. Identifiers rise, so that one is not reused soon.
     next: u16,
-    /// The identifiers in use, kept only while there are many.
+    /// The identifiers in use, kept since there were many of them.
     used: Option<Box<Used>>,
 }
 
@@ -150,7 +150,7 @@ impl<T> Identifiers<T> {
         }
         self.length += 1;
         self.next = successor(identifier);
-        if self.length >= MANY {
+        if self.length >= MANY || self.used.is_some() {
             self.note_used(identifier);
         }
         position
@@ -420,6 +420,26 @@ mod tests {
         }
         assert_eq!(identifiers.get(stuck), Some(&0));
         assert!(identifiers.entries.len() <= 2 && identifiers.table.len() <= 4);
+    }
+
+    /// Beyond 256 values the identifiers in use are kept as a set, which must know those of later
+    /// values too.
+    #[test]
+    fn identifier_in_use_is_never_given_out_after_a_burst() {
+        let mut identifiers = Identifiers::default();
+        let burst: Vec<_> =
+            (0..300).map(|value| insert(&mut identifiers, value).unwrap()).collect();
+        let (last, others) = burst.split_last().unwrap();
+        for identifier in others {
+            identifiers.remove(*identifier);
+        }
+        let mut stuck: Vec<_> = (0..10).map(|_| insert(&mut identifiers, 0).unwrap()).collect();
+        stuck.push(*last);
+        for value in 0..70_000 {
+            let identifier = insert(&mut identifiers, value).unwrap();
+            assert!(!stuck.contains(&identifier));
+            assert_eq!(identifiers.remove(identifier), Some(value));
+        }
     }
 
     #[test]
