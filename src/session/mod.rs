@@ -58,6 +58,8 @@ pub struct QueueLimit {
 /// A client's session also knows the client identifier that it belongs to. Subscriptions, which
 /// only a server has, belong to the host or the broker.
 ///
+/// A machine that is given a copy of a session in use resumes it as after an abrupt disconnect.
+///
 /// ```
 /// use mqtt_sansio::Instant;
 /// use mqtt_sansio::codec::Publish;
@@ -204,6 +206,12 @@ impl Session {
     pub(crate) fn lost(&mut self) {
         self.inbound.clear();
         self.completed.extend(self.outbound.forget().map(session_lost));
+    }
+
+    /// Ends the connection in which the session is in use, if it is a copy of such a session.
+    fn after_disconnect(mut self) -> Self {
+        self.disconnected().for_each(drop);
+        self
     }
 
     /// Ends a connection, and returns the keys of its unanswered requests. [5.0 §4.4]

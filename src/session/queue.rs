@@ -82,6 +82,16 @@ impl Queue {
         expired.into_iter()
     }
 
+    /// Notes that the connection has ended. The first message was given no expiry if it was to be
+    /// sent at once; now it has expired.
+    pub(crate) fn expire_unsent(&mut self) {
+        let front = self.messages.front_mut();
+        if let Some(front) = front.filter(|one| one.message.message_expiry_interval() == Some(0)) {
+            front.expires_at = Some(Instant::default());
+            self.earliest_expiry = front.expires_at;
+        }
+    }
+
     /// Removes all messages.
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Outgoing> + use<> {
         core::mem::take(self).messages.into_iter()

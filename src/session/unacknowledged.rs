@@ -34,7 +34,8 @@ pub struct Acknowledgement<'a> {
     /// An [error](ReasonCode::is_error) refuses the message. Before 5.0 every message is accepted.
     pub reason_code: ReasonCode,
     /// A reason string and user properties. They are not sent before 5.0, to a client that set
-    /// Request Problem Information to 0, or where they exceed the peer's Maximum Packet Size.
+    /// Request Problem Information to 0, or where they exceed the peer's Maximum Packet Size or the
+    /// room in the output.
     pub properties: AckProperties<'a>,
 }
 
@@ -156,12 +157,13 @@ impl Unacknowledged {
         })
     }
 
-    /// Returns the QoS 2 messages that were delivered and are not acknowledged.
+    /// Returns the QoS 2 messages that were delivered, not acknowledged, and not refused.
     pub(crate) fn exactly_once(&self) -> impl Iterator<Item = PacketIdentifier> + '_ {
-        let delivered = self
-            .waiting
-            .iter()
-            .filter(|waiting| waiting.qos == QoS::ExactlyOnce && waiting.turn == Turn::First);
+        let delivered = self.waiting.iter().filter(|waiting| {
+            waiting.qos == QoS::ExactlyOnce
+                && waiting.turn == Turn::First
+                && !waiting.verdict.is_some_and(ReasonCode::is_error)
+        });
         delivered.map(|waiting| waiting.packet_identifier)
     }
 

@@ -441,6 +441,21 @@ fn queued_message_makes_its_alias_unknown() {
     );
 }
 
+/// [5.0 §3.3.2.3.4]
+#[test]
+fn queued_message_without_topic_leaves_its_alias_known() {
+    let properties = ConnackProperties {
+        topic_alias_maximum: Some(1),
+        receive_maximum: Some(1),
+        ..ConnackProperties::default()
+    };
+    let mut client = connected(&lasting(Version::V5_0), properties);
+    for (key, topic) in [(1, "topic"), (2, ""), (3, "")] {
+        let publish = Publish { qos: QoS::AtLeastOnce, ..aliased(1, topic) };
+        assert_eq!(client.publish(key, &publish, NOW, &mut Vec::new()), Ok(()));
+    }
+}
+
 /// [5.0 MQTT-3.3.2-9] [5.0 MQTT-3.3.2-11] [5.0 MQTT-3.3.2-7]
 #[test]
 fn topic_aliases_are_set_used_and_discarded() {

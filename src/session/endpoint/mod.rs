@@ -47,6 +47,7 @@ struct Clock {
 impl Endpoint {
     pub(crate) fn new(role: Role, session: Session, config: CommonConfig) -> Self {
         let connection = Connection::new(Version::V5_0, Limits::default(), Limits::default());
+        let session = session.after_disconnect();
         Self { role, session, connection, config, clock: Clock::default() }
     }
 
@@ -114,7 +115,7 @@ impl Endpoint {
 
     /// Replaces the session. For a server, which learns its session from CONNECT.
     pub(crate) fn adopt(&mut self, session: Session) {
-        self.session = session;
+        self.session = session.after_disconnect();
     }
 
     /// Whether messages are exchanged.
@@ -140,6 +141,7 @@ impl Endpoint {
                 self.session.inbound.insert(identifier, super::inbound::Exchange::ACCEPTED);
             }
         }
+        self.session.outbound.queue.expire_unsent();
         self.session.disconnected()
     }
 

@@ -65,8 +65,9 @@ impl Endpoint {
             self.check_size(&(full, any))?;
             let outgoing = expiring(key, full, Message::new(full)?, step.now);
             self.queue(outgoing, step.now)?;
-            // The alias was not sent, so it stands for nothing that the caller means.
-            if let Some(alias) = publish.properties.topic_alias {
+            // The topic was not sent, so the alias does not stand for what the caller means.
+            let alias = publish.properties.topic_alias;
+            if let Some(alias) = alias.filter(|_| !publish.topic_name.is_empty()) {
                 self.connection.own_aliases.clear(alias);
             }
             return Ok(());
