@@ -212,12 +212,11 @@ impl Server {
     }
 
     /// Takes the session out, to be kept for the client's next connection. A connection that has
-    /// not ended is lost.
+    /// not ended is lost, and the next step is [`Action::Closed`].
     #[must_use = "the session holds the client's undelivered messages"]
     pub fn take_session(&mut self) -> Session {
-        if self.state != State::Closed {
+        if !matches!(self.state, State::Closing { .. } | State::Closed) {
             self.end(Ending::ConnectionLost);
-            self.state = State::Closed;
         }
         core::mem::take(self.endpoint.session_mut())
     }

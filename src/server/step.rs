@@ -5,7 +5,9 @@
     reason = "a packet that a match does not name is not allowed in that state"
 )]
 
-use super::{Action, Identifier, Reauthentication, RequestToken, Requested, Server, State};
+use super::{
+    Action, AnswerError, Identifier, Reauthentication, RequestToken, Requested, Server, State,
+};
 use crate::codec::{
     self, AckProperties, Auth, ConnackProperties, Connect, DecodeError, Disconnect, Expiry, Frame,
     Options, Output, Packet, PacketIdentifier, PacketType, ReasonCode, Role, Rules, Subscribe,
@@ -361,7 +363,9 @@ impl Server {
         let properties = AckProperties::default();
         match self.write_answer(request, packet_identifier, &codes, properties, step.out) {
             Ok(()) => Ok(None),
-            Err(_) => Err(ProtocolError::NoRoomForAnswer),
+            Err(AnswerError::TooLarge { .. }) => Err(ProtocolError::NoRoomForAnswer),
+            // The output has no room.
+            Err(_) => Err(ProtocolError::PacketIdentifierInUse(frame.packet_type())),
         }
     }
 }

@@ -42,7 +42,7 @@ pub enum ProtocolError {
     #[error("subscription is of a kind that is not available: {0}")]
     SubscriptionNotSupported(ReasonCode),
     /// A request or message has the packet identifier of another one that is not answered. In 5.0 a
-    /// reason code says so instead. [3.1.1 MQTT-2.3.1-2]
+    /// reason code says so instead, unless the output has no room for it. [3.1.1 MQTT-2.3.1-2]
     #[error("{0:?} packet has a packet identifier that is in use")]
     PacketIdentifierInUse(PacketType),
     /// The server sent a reason string or user properties, although the client set Request Problem

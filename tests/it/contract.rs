@@ -6,15 +6,16 @@ use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, Client, ClientConfig, ConnectError};
 use mqtt_sansio::codec::{
     Ack, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect, Disconnect,
-    Fixed, Packet, Publish, PublishProperties, QoS, ReasonCode, SubscribeProperties, Subscription,
-    SubscriptionIdentifier, Text, UnsubscribeProperties, Version,
+    Fixed, Packet, PacketType, Publish, PublishProperties, QoS, ReasonCode, Subscribe,
+    SubscribeProperties, Subscription, SubscriptionIdentifier, Text, UnsubscribeProperties,
+    Version,
 };
 use mqtt_sansio::server::{self, Server, ServerConfig};
 use mqtt_sansio::session::{
     Acknowledgement, CloseCause, Message, Outcome, Outgoing, ProtocolError, QueueLimit, Session,
 };
-use testkit::machine::{Hears, NOW, accepted, asked, connected, connecting, resumed};
-use testkit::wire::{VERSIONS, ack, encoded, lasting, message, packets, subscribe};
+use testkit::machine::{Hears, NOW, accepted, asked, connected, connecting, resume, resumed};
+use testkit::wire::{VERSIONS, ack, encoded, identifier, lasting, message, packets, subscribe};
 
 const V5_0: Version = Version::V5_0;
 
@@ -259,6 +260,28 @@ fn message_with_expiry_interval_0_is_sent_when_nothing_waits_before_it() {
     }
 }
 
+/// [5.0 MQTT-3.3.2-5]
+#[test]
+fn message_with_expiry_interval_0_expires_when_the_connection_ends() {
+    let properties =
+        PublishProperties { message_expiry_interval: Some(0), ..PublishProperties::default() };
+    let publish = Publish { properties, ..message(QoS::AtLeastOnce, "now or never") };
+    let outgoing = Outgoing {
+        expires_at: Some(NOW),
+        ..Outgoing::new(Some(1), Message::new(&publish).unwrap())
+    };
+    let mut server = accepted(&lasting(V5_0));
+    server.deliver(outgoing, NOW).unwrap();
+    let session = server.take_session();
+    let mut next = asked(ServerConfig::new(), &lasting(V5_0));
+    let mut out = Vec::new();
+    next.accept(Some(session), ConnackProperties::default(), NOW, &mut out).unwrap();
+    assert!(matches!(packets(&out, V5_0)[..], [Packet::Connack(_)]));
+    let (actions, _) = next.hears(b"");
+    assert!(matches!(&actions[..], [server::Action::Published(published)]
+        if published.outcome == Outcome::Expired));
+}
+
 // ---- limits ----
 
 /// [5.0 §3.3.4] [5.0 §3.4.2.1]
@@ -468,6 +491,114 @@ fn machines_exchange_everything_over_outputs_of_64_bytes() {
     assert_eq!(done, (1..=20).collect::<Vec<_>>());
     assert_eq!((at_server, at_client), (20, 20));
     assert_eq!((client.session().in_flight(), server.session().in_flight()), (0, 0));
+}
+
+/// A reason string is left out rather than waited for: the acknowledgement is what the peer needs.
+#[test]
+fn acknowledgement_omits_a_reason_string_when_the_output_lacks_room() {
+    for size in [16, 20, 64, 128] {
+        let config = ServerConfig::new().manual_acknowledgement(true);
+        let mut server = asked(config, &lasting(V5_0));
+        server.accept(None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
+        let publish = message(QoS::AtLeastOnce, "x");
+        let publish = Publish { packet_identifier: Some(identifier(1)), ..publish };
+        let publish = encoded(publish, V5_0);
+        let (actions, _) = server.hears(&publish);
+        let [server::Action::Message(message)] = &actions[..] else { panic!("{actions:?}") };
+        let reason_string = Some("the disk is full, and so are all of the others".into());
+        let properties = AckProperties { reason_string, ..AckProperties::default() };
+        let refusal = Acknowledgement { reason_code: ReasonCode::QUOTA_EXCEEDED, properties };
+        let mut memory = vec![0; size];
+        let mut out = Fixed::new(&mut memory);
+        server.acknowledge(message.token.unwrap(), refusal, NOW, &mut out).unwrap();
+        let sent = packets(out.written(), V5_0);
+        let [Packet::Puback(Ack { reason_code, properties, .. })] = sent[..] else {
+            panic!("{sent:?}")
+        };
+        assert_eq!(reason_code, ReasonCode::QUOTA_EXCEEDED);
+        assert_eq!(properties.reason_string.is_some(), size >= 64);
+        assert_eq!(server.handle_input(&mut &[][..], NOW, &mut out), None);
+    }
+}
+
+/// The client broke the rule, and the Maximum Packet Size has nothing to do with it.
+/// [5.0 MQTT-2.2.1-3]
+#[test]
+fn subscribe_with_identifier_in_use_is_a_violation_when_the_output_lacks_room() {
+    let mut server = accepted(&lasting(V5_0));
+    server.hears(&subscribe(5, "a", QoS::AtMostOnce, V5_0));
+    let subscriptions = [Subscription::new("a", QoS::AtMostOnce); 80];
+    let request = encoded(
+        Subscribe {
+            packet_identifier: identifier(5),
+            properties: SubscribeProperties::default(),
+            subscriptions: (&subscriptions).into(),
+        },
+        V5_0,
+    );
+    let mut memory = [0; 64];
+    let mut out = Fixed::new(&mut memory);
+    let action = server.handle_input(&mut &request[..], NOW, &mut out);
+    let cause = CloseCause::Violation(ProtocolError::PacketIdentifierInUse(PacketType::Subscribe));
+    assert_eq!(action, Some(server::Action::Closed { cause, publish_will: true }));
+    assert_eq!(out.written(), [0xE0, 2, 0x82, 0]);
+}
+
+/// [5.0 MQTT-4.3.3-9]
+#[test]
+fn refused_message_counts_as_new_when_its_refusal_was_not_sent() {
+    let mut client = connected(&lasting(V5_0), ConnackProperties::default());
+    let publish = message(QoS::ExactlyOnce, "x");
+    let publish = encoded(Publish { packet_identifier: Some(identifier(1)), ..publish }, V5_0);
+    let mut out = Vec::new();
+    let action = client.handle_input(&mut &publish[..], NOW, &mut out);
+    let Some(client::Action::Message(message)) = action else { panic!("{action:?}") };
+    let token = message.token.unwrap();
+    let mut full = Fixed::new(&mut []);
+    client.acknowledge(token, ReasonCode::QUOTA_EXCEEDED, NOW, &mut full).unwrap();
+    resume(&mut client, &lasting(V5_0));
+    assert_eq!(client.hears(&publish).0.len(), 1);
+}
+
+/// Otherwise the host would not learn that it must publish the will. [5.0 MQTT-3.1.2-8]
+#[test]
+fn end_is_reported_after_the_session_was_taken() {
+    for disconnects in [false, true] {
+        let mut server = accepted(&lasting(V5_0));
+        if disconnects {
+            server.disconnect(&Disconnect::default(), NOW, &mut Vec::new()).unwrap();
+        }
+        let _ = server.take_session();
+        let cause = if disconnects { CloseCause::Requested } else { CloseCause::ConnectionLost };
+        let closed = server::Action::Closed { cause, publish_will: true };
+        assert_eq!(server.connection_lost(), Some(closed));
+        let _ = server.take_session();
+        assert_eq!(server.connection_lost(), None);
+    }
+}
+
+/// [3.1.1 §4.4] [5.0 §4.4]
+#[test]
+fn copy_of_a_session_in_use_is_resumed() {
+    for version in VERSIONS {
+        let mut client = connected(&lasting(version), ConnackProperties::default());
+        let mut out = Vec::new();
+        client.publish(1, &message(QoS::AtLeastOnce, "x"), NOW, &mut out).unwrap();
+        client.publish(2, &message(QoS::ExactlyOnce, "y"), NOW, &mut out).unwrap();
+        let subscriptions = [Subscription::new("a", QoS::AtMostOnce)];
+        let properties = SubscribeProperties::default();
+        client.subscribe(3, &subscriptions, properties, NOW, &mut out).unwrap();
+        let publish = message(QoS::ExactlyOnce, "z");
+        let publish = Publish { packet_identifier: Some(identifier(9)), ..publish };
+        client.hears(&encoded(publish, version));
+        let copy = client.session().clone();
+        let mut other = Client::with_session(ClientConfig::new(), copy);
+        let said = resume(&mut other, &lasting(version));
+        assert_eq!(packets(&said, version).len(), 2, "both messages are resent");
+        assert_eq!(other.hears(&ack(Packet::Pubrel, 9, version)).0, []);
+        let puback = ack(Packet::Puback, 1, version);
+        assert_eq!(other.hears(&puback).0.len(), 1);
+    }
 }
 
 /// The session knows nothing of the machine, so it can be copied.

@@ -217,12 +217,12 @@ impl Endpoint {
             let (identifier, qos, turn) = (waiting.packet_identifier, waiting.qos, waiting.turn);
             if turn != Turn::Withdrawn {
                 let packet = acknowledgement_of(qos);
-                // If it cannot be written it stays, and the next step ends the connection.
-                match waiting.packet() {
-                    None => self.write_ack(packet, identifier, verdict, out)?,
-                    Some(packet) => self
-                        .write_shortened(&packet.decode(), out)
-                        .map_err(|_| ProtocolError::NoRoomForAnswer)?,
+                let is_written = waiting
+                    .packet()
+                    .is_some_and(|packet| self.write_shortened(&packet.decode(), out).is_ok());
+                if !is_written {
+                    // If it cannot be written it stays, and the next step ends the connection.
+                    self.write_ack(packet, identifier, verdict, out)?;
                 }
             }
             self.connection.unacknowledged.pop();

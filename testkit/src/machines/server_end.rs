@@ -249,6 +249,7 @@ impl Machine for Server {
         } else if !host.over {
             // The machine's own session is a new one.
             let _ = host.machine.take_session();
+            let _ = host.machine.connection_lost();
             host.watch.ends();
         }
         (host.over, host.closing) = (true, false);
@@ -283,6 +284,7 @@ fn server_config(setup: &Setup) -> ServerConfig {
 /// Parks the session of a connection that has ended, for the next.
 fn park(host: &mut Host<Server>) {
     let session = host.machine.take_session();
+    let _ = host.machine.connection_lost();
     host.watch.ends();
     host.tokens.clear();
     host.parked = Some((session, core::mem::take(&mut host.watch.kept)));
