@@ -28,7 +28,7 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What is not here
+//! # Not included
 //!
 //! Sockets, TLS, WebSocket framing, async runtimes, threads, reconnect timers and configuration
 //! files belong to the host. The programs in `examples/` are complete hosts.
@@ -42,24 +42,24 @@
 //!  router    subscription index, retained messages                (usable without the broker)
 //!  client    one connection's end, client rules   ┐ siblings;
 //!  server    one connection's end, server rules   ┘ neither knows the other
-//!  session   what survives a connection: messages in flight, packet identifiers
+//!  session   messages in flight, packet identifiers; the exchange that both ends share
 //!  codec     bytes to packets and back: pure functions, no state
 //! ```
 //!
-//! Arrows only point down, and each layer is usable without those above it. A QoS 1 PUBLISH passes
-//! through all of them:
+//! A module imports only from layers below it, and each layer is usable without those above it.
+//! This is the way of a QoS 1 PUBLISH through a broker:
 //!
 //! ```text
 //!  read buffer ─► codec::frame ─► Publish<'_>, a view of the buffer
 //!                                    │
-//!  server (publisher) ◄──────────────┘ topic alias, Receive Maximum, repeats
+//!  server (publisher) ◄──────────────┘ topic alias, limits, Receive Maximum
 //!      │ Action::Message
 //!      ▼
-//!  broker ─► router: which sessions ─► one Message, shared
-//!      │                                  │
-//!      │ acknowledge                      ▼ queue of each session
-//!      ▼                               server (subscriber) ─► PUBLISH ─► its output
-//!  PUBACK ─► publisher's output
+//!  broker ─► router: which sessions receive it
+//!      │
+//!      ├─ one Message, shared ─► session (subscriber): queue ─► server ─► PUBLISH ─► transmit
+//!      │
+//!      └─ acknowledge ─► server (publisher) ─► PUBACK ─► transmit
 //! ```
 //!
 //! # The run loop
@@ -67,18 +67,20 @@
 //! A machine takes **one step** at a time and returns **at most one action**. Bytes and a timestamp
 //! go in. Replies are appended to the caller's `out`. An action is something that only the host can
 //! do or needs to know. The host reads into its buffer, steps until there is no action, drops the
-//! consumed bytes, writes `out`, and calls `handle_timeout` at `poll_timeout`.
-//! [`Client`](client::Client), [`Server`](server::Server) and [`Broker`](broker::Broker) begin with
-//! the loop and its contract:
+//! consumed bytes, writes `out`, and calls `handle_timeout` at `poll_timeout`. The documentation of
+//! [`Client`](client::Client) and [`Server`](server::Server) begins with this loop. A
+//! [`Broker`](broker::Broker) runs many servers, so its loop differs: it consumes all packets of
+//! the input, and all output leaves through `transmit`. The contract of a machine:
 //!
 //! - An incomplete packet stays with the host. The machine keeps no input.
 //! - An action borrows the input, not the machine, so commands can be called while one is held.
 //! - The end of a connection is the last action, and never an error: `out` still holds packets that
 //!   the host must write first.
-//! - Only commands return errors. Then nothing was written, and the connection is unaffected.
+//! - Only commands return errors. Then nothing was written and the connection is unaffected, unless
+//!   the documentation of the error says otherwise.
 //! - Time is an argument: milliseconds from an epoch that the host chooses ([`Instant`]). A clock
 //!   that steps back is treated as standing still.
-//! - A call can be abandoned between any two steps; there is nothing to cancel.
+//! - A host can stop between any two steps; there is nothing to cancel.
 //!
 //! # Limits
 //!

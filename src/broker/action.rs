@@ -12,16 +12,16 @@ pub(super) struct SessionId(pub(super) u64);
 
 /// A hint that only the host can do something about a connection.
 ///
-/// Each hint repeats what the host can ask for at any time, so a hint that is late, lost or
-/// obeyed twice does no harm.
+/// The host can query the same state at any time, so a hint that arrives late, is lost, or is acted
+/// on twice does no harm.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// A client asks to connect. The host answers with [`Broker::accept`](super::Broker::accept)
-    /// or [`Broker::refuse`](super::Broker::refuse), now or later. Until then nothing more of the
-    /// client is read.
+    /// or [`Broker::refuse`](super::Broker::refuse), now or later. Until then the
+    /// broker reads no further packet of the client.
     ///
-    /// To ask: [`Broker::pending_connect`](super::Broker::pending_connect).
+    /// [`Broker::pending_connect`](super::Broker::pending_connect) returns the same CONNECT.
     Connect {
         /// The connection that awaits the answer.
         connection: ConnectionId,
@@ -30,11 +30,11 @@ pub enum Action {
     },
     /// There is output for a connection: [`Broker::transmit`](super::Broker::transmit) writes it.
     ///
-    /// To ask: [`Broker::wants_transmit`](super::Broker::wants_transmit).
+    /// [`Broker::wants_transmit`](super::Broker::wants_transmit) returns the same state.
     Transmit(ConnectionId),
     /// A connection has ended. The host [transmits](super::Broker::transmit) what is left, closes
     /// the socket, and calls [`Broker::connection_lost`](super::Broker::connection_lost).
     ///
-    /// To ask: [`Broker::is_closed`](super::Broker::is_closed).
+    /// [`Broker::is_closed`](super::Broker::is_closed) returns the same state.
     Closed(ConnectionId),
 }

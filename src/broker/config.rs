@@ -3,7 +3,7 @@
 use crate::server::ServerConfig;
 use crate::session::QueueLimit;
 
-/// The limits that a broker offers its clients, and those of what it keeps for them.
+/// The limits of each connection, and of the state that a broker keeps for its clients.
 ///
 /// ```
 /// use mqtt_sansio::broker::BrokerConfig;
@@ -29,8 +29,8 @@ impl Default for BrokerConfig {
 }
 
 impl BrokerConfig {
-    /// Returns a configuration that offers each client `server`, with the defaults that the methods
-    /// name.
+    /// Creates a configuration with the limits of `server` for each client, and with the defaults
+    /// that the setters state.
     ///
     /// Whatever `server` says, shared subscriptions are unavailable, and the broker itself
     /// acknowledges messages, with the reason code that routing finds.
@@ -45,14 +45,14 @@ impl BrokerConfig {
         }
     }
 
-    /// Limits the sessions, including those of clients that are away. More are refused with
+    /// Limits the sessions, including those of absent clients. The broker refuses more with
     /// [`QUOTA_EXCEEDED`](crate::codec::ReasonCode::QUOTA_EXCEEDED). The default is 1,000,000.
     #[must_use]
     pub const fn maximum_sessions(self, maximum_sessions: usize) -> Self {
         Self { maximum_sessions, ..self }
     }
 
-    /// Limits the subscriptions of a session. More are refused with
+    /// Limits the subscriptions of a session. The broker refuses more with
     /// [`QUOTA_EXCEEDED`](crate::codec::ReasonCode::QUOTA_EXCEEDED). The default is 10,000.
     #[must_use]
     pub const fn maximum_subscriptions(self, maximum_subscriptions: usize) -> Self {
@@ -66,7 +66,7 @@ impl BrokerConfig {
         Self { maximum_levels, ..self }
     }
 
-    /// Limits the retained messages and their bytes. More are refused with
+    /// Limits the retained messages and their bytes. The broker refuses more with
     /// [`QUOTA_EXCEEDED`](crate::codec::ReasonCode::QUOTA_EXCEEDED). The default is 1,000,000
     /// messages and 1 GiB.
     #[must_use]

@@ -43,8 +43,8 @@ pub(super) fn deliver_to_all(
     }
 }
 
-/// Queues a message for a client, connected or away. Returns whether there was room. [5.0
-/// MQTT-4.5.0-1] [3.1.1 MQTT-3.1.2-5]
+/// Queues a message for a client, connected or away. Returns whether there was room.
+/// [5.0 MQTT-4.5.0-1] [3.1.1 MQTT-3.1.2-5]
 fn deliver(broker: &mut Broker, session: SessionId, outgoing: Outgoing, now: Instant) -> bool {
     let Some(state) = broker.sessions.get_mut(session) else { return false };
     match &mut state.presence {

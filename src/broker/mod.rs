@@ -3,14 +3,14 @@
 //!
 //! It knows no sockets, clocks, threads or users. The host decides which clients may connect.
 //!
-//! Not here yet: shared subscriptions, which CONNACK says are unavailable, enhanced authentication,
-//! which is refused with "Bad authentication method", questions about single messages and
-//! subscriptions, and durability.
+//! The broker does not yet support shared subscriptions (CONNACK says so), enhanced authentication
+//! (the broker refuses it with "Bad authentication method"), authorisation of single messages and
+//! subscriptions, or durability.
 //!
-//! Inside, *stores* own and *flows* borrow. A store is a type with a file of its own that knows no
-//! other store: `connections`, `sessions`, `timers`, `wills`, `retained`. A flow is one
-//! thing that happens, from its first step to its last: the files of `flow`, and `deliver`,
-//! which they share.
+//! Internally, *stores* own state and *flows* borrow it. A store is a type in its own file that
+//! imports no other store of this module: `connections`, `sessions`, `timers`, `wills`, and the
+//! cursors in `retained`. A flow handles one event from its first step to its last. Each file in
+//! `flow` is a flow; they share `deliver`.
 
 mod action;
 mod config;
@@ -44,8 +44,9 @@ use wills::Wills;
 
 /// A whole MQTT broker, without sockets and clocks.
 ///
-/// The host opens, feeds and closes connections. [`transmit`](Self::transmit) is the one exit for
-/// bytes. [`Action`]s hint that a call has changed something for a connection, its own or another.
+/// The host opens, feeds and closes connections. All output leaves through
+/// [`transmit`](Self::transmit). [`Action`]s hint that a call has changed something for a
+/// connection, its own or another.
 ///
 /// ```
 /// use mqtt_sansio::broker::{Action, Broker, BrokerConfig};
@@ -87,7 +88,7 @@ use wills::Wills;
 /// The host can ask at any time what a connection needs: [`wants_transmit`](Self::wants_transmit),
 /// [`is_closed`](Self::is_closed), [`wants_input`](Self::wants_input) and
 /// [`pending_connect`](Self::pending_connect) depend on the state alone. A host that fetches
-/// actions late, obeys them twice, or does not fetch them and asks, delivers the same bytes.
+/// actions late, acts on them twice, or calls these methods instead, delivers the same bytes.
 ///
 /// # Time
 ///
@@ -114,7 +115,7 @@ pub struct Broker {
     matches: Vec<(SessionId, Subscriber)>,
 }
 
-/// Numbers only: connections hold passwords, and output that was not sent.
+/// Shows only numbers, because connections hold passwords and output that was not sent.
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Broker")
@@ -155,7 +156,7 @@ impl Broker {
         self.connections.len()
     }
 
-    /// Returns the number of sessions, including those of clients that are away.
+    /// Returns the number of sessions, including those of absent clients.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.sessions.len()
@@ -167,7 +168,8 @@ impl Broker {
         &self.retained
     }
 
-    /// Returns the number of messages that were dropped because a queue was full.
+    /// Returns the number of messages that were dropped because a queue or the retained store was
+    /// full.
     #[must_use]
     pub const fn dropped(&self) -> u64 {
         self.dropped
@@ -175,7 +177,7 @@ impl Broker {
 
     // ---- connections ----
 
-    /// Adds a connection: the transport of a client is open.
+    /// Adds a connection whose transport is already open.
     #[must_use]
     pub fn open(&mut self, now: Instant) -> ConnectionId {
         let now = self.timers.now(now);
@@ -185,18 +187,18 @@ impl Broker {
     }
 
     /// Consumes all complete packets of `input`, while the connection
-    /// [wants input](Self::wants_input). The host keeps the other bytes, and calls again with more
-    /// of them or when that has changed.
+    /// [wants input](Self::wants_input). The host keeps the remaining bytes, and calls again when
+    /// more bytes arrive or when the connection wants input again.
     pub fn handle_input(&mut self, id: ConnectionId, input: &mut &[u8], now: Instant) {
         let now = self.timers.now(now);
         exchange::handle_input(self, id, input, now);
     }
 
-    /// Writes the output of a connection, as far as its client can accept it and until `out` holds
+    /// Writes the output of a connection, as far as the client's limits allow and until `out` holds
     /// 64 KiB or more.
     ///
-    /// Returns whether there is more, for a call with an empty `out`. Nothing written here is an
-    /// [`Action`] of its own, so the result is never older than an action that was fetched before.
+    /// Returns whether a call with an empty `out` would write more. No [`Action`] follows for the
+    /// rest: the host calls again while the result is true.
     #[must_use]
     pub fn transmit(&mut self, id: ConnectionId, now: Instant, out: &mut Vec<u8>) -> bool {
         let now = self.timers.now(now);
@@ -231,14 +233,14 @@ impl Broker {
         self.timers.next()
     }
 
-    /// Does what is due: disconnects silent clients, publishes wills, ends sessions. It is harmless
-    /// when nothing is due.
+    /// Disconnects silent clients, publishes wills and ends sessions whose time has come. Does
+    /// nothing if nothing is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.timers.now(now);
         exchange::handle_timeout(self, now);
     }
 
-    // ---- what a connection needs ----
+    // ---- needs of a connection ----
 
     /// Whether [`transmit`](Self::transmit) would write something, given room.
     #[must_use]
@@ -246,9 +248,9 @@ impl Broker {
         self.connections.get(id).is_some_and(Connection::wants_transmit)
     }
 
-    /// Whether input would be consumed. It is not while the host owes an answer to
-    /// [`Action::Connect`], nor while 64 KiB of output or more wait for
-    /// [`transmit`](Self::transmit), nor after the end of the connection.
+    /// Whether [`handle_input`](Self::handle_input) would consume input. Returns false while the
+    /// host owes an answer to [`Action::Connect`], while 64 KiB of output or more wait for
+    /// [`transmit`](Self::transmit), and after the connection has ended.
     #[must_use]
     pub fn wants_input(&self, id: ConnectionId) -> bool {
         self.connections.get(id).is_some_and(Connection::wants_input)
@@ -270,13 +272,15 @@ impl Broker {
         }
     }
 
-    // ---- what the host answers and asks for ----
+    // ---- answers and requests of the host ----
 
     /// Accepts the client of a connection, which resumes its session if it has one. Another
     /// connection of the same client is closed. [5.0 §3.1.4] [3.1.1 §3.1.4]
     ///
-    /// `properties` are added to CONNACK, such as Response Information. They cannot be sent before
-    /// 5.0.
+    /// The broker adds `properties`, such as Response Information, to a 5.0 CONNACK. It refuses the
+    /// client instead if there is no room for another session, if the CONNECT asks for enhanced
+    /// authentication, or if the client cannot accept the CONNACK. Does nothing if the connection
+    /// awaits no answer.
     pub fn accept(&mut self, id: ConnectionId, properties: ConnackProperties<'_>, now: Instant) {
         let now = self.timers.now(now);
         connect::accept(self, id, properties, now);
@@ -294,7 +298,7 @@ impl Broker {
         connect::refuse(self, id, reason_code, properties, now);
     }
 
-    /// Ends a connection on the host's own account, in 5.0 with DISCONNECT.
+    /// Ends a connection at the host's request. A 5.0 client receives `disconnect`.
     pub fn disconnect(&mut self, id: ConnectionId, disconnect: &Disconnect<'_>, now: Instant) {
         let now = self.timers.now(now);
         close::disconnect(self, id, disconnect, now);

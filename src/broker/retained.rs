@@ -36,8 +36,8 @@ struct Replay {
 /// The position of one subscription in the retained messages.
 ///
 /// It covers the messages that were retained at the time of the subscription. Later ones are
-/// delivered as ordinary messages, after the retained one of their topic. [5.0 §3.3.1.3] [5.0
-/// MQTT-4.6.0-5]
+/// delivered as ordinary messages, after the retained one of their topic. [5.0 §3.3.1.3]
+/// [5.0 MQTT-4.6.0-5]
 #[derive(Debug)]
 struct Cursor {
     subscriber: Subscriber,

@@ -23,8 +23,8 @@ pub enum Action<'a> {
     /// A message has arrived. It is acknowledged when the next step is taken, or by
     /// [`Client::acknowledge`] if the configuration says so.
     ///
-    /// In the first case the message is the host's from now on: if the connection ends before the
-    /// next step, a QoS 2 message is not redelivered.
+    /// In the first case the host is responsible for the message from now on: if the connection
+    /// ends before the next step, a QoS 2 message is not redelivered.
     ///
     /// [`Client::acknowledge`]: super::Client::acknowledge
     Message(Received<'a>),

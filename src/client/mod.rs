@@ -23,7 +23,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use keep_alive::KeepAlive;
 
-/// Why no CONNECT was sent. Nothing was written, and the session is unchanged.
+/// The reason why no CONNECT was sent. Nothing was written, and the session is unchanged.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
@@ -54,7 +54,7 @@ enum State {
         turn: Turn,
     },
     Connected(Reauthentication),
-    /// The connection has ended, and the host was not told everything about it.
+    /// The connection has ended, and the host has not received all of its last actions.
     Closing(Ending),
 }
 
@@ -129,7 +129,7 @@ enum Reauthentication {
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// - Bytes of an incomplete packet stay with the host, which passes them again with those that
+/// - The host keeps the bytes of an incomplete packet, and passes them again with the bytes that
 ///   follow.
 /// - An action borrows the input, not the client, so commands can be called while one is held.
 /// - When a command returns, it has written all that it can. A later step writes the messages that
@@ -233,7 +233,8 @@ impl Client {
         if self.is_connected() { None } else { self.endpoint.next_completed() }
     }
 
-    /// Returns the session, for another client to resume. A connection that has not ended is lost.
+    /// Returns the session, for another client to resume. Ends the connection if it is still open,
+    /// without sending a packet.
     #[must_use]
     pub fn into_session(mut self) -> Session {
         self.end(Ending::ConnectionLost);
@@ -264,7 +265,7 @@ impl Client {
 
     /// Starts MQTT on a transport that is already open, by writing CONNECT.
     ///
-    /// Input that is left from the last connection must be dropped before.
+    /// The host must first drop the input that is left from the last connection.
     ///
     /// A session belongs to one client identifier: that of the first CONNECT, or the one that the
     /// server assigns to a CONNECT without an identifier. With another identifier the call fails
@@ -338,8 +339,8 @@ impl Client {
     /// Sends a message, or queues it while it cannot be sent.
     ///
     /// A QoS 1 or 2 message ends with an [`Action::Published`] with `key`. There is no outcome for
-    /// QoS 0, and nothing limits such messages during a connection; a host that publishes many
-    /// watches the length of `out`. A topic alias can be set by the rules of the standard. A
+    /// QoS 0, and no limit for QoS 0 messages during a connection, so a host that publishes many of
+    /// them must check the length of `out`. The host can set a topic alias. A
     /// message that is queued or resent carries its full topic name.
     ///
     /// A message can be published at any time. Without a connection it is queued for the next one,
@@ -470,13 +471,15 @@ impl Client {
         if was_zero && expiry.is_some_and(|expiry| expiry > 0) {
             return Err(EncodeError::from(DecodeError::InvalidPropertyValue(0x11)).into());
         }
+        let packet = Packet::from(*disconnect);
+        packet.measure(self.endpoint.rules())?;
         if self.endpoint.is_open() {
             let mut step = self.endpoint.step(now, &mut *out);
             // If an acknowledgement has no room, the peer redelivers the message.
             let _ = self.endpoint.settle(&mut step);
             self.endpoint.finish(&step);
         }
-        self.write(&(*disconnect).into(), now, out)?;
+        self.write(&packet, now, out)?;
         if let Some(expiry) = expiry {
             self.terms.session_expiry = Expiry::from_seconds(expiry);
         }
@@ -488,7 +491,8 @@ impl Client {
 
     /// Takes the next step: consumes packets from `input` up to the first that has an action.
     ///
-    /// `None` means that more input is needed, or that there is no connection.
+    /// `None` means that more input is needed, that `out` has too little room, or that there is no
+    /// connection.
     #[inline]
     #[must_use = "an action that is dropped is lost"]
     pub fn handle_input<'i>(
@@ -526,8 +530,8 @@ impl Client {
         }
     }
 
-    /// Does what is due: sends PINGREQ, or closes the connection of a silent server. Does nothing
-    /// if nothing is due.
+    /// Sends a PINGREQ that is due, or ends the connection of a silent server. Does nothing if
+    /// nothing is due.
     #[must_use = "an action that is dropped is lost"]
     pub fn handle_timeout(
         &mut self,
@@ -562,12 +566,12 @@ impl Client {
         self.next_closing(&mut &[][..])
     }
 
-    /// Reports progress of the transport that the machine cannot see, such as a partial write of a
-    /// long output, or that the host does not read at present.
+    /// Reports transport activity that the machine cannot observe: a partial write of a long
+    /// output, or a pause in reading.
     ///
-    /// The time that the server has to answer a PINGREQ restarts, because the PINGREQ can be at the
-    /// end of that output, or its answer not read. A host that writes and reads without such delays
-    /// need not call it.
+    /// Restarts the time that the server has to answer a PINGREQ, because the PINGREQ can be at the
+    /// end of that output, or the host has not read the answer yet. A host that writes and reads
+    /// without such delays need not call it.
     pub fn handle_progress(&mut self, now: Instant) {
         let now = self.endpoint.advance_to(now);
         self.keep_alive.note_progress(now);

@@ -55,8 +55,7 @@ pub struct Connect<'a> {
     /// The greatest number of seconds between two packets of the client; 0 turns keep alive off.
     /// [5.0 §3.1.2.10] [3.1.1 §3.1.2.10]
     pub keep_alive: u16,
-    /// The name of the session; empty if the server assigns one. [5.0 §3.1.3.1] [3.1.1
-    /// §3.1.3.1]
+    /// The name of the session; empty if the server assigns one. [5.0 §3.1.3.1] [3.1.1 §3.1.3.1]
     pub client_identifier: Text<'a>,
     /// The message that the server publishes if the connection breaks. [5.0 §3.1.2.5]
     /// [3.1.1 §3.1.2.5]

@@ -19,7 +19,7 @@ use core::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConversionError {
     expected: &'static str,
-    /// The number that came, unless a text came.
+    /// The number that was given, or `None` if a text was given.
     number: Option<u32>,
 }
 

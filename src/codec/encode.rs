@@ -61,8 +61,8 @@ impl<'p, 'a> Prepared<'p, 'a> {
         self.size.packet_size()
     }
 
-    /// Appends the packet to `out`. The only error is a [`Fixed`](super::Fixed) output without
-    /// room, which is then unchanged.
+    /// Appends the packet to `out`. Fails only if a [`Fixed`](super::Fixed) output has too little
+    /// room; the output is then unchanged.
     #[inline]
     pub fn write(&self, out: &mut impl Output) -> Result<(), EncodeError> {
         Encode::write(self.packet, &self.size, self.rules, out)

@@ -146,8 +146,8 @@ pub enum EncodeError {
     /// options, or the packet type AUTH.
     #[error("packet has a part that version {0} lacks")]
     NotInVersion(Version),
-    /// A PUBLISH with QoS 0 has a packet identifier, or one with QoS 1 or 2 has none. [5.0
-    /// MQTT-2.2.1-2] [3.1.1 MQTT-2.3.1-5]
+    /// A PUBLISH with QoS 0 has a packet identifier, or one with QoS 1 or 2 has none.
+    /// [5.0 MQTT-2.2.1-2] [3.1.1 MQTT-2.3.1-5]
     #[error("PUBLISH has a packet identifier with QoS 0, or none with QoS 1 or 2")]
     PacketIdentifier,
     /// An output of fixed size has too little room for the packet.

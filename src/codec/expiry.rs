@@ -2,7 +2,7 @@
 
 /// A Session Expiry Interval: when a session ends after its connection. [5.0 §3.1.2.11.2]
 ///
-/// A packet has it as a number of seconds, of which the greatest means "never".
+/// A packet carries it as a number of seconds; the greatest number means "never".
 ///
 /// ```
 /// use mqtt_sansio::codec::Expiry;
@@ -15,7 +15,7 @@
 #[expect(clippy::exhaustive_enums, reason = "the standard knows no other")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Expiry {
-    /// The session ends that many seconds after the connection; after 0 seconds it ends with it.
+    /// The session ends that many seconds after the connection; 0 ends it with the connection.
     After(u32),
     /// The session does not expire.
     Never,

@@ -41,8 +41,8 @@ pub struct TopicFilter<'a> {
 }
 
 impl<'a> TopicFilter<'a> {
-    /// Checks the syntax, and that the filter has at most 65,535 bytes. [5.0 MQTT-4.7.3-3] [3.1.1
-    /// MQTT-4.7.3-3]
+    /// Checks the syntax, and that the filter has at most 65,535 bytes. [5.0 MQTT-4.7.3-3]
+    /// [3.1.1 MQTT-4.7.3-3]
     ///
     /// `$share/{ShareName}/{filter}` is a shared subscription in 5.0 only.
     pub fn new(filter: impl Into<Text<'a>>, version: Version) -> Result<Self, EncodeError> {
@@ -84,8 +84,8 @@ impl<'a> TopicFilter<'a> {
         self.filter().has_wildcard()
     }
 
-    /// Whether the filter matches a topic name. [5.0 §4.7.1] [5.0 MQTT-4.7.2-1] [3.1.1
-    /// MQTT-4.7.2-1]
+    /// Whether the filter matches a topic name. [5.0 §4.7.1] [5.0 MQTT-4.7.2-1]
+    /// [3.1.1 MQTT-4.7.2-1]
     #[must_use]
     pub fn matches<'t>(self, topic_name: impl Into<Text<'t>>) -> bool {
         let topic_name = topic_name.into();
@@ -218,8 +218,8 @@ impl fmt::Debug for Filter {
     }
 }
 
-/// Checks the syntax in one pass. [5.0 MQTT-4.7.3-1] [5.0 MQTT-4.7.1-1] [5.0 MQTT-4.7.1-2] [3.1.1
-/// MQTT-4.7.3-1] [3.1.1 MQTT-4.7.1-2] [3.1.1 MQTT-4.7.1-3]
+/// Checks the syntax in one pass. [5.0 MQTT-4.7.3-1] [5.0 MQTT-4.7.1-1] [5.0 MQTT-4.7.1-2]
+/// [3.1.1 MQTT-4.7.3-1] [3.1.1 MQTT-4.7.1-2] [3.1.1 MQTT-4.7.1-3]
 #[inline(always)]
 fn check<'a>(
     filter: Text<'a>,
@@ -260,8 +260,8 @@ fn stands_alone(filter: &[u8], position: usize) -> bool {
             .is_none_or(|&byte| byte == b'/' && filter.get(position) == Some(&b'+'))
 }
 
-/// Returns where the filter of `$share/{ShareName}/{filter}` begins, or 0 if it is not shared. [5.0
-/// MQTT-4.8.2-1] [5.0 MQTT-4.8.2-2]
+/// Returns where the filter of `$share/{ShareName}/{filter}` begins, or 0 if it is not shared.
+/// [5.0 MQTT-4.8.2-1] [5.0 MQTT-4.8.2-2]
 fn shared_start(filter: &[u8]) -> Result<usize, DecodeError> {
     let Some(shared) = filter.strip_prefix(SHARE) else { return Ok(0) };
     let name = shared.split(|&byte| byte == b'/').next().unwrap_or_default();

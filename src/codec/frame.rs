@@ -14,8 +14,8 @@ use super::types::Version;
 use super::varint;
 use core::fmt;
 
-/// The fixed header of a packet, which is known before the rest has arrived. [5.0 §2.1] [3.1.1
-/// §2.2]
+/// The fixed header of a packet, which is known before the rest has arrived. [5.0 §2.1]
+/// [3.1.1 §2.2]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     packet_type: PacketType,

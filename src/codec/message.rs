@@ -20,8 +20,8 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
 
-/// A message that is kept. Clones share its topic name, properties and payload, which stand in one
-/// allocation; the first clone adds a small one for the reference count.
+/// A stored message. Clones share the topic name, properties and payload, which are in one
+/// allocation; the first clone adds a small allocation for the reference count.
 ///
 /// It does not depend on a version or a connection: it can be sent to clients of any version, and
 /// resent after a reconnect.

@@ -30,12 +30,12 @@
 //!
 //! This module keeps no state, and knows no connection and no session.
 //!
-//! # How packets are read and written, and why so
+//! # How packets are read and written
 //!
 //! Each packet type has a file with its layout, its struct, and both directions.
 //!
 //! A short packet costs 50 to 300 instructions in either direction, as much as copying the 200 to
-//! 300 bytes of its struct a few times. So packets are made where they stay. The packets that are
+//! 300 bytes of its struct a few times. So each packet is built in place. The packets that are
 //! exchanged most often have `decode(r, rules, wrap)`: it is inlined into its caller and calls
 //! `wrap`, which is `Packet::Publish` or the like, on the finished struct. The large ones have
 //! `read(&mut self, …)`, which fills in a blank packet that already is in its place.

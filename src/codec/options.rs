@@ -28,7 +28,7 @@ macro_rules! options {
 /// Deviations from the standard that a decoder accepts or refuses. All are off by default.
 ///
 /// [`DEPLOYED_DEVICES`](Self::DEPLOYED_DEVICES) names the ones that relax the standard. An option
-/// changes only the versions that its description names; without a version it changes all.
+/// applies only to the versions that its description names, or to all if it names none.
 ///
 /// ```
 /// use mqtt_sansio::codec::{self, DecodeError, Options, Rules, Version};
@@ -82,7 +82,7 @@ options! {
 }
 
 impl Options {
-    /// No option: the standard as it is.
+    /// No options: the unmodified standard.
     pub const NONE: Self = Self(0);
 
     /// The options that deployed devices are known to need: all that relax the standard.

@@ -36,7 +36,7 @@ impl Sealed for Vec<u8> {}
 impl Sealed for BytesMut {}
 impl Sealed for Fixed<'_> {}
 
-/// An [`Output`] of a fixed size, in memory that the caller has.
+/// An [`Output`] of a fixed size, in the caller's memory.
 ///
 /// ```
 /// use mqtt_sansio::codec::{self, EncodeError, Fixed, Output, Packet, Publish, Version};
@@ -70,7 +70,7 @@ impl<'m> Fixed<'m> {
         self.memory.get(..self.length).unwrap_or_default()
     }
 
-    /// Makes room for others.
+    /// Removes all bytes written, so that the memory can be reused.
     pub const fn clear(&mut self) {
         self.length = 0;
     }

@@ -26,7 +26,7 @@ use core::iter::FusedIterator;
 /// assert_eq!(sequence.first(), Some(properties[0]));
 /// ```
 ///
-/// A list can stand inside the packet that borrows it, if the same statement uses the packet:
+/// A list can be a temporary inside the packet literal, if the same statement uses the packet:
 ///
 /// ```
 /// use mqtt_sansio::codec::{self, Disconnect, DisconnectProperties, UserProperty, Version};

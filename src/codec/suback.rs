@@ -1,5 +1,5 @@
-//! SUBACK and UNSUBACK: two packet types, one body. [5.0 §3.9] [5.0 §3.11] [3.1.1 §3.9] [3.1.1
-//! §3.11]
+//! SUBACK and UNSUBACK: two packet types, one body. [5.0 §3.9] [5.0 §3.11] [3.1.1 §3.9]
+//! [3.1.1 §3.11]
 //!
 //! | field             | bytes | SUBACK                | UNSUBACK            |
 //! |-------------------|-------|-----------------------|---------------------|

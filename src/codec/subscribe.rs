@@ -1,5 +1,5 @@
-//! SUBSCRIBE and UNSUBSCRIBE: lists of topic filters. [5.0 §3.8] [5.0 §3.10] [3.1.1 §3.8] [3.1.1
-//! §3.10]
+//! SUBSCRIBE and UNSUBSCRIBE: lists of topic filters. [5.0 §3.8] [5.0 §3.10] [3.1.1 §3.8]
+//! [3.1.1 §3.10]
 //!
 //! | field             | bytes | SUBSCRIBE | UNSUBSCRIBE |
 //! |-------------------|-------|-----------|-------------|
@@ -65,8 +65,8 @@ impl<'a> Subscription<'a> {
 pub struct SubscriptionOptions {
     /// The greatest QoS at which the server sends messages; the only option before 5.0.
     pub maximum_qos: QoS,
-    /// Whether the server omits the client's own messages; not with a shared subscription. [5.0
-    /// MQTT-3.8.3-4]
+    /// Whether the server omits the client's own messages; not with a shared subscription.
+    /// [5.0 MQTT-3.8.3-4]
     pub no_local: bool,
     /// Whether the server keeps the RETAIN flag as it was published. [5.0 MQTT-3.3.1-13]
     pub retain_as_published: bool,

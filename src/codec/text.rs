@@ -44,7 +44,7 @@ impl<'a> Text<'a> {
         core::str::from_utf8(self.0).expect("a Text is UTF-8")
     }
 
-    /// Makes a text of a string in a constant expression.
+    /// Creates a text from a string in a constant expression.
     ///
     /// ```
     /// use mqtt_sansio::codec::Text;
@@ -87,8 +87,8 @@ impl<'a> Text<'a> {
         if is_plain::<false>(bytes) { Ok(Self(bytes)) } else { Self::look_closer(bytes) }
     }
 
-    /// Reads a Topic Name, which can be empty but has no wildcards. [5.0 MQTT-3.3.2-2] [3.1.1
-    /// MQTT-3.3.2-2]
+    /// Reads a Topic Name, which can be empty but has no wildcards. [5.0 MQTT-3.3.2-2]
+    /// [3.1.1 MQTT-3.3.2-2]
     #[inline(always)]
     pub(crate) fn decode_topic_name(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let bytes = reader.binary()?;

@@ -87,8 +87,8 @@ enum Name<'a> {
 }
 
 impl<'a> TopicName<'a> {
-    /// Checks a topic name. [5.0 MQTT-4.7.3-1] [5.0 MQTT-3.3.2-2] [3.1.1 MQTT-4.7.3-1] [3.1.1
-    /// MQTT-3.3.2-2]
+    /// Checks a topic name. [5.0 MQTT-4.7.3-1] [5.0 MQTT-3.3.2-2] [3.1.1 MQTT-4.7.3-1]
+    /// [3.1.1 MQTT-3.3.2-2]
     pub fn new(name: impl Into<Text<'a>>) -> Result<Self, EncodeError> {
         let name = name.into();
         if name.is_empty() {

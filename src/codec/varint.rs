@@ -1,5 +1,5 @@
-//! Variable Byte Integers: numbers of up to 28 bits, in one to four bytes. [5.0 §1.5.5] [3.1.1
-//! §2.2.3]
+//! Variable Byte Integers: numbers of up to 28 bits, in one to four bytes. [5.0 §1.5.5]
+//! [3.1.1 §2.2.3]
 
 use super::error::{DecodeError, EncodeError};
 

@@ -10,8 +10,8 @@ use alloc::vec::Vec;
 /// A search looks at the levels of the topic name and at the filters that match so far, not at the
 /// others. Nothing is recursive, so a topic can have as many levels as its 65,535 bytes hold.
 ///
-/// The share name of a filter is not part of the index: the subscriber `K` must tell a group from
-/// a client.
+/// The share name of a filter is not part of the index: the caller's `K` must distinguish a group
+/// from a client.
 ///
 /// ```
 /// use mqtt_sansio::codec::{QoS, TopicFilter, TopicName, Version};
@@ -162,8 +162,8 @@ impl<K: Ord, V> SubscriptionIndex<K, V> {
     pub fn matches<'t>(&self, topic_name: impl Into<TopicName<'t>>, mut found: impl FnMut(&K, &V)) {
         let topic_name = topic_name.into();
         let topic_name = topic_name.as_text();
-        // Filters that start with a wildcard do not match such a name. [5.0 MQTT-4.7.2-1] [3.1.1
-        // MQTT-4.7.2-1]
+        // Filters that start with a wildcard do not match such a name. [5.0 MQTT-4.7.2-1]
+        // [3.1.1 MQTT-4.7.2-1]
         let hidden = is_hidden(topic_name);
         // The nodes that a `+` has led to, and the rest of the name there.
         let mut aside: Vec<(usize, Option<&[u8]>)> = Vec::new();

@@ -1,6 +1,6 @@
 //! The index of subscriptions, and the retained messages. Both can be used without the broker.
 //!
-//! This layer knows topics and messages, and neither sessions nor connections.
+//! This layer knows topics and messages. It does not know sessions or connections.
 
 mod index;
 mod retained;

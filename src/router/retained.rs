@@ -42,9 +42,9 @@ pub struct RetainedStore {
 pub struct Retained {
     /// The message.
     pub message: Message,
-    /// The time from which it is not sent any more. [5.0 §3.3.2.3.3]
+    /// The time from which the message must not be sent. [5.0 §3.3.2.3.3]
     pub expires_at: Option<Instant>,
-    /// The [version](RetainedStore::version) of the store since this message.
+    /// The [version](RetainedStore::version) of the store when it retained this message.
     pub version: u64,
     /// The Client Identifier of its publisher, which does not receive it for a subscription with No
     /// Local. [5.0 MQTT-3.8.3-3]
@@ -52,7 +52,7 @@ pub struct Retained {
 }
 
 impl Retained {
-    /// Whether the message must not be sent any more.
+    /// Whether the message has expired, so that it must not be sent.
     #[must_use]
     pub fn is_expired(&self, now: Instant) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
@@ -84,8 +84,8 @@ impl RetainedStore {
         self.bytes
     }
 
-    /// Returns the number of messages that were ever retained. A message with a greater version is
-    /// newer.
+    /// Returns the number of messages retained since the store was created. A message with a
+    /// greater version is newer.
     #[must_use]
     pub const fn version(&self) -> u64 {
         self.version
@@ -112,8 +112,8 @@ impl RetainedStore {
     }
 
     /// Retains a message in place of the one of its topic. A message without payload only removes
-    /// that one. [5.0 MQTT-3.3.1-5 to -7] [3.1.1 MQTT-3.3.1-5] [3.1.1 MQTT-3.3.1-10] [3.1.1
-    /// MQTT-3.3.1-11]
+    /// the old one. [5.0 MQTT-3.3.1-5 to -7] [3.1.1 MQTT-3.3.1-5] [3.1.1 MQTT-3.3.1-10]
+    /// [3.1.1 MQTT-3.3.1-11]
     pub fn insert(&mut self, message: Message, expires_at: Option<Instant>, publisher: Arc<[u8]>) {
         let topic_name = message.topic_name();
         if message.payload().is_empty() {
@@ -140,7 +140,7 @@ impl RetainedStore {
     /// Returns the first message, by topic, that the filter matches and that has not expired, after
     /// the topic `after`.
     ///
-    /// So the messages for a filter can be fetched one at a time, while others come and go.
+    /// A caller can thus fetch the messages for a filter one at a time, while the store changes.
     #[must_use]
     pub fn next<'f>(
         &self,

@@ -151,8 +151,8 @@ impl ServerConfig {
     /// given this one. The default is `None`: what the client asks for. [5.0 §3.2.2.3.14]
     ///
     /// The server disconnects a client that sends nothing for 1.5 × Keep Alive. Bytes of an
-    /// incomplete packet count: the standard leaves it open, and a large packet takes its time on
-    /// a slow line. [5.0 MQTT-3.1.2-22] [3.1.1 MQTT-3.1.2-24]
+    /// incomplete packet count, because the standard leaves this open and a large packet takes long
+    /// on a slow connection. [5.0 MQTT-3.1.2-22] [3.1.1 MQTT-3.1.2-24]
     #[must_use]
     pub const fn maximum_keep_alive(
         self,
@@ -214,8 +214,8 @@ impl ServerConfig {
         self.common.queue
     }
 
-    /// Returns the limits that a client must keep. Before 5.0 a client cannot be told a Receive
-    /// Maximum, so there is none.
+    /// Returns the limits that a client must keep. Before 5.0 the server cannot state a Receive
+    /// Maximum, so the limit is 65,535.
     pub(super) fn limits(&self, version: Version) -> Limits {
         let v5 = version == Version::V5_0;
         Limits {

@@ -44,7 +44,7 @@ enum State {
         deadline: Instant,
     },
     Connected(Reauthentication),
-    /// The connection has ended, and the host was not told.
+    /// The connection has ended, and the host has not received [`Action::Closed`].
     Closing {
         ending: Ending,
         was_accepted: bool,
@@ -97,9 +97,9 @@ enum Reauthentication {
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// - `None` means that more input is needed, or, if [`wants_input`](Self::wants_input) is false,
-///   that the host owes an answer. It then keeps the bytes, and takes the next step after it has
-///   answered.
+/// - `None` means that more input is needed, or that `out` has too little room. If
+///   [`wants_input`](Self::wants_input) is false, the host owes an answer or the connection has
+///   ended. A host that owes an answer keeps the bytes, and takes the next step after it answers.
 /// - Messages for the client are [delivered](Self::deliver) to a bounded queue.
 ///   [`flush`](Self::flush) and each step write as many of them as the client's Receive Maximum
 ///   and the room in `out` allow.
@@ -211,8 +211,8 @@ impl Server {
         self.expiry.granted
     }
 
-    /// Takes the session out, to be kept for the client's next connection. A connection that has
-    /// not ended is lost, and the next step is [`Action::Closed`].
+    /// Takes the session out, for the client's next connection. If the connection is still open, this
+    /// ends it without sending a packet, and the next step is [`Action::Closed`].
     #[must_use = "the session holds the client's undelivered messages"]
     pub fn take_session(&mut self) -> Session {
         if !matches!(self.state, State::Closing { .. } | State::Closed) {
@@ -250,8 +250,8 @@ impl Server {
     /// Accepts the client: writes CONNACK with the limits of the configuration, and resends what
     /// the session must resend.
     ///
-    /// `session` is what the server has kept for the client, if anything. It decides Session
-    /// Present. On an error it is returned.
+    /// `session` is the session that the host has kept for the client, if there is one. Session
+    /// Present in CONNACK says whether there is. The error returns it.
     ///
     /// `properties` add to or override what the configuration states, for this client only; an
     /// Assigned Client Identifier belongs here. The Will Message has already been checked against
@@ -306,8 +306,8 @@ impl Server {
     /// Refuses the client: writes CONNACK in the format of the client's version. The next step is
     /// [`Action::Closed`].
     ///
-    /// Before 5.0 the nearest of the five return codes is sent, or no packet if none is near.
-    /// [3.1.1 MQTT-3.2.2-6]
+    /// Before 5.0 the machine sends the closest of the five return codes, or no packet if none
+    /// fits. [3.1.1 MQTT-3.2.2-6]
     pub fn refuse(
         &mut self,
         reason_code: ReasonCode,
@@ -508,8 +508,8 @@ impl Server {
         }
     }
 
-    /// Does what is due: closes the connection of a client that sends nothing, and answers for a
-    /// host that does not. Does nothing if nothing is due.
+    /// Ends the connection of a silent client, or of a host that did not answer in time. Does
+    /// nothing if nothing is due.
     #[must_use = "an action that is dropped is lost"]
     pub fn handle_timeout(
         &mut self,
@@ -547,8 +547,8 @@ impl Server {
         self.next_closing(&mut &[][..])
     }
 
-    /// Reports that the host does not read from the transport at present. The client's time to send
-    /// something restarts.
+    /// Reports that the host has paused reading from the transport. Restarts the client's time to
+    /// send something.
     pub fn handle_progress(&mut self, now: Instant) {
         self.endpoint.touch(now);
     }

@@ -10,11 +10,11 @@ use crate::session::{Ending, ProtocolError, Request, Session, WriteError};
 use crate::time::Instant;
 use alloc::vec::Vec;
 
-/// Why an answer was not written.
+/// The reason why an answer was not written.
 ///
-/// The connection is unaffected, with two exceptions: [`Server::refuse`] and
-/// [`Server::disconnect`] end it nevertheless; and so does a SUBACK or UNSUBACK that is
-/// [`TooLarge`](Self::TooLarge), because the client would wait for it for ever.
+/// The connection is unaffected, with three exceptions: [`Server::refuse`] and
+/// [`Server::disconnect`] end it nevertheless, and so does a SUBACK or UNSUBACK that is
+/// [`TooLarge`](Self::TooLarge), because the client would wait for it forever.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
@@ -72,7 +72,7 @@ impl From<WriteError> for AnswerError {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("client was not accepted")]
 pub struct AcceptError {
-    /// Why.
+    /// The reason.
     #[source]
     pub error: AnswerError,
     /// The session, unchanged.

@@ -52,16 +52,16 @@ macro_rules! common_config {
 
         /// Sets how many topics the machine itself can give a
         /// [Topic Alias](crate::codec::PublishProperties::topic_alias), at most as many as the peer
-        /// allows. The first topics that are sent get one. The host then cannot set aliases. The
-        /// default is 0.
+        /// allows. The first topics that are sent receive one. If this is not 0, the host cannot
+        /// set aliases. The default is 0.
         #[must_use]
         pub const fn automatic_topic_aliases(self, automatic_topic_aliases: u16) -> Self {
             Self { common: CommonConfig { automatic_topic_aliases, ..self.common }, ..self }
         }
 
-        /// Sets how long the host can take to answer a CONNECT or AUTH. Then the connection ends
-        /// with [`AnswerTimeout`](crate::session::CloseCause::AnswerTimeout). The default is 30
-        /// seconds.
+        /// Sets how long the host can take to answer a CONNECT or AUTH. After that the connection
+        /// ends with [`AnswerTimeout`](crate::session::CloseCause::AnswerTimeout). The default is
+        /// 30 seconds.
         #[must_use]
         pub const fn answer_timeout(self, answer_timeout: Duration) -> Self {
             Self { common: CommonConfig { answer_timeout, ..self.common }, ..self }

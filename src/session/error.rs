@@ -41,8 +41,8 @@ pub enum ProtocolError {
     /// code names. [5.0 §3.2.2.3.11 to §3.2.2.3.13]
     #[error("subscription is of a kind that is not available: {0}")]
     SubscriptionNotSupported(ReasonCode),
-    /// A request or message has the packet identifier of another one that is not answered. In 5.0 a
-    /// reason code says so instead, unless the output has no room for it. [3.1.1 MQTT-2.3.1-2]
+    /// A request or message reuses the packet identifier of an unanswered one. In 5.0 a reason code
+    /// reports this instead, unless the output has no room for it. [3.1.1 MQTT-2.3.1-2]
     #[error("{0:?} packet has a packet identifier that is in use")]
     PacketIdentifierInUse(PacketType),
     /// The server sent a reason string or user properties, although the client set Request Problem
@@ -68,12 +68,12 @@ pub enum ProtocolError {
     ///
     /// Every further CONNECT without Clean Start ends the same way. The remedy is one of three:
     /// connect with [Clean Start](crate::codec::Connect::clean_start) set; let the machine do so
-    /// ([`ClientConfig::clean_start_when_required`]); or store the session and give it to the next
-    /// run ([`Session::to_bytes`], [`Client::with_session`]).
+    /// ([`clean_start_when_required`][required]); or store the session and give it to the next run
+    /// ([`Session::to_bytes`][store], [`Client::with_session`][load]).
     ///
-    /// [`ClientConfig::clean_start_when_required`]:
-    /// crate::client::ClientConfig::clean_start_when_required [`Session::to_bytes`]:
-    /// super::Session::to_bytes [`Client::with_session`]: crate::client::Client::with_session
+    /// [required]: crate::client::ClientConfig::clean_start_when_required
+    /// [store]: super::Session::to_bytes
+    /// [load]: crate::client::Client::with_session
     #[error(
         "server resumes a session that this client does not have: \
          connect with clean start, or restore the stored session"
@@ -135,7 +135,8 @@ pub enum CloseCause<'a> {
     Refused(Connack<'a>),
     /// The peer sent DISCONNECT.
     Disconnected(Disconnect<'a>),
-    /// The peer broke a rule. DISCONNECT or CONNACK said so where the standard allows it.
+    /// The peer broke a rule. This side reported it in DISCONNECT or CONNACK if the version allows
+    /// it.
     Violation(ProtocolError),
     /// CONNECT, CONNACK, or an answer during authentication did not arrive in time.
     ConnectTimeout,
@@ -200,8 +201,8 @@ impl core::error::Error for CloseCause<'_> {
     }
 }
 
-/// Why a message was not accepted for sending. Nothing was written or kept, and the connection is
-/// unaffected.
+/// The reason why a message was not accepted for sending. Nothing was written or kept, and the
+/// connection is unaffected.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
@@ -238,7 +239,7 @@ pub enum PublishError {
     /// The message has no topic name, and its topic alias has none on this connection.
     #[error("topic alias has no topic name on this connection")]
     UnknownTopicAlias,
-    /// The queue holds as many messages, or bytes of messages, as it may.
+    /// The queue has no room for the message.
     #[error("queue of waiting messages is full")]
     QueueFull,
 }
@@ -276,7 +277,7 @@ pub enum RequestError {
     NoPacketIdentifier,
 }
 
-/// Why a message was not acknowledged.
+/// The reason why a message was not acknowledged.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AcknowledgeError {

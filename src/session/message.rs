@@ -13,9 +13,9 @@ use alloc::vec::Vec;
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received<'a> {
-    /// The topic name, whether the packet had it or an alias.
+    /// The topic name, from the packet or from its topic alias.
     pub topic_name: TopicName<'a>,
-    /// Any bytes.
+    /// The payload, which can be any bytes.
     pub payload: &'a [u8],
     /// The QoS with which it was sent to this side.
     pub qos: QoS,
@@ -67,7 +67,7 @@ pub struct Outgoing {
     /// The identifiers of the subscriptions for which it is sent. None before 5.0 and from a
     /// client.
     pub subscription_identifiers: Vec<SubscriptionIdentifier>,
-    /// The time from which on it must not be sent for the first time. [5.0 MQTT-3.3.2-5]
+    /// The time after which the message must not be sent for the first time. [5.0 MQTT-3.3.2-5]
     pub expires_at: Option<Instant>,
 }
 
@@ -119,8 +119,8 @@ pub enum Outcome<'a> {
     /// its size, QoS or RETAIN flag. One that had to be resent may have arrived before. A message
     /// of a server counts as delivered. [5.0 MQTT-3.1.2-25] [5.0 MQTT-3.2.2-15]
     NotAllowed(Message),
-    /// The peer has no session any more, and whether the message has arrived is unknown. If it is
-    /// published again it can arrive twice. There is no message if it did arrive, and only the end
-    /// of a QoS 2 exchange was missing.
+    /// The peer has lost the session, so it is unknown whether the message has arrived. A message
+    /// that is published again can arrive twice. `None` means that the message has arrived, and
+    /// only the end of its QoS 2 exchange is missing.
     SessionLost(Option<Message>),
 }

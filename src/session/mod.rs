@@ -1,11 +1,13 @@
 //! The state that survives a connection, and the rules that both ends of a connection share:
 //! messages with their three QoS levels, packet identifiers, flow control and topic aliases.
 //!
-//! A [`Session`] is a plain value. A machine is given one. After the connection has ended, the
-//! session can be taken out of the machine and given to the next one. Aliases and quotas do not
-//! survive a connection and are no part of it.
+//! A [`Session`] is a plain value. The host passes one to a machine. After the connection has
+//! ended, the host can take the session out of the machine and pass it to the next one. Aliases and
+//! quotas do not survive a connection and are no part of it.
 //!
-//! This module knows neither role; [`client`](crate::client) and [`server`](crate::server) do.
+//! This module also holds the loop and the message exchange that both roles share. The handshake,
+//! keep alive and requests of each role are in [`client`](crate::client) and
+//! [`server`](crate::server).
 
 mod available;
 mod config;
@@ -42,7 +44,7 @@ use alloc::collections::VecDeque;
 use inbound::Inbound;
 use outbound::Outbound;
 
-/// A limit for the messages that wait. A message can be larger if no other one waits.
+/// A limit for queued messages. An empty queue accepts a message of any size.
 #[expect(clippy::exhaustive_structs, reason = "a limit is its two numbers")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QueueLimit {
@@ -112,8 +114,7 @@ impl Session {
         self.client_identifier.as_deref()
     }
 
-    /// Returns the number of QoS 1 and 2 messages that were sent and are not complete. Looks at
-    /// each of them.
+    /// Returns the number of QoS 1 and 2 messages that are in flight. Costs a look at each of them.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.outbound.in_flight()
@@ -131,8 +132,8 @@ impl Session {
         self.outbound.queue.bytes()
     }
 
-    /// Queues a message, for instance while the client is disconnected. If there is no room, even
-    /// without the messages that have expired, it is returned.
+    /// Queues a message, for instance while the client is disconnected. Returns the
+    /// message if there is no room, even after expired messages are removed.
     ///
     /// Expired messages are not purged while `limit.messages` outcomes are still
     /// [unreported](Self::next_completed), which bounds that list too.
@@ -156,14 +157,14 @@ impl Session {
         Ok(())
     }
 
-    /// Whether a message of that [size](Outgoing::size) in bytes can wait too.
+    /// Whether the queue has room for a message of that [size](Outgoing::size) in bytes.
     #[must_use]
     pub fn has_room(&self, size: usize, limit: QueueLimit) -> bool {
         self.outbound.queue.has_room(size, limit)
     }
 
     /// Returns an outcome that is not reported yet, such as that of a message that expired while
-    /// the client was disconnected. A machine that has the session reports them as actions.
+    /// the client was disconnected. A machine that holds the session reports outcomes as actions.
     #[must_use]
     #[inline]
     pub fn next_completed(&mut self) -> Option<Published<'static>> {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use testkit::files;
 
 /// Directories whose modules import each other in no cycle. Each `mod.rs` is a face that imports
 /// all others, so no module imports from it.
@@ -11,6 +12,16 @@ const WITHOUT_CYCLES: [&str; 1] = ["codec"];
 /// Modules of a directory that do not import each other.
 const STRANGERS: [(&str, &[&str]); 1] =
     [("broker", &["connections", "retained", "sessions", "timers", "wills"])];
+
+/// The layers, each with the layers below it that it can import.
+const LAYERS: [(&str, &[&str]); 6] = [
+    ("codec", &[]),
+    ("session", &["codec", "time"]),
+    ("client", &["codec", "session", "time"]),
+    ("server", &["codec", "session", "time"]),
+    ("router", &["codec", "session", "time"]),
+    ("broker", &["codec", "session", "server", "router", "time"]),
+];
 
 /// Adds what the files of a module import from other modules of `root`.
 fn read(root: &str, module: &str, path: &Path, imports: &mut BTreeSet<String>) {
@@ -84,6 +95,26 @@ fn strangers_do_not_import_each_other() {
             strangers.iter().flat_map(|a| strangers.iter().map(move |b| (a, b)))
         {
             assert!(!modules[*stranger].contains(*other), "{root}/{stranger} imports {other}");
+        }
+    }
+}
+
+#[test]
+fn layers_import_only_from_below() {
+    for (layer, below) in LAYERS {
+        for path in files::with_extension(&format!("src/{layer}"), "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            // Also in the middle of a line: a path can be written out.
+            for (position, _) in code.match_indices("crate::") {
+                let line = code[..position].rsplit('\n').next().unwrap();
+                let path_after = &code[position + "crate::".len()..];
+                let name = path_after.split(|c: char| !c.is_alphanumeric() && c != '_').next();
+                let name = name.unwrap();
+                let is_doc = line.trim_start().starts_with("//");
+                let allowed = is_doc || name == layer || below.contains(&name);
+                assert!(allowed, "{} imports {name}", path.display());
+            }
         }
     }
 }

@@ -80,8 +80,8 @@ fn begin(
     Ok(())
 }
 
-/// Takes the session that the client resumes, or ends the one that it does not resume. [5.0
-/// §3.1.2.4] [3.1.1 §3.1.2.4]
+/// Takes the session that the client resumes, or ends the one that it does not resume.
+/// [5.0 §3.1.2.4] [3.1.1 §3.1.2.4]
 fn resume(
     broker: &mut Broker,
     id: ConnectionId,
@@ -90,8 +90,8 @@ fn resume(
     now: Instant,
 ) -> Option<(SessionId, Session)> {
     let session_id = broker.sessions.find(client_identifier)?;
-    // The host may be late: the session may have ended, and its will been published. [5.0
-    // MQTT-4.1.0-2]
+    // The host may be late: the session may have ended, and its will been published.
+    // [5.0 MQTT-4.1.0-2]
     close::handle_due(broker, session_id, now);
     if let Presence::Connected(old) = broker.sessions.get(session_id)?.presence {
         // [5.0 MQTT-3.1.4-3] [3.1.1 MQTT-3.1.4-2]

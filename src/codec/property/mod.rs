@@ -11,7 +11,7 @@ use crate::codec::types::{QoS, Role, Version};
 use crate::codec::write::Sink;
 use core::fmt;
 
-/// A User Property: a name and a value. The same name may come more than once. [5.0 §2.2.2.2]
+/// A User Property: a name and a value. The same name can appear more than once. [5.0 §2.2.2.2]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]

@@ -35,7 +35,7 @@ property_list! {
 properties! {
     /// Properties of a CONNECT packet. [5.0 §3.1.2.11]
     pub struct ConnectProperties<'a> {
-        /// Seconds that the session outlives the connection. Absent: 0. 0xFFFFFFFF: for ever.
+        /// Seconds that the session outlives the connection. Absent: 0. 0xFFFFFFFF: forever.
         /// [5.0 §3.1.2.11.2]
         session_expiry_interval,
         /// The name of the method of enhanced authentication. [5.0 §3.1.2.11.9]
@@ -52,8 +52,8 @@ properties! {
         receive_maximum,
         /// The greatest topic alias that the client accepts. Absent: 0, none. [5.0 §3.1.2.11.5]
         topic_alias_maximum,
-        /// The largest packet in bytes that the client accepts, at least 1. Absent: no limit. [5.0
-        /// §3.1.2.11.4]
+        /// The largest packet in bytes that the client accepts, at least 1. Absent: no limit.
+        /// [5.0 §3.1.2.11.4]
         maximum_packet_size,
     } repeated {
         /// [5.0 §3.1.2.11.8]
@@ -85,13 +85,13 @@ properties! {
 properties! {
     /// Properties of a CONNACK packet. [5.0 §3.2.2.3]
     pub struct ConnackProperties<'a> {
-        /// Seconds that the session outlives the connection. Absent: as requested in CONNECT. [5.0
-        /// §3.2.2.3.2]
+        /// Seconds that the session outlives the connection. Absent: as requested in CONNECT.
+        /// [5.0 §3.2.2.3.2]
         session_expiry_interval,
         /// The client identifier that the server assigns because CONNECT had none. [5.0 §3.2.2.3.7]
         assigned_client_identifier,
-        /// Seconds of keep alive that the client must use in place of its own. 0: none. [5.0
-        /// §3.2.2.3.14]
+        /// Seconds of keep alive that the client must use in place of its own. 0: none.
+        /// [5.0 §3.2.2.3.14]
         server_keep_alive,
         /// The authentication method of CONNECT. [5.0 §3.2.2.3.17]
         authentication_method,
@@ -112,8 +112,8 @@ properties! {
         maximum_qos,
         /// Whether the server keeps retained messages. Absent: true. [5.0 §3.2.2.3.5]
         retain_available,
-        /// The largest packet in bytes that the server accepts, at least 1. Absent: no limit. [5.0
-        /// §3.2.2.3.6]
+        /// The largest packet in bytes that the server accepts, at least 1. Absent: no limit.
+        /// [5.0 §3.2.2.3.6]
         maximum_packet_size,
         /// Whether filters can have wildcards. Absent: true. [5.0 §3.2.2.3.11]
         wildcard_subscription_available,
@@ -140,8 +140,8 @@ properties! {
         response_topic,
         /// Identifies the request that a response is for. [5.0 §3.3.2.3.6]
         correlation_data,
-        /// The number that stands for the topic name, or is assigned to it; at least 1. [5.0
-        /// §3.3.2.3.4]
+        /// The number that stands for the topic name, or is assigned to it; at least 1.
+        /// [5.0 §3.3.2.3.4]
         topic_alias,
     } repeated {
         /// The identifiers of the subscriptions for which a server sends the message.

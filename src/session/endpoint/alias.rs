@@ -24,7 +24,7 @@ impl Aliases {
         }
     }
 
-    /// Takes an alias its topic.
+    /// Removes the topic of an alias.
     pub(super) fn clear(&mut self, alias: u16) {
         let index = usize::from(alias).checked_sub(1);
         if let Some(entry) = index.and_then(|index| self.0.get_mut(index)) {

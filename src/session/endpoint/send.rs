@@ -143,7 +143,7 @@ impl Endpoint {
             }
             let has_sent = if let Some(identifier) = due_pubrel {
                 self.session.outbound.resent_pubrel(identifier);
-                // A peer that accepts no four bytes never learns.
+                // A peer whose Maximum Packet Size is below four bytes does not receive the PUBREL.
                 let code = ReasonCode::SUCCESS;
                 let _ = self.write_ack(PacketType::Pubrel, identifier, code, step.out);
                 true

@@ -141,8 +141,8 @@ fn input_after_connect_is_read_only_when_client_is_accepted() {
     });
 }
 
-/// [5.0 MQTT-3.1.0-1] [5.0 MQTT-3.14.0-1] [5.0 MQTT-3.2.0-1] [3.1.1 MQTT-3.1.0-1] [3.1.1
-/// MQTT-3.2.0-1]
+/// [5.0 MQTT-3.1.0-1] [5.0 MQTT-3.14.0-1] [5.0 MQTT-3.2.0-1] [3.1.1 MQTT-3.1.0-1]
+/// [3.1.1 MQTT-3.2.0-1]
 #[test]
 fn connection_without_leading_connect_closes_without_a_packet() {
     play(|net| {

@@ -238,8 +238,8 @@ pub(crate) fn user_properties() -> [UserProperty<'static>; 5] {
 pub(crate) const ALL_PROPERTIES: &str =
     " text=true type=text/\u{e9} to=re/x for=[0, 255, 1] b:1 a:2 b:1 : b:0";
 
-/// [5.0 MQTT-3.3.2-4] [5.0 MQTT-3.3.2-15] [5.0 MQTT-3.3.2-16] [5.0 MQTT-3.3.2-17] [5.0
-/// MQTT-3.3.2-18] [5.0 MQTT-3.3.2-20]
+/// [5.0 MQTT-3.3.2-4] [5.0 MQTT-3.3.2-15] [5.0 MQTT-3.3.2-16] [5.0 MQTT-3.3.2-17]
+/// [5.0 MQTT-3.3.2-18] [5.0 MQTT-3.3.2-20]
 #[test]
 fn properties_are_forwarded_unaltered_and_in_order() {
     play(|net| {

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// [5.0 MQTT-3.3.1-5] [5.0 MQTT-3.3.1-12] [3.1.1 MQTT-3.3.1-5] [3.1.1 MQTT-3.3.1-6] [3.1.1
-/// MQTT-3.3.1-8] [3.1.1 MQTT-3.3.1-9]
+/// [5.0 MQTT-3.3.1-5] [5.0 MQTT-3.3.1-12] [3.1.1 MQTT-3.3.1-5] [3.1.1 MQTT-3.3.1-6]
+/// [3.1.1 MQTT-3.3.1-8] [3.1.1 MQTT-3.3.1-9]
 #[test]
 fn new_subscription_brings_the_last_retained_message() {
     each(|net, version| {
@@ -231,8 +231,8 @@ fn pending_retained_messages_survive_absence_of_client() {
     }
 }
 
-/// A newer message is dropped, not sent before the retained one. [5.0 MQTT-4.6.0-5] [3.1.1
-/// MQTT-4.6.0-6]
+/// A newer message is dropped, not sent before the retained one. [5.0 MQTT-4.6.0-5]
+/// [3.1.1 MQTT-4.6.0-6]
 #[test]
 fn retained_message_without_room_is_not_overtaken() {
     for version in VERSIONS {

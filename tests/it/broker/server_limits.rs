@@ -46,8 +46,8 @@ fn connack_states_the_limits() {
     });
 }
 
-/// [5.0 §3.2.2.3.4] [5.0 MQTT-3.2.2-10] [5.0 §3.2.2.3.5] [5.0 §3.2.2.3.6] [5.0 §3.3.4] [5.0
-/// MQTT-4.13.1-1] [3.1.1 MQTT-4.8.0-1]
+/// [5.0 §3.2.2.3.4] [5.0 MQTT-3.2.2-10] [5.0 §3.2.2.3.5] [5.0 §3.2.2.3.6] [5.0 §3.3.4]
+/// [5.0 MQTT-4.13.1-1] [3.1.1 MQTT-4.8.0-1]
 #[test]
 fn exceeding_a_server_limit_closes_with_its_reason_code() {
     let config = ServerConfig::new()

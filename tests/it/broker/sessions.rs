@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// [5.0 MQTT-3.1.2-5] [5.0 MQTT-3.2.2-3] [5.0 MQTT-4.5.0-1] [3.1.1 MQTT-3.1.2-4] [3.1.1
-/// MQTT-3.1.2-5] [3.1.1 MQTT-3.2.2-2]
+/// [5.0 MQTT-3.1.2-5] [5.0 MQTT-3.2.2-3] [5.0 MQTT-4.5.0-1] [3.1.1 MQTT-3.1.2-4]
+/// [3.1.1 MQTT-3.1.2-5] [3.1.1 MQTT-3.2.2-2]
 #[test]
 fn session_keeps_subscriptions_and_messages_while_client_is_away() {
     each(|net, version| {
@@ -202,8 +202,8 @@ fn disconnect_cannot_add_an_expiry_to_a_session() {
     }
 }
 
-/// [5.0 MQTT-4.4.0-1] [5.0 MQTT-3.3.1-1] [5.0 MQTT-4.3.3-6] [3.1.1 MQTT-4.4.0-1] [3.1.1
-/// MQTT-4.6.0-1]
+/// [5.0 MQTT-4.4.0-1] [5.0 MQTT-3.3.1-1] [5.0 MQTT-4.3.3-6] [3.1.1 MQTT-4.4.0-1]
+/// [3.1.1 MQTT-4.6.0-1]
 #[test]
 fn unacknowledged_packets_are_resent_in_order_with_their_identifiers() {
     each(|net, version| {
@@ -409,8 +409,8 @@ fn break_after_any_packet_is_harmless_for_a_sender() {
     }
 }
 
-/// [5.0 MQTT-4.3.2-5] [5.0 MQTT-4.3.3-10] [5.0 MQTT-4.3.3-11] [5.0 MQTT-4.3.3-12] [3.1.1
-/// MQTT-4.3.2-2] [3.1.1 MQTT-4.3.3-2]
+/// [5.0 MQTT-4.3.2-5] [5.0 MQTT-4.3.3-10] [5.0 MQTT-4.3.3-11] [5.0 MQTT-4.3.3-12]
+/// [3.1.1 MQTT-4.3.2-2] [3.1.1 MQTT-4.3.3-2]
 #[test]
 fn repeated_identifier_is_a_new_message_after_its_exchange() {
     each(|net, version| {

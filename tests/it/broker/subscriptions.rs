@@ -75,8 +75,8 @@ fn share_is_an_ordinary_level_before_5_0() {
     });
 }
 
-/// [5.0 MQTT-3.10.4-1] [5.0 MQTT-3.10.4-2] [5.0 MQTT-3.10.4-5] [5.0 MQTT-3.10.4-6] [5.0
-/// MQTT-3.11.3-1] [3.1.1 MQTT-3.10.4-1]
+/// [5.0 MQTT-3.10.4-1] [5.0 MQTT-3.10.4-2] [5.0 MQTT-3.10.4-5] [5.0 MQTT-3.10.4-6]
+/// [5.0 MQTT-3.11.3-1] [3.1.1 MQTT-3.10.4-1]
 #[test]
 fn unsubscribe_compares_filters_character_by_character() {
     each(|net, version| {
