@@ -211,8 +211,8 @@ impl Server {
         self.expiry.granted
     }
 
-    /// Takes the session out, for the client's next connection. If the connection is still open, this
-    /// ends it without sending a packet, and the next step is [`Action::Closed`].
+    /// Takes the session out, for the client's next connection. If the connection is still open,
+    /// this ends it without sending a packet, and the next step is [`Action::Closed`].
     #[must_use = "the session holds the client's undelivered messages"]
     pub fn take_session(&mut self) -> Session {
         if !matches!(self.state, State::Closing { .. } | State::Closed) {
