@@ -16,7 +16,7 @@ use crate::codec::{
 };
 use crate::session::{
     AckToken, AcknowledgeError, Acknowledgement, Available, Ending, Endpoint, Limits, Machine,
-    PublishError, Published, Request, RequestError, Session, Step, advance,
+    PublishError, Published, Request, RequestError, Session, Step, WriteError, advance,
 };
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -308,8 +308,9 @@ impl Client {
             session.lost();
         }
         session.set_client_identifier(identifier);
-        // From now on the server may have the session, even if its CONNACK never arrives.
-        session.set_established(true);
+        // From now on the server may have the session, even if its CONNACK never arrives. Without
+        // an identifier this client can then not resume it.
+        session.set_established(!identifier.is_empty());
         let properties = &connect.properties;
         let mut own = Limits::of_connect(properties);
         own.maximum_packet_size = own.maximum_packet_size.min(self.config.maximum_packet_size);
@@ -555,9 +556,12 @@ impl Client {
                 self.end(Ending::KeepAliveTimeout);
             }
             State::Connected(_) if is_due(self.keep_alive.ping_due(self.endpoint.last_sent())) => {
-                self.keep_alive.sent_ping(now);
                 // A server that accepts no two bytes receives nothing, and closes the connection.
-                let _ = self.endpoint.write(&Packet::Pingreq, &mut *step.out);
+                let written = self.endpoint.write(&Packet::Pingreq, &mut *step.out);
+                if !matches!(written, Err(WriteError::Encode(_))) {
+                    self.keep_alive.sent_ping(now);
+                }
+                // An output without room for two bytes is full of others, which do as well.
                 self.endpoint.note_sent(now);
             }
             State::Idle | State::AwaitConnack { .. } | State::Connected(_) | State::Closing(_) => {}

@@ -199,7 +199,9 @@ impl Client {
         if self.endpoint.session().client_identifier().is_none() && version == Version::V5_0 {
             let assigned = properties.assigned_client_identifier.filter(|text| !text.is_empty());
             let assigned = assigned.ok_or(ProtocolError::NoAssignedClientIdentifier)?;
-            self.endpoint.session_mut().set_client_identifier(assigned);
+            let session = self.endpoint.session_mut();
+            session.set_client_identifier(assigned);
+            session.set_established(true);
         }
         let usual = if version == Version::V5_0 { IN_FLIGHT } else { IN_FLIGHT_BEFORE_5_0 };
         let mut peer = Limits::of_connack(properties);

@@ -98,6 +98,17 @@ fn session_adopts_the_assigned_client_identifier() {
     assert_eq!((client.session().in_flight(), client.session().client_identifier()), (0, None));
 }
 
+/// [5.0 MQTT-3.2.2-4]
+#[test]
+fn connect_without_identifier_or_answer_establishes_no_session() {
+    let nameless = Connect { client_identifier: "".into(), ..lasting(V5_0) };
+    let mut client = connecting(ClientConfig::new(), &nameless);
+    let _ = client.connection_lost();
+    client.connect(&lasting(V5_0), NOW, &mut Vec::new()).unwrap();
+    let connack = resumed(V5_0);
+    assert_eq!(client.hears(&connack).0, [violation(ProtocolError::CleanStartRequired)]);
+}
+
 /// [5.0 MQTT-3.1.3-7] [5.0 §3.1.2.11.6] [5.0 §4.13.1]
 #[test]
 fn client_closes_when_connack_lacks_an_identifier_or_has_unrequested_information() {
@@ -389,6 +400,20 @@ fn clock_that_steps_back_is_treated_as_standing_still() {
     client.publish(1, &message(QoS::AtMostOnce, "x"), after(8), &mut Vec::new()).unwrap();
     client.publish(1, &message(QoS::AtMostOnce, "x"), NOW, &mut Vec::new()).unwrap();
     assert_eq!(client.poll_timeout(), Some(after(18)));
+}
+
+/// The packets that fill the output keep the connection alive.
+#[test]
+fn ping_without_room_is_sent_one_interval_later() {
+    let connect = Connect { keep_alive: 10, ..lasting(V5_0) };
+    let mut client = connected(&connect, ConnackProperties::default());
+    assert_eq!(client.handle_timeout(after(10), &mut Fixed::new(&mut [])), None);
+    assert_eq!(client.poll_timeout(), Some(after(20)));
+    let mut out = Vec::new();
+    assert_eq!(client.handle_timeout(after(20), &mut out), None);
+    assert_eq!(out, [0xC0, 0]);
+    let closed = client.handle_timeout(after(30), &mut out);
+    assert_eq!(closed, Some(client::Action::Closed(CloseCause::KeepAliveTimeout)));
 }
 
 // ---- answers and outputs ----
