@@ -420,7 +420,8 @@ impl Server {
     /// Queues a message for the client. [`flush`](Self::flush) or the next step writes it. A QoS 1
     /// or 2 message with a key ends with an [`Action::Published`] with that key.
     ///
-    /// Without a connection, or without room in the queue, the message is returned.
+    /// Without a connection, or without room in the queue, the message is returned. So it is while
+    /// as many outcomes as the queue holds messages are not reported.
     pub fn deliver(&mut self, outgoing: Outgoing, now: Instant) -> Result<(), Outgoing> {
         let now = self.endpoint.advance_to(now);
         if self.endpoint.is_open() { self.endpoint.enqueue(outgoing, now) } else { Err(outgoing) }

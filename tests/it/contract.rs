@@ -328,6 +328,25 @@ fn queue_limit_counts_subscription_identifiers() {
     assert_eq!(session.queued_bytes(), 2 * outgoing.size());
 }
 
+/// Outcomes are reported by steps, and a host can flush without taking any.
+#[test]
+fn unreported_outcomes_are_bounded_by_the_queue_limit() {
+    let config = ServerConfig::new().maximum_queued(100, 10_000);
+    let mut server = asked(config, &lasting(V5_0));
+    server.accept(None, ConnackProperties::default(), NOW, &mut Vec::new()).unwrap();
+    let message = Message::new(&message(QoS::AtLeastOnce, "x")).unwrap();
+    let deliver = |server: &mut Server, key| {
+        let outgoing =
+            Outgoing { expires_at: Some(NOW), ..Outgoing::new(Some(key), message.clone()) };
+        let is_queued = server.deliver(outgoing, NOW).is_ok();
+        let _ = server.flush(NOW, &mut Vec::new());
+        is_queued
+    };
+    assert_eq!((0..1_000).filter(|key| deliver(&mut server, *key)).count(), 100);
+    assert_eq!(server.hears(b"").0.len(), 100);
+    assert!(deliver(&mut server, 1_000));
+}
+
 #[test]
 fn client_has_a_finite_window_without_a_stated_receive_maximum() {
     for (version, window) in [(Version::V3_1_1, 20), (V5_0, 1_024)] {
