@@ -37,8 +37,9 @@ pub enum Action<'a> {
     /// Before 5.0 there are no reason codes.
     Unsubscribed(u64, Suback<'a>),
     /// The connection has ended before the server answered the SUBSCRIBE or UNSUBSCRIBE with this
-    /// key. The server may have carried it out. [`Closed`](Self::Closed) follows. Its cause is known
-    /// only if the host continues with the same input: a DISCONNECT of the server is still there.
+    /// key. The server may have carried it out. [`Closed`](Self::Closed) follows. Its cause is
+    /// known only if the host continues with the same input: a DISCONNECT of the server is still
+    /// there.
     RequestLost(u64),
     /// The connection has ended: the host writes `out` and closes the socket. No action follows
     /// until the next [`Client::connect`](super::Client::connect).

@@ -456,9 +456,9 @@ impl Client {
 
     /// Ends the connection with a DISCONNECT. The next step is [`Action::Closed`].
     ///
-    /// Delivered messages are acknowledged before it, unless the host acknowledges manually; this is
-    /// so even if the DISCONNECT exceeds the server's Maximum Packet Size and is an error. Nothing is
-    /// written after it: a message that is published now waits for the next connection.
+    /// Delivered messages are acknowledged before it, unless the host acknowledges manually; this
+    /// is so even if the DISCONNECT exceeds the server's Maximum Packet Size and is an error.
+    /// Nothing is written after it: a message that is published now waits for the next connection.
     pub fn disconnect(
         &mut self,
         disconnect: &Disconnect<'_>,

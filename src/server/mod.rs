@@ -431,8 +431,8 @@ impl Server {
     /// 64 KiB or more. Returns whether more could be written if `out` were empty.
     ///
     /// Messages that have expired, or that the client does not allow, are reported by the next
-    /// step. An empty output of limited room that is too small for the next message stays empty, and
-    /// the result is true.
+    /// step. An empty output of limited room that is too small for the next message stays empty,
+    /// and the result is true.
     #[must_use = "more may have to be flushed"]
     pub fn flush(&mut self, now: Instant, out: &mut impl Output) -> bool {
         let mut step = self.endpoint.step(now, out);
