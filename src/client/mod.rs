@@ -198,7 +198,9 @@ struct Terms {
 }
 
 impl Client {
-    /// Creates a client with a new session.
+    /// Creates a client with a new session. If the server may have one from an earlier run, connect
+    /// with Clean Start, or see
+    /// [`CleanStartRequired`](crate::session::ProtocolError::CleanStartRequired).
     #[must_use]
     pub fn new(config: ClientConfig) -> Self {
         Self::with_session(config, Session::new())

@@ -51,6 +51,9 @@ pub struct Connect<'a> {
     pub version: Version,
     /// Whether the client requests a new session. In 3.1 and 3.1.1 this is Clean Session, and the
     /// session then also ends with the connection. [5.0 §3.1.2.4] [3.1.1 §3.1.2.4]
+    ///
+    /// A 5.0 client that has no state of a session must set it, or close the connection if the
+    /// server has one. [5.0 MQTT-3.2.2-4]
     pub clean_start: bool,
     /// The greatest number of seconds between two packets of the client; 0 turns keep alive off.
     /// [5.0 §3.1.2.10] [3.1.1 §3.1.2.10]
