@@ -74,7 +74,7 @@ fn deliver_retained_before(
     let Some(state) = broker.sessions.get(session) else { return true };
     let (client, store) = (state.client_identifier(), &broker.retained);
     let due = broker.cursors.due_before(session, client, topic_name, store, now);
-    let Some(first) = due.first() else { return true };
+    let Some(size) = due.iter().map(Outgoing::size).max() else { return true };
     let queue = match &state.presence {
         Presence::Away { session, .. } => Some(&**session),
         Presence::Connected(id) => {
@@ -86,9 +86,9 @@ fn deliver_retained_before(
     let QueueLimit { messages, bytes } = broker.config.server.queue_limit();
     let limit = QueueLimit {
         messages: messages.saturating_sub(others),
-        bytes: bytes.saturating_sub(others * first.message.size()),
+        bytes: bytes.saturating_sub(others * size),
     };
-    if !queue.is_some_and(|queue| queue.has_room(first.message.size(), limit)) {
+    if !queue.is_some_and(|queue| queue.has_room(size, limit)) {
         return false;
     }
     // A client that is away is not given messages with QoS 0. They are still due.
@@ -115,11 +115,8 @@ pub(super) fn deliver_retained(broker: &mut Broker, id: ConnectionId, now: Insta
     while connection.server.session().queued() < RETAINED_AT_ONCE {
         let (client, store) = (state.client_identifier(), &broker.retained);
         let next = broker.cursors.next(session, client, store, now);
-        let Some((topic, outgoing)) = next
-            .filter(|(_, next)| connection.server.session().has_room(next.message.size(), limit))
-        else {
-            break;
-        };
+        let has_room = |next: &Outgoing| connection.server.session().has_room(next.size(), limit);
+        let Some((topic, outgoing)) = next.filter(|(_, next)| has_room(next)) else { break };
         broker.cursors.pass(session, topic);
         delivered |= connection.server.deliver(outgoing, now).is_ok();
     }

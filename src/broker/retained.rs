@@ -10,7 +10,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::borrow::Borrow as _;
 
-/// How many topics of a session can be sent ahead of their turn. Beyond that, order is given up.
+/// How many topics of a session can be sent ahead of their turn. Beyond that, messages of a topic
+/// can arrive before its retained one.
 const SENT_EARLY: usize = 1_000;
 
 /// The cursors of all sessions that await retained messages.
