@@ -187,6 +187,21 @@ fn all_retained_messages_come_when_queue_is_smaller() {
     }
 }
 
+/// A queue counts the subscription identifiers of its messages too.
+#[test]
+fn retained_messages_with_identifiers_come_when_queue_is_small() {
+    for bytes in 10..60 {
+        play_on(ServerConfig::new().maximum_queued(1_000, bytes).maximum_in_flight(2), |net| {
+            let expected = retain_many(net, 40);
+            let receiver = net.join(clean(V5_0, "receiver"));
+            let request = net.ask_for(receiver, Some(7), &[("#", at(2))]);
+            assert_eq!(net.suback(receiver, request), [2]);
+            let received = net.messages(receiver);
+            assert_eq!((received.len(), expected.len()), (40, 40), "{bytes} bytes");
+        });
+    }
+}
+
 /// [5.0 MQTT-3.3.1-9] [3.1.1 MQTT-3.3.1-6] [5.0 MQTT-4.4.0-1]
 #[test]
 fn pending_retained_messages_come_after_resume() {
