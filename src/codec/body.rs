@@ -22,17 +22,17 @@ pub(crate) trait Encode {
     fn encode(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError>;
 }
 
-/// A packet of one type.
-pub(super) trait Body {
+/// A packet of one type: a reference, which is passed in registers.
+pub(super) trait Body: Copy {
     /// Returns the packet type and the flags.
-    fn first_byte(&self) -> u8;
+    fn first_byte(self) -> u8;
 
     /// Checks the rules that are not about a single string or value, which
     /// [`write`](Self::write) checks.
-    fn check(&self, rules: Rules) -> Result<(), EncodeError>;
+    fn check(self, rules: Rules) -> Result<(), EncodeError>;
 
     /// Writes all that follows the Remaining Length except the payload; into a [`Size`] first.
-    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError>;
+    fn write<S: Sink>(self, sink: &mut S, rules: Rules);
 
     /// Returns the payload, which only a PUBLISH has.
     #[inline(always)]
@@ -40,79 +40,97 @@ pub(super) trait Body {
         &[]
     }
 
-    /// Returns the whole packet and its length, if it is valid and as short as packets of its type
-    /// can be.
+    /// Returns the whole packet, if it is valid and as short as packets of its type can be.
     #[inline(always)]
-    fn short_form(&self, _: Rules) -> Option<([u8; 4], usize)> {
+    fn short_form(self, _: Rules) -> Option<Short> {
         None
+    }
+}
+
+/// A whole packet.
+pub(super) enum Short {
+    Two([u8; 2]),
+    Four([u8; 4]),
+}
+
+impl Short {
+    #[inline(always)]
+    fn append_to(self, out: &mut impl Output) -> Result<(), EncodeError> {
+        match self {
+            Self::Two(bytes) => append_short(bytes, out),
+            Self::Four(bytes) => append_short(bytes, out),
+        }
     }
 }
 
 impl<T: Body> Encode for T {
     fn measure(&self, rules: Rules) -> Result<Size, EncodeError> {
         let mut size = Size::default();
-        measure_into(self, rules, &mut size)?;
+        measure_into(*self, rules, &mut size)?;
         Ok(size)
     }
 
     fn write(&self, size: &Size, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
         match self.short_form(rules) {
-            Some(short) => append_short(short, out),
-            None => write_measured(self, self.payload(), size, rules, out),
+            Some(short) => short.append_to(out),
+            None => write_measured(*self, self.payload(), size, rules, out),
         }
     }
 
     #[inline(always)]
     fn encode(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
         match self.short_form(rules) {
-            Some(short) => append_short(short, out),
-            None => encode_with(self, self.payload(), rules, out),
+            Some(short) => short.append_to(out),
+            None => measure_and_write(*self, rules, out),
         }
     }
 }
 
-#[inline(always)]
-fn append_short(
-    (bytes, length): ([u8; 4], usize),
-    out: &mut impl Output,
-) -> Result<(), EncodeError> {
-    out.append_slice(bytes.get(..length).unwrap_or_default())
+/// Appends a short packet. It is not inlined, so that the function that chooses the packet type
+/// saves no registers.
+#[inline(never)]
+fn append_short<const N: usize>(packet: [u8; N], out: &mut impl Output) -> Result<(), EncodeError> {
+    out.append_slice(&packet)
 }
 
-/// Encodes a packet, and appends `payload` in place of its own, which is measured all the same.
 #[inline(never)]
-pub(super) fn encode_with(
-    packet: &impl Body,
-    payload: &[u8],
+fn measure_and_write(
+    packet: impl Body,
     rules: Rules,
     out: &mut impl Output,
 ) -> Result<(), EncodeError> {
     let mut size = Size::default();
     measure_into(packet, rules, &mut size)?;
-    write_measured(packet, payload, &size, rules, out)
+    write_measured(packet, packet.payload(), &size, rules, out)
 }
 
 /// Measures through a reference: a `Size` inside a `Result` is copied piecewise, and the reader
 /// waits for the pieces.
 #[inline(always)]
-fn measure_into(packet: &impl Body, rules: Rules, size: &mut Size) -> Result<(), EncodeError> {
-    packet.write(size, rules)?;
+pub(super) fn measure_into(
+    packet: impl Body,
+    rules: Rules,
+    size: &mut Size,
+) -> Result<(), EncodeError> {
+    packet.write(size, rules);
     size.end(packet.payload())?;
     packet.check(rules)
 }
 
+/// Writes a packet with `payload` in place of its own, which was measured all the same.
 #[inline(always)]
-fn write_measured(
-    packet: &impl Body,
+pub(super) fn write_measured(
+    packet: impl Body,
     payload: &[u8],
     size: &Size,
     rules: Rules,
     out: &mut impl Output,
 ) -> Result<(), EncodeError> {
-    let room = size.header_size() as usize + size.total();
-    let mut writer = Writer::new(out.append_room(room, payload.len())?, size);
-    writer.header(packet.first_byte(), size);
-    packet.write(&mut writer, rules)?;
+    let room = out.append_room(size.header_size() + size.total(), payload.len())?;
+    let mut writer = Writer::new(room, size);
+    writer.u8(packet.first_byte());
+    writer.variable_byte_integer(size.remaining_length());
+    packet.write(&mut writer, rules);
     debug_assert!(writer.is_full(), "a packet is written as it was measured");
     out.append_slice(payload)
 }

@@ -79,14 +79,14 @@ impl<'a> Connack<'a> {
     }
 }
 
-impl Body for Connack<'_> {
+impl Body for &Connack<'_> {
     #[inline(always)]
-    fn first_byte(&self) -> u8 {
+    fn first_byte(self) -> u8 {
         PacketType::Connack.first_byte()
     }
 
     #[inline(always)]
-    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
+    fn check(self, rules: Rules) -> Result<(), EncodeError> {
         rules.only_from(Role::Server)?;
         if rules.version == Version::V3_1 && self.session_present {
             return Err(EncodeError::NotInVersion(rules.version));
@@ -97,14 +97,14 @@ impl Body for Connack<'_> {
     }
 
     #[inline(always)]
-    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S, rules: Rules) {
         let code = match rules.version {
             Version::V5_0 => self.reason_code.get(),
             Version::V3_1 | Version::V3_1_1 => self.reason_code.return_code().unwrap_or_default(),
         };
         sink.u8(self.session_present.into());
         sink.u8(code);
-        self.properties.write(rules.version, sink)
+        self.properties.write(rules.version, sink);
     }
 }
 

@@ -258,14 +258,14 @@ impl<'a> Connect<'a> {
     }
 }
 
-impl Body for Connect<'_> {
+impl Body for &Connect<'_> {
     #[inline(always)]
-    fn first_byte(&self) -> u8 {
+    fn first_byte(self) -> u8 {
         PacketType::Connect.first_byte()
     }
 
     #[inline(always)]
-    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
+    fn check(self, rules: Rules) -> Result<(), EncodeError> {
         rules.only_from(Role::Client)?;
         if self.user_name.is_none() {
             self.check_password(self.password.is_some(), rules)?;
@@ -281,8 +281,8 @@ impl Body for Connect<'_> {
     }
 
     #[inline(always)]
-    fn write<S: Sink>(&self, sink: &mut S, _: Rules) -> Result<(), EncodeError> {
-        sink.binary(self.version.protocol_name())?;
+    fn write<S: Sink>(self, sink: &mut S, _: Rules) {
+        sink.binary(self.version.protocol_name());
         sink.u8(self.version.level());
         let will = self.will.map_or(0, |will| {
             WILL | will.qos.as_u8() << 3 | if will.retain { WILL_RETAIN } else { 0 }
@@ -292,20 +292,19 @@ impl Body for Connect<'_> {
         let password = self.password.map_or(0, |_| PASSWORD);
         sink.u8(clean_start | will | user_name | password);
         sink.u16(self.keep_alive);
-        self.properties.write(self.version, sink)?;
-        sink.text(self.client_identifier)?;
+        self.properties.write(self.version, sink);
+        sink.text(self.client_identifier);
         if let Some(will) = &self.will {
-            will.properties.write(self.version, sink)?;
-            sink.topic_name(will.topic)?;
-            sink.binary(will.payload)?;
+            will.properties.write(self.version, sink);
+            sink.topic_name(will.topic);
+            sink.binary(will.payload);
         }
         if let Some(user_name) = self.user_name {
-            sink.text(user_name)?;
+            sink.text(user_name);
         }
         if let Some(password) = self.password {
-            sink.binary(password)?;
+            sink.binary(password);
         }
-        Ok(())
     }
 }
 

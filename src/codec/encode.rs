@@ -1,9 +1,10 @@
 //! Encoding of packets of any type.
 
-use super::body::{Encode, encode_with};
+use super::body::{Encode, measure_into, write_measured};
 use super::error::EncodeError;
 use super::output::Output;
 use super::packet::Packet;
+use super::packet_type::PacketType;
 use super::publish::Publish;
 use super::rules::Rules;
 use super::write::Size;
@@ -88,38 +89,40 @@ pub fn encode_publish_header(
     rules: impl Into<Rules>,
     out: &mut impl Output,
 ) -> Result<(), EncodeError> {
-    encode_with(&(publish, publish.packet_identifier), &[], rules.into(), out)
+    let (packet, rules) = (&(publish, publish.packet_identifier), rules.into());
+    let mut size = Size::default();
+    measure_into(packet, rules, &mut size)?;
+    write_measured(packet, &[], &size, rules, out)
 }
 
 /// Evaluates the call with the packet's own type, so that it is compiled for that type alone.
 macro_rules! for_own_type {
     ($self:expr, $packet:ident => $call:expr) => {
+        for_own_type! {
+            $self, $packet => $call;
+            Connect(connect) = &connect,
+            Connack(connack) = &connack,
+            Publish(publish) = &&(publish, publish.packet_identifier),
+            Puback(ack) = &(PacketType::Puback, ack),
+            Pubrec(ack) = &(PacketType::Pubrec, ack),
+            Pubrel(ack) = &(PacketType::Pubrel, ack),
+            Pubcomp(ack) = &(PacketType::Pubcomp, ack),
+            Subscribe(subscribe) = &subscribe,
+            Suback(suback) = &(PacketType::Suback, suback),
+            Unsubscribe(unsubscribe) = &unsubscribe,
+            Unsuback(suback) = &(PacketType::Unsuback, suback),
+            Pingreq = &PacketType::Pingreq,
+            Pingresp = &PacketType::Pingresp,
+            Disconnect(disconnect) = &disconnect,
+            Auth(auth) = &auth,
+        }
+    };
+    ($self:expr, $packet:ident => $call:expr; $($name:ident $(($field:ident))? = $own:expr,)*) => {
         match $self {
-            Packet::Publish(publish) => {
-                let $packet = &(publish, publish.packet_identifier);
+            $(Packet::$name $(($field))? => {
+                let $packet = $own;
                 $call
-            }
-            Packet::Puback(ack)
-            | Packet::Pubrec(ack)
-            | Packet::Pubrel(ack)
-            | Packet::Pubcomp(ack) => {
-                let $packet = &($self.packet_type(), ack);
-                $call
-            }
-            Packet::Connect($packet) => $call,
-            Packet::Connack($packet) => $call,
-            Packet::Subscribe($packet) => $call,
-            Packet::Unsubscribe($packet) => $call,
-            Packet::Suback(suback) | Packet::Unsuback(suback) => {
-                let $packet = &($self.packet_type(), suback);
-                $call
-            }
-            Packet::Pingreq | Packet::Pingresp => {
-                let $packet = &$self.packet_type();
-                $call
-            }
-            Packet::Disconnect($packet) => $call,
-            Packet::Auth($packet) => $call,
+            })*
         }
     };
 }

@@ -13,16 +13,11 @@ macro_rules! reason_at_end {
 
             /// Writes the ending.
             #[inline(always)]
-            fn write_ending<S: Sink>(
-                &self,
-                sink: &mut S,
-                rules: Rules,
-            ) -> Result<(), EncodeError> {
-                if self.says_nothing() {
-                    return Ok(());
+            fn write_ending<S: Sink>(&self, sink: &mut S, rules: Rules) {
+                if !self.says_nothing() {
+                    sink.u8(self.reason_code.get());
+                    self.properties.write(rules.version, sink);
                 }
-                sink.u8(self.reason_code.get());
-                self.properties.write(rules.version, sink)
             }
         })*
     };

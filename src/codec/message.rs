@@ -66,9 +66,10 @@ impl Message {
         });
         let mut size = Size::default();
         if let Some(properties) = &properties {
-            properties.write_section(&mut size)?;
+            properties.write_section(&mut size);
         }
-        let properties_length = varint::check(size.total())?;
+        size.end(&[])?;
+        let properties_length = size.remaining_length();
         let topic = publish.topic_name.as_bytes();
         let topic_length = u16::try_from(topic.len()).map_err(|_| EncodeError::FieldTooLong)?;
         // A message that fits no packet is not kept.
@@ -81,7 +82,7 @@ impl Message {
         );
         writer.copy(topic);
         if let Some(properties) = &properties {
-            properties.write_section(&mut writer)?;
+            properties.write_section(&mut writer);
         }
         debug_assert!(writer.is_full(), "a message is written as it was measured");
         bytes.append_slice(publish.payload)?;

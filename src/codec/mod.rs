@@ -45,7 +45,7 @@
 //! The second goes into a `Writer`, which fills in room of exactly that size. So there is no second
 //! function for lengths that could disagree, an output grows once, and nothing is written of a
 //! packet with an error. Packets of two or four bytes skip both walks (`short_form`). Encoding a
-//! PUBACK takes 66 instructions; measured first, as [`Prepared`] does, it takes 115.
+//! PUBACK takes 55 instructions, and twice as many with both walks.
 
 mod ack;
 mod body;

@@ -175,16 +175,16 @@ impl<'a> Publish<'a> {
 
 /// A PUBLISH with a packet identifier in place of its own. A copy of the packet with another one
 /// would cost as much as writing a short packet.
-impl Body for (&Publish<'_>, Option<PacketIdentifier>) {
+impl Body for &(&Publish<'_>, Option<PacketIdentifier>) {
     #[inline(always)]
-    fn first_byte(&self) -> u8 {
+    fn first_byte(self) -> u8 {
         let Publish { dup, qos, retain, .. } = self.0;
         let dup = if *dup { DUP } else { 0 };
         PacketType::Publish.first_byte() | dup | qos.as_u8() << 1 | u8::from(*retain)
     }
 
     #[inline(always)]
-    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
+    fn check(self, rules: Rules) -> Result<(), EncodeError> {
         let (publish, packet_identifier) = *self;
         if packet_identifier.is_some() != (publish.qos > QoS::AtMostOnce) {
             return Err(EncodeError::PacketIdentifier);
@@ -195,13 +195,13 @@ impl Body for (&Publish<'_>, Option<PacketIdentifier>) {
     }
 
     #[inline(always)]
-    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S, rules: Rules) {
         let (publish, packet_identifier) = *self;
-        sink.topic_name(publish.topic_name)?;
+        sink.topic_name(publish.topic_name);
         if let Some(packet_identifier) = packet_identifier {
             sink.u16(packet_identifier.get());
         }
-        publish.properties.write(rules.version, sink)
+        publish.properties.write(rules.version, sink);
     }
 
     #[inline(always)]

@@ -28,7 +28,9 @@ use super::types::{Role, Version};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rules {
     pub(crate) version: Version,
-    pub(crate) sender: Option<Role>,
+    /// Whether a client, and whether a server, can be the sender.
+    pub(crate) from_client: bool,
+    pub(crate) from_server: bool,
     pub(crate) options: Options,
     pub(crate) forwarding: bool,
 }
@@ -37,13 +39,15 @@ impl Rules {
     /// Returns the rules of a version, for a packet from either side and without options.
     #[must_use]
     pub const fn new(version: Version) -> Self {
-        Self { version, sender: None, options: Options::NONE, forwarding: false }
+        let (from_client, from_server) = (true, true);
+        Self { version, from_client, from_server, options: Options::NONE, forwarding: false }
     }
 
     /// Adds the rules for what `sender` must not send.
     #[must_use]
     pub const fn sent_by(self, sender: Role) -> Self {
-        Self { sender: Some(sender), ..self }
+        let from_client = matches!(sender, Role::Client);
+        Self { from_client, from_server: !from_client, ..self }
     }
 
     /// Adds options. The ones about the content of a packet, not only about its form, apply to
@@ -88,7 +92,11 @@ impl Rules {
     /// Returns the sender, if the rules name one.
     #[must_use]
     pub const fn sender(self) -> Option<Role> {
-        self.sender
+        match (self.from_client, self.from_server) {
+            (true, false) => Some(Role::Client),
+            (false, true) => Some(Role::Server),
+            _ => None,
+        }
     }
 
     /// Returns the options.
@@ -110,11 +118,11 @@ impl Rules {
     /// Refuses a packet that only `sender` may send if the other side sent it.
     #[inline]
     pub(crate) fn only_from(self, sender: Role) -> Result<(), DecodeError> {
-        if self.sender.is_none_or(|actual| actual == sender) {
-            Ok(())
-        } else {
-            Err(DecodeError::WrongSender)
-        }
+        let allowed = match sender {
+            Role::Client => self.from_client,
+            Role::Server => self.from_server,
+        };
+        if allowed { Ok(()) } else { Err(DecodeError::WrongSender) }
     }
 
     /// Refuses control characters and noncharacters if the option is set. `texts` returns whether
@@ -164,7 +172,7 @@ impl Rules {
     /// Whether a PUBLISH is accepted although its topic name is not UTF-8.
     pub(super) fn tolerate_unreadable_topic(self) -> bool {
         self.version < Version::V5_0
-            && self.sender != Some(Role::Client)
+            && self.from_server
             && self.options.contains(Options::UNREADABLE_TOPIC)
     }
 
@@ -184,12 +192,9 @@ impl Rules {
         match self.version {
             Version::V5_0 => {
                 let senders = code.senders();
-                let allowed = match self.sender {
-                    Some(Role::Client) => senders.client,
-                    Some(Role::Server) => senders.server,
-                    None => senders.client | senders.server,
-                };
-                allowed & packet.bit() != 0
+                let client = if self.from_client { senders.client } else { 0 };
+                let server = if self.from_server { senders.server } else { 0 };
+                (client | server) & packet.bit() != 0
             }
             Version::V3_1_1 if packet == PacketType::Suback => matches!(number, 0..=2 | 0x80),
             Version::V3_1 if packet == PacketType::Suback => {

@@ -1,6 +1,6 @@
 //! Repeated parts: user properties, subscription identifiers, topic filters, reason codes.
 
-use super::error::{DecodeError, EncodeError};
+use super::error::DecodeError;
 use super::read::Reader;
 use super::write::Sink;
 use alloc::vec::Vec;
@@ -63,7 +63,7 @@ pub(crate) trait Element<'a>: Copy + PartialEq {
     fn next(reader: &mut Reader<'a>, bits: u8) -> Result<Option<Self>, DecodeError>;
 
     /// Writes the value.
-    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError>;
+    fn write<S: Sink>(self, sink: &mut S);
 }
 
 #[expect(private_bounds, reason = "only types of the codec are elements")]
@@ -110,11 +110,10 @@ impl<'a, T: Element<'a>> Sequence<'a, T> {
 
     /// Writes each value.
     #[inline]
-    pub(crate) fn write<S: Sink>(&self, sink: &mut S) -> Result<(), EncodeError> {
+    pub(crate) fn write<S: Sink>(&self, sink: &mut S) {
         for value in self.iter() {
-            value.write(sink)?;
+            value.write(sink);
         }
-        Ok(())
     }
 }
 

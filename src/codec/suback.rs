@@ -12,7 +12,7 @@
     reason = "measured: without it packets take 5 to 15 % more instructions to encode"
 )]
 
-use super::body::Body;
+use super::body::{Body, Short};
 use super::error::{DecodeError, EncodeError};
 use super::packet_type::PacketType;
 use super::property::AckProperties;
@@ -99,12 +99,12 @@ impl<'a> Suback<'a> {
 
 /// SUBACK or UNSUBACK, by its packet type.
 impl Body for (PacketType, &Suback<'_>) {
-    fn first_byte(&self) -> u8 {
+    fn first_byte(self) -> u8 {
         self.0.first_byte()
     }
 
-    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
-        let (packet, suback) = *self;
+    fn check(self, rules: Rules) -> Result<(), EncodeError> {
+        let (packet, suback) = self;
         rules.only_from(Role::Server)?;
         let codes = !has_codes(packet, rules) && !suback.reason_codes.is_empty();
         rules.since_5_0_if(|| codes || !suback.properties.is_empty())?;
@@ -112,22 +112,22 @@ impl Body for (PacketType, &Suback<'_>) {
     }
 
     #[inline(always)]
-    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S, rules: Rules) {
         sink.u16(self.1.packet_identifier.get());
-        self.1.properties.write(rules.version, sink)?;
-        self.1.reason_codes.write(sink)
+        self.1.properties.write(rules.version, sink);
+        self.1.reason_codes.write(sink);
     }
 
     #[inline(always)]
-    fn short_form(&self, rules: Rules) -> Option<([u8; 4], usize)> {
-        let (packet, suback) = *self;
+    fn short_form(self, rules: Rules) -> Option<Short> {
+        let (packet, suback) = self;
         let [high, low] = suback.packet_identifier.get().to_be_bytes();
         let right = packet == PacketType::Unsuback
             && rules.version < Version::V5_0
             && suback.reason_codes.is_empty()
             && suback.properties.is_empty()
             && rules.only_from(Role::Server).is_ok();
-        right.then_some(([packet.first_byte(), 2, high, low], 4))
+        right.then_some(Short::Four([packet.first_byte(), 2, high, low]))
     }
 }
 
@@ -140,8 +140,7 @@ impl Element<'_> for ReasonCode {
         if r.is_empty() { Ok(None) } else { r.u8().map(Self::new).map(Some) }
     }
 
-    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S) {
         sink.u8(self.get());
-        Ok(())
     }
 }

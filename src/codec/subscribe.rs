@@ -177,11 +177,10 @@ impl<'a> Element<'a> for Subscription<'a> {
         Ok(Some(Self { topic_filter, options: (r.u8()? & bits).try_into()? }))
     }
 
-    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S) {
         // The packet checks the syntax of each filter, which includes the rules of a string.
-        sink.binary(self.topic_filter.as_bytes())?;
+        sink.binary(self.topic_filter.as_bytes());
         sink.u8(self.options.as_u8());
-        Ok(())
     }
 }
 
@@ -190,8 +189,8 @@ impl<'a> Element<'a> for Text<'a> {
         if r.is_empty() { Ok(None) } else { Text::decode_again(r).map(Some) }
     }
 
-    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
-        sink.binary(self.as_bytes())
+    fn write<S: Sink>(self, sink: &mut S) {
+        sink.binary(self.as_bytes());
     }
 }
 
@@ -225,14 +224,14 @@ impl<'a> Subscribe<'a> {
     }
 }
 
-impl Body for Subscribe<'_> {
+impl Body for &Subscribe<'_> {
     #[inline(always)]
-    fn first_byte(&self) -> u8 {
+    fn first_byte(self) -> u8 {
         PacketType::Subscribe.first_byte()
     }
 
     #[inline(always)]
-    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
+    fn check(self, rules: Rules) -> Result<(), EncodeError> {
         rules.only_from(Role::Client)?;
         rules.since_5_0_if(|| !self.properties.is_empty())?;
         rules.check_texts(|| self.properties.is_clean())?;
@@ -244,10 +243,10 @@ impl Body for Subscribe<'_> {
     }
 
     #[inline(always)]
-    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S, rules: Rules) {
         sink.u16(self.packet_identifier.get());
-        self.properties.write(rules.version, sink)?;
-        self.subscriptions.write(sink)
+        self.properties.write(rules.version, sink);
+        self.subscriptions.write(sink);
     }
 }
 
@@ -296,14 +295,14 @@ impl<'a> Unsubscribe<'a> {
     }
 }
 
-impl Body for Unsubscribe<'_> {
+impl Body for &Unsubscribe<'_> {
     #[inline(always)]
-    fn first_byte(&self) -> u8 {
+    fn first_byte(self) -> u8 {
         PacketType::Unsubscribe.first_byte()
     }
 
     #[inline(always)]
-    fn check(&self, rules: Rules) -> Result<(), EncodeError> {
+    fn check(self, rules: Rules) -> Result<(), EncodeError> {
         rules.only_from(Role::Client)?;
         rules.since_5_0_if(|| !self.properties.is_empty())?;
         rules.check_texts(|| self.properties.is_clean())?;
@@ -314,10 +313,10 @@ impl Body for Unsubscribe<'_> {
     }
 
     #[inline(always)]
-    fn write<S: Sink>(&self, sink: &mut S, rules: Rules) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S, rules: Rules) {
         sink.u16(self.packet_identifier.get());
-        self.properties.write(rules.version, sink)?;
-        self.topic_filters.write(sink)
+        self.properties.write(rules.version, sink);
+        self.topic_filters.write(sink);
     }
 }
 

@@ -15,10 +15,10 @@ pub(crate) trait Sink {
     fn bytes<const N: usize>(&mut self, bytes: [u8; N]);
 
     /// Writes Binary Data, or a string that was checked. [5.0 §1.5.6]
-    fn binary(&mut self, bytes: &[u8]) -> Result<(), EncodeError>;
+    fn binary(&mut self, bytes: &[u8]);
 
     /// Checks a rule, in [`Size`] only.
-    fn check(&self, rule: impl FnOnce() -> Result<(), DecodeError>) -> Result<(), EncodeError>;
+    fn check(&mut self, rule: impl FnOnce() -> Result<(), DecodeError>);
 
     /// Writes a number of up to 28 bits. [5.0 §1.5.5]
     fn variable_byte_integer(&mut self, value: u32);
@@ -27,18 +27,18 @@ pub(crate) trait Sink {
     /// [5.0 §2.2.2.1]
     fn begin_section(&mut self) -> Option<usize>;
 
-    fn end_section(&mut self, start: usize) -> Result<(), EncodeError>;
+    fn end_section(&mut self, start: usize);
 
     #[inline(always)]
-    fn text(&mut self, text: Text<'_>) -> Result<(), EncodeError> {
-        self.binary(text.as_bytes())?;
-        self.check(|| text.check())
+    fn text(&mut self, text: Text<'_>) {
+        self.binary(text.as_bytes());
+        self.check(|| text.check());
     }
 
     #[inline(always)]
-    fn topic_name(&mut self, name: Text<'_>) -> Result<(), EncodeError> {
-        self.binary(name.as_bytes())?;
-        self.check(|| name.check_topic_name())
+    fn topic_name(&mut self, name: Text<'_>) {
+        self.binary(name.as_bytes());
+        self.check(|| name.check_topic_name());
     }
 
     #[inline(always)]
@@ -69,6 +69,9 @@ pub(crate) struct Size {
     next: u32,
     /// Zero until [`end`](Self::end).
     remaining_length: u32,
+    /// The first error, which [`end`](Self::end) returns. So the functions that write a packet have
+    /// no errors, and the same functions write into a [`Writer`] without branches for them.
+    error: Option<EncodeError>,
 }
 
 impl Size {
@@ -78,16 +81,23 @@ impl Size {
 
     /// Returns the size of the whole packet.
     pub(crate) const fn packet_size(&self) -> u32 {
-        self.header_size() + self.remaining_length
+        1 + varint::length(self.remaining_length) + self.remaining_length
     }
 
-    pub(super) const fn header_size(&self) -> u32 {
-        1 + varint::length(self.remaining_length)
+    pub(super) const fn header_size(&self) -> usize {
+        1 + varint::length(self.remaining_length) as usize
     }
 
-    /// Adds the payload, which completes the size of a packet.
+    pub(super) const fn remaining_length(&self) -> u32 {
+        self.remaining_length
+    }
+
+    /// Adds the payload, which completes the size of a packet. Returns the first error.
     #[inline(always)]
     pub(super) fn end(&mut self, payload: &[u8]) -> Result<(), EncodeError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
         self.remaining_length = varint::check(self.total.saturating_add(payload.len()))?;
         Ok(())
     }
@@ -96,6 +106,11 @@ impl Size {
     const fn add(&mut self, size: usize) {
         // A sequence of references can be longer than any memory.
         self.total = self.total.saturating_add(size);
+    }
+
+    #[cold]
+    fn fail(&mut self, error: EncodeError) {
+        self.error = self.error.or(Some(error));
     }
 }
 
@@ -106,17 +121,18 @@ impl Sink for Size {
     }
 
     #[inline(always)]
-    fn binary(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+    fn binary(&mut self, bytes: &[u8]) {
         if bytes.len() > usize::from(u16::MAX) {
-            return Err(EncodeError::FieldTooLong);
+            self.fail(EncodeError::FieldTooLong);
         }
         self.add(2 + bytes.len());
-        Ok(())
     }
 
     #[inline(always)]
-    fn check(&self, rule: impl FnOnce() -> Result<(), DecodeError>) -> Result<(), EncodeError> {
-        Ok(rule()?)
+    fn check(&mut self, rule: impl FnOnce() -> Result<(), DecodeError>) {
+        if let Err(error) = rule() {
+            self.fail(error.into());
+        }
     }
 
     #[inline(always)]
@@ -130,13 +146,13 @@ impl Sink for Size {
     }
 
     #[inline(always)]
-    fn end_section(&mut self, start: usize) -> Result<(), EncodeError> {
+    fn end_section(&mut self, start: usize) {
         debug_assert!(self.next < u64::BITS, "a packet has two property sections at most");
-        let length = varint::check(self.total - start)?;
+        // One that is too long makes the packet too long.
+        let length = u32::try_from(self.total - start).unwrap_or(u32::MAX);
         self.sections |= u64::from(length) << (self.next & 32);
         self.next += 32;
         self.variable_byte_integer(length);
-        Ok(())
     }
 }
 
@@ -152,13 +168,6 @@ impl<'m> Writer<'m> {
     #[inline(always)]
     pub(crate) const fn new(room: &'m mut [u8], size: &Size) -> Self {
         Self { room, sections: size.sections }
-    }
-
-    /// Writes the fixed header. [5.0 §2.1] [3.1.1 §2.2]
-    #[inline(always)]
-    pub(super) fn header(&mut self, first_byte: u8, size: &Size) {
-        self.u8(first_byte);
-        self.variable_byte_integer(size.remaining_length);
     }
 
     /// Whether everything that was measured has been written.
@@ -190,17 +199,14 @@ impl Sink for Writer<'_> {
     }
 
     #[inline(always)]
-    fn binary(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+    fn binary(&mut self, bytes: &[u8]) {
         let [.., high, low] = bytes.len().to_be_bytes();
         self.bytes([high, low]);
         self.copy(bytes);
-        Ok(())
     }
 
     #[inline(always)]
-    fn check(&self, _: impl FnOnce() -> Result<(), DecodeError>) -> Result<(), EncodeError> {
-        Ok(())
-    }
+    fn check(&mut self, _: impl FnOnce() -> Result<(), DecodeError>) {}
 
     #[inline(always)]
     fn variable_byte_integer(&mut self, value: u32) {
@@ -221,9 +227,7 @@ impl Sink for Writer<'_> {
     }
 
     #[inline(always)]
-    fn end_section(&mut self, _: usize) -> Result<(), EncodeError> {
-        Ok(())
-    }
+    fn end_section(&mut self, _: usize) {}
 }
 
 /// Copies between slices of the same length. Most strings are too short for a call of `memcpy` to

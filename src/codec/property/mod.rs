@@ -1,13 +1,13 @@
 //! The 27 properties of 5.0: their values, and one struct for each packet. `tables` lists them.
 //! [5.0 §2.2.2]
 
-use crate::codec::error::{DecodeError, EncodeError};
+use crate::codec::error::DecodeError;
 use crate::codec::read::Reader;
 use crate::codec::rules::Rules;
 use crate::codec::sequence::{Element, Sequence};
 use crate::codec::shown::{Hidden, Show, Shown};
 use crate::codec::text::Text;
-use crate::codec::types::{QoS, Role, Version};
+use crate::codec::types::{QoS, Version};
 use crate::codec::write::Sink;
 use core::fmt;
 
@@ -39,9 +39,9 @@ impl<'a> Value<'a> for UserProperty<'a> {
         reader.binary().and_then(|_| reader.binary()).map(|_| ())
     }
 
-    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
-        sink.text(self.name)?;
-        sink.text(self.value)
+    fn write<S: Sink>(self, sink: &mut S) {
+        sink.text(self.name);
+        sink.text(self.value);
     }
 
     fn is_clean(self) -> bool {
@@ -103,9 +103,9 @@ macro_rules! repeated_properties {
             }
 
             #[inline]
-            fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+            fn write<S: Sink>(self, sink: &mut S) {
                 sink.variable_byte_integer(tables::$property::ID);
-                Value::write(self, sink)
+                Value::write(self, sink);
             }
         })*
     };
@@ -128,7 +128,7 @@ trait Value<'a>: Copy {
     /// Skips a value that was checked.
     fn skip(reader: &mut Reader<'a>) -> Result<(), DecodeError>;
 
-    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError>;
+    fn write<S: Sink>(self, sink: &mut S);
 
     /// Whether the strings of the value have no control characters or noncharacters.
     fn is_clean(self) -> bool {
@@ -149,9 +149,8 @@ impl Value<'_> for bool {
         reader.take(1).map(|_| ())
     }
 
-    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S) {
         sink.u8(self.into());
-        Ok(())
     }
 }
 
@@ -164,9 +163,8 @@ impl Value<'_> for QoS {
         reader.take(1).map(|_| ())
     }
 
-    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S) {
         sink.u8(self.as_u8());
-        Ok(())
     }
 }
 
@@ -179,9 +177,8 @@ impl Value<'_> for u16 {
         reader.take(2).map(|_| ())
     }
 
-    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S) {
         sink.u16(self);
-        Ok(())
     }
 }
 
@@ -194,9 +191,8 @@ impl Value<'_> for u32 {
         reader.take(4).map(|_| ())
     }
 
-    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S) {
         sink.u32(self);
-        Ok(())
     }
 }
 
@@ -210,9 +206,8 @@ impl Value<'_> for SubscriptionIdentifier {
         reader.variable_byte_integer().map(|_| ())
     }
 
-    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
+    fn write<S: Sink>(self, sink: &mut S) {
         sink.variable_byte_integer(self.get());
-        Ok(())
     }
 }
 
@@ -225,8 +220,8 @@ impl<'a> Value<'a> for Text<'a> {
         reader.binary().map(|_| ())
     }
 
-    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
-        sink.text(self)
+    fn write<S: Sink>(self, sink: &mut S) {
+        sink.text(self);
     }
 
     fn is_clean(self) -> bool {
@@ -243,8 +238,8 @@ impl<'a> Value<'a> for &'a [u8] {
         reader.binary().map(|_| ())
     }
 
-    fn write<S: Sink>(self, sink: &mut S) -> Result<(), EncodeError> {
-        sink.binary(self)
+    fn write<S: Sink>(self, sink: &mut S) {
+        sink.binary(self);
     }
 }
 
@@ -261,7 +256,7 @@ fn check_below_2(qos: QoS, identifier: u32) -> Result<(), DecodeError> {
     if refused { Err(DecodeError::InvalidPropertyValue(identifier)) } else { Ok(()) }
 }
 
-/// [5.0 MQTT-4.7.3-1] [5.0 MQTT-3.3.2-14]
+/// Refuses a Response Topic that is not a Topic Name. [5.0 MQTT-4.7.3-1] [5.0 MQTT-3.3.2-14]
 fn check_response_topic(topic: Text<'_>, _: u32) -> Result<(), DecodeError> {
     if topic.is_empty() {
         return Err(DecodeError::EmptyTopicName);
@@ -392,25 +387,25 @@ macro_rules! properties {
                 &self,
                 version: Version,
                 sink: &mut S,
-            ) -> Result<(), EncodeError> {
+            ) {
                 let section = if version == Version::V5_0 { sink.begin_section() } else { None };
-                let Some(start) = section else { return Ok(()) };
-                self.write_section(sink)?;
-                sink.end_section(start)
+                if let Some(start) = section {
+                    self.write_section(sink);
+                    sink.end_section(start);
+                }
             }
 
             /// Writes the properties without a length before them.
             #[inline(always)]
-            pub(crate) fn write_section<S: Sink>(&self, sink: &mut S) -> Result<(), EncodeError> {
+            pub(crate) fn write_section<S: Sink>(&self, sink: &mut S) {
                 $(if let Some(value) = self.$field {
-                    sink.check(|| $field::check(value))?;
+                    sink.check(|| $field::check(value));
                     sink.variable_byte_integer($field::ID);
-                    Value::write(value, sink)?;
+                    Value::write(value, sink);
                 })*
                 $(if !self.$repeated.is_empty() {
-                    self.$repeated.write(sink)?;
+                    self.$repeated.write(sink);
                 })*
-                Ok(())
             }
         }
 
@@ -465,26 +460,24 @@ pub use tables::{
 };
 
 impl PublishProperties<'_> {
-    /// [5.0 MQTT-3.3.4-6]
+    /// Refuses Subscription Identifiers from a client. [5.0 MQTT-3.3.4-6]
     pub(crate) fn check_sender(&self, rules: Rules) -> Result<(), DecodeError> {
-        if rules.sender == Some(Role::Client) && !self.subscription_identifiers.is_empty() {
-            return Err(DecodeError::PropertyFromWrongSender(tables::subscription_identifier::ID));
-        }
-        Ok(())
+        let allowed = rules.from_server || self.subscription_identifiers.is_empty();
+        allow_from_sender(allowed, tables::subscription_identifier::ID)
     }
 }
 
 impl DisconnectProperties<'_> {
-    /// [5.0 MQTT-3.14.2-2] [5.0 §3.14.2.2.5]
+    /// Refuses a property that only the other side can send. [5.0 MQTT-3.14.2-2]
+    /// [5.0 §3.14.2.2.5]
     pub(crate) fn check_sender(&self, rules: Rules) -> Result<(), DecodeError> {
-        match rules.sender {
-            Some(Role::Server) if self.session_expiry_interval.is_some() => {
-                Err(DecodeError::PropertyFromWrongSender(tables::session_expiry_interval::ID))
-            }
-            Some(Role::Client) if self.server_reference.is_some() => {
-                Err(DecodeError::PropertyFromWrongSender(tables::server_reference::ID))
-            }
-            _ => Ok(()),
-        }
+        let allowed = rules.from_client || self.session_expiry_interval.is_none();
+        allow_from_sender(allowed, tables::session_expiry_interval::ID)?;
+        let allowed = rules.from_server || self.server_reference.is_none();
+        allow_from_sender(allowed, tables::server_reference::ID)
     }
+}
+
+fn allow_from_sender(allowed: bool, identifier: u32) -> Result<(), DecodeError> {
+    if allowed { Ok(()) } else { Err(DecodeError::PropertyFromWrongSender(identifier)) }
 }
