@@ -73,7 +73,7 @@ impl<T: Body> Encode for T {
     fn write(&self, size: &Size, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
         match self.short_form(rules) {
             Some(short) => short.append_to(out),
-            None => write_measured(*self, self.payload(), size, rules, out),
+            None => write_alone(*self, size, rules, out),
         }
     }
 
@@ -86,8 +86,9 @@ impl<T: Body> Encode for T {
     }
 }
 
-/// Appends a short packet. It is not inlined, so that the function that chooses the packet type
-/// saves no registers.
+// The next three functions are not inlined, so that the function that chooses the packet type saves
+// no registers.
+
 #[inline(never)]
 fn append_short<const N: usize>(packet: [u8; N], out: &mut impl Output) -> Result<(), EncodeError> {
     out.append_slice(&packet)
@@ -102,6 +103,16 @@ fn measure_and_write(
     let mut size = Size::default();
     measure_into(packet, rules, &mut size)?;
     write_measured(packet, packet.payload(), &size, rules, out)
+}
+
+#[inline(never)]
+fn write_alone(
+    packet: impl Body,
+    size: &Size,
+    rules: Rules,
+    out: &mut impl Output,
+) -> Result<(), EncodeError> {
+    write_measured(packet, packet.payload(), size, rules, out)
 }
 
 /// Measures through a reference: a `Size` inside a `Result` is copied piecewise, and the reader

@@ -235,9 +235,10 @@ impl Sink for Writer<'_> {
 #[inline(always)]
 fn copy_between(from: &[u8], to: &mut [u8]) {
     match from.len() {
-        4..=7 => copy_ends::<4>(from, to),
-        8..=15 => copy_ends::<8>(from, to),
-        16..=32 => copy_ends::<16>(from, to),
+        33.. => to.copy_from_slice(from),
+        16.. => copy_ends::<16>(from, to),
+        8.. => copy_ends::<8>(from, to),
+        4.. => copy_ends::<4>(from, to),
         _ => to.copy_from_slice(from),
     }
 }
