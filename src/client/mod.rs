@@ -505,14 +505,7 @@ impl Client {
         now: Instant,
         out: &mut impl Output,
     ) -> Option<Action<'i>> {
-        let mut action = None;
-        if input.is_empty() && self.is_connected() && self.endpoint.is_quiet() {
-            self.endpoint.leave(0);
-        } else {
-            let mut step = self.endpoint.step(now, out);
-            advance(self, input, &mut step, &mut action);
-        }
-        action
+        advance(self, input, now, out)
     }
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) is due, if at all. Every other call

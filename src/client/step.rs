@@ -8,11 +8,11 @@
 
 use super::{Action, Client, Reauthentication, State, Terms, Turn};
 use crate::codec::{
-    self, AuthProperties, Connack, Disconnect, Expiry, Frame, Output, Packet, PacketType,
+    self, Ack, AuthProperties, Connack, Disconnect, Expiry, Frame, Output, Packet, PacketType,
     ReasonCode, Rules, Suback, Text, Version,
 };
 use crate::session::{
-    Available, CloseCause, Ending, Endpoint, Limits, Machine, ProtocolError, Step,
+    Available, CloseCause, Ending, Endpoint, Limits, Machine, ProtocolError, Published, Step,
 };
 
 /// The first byte of a CONNACK.
@@ -61,27 +61,27 @@ impl Machine for Client {
     }
 
     #[inline]
+    fn on_ack<'i, O: Output>(
+        &mut self,
+        packet: PacketType,
+        ack: Ack<'i>,
+        step: &mut Step<'_, O>,
+    ) -> Result<Option<Published<'i>>, ProtocolError> {
+        self.check_problem_information(ack.properties.is_empty())?;
+        self.endpoint.on_ack(packet, ack, step)
+    }
+
+    #[inline(never)]
     fn on_frame<'i, O: Output>(
         &mut self,
         frame: Frame<'i>,
         step: &mut Step<'_, O>,
-        action: &mut Option<Action<'i>>,
-    ) -> Result<(), ProtocolError> {
+    ) -> Result<Option<Action<'i>>, ProtocolError> {
         let rules = self.endpoint.peer_rules();
         if !self.is_connected() {
-            *action = self.on_handshake(frame, step)?;
-            return Ok(());
+            return self.on_handshake(frame, step);
         }
-        *action = match frame.packet_type() {
-            PacketType::Publish => return self.endpoint.on_publish(frame, step, action),
-            packet @ (PacketType::Puback
-            | PacketType::Pubrec
-            | PacketType::Pubrel
-            | PacketType::Pubcomp) => {
-                let ack = frame.ack(rules)?;
-                self.check_problem_information(ack.properties.is_empty())?;
-                self.endpoint.on_ack(packet, ack, step)?.map(Action::Published)
-            }
+        Ok(match frame.packet_type() {
             PacketType::Auth if rules.version == Version::V5_0 => self.on_auth(frame, step)?,
             other => match codec::decode(frame, rules)? {
                 Packet::Suback(suback) => {
@@ -100,8 +100,7 @@ impl Machine for Client {
                 }
                 _ => return Err(ProtocolError::UnexpectedPacket(other)),
             },
-        };
-        Ok(())
+        })
     }
 
     /// Sends DISCONNECT with the reason, where the version has one. [5.0 §4.13.1]

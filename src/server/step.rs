@@ -48,26 +48,17 @@ impl Machine for Server {
         Ok(Frame::take(input, self.endpoint.maximum_packet_size())?)
     }
 
-    #[inline]
+    #[inline(never)]
     fn on_frame<'i, O: Output>(
         &mut self,
         frame: Frame<'i>,
         step: &mut Step<'_, O>,
-        action: &mut Option<Action<'i>>,
-    ) -> Result<(), ProtocolError> {
+    ) -> Result<Option<Action<'i>>, ProtocolError> {
         if !self.is_connected() {
-            *action = self.on_handshake(frame, step)?;
-            return Ok(());
+            return self.on_handshake(frame, step);
         }
         let rules = self.endpoint.peer_rules();
-        *action = match frame.packet_type() {
-            PacketType::Publish => return self.endpoint.on_publish(frame, step, action),
-            packet @ (PacketType::Puback
-            | PacketType::Pubrec
-            | PacketType::Pubrel
-            | PacketType::Pubcomp) => {
-                self.endpoint.on_ack(packet, frame.ack(rules)?, step)?.map(Action::Published)
-            }
+        Ok(match frame.packet_type() {
             // A CONNECT would be decoded by its own version. [5.0 MQTT-3.1.0-2]
             // [3.1.1 MQTT-3.1.0-2]
             PacketType::Connect => {
@@ -101,8 +92,7 @@ impl Machine for Server {
                 }
                 _ => return Err(ProtocolError::UnexpectedPacket(other)),
             },
-        };
-        Ok(())
+        })
     }
 
     /// Sends DISCONNECT or CONNACK with the reason, where the version has one.

@@ -2,7 +2,8 @@
 
 use super::endpoint::{Endpoint, REPLY_ROOM, Step};
 use super::{CloseCause, ProtocolError, Published, Received};
-use crate::codec::{Frame, Output};
+use crate::codec::{Ack, Frame, Output, PacketType};
+use crate::time::Instant;
 
 /// The part of the loop that depends on the role: the handshake, the role's own packets, and the
 /// end of the connection.
@@ -21,14 +22,22 @@ pub(crate) trait Machine {
         step: &mut Step<'_, O>,
     ) -> Result<Option<Frame<'i>>, ProtocolError>;
 
-    /// Handles one packet. The action is written to its final place, because to move it costs as
-    /// much as to read it.
+    /// Handles an acknowledgement after the handshake.
+    fn on_ack<'i, O: Output>(
+        &mut self,
+        packet: PacketType,
+        ack: Ack<'i>,
+        step: &mut Step<'_, O>,
+    ) -> Result<Option<Published<'i>>, ProtocolError> {
+        self.endpoint().on_ack(packet, ack, step)
+    }
+
+    /// Handles one packet. A PUBLISH after the handshake is handled before.
     fn on_frame<'i, O: Output>(
         &mut self,
         frame: Frame<'i>,
         step: &mut Step<'_, O>,
-        action: &mut Option<Self::Action<'i>>,
-    ) -> Result<(), ProtocolError>;
+    ) -> Result<Option<Self::Action<'i>>, ProtocolError>;
 
     /// Ends the connection because the peer broke a rule.
     fn violate<O: Output>(&mut self, error: ProtocolError, step: &mut Step<'_, O>);
@@ -71,58 +80,110 @@ impl Ending {
 }
 
 /// Takes one step: consumes packets from `input` up to the first that has an action.
-#[inline(never)]
+#[inline]
 pub(crate) fn advance<'i, M: Machine, O: Output>(
     machine: &mut M,
     input: &mut &'i [u8],
-    step: &mut Step<'_, O>,
-    action: &mut Option<M::Action<'i>>,
-) {
-    machine.endpoint().hear(input.len(), step.now);
-    if !machine.is_closing() {
-        if let Err(error) = run(machine, input, step, action) {
-            machine.violate(error, step);
-        }
+    now: Instant,
+    out: &mut O,
+) -> Option<M::Action<'i>> {
+    let endpoint = machine.endpoint();
+    if input.is_empty() && endpoint.is_open() && endpoint.is_quiet() {
+        endpoint.leave(0);
+        return None;
     }
-    if action.is_none() && machine.is_closing() {
-        *action = machine.next_closing(input);
-    }
-    machine.endpoint().leave(input.len());
-    machine.endpoint().finish(step);
+    take_step(machine, input, now, out)
 }
 
-#[inline]
-fn run<'i, M: Machine, O: Output>(
+/// Each message is made in the place of the result, because to move it costs as much as to read it.
+#[inline(never)]
+fn take_step<'i, M: Machine, O: Output>(
     machine: &mut M,
     input: &mut &'i [u8],
-    step: &mut Step<'_, O>,
-    action: &mut Option<M::Action<'i>>,
-) -> Result<(), ProtocolError> {
-    if machine.endpoint().is_open() {
-        machine.endpoint().settle(step)?;
-        machine.endpoint().flush(step);
+    now: Instant,
+    out: &mut O,
+) -> Option<M::Action<'i>> {
+    let step = &mut machine.endpoint().step(now, out);
+    machine.endpoint().hear(input.len(), step.now);
+    let begun = machine.endpoint().settle(step);
+    match begun {
+        Ok(()) => machine.endpoint().flush(step),
+        Err(error) => machine.violate(error, step),
     }
-    while action.is_none() {
+    while !machine.is_closing() {
         let endpoint = machine.endpoint();
         if endpoint.is_open() {
             if let Some(published) = endpoint.next_completed() {
-                *action = Some(published.into());
-                break;
+                machine.endpoint().end_step(input.len(), step);
+                return Some(published.into());
             }
         }
         if !machine.wants_input() || step.out.room() < REPLY_ROOM {
             break;
         }
         let before = *input;
-        let Some(frame) = machine.take(input, step)? else { break };
-        machine.on_frame(frame, step, action)?;
-        if machine.is_closing() {
-            // The packet has ended the connection, and is part of what the host is told.
-            if action.is_none() {
-                *input = before;
+        let frame = match machine.take(input, step) {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break,
+            Err(error) => {
+                machine.violate(error, step);
+                break;
             }
-            break;
-        }
+        };
+        let endpoint = machine.endpoint();
+        let violated = match frame.packet_type() {
+            PacketType::Publish if endpoint.is_open() => {
+                match frame.publish(endpoint.peer_rules(), core::convert::identity) {
+                    Ok(publish) => match endpoint.on_publish(&publish, step) {
+                        Ok(None) => continue,
+                        Ok(Some((topic_name, token))) => {
+                            endpoint.end_step(input.len(), step);
+                            return Some(Received::of(&publish, topic_name, token).into());
+                        }
+                        Err(error) => error,
+                    },
+                    Err(error) => error.into(),
+                }
+            }
+            packet @ (PacketType::Puback
+            | PacketType::Pubrec
+            | PacketType::Pubrel
+            | PacketType::Pubcomp)
+                if endpoint.is_open() =>
+            {
+                match frame.ack(endpoint.peer_rules()) {
+                    Ok(ack) => match machine.on_ack(packet, ack, step) {
+                        Ok(None) => continue,
+                        Ok(Some(published)) => {
+                            machine.endpoint().end_step(input.len(), step);
+                            return Some(published.into());
+                        }
+                        Err(error) => error,
+                    },
+                    Err(error) => error.into(),
+                }
+            }
+            _ => match machine.on_frame(frame, step) {
+                Ok(None) if machine.is_closing() => {
+                    // The packet has ended the connection, and is part of what the host is told.
+                    *input = before;
+                    break;
+                }
+                Ok(None) => continue,
+                Ok(Some(action)) => {
+                    machine.endpoint().end_step(input.len(), step);
+                    return Some(action);
+                }
+                Err(error) => error,
+            },
+        };
+        machine.violate(violated, step);
     }
-    Ok(())
+    if machine.is_closing() {
+        let action = machine.next_closing(input);
+        machine.endpoint().end_step(input.len(), step);
+        return action;
+    }
+    machine.endpoint().end_step(input.len(), step);
+    None
 }

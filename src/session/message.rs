@@ -29,7 +29,18 @@ pub struct Received<'a> {
     pub token: Option<AckToken>,
 }
 
-impl Received<'_> {
+impl<'a> Received<'a> {
+    #[inline(always)]
+    pub(crate) fn of(
+        publish: &Publish<'a>,
+        topic_name: TopicName<'a>,
+        token: Option<AckToken>,
+    ) -> Self {
+        let Publish { payload, qos, retain, dup, .. } = *publish;
+        let properties = PublishProperties { topic_alias: None, ..publish.properties };
+        Self { topic_name, payload, qos, retain, dup, properties, token }
+    }
+
     /// Returns the message as a PUBLISH, to be forwarded or kept.
     #[must_use]
     pub fn to_publish(&self) -> Publish<'_> {

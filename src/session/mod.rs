@@ -143,18 +143,24 @@ impl Session {
         limit: QueueLimit,
         now: Instant,
     ) -> Result<(), Outgoing> {
-        if !self.has_room(outgoing.size(), limit) {
-            if self.completed.len() >= limit.messages {
-                return Err(outgoing);
-            }
+        let size = outgoing.size();
+        if self.has_room(size, limit) || self.make_room(size, limit, now) {
+            self.outbound.queue.push(outgoing);
+            Ok(())
+        } else {
+            Err(outgoing)
+        }
+    }
+
+    /// Removes expired messages from a full queue. Returns whether that has made room.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, size: usize, limit: QueueLimit, now: Instant) -> bool {
+        if self.completed.len() < limit.messages {
             let expired = self.outbound.queue.take_expired(now);
             self.completed.extend(expired.filter_map(|expired| expired.ended(Outcome::Expired)));
-            if !self.has_room(outgoing.size(), limit) {
-                return Err(outgoing);
-            }
         }
-        self.outbound.queue.push(outgoing);
-        Ok(())
+        self.has_room(size, limit)
     }
 
     /// Whether the queue has room for a message of that [size](Outgoing::size) in bytes.

@@ -85,6 +85,7 @@ impl Outbound {
 
     /// Returns the next PUBREL that must be resent. It stays the next one until it is
     /// [noted](Self::resent_pubrel) as sent.
+    #[inline]
     pub(crate) fn next_due_pubrel(&mut self) -> Option<PacketIdentifier> {
         while let Some(identifier) = self.pubrel_from {
             if matches!(self.slots.get(identifier), Some(Slot::DuePubrel { .. })) {
@@ -105,6 +106,7 @@ impl Outbound {
     }
 
     /// Returns the next PUBLISH that must be resent. It stays the next one until its slot changes.
+    #[inline]
     pub(crate) fn next_due_publish(&mut self) -> Option<PacketIdentifier> {
         while let Some(identifier) = self.publish_from {
             if matches!(self.slots.get(identifier), Some(Slot::DuePublish(_))) {

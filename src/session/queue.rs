@@ -19,7 +19,9 @@ const KEPT_CAPACITY: usize = 64;
 impl Queue {
     pub(crate) fn push(&mut self, outgoing: Outgoing) {
         self.bytes += outgoing.size();
-        self.earliest_expiry = self.earliest_expiry.into_iter().chain(outgoing.expires_at).min();
+        if let Some(at) = outgoing.expires_at {
+            self.earliest_expiry = Some(self.earliest_expiry.map_or(at, |other| other.min(at)));
+        }
         self.messages.push_back(outgoing);
     }
 

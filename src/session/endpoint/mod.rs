@@ -184,6 +184,13 @@ impl Endpoint {
         self.clock.latest
     }
 
+    /// Ends a step, which has left input of that length.
+    #[inline]
+    pub(crate) fn end_step(&mut self, input: usize, step: &Step<'_, impl Output>) {
+        self.leave(input);
+        self.finish(step);
+    }
+
     /// Notes whether the call has written something.
     #[inline]
     pub(crate) fn finish(&mut self, step: &Step<'_, impl Output>) {
@@ -239,6 +246,7 @@ impl Endpoint {
     // ---- writing ----
 
     /// Writes a packet, unless it exceeds the peer's Maximum Packet Size.
+    #[inline]
     pub(crate) fn write(
         &self,
         packet: &impl Encode,
@@ -247,6 +255,11 @@ impl Endpoint {
         if self.connection.peer.maximum_packet_size == u32::MAX {
             return Ok(packet.encode(self.rules(), out)?);
         }
+        self.write_limited(packet, out)
+    }
+
+    #[inline(never)]
+    fn write_limited(&self, packet: &impl Encode, out: &mut impl Output) -> Result<(), WriteError> {
         let size = self.check_size(packet)?;
         Ok(packet.write(&size, self.rules(), out)?)
     }

@@ -9,30 +9,29 @@ use super::super::inbound::Exchange;
 use super::super::slot::{Meaning, Slot};
 use super::super::unacknowledged::Turn;
 use super::super::{
-    AckToken, AcknowledgeError, Acknowledgement, Outcome, ProtocolError, Published, Received,
+    AckToken, AcknowledgeError, Acknowledgement, Outcome, ProtocolError, Published,
 };
 use super::send::REPLY_ROOM;
 use super::{Endpoint, Step};
 use crate::codec::{
-    Ack, Frame, Output, OwnedPacket, Packet, PacketIdentifier, PacketType, Publish, QoS,
-    ReasonCode, Rules, Suback, Text, TopicName, Version,
+    Ack, Output, OwnedPacket, Packet, PacketIdentifier, PacketType, Publish, QoS, ReasonCode,
+    Rules, Suback, Text, TopicName, Version,
 };
 
 impl Endpoint {
-    /// Handles a PUBLISH: returns the message as an action, unless it is a repeat.
+    /// Handles a PUBLISH. Returns its topic name, and the token that acknowledges it, unless it is
+    /// not for the host.
     #[inline(always)]
-    pub(crate) fn on_publish<'a, A: From<Received<'a>>>(
+    pub(crate) fn on_publish<'a>(
         &mut self,
-        frame: Frame<'a>,
+        publish: &Publish<'a>,
         step: &mut Step<'_, impl Output>,
-        action: &mut Option<A>,
-    ) -> Result<(), ProtocolError> {
-        let Publish { topic_name, payload, qos, retain, dup, mut properties, packet_identifier } =
-            frame.publish(self.peer_rules(), core::convert::identity)?;
-        let topic_name = match properties.topic_alias.take() {
+    ) -> Result<Option<(TopicName<'a>, Option<AckToken>)>, ProtocolError> {
+        let Publish { topic_name, qos, retain, packet_identifier, .. } = *publish;
+        let topic_name = match publish.properties.topic_alias {
             Some(alias) => self.topic_name(alias, topic_name)?,
             None if topic_name.is_empty() => {
-                return self.skip(packet_identifier, qos, step);
+                return self.skip(packet_identifier, qos, step).map(|()| None);
             }
             None => TopicName::from_decoded(topic_name),
         };
@@ -45,16 +44,14 @@ impl Endpoint {
         let token = match packet_identifier {
             None => None,
             Some(identifier) if self.connection.requests.contains(identifier) => {
-                return self.refuse_identifier(identifier, qos, step);
+                return self.refuse_identifier(identifier, qos, step).map(|()| None);
             }
             Some(identifier) => match self.accept_identifier(identifier, qos, step)? {
-                None => return Ok(()),
+                None => return Ok(None),
                 token => token,
             },
         };
-        *action =
-            Some(A::from(Received { topic_name, payload, qos, retain, dup, properties, token }));
-        Ok(())
+        Ok(Some((topic_name, token)))
     }
 
     /// Acknowledges a message without reporting it to the host, because its topic name is not

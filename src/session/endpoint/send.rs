@@ -139,7 +139,7 @@ impl Endpoint {
 
     #[inline(never)]
     fn flush_waiting(&mut self, step: &mut Step<'_, impl Output>) {
-        while self.is_open() {
+        while self.is_open() && self.session.outbound.waits() {
             let due_pubrel = self.session.outbound.next_due_pubrel();
             let due_publish = self.session.outbound.next_due_publish();
             if !self.has_room(step.out) {
@@ -272,13 +272,16 @@ impl Endpoint {
         let left = outgoing.expires_at.map(|at| {
             u32::try_from((at - step.now).as_millis().div_ceil(1_000)).unwrap_or(u32::MAX)
         });
-        let properties = PublishProperties {
-            message_expiry_interval: left.or(publish.properties.message_expiry_interval),
-            subscription_identifiers: outgoing.subscription_identifiers.as_slice().into(),
-            ..publish.properties
+        let publish = if self.connection.version == Version::V5_0 {
+            let properties = PublishProperties {
+                message_expiry_interval: left.or(publish.properties.message_expiry_interval),
+                subscription_identifiers: outgoing.subscription_identifiers.as_slice().into(),
+                ..publish.properties
+            };
+            Publish { dup, properties, ..publish }
+        } else {
+            Publish { dup, properties: PublishProperties::default(), ..publish }
         };
-        let publish = Publish { dup, properties, ..publish };
-        let publish = publish.for_version(self.connection.version);
         Ok(self.write_publish(&publish, packet_identifier, step.out)?)
     }
 
