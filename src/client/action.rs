@@ -1,10 +1,5 @@
 //! The actions that a client asks of its host.
 
-#![expect(
-    clippy::inline_always,
-    reason = "an action is made in its final place: moving it costs 150 instructions of 700"
-)]
-
 use crate::codec::{Auth, Connack, Suback};
 use crate::session::{CloseCause, Published, Received};
 
@@ -47,14 +42,14 @@ pub enum Action<'a> {
 }
 
 impl<'a> From<Received<'a>> for Action<'a> {
-    #[inline(always)]
+    #[inline]
     fn from(received: Received<'a>) -> Self {
         Self::Message(received)
     }
 }
 
 impl<'a> From<Published<'a>> for Action<'a> {
-    #[inline(always)]
+    #[inline]
     fn from(published: Published<'a>) -> Self {
         Self::Published(published)
     }

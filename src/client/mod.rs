@@ -16,10 +16,10 @@ use crate::codec::{
 };
 use crate::session::{
     AckToken, AcknowledgeError, Acknowledgement, Available, Ending, Endpoint, Limits, Machine,
-    PublishError, Published, Request, RequestError, Session, Step, WriteError, advance,
+    PublishError, Published, Reauthentication, Request, RequestError, Requested, Session, Step,
+    WriteError, advance,
 };
 use crate::time::Instant;
-use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use keep_alive::KeepAlive;
 
@@ -65,14 +65,6 @@ enum Turn {
     Server,
     /// The host owes AUTH.
     Host,
-}
-
-/// The state of a re-authentication. [5.0 §4.12.1]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reauthentication {
-    None,
-    AwaitServer,
-    AwaitHost { deadline: Instant },
 }
 
 /// The client's end of a connection, and of the connections after it.
@@ -155,39 +147,14 @@ pub struct Client {
     endpoint: Endpoint,
     state: State,
     requested: Requested,
+    /// Whether the client has the session that it asked for.
+    has_session: bool,
     terms: Terms,
     keep_alive: KeepAlive,
     /// The keys of the requests that the ended connection has left unanswered.
     lost_requests: VecDeque<u64>,
     /// Whether the next CONNECT sets Clean Start, because the server resumed an unknown session.
     clean_start_required: bool,
-}
-
-/// The parts of the last CONNECT that matter later.
-#[derive(Debug)]
-struct Requested {
-    /// Whether the client has the session that it asked for.
-    has_session: bool,
-    clean_start: bool,
-    keep_alive: u16,
-    session_expiry: Expiry,
-    problem_information: bool,
-    response_information: bool,
-    authentication_method: Option<Box<str>>,
-}
-
-impl Default for Requested {
-    fn default() -> Self {
-        Self {
-            has_session: false,
-            clean_start: false,
-            keep_alive: 0,
-            session_expiry: Expiry::AT_DISCONNECT,
-            problem_information: true,
-            response_information: false,
-            authentication_method: None,
-        }
-    }
 }
 
 /// The parts of CONNACK that matter later.
@@ -208,12 +175,14 @@ impl Client {
 
     /// Creates a client that resumes a session, such as one that was stored.
     #[must_use]
-    pub fn with_session(config: ClientConfig, session: Session) -> Self {
+    pub fn with_session(config: ClientConfig, mut session: Session) -> Self {
+        session.end_use();
         Self {
-            endpoint: Endpoint::new(Role::Client, session, config.common),
+            endpoint: Endpoint::new(Role::Client, session, config.common, Instant::default()),
             config,
             state: State::Idle,
-            requested: Requested::default(),
+            requested: Requested::NONE,
+            has_session: false,
             terms: Terms { available: Available::ALL, session_expiry: Expiry::AT_DISCONNECT },
             keep_alive: KeepAlive::default(),
             lost_requests: VecDeque::new(),
@@ -224,7 +193,7 @@ impl Client {
     /// Returns the session in its present state.
     #[must_use]
     pub const fn session(&self) -> &Session {
-        self.endpoint.session()
+        &self.endpoint.session
     }
 
     /// Returns the outcome of a message that is known while there is no connection, such as one
@@ -240,7 +209,7 @@ impl Client {
     #[must_use]
     pub fn into_session(mut self) -> Session {
         self.end(Ending::ConnectionLost);
-        self.endpoint.into_session()
+        self.endpoint.session
     }
 
     /// Whether the server has accepted the connection, and it has not ended.
@@ -291,19 +260,19 @@ impl Client {
             return Err(ConnectError::InUse);
         }
         let identifier = connect.client_identifier;
-        let session = self.endpoint.session();
+        let session = &self.endpoint.session;
         if session.client_identifier().is_some_and(|own| identifier != own)
             && !identifier.is_empty()
         {
             return Err(ConnectError::ClientIdentifier);
         }
         let clean_start = connect.clean_start || self.clean_start_required;
-        let has_session = session.is_established() && !clean_start && !identifier.is_empty();
+        let has_session = session.established && !clean_start && !identifier.is_empty();
         let connect = Connect { clean_start, ..*connect };
         let rules =
             Rules::new(connect.version).sent_by(Role::Client).with(self.config.common.options);
         Packet::from(connect).encode(rules, out)?;
-        let session = self.endpoint.session_mut();
+        let session = &mut self.endpoint.session;
         if !has_session {
             // Whatever becomes of this CONNECT, the old session is over. [5.0 MQTT-3.1.2-4]
             // [3.1.1 MQTT-3.1.2-6]
@@ -312,30 +281,20 @@ impl Client {
         session.set_client_identifier(identifier);
         // From now on the server may have the session, even if its CONNACK never arrives. Without
         // an identifier this client can then not resume it.
-        session.set_established(!identifier.is_empty());
-        let properties = &connect.properties;
-        let mut own = Limits::of_connect(properties);
+        session.established = !identifier.is_empty();
+        let mut own = Limits::of_connect(&connect.properties);
         own.maximum_packet_size = own.maximum_packet_size.min(self.config.maximum_packet_size);
         self.endpoint.begin(connect.version, own, Limits::default());
         self.endpoint.restart_clock(now);
-        self.requested = Requested {
-            has_session,
-            clean_start,
-            keep_alive: connect.keep_alive,
-            session_expiry: connect.session_expiry(),
-            problem_information: properties.request_problem_information != Some(false),
-            response_information: properties.request_response_information == Some(true),
-            authentication_method: properties
-                .authentication_method
-                .map(|method| method.to_str().into()),
-        };
+        self.has_session = has_session;
+        self.requested = Requested::of(&connect);
         self.keep_alive = KeepAlive::default();
         self.await_connack();
         Ok(())
     }
 
     fn await_connack(&mut self) {
-        let deadline = self.endpoint.latest() + self.config.connect_timeout;
+        let deadline = self.endpoint.clock.latest + self.config.connect_timeout;
         self.state = State::AwaitConnack { deadline, turn: Turn::Server };
     }
 
@@ -374,7 +333,7 @@ impl Client {
         out: &mut impl Output,
     ) -> Result<(), RequestError> {
         let packet_identifier = self.allocate()?;
-        let version = self.endpoint.version();
+        let version = self.endpoint.connection.version;
         for subscription in subscriptions {
             match self.terms.available.check(subscription, &properties, version) {
                 // Encoding finds the rule that an invalid filter breaks.
@@ -440,16 +399,15 @@ impl Client {
             State::Idle | State::Closing(_) => return Err(RequestError::NotConnected),
             State::AwaitConnack { turn, .. } => turn == Turn::Host && !is_first,
             State::Connected(Reauthentication::None) => is_first,
-            State::Connected(Reauthentication::AwaitServer) => false,
+            State::Connected(Reauthentication::AwaitPeer) => false,
             State::Connected(Reauthentication::AwaitHost { .. }) => !is_first,
         };
-        let method = auth.properties.authentication_method;
-        if !is_expected || method.is_none() || !self.is_requested_method(method) {
+        if !is_expected || self.requested.check_method(auth).is_err() {
             return Err(RequestError::Authentication);
         }
         self.write(&(*auth).into(), now, out)?;
         if self.is_connected() {
-            self.state = State::Connected(Reauthentication::AwaitServer);
+            self.state = State::Connected(Reauthentication::AwaitPeer);
         } else {
             self.await_connack();
         }
@@ -518,12 +476,12 @@ impl Client {
             State::Connected(reauthentication) => {
                 let answer = match reauthentication {
                     Reauthentication::AwaitHost { deadline } => Some(deadline),
-                    Reauthentication::None | Reauthentication::AwaitServer => None,
+                    Reauthentication::None | Reauthentication::AwaitPeer => None,
                 };
-                let ping = self.keep_alive.ping_due(self.endpoint.last_sent());
+                let ping = self.keep_alive.ping_due(self.endpoint.clock.last_sent);
                 [self.silence_deadline(), ping, answer].into_iter().flatten().min()
             }
-            State::Closing(_) => Some(self.endpoint.latest()),
+            State::Closing(_) => Some(self.endpoint.clock.latest),
         }
     }
 
@@ -551,14 +509,16 @@ impl Client {
             State::Connected(_) if is_due(self.silence_deadline()) => {
                 self.end(Ending::KeepAliveTimeout);
             }
-            State::Connected(_) if is_due(self.keep_alive.ping_due(self.endpoint.last_sent())) => {
+            State::Connected(_)
+                if is_due(self.keep_alive.ping_due(self.endpoint.clock.last_sent)) =>
+            {
                 // A server that accepts no two bytes receives nothing, and closes the connection.
                 let written = self.endpoint.write(&Packet::Pingreq, &mut *step.out);
                 if !matches!(written, Err(WriteError::Encode(_))) {
                     self.keep_alive.sent_ping(now);
                 }
                 // An output without room for two bytes is full of others, which do as well.
-                self.endpoint.note_sent(now);
+                self.endpoint.clock.last_sent = now;
             }
             State::Idle | State::AwaitConnack { .. } | State::Connected(_) | State::Closing(_) => {}
         }
@@ -590,7 +550,7 @@ impl Client {
     // ---- helpers ----
 
     fn silence_deadline(&self) -> Option<Instant> {
-        self.keep_alive.deadline(self.endpoint.last_received(), self.config.ping_timeout)
+        self.keep_alive.deadline(self.endpoint.clock.last_received, self.config.ping_timeout)
     }
 
     /// Returns the identifier for a request.
@@ -619,7 +579,7 @@ impl Client {
             self.lost_requests.extend(self.endpoint.close());
             // [5.0 MQTT-3.1.2-23]
             let survives = self.terms.session_expiry > Expiry::AT_DISCONNECT;
-            self.endpoint.session_mut().set_established(survives);
+            self.endpoint.session.established = survives;
         }
         self.state = State::Closing(ending);
     }

@@ -1,18 +1,17 @@
 //! How a client handles the packets of the server.
 
-#![expect(clippy::inline_always, reason = "a step of a client costs 22 instructions more without")]
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "a packet that a match does not name is not allowed in that state"
 )]
 
-use super::{Action, Client, Reauthentication, State, Terms, Turn};
+use super::{Action, Client, State, Terms, Turn};
 use crate::codec::{
-    self, Ack, AuthProperties, Connack, Disconnect, Expiry, Frame, Output, Packet, PacketType,
-    ReasonCode, Rules, Suback, Text, Version,
+    self, AuthProperties, Connack, Disconnect, Expiry, Frame, Output, Packet, PacketType,
+    ReasonCode, Rules, Version,
 };
 use crate::session::{
-    Available, CloseCause, Ending, Endpoint, Limits, Machine, ProtocolError, Published, Step,
+    Available, CloseCause, Ending, Endpoint, Limits, Machine, ProtocolError, Reauthentication, Step,
 };
 
 /// The first byte of a CONNACK.
@@ -43,13 +42,13 @@ impl Machine for Client {
         Self::wants_input(self)
     }
 
-    #[inline(always)]
+    #[inline]
     fn take<'i, O: Output>(
         &mut self,
         input: &mut &'i [u8],
         _: &mut Step<'_, O>,
     ) -> Result<Option<Frame<'i>>, ProtocolError> {
-        let maximum = self.endpoint.maximum_packet_size();
+        let maximum = self.endpoint.connection.own.maximum_packet_size;
         if self.is_connected() {
             return Ok(Frame::take(input, maximum)?);
         }
@@ -58,17 +57,6 @@ impl Machine for Client {
             return Err(ProtocolError::NotConnack);
         }
         Ok(Frame::take(input, maximum.min(HANDSHAKE_SIZE))?)
-    }
-
-    #[inline]
-    fn on_ack<'i, O: Output>(
-        &mut self,
-        packet: PacketType,
-        ack: Ack<'i>,
-        step: &mut Step<'_, O>,
-    ) -> Result<Option<Published<'i>>, ProtocolError> {
-        self.check_problem_information(ack.properties.is_empty())?;
-        self.endpoint.on_ack(packet, ack, step)
     }
 
     #[inline(never)]
@@ -85,10 +73,10 @@ impl Machine for Client {
             PacketType::Auth if rules.version == Version::V5_0 => self.on_auth(frame, step)?,
             other => match codec::decode(frame, rules)? {
                 Packet::Suback(suback) => {
-                    Some(Action::Subscribed(self.on_suback(other, &suback)?, suback))
+                    Some(Action::Subscribed(self.endpoint.on_suback(other, &suback)?, suback))
                 }
                 Packet::Unsuback(unsuback) => {
-                    Some(Action::Unsubscribed(self.on_suback(other, &unsuback)?, unsuback))
+                    Some(Action::Unsubscribed(self.endpoint.on_suback(other, &unsuback)?, unsuback))
                 }
                 Packet::Pingresp => {
                     self.keep_alive.received_pong();
@@ -107,7 +95,7 @@ impl Machine for Client {
     #[inline(never)]
     fn violate<O: Output>(&mut self, error: ProtocolError, step: &mut Step<'_, O>) {
         // A peer that sends something else than MQTT does not read a DISCONNECT either.
-        if self.endpoint.version() == Version::V5_0 && error != ProtocolError::NotConnack {
+        if self.endpoint.connection.version == Version::V5_0 && error != ProtocolError::NotConnack {
             // A client must not send some of the reason codes. [5.0 §3.14.2.1]
             let codes = [error.reason_code(), ReasonCode::PROTOCOL_ERROR];
             let _ = codes.into_iter().find(|code| {
@@ -163,8 +151,8 @@ impl Client {
                 let connack = decode_connack(frame, self.endpoint.peer_rules())?;
                 if connack.reason_code != ReasonCode::SUCCESS {
                     // The server has what it had before.
-                    let had_session = self.requested.has_session;
-                    self.endpoint.session_mut().set_established(had_session);
+                    let had_session = self.has_session;
+                    self.endpoint.session.established = had_session;
                     self.end(Ending::Packet);
                     return Ok(None);
                 }
@@ -172,7 +160,7 @@ impl Client {
                 Ok(Some(Action::Connected(connack)))
             }
             // [5.0 MQTT-4.12.0-6]
-            PacketType::Auth if self.requested.authentication_method.is_some() => {
+            PacketType::Auth if self.requested.authentication_method().is_some() => {
                 self.on_auth(frame, step)
             }
             other => Err(ProtocolError::UnexpectedPacket(other)),
@@ -185,22 +173,22 @@ impl Client {
         step: &mut Step<'_, O>,
     ) -> Result<(), ProtocolError> {
         let properties = &connack.properties;
-        let version = self.endpoint.version();
+        let version = self.endpoint.connection.version;
         self.check_session(connack)?;
         // [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-6]
-        if !self.is_requested_method(properties.authentication_method) {
+        if properties.authentication_method != self.requested.authentication_method() {
             return Err(ProtocolError::AuthenticationMethod);
         }
         // [5.0 §3.1.2.11.6]
         if properties.response_information.is_some() && !self.requested.response_information {
             return Err(ProtocolError::ResponseInformation);
         }
-        if self.endpoint.session().client_identifier().is_none() && version == Version::V5_0 {
+        if self.endpoint.session.client_identifier().is_none() && version == Version::V5_0 {
             let assigned = properties.assigned_client_identifier.filter(|text| !text.is_empty());
             let assigned = assigned.ok_or(ProtocolError::NoAssignedClientIdentifier)?;
-            let session = self.endpoint.session_mut();
+            let session = &mut self.endpoint.session;
             session.set_client_identifier(assigned);
-            session.set_established(true);
+            session.established = true;
         }
         let usual = if version == Version::V5_0 { IN_FLIGHT } else { IN_FLIGHT_BEFORE_5_0 };
         let mut peer = Limits::of_connack(properties);
@@ -210,7 +198,7 @@ impl Client {
             .map(|stated| stated.min(configured.unwrap_or(u16::MAX)))
             .or(configured)
             .or(Some(usual));
-        self.endpoint.set_peer_limits(peer);
+        self.endpoint.connection.peer = peer;
         self.terms = Terms {
             available: Available::of_connack(properties),
             session_expiry: properties
@@ -229,38 +217,20 @@ impl Client {
     /// Checks that client and server agree about the session. [5.0 MQTT-3.2.2-2]
     /// [5.0 MQTT-3.2.2-4]
     fn check_session(&mut self, connack: &Connack<'_>) -> Result<(), ProtocolError> {
-        let version = self.endpoint.version();
+        let version = self.endpoint.connection.version;
         if connack.session_present {
             // Before 5.0 a client can resume a session of which it has nothing, unless it asked
             // for a clean one.
-            if !self.requested.has_session
-                && (version == Version::V5_0 || self.requested.clean_start)
-            {
-                self.endpoint.session_mut().set_established(false);
+            if !self.has_session && (version == Version::V5_0 || self.requested.clean_start) {
+                self.endpoint.session.established = false;
                 self.clean_start_required = self.config.clean_start_when_required;
                 return Err(ProtocolError::CleanStartRequired);
             }
         } else if version > Version::V3_1 {
             // A 3.1 server cannot state whether it has the session.
-            self.endpoint.session_mut().lost();
+            self.endpoint.session.lost();
         }
         Ok(())
-    }
-
-    #[inline(never)]
-    fn on_suback(&mut self, packet: PacketType, suback: &Suback<'_>) -> Result<u64, ProtocolError> {
-        self.check_problem_information(suback.properties.is_empty())?;
-        self.endpoint.on_suback(packet, suback)
-    }
-
-    /// Checks that a packet has no reason string and no user properties if the client refused them.
-    /// They are always allowed in PUBLISH, CONNACK and DISCONNECT. [5.0 §3.1.2.11.7]
-    fn check_problem_information(&self, is_empty: bool) -> Result<(), ProtocolError> {
-        if is_empty || self.requested.problem_information {
-            Ok(())
-        } else {
-            Err(ProtocolError::ProblemInformation)
-        }
     }
 
     #[inline(never)]
@@ -272,8 +242,7 @@ impl Client {
         let Packet::Auth(auth) = codec::decode(frame, self.endpoint.peer_rules())? else {
             return Err(ProtocolError::UnexpectedPacket(PacketType::Auth));
         };
-        let AuthProperties { authentication_method, reason_string, user_properties, .. } =
-            auth.properties;
+        let AuthProperties { reason_string, user_properties, .. } = auth.properties;
         let is_last = auth.reason_code == ReasonCode::SUCCESS;
         let deadline = step.now + self.config.common.answer_timeout;
         // Before CONNACK the server asks for more; CONNACK completes the authentication. After it,
@@ -287,20 +256,11 @@ impl Client {
             State::Connected(_) => Some(State::Connected(Reauthentication::AwaitHost { deadline })),
             State::Idle | State::AwaitConnack { .. } | State::Closing(_) => None,
         };
-        // [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-6]
-        let is_requested =
-            authentication_method.is_some() && self.is_requested_method(authentication_method);
-        let Some(next) = next.filter(|_| is_requested) else {
-            return Err(ProtocolError::AuthenticationMethod);
-        };
-        self.check_problem_information(reason_string.is_none() && user_properties.is_empty())?;
-        self.state = next;
+        self.state = next.ok_or(ProtocolError::AuthenticationMethod)?;
+        self.requested.check_method(&auth)?;
+        self.endpoint
+            .check_problem_information(reason_string.is_none() && user_properties.is_empty())?;
         Ok(Some(Action::Authenticate(auth)))
-    }
-
-    /// Whether it is the method of CONNECT, which may have had none.
-    pub(super) fn is_requested_method(&self, authentication_method: Option<Text<'_>>) -> bool {
-        authentication_method == self.requested.authentication_method.as_deref().map(Text::from)
     }
 }
 

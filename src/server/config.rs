@@ -4,6 +4,7 @@ use crate::codec::{
     ConnackProperties, Expiry, Options, QoS, ReasonCode, SubscribeProperties, Subscription, Version,
 };
 use crate::session::{Available, CommonConfig, Limits, QueueLimit, common_config};
+use core::num::NonZeroU16;
 use core::time::Duration;
 
 /// The limits of a server, both those that CONNACK states and those that it does not.
@@ -25,7 +26,7 @@ pub struct ServerConfig {
     pub(super) maximum_qos: QoS,
     pub(super) retain_available: bool,
     pub(super) available: Available,
-    maximum_keep_alive: u16,
+    maximum_keep_alive: Option<NonZeroU16>,
     pub(super) maximum_session_expiry: Expiry,
     pub(super) maximum_in_flight: u16,
     pub(super) maximum_requests: usize,
@@ -51,7 +52,7 @@ impl ServerConfig {
             maximum_qos: QoS::ExactlyOnce,
             retain_available: true,
             available: Available::ALL,
-            maximum_keep_alive: 0,
+            maximum_keep_alive: None,
             maximum_session_expiry: Expiry::Never,
             maximum_in_flight: 256,
             maximum_requests: 8,
@@ -107,44 +108,23 @@ impl ServerConfig {
 
     /// Sets whether topic filters can have wildcards. The default is true. [5.0 §3.2.2.3.11]
     #[must_use]
-    pub const fn wildcard_subscription_available(
-        self,
-        wildcard_subscription_available: bool,
-    ) -> Self {
-        Self {
-            available: Available {
-                wildcard_subscription: wildcard_subscription_available,
-                ..self.available
-            },
-            ..self
-        }
+    pub const fn wildcard_subscription_available(mut self, available: bool) -> Self {
+        self.available.wildcard_subscription = available;
+        self
     }
 
     /// Sets whether subscriptions can have identifiers. The default is true. [5.0 §3.2.2.3.12]
     #[must_use]
-    pub const fn subscription_identifier_available(
-        self,
-        subscription_identifier_available: bool,
-    ) -> Self {
-        Self {
-            available: Available {
-                subscription_identifier: subscription_identifier_available,
-                ..self.available
-            },
-            ..self
-        }
+    pub const fn subscription_identifier_available(mut self, available: bool) -> Self {
+        self.available.subscription_identifier = available;
+        self
     }
 
     /// Sets whether subscriptions can be shared. The default is true. [5.0 §3.2.2.3.13]
     #[must_use]
-    pub const fn shared_subscription_available(self, shared_subscription_available: bool) -> Self {
-        Self {
-            available: Available {
-                shared_subscription: shared_subscription_available,
-                ..self.available
-            },
-            ..self
-        }
+    pub const fn shared_subscription_available(mut self, available: bool) -> Self {
+        self.available.shared_subscription = available;
+        self
     }
 
     /// Sets the longest Keep Alive in seconds. A 5.0 client that asks for more, or for none, is
@@ -154,14 +134,7 @@ impl ServerConfig {
     /// incomplete packet count, because the standard leaves this open and a large packet takes long
     /// on a slow connection. [5.0 MQTT-3.1.2-22] [3.1.1 MQTT-3.1.2-24]
     #[must_use]
-    pub const fn maximum_keep_alive(
-        self,
-        maximum_keep_alive: Option<core::num::NonZeroU16>,
-    ) -> Self {
-        let maximum_keep_alive = match maximum_keep_alive {
-            Some(seconds) => seconds.get(),
-            None => 0,
-        };
+    pub const fn maximum_keep_alive(self, maximum_keep_alive: Option<NonZeroU16>) -> Self {
         Self { maximum_keep_alive, ..self }
     }
 
@@ -224,62 +197,37 @@ impl ServerConfig {
             topic_alias_maximum: if v5 { self.topic_alias_maximum } else { 0 },
             maximum_qos: self.maximum_qos,
             retain_available: self.retain_available,
-        }
-    }
-
-    /// Returns the Keep Alive in force. Before 5.0 it is always what the client asks for.
-    pub(super) fn keep_alive(&self, asked: u16, version: Version) -> u16 {
-        let too_long = asked == 0 || asked > self.maximum_keep_alive;
-        if self.maximum_keep_alive > 0 && too_long && version == Version::V5_0 {
-            self.maximum_keep_alive
-        } else {
-            asked
+            problem_information: true,
         }
     }
 
     /// Adds the limits to the properties of a CONNACK, unless the host has set them.
     pub(super) fn state<'a>(
         &self,
-        properties: ConnackProperties<'a>,
+        mut properties: ConnackProperties<'a>,
         keep_alive: u16,
         expiry: Expiry,
     ) -> ConnackProperties<'a> {
-        let granted = expiry.min(self.maximum_session_expiry);
-        let server_keep_alive = self.keep_alive(keep_alive, Version::V5_0);
+        fn state<T>(property: &mut Option<T>, limit: Option<T>) {
+            *property = property.take().or(limit);
+        }
+        let p = &mut properties;
+        let granted = Some(expiry.min(self.maximum_session_expiry)).filter(|it| *it != expiry);
+        let longest = self.maximum_keep_alive.map(NonZeroU16::get);
+        let is_too_long = |longest: &u16| keep_alive == 0 || keep_alive > *longest;
+        state(&mut p.session_expiry_interval, granted.map(Expiry::to_seconds));
+        state(&mut p.server_keep_alive, longest.filter(is_too_long));
+        state(&mut p.receive_maximum, Some(self.receive_maximum).filter(|it| *it < u16::MAX));
+        state(&mut p.topic_alias_maximum, Some(self.topic_alias_maximum).filter(|it| *it > 0));
+        state(&mut p.maximum_qos, Some(self.maximum_qos).filter(|it| *it < QoS::ExactlyOnce));
+        state(&mut p.maximum_packet_size, Some(self.maximum_packet_size.max(1)));
+        let unless = |is_available: bool| (!is_available).then_some(false);
         let Available { wildcard_subscription, subscription_identifier, shared_subscription } =
             self.available;
-        let unless = |available: bool| if available { None } else { Some(false) };
-        let p = properties;
-        ConnackProperties {
-            session_expiry_interval: p
-                .session_expiry_interval
-                .or_else(|| (granted != expiry).then_some(granted.to_seconds())),
-            server_keep_alive: p
-                .server_keep_alive
-                .or_else(|| (server_keep_alive != keep_alive).then_some(server_keep_alive)),
-            receive_maximum: p
-                .receive_maximum
-                .or_else(|| (self.receive_maximum < u16::MAX).then_some(self.receive_maximum)),
-            topic_alias_maximum: p
-                .topic_alias_maximum
-                .or_else(|| (self.topic_alias_maximum > 0).then_some(self.topic_alias_maximum)),
-            maximum_qos: p
-                .maximum_qos
-                .or_else(|| (self.maximum_qos < QoS::ExactlyOnce).then_some(self.maximum_qos)),
-            retain_available: p.retain_available.or_else(|| unless(self.retain_available)),
-            maximum_packet_size: p
-                .maximum_packet_size
-                .or_else(|| Some(self.maximum_packet_size.max(1))),
-            wildcard_subscription_available: p
-                .wildcard_subscription_available
-                .or_else(|| unless(wildcard_subscription)),
-            subscription_identifier_available: p
-                .subscription_identifier_available
-                .or_else(|| unless(subscription_identifier)),
-            shared_subscription_available: p
-                .shared_subscription_available
-                .or_else(|| unless(shared_subscription)),
-            ..p
-        }
+        state(&mut p.retain_available, unless(self.retain_available));
+        state(&mut p.wildcard_subscription_available, unless(wildcard_subscription));
+        state(&mut p.subscription_identifier_available, unless(subscription_identifier));
+        state(&mut p.shared_subscription_available, unless(shared_subscription));
+        properties
     }
 }

@@ -16,10 +16,9 @@ use crate::codec::{
 };
 use crate::session::{
     AckToken, AcknowledgeError, Acknowledgement, Available, Ending, Endpoint, Limits, Machine,
-    Outgoing, Request, Session, advance,
+    Outgoing, Reauthentication, Request, Requested, Session, advance,
 };
 use crate::time::Instant;
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 /// The state of the connection.
@@ -50,14 +49,6 @@ enum State {
         was_accepted: bool,
     },
     Closed,
-}
-
-/// The state of a re-authentication. [5.0 §4.12.1]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reauthentication {
-    None,
-    AwaitClient,
-    AwaitHost { deadline: Instant },
 }
 
 /// The server's end of one connection.
@@ -124,65 +115,14 @@ struct SessionExpiry {
     maximum: Expiry,
 }
 
-/// The parts of the CONNECT that matter later.
-#[derive(Debug)]
-struct Requested {
-    identifier: Identifier,
-    clean_start: bool,
-    /// Seconds. After CONNACK it is the Keep Alive in force.
-    keep_alive: u16,
-    /// If the session ends with the connection, DISCONNECT must not change it. [5.0 §3.14.2.2.2]
-    session_expiry: Expiry,
-    problem_information: bool,
-    response_information: bool,
-    authentication_method: Option<Box<str>>,
-}
-
-/// The parts of CONNACK that the machine enforces.
-struct Terms {
-    limits: Limits,
-    available: Available,
-    session_expiry: Option<Expiry>,
-    server_keep_alive: Option<u16>,
-}
-
-impl Terms {
-    fn of(properties: &ConnackProperties<'_>) -> Self {
-        Self {
-            limits: Limits::of_connack(properties),
-            available: Available::of_connack(properties),
-            session_expiry: properties.session_expiry_interval.map(Expiry::from_seconds),
-            server_keep_alive: properties.server_keep_alive,
-        }
-    }
-}
-
-/// Whether CONNECT had a client identifier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Identifier {
-    Given,
-    /// CONNACK must assign one. [5.0 MQTT-3.1.3-7]
-    Missing,
-}
-
 impl Server {
     /// Creates the server's end of a connection whose transport was opened now.
     #[must_use]
     pub fn new(config: ServerConfig, now: Instant) -> Self {
-        let mut endpoint = Endpoint::new(Role::Server, Session::new(), config.common);
-        endpoint.restart_clock(now);
         Self {
-            endpoint,
+            endpoint: Endpoint::new(Role::Server, Session::new(), config.common, now),
             state: State::AwaitConnect { deadline: now + config.connect_timeout },
-            requested: Requested {
-                identifier: Identifier::Given,
-                clean_start: false,
-                keep_alive: 0,
-                session_expiry: Expiry::AT_DISCONNECT,
-                problem_information: true,
-                response_information: false,
-                authentication_method: None,
-            },
+            requested: Requested::NONE,
             expiry: SessionExpiry {
                 granted: Expiry::AT_DISCONNECT,
                 maximum: config.maximum_session_expiry,
@@ -195,13 +135,13 @@ impl Server {
     /// Returns the version that the client asked for. Before CONNECT it is 5.0.
     #[must_use]
     pub const fn version(&self) -> Version {
-        self.endpoint.version()
+        self.endpoint.connection.version
     }
 
     /// Returns the session in its present state.
     #[must_use]
     pub const fn session(&self) -> &Session {
-        self.endpoint.session()
+        &self.endpoint.session
     }
 
     /// Returns how long the session outlives the connection, as granted or as changed by
@@ -218,7 +158,7 @@ impl Server {
         if !matches!(self.state, State::Closing { .. } | State::Closed) {
             self.end(Ending::ConnectionLost);
         }
-        core::mem::take(self.endpoint.session_mut())
+        core::mem::take(&mut self.endpoint.session)
     }
 
     /// Whether the client was accepted, and the connection has not ended.
@@ -235,8 +175,8 @@ impl Server {
     pub fn wants_input(&self) -> bool {
         match self.state {
             State::AwaitConnect { .. } | State::AwaitAuth { .. } => true,
-            State::Connected(Reauthentication::None | Reauthentication::AwaitClient) => {
-                self.endpoint.requests().len() < self.config.maximum_requests
+            State::Connected(Reauthentication::None | Reauthentication::AwaitPeer) => {
+                self.endpoint.connection.requests.len() < self.config.maximum_requests
             }
             State::Connected(Reauthentication::AwaitHost { .. })
             | State::Asked { .. }
@@ -269,24 +209,26 @@ impl Server {
         out: &mut impl Output,
     ) -> Result<(), AcceptError> {
         let mut step = self.endpoint.step(now, out);
-        let written = self.write_accepting_connack(session.is_some(), properties, step.out);
-        let terms = match written {
-            Ok(stated) => Terms::of(&stated),
+        let stated = match self.write_accepting_connack(session.is_some(), properties, step.out) {
+            Ok(stated) => stated,
             Err(error) => return Err(AcceptError { error, session }),
         };
+        let (own, available) = (Limits::of_connack(&stated), Available::of_connack(&stated));
+        let expiry = stated.session_expiry_interval.map(Expiry::from_seconds);
+        let keep_alive = stated.server_keep_alive;
         let asked = self.requested.session_expiry;
         if self.version() == Version::V5_0 {
-            self.expiry.granted = terms.session_expiry.unwrap_or(asked);
-            self.expiry.maximum = terms.session_expiry.unwrap_or(self.expiry.maximum);
-            if let Some(keep_alive) = terms.server_keep_alive {
-                self.requested.keep_alive = keep_alive;
-            }
-            self.available = terms.available;
-            self.endpoint.set_own_limits(terms.limits);
+            self.expiry.granted = expiry.unwrap_or(asked);
+            self.expiry.maximum = expiry.unwrap_or(self.expiry.maximum);
+            self.requested.keep_alive = keep_alive.unwrap_or(self.requested.keep_alive);
+            self.available = available;
+            self.endpoint.connection.own = own;
         } else {
             self.expiry.granted = asked.min(self.config.maximum_session_expiry);
         }
-        self.endpoint.adopt(session.unwrap_or_default());
+        if let Some(session) = session {
+            self.endpoint.adopt(session);
+        }
         self.state = State::Connected(Reauthentication::None);
         self.endpoint.touch(step.now);
         self.endpoint.open(&mut step);
@@ -344,7 +286,7 @@ impl Server {
                 State::Connected(Reauthentication::None)
             }
             State::Connected(Reauthentication::AwaitHost { .. }) => {
-                State::Connected(Reauthentication::AwaitClient)
+                State::Connected(Reauthentication::AwaitPeer)
             }
             State::AwaitConnect { .. }
             | State::Asked { .. }
@@ -354,11 +296,11 @@ impl Server {
             | State::Closed => return Err(AnswerError::NotAsked),
         };
         // [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-6]
-        if self.check_method(auth).is_err() {
+        if self.requested.check_method(auth).is_err() {
             return Err(AnswerError::AuthenticationMethod);
         }
         // [5.0 MQTT-3.1.2-29] [5.0 MQTT-3.15.2-2] [5.0 MQTT-3.15.2-3]
-        let keeps = self.requested.problem_information;
+        let keeps = self.endpoint.connection.peer.problem_information;
         self.endpoint.write_shortened(&Packet::from(*auth).keeping(keeps, keeps), out)?;
         self.state = next;
         self.endpoint.touch(now);
@@ -408,7 +350,7 @@ impl Server {
     ) -> Result<(), AcknowledgeError> {
         let mut acknowledgement = acknowledgement.into();
         // [5.0 MQTT-3.1.2-29]
-        if !self.requested.problem_information {
+        if !self.endpoint.connection.peer.problem_information {
             acknowledgement.properties = AckProperties::default();
         }
         let mut step = self.endpoint.step(now, out);
@@ -498,7 +440,7 @@ impl Server {
             | State::AwaitAuth { deadline }
             | State::Connected(Reauthentication::AwaitHost { deadline }) => Some(deadline),
             State::Connected(_) => self.keep_alive_deadline(),
-            State::Closing { .. } => Some(self.endpoint.latest()),
+            State::Closing { .. } => Some(self.endpoint.clock.latest),
             State::Closed => None,
         }
     }
@@ -567,7 +509,7 @@ impl Server {
         if milliseconds == 0 || !self.wants_input() {
             return None;
         }
-        Some(self.endpoint.last_received() + core::time::Duration::from_millis(milliseconds))
+        Some(self.endpoint.clock.last_received + core::time::Duration::from_millis(milliseconds))
     }
 
     /// Ends the connection for the session. The host is told by the next step.

@@ -1,7 +1,7 @@
 //! The packets that a server writes to its client, each in the format of the client's version and
 //! with what the client has asked for.
 
-use super::{Identifier, RequestToken, Server, State};
+use super::{RequestToken, Server, State};
 use crate::codec::{
     AckProperties, Connack, ConnackProperties, DecodeError, Disconnect, EncodeError, Output,
     Packet, PacketIdentifier, PacketType, ReasonCode, Sequence, Suback, Text, Version,
@@ -93,10 +93,10 @@ impl Server {
         if self.requested.clean_start && resume {
             return Err(AnswerError::CleanStart);
         }
-        let authentication_method = self.requested.authentication_method.as_deref().map(Text::from);
+        let authentication_method = self.requested.authentication_method();
         let properties = match self.version() {
             Version::V5_0 => {
-                if self.requested.identifier == Identifier::Missing
+                if !self.requested.has_identifier
                     && properties.assigned_client_identifier.is_none_or(Text::is_empty)
                 {
                     return Err(AnswerError::ClientIdentifier);
@@ -155,7 +155,7 @@ impl Server {
             ) => (Version::V3_1_1, nearest_return_code(error.reason_code())),
             _ => return,
         };
-        self.endpoint.set_version(version);
+        self.endpoint.connection.version = version;
         if let Some(reason_code) = code {
             let _ = self.write_refusal(reason_code, ConnackProperties::default(), out);
         }
@@ -164,7 +164,7 @@ impl Server {
     /// Removes the properties that only a client which asked for them may receive.
     /// [5.0 MQTT-3.1.2-28] [5.0 MQTT-4.12.0-6]
     fn as_asked<'a>(&self, properties: ConnackProperties<'a>) -> ConnackProperties<'a> {
-        let authenticates = self.requested.authentication_method.is_some();
+        let authenticates = self.requested.authentication_method().is_some();
         ConnackProperties {
             response_information: properties
                 .response_information
@@ -187,7 +187,7 @@ impl Server {
     ) -> Result<(), AnswerError> {
         let now = self.endpoint.advance_to(now);
         let RequestToken { packet_identifier, number } = token;
-        let waiting = self.endpoint.requests().get(packet_identifier);
+        let waiting = self.endpoint.connection.requests.get(packet_identifier);
         let waiting = waiting.filter(|at| at.number == number && at.request == request);
         let asked = waiting.ok_or(AnswerError::NotAsked)?.filters;
         let given = reason_codes.len();
@@ -198,7 +198,7 @@ impl Server {
         match answered {
             Ok(()) => {
                 let could_read = self.wants_input();
-                self.endpoint.requests_mut().remove(packet_identifier);
+                self.endpoint.connection.requests.remove(packet_identifier);
                 if !could_read && self.wants_input() {
                     // Nothing of the client was read until now.
                     self.endpoint.touch(now);
@@ -239,7 +239,8 @@ impl Server {
             }
         };
         // [5.0 MQTT-3.1.2-29] [5.0 MQTT-3.9.2-1] [5.0 MQTT-3.11.2-1]
-        let keeps = self.requested.problem_information && self.version() == Version::V5_0;
+        let keeps =
+            self.endpoint.connection.peer.problem_information && self.version() == Version::V5_0;
         let properties = if keeps { properties } else { AckProperties::default() };
         let suback = Suback { packet_identifier, properties, reason_codes };
         let packet = match request {

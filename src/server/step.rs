@@ -5,16 +5,15 @@
     reason = "a packet that a match does not name is not allowed in that state"
 )]
 
-use super::{
-    Action, AnswerError, Identifier, Reauthentication, RequestToken, Requested, Server, State,
-};
+use super::{Action, AnswerError, RequestToken, Server, State};
 use crate::codec::{
     self, AckProperties, Auth, ConnackProperties, Connect, DecodeError, Disconnect, Expiry, Frame,
     Options, Output, Packet, PacketIdentifier, PacketType, ReasonCode, Role, Rules, Subscribe,
-    Text, Version,
+    Version,
 };
 use crate::session::{
-    Available, CloseCause, Ending, Endpoint, Limits, Machine, ProtocolError, Request, Step,
+    Available, CloseCause, Ending, Endpoint, Limits, Machine, ProtocolError, Reauthentication,
+    Request, Requested, Step,
 };
 
 /// The first byte of a CONNECT: its packet type, and no flags. [5.0 §3.1.1] [3.1.1 §3.1.1]
@@ -45,7 +44,7 @@ impl Machine for Server {
         if matches!(self.state, State::AwaitConnect { .. }) {
             return self.take_connect(input, step);
         }
-        Ok(Frame::take(input, self.endpoint.maximum_packet_size())?)
+        Ok(Frame::take(input, self.endpoint.connection.own.maximum_packet_size)?)
     }
 
     #[inline(never)]
@@ -193,7 +192,7 @@ impl Server {
         // [5.0 MQTT-3.1.2-30]
         match codec::decode(frame, self.endpoint.peer_rules())? {
             Packet::Auth(auth) if auth.reason_code == ReasonCode::CONTINUE_AUTHENTICATION => {
-                self.check_method(&auth)?;
+                self.requested.check_method(&auth)?;
                 self.state = State::Asked { deadline };
                 Ok(Some(Action::Authenticate(auth)))
             }
@@ -227,24 +226,14 @@ impl Server {
         connect: &Connect<'_>,
         step: &mut Step<'_, impl Output>,
     ) -> Result<(), ProtocolError> {
-        let properties = &connect.properties;
-        let mut peer = Limits::of_connect(properties);
+        let mut peer = Limits::of_connect(&connect.properties);
         let in_flight = self.config.maximum_in_flight;
         peer.receive_maximum =
             Some(peer.receive_maximum.map_or(in_flight, |stated| stated.min(in_flight)));
-        self.endpoint.begin(connect.version, self.config.limits(connect.version), peer);
-        let is_nameless = connect.client_identifier.is_empty();
-        self.requested = Requested {
-            identifier: if is_nameless { Identifier::Missing } else { Identifier::Given },
-            clean_start: connect.clean_start,
-            keep_alive: connect.keep_alive,
-            session_expiry: connect.session_expiry(),
-            problem_information: properties.request_problem_information != Some(false),
-            response_information: properties.request_response_information == Some(true),
-            authentication_method: properties
-                .authentication_method
-                .map(|method| method.to_str().into()),
-        };
+        self.endpoint.connection.version = connect.version;
+        self.endpoint.connection.own = self.config.limits(connect.version);
+        self.endpoint.connection.peer = peer;
+        self.requested = Requested::of(connect);
         self.expiry.maximum = self.config.maximum_session_expiry;
         let Some(will) = connect.will else { return Ok(()) };
         // [5.0 MQTT-3.2.2-12] [5.0 MQTT-3.2.2-13]
@@ -283,25 +272,14 @@ impl Server {
         auth: &Auth<'_>,
         step: &mut Step<'_, impl Output>,
     ) -> Result<(), ProtocolError> {
-        self.check_method(auth)?;
-        let continues = self.state == State::Connected(Reauthentication::AwaitClient);
+        self.requested.check_method(auth)?;
+        let continues = self.state == State::Connected(Reauthentication::AwaitPeer);
         if continues == (auth.reason_code == ReasonCode::RE_AUTHENTICATE) {
             return Err(ProtocolError::AuthenticationMethod);
         }
         let deadline = step.now + self.config.common.answer_timeout;
         self.state = State::Connected(Reauthentication::AwaitHost { deadline });
         Ok(())
-    }
-
-    /// Checks that an AUTH has the method of CONNECT. [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-7]
-    pub(super) fn check_method(&self, auth: &Auth<'_>) -> Result<(), ProtocolError> {
-        let method = auth.properties.authentication_method;
-        let requested = self.requested.authentication_method.as_deref().map(Text::from);
-        if method.is_some() && method == requested {
-            Ok(())
-        } else {
-            Err(ProtocolError::AuthenticationMethod)
-        }
     }
 
     /// Checks that the kinds of subscriptions are available. [5.0 §3.2.2.3.11 to §3.2.2.3.13]
@@ -330,13 +308,14 @@ impl Server {
         filters: usize,
         step: &mut Step<'_, impl Output>,
     ) -> Result<Option<RequestToken>, ProtocolError> {
-        let waiting = self.endpoint.requests().get(packet_identifier);
+        let waiting = self.endpoint.connection.requests.get(packet_identifier);
         let is_5_0 = self.version() == Version::V5_0;
         // Before 5.0 a client can resume a session of which it knows nothing, and so reuse the
         // identifiers of its messages.
         let is_in_use = waiting.is_some() || is_5_0 && self.endpoint.is_in_use(packet_identifier);
         if !is_in_use {
-            let number = self.endpoint.requests_mut().insert(packet_identifier, request, filters);
+            let number =
+                self.endpoint.connection.requests.insert(packet_identifier, request, filters);
             return Ok(Some(RequestToken { packet_identifier, number }));
         }
         if !is_5_0 {

@@ -2,8 +2,9 @@
 
 use super::endpoint::{Endpoint, REPLY_ROOM, Step};
 use super::{CloseCause, ProtocolError, Published, Received};
-use crate::codec::{Ack, Frame, Output, PacketType};
+use crate::codec::{Frame, Output, PacketType};
 use crate::time::Instant;
+use core::ops::RangeInclusive;
 
 /// The part of the loop that depends on the role: the handshake, the role's own packets, and the
 /// end of the connection.
@@ -22,17 +23,7 @@ pub(crate) trait Machine {
         step: &mut Step<'_, O>,
     ) -> Result<Option<Frame<'i>>, ProtocolError>;
 
-    /// Handles an acknowledgement after the handshake.
-    fn on_ack<'i, O: Output>(
-        &mut self,
-        packet: PacketType,
-        ack: Ack<'i>,
-        step: &mut Step<'_, O>,
-    ) -> Result<Option<Published<'i>>, ProtocolError> {
-        self.endpoint().on_ack(packet, ack, step)
-    }
-
-    /// Handles one packet. A PUBLISH after the handshake is handled before.
+    /// Handles one packet. The loop handles PUBLISH and its acknowledgements after the handshake.
     fn on_frame<'i, O: Output>(
         &mut self,
         frame: Frame<'i>,
@@ -79,6 +70,9 @@ impl Ending {
     }
 }
 
+/// PUBACK, PUBREC, PUBREL and PUBCOMP.
+const ACKNOWLEDGEMENTS: RangeInclusive<PacketType> = PacketType::Puback..=PacketType::Pubcomp;
+
 /// Takes one step: consumes packets from `input` up to the first that has an action.
 #[inline]
 pub(crate) fn advance<'i, M: Machine, O: Output>(
@@ -95,7 +89,7 @@ pub(crate) fn advance<'i, M: Machine, O: Output>(
     take_step(machine, input, now, out)
 }
 
-/// Each message is made in the place of the result, because to move it costs as much as to read it.
+/// Makes each message in the place of the result, because to move it costs as much as to read it.
 #[inline(never)]
 fn take_step<'i, M: Machine, O: Output>(
     machine: &mut M,
@@ -104,17 +98,28 @@ fn take_step<'i, M: Machine, O: Output>(
     out: &mut O,
 ) -> Option<M::Action<'i>> {
     let step = &mut machine.endpoint().step(now, out);
-    machine.endpoint().hear(input.len(), step.now);
-    let begun = machine.endpoint().settle(step);
-    match begun {
-        Ok(()) => machine.endpoint().flush(step),
-        Err(error) => machine.violate(error, step),
+    /// Unwraps a result. A violation ends the connection, and with it the loop.
+    macro_rules! attempt {
+        ($result:expr) => {
+            match $result {
+                Ok(value) => value,
+                Err(error) => {
+                    machine.violate(error.into(), step);
+                    continue;
+                }
+            }
+        };
     }
+    machine.endpoint().hear(input.len(), step.now);
+    if let Err(error) = machine.endpoint().settle(step) {
+        machine.violate(error, step);
+    }
+    machine.endpoint().flush(step);
     while !machine.is_closing() {
         let endpoint = machine.endpoint();
         if endpoint.is_open() {
             if let Some(published) = endpoint.next_completed() {
-                machine.endpoint().end_step(input.len(), step);
+                endpoint.end_step(input.len(), step);
                 return Some(published.into());
             }
         }
@@ -122,68 +127,38 @@ fn take_step<'i, M: Machine, O: Output>(
             break;
         }
         let before = *input;
-        let frame = match machine.take(input, step) {
-            Ok(Some(frame)) => frame,
-            Ok(None) => break,
-            Err(error) => {
-                machine.violate(error, step);
-                break;
+        let Some(frame) = attempt!(machine.take(input, step)) else { break };
+        let (packet, endpoint) = (frame.packet_type(), machine.endpoint());
+        let rules = endpoint.peer_rules();
+        if endpoint.is_open() && packet == PacketType::Publish {
+            let publish = attempt!(frame.publish(rules, core::convert::identity));
+            if let Some((topic_name, token)) = attempt!(endpoint.on_publish(&publish, step)) {
+                endpoint.end_step(input.len(), step);
+                return Some(Received::of(&publish, topic_name, token).into());
             }
-        };
-        let endpoint = machine.endpoint();
-        let violated = match frame.packet_type() {
-            PacketType::Publish if endpoint.is_open() => {
-                match frame.publish(endpoint.peer_rules(), core::convert::identity) {
-                    Ok(publish) => match endpoint.on_publish(&publish, step) {
-                        Ok(None) => continue,
-                        Ok(Some((topic_name, token))) => {
-                            endpoint.end_step(input.len(), step);
-                            return Some(Received::of(&publish, topic_name, token).into());
-                        }
-                        Err(error) => error,
-                    },
-                    Err(error) => error.into(),
-                }
+        } else if endpoint.is_open() && ACKNOWLEDGEMENTS.contains(&packet) {
+            let ack = attempt!(frame.ack(rules));
+            if let Some(published) = attempt!(endpoint.on_ack(packet, ack, step)) {
+                endpoint.end_step(input.len(), step);
+                return Some(published.into());
             }
-            packet @ (PacketType::Puback
-            | PacketType::Pubrec
-            | PacketType::Pubrel
-            | PacketType::Pubcomp)
-                if endpoint.is_open() =>
-            {
-                match frame.ack(endpoint.peer_rules()) {
-                    Ok(ack) => match machine.on_ack(packet, ack, step) {
-                        Ok(None) => continue,
-                        Ok(Some(published)) => {
-                            machine.endpoint().end_step(input.len(), step);
-                            return Some(published.into());
-                        }
-                        Err(error) => error,
-                    },
-                    Err(error) => error.into(),
-                }
+        } else {
+            let action = attempt!(machine.on_frame(frame, step));
+            if action.is_some() {
+                machine.endpoint().end_step(input.len(), step);
+                return action;
             }
-            _ => match machine.on_frame(frame, step) {
-                Ok(None) if machine.is_closing() => {
-                    // The packet has ended the connection, and is part of what the host is told.
-                    *input = before;
-                    break;
-                }
-                Ok(None) => continue,
-                Ok(Some(action)) => {
-                    machine.endpoint().end_step(input.len(), step);
-                    return Some(action);
-                }
-                Err(error) => error,
-            },
-        };
-        machine.violate(violated, step);
+            if machine.is_closing() {
+                // The packet has ended the connection, and is part of what the host is told.
+                *input = before;
+            }
+        }
     }
-    if machine.is_closing() {
-        let action = machine.next_closing(input);
+    if !machine.is_closing() {
         machine.endpoint().end_step(input.len(), step);
-        return action;
+        return None;
     }
+    let action = machine.next_closing(input);
     machine.endpoint().end_step(input.len(), step);
-    None
+    action
 }

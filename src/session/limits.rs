@@ -11,6 +11,9 @@ pub(crate) struct Limits {
     pub(crate) topic_alias_maximum: u16,
     pub(crate) maximum_qos: QoS,
     pub(crate) retain_available: bool,
+    /// Whether the other side can send a reason string and user properties with any packet.
+    /// [5.0 §3.1.2.11.7]
+    pub(crate) problem_information: bool,
 }
 
 impl Limits {
@@ -20,6 +23,7 @@ impl Limits {
             receive_maximum: properties.receive_maximum,
             maximum_packet_size: properties.maximum_packet_size.unwrap_or(u32::MAX),
             topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
+            problem_information: properties.request_problem_information != Some(false),
             ..Self::default()
         }
     }
@@ -32,6 +36,7 @@ impl Limits {
             topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
             maximum_qos: properties.maximum_qos.unwrap_or(QoS::ExactlyOnce),
             retain_available: properties.retain_available.unwrap_or(true),
+            problem_information: true,
         }
     }
 }

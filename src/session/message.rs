@@ -30,7 +30,7 @@ pub struct Received<'a> {
 }
 
 impl<'a> Received<'a> {
-    #[inline(always)]
+    #[inline]
     pub(crate) fn of(
         publish: &Publish<'a>,
         topic_name: TopicName<'a>,

@@ -14,6 +14,7 @@ mod config;
 mod driver;
 mod endpoint;
 mod error;
+mod handshake;
 mod identifiers;
 mod inbound;
 mod limits;
@@ -34,6 +35,7 @@ pub(crate) use config::{CommonConfig, common_config};
 pub(crate) use driver::{Ending, Machine, advance};
 pub(crate) use endpoint::{Endpoint, Step};
 pub(crate) use error::WriteError;
+pub(crate) use handshake::{Reauthentication, Requested};
 pub(crate) use limits::Limits;
 pub(crate) use slot::Request;
 
@@ -79,8 +81,9 @@ pub struct QueueLimit {
 pub struct Session {
     outbound: Outbound,
     inbound: Inbound,
-    /// For a client: whether the server can have this session.
-    established: bool,
+    /// For a client: whether the server can have this session. If not, messages in flight are lost
+    /// when the next connection begins.
+    pub(crate) established: bool,
     /// For a client: the identifier that the session belongs to, once there is one.
     client_identifier: Option<Box<str>>,
     /// The number of connections that have used it, so that a token is good for one only.
@@ -187,17 +190,6 @@ impl Session {
         self.completed.into_iter().chain(in_flight.chain(queued).map(session_lost))
     }
 
-    /// Whether the server can have this session.
-    pub(crate) const fn is_established(&self) -> bool {
-        self.established
-    }
-
-    /// Sets whether the server can have this session. If not, messages in flight are lost when the
-    /// next connection begins.
-    pub(crate) const fn set_established(&mut self, established: bool) {
-        self.established = established;
-    }
-
     /// Binds the session to a client identifier. An empty one leaves it to the server to assign
     /// one.
     pub(crate) fn set_client_identifier(&mut self, identifier: Text<'_>) {
@@ -216,9 +208,8 @@ impl Session {
     }
 
     /// Ends the connection in which the session is in use, if it is a copy of such a session.
-    fn after_disconnect(mut self) -> Self {
+    pub(crate) fn end_use(&mut self) {
         self.disconnected().for_each(drop);
-        self
     }
 
     /// Ends a connection, and returns the keys of its unanswered requests. [5.0 §4.4]

@@ -9,12 +9,12 @@ use alloc::collections::BTreeMap;
 
 /// State that lasts as long as a connection.
 #[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) version: Version,
+pub(crate) struct Connection {
+    pub(crate) version: Version,
     /// The limits that the peer must keep.
-    pub(super) own: Limits,
+    pub(crate) own: Limits,
     /// The limits that this side must keep.
-    pub(super) peer: Limits,
+    pub(crate) peer: Limits,
     /// Whether messages are exchanged.
     pub(super) is_open: bool,
     /// The number of sent messages that count towards the peer's Receive Maximum. [5.0 §4.9]
@@ -22,7 +22,7 @@ pub(super) struct Connection {
     /// The number of received messages that count towards this side's Receive Maximum.
     pub(super) received: u16,
     pub(super) unacknowledged: Unacknowledged,
-    pub(super) requests: PeerRequests,
+    pub(crate) requests: PeerRequests,
     /// The aliases of the peer. [5.0 MQTT-3.3.2-7]
     pub(super) peer_aliases: Aliases,
     /// The aliases that the host has set.

@@ -11,17 +11,16 @@ use super::{CommonConfig, Limits, ProtocolError, Published, Session};
 use crate::codec::{Encode, Output, Packet, Role, Rules, Size, Version};
 use crate::time::Instant;
 use connection::Connection;
-pub(crate) use connection::PeerRequests;
 pub(crate) use send::REPLY_ROOM;
 
 /// One end of a connection, whatever its role.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     role: Role,
-    session: Session,
-    connection: Connection,
+    pub(crate) session: Session,
+    pub(crate) connection: Connection,
     config: CommonConfig,
-    clock: Clock,
+    pub(crate) clock: Clock,
 }
 
 /// One call of the host: its time, and the output that it appends to.
@@ -34,42 +33,27 @@ pub(crate) struct Step<'o, O> {
 }
 
 /// When something was last received and sent.
-#[derive(Clone, Copy, Debug, Default)]
-struct Clock {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
     /// The latest time that the host gave. A clock that steps back is treated as standing still.
-    latest: Instant,
-    last_sent: Instant,
-    last_received: Instant,
+    pub(crate) latest: Instant,
+    pub(crate) last_sent: Instant,
+    pub(crate) last_received: Instant,
     /// The number of bytes of input that the last step left.
     left: usize,
 }
 
+impl Clock {
+    const fn starting_at(now: Instant) -> Self {
+        Self { latest: now, last_sent: now, last_received: now, left: 0 }
+    }
+}
+
 impl Endpoint {
-    pub(crate) fn new(role: Role, session: Session, config: CommonConfig) -> Self {
+    /// Creates an endpoint that is not [opened](Self::open). The session is not in use.
+    pub(crate) fn new(role: Role, session: Session, config: CommonConfig, now: Instant) -> Self {
         let connection = Connection::new(Version::V5_0, Limits::default(), Limits::default());
-        let session = session.after_disconnect();
-        Self { role, session, connection, config, clock: Clock::default() }
-    }
-
-    pub(crate) const fn session(&self) -> &Session {
-        &self.session
-    }
-
-    pub(crate) const fn session_mut(&mut self) -> &mut Session {
-        &mut self.session
-    }
-
-    pub(crate) fn into_session(self) -> Session {
-        self.session
-    }
-
-    pub(crate) const fn version(&self) -> Version {
-        self.connection.version
-    }
-
-    /// Returns the Maximum Packet Size of this side.
-    pub(crate) const fn maximum_packet_size(&self) -> u32 {
-        self.connection.own.maximum_packet_size
+        Self { role, session, connection, config, clock: Clock::starting_at(now) }
     }
 
     /// Returns the rules by which the peer's packets are read.
@@ -98,24 +82,10 @@ impl Endpoint {
         self.connection = Connection::new(version, own, peer);
     }
 
-    /// Changes the version in which packets are written and read.
-    pub(crate) const fn set_version(&mut self, version: Version) {
-        self.connection.version = version;
-    }
-
-    /// Sets the limits of the peer, with this side's limit for messages in flight.
-    pub(crate) fn set_peer_limits(&mut self, peer: Limits) {
-        self.connection.peer = peer;
-    }
-
-    /// Sets the limits that the peer must keep.
-    pub(crate) fn set_own_limits(&mut self, own: Limits) {
-        self.connection.own = own;
-    }
-
     /// Replaces the session. For a server, which learns its session from CONNECT.
     pub(crate) fn adopt(&mut self, session: Session) {
-        self.session = session.after_disconnect();
+        self.session = session;
+        self.session.end_use();
     }
 
     /// Whether messages are exchanged.
@@ -158,16 +128,6 @@ impl Endpoint {
         self.session.next_completed()
     }
 
-    /// Returns the requests of the peer that the host has not answered.
-    #[inline]
-    pub(crate) const fn requests(&self) -> &PeerRequests {
-        &self.connection.requests
-    }
-
-    pub(crate) const fn requests_mut(&mut self) -> &mut PeerRequests {
-        &mut self.connection.requests
-    }
-
     // ---- time ----
 
     /// Starts a call of the host.
@@ -199,15 +159,9 @@ impl Endpoint {
         }
     }
 
-    /// Notes that something counts as sent, whether it was written or not.
-    pub(crate) const fn note_sent(&mut self, now: Instant) {
-        self.clock.last_sent = now;
-    }
-
     /// Notes that a transport was opened.
     pub(crate) fn restart_clock(&mut self, now: Instant) {
-        let latest = self.clock.latest.max(now);
-        self.clock = Clock { latest, last_sent: latest, last_received: latest, left: 0 };
+        self.clock = Clock::starting_at(self.advance_to(now));
     }
 
     /// Notes the length of the input of a step. Any new byte is a sign of life, also one of an
@@ -229,18 +183,6 @@ impl Endpoint {
     pub(crate) fn touch(&mut self, now: Instant) {
         let now = self.advance_to(now);
         self.clock.last_received = self.clock.last_received.max(now);
-    }
-
-    pub(crate) const fn latest(&self) -> Instant {
-        self.clock.latest
-    }
-
-    pub(crate) const fn last_sent(&self) -> Instant {
-        self.clock.last_sent
-    }
-
-    pub(crate) const fn last_received(&self) -> Instant {
-        self.clock.last_received
     }
 
     // ---- writing ----

@@ -1,10 +1,5 @@
 //! Receiving messages and acknowledgements.
 
-#![expect(
-    clippy::inline_always,
-    reason = "a received message is made in its action: moving it costs 150 instructions of 700"
-)]
-
 use super::super::inbound::Exchange;
 use super::super::slot::{Meaning, Slot};
 use super::super::unacknowledged::Turn;
@@ -21,7 +16,7 @@ use crate::codec::{
 impl Endpoint {
     /// Handles a PUBLISH. Returns its topic name, and the token that acknowledges it, unless it is
     /// not for the host.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn on_publish<'a>(
         &mut self,
         publish: &Publish<'a>,
@@ -150,7 +145,7 @@ impl Endpoint {
     // ---- acknowledging ----
 
     /// Acknowledges what the host was given before this step, unless the host does so itself.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn settle(&mut self, step: &mut Step<'_, impl Output>) -> Result<(), ProtocolError> {
         if self.connection.unacknowledged.is_empty() {
             return Ok(());
@@ -268,6 +263,7 @@ impl Endpoint {
         step: &mut Step<'_, impl Output>,
     ) -> Result<Option<Published<'a>>, ProtocolError> {
         let Ack { packet_identifier, reason_code, properties } = ack;
+        self.check_problem_information(properties.is_empty())?;
         if packet == PacketType::Pubrel {
             return self.on_pubrel(packet_identifier, step).map(|()| None);
         }
@@ -334,6 +330,7 @@ impl Endpoint {
         packet: PacketType,
         suback: &Suback<'_>,
     ) -> Result<u64, ProtocolError> {
+        self.check_problem_information(suback.properties.is_empty())?;
         let codes = suback.reason_codes.iter().count();
         let has_no_codes =
             packet == PacketType::Unsuback && self.connection.version < Version::V5_0;
@@ -347,6 +344,16 @@ impl Endpoint {
         };
         self.session.outbound.free(suback.packet_identifier);
         Ok(key)
+    }
+
+    /// Checks that a packet has no reason string and no user properties if the client refused them.
+    /// They are always allowed in PUBLISH, CONNACK and DISCONNECT. [5.0 §3.1.2.11.7]
+    pub(crate) fn check_problem_information(&self, is_empty: bool) -> Result<(), ProtocolError> {
+        if is_empty || self.connection.own.problem_information {
+            Ok(())
+        } else {
+            Err(ProtocolError::ProblemInformation)
+        }
     }
 
     /// Whether the peer has a message in flight with that identifier.

@@ -1,7 +1,5 @@
 //! Sending messages and requests.
 
-#![expect(clippy::inline_always, reason = "the check that nothing waits is made in each step")]
-
 use super::super::error::WriteError;
 use super::super::slot::{Request, Slot};
 use super::super::{Message, Outcome, Outgoing, PublishError};
@@ -130,7 +128,7 @@ impl Endpoint {
 
     /// Sends what waits, as far as the Receive Maximum and the room in the output go: first what
     /// must be resent.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn flush(&mut self, step: &mut Step<'_, impl Output>) {
         if self.session.outbound.waits() {
             self.flush_waiting(step);
@@ -266,22 +264,21 @@ impl Endpoint {
         step: &mut Step<'_, impl Output>,
     ) -> Result<(), PublishError> {
         self.check_allowed(outgoing.message.qos(), outgoing.message.retain())?;
-        let publish = outgoing.message.to_publish();
-        // The time that is left, in whole seconds; none for a resent message that has expired.
-        // [5.0 MQTT-3.3.2-6]
-        let left = outgoing.expires_at.map(|at| {
-            u32::try_from((at - step.now).as_millis().div_ceil(1_000)).unwrap_or(u32::MAX)
-        });
-        let publish = if self.connection.version == Version::V5_0 {
-            let properties = PublishProperties {
-                message_expiry_interval: left.or(publish.properties.message_expiry_interval),
-                subscription_identifiers: outgoing.subscription_identifiers.as_slice().into(),
-                ..publish.properties
-            };
-            Publish { dup, properties, ..publish }
+        let mut publish = outgoing.message.to_publish();
+        publish.dup = dup;
+        let properties = &mut publish.properties;
+        if self.connection.version < Version::V5_0 {
+            *properties = PublishProperties::default();
         } else {
-            Publish { dup, properties: PublishProperties::default(), ..publish }
-        };
+            if let Some(at) = outgoing.expires_at {
+                // The time that is left, in whole seconds; none for a resent message that has
+                // expired. [5.0 MQTT-3.3.2-6]
+                let left = (at - step.now).as_millis().div_ceil(1_000);
+                properties.message_expiry_interval = Some(u32::try_from(left).unwrap_or(u32::MAX));
+            }
+            let identifiers = outgoing.subscription_identifiers.as_slice();
+            properties.subscription_identifiers = identifiers.into();
+        }
         Ok(self.write_publish(&publish, packet_identifier, step.out)?)
     }
 
