@@ -272,7 +272,11 @@ pub(crate) fn take_steps(
 /// Turns the last action into a result.
 pub(crate) fn ended(action: Option<Action<'_>>) -> Result<()> {
     let Some(Action::Closed(cause)) = action else { return Ok(()) };
-    if cause == CloseCause::Requested { Ok(()) } else { Err(anyhow!("{cause}")) }
+    match cause {
+        CloseCause::Requested => Ok(()),
+        CloseCause::Violation(error) => Err(anyhow::Error::new(error).context(cause.to_string())),
+        _ => Err(anyhow!("{cause}")),
+    }
 }
 
 /// Writes the remaining output, and closes the connection after the server does. If unread input

@@ -176,7 +176,7 @@ impl Server {
         match self.state {
             State::AwaitConnect { .. } | State::AwaitAuth { .. } => true,
             State::Connected(Reauthentication::None | Reauthentication::AwaitPeer) => {
-                self.endpoint.connection.requests.len() < self.config.maximum_requests
+                self.endpoint.connection.requests.waiting.len() < self.config.maximum_requests
             }
             State::Connected(Reauthentication::AwaitHost { .. })
             | State::Asked { .. }

@@ -6,7 +6,7 @@ use crate::codec::{
     AckProperties, Connack, ConnackProperties, DecodeError, Disconnect, EncodeError, Output,
     Packet, PacketIdentifier, PacketType, ReasonCode, Sequence, Suback, Text, Version,
 };
-use crate::session::{Ending, ProtocolError, Request, Session, WriteError};
+use crate::session::{Ending, ProtocolError, Request, Session, WriteError, from_write_error};
 use crate::time::Instant;
 use alloc::vec::Vec;
 
@@ -58,14 +58,7 @@ pub enum AnswerError {
     },
 }
 
-impl From<WriteError> for AnswerError {
-    fn from(error: WriteError) -> Self {
-        match error {
-            WriteError::Encode(error) => Self::Encode(error),
-            WriteError::TooLarge { size, maximum } => Self::TooLarge { size, maximum },
-        }
-    }
-}
+from_write_error!(AnswerError);
 
 /// Why [`Server::accept`] has failed, with the session that it was given.
 #[expect(clippy::exhaustive_structs, reason = "the caller takes it apart")]
@@ -187,7 +180,7 @@ impl Server {
     ) -> Result<(), AnswerError> {
         let now = self.endpoint.advance_to(now);
         let RequestToken { packet_identifier, number } = token;
-        let waiting = self.endpoint.connection.requests.get(packet_identifier);
+        let waiting = self.endpoint.connection.requests.waiting.get(&packet_identifier);
         let waiting = waiting.filter(|at| at.number == number && at.request == request);
         let asked = waiting.ok_or(AnswerError::NotAsked)?.filters;
         let given = reason_codes.len();
@@ -198,7 +191,7 @@ impl Server {
         match answered {
             Ok(()) => {
                 let could_read = self.wants_input();
-                self.endpoint.connection.requests.remove(packet_identifier);
+                self.endpoint.connection.requests.waiting.remove(&packet_identifier);
                 if !could_read && self.wants_input() {
                     // Nothing of the client was read until now.
                     self.endpoint.touch(now);

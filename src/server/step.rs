@@ -308,7 +308,7 @@ impl Server {
         filters: usize,
         step: &mut Step<'_, impl Output>,
     ) -> Result<Option<RequestToken>, ProtocolError> {
-        let waiting = self.endpoint.connection.requests.get(packet_identifier);
+        let waiting = self.endpoint.connection.requests.waiting.get(&packet_identifier).copied();
         let is_5_0 = self.version() == Version::V5_0;
         // Before 5.0 a client can resume a session of which it knows nothing, and so reuse the
         // identifiers of its messages.

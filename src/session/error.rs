@@ -164,7 +164,8 @@ impl CloseCause<'_> {
     }
 }
 
-/// Writes a sentence for logs, with the reason string of the peer if there is one.
+/// Writes a sentence for logs, with the reason string of the peer if there is one. The source names
+/// the rule that the peer broke.
 impl fmt::Display for CloseCause<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (text, reason_string) = match self {
@@ -175,7 +176,7 @@ impl fmt::Display for CloseCause<'_> {
             Self::Disconnected(disconnect) => {
                 ("peer closed the connection", disconnect.properties.reason_string)
             }
-            Self::Violation(error) => return write!(f, "peer broke a rule: {error}"),
+            Self::Violation(_) => return f.write_str("peer broke a rule"),
             Self::ConnectTimeout => return f.write_str("peer did not answer in time"),
             Self::AnswerTimeout => return f.write_str("host did not answer in time"),
             Self::KeepAliveTimeout => return f.write_str("peer sent nothing in time"),
@@ -188,16 +189,7 @@ impl fmt::Display for CloseCause<'_> {
 
 impl core::error::Error for CloseCause<'_> {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Violation(error) => Some(error),
-            Self::Requested
-            | Self::Refused(_)
-            | Self::Disconnected(_)
-            | Self::ConnectTimeout
-            | Self::AnswerTimeout
-            | Self::KeepAliveTimeout
-            | Self::ConnectionLost => None,
-        }
+        if let Self::Violation(error) = self { Some(error) } else { None }
     }
 }
 
@@ -310,20 +302,21 @@ impl From<EncodeError> for WriteError {
     }
 }
 
-impl From<WriteError> for PublishError {
-    fn from(error: WriteError) -> Self {
-        match error {
-            WriteError::Encode(error) => Self::Encode(error),
-            WriteError::TooLarge { size, maximum } => Self::TooLarge { size, maximum },
+/// Defines the conversion of [`WriteError`] to the error of a command.
+macro_rules! from_write_error {
+    ($error:ty) => {
+        impl From<WriteError> for $error {
+            fn from(error: WriteError) -> Self {
+                match error {
+                    WriteError::Encode(error) => Self::Encode(error),
+                    WriteError::TooLarge { size, maximum } => Self::TooLarge { size, maximum },
+                }
+            }
         }
-    }
+    };
 }
 
-impl From<WriteError> for RequestError {
-    fn from(error: WriteError) -> Self {
-        match error {
-            WriteError::Encode(error) => Self::Encode(error),
-            WriteError::TooLarge { size, maximum } => Self::TooLarge { size, maximum },
-        }
-    }
-}
+pub(crate) use from_write_error;
+
+from_write_error!(PublishError);
+from_write_error!(RequestError);

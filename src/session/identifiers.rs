@@ -1,7 +1,6 @@
 //! Values by packet identifier, in the order in which they were inserted.
 
 use crate::codec::PacketIdentifier;
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 /// A map from packet identifiers to values that keeps the order of insertion and chooses the next
@@ -24,7 +23,7 @@ pub(crate) struct Identifiers<T> {
     /// The identifier to try first. Identifiers rise, so that one is not reused soon.
     next: u16,
     /// The identifiers in use, kept since there were many of them.
-    used: Option<Box<Used>>,
+    used: Option<Used>,
 }
 
 #[derive(Clone, Debug)]
@@ -119,35 +118,20 @@ impl<T> Identifiers<T> {
     /// Makes an entry without a value at the end of the list.
     fn add(&mut self, identifier: u16) -> u32 {
         debug_assert!(self.find(identifier).is_none(), "the identifier is free");
-        let position = if self.vacant == NONE {
-            self.entries.push(Entry {
-                identifier,
-                before: NONE,
-                after: NONE,
-                collision: NONE,
-                value: None,
-            });
+        let mut position = self.vacant;
+        if let Some(entry) = self.entries.get_mut(position as usize) {
+            entry.identifier = identifier;
+            self.vacant = entry.after;
+        } else {
+            position = u32::try_from(self.entries.len()).unwrap_or(NONE);
+            let (before, after, collision) = (NONE, NONE, NONE);
+            self.entries.push(Entry { identifier, before, after, collision, value: None });
             if self.entries.len() > self.table.len() {
                 self.grow_table();
             }
-            u32::try_from(self.entries.len() - 1).unwrap_or(NONE)
-        } else {
-            self.vacant
-        };
-        let last = core::mem::replace(&mut self.last, position);
-        let collision =
-            self.bucket(identifier).map_or(NONE, |head| core::mem::replace(head, position));
-        if let Some(entry) = self.entries.get_mut(position as usize) {
-            let vacant = core::mem::replace(&mut entry.after, NONE);
-            if self.vacant == position {
-                self.vacant = vacant;
-            }
-            (entry.identifier, entry.before, entry.collision) = (identifier, last, collision);
         }
-        match self.entry_mut(last) {
-            Some(last) => last.after = position,
-            None => self.first = position,
-        }
+        self.add_collision(identifier, position);
+        self.link_last(position);
         self.length += 1;
         self.next = successor(identifier);
         if self.length >= MANY || self.used.is_some() {
@@ -192,14 +176,7 @@ impl<T> Identifiers<T> {
             return;
         }
         self.unlink(position);
-        let last = core::mem::replace(&mut self.last, position);
-        if let Some(entry) = self.entry_mut(position) {
-            (entry.before, entry.after) = (last, NONE);
-        }
-        match self.entry_mut(last) {
-            Some(last) => last.after = position,
-            None => self.first = position,
-        }
+        self.link_last(position);
     }
 
     /// Removes all values and their memory. The next identifier stays.
@@ -279,19 +256,38 @@ impl<T> Identifiers<T> {
         Some(())
     }
 
+    /// Puts an entry into the table.
+    #[inline]
+    fn add_collision(&mut self, identifier: u16, position: u32) {
+        let head = self.bucket(identifier);
+        let collision = head.map_or(NONE, |head| core::mem::replace(head, position));
+        if let Some(entry) = self.entry_mut(position) {
+            entry.collision = collision;
+        }
+    }
+
     #[cold]
     fn grow_table(&mut self) {
         let length = self.entries.len().next_power_of_two().max(4);
         self.table = alloc::vec![NONE; length];
-        let mut next = self.first;
-        while let Some(entry) = self.entry(next) {
-            let (identifier, position, after) = (entry.identifier, next, entry.after);
-            let collision =
-                self.bucket(identifier).map_or(NONE, |head| core::mem::replace(head, position));
-            if let Some(entry) = self.entry_mut(position) {
-                entry.collision = collision;
-            }
-            next = after;
+        let mut position = self.first;
+        while let Some(entry) = self.entry(position) {
+            let (identifier, after) = (entry.identifier, entry.after);
+            self.add_collision(identifier, position);
+            position = after;
+        }
+    }
+
+    /// Appends an entry to the list.
+    #[inline]
+    fn link_last(&mut self, position: u32) {
+        let last = core::mem::replace(&mut self.last, position);
+        if let Some(entry) = self.entry_mut(position) {
+            (entry.before, entry.after) = (last, NONE);
+        }
+        match self.entry_mut(last) {
+            Some(last) => last.after = position,
+            None => self.first = position,
         }
     }
 
@@ -310,12 +306,8 @@ impl<T> Identifiers<T> {
 
     fn note_used(&mut self, identifier: u16) {
         let mut used = self.used.take().unwrap_or_else(|| {
-            let mut used = Box::new(Used::default());
-            let mut next = self.first;
-            while let Some(entry) = self.entry(next) {
-                used.set(entry.identifier);
-                next = entry.after;
-            }
+            let mut used = Used::default();
+            self.iter().for_each(|(identifier, _)| used.set(identifier.get()));
             used
         });
         used.set(identifier);
@@ -323,69 +315,43 @@ impl<T> Identifiers<T> {
     }
 }
 
-/// A set of identifiers that finds the next one that is not in it.
+/// A set of identifiers that finds the next one that is not in it. It has one bit for each, and the
+/// bit of 0, which is none, is always set.
 #[derive(Clone, Debug)]
-struct Used {
-    /// One bit for each identifier. The bit of 0, which is none, is always set.
-    bits: Vec<u64>,
-    /// One bit for each word of `bits` that is full.
-    full: [u64; 16],
-}
+struct Used(Vec<u64>);
 
 impl Default for Used {
     fn default() -> Self {
-        let mut bits = alloc::vec![0; 1 << 10];
-        if let Some(first) = bits.first_mut() {
-            *first = 1;
-        }
-        Self { bits, full: [0; 16] }
+        let mut used = Self(alloc::vec![0; 1 << 10]);
+        used.set(0);
+        used
     }
 }
 
 impl Used {
     fn set(&mut self, identifier: u16) {
-        self.change(identifier, |word, bit| word | bit);
+        if let Some(word) = self.0.get_mut(usize::from(identifier >> 6)) {
+            *word |= 1 << (identifier & 63);
+        }
     }
 
     fn clear(&mut self, identifier: u16) {
-        self.change(identifier, |word, bit| word & !bit);
-    }
-
-    fn change(&mut self, identifier: u16, change: impl Fn(u64, u64) -> u64) {
-        let index = usize::from(identifier >> 6);
-        let Some(word) = self.bits.get_mut(index) else { return };
-        *word = change(*word, 1 << (identifier & 63));
-        let (is_full, bit) = (*word == u64::MAX, 1 << (index & 63));
-        if let Some(summary) = self.full.get_mut(index >> 6) {
-            *summary = if is_full { *summary | bit } else { *summary & !bit };
+        if let Some(word) = self.0.get_mut(usize::from(identifier >> 6)) {
+            *word &= !(1 << (identifier & 63));
         }
     }
 
     /// Returns the first identifier from `from` on that is not in the set, and after 65,535 the
-    /// first from 1 on.
+    /// first from 1 on. Looks at no more than 1,025 words.
     fn first_free(&self, from: u16) -> Option<u16> {
-        let index = usize::from(from >> 6);
-        let word = self.bits.get(index)? | !(u64::MAX << (from & 63));
-        if word != u64::MAX {
-            return in_word(index, word);
-        }
-        // The rest of this summary, the ones after it, and from the start: 17 words.
-        let before_and_at = (2_u64 << (index & 63)).wrapping_sub(1);
-        let rest = self.full.get(index >> 6)? | before_and_at;
-        let summaries = (1..=self.full.len()).map(|step| (index >> 6) + step);
-        let found = core::iter::once((index >> 6, rest)).chain(summaries.filter_map(|at| {
-            let at = at % self.full.len();
-            Some((at, *self.full.get(at)?))
-        }));
-        let (summary, bits) = { found }.find(|(_, summary)| *summary != u64::MAX)?;
-        let index = (summary << 6) + bits.trailing_ones() as usize;
-        in_word(index, *self.bits.get(index)?)
+        let start = usize::from(from >> 6);
+        let first = self.0.get(start)? | !(u64::MAX << (from & 63));
+        let words = self.0.iter().copied().enumerate();
+        let rest = words.clone().skip(start + 1).chain(words.take(start + 1));
+        let mut all = core::iter::once((start, first)).chain(rest);
+        let (index, word) = all.find(|(_, word)| *word != u64::MAX)?;
+        u16::try_from((index << 6) + word.trailing_ones() as usize).ok()
     }
-}
-
-/// Returns the first identifier that a word of the set does not have.
-fn in_word(index: usize, word: u64) -> Option<u16> {
-    u16::try_from((index << 6) + word.trailing_ones() as usize).ok()
 }
 
 /// Returns the identifier after another one.

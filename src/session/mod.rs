@@ -34,7 +34,7 @@ pub(crate) use available::Available;
 pub(crate) use config::{CommonConfig, common_config};
 pub(crate) use driver::{Ending, Machine, advance};
 pub(crate) use endpoint::{Endpoint, Step};
-pub(crate) use error::WriteError;
+pub(crate) use error::{WriteError, from_write_error};
 pub(crate) use handshake::{Reauthentication, Requested};
 pub(crate) use limits::Limits;
 pub(crate) use slot::Request;

@@ -14,7 +14,8 @@ use alloc::vec::Vec;
 /// [5.0 MQTT-4.6.0-4] [3.1.1 MQTT-4.6.0-1] [3.1.1 MQTT-4.6.0-4]
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outbound {
-    slots: Identifiers<Slot>,
+    /// A slot leaves by [`free`](Self::free), which keeps the cursors right.
+    pub(super) slots: Identifiers<Slot>,
     pub(super) queue: Queue,
     /// The first slot that may hold a PUBLISH to be resent on this connection. The slots after it
     /// are not resent yet either.
@@ -24,30 +25,6 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
-    /// Returns the identifier for the next packet, unless all are in use.
-    #[inline]
-    pub(crate) fn allocate(&self) -> Option<PacketIdentifier> {
-        self.slots.allocate()
-    }
-
-    /// Puts an identifier that [`allocate`](Self::allocate) has returned into use. Inlined, so that
-    /// the slot is made in its place.
-    #[inline]
-    pub(crate) fn insert(&mut self, identifier: PacketIdentifier, slot: Slot) {
-        self.slots.insert(identifier, slot);
-    }
-
-    /// Whether an identifier is free.
-    pub(crate) const fn has_identifier(&self) -> bool {
-        self.slots.has_free()
-    }
-
-    /// Returns the state of an identifier in use.
-    #[inline]
-    pub(crate) fn get_mut(&mut self, identifier: PacketIdentifier) -> Option<&mut Slot> {
-        self.slots.get_mut(identifier)
-    }
-
     /// Frees an identifier.
     pub(crate) fn free(&mut self, identifier: PacketIdentifier) -> Option<Slot> {
         self.pass(identifier);
@@ -172,16 +149,6 @@ impl Outbound {
             lost.extend(self.free(identifier).and_then(Slot::lost));
         }
         lost.into_iter()
-    }
-
-    /// Returns the identifier that is tried first for the next packet.
-    pub(crate) const fn next_identifier(&self) -> u16 {
-        self.slots.next()
-    }
-
-    /// Returns the identifiers in use with their states, in the order of [`Outbound`].
-    pub(crate) fn slots(&self) -> impl Iterator<Item = (PacketIdentifier, &Slot)> {
-        self.slots.iter()
     }
 
     /// Restores what was stored. Returns `None` if an identifier is in use twice.

@@ -87,35 +87,24 @@ impl Session {
     pub fn to_bytes(&self, now: Instant) -> Vec<u8> {
         let mut out = Writer { bytes: FORMAT.to_vec(), now };
         let identifier = self.client_identifier.as_deref();
-        out.u8(if self.established { ESTABLISHED } else { 0 }
-            | if identifier.is_some() { IDENTIFIER } else { 0 });
+        out.put([u8::from(self.established) * ESTABLISHED + identifier.map_or(0, |_| IDENTIFIER)]);
         if let Some(identifier) = identifier {
             out.short(identifier.as_bytes());
         }
-        out.u16(self.outbound.next_identifier());
-        let slots = self.outbound.slots();
-        let slots: Vec<_> =
-            slots.filter(|(_, slot)| !matches!(slot, Slot::AwaitSuback { .. })).collect();
-        out.count(slots.len());
-        for (identifier, slot) in slots {
-            out.u16(identifier.get());
+        out.put(self.outbound.slots.next().to_be_bytes());
+        let slots = self.outbound.slots.iter();
+        let in_flight = slots.filter(|(_, slot)| !matches!(slot, Slot::AwaitSuback { .. }));
+        out.list(in_flight, |out, (identifier, slot)| {
+            out.put(identifier.get().to_be_bytes());
             out.slot(slot);
-        }
-        out.count(self.outbound.queue.len());
-        for outgoing in self.outbound.queue.iter() {
-            out.outgoing(outgoing);
-        }
-        let received: Vec<_> =
-            self.inbound.iter().filter(|(_, exchange)| exchange.is_accepted()).collect();
-        out.count(received.len());
-        for (identifier, _) in received {
-            out.u16(identifier.get());
-        }
-        out.count(self.completed.len());
-        for Published { key, outcome } in &self.completed {
-            out.u64(*key);
+        });
+        out.list(self.outbound.queue.iter(), Writer::outgoing);
+        let received = self.inbound.iter().filter(|(_, exchange)| exchange.is_accepted());
+        out.list(received, |out, (identifier, _)| out.put(identifier.get().to_be_bytes()));
+        out.list(self.completed.iter(), |out, Published { key, outcome }| {
+            out.put(key.to_be_bytes());
             out.outcome(outcome);
-        }
+        });
         out.bytes
     }
 
@@ -177,26 +166,24 @@ struct Writer {
 }
 
 impl Writer {
-    fn u8(&mut self, value: u8) {
-        self.bytes.push(value);
-    }
-
-    fn u16(&mut self, value: u16) {
-        self.bytes.extend_from_slice(&value.to_be_bytes());
-    }
-
-    fn u64(&mut self, value: u64) {
-        self.bytes.extend_from_slice(&value.to_be_bytes());
+    fn put<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.bytes.extend_from_slice(&bytes);
     }
 
     /// Writes a count of things in memory, of which there are fewer than 2³².
     fn count(&mut self, count: usize) {
-        self.bytes.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
+        self.put(u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
+    }
+
+    fn list<T>(&mut self, items: impl Iterator<Item = T>, write: impl Fn(&mut Self, T)) {
+        let items: Vec<_> = items.collect();
+        self.count(items.len());
+        items.into_iter().for_each(|item| write(self, item));
     }
 
     /// Writes a string whose length was checked when it was made.
     fn short(&mut self, bytes: &[u8]) {
-        self.u16(u16::try_from(bytes.len()).unwrap_or(u16::MAX));
+        self.put(u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes());
         self.bytes.extend_from_slice(bytes);
     }
 
@@ -209,15 +196,15 @@ impl Writer {
     fn slot(&mut self, slot: &Slot) {
         match slot {
             Slot::DuePublish(outgoing) | Slot::AwaitAck(outgoing) => {
-                self.u8(1);
+                self.put([1]);
                 self.outgoing(outgoing);
             }
             // Requests are filtered out before.
-            Slot::Withheld | Slot::AwaitSuback { .. } => self.u8(2),
-            Slot::DuePubrel { key: None } | Slot::AwaitPubcomp { key: None, .. } => self.u8(3),
+            Slot::Withheld | Slot::AwaitSuback { .. } => self.put([2]),
+            Slot::DuePubrel { key: None } | Slot::AwaitPubcomp { key: None, .. } => self.put([3]),
             Slot::DuePubrel { key: Some(key) } | Slot::AwaitPubcomp { key: Some(key), .. } => {
-                self.u8(4);
-                self.u64(*key);
+                self.put([4]);
+                self.put(key.to_be_bytes());
             }
         }
     }
@@ -230,7 +217,7 @@ impl Writer {
             Outcome::SessionLost(None) => (2, None),
             Outcome::SessionLost(Some(message)) => (3, Some(message)),
         };
-        self.u8(kind);
+        self.put([kind]);
         if let Some(message) = message {
             self.message(message);
         }
@@ -238,23 +225,22 @@ impl Writer {
 
     fn outgoing(&mut self, outgoing: &Outgoing) {
         let Outgoing { message, key, subscription_identifiers, expires_at } = outgoing;
-        self.u8(key.map_or(0, |_| KEY) | expires_at.map_or(0, |_| EXPIRY));
+        self.put([key.map_or(0, |_| KEY) | expires_at.map_or(0, |_| EXPIRY)]);
         if let Some(key) = key {
-            self.u64(*key);
+            self.put(key.to_be_bytes());
         }
         if let Some(at) = expires_at {
-            self.u64(at.as_millis().saturating_sub(self.now.as_millis()));
+            self.put(at.as_millis().saturating_sub(self.now.as_millis()).to_be_bytes());
         }
-        self.count(subscription_identifiers.len());
-        for identifier in subscription_identifiers {
-            self.bytes.extend_from_slice(&identifier.get().to_be_bytes());
-        }
+        self.list(subscription_identifiers.iter(), |out, identifier| {
+            out.put(identifier.get().to_be_bytes());
+        });
         self.message(message);
     }
 
     fn message(&mut self, message: &Message) {
         let (topic_name, properties, payload) = message.parts();
-        self.u8(message.qos().as_u8() | if message.retain() { RETAIN } else { 0 });
+        self.put([message.qos().as_u8() | if message.retain() { RETAIN } else { 0 }]);
         self.short(topic_name);
         self.long(properties);
         self.long(payload);

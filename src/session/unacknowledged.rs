@@ -13,7 +13,7 @@ use alloc::collections::VecDeque;
 pub struct AckToken {
     /// The number of the connection within its session.
     pub(crate) connection: u64,
-    number: u64,
+    pub(crate) number: u64,
 }
 
 /// The content of the PUBACK or PUBREC for a message. Most often it is made from a [`ReasonCode`].
@@ -62,9 +62,9 @@ pub(crate) struct Waiting {
     pub(crate) qos: QoS,
     pub(crate) turn: Turn,
     /// The decision of the host, once there is one.
-    verdict: Option<ReasonCode>,
+    pub(crate) verdict: Option<ReasonCode>,
     /// The whole acknowledgement, if it has properties.
-    packet: Option<Box<OwnedPacket>>,
+    pub(crate) packet: Option<Box<OwnedPacket>>,
 }
 
 /// The purpose of an acknowledgement.
@@ -81,35 +81,9 @@ pub(crate) enum Turn {
 }
 
 impl Unacknowledged {
-    /// Appends a message that is delivered to the host.
+    /// Appends a message, and returns its number. The verdict is known unless the host decides.
     #[inline]
     pub(crate) fn push(
-        &mut self,
-        packet_identifier: PacketIdentifier,
-        qos: QoS,
-        connection: u64,
-    ) -> AckToken {
-        let number = self.add(packet_identifier, qos, Turn::First, None);
-        AckToken { connection, number }
-    }
-
-    /// Appends a QoS 2 message that was acknowledged before, and returns its number.
-    pub(crate) fn push_again(&mut self, packet_identifier: PacketIdentifier) -> u64 {
-        self.add(packet_identifier, QoS::ExactlyOnce, Turn::Again, Some(ReasonCode::SUCCESS))
-    }
-
-    /// Appends a message that is not delivered to the host.
-    pub(crate) fn push_refused(
-        &mut self,
-        packet_identifier: PacketIdentifier,
-        qos: QoS,
-        verdict: ReasonCode,
-    ) {
-        self.add(packet_identifier, qos, Turn::Refused, Some(verdict));
-    }
-
-    #[inline]
-    fn add(
         &mut self,
         packet_identifier: PacketIdentifier,
         qos: QoS,
@@ -180,18 +154,5 @@ impl Unacknowledged {
         if self.waiting.pop_front().is_some() {
             self.first += 1;
         }
-    }
-}
-
-impl Waiting {
-    /// Notes the decision of the host.
-    pub(crate) fn decide(&mut self, verdict: ReasonCode, packet: Option<OwnedPacket>) {
-        self.verdict = Some(verdict);
-        self.packet = packet.map(Box::new);
-    }
-
-    /// Returns the whole acknowledgement, if it has properties.
-    pub(crate) fn packet(&self) -> Option<&OwnedPacket> {
-        self.packet.as_deref()
     }
 }

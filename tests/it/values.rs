@@ -8,6 +8,7 @@ use mqtt_sansio::codec::{
     PacketIdentifier, PacketType, Publish, QoS, ReasonCode, Role, Rules, Sequence, Subscription,
     Text, Topic, TopicFilter, TopicName, Unsubscribe, UserProperty, Version, Will, WillProperties,
 };
+use mqtt_sansio::session::{CloseCause, ProtocolError};
 use mqtt_sansio::{broker, client, router, server, session};
 use std::collections::HashSet;
 
@@ -239,4 +240,13 @@ fn errors_name_their_source() {
     assert_eq!(error.to_string(), "packet breaks a rule: topic name contains a wildcard");
     let error: ConversionError = QoS::try_from(3).unwrap_err();
     assert!(error.source().is_none());
+}
+
+#[test]
+fn close_cause_leaves_the_broken_rule_to_its_source() {
+    let cause = CloseCause::Violation(ProtocolError::NotConnect);
+    assert_eq!(cause.to_string(), "peer broke a rule");
+    let source = cause.source().unwrap().to_string();
+    assert_eq!(source, "expected a CONNECT as the first packet");
+    assert!(CloseCause::ConnectionLost.source().is_none());
 }

@@ -65,7 +65,7 @@ impl Connection {
 /// The requests of the peer, a client, that the host has not answered.
 #[derive(Debug, Default)]
 pub(crate) struct PeerRequests {
-    waiting: BTreeMap<PacketIdentifier, PeerRequest>,
+    pub(crate) waiting: BTreeMap<PacketIdentifier, PeerRequest>,
     last: u64,
 }
 
@@ -85,14 +85,6 @@ impl PeerRequests {
         !self.waiting.is_empty() && self.waiting.contains_key(&packet_identifier)
     }
 
-    pub(crate) fn get(&self, packet_identifier: PacketIdentifier) -> Option<PeerRequest> {
-        self.waiting.get(&packet_identifier).copied()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
     /// Notes a request, and returns its number.
     pub(crate) fn insert(
         &mut self,
@@ -104,10 +96,5 @@ impl PeerRequests {
         let number = self.last;
         self.waiting.insert(packet_identifier, PeerRequest { request, filters, number });
         number
-    }
-
-    /// Removes a request that was answered.
-    pub(crate) fn remove(&mut self, packet_identifier: PacketIdentifier) {
-        self.waiting.remove(&packet_identifier);
     }
 }

@@ -12,6 +12,7 @@ use crate::codec::{
     Ack, Output, OwnedPacket, Packet, PacketIdentifier, PacketType, Publish, QoS, ReasonCode,
     Rules, Suback, Text, TopicName, Version,
 };
+use alloc::boxed::Box;
 
 impl Endpoint {
     /// Handles a PUBLISH. Returns its topic name, and the token that acknowledges it, unless it is
@@ -80,7 +81,7 @@ impl Endpoint {
         }
         self.count_received()?;
         let code = ReasonCode::PACKET_IDENTIFIER_IN_USE;
-        self.connection.unacknowledged.push_refused(identifier, qos, code);
+        self.connection.unacknowledged.push(identifier, qos, Turn::Refused, Some(code));
         self.send_acknowledgements(step.out)
     }
 
@@ -98,7 +99,9 @@ impl Endpoint {
                 Some(Exchange::AwaitPubrel { again: again @ None, .. }) => {
                     // Its PUBREC, too, is sent after those of earlier messages.
                     // [5.0 MQTT-4.6.0-3] [3.1.1 MQTT-4.6.0-3]
-                    *again = Some(self.connection.unacknowledged.push_again(identifier));
+                    let verdict = Some(ReasonCode::SUCCESS);
+                    let waiting = &mut self.connection.unacknowledged;
+                    *again = Some(waiting.push(identifier, qos, Turn::Again, verdict));
                     return self.send_acknowledgements(step.out).map(|()| None);
                 }
                 Some(_) => return Ok(None),
@@ -110,7 +113,8 @@ impl Endpoint {
             self.session.inbound.insert(identifier, Exchange::DuePubrec { accepted: false });
         }
         let connection = self.session.connections;
-        Ok(Some(self.connection.unacknowledged.push(identifier, qos, connection)))
+        let number = self.connection.unacknowledged.push(identifier, qos, Turn::First, None);
+        Ok(Some(AckToken { connection, number }))
     }
 
     /// Counts a message towards this side's Receive Maximum. [5.0 §3.3.4]
@@ -187,7 +191,7 @@ impl Endpoint {
         };
         // Before 5.0 a message cannot be refused. [3.1.1 MQTT-3.3.5-2]
         let verdict = if is_5_0 { reason_code } else { ReasonCode::SUCCESS };
-        waiting.decide(verdict, packet);
+        (waiting.verdict, waiting.packet) = (Some(verdict), packet.map(Box::new));
         if qos == QoS::ExactlyOnce && !verdict.is_error() {
             self.session.inbound.insert(identifier, Exchange::DuePubrec { accepted: true });
         }
@@ -210,7 +214,8 @@ impl Endpoint {
             if turn != Turn::Withdrawn {
                 let packet = acknowledgement_of(qos);
                 let is_written = waiting
-                    .packet()
+                    .packet
+                    .as_ref()
                     .is_some_and(|packet| self.write_shortened(&packet.decode(), out).is_ok());
                 if !is_written {
                     // If it cannot be written it stays, and the next step ends the connection.
@@ -267,7 +272,7 @@ impl Endpoint {
         if packet == PacketType::Pubrel {
             return self.on_pubrel(packet_identifier, step).map(|()| None);
         }
-        let slot = self.session.outbound.get_mut(packet_identifier);
+        let slot = self.session.outbound.slots.get_mut(packet_identifier);
         let meaning =
             slot.map_or(Meaning::Unknown, |slot| slot.answered(packet, reason_code.is_error()));
         let (key, counted) = match meaning {
@@ -334,7 +339,7 @@ impl Endpoint {
         let codes = suback.reason_codes.iter().count();
         let has_no_codes =
             packet == PacketType::Unsuback && self.connection.version < Version::V5_0;
-        let key = match self.session.outbound.get_mut(suback.packet_identifier) {
+        let key = match self.session.outbound.slots.get_mut(suback.packet_identifier) {
             Some(Slot::AwaitSuback { key, filters, request })
                 if request.answer() == packet && (has_no_codes || codes == *filters) =>
             {

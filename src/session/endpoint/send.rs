@@ -53,7 +53,7 @@ impl Endpoint {
             return Ok(());
         }
         let identifier = if is_acknowledged && self.can_send_at_once() {
-            self.session.outbound.allocate()
+            self.session.outbound.slots.allocate()
         } else {
             None
         };
@@ -80,7 +80,7 @@ impl Endpoint {
         self.write_publish(publish, Some(identifier), step.out)?;
         self.set_alias(publish);
         self.connection.sent += 1;
-        self.session.outbound.insert(identifier, Slot::AwaitAck(outgoing));
+        self.session.outbound.slots.insert(identifier, Slot::AwaitAck(outgoing));
         Ok(())
     }
 
@@ -130,14 +130,14 @@ impl Endpoint {
     /// must be resent.
     #[inline]
     pub(crate) fn flush(&mut self, step: &mut Step<'_, impl Output>) {
-        if self.session.outbound.waits() {
+        if self.is_open() && self.session.outbound.waits() {
             self.flush_waiting(step);
         }
     }
 
     #[inline(never)]
     fn flush_waiting(&mut self, step: &mut Step<'_, impl Output>) {
-        while self.is_open() && self.session.outbound.waits() {
+        loop {
             let due_pubrel = self.session.outbound.next_due_pubrel();
             let due_publish = self.session.outbound.next_due_publish();
             if !self.has_room(step.out) {
@@ -156,7 +156,7 @@ impl Endpoint {
             } else {
                 false
             };
-            if !has_sent {
+            if !has_sent || !self.session.outbound.waits() {
                 return;
             }
         }
@@ -194,12 +194,12 @@ impl Endpoint {
     /// Whether the Receive Maximum and the packet identifiers allow a new QoS 1 or 2 message.
     /// [5.0 MQTT-4.9.0-2] [5.0 MQTT-3.3.4-7] [5.0 MQTT-3.3.4-9]
     fn has_quota(&self) -> bool {
-        self.connection.may_send() && self.session.outbound.has_identifier()
+        self.connection.may_send() && self.session.outbound.slots.has_free()
     }
 
     /// Resends a message. Returns false if the output has no room for it.
     fn resend(&mut self, identifier: PacketIdentifier, step: &mut Step<'_, impl Output>) -> bool {
-        let slot = self.session.outbound.get_mut(identifier);
+        let slot = self.session.outbound.slots.get_mut(identifier);
         let Some(slot @ Slot::DuePublish(_)) = slot else { return false };
         let Slot::DuePublish(outgoing) = core::mem::replace(slot, Slot::Withheld) else {
             return false;
@@ -221,7 +221,7 @@ impl Endpoint {
                 return true;
             }
         };
-        if let Some(slot) = self.session.outbound.get_mut(identifier) {
+        if let Some(slot) = self.session.outbound.slots.get_mut(identifier) {
             *slot = next;
         }
         written.is_ok()
@@ -235,11 +235,12 @@ impl Endpoint {
             return true;
         }
         let is_acknowledged = outgoing.message.qos() > QoS::AtMostOnce;
-        let identifier = if is_acknowledged { self.session.outbound.allocate() } else { None };
+        let identifier =
+            if is_acknowledged { self.session.outbound.slots.allocate() } else { None };
         match (self.write_outgoing(&outgoing, identifier, false, step), identifier) {
             (Ok(()), Some(identifier)) => {
                 self.connection.sent += 1;
-                self.session.outbound.insert(identifier, Slot::AwaitAck(outgoing));
+                self.session.outbound.slots.insert(identifier, Slot::AwaitAck(outgoing));
             }
             (Ok(()), None) => {}
             (Err(PublishError::Encode(EncodeError::NoRoom(_))), _) => {
@@ -378,7 +379,7 @@ impl Endpoint {
 
     /// Returns the identifier for a SUBSCRIBE or UNSUBSCRIBE, unless all are in use.
     pub(crate) fn allocate(&self) -> Option<PacketIdentifier> {
-        self.session.outbound.allocate()
+        self.session.outbound.slots.allocate()
     }
 
     /// Notes a SUBSCRIBE or UNSUBSCRIBE that was written.
@@ -389,7 +390,7 @@ impl Endpoint {
         filters: usize,
         request: Request,
     ) {
-        self.session.outbound.insert(identifier, Slot::AwaitSuback { key, filters, request });
+        self.session.outbound.slots.insert(identifier, Slot::AwaitSuback { key, filters, request });
     }
 }
 
