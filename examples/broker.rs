@@ -13,7 +13,7 @@ use core::hash::BuildHasher as _;
 use core::num::{NonZeroU16, NonZeroU32};
 use core::time::Duration;
 use log::{debug, info, warn};
-use mqtt_sansio::broker::{Action, Broker, BrokerConfig, ConnectionId};
+use mqtt_sansio::broker::{Action, Admission, Broker, BrokerConfig, ConnectionId, Question};
 use mqtt_sansio::codec::{
     ConnackProperties, Disconnect, Expiry, OwnedPacket, Packet, QoS, ReasonCode,
 };
@@ -193,11 +193,14 @@ struct Host {
 
 impl Host {
     fn new(arguments: &Arguments) -> Self {
+        let clock = Clock::new();
+        // The keys of the hasher are the only randomness in `std`.
+        let random = || u128::from(RandomState::new().hash_one(0));
+        let broker = Broker::new(arguments.config(), random() << 64 | random(), clock.now());
         let users = arguments.user.iter().map(|user| user.split_once(':').unwrap_or((user, "")));
         Self {
-            // The keys of the hasher are the only randomness in `std`.
-            broker: RefCell::new(Broker::new(arguments.config(), RandomState::new().hash_one(0))),
-            clock: Clock::new(),
+            broker: RefCell::new(broker),
+            clock,
             wakers: RefCell::default(),
             timer_moved: Notify::new(),
             users: users.map(|(name, password)| (name.to_owned(), password.to_owned())).collect(),
@@ -212,26 +215,37 @@ impl Host {
         let result = call(broker, now);
         while let Some(action) = broker.poll_action() {
             match action {
-                Action::Connect { connection, connect } => match self.authenticate(&connect) {
-                    ReasonCode::SUCCESS => {
-                        broker.accept(connection, ConnackProperties::default(), now);
-                    }
-                    reason_code => {
-                        broker.refuse(connection, reason_code, ConnackProperties::default(), now);
-                    }
-                },
-                Action::Transmit(connection) | Action::Closed(connection) => {
-                    if let Some(waker) = self.wakers.borrow().get(&connection) {
-                        waker.notify_one();
+                Action::Ask(question, Question::Connect(connect)) => {
+                    let answered = match self.authenticate(&connect) {
+                        ReasonCode::SUCCESS => broker.accept(question, Admission::default(), now),
+                        reason_code => {
+                            broker.refuse(question, reason_code, ConnackProperties::default(), now)
+                        }
+                    };
+                    if let Err(error) = answered {
+                        warn!("cannot answer a CONNECT: {error}");
                     }
                 }
-                other => warn!("expected an action that this host knows, found {other:?}"),
+                Action::Ready(connection) => self.wake(connection),
+                Action::Closed(connection, closed) => {
+                    info!("{closed}");
+                    self.wake(connection);
+                }
+                other @ (Action::Ask(..) | _) => {
+                    warn!("expected an action that this host knows, found {other:?}");
+                }
             }
         }
         if broker.poll_timeout() != before {
             self.timer_moved.notify_one();
         }
         result
+    }
+
+    fn wake(&self, connection: ConnectionId) {
+        if let Some(waker) = self.wakers.borrow().get(&connection) {
+            waker.notify_one();
+        }
     }
 
     fn connections(&self) -> usize {
@@ -254,6 +268,8 @@ impl Host {
 
     async fn run_timer(self: Rc<Self>) {
         loop {
+            // Work that was put off is due at once. The others have their turn before it.
+            tokio::task::yield_now().await;
             let due = self.broker.borrow().poll_timeout();
             let deadline = self.clock.to_std(due.unwrap_or_default());
             tokio::select! {
@@ -276,7 +292,9 @@ impl Host {
             Err(error) => debug!("{peer}: connection lost: {error}"),
         }
         self.wakers.borrow_mut().remove(&id);
-        self.with_broker(|broker, now| broker.connection_lost(id, now));
+        if let Some(closed) = self.with_broker(|broker, now| broker.connection_lost(id, now)) {
+            debug!("{peer}: {closed}");
+        }
     }
 
     async fn exchange(
@@ -290,7 +308,9 @@ impl Host {
         let mut output = Output::default();
         loop {
             let (is_closed, wants_input) = self.with_broker(|broker, now| {
-                feed(broker, id, &mut received, now);
+                if feed(broker, id, &mut received, now) {
+                    waker.notify_one();
+                }
                 if output.is_empty() || broker.is_closed(id) {
                     // If there is more, the broker says so again once this is written.
                     let _ = broker.transmit(id, now, &mut output.bytes);
@@ -339,16 +359,19 @@ impl Host {
     }
 }
 
-/// Gives the broker what was received, as far as it wants input.
-fn feed(broker: &mut Broker, id: ConnectionId, received: &mut BytesMut, now: Instant) {
+/// Gives the broker what was received, as far as it wants input. Returns whether it would read more
+/// after others have had their turn.
+fn feed(broker: &mut Broker, id: ConnectionId, received: &mut BytesMut, now: Instant) -> bool {
+    let mut has_more = false;
     if !received.is_empty() {
         let mut input = &received[..];
-        broker.handle_input(id, &mut input, now);
+        has_more = broker.handle_input(id, &mut input, now);
         let rest = input.len();
         received.advance(received.len() - rest);
         // Reads are as large as what has come of the packet at hand.
         received.reserve(rest.clamp(4096, 1024 * 1024));
     }
+    has_more
 }
 
 /// Output that is written piece by piece.

@@ -4,10 +4,10 @@ use crate::samples::TOPIC;
 use crate::{Cases, Repeat};
 use core::hint::black_box;
 use mqtt_sansio::Instant;
-use mqtt_sansio::broker::{Action, Broker, BrokerConfig, ConnectionId};
+use mqtt_sansio::broker::{Action, Admission, Broker, BrokerConfig, ConnectionId};
 use mqtt_sansio::codec::{
-    self, Ack, ConnackProperties, Connect, Packet, PacketIdentifier, Publish, QoS, ReasonCode,
-    Subscribe, SubscribeProperties, Subscription, Version,
+    self, Ack, Connect, Packet, PacketIdentifier, Publish, QoS, ReasonCode, Subscribe,
+    SubscribeProperties, Subscription, Version,
 };
 use mqtt_sansio::server::ServerConfig;
 
@@ -38,13 +38,13 @@ struct Host {
 
 impl Host {
     fn receive(&mut self, id: ConnectionId, bytes: &[u8]) {
-        self.broker.handle_input(id, &mut &bytes[..], NOW);
+        let _ = self.broker.handle_input(id, &mut &bytes[..], NOW);
         while let Some(action) = self.broker.poll_action() {
             match action {
-                Action::Connect { connection, .. } => {
-                    self.broker.accept(connection, ConnackProperties::default(), NOW);
+                Action::Ask(question, _) => {
+                    self.broker.accept(question, Admission::default(), NOW).unwrap();
                 }
-                Action::Transmit(connection) => {
+                Action::Ready(connection) => {
                     self.out.clear();
                     while self.broker.transmit(connection, NOW, &mut self.out) {}
                     self.read(connection);
@@ -84,7 +84,7 @@ fn encoded<'a>(packet: impl Into<Packet<'a>>, version: Version) -> Vec<u8> {
 /// Publishes a message, hands it to each subscriber, and takes their acknowledgements.
 fn fan_out(subscribers: usize, qos: QoS, version: Version) -> Repeat {
     let mut host = Host {
-        broker: Broker::new(BrokerConfig::new(ServerConfig::new()), 1),
+        broker: Broker::new(BrokerConfig::new(ServerConfig::new()), 1, NOW),
         version,
         out: Vec::new(),
         identifiers: Vec::new(),

@@ -3,8 +3,8 @@
 use crate::{Cases, Repeat};
 use core::hint::black_box;
 use mqtt_sansio::Instant;
-use mqtt_sansio::codec::{Publish, QoS, TopicFilter, TopicName, Version};
-use mqtt_sansio::router::{RetainedStore, SubscriptionIndex};
+use mqtt_sansio::codec::{Filter, Publish, QoS, TopicFilter, TopicName, Version};
+use mqtt_sansio::router::{RetainedCursor, RetainedStore, SubscriptionIndex};
 use mqtt_sansio::session::Message;
 
 const NOW: Instant = Instant::from_millis(1);
@@ -83,10 +83,10 @@ fn retained(filter: &'static str, expected: usize) -> Repeat {
     assert_eq!(store.len(), 10_000);
     Box::new(move |count| {
         for _ in 0..count {
-            let filter = TopicFilter::new(black_box(filter), Version::V5_0).unwrap();
-            let (mut found, mut after) = (0, None);
-            while let Some((topic, _)) = store.next(filter, after, NOW) {
-                after = Some(topic);
+            let filter = Filter::new(black_box(filter), Version::V5_0).unwrap();
+            let (mut found, mut cursor) = (0, RetainedCursor::new(filter));
+            while store.next(&mut cursor, NOW, &mut 1_000_000).is_some() {
+                cursor.pass();
                 found += 1;
             }
             assert_eq!(found, expected);

@@ -1,6 +1,7 @@
 //! The names of connections and sessions, and what the broker asks its host to do.
 
-use crate::codec::OwnedPacket;
+use super::closed::Closed;
+use super::question::{Question, QuestionId};
 
 /// The name of a connection of a [`Broker`](super::Broker). A broker never gives it out twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,24 +18,21 @@ pub(super) struct SessionId(pub(super) u64);
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A client asks to connect. The host answers with [`Broker::accept`](super::Broker::accept)
-    /// or [`Broker::refuse`](super::Broker::refuse), now or later. Until then the
-    /// broker reads no further packet of the client.
+    /// Only the host can decide what a client asks for. Until it answers, now or later, the broker
+    /// reads nothing further from the client. Other clients do not wait.
     ///
-    /// [`Broker::pending_connect`](super::Broker::pending_connect) returns the same CONNECT.
-    Connect {
-        /// The connection that awaits the answer.
-        connection: ConnectionId,
-        /// The CONNECT packet, with user name and password.
-        connect: OwnedPacket,
-    },
-    /// There is output for a connection: [`Broker::transmit`](super::Broker::transmit) writes it.
+    /// [`Broker::question`](super::Broker::question) returns the same question.
+    Ask(QuestionId, Question),
+    /// A connection has output, or wants input again: the host calls
+    /// [`Broker::transmit`](super::Broker::transmit), and
+    /// [`Broker::handle_input`](super::Broker::handle_input) with input that it holds.
     ///
-    /// [`Broker::wants_transmit`](super::Broker::wants_transmit) returns the same state.
-    Transmit(ConnectionId),
+    /// [`Broker::wants_transmit`](super::Broker::wants_transmit) and
+    /// [`Broker::wants_input`](super::Broker::wants_input) return the same state.
+    Ready(ConnectionId),
     /// A connection has ended. The host [transmits](super::Broker::transmit) what is left, closes
     /// the socket, and calls [`Broker::connection_lost`](super::Broker::connection_lost).
     ///
-    /// [`Broker::is_closed`](super::Broker::is_closed) returns the same state.
-    Closed(ConnectionId),
+    /// [`Broker::closed`](super::Broker::closed) returns the same state.
+    Closed(ConnectionId, Closed),
 }

@@ -1,11 +1,17 @@
 //! The store of connections, and of the hints that the host has not fetched yet.
 
 use super::action::{Action, ConnectionId, SessionId};
-use super::slab::Slab;
-use crate::codec::OwnedPacket;
+use super::closed::{CloseCause, Closed};
+use super::question::{Pending, Question, QuestionId};
+use super::request::Request;
+use super::stats::Counted;
+use super::throttle::Throttle;
+use crate::codec::{OwnedPacket, ReasonCode};
+use crate::router::Slab;
 use crate::server::Server;
 use crate::session::Outgoing;
 use crate::time::Instant;
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
@@ -31,6 +37,17 @@ pub(super) struct Connection {
     pub(super) output: Vec<u8>,
     /// When the timer of the connection is armed, at the latest at its deadline.
     pub(super) timer: Option<Instant>,
+    /// A question that the host has not answered.
+    pub(super) question: Option<Box<Pending>>,
+    /// A SUBSCRIBE or UNSUBSCRIBE that is not answered.
+    pub(super) request: Option<Box<Request>>,
+    pub(super) throttle: Option<Box<Throttle>>,
+    /// Whether a task searches for retained messages.
+    pub(super) is_searching: bool,
+    pub(super) counted: Counted,
+    /// Why the broker itself ends the connection.
+    pub(super) cause: CloseCause,
+    questions: u32,
     phase: Phase,
     hint: Hint,
 }
@@ -38,30 +55,30 @@ pub(super) struct Connection {
 /// The fields, with the size of the output in place of its bytes, which can contain secrets.
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { server, output, timer, phase, hint } = self;
         f.debug_struct("Connection")
-            .field("server", server)
-            .field("output", &output.len())
-            .field("timer", timer)
-            .field("phase", phase)
-            .field("hint", hint)
-            .finish()
+            .field("server", &self.server)
+            .field("output", &self.output.len())
+            .field("timer", &self.timer)
+            .field("question", &self.question)
+            .field("phase", &self.phase)
+            .field("hint", &self.hint)
+            .finish_non_exhaustive()
     }
 }
 
 /// The life of a connection.
 ///
 /// ```text
-/// AwaitConnect ──CONNECT──► Asked ──accept──► Connected ──► Closed
-///       └─────────────────────┴──────────────────────────────┘
+/// AwaitConnect ──CONNECT──► Connecting ──accept──► Connected ──► Closed
+///       └───────────────────────┴─────────────────────────────────┘
 /// ```
 #[derive(Debug)]
 pub(super) enum Phase {
     AwaitConnect,
-    /// The CONNECT awaits the host's answer.
-    Asked(OwnedPacket),
+    /// The CONNECT awaits the host's answer, or that of the client to a challenge.
+    Connecting(OwnedPacket),
     Connected(SessionId),
-    Closed,
+    Closed(Box<Closed>),
 }
 
 /// Whether the host knows that a connection needs it.
@@ -86,17 +103,36 @@ impl Connection {
         if let Phase::Connected(session) = self.phase { Some(session) } else { None }
     }
 
-    /// Whether so much output waits that no more input is read.
-    pub(super) fn is_full(&self) -> bool {
-        self.output.len() >= OUTPUT_LIMIT
+    /// Returns how the connection has ended.
+    pub(super) fn into_closed(self) -> Option<Closed> {
+        if let Phase::Closed(closed) = self.phase { Some(*closed) } else { None }
+    }
+
+    /// Whether the client waits for the host or for a later time, not for its own input.
+    pub(super) fn is_held(&self) -> bool {
+        self.question.is_some()
+            || self.request.is_some()
+            || self.throttle.as_ref().is_some_and(|throttle| throttle.paused_until.is_some())
+    }
+
+    /// Whether the next packet may be read, as far as the broker is concerned.
+    pub(super) fn may_read(&self) -> bool {
+        self.output.len() < OUTPUT_LIMIT && !self.is_held()
     }
 
     pub(super) fn wants_input(&self) -> bool {
-        self.server.wants_input() && !self.is_full()
+        self.server.wants_input() && self.may_read()
     }
 
     pub(super) fn wants_transmit(&self) -> bool {
         !self.output.is_empty() || self.server.wants_flush()
+    }
+
+    /// Returns when the connection must be looked at.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let question = self.question.as_ref().and_then(|question| question.deadline);
+        let throttle = self.throttle.as_ref().and_then(|throttle| throttle.paused_until);
+        self.server.poll_timeout().into_iter().chain(question).chain(throttle).min()
     }
 
     /// Moves what was written to `out`.
@@ -108,12 +144,14 @@ impl Connection {
     }
 
     /// Notes that the host is about to transmit all output: more of it is a new hint. A hint that
-    /// CONNECT has come or that the connection has ended stays due.
+    /// there is a question or that the connection has ended stays due.
     pub(super) fn forget_hint(&mut self) {
-        self.hint = match (self.hint, &self.phase) {
-            (Hint::Told, _) => Hint::Quiet,
-            (Hint::Queued, Phase::AwaitConnect | Phase::Connected(_)) => Hint::Outdated,
-            (hint, _) => hint,
+        let is_due = matches!(self.phase, Phase::Closed(_))
+            || self.question.as_ref().is_some_and(|question| !question.told);
+        self.hint = match self.hint {
+            Hint::Told => Hint::Quiet,
+            Hint::Queued if !is_due => Hint::Outdated,
+            hint @ (Hint::Quiet | Hint::Queued | Hint::Outdated) => hint,
         };
     }
 
@@ -129,9 +167,20 @@ impl Connection {
 
 impl Connections {
     pub(super) fn open(&mut self, server: Server) -> ConnectionId {
-        let (phase, hint) = (Phase::AwaitConnect, Hint::Quiet);
-        let connection = Connection { server, output: Vec::new(), timer: None, phase, hint };
-        ConnectionId(self.connections.insert(connection))
+        ConnectionId(self.connections.insert(Connection {
+            server,
+            output: Vec::new(),
+            timer: None,
+            question: None,
+            request: None,
+            throttle: None,
+            is_searching: false,
+            counted: Counted::default(),
+            cause: CloseCause::Ended(ReasonCode::SUCCESS),
+            questions: 0,
+            phase: Phase::AwaitConnect,
+            hint: Hint::Quiet,
+        }))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -158,11 +207,32 @@ impl Connections {
     /// Changes the phase of a connection, and queues a hint. Returns the phase before.
     pub(super) fn enter(&mut self, id: ConnectionId, phase: Phase) -> Option<Phase> {
         let connection = self.connections.get_mut(id.0)?;
-        if matches!(connection.hint, Hint::Quiet | Hint::Told) {
-            self.hints.push_back(id);
+        let before = core::mem::replace(&mut connection.phase, phase);
+        self.hint_again(id);
+        Some(before)
+    }
+
+    /// Asks the host a question.
+    pub(super) fn ask(&mut self, id: ConnectionId, mut question: Pending) {
+        if let Some(connection) = self.connections.get_mut(id.0) {
+            connection.questions = connection.questions.wrapping_add(1);
+            question.number = connection.questions;
+            connection.question = Some(Box::new(question));
+            self.hint_again(id);
         }
-        connection.hint = Hint::Queued;
-        Some(core::mem::replace(&mut connection.phase, phase))
+    }
+
+    /// Returns the question of a connection.
+    pub(super) fn question(&self, id: ConnectionId) -> Option<(QuestionId, &Question)> {
+        let question = self.get(id)?.question.as_ref()?;
+        Some((QuestionId { connection: id, number: question.number }, &question.content))
+    }
+
+    /// Returns the connection of a question, if it is still open.
+    pub(super) fn asked(&mut self, id: QuestionId) -> Option<&mut Connection> {
+        let connection = self.connections.get_mut(id.connection.0)?;
+        let number = connection.question.as_ref()?.number;
+        Some(connection).filter(|_| number == id.number)
     }
 
     /// Queues a hint, unless the host knows.
@@ -170,6 +240,15 @@ impl Connections {
         if self.connections.get_mut(id.0).is_some_and(Connection::hint) {
             self.hints.push_back(id);
         }
+    }
+
+    /// Queues a hint, even if the host knows another.
+    fn hint_again(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id.0) else { return };
+        if matches!(connection.hint, Hint::Quiet | Hint::Told) {
+            self.hints.push_back(id);
+        }
+        connection.hint = Hint::Queued;
     }
 
     /// Takes the first hint that is due out of the queue. The host then counts as told.
@@ -181,13 +260,23 @@ impl Connections {
                 continue;
             }
             connection.hint = Hint::Told;
-            return Some(match &connection.phase {
-                Phase::Asked(connect) => {
-                    Action::Connect { connection: id, connect: connect.clone() }
-                }
-                Phase::Closed => Action::Closed(id),
-                Phase::AwaitConnect | Phase::Connected(_) => Action::Transmit(id),
-            });
+            if let Phase::Closed(closed) = &connection.phase {
+                return Some(Action::Closed(id, (**closed).clone()));
+            }
+            let wants_transmit = connection.wants_transmit();
+            let question = connection.question.as_mut();
+            let Some(question) = question.filter(|question| !question.told) else {
+                return Some(Action::Ready(id));
+            };
+            question.told = true;
+            connection.hint = Hint::Quiet;
+            let name = QuestionId { connection: id, number: question.number };
+            let content = question.content.clone();
+            // There can be output beside the question.
+            if wants_transmit {
+                self.hint_again(id);
+            }
+            return Some(Action::Ask(name, content));
         }
         None
     }
@@ -201,6 +290,7 @@ impl Connections {
     ) -> Result<(), Outgoing> {
         let Some(connection) = self.connections.get_mut(id.0) else { return Err(outgoing) };
         connection.server.deliver(outgoing, now)?;
+        connection.counted.messages_queued += 1;
         if connection.hint() {
             self.hints.push_back(id);
         }

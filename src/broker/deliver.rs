@@ -2,65 +2,244 @@
 
 use super::Broker;
 use super::action::{ConnectionId, SessionId};
+use super::closed::CloseCause;
+use super::config::{Overflow, SharedStrategy};
+use super::flow::close;
+use super::grants::{Access, Verdict};
 use super::sessions::Presence;
-use super::subscription::Subscriber;
-use crate::codec::{QoS, TopicName};
-use crate::session::{Message, Outgoing, QueueLimit};
+use super::stats;
+use super::subscription::{Subscriber, Target};
+use super::tasks::Task;
+use crate::codec::{Disconnect, QoS, ReasonCode, TopicName};
+use crate::router::GroupId;
+use crate::session::{Message, Outgoing, QueueLimit, Session};
 use crate::time::Instant;
+use alloc::collections::VecDeque;
 
 /// A session is given more retained messages while fewer messages than this wait for its client.
 const RETAINED_AT_ONCE: usize = 16;
 
-/// Queues one copy of a message for each session, whatever the number of its filters that match.
-/// [5.0 MQTT-3.3.4-2] [3.1.1 MQTT-3.3.5-1]
+/// Queues one copy of a message for each session, whatever the number of its filters that match,
+/// and one for each shared subscription. [5.0 MQTT-3.3.4-2] [3.1.1 MQTT-3.3.5-1]
 pub(super) fn deliver_to_all(
     broker: &mut Broker,
-    matches: &mut [(SessionId, Subscriber)],
+    matches: &mut [(Target, Subscriber)],
     message: &Message,
     expires_at: Option<Instant>,
     now: Instant,
 ) {
-    matches.sort_unstable_by_key(|(session, _)| *session);
+    matches.sort_unstable_by_key(|(target, _)| *target);
     for same in matches.chunk_by(|(one, _), (other, _)| one == other) {
-        let Some((session, _)) = same.first() else { continue };
-        let subscribers = || same.iter().map(|(_, subscriber)| subscriber);
-        let granted = subscribers().map(|subscriber| subscriber.options.maximum_qos).max();
-        let as_published = subscribers().any(|subscriber| subscriber.options.retain_as_published);
-        // [5.0 MQTT-3.8.4-8] [3.1.1 MQTT-3.8.4-6]
-        let qos = message.qos().min(granted.unwrap_or_default());
-        // [5.0 MQTT-3.3.1-12] [5.0 MQTT-3.3.1-13] [3.1.1 MQTT-3.3.1-9]
-        let copy = message.with(qos, message.retain() && as_published);
-        // [5.0 MQTT-3.3.4-3] [5.0 MQTT-3.3.4-4]
-        let subscription_identifiers =
-            subscribers().filter_map(|subscriber| subscriber.identifier).collect();
-        let outgoing =
-            Outgoing { subscription_identifiers, expires_at, ..Outgoing::new(None, copy) };
-        let is_next = !broker.cursors.is_due(*session)
-            || deliver_retained_before(broker, *session, &message.topic_name(), now);
-        if !(is_next && deliver(broker, *session, outgoing, now)) {
-            broker.dropped += 1;
+        broker.tasks.take(same.len());
+        match same.first() {
+            Some((Target::Session(session), _)) => {
+                deliver_to_session(broker, *session, same, message, expires_at, now);
+            }
+            Some((Target::Group(group), _)) => {
+                let outgoing =
+                    Outgoing { expires_at, ..Outgoing::new(Some(group.as_u64()), message.clone()) };
+                deliver_to_group(broker, *group, outgoing, now);
+            }
+            None => {}
         }
     }
 }
 
-/// Queues a message for a client, connected or away. Returns whether there was room.
-/// [5.0 MQTT-4.5.0-1] [3.1.1 MQTT-3.1.2-5]
-fn deliver(broker: &mut Broker, session: SessionId, outgoing: Outgoing, now: Instant) -> bool {
-    let Some(state) = broker.sessions.get_mut(session) else { return false };
-    match &mut state.presence {
-        Presence::Connected(id) => broker.connections.deliver(*id, outgoing, now).is_ok(),
-        // These messages are sent at once or not at all. [5.0 §3.3.2.3.3]
-        Presence::Away { .. }
-            if outgoing.message.qos() == QoS::AtMostOnce
-                || outgoing.expires_at.is_some_and(|at| at <= now) =>
-        {
-            true
+/// Queues a copy of a message for a session. `same` are its subscriptions that match.
+fn deliver_to_session(
+    broker: &mut Broker,
+    session: SessionId,
+    same: &[(Target, Subscriber)],
+    message: &Message,
+    expires_at: Option<Instant>,
+    now: Instant,
+) {
+    if !may_receive(broker, session, message) {
+        return;
+    }
+    let subscribers = || same.iter().map(|(_, subscriber)| subscriber);
+    let granted = subscribers().map(|subscriber| subscriber.options.maximum_qos).max();
+    let as_published = subscribers().any(|subscriber| subscriber.options.retain_as_published);
+    // [5.0 MQTT-3.8.4-8] [3.1.1 MQTT-3.8.4-6]
+    let qos = message.qos().min(granted.unwrap_or_default());
+    // [5.0 MQTT-3.3.1-12] [5.0 MQTT-3.3.1-13] [3.1.1 MQTT-3.3.1-9]
+    let copy = message.with(qos, message.retain() && as_published);
+    // [5.0 MQTT-3.3.4-3] [5.0 MQTT-3.3.4-4]
+    let subscription_identifiers =
+        subscribers().filter_map(|subscriber| subscriber.identifier).collect();
+    let outgoing = Outgoing { subscription_identifiers, expires_at, ..Outgoing::new(None, copy) };
+    let is_next = !broker.cursors.is_due(session)
+        || deliver_retained_before(broker, session, same, &message.topic_name(), now);
+    if is_next {
+        deliver_or_drop(broker, session, outgoing, now);
+    } else {
+        broker.stats.dropped.queue_full += 1;
+    }
+}
+
+/// Whether the grants of a session let it receive a message. A session that has ended receives
+/// none.
+fn may_receive(broker: &Broker, session: SessionId, message: &Message) -> bool {
+    broker.sessions.get(session).is_some_and(|state| {
+        state.grants.check(Access::Receive, &message.topic_name()) == Verdict::Allowed
+    })
+}
+
+/// Queues a message for a client. If its queue is full, something is dropped.
+fn deliver_or_drop(broker: &mut Broker, session: SessionId, outgoing: Outgoing, now: Instant) {
+    let Err(outgoing) = deliver(broker, session, outgoing, now) else { return };
+    broker.stats.dropped.queue_full += 1;
+    let connected = broker.sessions.get(session).and_then(|state| state.presence.connection());
+    match broker.config.overflow {
+        Overflow::DropNew => {}
+        Overflow::DropOldestQos0 => {
+            let (size, limit) = (outgoing.size(), broker.config.server.queue_limit());
+            let Some(connection) = connected.and_then(|id| broker.connections.get_mut(id)) else {
+                return;
+            };
+            let removed = connection.server.make_room(size, limit);
+            if removed > 0 && deliver(broker, session, outgoing, now).is_ok() {
+                broker.stats.dropped.queue_full += removed - 1;
+            } else {
+                broker.stats.dropped.queue_full += removed;
+            }
         }
-        Presence::Away { session, .. } => {
-            session.enqueue(outgoing, broker.config.server.queue_limit(), now).is_ok()
+        Overflow::Disconnect => {
+            if let Some(id) = connected {
+                let reason_code = ReasonCode::QUOTA_EXCEEDED;
+                let cause = CloseCause::Ended(reason_code);
+                close::disconnect(broker, id, &Disconnect::new(reason_code), cause, now);
+            }
         }
     }
 }
+
+/// Queues a message for a client, connected or away. Returns it if there is no room.
+/// [5.0 MQTT-4.5.0-1] [3.1.1 MQTT-3.1.2-5]
+fn deliver(
+    broker: &mut Broker,
+    session: SessionId,
+    outgoing: Outgoing,
+    now: Instant,
+) -> Result<(), Outgoing> {
+    let Some(state) = broker.sessions.get_mut(session) else { return Ok(()) };
+    let qos = outgoing.message.qos();
+    match &mut state.presence {
+        Presence::Connected(id) => broker.connections.deliver(*id, outgoing, now)?,
+        // These messages are sent at once or not at all. [5.0 §3.3.2.3.3]
+        Presence::Away { .. }
+            if qos == QoS::AtMostOnce || outgoing.expires_at.is_some_and(|at| at <= now) =>
+        {
+            return Ok(());
+        }
+        Presence::Away { session, .. } => {
+            let queued = session.enqueue(outgoing, broker.config.server.queue_limit(), now);
+            // Nobody waits for the outcome of a message of a shared subscription.
+            while session.next_completed().is_some() {}
+            queued?;
+        }
+    }
+    stats::count(&mut broker.stats.messages_queued, qos);
+    Ok(())
+}
+
+// ---- shared subscriptions ----
+
+/// Queues a message for one member of a group: for one that is connected and has room, else for one
+/// that is away. [5.0 §4.8.2]
+pub(super) fn deliver_to_group(
+    broker: &mut Broker,
+    group: GroupId,
+    outgoing: Outgoing,
+    now: Instant,
+) {
+    let members = broker.groups.members(group).len();
+    // A member that cannot take the message costs less than one that can.
+    broker.tasks.take(members / 16);
+    let mut outgoing = Some(outgoing);
+    for is_connected in [true, false] {
+        let Some(message) = outgoing.take() else { return };
+        // Messages with QoS 0 do not wait for a client that is away.
+        if !is_connected && message.message.qos() == QoS::AtMostOnce {
+            outgoing = Some(message);
+            break;
+        }
+        let order = order(broker, group, &message.message);
+        outgoing = try_members(broker, group, order, is_connected, message, now);
+    }
+    broker.stats.dropped.no_member += u64::from(outgoing.is_some());
+}
+
+/// Where to begin with the members of a group, or `None` where their turns decide.
+fn order(broker: &Broker, group: GroupId, message: &Message) -> Option<usize> {
+    let members = broker.groups.members(group);
+    match broker.config.shared_strategy {
+        SharedStrategy::RoundRobin => None,
+        SharedStrategy::LeastInFlight => {
+            let load = |session: SessionId| {
+                let id = broker.sessions.get(session)?.presence.connection()?;
+                Some(broker.connections.get(id)?.server.session().unfinished())
+            };
+            let loads = members.iter().map(|(session, _)| load(*session).unwrap_or(usize::MAX));
+            loads.enumerate().min_by_key(|(_, load)| *load).map(|(position, _)| position)
+        }
+        SharedStrategy::TopicHash => {
+            let hash = broker.sessions.keyed_hash(message.topic_name().as_text().as_bytes());
+            let count = u64::try_from(members.len()).ok()?;
+            usize::try_from(hash.checked_rem(count)?).ok()
+        }
+    }
+}
+
+/// Queues a message for the first member that can take it. Returns the message if there is none.
+fn try_members(
+    broker: &mut Broker,
+    group: GroupId,
+    first: Option<usize>,
+    is_connected: bool,
+    outgoing: Outgoing,
+    now: Instant,
+) -> Option<Outgoing> {
+    // Queuing a message changes no group.
+    let mut groups = core::mem::take(&mut broker.groups);
+    let picked = groups.pick(group, first, |session, subscriber| {
+        let state = broker.sessions.get(*session);
+        if state.is_none_or(|state| state.presence.connection().is_some() != is_connected)
+            || !may_receive(broker, *session, &outgoing.message)
+        {
+            return false;
+        }
+        let Subscriber { options, identifier, .. } = subscriber;
+        let qos = outgoing.message.qos().min(options.maximum_qos);
+        let retain = outgoing.message.retain() && options.retain_as_published;
+        let copy = Outgoing {
+            message: outgoing.message.with(qos, retain),
+            subscription_identifiers: identifier.iter().copied().collect(),
+            ..outgoing
+        };
+        deliver(broker, *session, copy, now).is_ok()
+    });
+    let is_delivered = picked.is_some();
+    broker.groups = groups;
+    (!is_delivered).then_some(outgoing)
+}
+
+/// Delivers messages of an ended session to other members of their groups, as far as the steps of
+/// this call reach. [5.0 §4.8.2]
+pub(super) fn hand_on(broker: &mut Broker, mut messages: VecDeque<Outgoing>, now: Instant) {
+    while let Some(outgoing) = messages.pop_front() {
+        if let Some(group) = outgoing.key.map(GroupId::from_u64) {
+            broker.tasks.take(1);
+            deliver_to_group(broker, group, outgoing, now);
+        }
+        if !broker.tasks.may_go_on() {
+            broker.tasks.push(Task::HandOn(messages), now);
+            return;
+        }
+    }
+}
+
+// ---- retained messages ----
 
 /// Queues the retained message of a topic for a session that still awaits it, because a newer
 /// message of the topic is about to be queued. Returns false if there is no room for it, and so
@@ -68,12 +247,13 @@ fn deliver(broker: &mut Broker, session: SessionId, outgoing: Outgoing, now: Ins
 fn deliver_retained_before(
     broker: &mut Broker,
     session: SessionId,
+    same: &[(Target, Subscriber)],
     topic_name: &TopicName<'_>,
     now: Instant,
 ) -> bool {
     let Some(state) = broker.sessions.get(session) else { return true };
     let (client, store) = (state.client_identifier(), &broker.retained);
-    let due = broker.cursors.due_before(session, client, topic_name, store, now);
+    let due = broker.cursors.due_before(session, client, topic_name, same, store, now);
     let Some(size) = due.iter().map(Outgoing::size).max() else { return true };
     let queue = match &state.presence {
         Presence::Away { session, .. } => Some(&**session),
@@ -84,11 +264,11 @@ fn deliver_retained_before(
     // All of the copies or none.
     let others = due.len() - 1;
     let QueueLimit { messages, bytes } = broker.config.server.queue_limit();
-    let limit = QueueLimit {
-        messages: messages.saturating_sub(others),
-        bytes: bytes.saturating_sub(others * size),
+    let limit = QueueLimit { messages, bytes: bytes.saturating_sub(others * size) };
+    let has_room = |queue: &Session| {
+        queue.has_room(size, limit) && (others == 0 || queue.queued() + others < messages)
     };
-    if !queue.is_some_and(|queue| queue.has_room(size, limit)) {
+    if !queue.is_some_and(has_room) {
         return false;
     }
     // A client that is away is not given messages with QoS 0. They are still due.
@@ -96,7 +276,7 @@ fn deliver_retained_before(
     let mut delivered = false;
     for outgoing in due {
         let is_kept = !(is_away && outgoing.message.qos() == QoS::AtMostOnce);
-        delivered |= deliver(broker, session, outgoing, now) && is_kept;
+        delivered |= deliver(broker, session, outgoing, now).is_ok() && is_kept;
     }
     if delivered {
         broker.cursors.note_sent_early(session, topic_name.clone());
@@ -104,21 +284,36 @@ fn deliver_retained_before(
     true
 }
 
-/// Queues retained messages that the session of a connection awaits, while there is room. Returns
-/// whether there were any.
+/// Queues retained messages that the session of a connection awaits, while there is room and steps
+/// are left. Returns whether there were any.
 pub(super) fn deliver_retained(broker: &mut Broker, id: ConnectionId, now: Instant) -> bool {
     let limit = broker.config.server.queue_limit();
     let Some(connection) = broker.connections.get_mut(id) else { return false };
     let Some(session) = connection.session() else { return false };
     let Some(state) = broker.sessions.get(session) else { return false };
+    let mut budget = broker.tasks.lend();
     let mut delivered = false;
     while connection.server.session().queued() < RETAINED_AT_ONCE {
         let (client, store) = (state.client_identifier(), &broker.retained);
-        let next = broker.cursors.next(session, client, store, now);
-        let has_room = |next: &Outgoing| connection.server.session().has_room(next.size(), limit);
-        let Some((topic, outgoing)) = next.filter(|(_, next)| has_room(next)) else { break };
-        broker.cursors.pass(session, topic);
-        delivered |= connection.server.deliver(outgoing, now).is_ok();
+        let Some(outgoing) = broker.cursors.next(session, client, store, now, &mut budget) else {
+            // A search that was not finished goes on later.
+            if broker.cursors.is_due(session) && !connection.is_searching {
+                connection.is_searching = true;
+                broker.tasks.push(Task::Retained(id), now);
+            }
+            break;
+        };
+        let topic_name = outgoing.message.topic_name();
+        if state.grants.check(Access::Receive, &topic_name) == Verdict::Allowed {
+            if !connection.server.session().has_room(outgoing.size(), limit) {
+                break;
+            }
+            let qos = outgoing.message.qos();
+            delivered |= connection.server.deliver(outgoing, now).is_ok();
+            stats::count(&mut broker.stats.messages_queued, qos);
+        }
+        broker.cursors.pass(session);
     }
+    broker.tasks.give_back(budget);
     delivered
 }

@@ -3,43 +3,70 @@
 //!
 //! It knows no sockets, clocks, threads or users. The host decides which clients may connect.
 //!
-//! The broker does not yet support shared subscriptions (CONNACK says so), enhanced authentication
-//! (the broker refuses it with "Bad authentication method"), authorisation of single messages and
-//! subscriptions, or durability.
+//! # Who may do what
+//!
+//! The host decides who may connect, and gives each client its [`Grants`]: filters for publishing,
+//! subscribing and receiving. The broker checks them itself, so a message costs no question. Where
+//! the grants say so, it asks the host about what they do not cover.
+//!
+//! # Limits
+//!
+//! All that a client can make the broker keep is limited in items and in bytes, by
+//! [`BrokerConfig`] and [`ServerConfig`](crate::server::ServerConfig). No call does more than a
+//! fixed amount of work beyond the packet at hand and its deliveries; the rest goes on at the next
+//! timer. So no client makes the others wait.
+//!
+//! The broker does not yet keep its state beyond its own life.
+//!
+//! # Inside
 //!
 //! Internally, *stores* own state and *flows* borrow it. A store is a type in its own file that
-//! imports no other store of this module: `connections`, `sessions`, `timers`, `wills`, and the
-//! cursors in `retained`. A flow handles one event from its first step to its last. Each file in
+//! imports no other store of this module: `connections`, `sessions`, `tasks`, `timers`, `wills`, and
+//! the cursors in `retained`. A flow handles one event from its first step to its last. Each file in
 //! `flow` is a flow; they share `deliver`.
 
 mod action;
+mod closed;
 mod config;
 mod connections;
 mod deliver;
 mod flow;
+mod grants;
+mod question;
+mod request;
 mod retained;
 mod sessions;
-mod slab;
+mod stats;
 mod subscription;
+mod sys;
+mod tasks;
+mod throttle;
 mod timers;
 mod wills;
 
 pub use action::{Action, ConnectionId};
-pub use config::BrokerConfig;
+pub use closed::{CloseCause, Closed};
+pub use config::{BrokerConfig, Overflow, SharedStrategy};
+pub use grants::{Access, Grants};
+pub use question::{Admission, AnswerError, Question, QuestionId};
+pub use stats::{ClientStats, Counted, Dropped, Stats};
+pub use throttle::Rates;
 
-use crate::codec::{ConnackProperties, Disconnect, OwnedPacket, ReasonCode};
-use crate::router::{RetainedStore, SubscriptionIndex};
+use crate::codec::{Auth, ConnackProperties, Disconnect, EncodeError, Filter, Publish, ReasonCode};
+use crate::router::{RetainedStore, ShareGroups, SubscriptionIndex};
 use crate::server::Server;
+use crate::session::{Message, Session};
 use crate::time::Instant;
 use action::SessionId;
 use alloc::vec::Vec;
 use connections::{Connection, Connections, Phase};
 use core::fmt;
-use flow::{close, connect, exchange};
+use flow::{close, connect, exchange, publish};
 use retained::Cursors;
-use sessions::Sessions;
-use subscription::Subscriber;
-use timers::Timers;
+use sessions::{Presence, SessionState, Sessions};
+use subscription::{Subscriber, Target};
+use tasks::Tasks;
+use timers::{Timer, Timers};
 use wills::Wills;
 
 /// A whole MQTT broker, without sockets and clocks.
@@ -49,36 +76,41 @@ use wills::Wills;
 /// connection, its own or another.
 ///
 /// ```
-/// use mqtt_sansio::broker::{Action, Broker, BrokerConfig};
-/// use mqtt_sansio::codec::ConnackProperties;
+/// use mqtt_sansio::broker::{Action, Admission, Broker, BrokerConfig, Question};
 /// use mqtt_sansio::Instant;
 ///
 /// let now = Instant::from_millis(0);
-/// let mut broker = Broker::new(BrokerConfig::default(), 0x5EED);
+/// // A real host draws the seed at random.
+/// let mut broker = Broker::new(BrokerConfig::default(), 0x5EED, now);
 /// let (alice, bob) = (broker.open(now), broker.open(now));
 /// let (mut to_alice, mut to_bob) = (Vec::new(), Vec::new());
 /// let mut drain = |broker: &mut Broker, to_bob: &mut Vec<u8>| {
 ///     while let Some(action) = broker.poll_action() {
 ///         match action {
-///             Action::Connect { connection, .. } => {
-///                 broker.accept(connection, ConnackProperties::default(), now);
+///             // The user name and password are in the CONNECT.
+///             Action::Ask(question, Question::Connect(_connect)) => {
+///                 broker.accept(question, Admission::default(), now).unwrap();
 ///             }
-///             Action::Transmit(connection) => {
+///             Action::Ready(connection) => {
 ///                 let out = if connection == bob { &mut *to_bob } else { &mut to_alice };
 ///                 while broker.transmit(connection, now, out) { /* the socket takes `out` */ }
 ///             }
-///             Action::Closed(connection) => broker.connection_lost(connection, now),
+///             Action::Closed(connection, closed) => {
+///                 println!("{closed}");
+///                 let _ = broker.connection_lost(connection, now);
+///             }
+///             // No grants leave anything else to the host.
 ///             _ => {}
 ///         }
 ///     }
 /// };
 ///
 /// // Both connect, Bob subscribes to "t", Alice publishes "hi" to it.
-/// broker.handle_input(alice, &mut &b"\x10\x0D\0\x04MQTT\x04\x02\0\0\0\x01a"[..], now);
-/// broker.handle_input(bob, &mut &b"\x10\x0D\0\x04MQTT\x04\x02\0\0\0\x01b"[..], now);
+/// let _ = broker.handle_input(alice, &mut &b"\x10\x0D\0\x04MQTT\x04\x02\0\0\0\x01a"[..], now);
+/// let _ = broker.handle_input(bob, &mut &b"\x10\x0D\0\x04MQTT\x04\x02\0\0\0\x01b"[..], now);
 /// drain(&mut broker, &mut to_bob);
-/// broker.handle_input(bob, &mut &b"\x82\x06\0\x07\0\x01t\0"[..], now);
-/// broker.handle_input(alice, &mut &b"\x30\x05\0\x01thi"[..], now);
+/// let _ = broker.handle_input(bob, &mut &b"\x82\x06\0\x07\0\x01t\0"[..], now);
+/// let _ = broker.handle_input(alice, &mut &b"\x30\x05\0\x01thi"[..], now);
 /// drain(&mut broker, &mut to_bob);
 /// assert_eq!(to_bob, b"\x20\x02\0\0\x90\x03\0\x07\0\x30\x05\0\x01thi");
 /// ```
@@ -86,9 +118,9 @@ use wills::Wills;
 /// # Level, not edge
 ///
 /// The host can ask at any time what a connection needs: [`wants_transmit`](Self::wants_transmit),
-/// [`is_closed`](Self::is_closed), [`wants_input`](Self::wants_input) and
-/// [`pending_connect`](Self::pending_connect) depend on the state alone. A host that fetches
-/// actions late, acts on them twice, or calls these methods instead, delivers the same bytes.
+/// [`closed`](Self::closed), [`wants_input`](Self::wants_input) and [`question`](Self::question)
+/// depend on the state alone. A host that fetches actions late, acts on them twice, or calls these
+/// methods instead, delivers the same bytes.
 ///
 /// # Time
 ///
@@ -105,14 +137,18 @@ pub struct Broker {
     config: BrokerConfig,
     connections: Connections,
     sessions: Sessions,
-    subscriptions: SubscriptionIndex<SessionId, Subscriber>,
+    subscriptions: SubscriptionIndex<Target, Subscriber>,
+    groups: ShareGroups<SessionId, Subscriber>,
     retained: RetainedStore,
     cursors: Cursors,
     wills: Wills,
     timers: Timers,
-    dropped: u64,
+    tasks: Tasks,
+    /// What is counted. The figures of the stores are added when the host asks.
+    stats: Stats,
+    created_at: Instant,
     /// The subscriptions that match the message at hand: a buffer that is used again.
-    matches: Vec<(SessionId, Subscriber)>,
+    matches: Vec<(Target, Subscriber)>,
 }
 
 /// Shows only numbers, because connections hold passwords and output that was not sent.
@@ -124,7 +160,7 @@ impl fmt::Debug for Broker {
             .field("sessions", &self.sessions.len())
             .field("subscriptions", &self.subscriptions.len())
             .field("retained", &self.retained.len())
-            .field("dropped", &self.dropped)
+            .field("stats", &self.stats)
             .finish_non_exhaustive()
     }
 }
@@ -132,34 +168,79 @@ impl fmt::Debug for Broker {
 impl Broker {
     /// Returns a broker without sessions.
     ///
-    /// `seed` is random. It keeps the client identifiers that this broker assigns apart from those
-    /// of earlier brokers.
+    /// `seed` must be random, and a secret: whoever knows it can guess the client identifiers that
+    /// the broker assigns, and so take sessions over.
     #[must_use]
-    pub fn new(config: BrokerConfig, seed: u64) -> Self {
+    pub fn new(config: BrokerConfig, seed: u128, now: Instant) -> Self {
+        let mut timers = Timers::default();
+        let now = timers.now(now);
+        if config.sys_interval.is_some() {
+            timers.arm(Timer::Sys, now);
+        }
         Self {
             config,
             connections: Connections::default(),
             sessions: Sessions::new(seed),
             subscriptions: SubscriptionIndex::new(),
+            groups: ShareGroups::new(),
             retained: RetainedStore::new(),
             cursors: Cursors::default(),
             wills: Wills::default(),
-            timers: Timers::default(),
-            dropped: 0,
+            timers,
+            tasks: Tasks::default(),
+            stats: Stats::default(),
+            created_at: now,
             matches: Vec::new(),
         }
     }
 
-    /// Returns the number of open connections.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        self.connections.len()
+    /// Begins a call of the host. Returns the time that it goes by.
+    fn begin(&mut self, now: Instant) -> Instant {
+        self.tasks.begin();
+        self.timers.now(now)
     }
 
-    /// Returns the number of sessions, including those of absent clients.
+    // ---- figures ----
+
+    /// Returns the figures of the broker.
     #[must_use]
-    pub fn sessions(&self) -> usize {
-        self.sessions.len()
+    pub fn stats(&self) -> Stats {
+        Stats {
+            connections: self.connections.len(),
+            sessions: self.sessions.len(),
+            retained: self.retained.len(),
+            retained_bytes: self.retained.bytes(),
+            ..self.stats
+        }
+    }
+
+    /// Returns the figures of all clients that have a session, in the order of their identifiers.
+    pub fn clients(&self) -> impl Iterator<Item = ClientStats<'_>> {
+        self.sessions.iter().map(|state| self.client_stats(state))
+    }
+
+    /// Returns the figures of a client that has a session.
+    #[must_use]
+    pub fn client(&self, client_identifier: &str) -> Option<ClientStats<'_>> {
+        let state = self.sessions.get(self.sessions.find(client_identifier)?)?;
+        Some(self.client_stats(state))
+    }
+
+    fn client_stats<'b>(&'b self, state: &'b SessionState) -> ClientStats<'b> {
+        let connection = state.presence.connection();
+        let session = match &state.presence {
+            Presence::Away { session, .. } => Some(&**session),
+            Presence::Connected(id) => self.connections.get(*id).map(|one| one.server.session()),
+        };
+        ClientStats {
+            client_identifier: state.client_identifier(),
+            connection,
+            subscriptions: state.subscriptions.len(),
+            queued: session.map_or(0, Session::queued),
+            queued_bytes: session.map_or(0, Session::queued_bytes),
+            in_flight: session.map_or(0, Session::in_flight),
+            counted: connection.and_then(|id| self.connections.get(id)).map(|one| one.counted),
+        }
     }
 
     /// Returns the retained messages.
@@ -168,30 +249,27 @@ impl Broker {
         &self.retained
     }
 
-    /// Returns the number of messages that were dropped because a queue or the retained store was
-    /// full.
-    #[must_use]
-    pub const fn dropped(&self) -> u64 {
-        self.dropped
-    }
-
     // ---- connections ----
 
     /// Adds a connection whose transport is already open.
     #[must_use]
     pub fn open(&mut self, now: Instant) -> ConnectionId {
-        let now = self.timers.now(now);
+        let now = self.begin(now);
         let id = self.connections.open(Server::new(self.config.server.clone(), now));
         exchange::settle(self, id, now);
         id
     }
 
-    /// Consumes all complete packets of `input`, while the connection
+    /// Consumes complete packets of `input`, while the connection
     /// [wants input](Self::wants_input). The host keeps the remaining bytes, and calls again when
     /// more bytes arrive or when the connection wants input again.
-    pub fn handle_input(&mut self, id: ConnectionId, input: &mut &[u8], now: Instant) {
-        let now = self.timers.now(now);
-        exchange::handle_input(self, id, input, now);
+    ///
+    /// Returns true if the call has stopped only because it has done enough. The host then serves
+    /// other connections, and calls again.
+    #[must_use]
+    pub fn handle_input(&mut self, id: ConnectionId, input: &mut &[u8], now: Instant) -> bool {
+        let now = self.begin(now);
+        exchange::handle_input(self, id, input, now)
     }
 
     /// Writes the output of a connection, as far as the client's limits allow and until `out` holds
@@ -201,24 +279,24 @@ impl Broker {
     /// rest: the host calls again while the result is true.
     #[must_use]
     pub fn transmit(&mut self, id: ConnectionId, now: Instant, out: &mut Vec<u8>) -> bool {
-        let now = self.timers.now(now);
+        let now = self.begin(now);
         exchange::transmit(self, id, now, out)
     }
 
     /// Reports transport activity that the broker cannot observe: the host was not reading from
     /// the connection for a while.
     pub fn handle_progress(&mut self, id: ConnectionId, now: Instant) {
-        let now = self.timers.now(now);
+        let now = self.begin(now);
         if let Some(connection) = self.connections.get_mut(id) {
             connection.server.handle_progress(now);
         }
     }
 
     /// Forgets a connection whose transport is closed: by the client, by a failure, or after
-    /// [`Action::Closed`].
-    pub fn connection_lost(&mut self, id: ConnectionId, now: Instant) {
-        let now = self.timers.now(now);
-        close::connection_lost(self, id, now);
+    /// [`Action::Closed`]. Returns how it has ended, unless the connection is unknown.
+    pub fn connection_lost(&mut self, id: ConnectionId, now: Instant) -> Option<Closed> {
+        let now = self.begin(now);
+        close::connection_lost(self, id, now)
     }
 
     /// Returns the next hint for the host.
@@ -230,13 +308,17 @@ impl Broker {
     /// Returns when [`handle_timeout`](Self::handle_timeout) is due, if at all.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next()
+        let dues = [self.timers.next(), self.retained.next_expiry(), self.tasks.due()];
+        dues.into_iter().flatten().min()
     }
 
-    /// Disconnects silent clients, publishes wills and ends sessions whose time has come. Does
-    /// nothing if nothing is due.
+    /// Disconnects silent clients, publishes wills and ends sessions whose time has come, and goes
+    /// on with work that other calls have put off. Does nothing if nothing is due.
+    ///
+    /// A call stops when it has done enough. Then [`poll_timeout`](Self::poll_timeout) returns a time
+    /// that has come already.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let now = self.timers.now(now);
+        let now = self.begin(now);
         exchange::handle_timeout(self, now);
     }
 
@@ -260,47 +342,128 @@ impl Broker {
     /// socket, and calls [`connection_lost`](Self::connection_lost).
     #[must_use]
     pub fn is_closed(&self, id: ConnectionId) -> bool {
-        self.connections.get(id).is_none_or(|one| matches!(one.phase(), Phase::Closed))
+        self.connections.get(id).is_none_or(|one| matches!(one.phase(), Phase::Closed(_)))
     }
 
-    /// Returns the CONNECT that awaits [`accept`](Self::accept) or [`refuse`](Self::refuse).
+    /// Returns how the connection has ended, if it has ended and the host has not closed it.
     #[must_use]
-    pub fn pending_connect(&self, id: ConnectionId) -> Option<&OwnedPacket> {
+    pub fn closed(&self, id: ConnectionId) -> Option<&Closed> {
         match self.connections.get(id)?.phase() {
-            Phase::Asked(connect) => Some(connect),
-            Phase::AwaitConnect | Phase::Connected(_) | Phase::Closed => None,
+            Phase::Closed(closed) => Some(closed),
+            Phase::AwaitConnect | Phase::Connecting(_) | Phase::Connected(_) => None,
         }
     }
 
-    // ---- answers and requests of the host ----
-
-    /// Accepts the client of a connection, which resumes its session if it has one. Another
-    /// connection of the same client is closed. [5.0 §3.1.4] [3.1.1 §3.1.4]
-    ///
-    /// The broker adds `properties`, such as Response Information, to a 5.0 CONNACK. It refuses the
-    /// client instead if there is no room for another session, if the CONNECT asks for enhanced
-    /// authentication, or if the client cannot accept the CONNACK. Does nothing if the connection
-    /// awaits no answer.
-    pub fn accept(&mut self, id: ConnectionId, properties: ConnackProperties<'_>, now: Instant) {
-        let now = self.timers.now(now);
-        connect::accept(self, id, properties, now);
+    /// Returns the question that the connection waits for.
+    #[must_use]
+    pub fn question(&self, id: ConnectionId) -> Option<(QuestionId, &Question)> {
+        self.connections.question(id)
     }
 
-    /// Refuses the client of a connection. `properties` can say why, or which other server to use.
+    // ---- answers ----
+
+    /// Accepts a client, which resumes its session if it has one. Another connection of the same
+    /// client is closed. [5.0 §3.1.4] [3.1.1 §3.1.4]
+    ///
+    /// The broker refuses the client instead if the grants deny its will
+    /// ([`NOT_AUTHORIZED`](ReasonCode::NOT_AUTHORIZED)), if there is no room for another session
+    /// ([`QUOTA_EXCEEDED`](ReasonCode::QUOTA_EXCEEDED)), if the properties lack the authentication
+    /// method of the CONNECT
+    /// ([`BAD_AUTHENTICATION_METHOD`](ReasonCode::BAD_AUTHENTICATION_METHOD)), or if CONNACK cannot
+    /// be encoded for the client.
+    pub fn accept(
+        &mut self,
+        question: QuestionId,
+        admission: Admission<'_>,
+        now: Instant,
+    ) -> Result<(), AnswerError> {
+        let now = self.begin(now);
+        connect::accept(self, question, admission, now)
+    }
+
+    /// Sends the next step of enhanced authentication, or the last one of a re-authentication.
+    /// [5.0 §4.12]
+    pub fn challenge(
+        &mut self,
+        question: QuestionId,
+        auth: &Auth<'_>,
+        now: Instant,
+    ) -> Result<(), AnswerError> {
+        let now = self.begin(now);
+        connect::challenge(self, question, auth, now)
+    }
+
+    /// Allows a client to publish or to subscribe as it asked.
+    ///
+    /// What `filter` covers is allowed to the client from now on, without a question: the filter is
+    /// added to its grants.
+    pub fn allow(
+        &mut self,
+        question: QuestionId,
+        filter: Option<&Filter>,
+        now: Instant,
+    ) -> Result<(), AnswerError> {
+        let now = self.begin(now);
+        connect::allow(self, question, filter, now)
+    }
+
+    /// Refuses what a client asked for. `properties` can say why, or which other server to use.
+    ///
+    /// A client that asked to connect is disconnected, as is one that failed to authenticate again.
+    /// A message is dropped: before 5.0 it is acknowledged all the same, because an acknowledgement
+    /// has no reason code there. [3.1.1 MQTT-3.3.5-2]
     pub fn refuse(
         &mut self,
-        id: ConnectionId,
+        question: QuestionId,
         reason_code: ReasonCode,
         properties: ConnackProperties<'_>,
         now: Instant,
-    ) {
-        let now = self.timers.now(now);
-        connect::refuse(self, id, reason_code, properties, now);
+    ) -> Result<(), AnswerError> {
+        let now = self.begin(now);
+        connect::refuse(self, question, reason_code, properties, now)
+    }
+
+    // ---- requests of the host ----
+
+    /// Gives the client of a connection other grants, from the next packet on. Its subscriptions and
+    /// its will end if the new grants deny them.
+    ///
+    /// Looks at each subscription of the client.
+    pub fn set_grants(&mut self, id: ConnectionId, grants: Grants, now: Instant) {
+        self.begin(now);
+        close::set_grants(self, id, grants);
+    }
+
+    /// Publishes a message of the host, which needs no connection and no grants.
+    ///
+    /// Returns [`SUCCESS`](ReasonCode::SUCCESS),
+    /// [`NO_MATCHING_SUBSCRIBERS`](ReasonCode::NO_MATCHING_SUBSCRIBERS), or
+    /// [`QUOTA_EXCEEDED`](ReasonCode::QUOTA_EXCEEDED) if there is no room to retain it.
+    pub fn publish(
+        &mut self,
+        publish: &Publish<'_>,
+        now: Instant,
+    ) -> Result<ReasonCode, EncodeError> {
+        let now = self.begin(now);
+        let message = Message::new(publish)?;
+        Ok(publish::publish(self, message, publish.properties.message_expiry_interval, now))
     }
 
     /// Ends a connection at the host's request. A 5.0 client receives `disconnect`.
     pub fn disconnect(&mut self, id: ConnectionId, disconnect: &Disconnect<'_>, now: Instant) {
-        let now = self.timers.now(now);
-        close::disconnect(self, id, disconnect, now);
+        let now = self.begin(now);
+        close::disconnect(self, id, disconnect, CloseCause::Ended(disconnect.reason_code), now);
+    }
+
+    /// Ends the session of a client, and its connection if it is connected. A 5.0 client receives
+    /// `disconnect`. Returns whether there was a session.
+    pub fn end_session(
+        &mut self,
+        client_identifier: &str,
+        disconnect: &Disconnect<'_>,
+        now: Instant,
+    ) -> bool {
+        let now = self.begin(now);
+        close::end_client(self, client_identifier, disconnect, now)
     }
 }

@@ -1,14 +1,13 @@
 //! The store of cursors: which retained messages new subscriptions still await.
 
 use super::action::SessionId;
-use super::subscription::Subscriber;
+use super::subscription::{Subscriber, Target};
 use crate::codec::{Filter, Topic, TopicName};
-use crate::router::{Retained, RetainedStore};
+use crate::router::{Retained, RetainedCursor, RetainedStore};
 use crate::session::Outgoing;
 use crate::time::Instant;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use core::borrow::Borrow as _;
 
 /// How many topics of a session can be sent ahead of their turn. Beyond that, messages of a topic
 /// can arrive before its retained one.
@@ -28,7 +27,8 @@ pub(super) struct Cursors {
 /// The cursors of one session.
 #[derive(Debug, Default)]
 struct Replay {
-    cursors: BTreeMap<Filter, Cursor>,
+    /// By the number of the subscription.
+    cursors: BTreeMap<u32, Cursor>,
     /// Topics whose retained message was sent ahead of its turn, with the newest SUBSCRIBE at that
     /// time.
     sent_early: BTreeMap<Topic, u64>,
@@ -44,27 +44,21 @@ struct Cursor {
     subscriber: Subscriber,
     /// The version of the store at the time of the subscription.
     version: u64,
-    /// The topic name of the last message that was passed.
-    after: Option<Topic>,
+    search: RetainedCursor,
     /// The number of the SUBSCRIBE.
     subscribe: u64,
 }
 
 impl Cursor {
     /// Whether the message still has to be sent to the client.
-    fn wants(
-        &self,
-        topic: &[u8],
-        retained: &Retained,
-        client: &[u8],
-        sent_early: &BTreeMap<Topic, u64>,
-    ) -> bool {
-        let is_own = *retained.publisher == *client;
+    fn wants(&self, retained: &Retained, client: &str, sent_early: &BTreeMap<Topic, u64>) -> bool {
+        let is_own = *retained.publisher == *client.as_bytes();
+        let topic_name = retained.message.topic_name();
+        let was_sent = sent_early.get(topic_name.as_text().as_bytes());
         retained.version <= self.version
             // [5.0 MQTT-3.8.3-3]
             && !(is_own && self.subscriber.options.no_local)
-            && self.after.as_ref().is_none_or(|after| after.as_text().as_bytes() < topic)
-            && sent_early.get(topic).is_none_or(|subscribe| *subscribe < self.subscribe)
+            && was_sent.is_none_or(|subscribe| *subscribe < self.subscribe)
     }
 
     /// Returns the message as it is sent. [5.0 MQTT-3.8.4-8] [3.1.1 MQTT-3.3.1-8]
@@ -80,7 +74,7 @@ impl Cursor {
 
 impl Cursors {
     /// Counts a SUBSCRIBE.
-    pub(super) fn begin_subscribe(&mut self) {
+    pub(super) const fn begin_subscribe(&mut self) {
         self.subscribes += 1;
     }
 
@@ -92,21 +86,22 @@ impl Cursors {
         subscriber: Subscriber,
         version: u64,
     ) {
-        let cursor = Cursor { subscriber, version, after: None, subscribe: self.subscribes };
-        self.sessions.entry(session).or_default().cursors.insert(filter, cursor);
+        let search = RetainedCursor::new(filter);
+        let cursor = Cursor { subscriber, version, search, subscribe: self.subscribes };
+        self.sessions.entry(session).or_default().cursors.insert(subscriber.number, cursor);
     }
 
     /// Gives what the subscription still awaits its new options.
-    pub(super) fn update(&mut self, session: SessionId, filter: &Filter, subscriber: Subscriber) {
+    pub(super) fn update(&mut self, session: SessionId, subscriber: Subscriber) {
         let replay = self.sessions.get_mut(&session);
-        if let Some(cursor) = replay.and_then(|replay| replay.cursors.get_mut(filter)) {
+        if let Some(cursor) = replay.and_then(|replay| replay.cursors.get_mut(&subscriber.number)) {
             cursor.subscriber = subscriber;
         }
     }
 
-    pub(super) fn remove(&mut self, session: SessionId, filter: &Filter) {
+    pub(super) fn remove(&mut self, session: SessionId, subscriber: Subscriber) {
         if let Some(replay) = self.sessions.get_mut(&session) {
-            replay.cursors.remove(filter);
+            replay.cursors.remove(&subscriber.number);
             if replay.cursors.is_empty() {
                 self.sessions.remove(&session);
             }
@@ -117,54 +112,57 @@ impl Cursors {
         self.sessions.remove(&session);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
-    }
-
     /// Whether the session awaits retained messages.
     pub(super) fn is_due(&self, session: SessionId) -> bool {
-        !self.is_empty() && self.sessions.contains_key(&session)
+        !self.sessions.is_empty() && self.sessions.contains_key(&session)
     }
 
     /// Returns the next retained message for a session, and passes those that it does not want.
+    /// `None` with an empty budget means that the search can go on.
     pub(super) fn next(
         &mut self,
         session: SessionId,
-        client: &[u8],
+        client: &str,
         store: &RetainedStore,
         now: Instant,
-    ) -> Option<(Topic, Outgoing)> {
+        budget: &mut usize,
+    ) -> Option<Outgoing> {
         let Replay { cursors, sent_early } = self.sessions.get_mut(&session)?;
         while let Some(mut entry) = cursors.first_entry() {
-            let after = entry.get().after.as_ref();
-            let Some((topic, retained)) = store.next(entry.key(), after, now) else {
-                entry.remove();
-                continue;
-            };
-            if entry.get().wants(topic.borrow(), retained, client, sent_early) {
-                return Some((topic.clone(), entry.get().outgoing(retained)));
+            let cursor = entry.get_mut();
+            match store.next(&mut cursor.search, now, budget) {
+                Some(retained) if cursor.wants(retained, client, sent_early) => {
+                    return Some(cursor.outgoing(retained));
+                }
+                Some(_) => cursor.search.pass(),
+                None if cursor.search.is_at_end() => {
+                    entry.remove();
+                    // A search that finds nothing is a step, too.
+                    *budget = budget.saturating_sub(1);
+                }
+                None => return None,
             }
-            entry.get_mut().after = Some(topic.clone());
         }
         self.sessions.remove(&session);
         None
     }
 
     /// Passes the message that [`next`](Self::next) has returned.
-    pub(super) fn pass(&mut self, session: SessionId, topic: Topic) {
+    pub(super) fn pass(&mut self, session: SessionId) {
         let replay = self.sessions.get_mut(&session);
         if let Some(mut entry) = replay.and_then(|replay| replay.cursors.first_entry()) {
-            entry.get_mut().after = Some(topic);
+            entry.get_mut().search.pass();
         }
     }
 
-    /// Returns the copies of a topic's retained message that a session still awaits. A newer
-    /// message of the topic must not be sent before them.
+    /// Returns the copies of a topic's retained message that these subscriptions of a session still
+    /// await. A newer message of the topic must not be sent before them.
     pub(super) fn due_before(
         &self,
         session: SessionId,
-        client: &[u8],
+        client: &str,
         topic_name: &TopicName<'_>,
+        subscribers: &[(Target, Subscriber)],
         store: &RetainedStore,
         now: Instant,
     ) -> Vec<Outgoing> {
@@ -175,12 +173,11 @@ impl Cursors {
         let Some(retained) = retained.filter(|_| sent_early.len() < SENT_EARLY) else {
             return Vec::new();
         };
-        let due = cursors.iter().filter(|(filter, cursor)| {
-            let topic = topic_name.as_text().as_bytes();
-            cursor.wants(topic, retained, client, sent_early)
-                && filter.as_topic_filter().matches(topic_name)
+        let cursors = subscribers.iter().filter_map(|(_, one)| cursors.get(&one.number));
+        let due = cursors.filter(|cursor| {
+            !cursor.search.has_passed(topic_name) && cursor.wants(retained, client, sent_early)
         });
-        due.map(|(_, cursor)| cursor.outgoing(retained)).collect()
+        due.map(|cursor| cursor.outgoing(retained)).collect()
     }
 
     /// Notes that a topic's retained message was sent ahead of its turn.

@@ -10,6 +10,8 @@ pub(super) enum Timer {
     Connection(ConnectionId),
     Session(SessionId),
     Will(SessionId),
+    /// The figures are to be published.
+    Sys,
 }
 
 /// Deadlines in their order.

@@ -1,9 +1,15 @@
-//! The index of subscriptions, and the retained messages. Both can be used without the broker.
+//! The index of subscriptions, the groups that share one, and the retained messages. Each can be used
+//! without the broker.
 //!
 //! This layer knows topics and messages. It does not know sessions or connections.
 
 mod index;
 mod retained;
+mod shared;
+mod slab;
 
 pub use index::SubscriptionIndex;
-pub use retained::{Retained, RetainedStore};
+pub use retained::{Retained, RetainedCursor, RetainedStore};
+pub use shared::{Changed, GroupId, ShareGroups};
+
+pub(crate) use slab::Slab;

@@ -1,37 +1,44 @@
 //! Retained messages: the last one of each topic. [5.0 §3.3.1.3] [3.1.1 §3.3.1.3]
 
-use crate::codec::{Topic, TopicFilter, TopicName};
+use crate::codec::{Filter, TopicFilter, TopicName};
 use crate::session::{Message, QueueLimit};
 use crate::time::Instant;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
-use core::borrow::Borrow as _;
+use alloc::vec::Vec;
+use core::cmp::Ordering;
 use core::ops::Bound;
 
 /// The last retained message of each topic name.
 ///
-/// The topics are in order, so that a search for a filter starts at the levels before its first
-/// wildcard.
+/// The topics are in the order of their levels, so that a topic stands next to those below it. A
+/// search passes over each branch that a filter cannot match, and can stop and continue anywhere.
 ///
 /// ```
 /// use mqtt_sansio::Instant;
-/// use mqtt_sansio::codec::{Publish, TopicFilter, TopicName, Version};
-/// use mqtt_sansio::router::RetainedStore;
+/// use mqtt_sansio::codec::{Filter, Publish, TopicName, Version};
+/// use mqtt_sansio::router::{RetainedCursor, RetainedStore};
 /// use mqtt_sansio::session::Message;
 ///
+/// let now = Instant::from_millis(0);
 /// let mut store = RetainedStore::new();
 /// store.insert(Message::new(&Publish::new("room/4", b"21.5"))?, None, b"sensor"[..].into());
 /// assert_eq!(store.get(TopicName::new("room/4")?).unwrap().message.payload(), b"21.5");
 ///
-/// let rooms = TopicFilter::new("room/+", Version::V5_0)?;
-/// let (topic, _) = store.next(rooms, None, Instant::from_millis(0)).unwrap();
-/// assert_eq!(topic.as_text(), "room/4");
-/// assert!(store.next(rooms, Some(topic), Instant::from_millis(0)).is_none());
+/// let mut rooms = RetainedCursor::new(Filter::new("room/+", Version::V5_0)?);
+/// // At most 100 steps, so that a large store does not make others wait.
+/// let found = store.next(&mut rooms, now, &mut 100).unwrap();
+/// assert_eq!(found.message.topic_name(), "room/4");
+/// rooms.pass();
+/// assert!(store.next(&mut rooms, now, &mut 100).is_none());
+/// assert!(rooms.is_at_end());
 /// # Ok::<_, mqtt_sansio::codec::EncodeError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct RetainedStore {
-    messages: BTreeMap<Topic, Retained>,
+    messages: BTreeMap<Arc<[u8]>, Retained>,
+    /// The messages that expire, in the order of their ends.
+    expiring: BTreeSet<(Instant, Arc<[u8]>)>,
     bytes: usize,
     version: u64,
 }
@@ -56,6 +63,66 @@ impl Retained {
     #[must_use]
     pub fn is_expired(&self, now: Instant) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
+    }
+}
+
+/// The position of a search for the retained messages that match a filter.
+///
+/// The store may change between two steps of the search. The cursor then finds messages that were
+/// retained after its position, and passes over those that are gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetainedCursor {
+    filter: Filter,
+    position: Position,
+}
+
+/// How far a search is. The keys are those of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Position {
+    Start,
+    /// The next step looks at this key again.
+    At(Arc<[u8]>),
+    After(Arc<[u8]>),
+    End,
+}
+
+impl RetainedCursor {
+    /// Returns a cursor that stands before the first message.
+    #[must_use]
+    pub const fn new(filter: Filter) -> Self {
+        Self { filter, position: Position::Start }
+    }
+
+    /// Returns the filter that the search is for.
+    #[must_use]
+    pub const fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// Passes the message that [`RetainedStore::next`] has returned.
+    pub fn pass(&mut self) {
+        if let Position::At(key) = &self.position {
+            self.position = Position::After(key.clone());
+        }
+    }
+
+    /// Whether the search has passed this topic.
+    #[must_use]
+    pub fn has_passed<'t>(&self, topic_name: impl Into<TopicName<'t>>) -> bool {
+        let topic_name = topic_name.into();
+        let topic = topic_name.as_text().as_bytes().iter().map(|&byte| in_key(byte));
+        match &self.position {
+            Position::Start => false,
+            Position::At(key) => topic.cmp(key.iter().copied()) == Ordering::Less,
+            Position::After(key) => topic.cmp(key.iter().copied()) != Ordering::Greater,
+            Position::End => true,
+        }
+    }
+
+    /// Whether the search is over.
+    #[must_use]
+    pub fn is_at_end(&self) -> bool {
+        self.position == Position::End
     }
 }
 
@@ -94,12 +161,12 @@ impl RetainedStore {
     /// Returns the message of a topic.
     #[must_use]
     pub fn get<'t>(&self, topic_name: impl Into<TopicName<'t>>) -> Option<&Retained> {
-        self.messages.get(topic_name.into().as_text().as_bytes())
+        self.messages.get(&*key(&topic_name.into()))
     }
 
-    /// Returns an iterator over all messages, in the order of their topics.
-    pub fn iter(&self) -> impl Iterator<Item = (&Topic, &Retained)> {
-        self.messages.iter()
+    /// Returns an iterator over all messages, in the order of the levels of their topics.
+    pub fn iter(&self) -> impl Iterator<Item = &Retained> {
+        self.messages.values()
     }
 
     /// Whether a message can be retained within a limit. One without payload always can.
@@ -115,53 +182,184 @@ impl RetainedStore {
     /// the old one. [5.0 MQTT-3.3.1-5 to -7] [3.1.1 MQTT-3.3.1-5] [3.1.1 MQTT-3.3.1-10]
     /// [3.1.1 MQTT-3.3.1-11]
     pub fn insert(&mut self, message: Message, expires_at: Option<Instant>, publisher: Arc<[u8]>) {
-        let topic_name = message.topic_name();
+        let key = key(&message.topic_name());
         if message.payload().is_empty() {
-            if let Some(old) = self.messages.remove(topic_name.as_text().as_bytes()) {
-                self.bytes -= old.message.size();
-            }
+            self.remove(&key);
             return;
         }
         self.bytes += message.size();
         self.version += 1;
-        let retained =
-            Retained { message: message.clone(), expires_at, version: self.version, publisher };
-        if let Some(old) = self.messages.insert(topic_name.into_topic(), retained) {
+        self.expiring.extend(expires_at.map(|at| (at, key.clone())));
+        let retained = Retained { message, expires_at, version: self.version, publisher };
+        if let Some(old) = self.messages.insert(key.clone(), retained) {
             self.bytes -= old.message.size();
+            if old.expires_at != expires_at {
+                old.expires_at.map(|at| self.expiring.remove(&(at, key)));
+            }
         }
     }
 
-    /// Removes all messages that have expired. Looks at each message.
-    pub fn remove_expired(&mut self, now: Instant) {
-        self.messages.retain(|_, retained| !retained.is_expired(now));
-        self.bytes = self.messages.values().map(|retained| retained.message.size()).sum();
+    /// Returns when the next message expires.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.expiring.first().map(|(at, _)| *at)
     }
 
-    /// Returns the first message, by topic, that the filter matches and that has not expired, after
-    /// the topic `after`.
+    /// Removes messages that have expired. Each takes one from `budget`, and none is removed after
+    /// it has come to 0.
+    pub fn remove_expired(&mut self, now: Instant, budget: &mut usize) {
+        while let Some((at, key)) = self.expiring.first().filter(|_| *budget > 0) {
+            if *at > now {
+                break;
+            }
+            *budget -= 1;
+            let key = key.clone();
+            self.remove(&key);
+        }
+    }
+
+    fn remove(&mut self, key: &Arc<[u8]>) {
+        if let Some(old) = self.messages.remove(key) {
+            self.bytes -= old.message.size();
+            old.expires_at.map(|at| self.expiring.remove(&(at, key.clone())));
+        }
+    }
+
+    /// Returns the first message at or after a cursor that matches its filter and has not expired.
+    /// The cursor then stands at this message until it [passes](RetainedCursor::pass) it.
     ///
-    /// A caller can thus fetch the messages for a filter one at a time, while the store changes.
-    #[must_use]
-    pub fn next<'f>(
+    /// Each message that is looked at takes one from `budget`. `None` with an empty budget means
+    /// that the search can go on; otherwise the cursor [is at the end](RetainedCursor::is_at_end).
+    pub fn next(
         &self,
-        filter: impl Into<TopicFilter<'f>>,
-        after: Option<&Topic>,
+        cursor: &mut RetainedCursor,
         now: Instant,
-    ) -> Option<(&Topic, &Retained)> {
-        let filter = filter.into();
-        let bytes = filter.filter().as_bytes();
-        let Some(wildcard) = bytes.iter().position(|byte| matches!(byte, b'+' | b'#')) else {
-            let only = self.messages.get_key_value(bytes).filter(|_| after.is_none());
-            return only.filter(|(_, retained)| !retained.is_expired(now));
+        budget: &mut usize,
+    ) -> Option<&Retained> {
+        let filter = cursor.filter.as_topic_filter();
+        // No key before this one matches.
+        let mut skip = Vec::new();
+        let from = match &cursor.position {
+            Position::Start => {
+                skip = first_key(filter);
+                Bound::Included(&*skip)
+            }
+            Position::At(key) => Bound::Included(&**key),
+            Position::After(key) => Bound::Excluded(&**key),
+            Position::End => return None,
         };
-        // `a/b/#` matches `a/b` as well.
-        let prefix = bytes.get(..wildcard).unwrap_or_default();
-        let prefix = prefix.strip_suffix(b"/").unwrap_or(prefix);
-        let start = after.map_or(Bound::Included(prefix), |topic| Bound::Excluded(topic.borrow()));
-        self.messages
-            .range::<[u8], _>((start, Bound::Unbounded))
-            .take_while(|(topic, _)| topic.as_text().as_bytes().starts_with(prefix))
-            .find(|(topic, retained)| !retained.is_expired(now) && filter.matches(*topic))
+        let mut keys = self.messages.range::<[u8], _>((from, Bound::Unbounded));
+        let (mut last, mut skipped) = (None, 0);
+        while *budget > 0 {
+            let Some((key, retained)) = keys.next() else {
+                cursor.position = Position::End;
+                return None;
+            };
+            *budget -= 1;
+            last = Some(key);
+            if **key < *skip {
+                skipped += 1;
+                // A short branch is passed step by step, a long one by a look-up.
+                if skipped == MOST_SKIPPED {
+                    keys =
+                        self.messages.range::<[u8], _>((Bound::Included(&*skip), Bound::Unbounded));
+                }
+                continue;
+            }
+            skipped = 0;
+            match fit(filter, key, &mut skip) {
+                Fit::Matches if retained.is_expired(now) => {}
+                Fit::Matches => {
+                    cursor.position = Position::At(key.clone());
+                    return Some(retained);
+                }
+                Fit::Later => {}
+                Fit::Never => {
+                    cursor.position = Position::End;
+                    return None;
+                }
+            }
+        }
+        if let Some(key) = last {
+            cursor.position = Position::After(key.clone());
+        }
+        None
+    }
+}
+
+/// How many keys a search passes one by one before it looks up where to go on.
+const MOST_SKIPPED: usize = 4;
+
+/// Returns the byte that stands for a byte of a topic name in a key. A separator becomes the
+/// smallest byte, which no topic name has, so that keys are in the order of the levels.
+const fn in_key(byte: u8) -> u8 {
+    if byte == b'/' { SEPARATOR } else { byte }
+}
+
+/// Stands between two levels of a key. [5.0 MQTT-4.7.3-2] [3.1.1 MQTT-4.7.3-2]
+const SEPARATOR: u8 = 0;
+
+fn key(topic_name: &TopicName<'_>) -> Arc<[u8]> {
+    topic_name.as_text().as_bytes().iter().map(|&byte| in_key(byte)).collect()
+}
+
+/// Returns a key that is not greater than any that a filter matches: the levels before its first
+/// wildcard.
+fn first_key(filter: TopicFilter<'_>) -> Vec<u8> {
+    let levels = filter.filter().as_bytes().split(|&byte| byte == b'/');
+    let literals = levels.take_while(|level| !matches!(*level, b"+" | b"#"));
+    literals.collect::<Vec<_>>().join(&SEPARATOR)
+}
+
+/// How a key compares with a filter.
+enum Fit {
+    Matches,
+    /// A later key can match.
+    Later,
+    /// No later key matches.
+    Never,
+}
+
+/// Compares a key with a filter. If it does not match but a later one can, `skip` becomes the
+/// smallest that can.
+fn fit(filter: TopicFilter<'_>, key: &[u8], skip: &mut Vec<u8>) -> Fit {
+    let text = filter.filter();
+    let mut skip_to = |before: &[u8], next: &[u8]| {
+        skip.clear();
+        skip.extend_from_slice(before);
+        skip.extend_from_slice(next);
+        Fit::Later
+    };
+    // [5.0 MQTT-4.7.2-1] [3.1.1 MQTT-4.7.2-1]
+    if key.first() == Some(&b'$') && matches!(text.as_bytes(), [b'+' | b'#', ..]) {
+        return skip_to(&[], &[b'$' + 1]);
+    }
+    let mut levels = key.split(|&byte| byte == SEPARATOR);
+    // The levels looked at are those before `end`. `varies` is whether others fit as well.
+    let (mut start, mut end, mut varies) = (0, 0, false);
+    for wanted in text.as_bytes().split(|&byte| byte == b'/') {
+        if wanted == b"#" {
+            return Fit::Matches;
+        }
+        // Below this topic, which has too few levels, there can be one that matches.
+        let Some(level) = levels.next() else { return Fit::Later };
+        let before = key.get(..start).unwrap_or_default();
+        match level.cmp(wanted) {
+            _ if wanted == b"+" => varies = true,
+            Ordering::Equal => {}
+            Ordering::Less => return skip_to(before, wanted),
+            Ordering::Greater if varies => {
+                return skip_to(key.get(..end).unwrap_or_default(), &[SEPARATOR + 1]);
+            }
+            Ordering::Greater => return Fit::Never,
+        }
+        end = start + level.len();
+        start = end + 1;
+    }
+    match levels.next() {
+        None => Fit::Matches,
+        Some(_) if varies => skip_to(key.get(..end).unwrap_or_default(), &[SEPARATOR + 1]),
+        Some(_) => Fit::Never,
     }
 }
 
@@ -169,21 +367,34 @@ impl RetainedStore {
 mod tests {
     use super::*;
     use crate::codec::{Publish, Version};
+    use alloc::borrow::ToOwned as _;
+    use alloc::format;
     use alloc::string::String;
-    use alloc::vec::Vec;
+    use alloc::vec;
+    use proptest::prelude::*;
 
     fn message(topic_name: &str, payload: &str) -> Message {
         Message::new(&Publish { retain: true, ..Publish::new(topic_name, payload.as_bytes()) })
             .unwrap()
     }
 
-    fn topics(store: &RetainedStore, filter: &str) -> Vec<String> {
-        let filter = TopicFilter::new(filter, Version::V5_0).unwrap();
-        let mut found: Vec<Topic> = Vec::new();
-        while let Some((topic, _)) = store.next(filter, found.last(), Instant::default()) {
-            found.push(topic.clone());
+    /// Searches with `budget` steps in each call.
+    fn search(store: &RetainedStore, filter: &str, budget: usize) -> Vec<String> {
+        let mut cursor = RetainedCursor::new(Filter::new(filter, Version::V5_0).unwrap());
+        let mut found = Vec::new();
+        while !cursor.is_at_end() {
+            if let Some(next) = store.next(&mut cursor, Instant::default(), &mut { budget }) {
+                assert!(!cursor.has_passed(next.message.topic_name()));
+                cursor.pass();
+                assert!(cursor.has_passed(next.message.topic_name()));
+                found.push(next.message.topic_name().to_str().into());
+            }
         }
-        found.iter().map(|topic| topic.as_text().to_str().into()).collect()
+        found
+    }
+
+    fn topics(store: &RetainedStore, filter: &str) -> Vec<String> {
+        search(store, filter, usize::MAX)
     }
 
     #[test]
@@ -201,7 +412,72 @@ mod tests {
         assert_eq!(topics(&store, "a/b"), ["a/b"]);
         assert_eq!(topics(&store, "nothing"), [""; 0]);
         assert_eq!(store.iter().count(), store.len());
-        assert!(store.iter().is_sorted_by_key(|(topic, _)| topic));
+    }
+
+    proptest! {
+        /// [5.0 §4.7.1] [5.0 MQTT-4.7.2-1]
+        #[test]
+        fn search_agrees_with_a_look_at_each_topic(
+            names in prop::collection::vec(topic(&["a", "ab", "b", "$c", "", "\u{1}"]), 0..60),
+            filters in prop::collection::vec(topic(&["a", "ab", "b", "$c", "", "+", "#"]), 1..10),
+            budget in 1..7_usize,
+        ) {
+            let mut store = RetainedStore::new();
+            for name in names.iter().filter(|name| !name.is_empty()) {
+                store.insert(message(name, "1"), None, Arc::default());
+            }
+            for text in &filters {
+                let Ok(filter) = TopicFilter::new(text.as_str(), Version::V5_0) else { continue };
+                let names = store.iter().map(|one| one.message.topic_name().to_str().to_owned());
+                let expected: Vec<String> =
+                    names.filter(|name| filter.matches(name.as_str())).collect();
+                prop_assert_eq!(&topics(&store, text), &expected, "{}", text);
+                prop_assert_eq!(&search(&store, text, budget), &expected, "{} by steps", text);
+            }
+        }
+    }
+
+    fn topic(levels: &'static [&'static str]) -> impl Strategy<Value = String> {
+        prop::collection::vec(prop::sample::select(levels), 1..5)
+            .prop_map(|levels| levels.join("/"))
+    }
+
+    #[test]
+    fn search_passes_over_branches_that_cannot_match() {
+        let mut store = RetainedStore::new();
+        for device in 0..10 {
+            for value in 0..1_000 {
+                store.insert(message(&format!("{device}/{value:03}"), "1"), None, Arc::default());
+            }
+        }
+        let mut cursor = RetainedCursor::new(Filter::new("+/500", Version::V5_0).unwrap());
+        let mut budget = 200;
+        while store.next(&mut cursor, Instant::default(), &mut budget).is_some() {
+            cursor.pass();
+        }
+        assert!(cursor.is_at_end(), "10 of 10,000 topics are found in 200 steps");
+    }
+
+    #[test]
+    fn expired_messages_are_removed_in_their_order() {
+        let at = Instant::from_millis;
+        let mut store = RetainedStore::new();
+        for (name, end) in [("c", 3), ("a", 1), ("b", 2), ("d", 9)] {
+            store.insert(message(name, "1"), Some(at(end)), Arc::default());
+        }
+        store.insert(message("a", "2"), None, Arc::default());
+        store.insert(message("d", ""), None, Arc::default());
+        assert_eq!(store.next_expiry(), Some(at(2)));
+        store.remove_expired(at(3), &mut 1);
+        assert_eq!(
+            (topics(&store, "#"), store.next_expiry()),
+            (vec!["a".into(), "c".into()], Some(at(3)))
+        );
+        store.remove_expired(at(3), &mut 9);
+        assert_eq!(
+            (topics(&store, "#"), store.bytes(), store.next_expiry()),
+            (vec!["a".into()], 2, None)
+        );
     }
 
     /// [5.0 MQTT-3.3.1-6] [5.0 MQTT-3.3.1-7]

@@ -90,6 +90,11 @@ impl<T> Identifiers<T> {
         None
     }
 
+    /// Returns the number of identifiers in use.
+    pub(crate) const fn len(&self) -> usize {
+        self.length
+    }
+
     /// Whether an identifier is free.
     pub(crate) const fn has_free(&self) -> bool {
         self.length < IDENTIFIERS

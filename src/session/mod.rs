@@ -147,7 +147,7 @@ impl Session {
         now: Instant,
     ) -> Result<(), Outgoing> {
         let size = outgoing.size();
-        if self.has_room(size, limit) || self.make_room(size, limit, now) {
+        if self.has_room(size, limit) || self.purge(size, limit, now) {
             self.outbound.queue.push(outgoing);
             Ok(())
         } else {
@@ -158,8 +158,8 @@ impl Session {
     /// Removes expired messages from a full queue. Returns whether that has made room.
     #[cold]
     #[inline(never)]
-    fn make_room(&mut self, size: usize, limit: QueueLimit, now: Instant) -> bool {
-        if self.completed.len() < limit.messages {
+    fn purge(&mut self, size: usize, limit: QueueLimit, now: Instant) -> bool {
+        if self.completed.len() < limit.messages.max(1) {
             let expired = self.outbound.queue.take_expired(now);
             self.completed.extend(expired.filter_map(|expired| expired.ended(Outcome::Expired)));
         }
@@ -188,6 +188,21 @@ impl Session {
         let queued = self.outbound.queue.take_all();
         let queued = queued.filter_map(|outgoing| Some((outgoing.key?, Some(outgoing.message))));
         self.completed.into_iter().chain(in_flight.chain(queued).map(session_lost))
+    }
+
+    /// Returns the number of messages that wait or are in flight, without a look at each.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.outbound.unfinished()
+    }
+
+    /// Removes waiting messages with QoS 0 until there is room. Returns their number.
+    pub(crate) fn make_room(&mut self, size: usize, limit: QueueLimit) -> u64 {
+        self.outbound.queue.make_room(size, limit)
+    }
+
+    /// Ends the session. Returns the messages with a key that another client can receive.
+    pub(crate) fn into_undelivered(self) -> impl Iterator<Item = Outgoing> {
+        self.outbound.into_undelivered().filter(|outgoing| outgoing.key.is_some())
     }
 
     /// Binds the session to a client identifier. An empty one leaves it to the server to assign

@@ -4,7 +4,7 @@ use super::identifiers::Identifiers;
 use super::queue::Queue;
 use super::slot::Slot;
 use super::{Message, Outgoing};
-use crate::codec::PacketIdentifier;
+use crate::codec::{PacketIdentifier, QoS};
 use alloc::vec::Vec;
 
 /// Everything that is to be sent to the peer, or was sent and not answered.
@@ -118,6 +118,27 @@ impl Outbound {
     /// Returns the number of messages that were sent and are not acknowledged.
     pub(crate) fn in_flight(&self) -> usize {
         self.slots.iter().filter(|(_, slot)| slot.is_in_flight()).count()
+    }
+
+    /// Returns the number of messages that wait or use an identifier.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.queue.len() + self.slots.len()
+    }
+
+    /// Removes everything. Returns the messages that another client can receive in place of this
+    /// one: those that wait, and before them those with QoS 1 that are not acknowledged.
+    /// [5.0 MQTT-4.8.2-4] [5.0 MQTT-4.8.2-5]
+    pub(crate) fn into_undelivered(mut self) -> impl Iterator<Item = Outgoing> {
+        let mut in_flight = Vec::new();
+        while let Some(identifier) = self.slots.first() {
+            if let Some(Slot::DuePublish(outgoing) | Slot::AwaitAck(outgoing)) =
+                self.free(identifier)
+            {
+                in_flight.push(outgoing);
+            }
+        }
+        in_flight.retain(|outgoing| outgoing.message.qos() == QoS::AtLeastOnce);
+        in_flight.into_iter().chain(self.queue.take_all())
     }
 
     /// Ends the connection, and returns the keys of the requests that were not answered.

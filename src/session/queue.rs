@@ -1,6 +1,7 @@
 //! Messages that wait to be sent.
 
 use super::{Outgoing, QueueLimit};
+use crate::codec::QoS;
 use crate::time::Instant;
 use alloc::collections::VecDeque;
 
@@ -64,7 +65,23 @@ impl Queue {
     /// Whether another message of that size can wait too.
     pub(crate) fn has_room(&self, size: usize, limit: QueueLimit) -> bool {
         let bytes = self.bytes.saturating_add(size);
-        self.len() < limit.messages && (self.is_empty() || bytes <= limit.bytes)
+        self.is_empty() || (self.len() < limit.messages && bytes <= limit.bytes)
+    }
+
+    /// Removes messages with QoS 0, the oldest first, until there is room for a message. Returns
+    /// their number.
+    pub(crate) fn make_room(&mut self, size: usize, limit: QueueLimit) -> u64 {
+        let mut removed = 0;
+        while !self.has_room(size, limit) {
+            let is_droppable = |one: &Outgoing| one.message.qos() == QoS::AtMostOnce;
+            let position = self.messages.iter().position(is_droppable);
+            let Some(dropped) = position.and_then(|position| self.messages.remove(position)) else {
+                break;
+            };
+            self.bytes -= dropped.size();
+            removed += 1;
+        }
+        removed
     }
 
     /// Removes all messages that have expired. [5.0 MQTT-3.3.2-5]

@@ -1,6 +1,6 @@
 //! Repeated work leaves no memory behind.
 
-use mqtt_sansio::broker::{Action, Broker, BrokerConfig, ConnectionId};
+use mqtt_sansio::broker::{Action, Admission, Broker, BrokerConfig, ConnectionId};
 use mqtt_sansio::client::{Client, ClientConfig};
 use mqtt_sansio::codec::{ConnackProperties, Connect, Packet, Publish, QoS};
 use mqtt_sansio::server::{Server, ServerConfig};
@@ -45,11 +45,13 @@ fn reconnect(client: &mut Client, parked: &mut Option<Session>, connect: &Connec
 fn serve(broker: &mut Broker) {
     while let Some(action) = broker.poll_action() {
         match action {
-            Action::Connect { connection, .. } => {
-                broker.accept(connection, ConnackProperties::default(), NOW);
+            Action::Ask(question, _) => {
+                broker.accept(question, Admission::default(), NOW).unwrap();
             }
-            Action::Transmit(id) => while broker.transmit(id, NOW, &mut Vec::new()) {},
-            Action::Closed(id) => broker.connection_lost(id, NOW),
+            Action::Ready(id) => while broker.transmit(id, NOW, &mut Vec::new()) {},
+            Action::Closed(id, _) => {
+                let _ = broker.connection_lost(id, NOW);
+            }
             _ => {}
         }
     }
@@ -58,7 +60,7 @@ fn serve(broker: &mut Broker) {
 fn give(broker: &mut Broker, id: ConnectionId, bytes: &[u8]) {
     let mut input = bytes;
     while !input.is_empty() {
-        broker.handle_input(id, &mut input, NOW);
+        while broker.handle_input(id, &mut input, NOW) {}
         serve(broker);
     }
 }
@@ -78,7 +80,7 @@ fn visit(broker: &mut Broker, connect: &Connect<'_>) {
     ] {
         give(broker, connection, &bytes);
     }
-    broker.connection_lost(connection, NOW);
+    let _ = broker.connection_lost(connection, NOW);
     serve(broker);
 }
 
@@ -94,7 +96,7 @@ fn repeats_and_reconnects_leave_no_memory() {
         let bytes = encoded(publish, version);
         let mut server = accepted(&lasting(version));
         repeat("one QoS 2 message, repeatedly", || assert!(server.hears(&bytes).0.len() <= 1));
-        let mut broker = Broker::new(BrokerConfig::new(ServerConfig::new()), 1);
+        let mut broker = Broker::new(BrokerConfig::new(ServerConfig::new()), 1, NOW);
         let connection = broker.open(NOW);
         give(&mut broker, connection, &encoded(lasting(version), version));
         repeat("the same to a broker", || give(&mut broker, connection, &bytes));
@@ -104,7 +106,7 @@ fn repeats_and_reconnects_leave_no_memory() {
             let (mut client, mut parked) = (Client::new(ClientConfig::new()), None);
             repeat("reconnects", || reconnect(&mut client, &mut parked, &connect));
             let server = ServerConfig::new().maximum_queued(5, 1_000).maximum_in_flight(5);
-            let mut broker = Broker::new(BrokerConfig::new(server), 1);
+            let mut broker = Broker::new(BrokerConfig::new(server), 1, NOW);
             repeat("clients of a broker", || visit(&mut broker, &connect));
         }
     }

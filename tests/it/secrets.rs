@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use core::fmt::{Debug, Display};
 use mqtt_sansio::Instant;
-use mqtt_sansio::broker::{self, Broker, BrokerConfig};
+use mqtt_sansio::broker::{self, Admission, Broker, BrokerConfig, Question};
 use mqtt_sansio::codec::{
     self, Auth, AuthProperties, Connack, ConnackProperties, Connect, ConnectProperties, Fixed,
     OwnedPacket, Packet, Prepared, ReasonCode, Version,
@@ -128,17 +128,21 @@ fn actions_and_machines_hide_secrets() {
     assert!(matches!(action, Some(server::Action::Connect(_))));
     check_debug(&server);
 
-    let mut broker = Broker::new(BrokerConfig::new(ServerConfig::new()), 0);
+    let mut broker = Broker::new(BrokerConfig::new(ServerConfig::new()), 0, now);
     let connection = broker.open(now);
     let connect = Connect { properties: ConnectProperties::default(), ..connect() };
     let mut sent = Vec::new();
     codec::encode(&connect.into(), Version::V5_0, &mut sent).unwrap();
-    broker.handle_input(connection, &mut &sent[..], now);
+    let _ = broker.handle_input(connection, &mut &sent[..], now);
     check_debug(&broker);
     let asked = broker.poll_action();
     check_debug(&asked);
-    assert!(matches!(asked, Some(broker::Action::Connect { .. })));
-    broker.accept(connection, connack().properties, now);
+    let Some(broker::Action::Ask(question, Question::Connect(_))) = asked else {
+        panic!("{asked:?}");
+    };
+    check_debug(&Question::Connect(bytes));
+    let admission = Admission { properties: connack().properties, ..Admission::default() };
+    check_debug(&admission);
+    broker.accept(question, admission, now).unwrap();
     check_debug(&broker);
-    check_debug(&broker::Action::Connect { connection, connect: bytes });
 }

@@ -1,41 +1,57 @@
 //! A connection ends, and with it, or later, its session.
 
-use super::publish;
+use super::{publish, subscribe};
 use crate::broker::Broker;
 use crate::broker::action::{ConnectionId, SessionId};
-use crate::broker::connections::Phase;
-use crate::broker::sessions::Presence;
+use crate::broker::closed::{CloseCause, Closed};
+use crate::broker::connections::{Connection, Phase};
+use crate::broker::deliver::hand_on;
+use crate::broker::grants::{Access, Grants, Verdict};
+use crate::broker::sessions::{Presence, Subscriptions};
+use crate::broker::tasks::Task;
 use crate::broker::timers::Timer;
 use crate::broker::wills::StoredWill;
-use crate::codec::{Disconnect, Expiry};
+use crate::codec::{Disconnect, Expiry, Filter};
 use crate::server;
+use crate::session;
 use crate::time::Instant;
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
+/// Ends a connection. `cause` is what the host is told.
 pub(crate) fn disconnect(
     broker: &mut Broker,
     id: ConnectionId,
     disconnect: &Disconnect<'_>,
+    cause: CloseCause,
     now: Instant,
 ) {
     let Some(connection) = broker.connections.get_mut(id) else { return };
+    connection.cause = cause;
     // If DISCONNECT cannot be sent, the connection ends without it.
     let _ = connection.server.disconnect(disconnect, now, &mut connection.output);
     end_by_host(broker, id, now);
 }
 
-pub(crate) fn connection_lost(broker: &mut Broker, id: ConnectionId, now: Instant) {
+pub(crate) fn connection_lost(
+    broker: &mut Broker,
+    id: ConnectionId,
+    now: Instant,
+) -> Option<Closed> {
     end_by_host(broker, id, now);
-    if let Some(connection) = broker.connections.remove(id) {
-        broker.timers.disarm(Timer::Connection(id), connection.timer);
-    }
+    let connection = broker.connections.remove(id)?;
+    broker.timers.disarm(Timer::Connection(id), connection.timer);
+    connection.into_closed()
 }
 
 /// Ends a connection that its server has not ended.
 pub(super) fn end_by_host(broker: &mut Broker, id: ConnectionId, now: Instant) {
     let Some(connection) = broker.connections.get_mut(id) else { return };
-    if let Some(server::Action::Closed { publish_will, .. }) = connection.server.connection_lost() {
-        end_connection(broker, id, publish_will, now);
+    if let Some(server::Action::Closed { cause, publish_will }) =
+        connection.server.connection_lost()
+    {
+        end_connection(broker, id, &cause, publish_will, now);
     }
 }
 
@@ -43,11 +59,23 @@ pub(super) fn end_by_host(broker: &mut Broker, id: ConnectionId, now: Instant) {
 pub(super) fn end_connection(
     broker: &mut Broker,
     id: ConnectionId,
+    cause: &session::CloseCause<'_>,
     publish_will: bool,
     now: Instant,
 ) {
-    let before = broker.connections.enter(id, Phase::Closed);
+    let Some(connection) = broker.connections.get_mut(id) else { return };
+    let own = core::mem::replace(&mut connection.cause, CloseCause::ConnectionLost);
+    connection.question = None;
+    connection.request = None;
+    connection.throttle = None;
+    let state = connection.session().and_then(|session| broker.sessions.get(session));
+    let closed = Closed {
+        client_identifier: state.map(|state| state.client_identifier().clone()),
+        cause: CloseCause::new(cause, own),
+    };
+    let before = broker.connections.enter(id, Phase::Closed(Box::new(closed)));
     let Some(Phase::Connected(session_id)) = before else { return };
+    broker.stats.connected -= 1;
     let Some(connection) = broker.connections.get_mut(id) else { return };
     let Some(state) = broker.sessions.get_mut(session_id) else { return };
     let (expiry, session) = (connection.server.session_expiry(), connection.server.take_session());
@@ -85,14 +113,78 @@ pub(super) fn handle_due(broker: &mut Broker, id: SessionId, now: Instant) {
     }
 }
 
-/// Ends a session. Its will does not wait any longer. [5.0 MQTT-3.1.2-8]
+/// Ends the session of a client, connected or away. Returns whether there was one.
+pub(crate) fn end_client(
+    broker: &mut Broker,
+    client_identifier: &str,
+    disconnect: &Disconnect<'_>,
+    now: Instant,
+) -> bool {
+    let Some(id) = broker.sessions.find(client_identifier) else { return false };
+    let connection = broker.sessions.get(id).and_then(|state| state.presence.connection());
+    if let Some(connection) = connection {
+        let cause = CloseCause::Ended(disconnect.reason_code);
+        self::disconnect(broker, connection, disconnect, cause, now);
+    }
+    end_session(broker, id, now);
+    true
+}
+
+/// Ends a session whose client is away. Its will does not wait any longer. [5.0 MQTT-3.1.2-8]
 pub(super) fn end_session(broker: &mut Broker, id: SessionId, now: Instant) {
     publish::publish_will(broker, id, now);
     let Some(state) = broker.sessions.remove(id) else { return };
     broker.timers.disarm(Timer::Session(id), state.expires_at());
     broker.cursors.remove_session(id);
-    for filter in state.subscriptions.keys() {
-        broker.subscriptions.remove(filter, &id);
+    if let Presence::Away { session, .. } = state.presence {
+        let messages: VecDeque<_> = session.into_undelivered().collect();
+        hand_on(broker, messages, now);
+    }
+    remove_subscriptions(broker, id, state.subscriptions, now);
+}
+
+/// Removes the subscriptions of a session that has ended from the index, as far as the steps of this
+/// call reach.
+pub(super) fn remove_subscriptions(
+    broker: &mut Broker,
+    session: SessionId,
+    mut subscriptions: Subscriptions,
+    now: Instant,
+) {
+    while let Some(filter) = subscriptions.pop() {
+        subscribe::forget(broker, session, &filter);
+        broker.tasks.take(1);
+        if !broker.tasks.may_go_on() {
+            return broker.tasks.push(Task::Unsubscribe(session, subscriptions), now);
+        }
+    }
+}
+
+/// Gives the client of a connection other grants.
+pub(crate) fn set_grants(broker: &mut Broker, id: ConnectionId, grants: Grants) {
+    if let Some(session) = broker.connections.get(id).and_then(Connection::session) {
+        replace_grants(broker, session, grants);
+    }
+}
+
+/// Gives a session other grants. Its subscriptions and its will end if they are denied now.
+pub(super) fn replace_grants(broker: &mut Broker, session: SessionId, grants: Grants) {
+    let Some(state) = broker.sessions.get_mut(session) else { return };
+    if state.grants == grants {
+        return;
+    }
+    let filters = state.subscriptions.iter().map(|(filter, _)| filter);
+    let denied = filters.filter(|filter| grants.check_subscribe(filter) == Verdict::Denied);
+    let denied: Vec<Filter> = denied.cloned().collect();
+    if let Some(will) = broker.wills.get_mut(session)
+        && grants.check(Access::Publish, &will.message.topic_name()) == Verdict::Denied
+    {
+        broker.wills.remove(session);
+        broker.stats.dropped.not_authorized += 1;
+    }
+    state.grants = grants;
+    for filter in denied {
+        subscribe::remove(broker, session, &filter);
     }
 }
 

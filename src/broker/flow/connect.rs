@@ -1,42 +1,73 @@
 //! A client connects: CONNECT, the host's answer, CONNACK.
 
-use super::{close, exchange};
+use super::{close, exchange, publish, subscribe};
 use crate::broker::Broker;
 use crate::broker::action::{ConnectionId, SessionId};
+use crate::broker::closed::CloseCause;
 use crate::broker::connections::{Connection, Phase};
+use crate::broker::grants::{Access, Verdict};
+use crate::broker::question::{
+    Admission, AnswerError, Pending, Question, QuestionId, ack_properties,
+};
 use crate::broker::sessions::Presence;
+use crate::broker::throttle::Throttle;
 use crate::broker::timers::Timer;
 use crate::broker::wills::StoredWill;
 use crate::codec::{
-    ConnackProperties, Connect, Disconnect, OwnedPacket, Packet, ReasonCode, Role, Rules,
+    Auth, ConnackProperties, Connect, Disconnect, Filter, OwnedPacket, Packet, ReasonCode, Role,
+    Rules, Version,
 };
-use crate::session::Session;
+use crate::session::{Acknowledgement, Session};
 use crate::time::Instant;
+use alloc::boxed::Box;
 
 /// Keeps a CONNECT, and asks the host whether the client is accepted.
 pub(super) fn ask(broker: &mut Broker, id: ConnectionId, connect: &Connect<'_>) {
-    let options = broker.config.server.common.options;
-    let rules = Rules::new(connect.version).sent_by(Role::Client).with(options).forwarding();
-    // It was decoded just now, by the rules by which it is encoded.
-    if let Ok(packet) = OwnedPacket::new(&(*connect).into(), rules) {
-        broker.connections.enter(id, Phase::Asked(packet));
+    if let Some(packet) = keep(broker, (*connect).into(), connect.version) {
+        broker.connections.enter(id, Phase::Connecting(packet.clone()));
+        broker.connections.ask(id, Pending::new(Question::Connect(packet)));
     }
+}
+
+/// Asks the host about the next step of an authentication.
+pub(super) fn ask_again(broker: &mut Broker, id: ConnectionId, auth: &Auth<'_>) {
+    if let Some(packet) = keep(broker, (*auth).into(), Version::V5_0) {
+        broker.connections.ask(id, Pending::new(Question::Authenticate(packet)));
+    }
+}
+
+fn keep(broker: &Broker, packet: Packet<'_>, version: Version) -> Option<OwnedPacket> {
+    let options = broker.config.server.common.options;
+    let rules = Rules::new(version).sent_by(Role::Client).with(options).forwarding();
+    // It was decoded just now, by the rules by which it is encoded.
+    OwnedPacket::new(&packet, rules).ok()
 }
 
 pub(crate) fn accept(
     broker: &mut Broker,
-    id: ConnectionId,
-    properties: ConnackProperties<'_>,
+    question: QuestionId,
+    admission: Admission<'_>,
     now: Instant,
-) {
-    let phase = broker.connections.get(id).map(Connection::phase);
-    let Some(Phase::Asked(packet)) = phase else { return };
+) -> Result<(), AnswerError> {
+    let connection = broker.connections.asked(question).ok_or(AnswerError::NotOpen)?;
+    let Phase::Connecting(packet) = connection.phase() else {
+        return Err(AnswerError::WrongKind);
+    };
     let packet = packet.clone();
-    let Packet::Connect(connect) = packet.decode() else { return };
-    match begin(broker, id, &connect, properties, now) {
-        Ok(()) => exchange::settle(broker, id, now),
-        Err(reason_code) => refuse(broker, id, reason_code, ConnackProperties::default(), now),
+    connection.question = None;
+    let id = question.connection();
+    if let Packet::Connect(connect) = packet.decode() {
+        match begin(broker, id, &connect, admission, now) {
+            Ok(()) => {
+                exchange::settle(broker, id, now);
+                broker.connections.hint(id);
+            }
+            Err(reason_code) => {
+                refuse_connect(broker, id, reason_code, ConnackProperties::default(), now);
+            }
+        }
     }
+    Ok(())
 }
 
 /// Gives a connection its session, and writes CONNACK. On error nothing has changed.
@@ -44,18 +75,28 @@ fn begin(
     broker: &mut Broker,
     id: ConnectionId,
     connect: &Connect<'_>,
-    properties: ConnackProperties<'_>,
+    admission: Admission<'_>,
     now: Instant,
 ) -> Result<(), ReasonCode> {
-    if connect.properties.authentication_method.is_some() {
+    let Admission { properties, grants, rates } = admission;
+    // A host that does not know enhanced authentication must not let such a client in.
+    // [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-6]
+    if connect.properties.authentication_method != properties.authentication_method {
         return Err(ReasonCode::BAD_AUTHENTICATION_METHOD);
     }
     let will = connect.will.map(|will| StoredWill::new(&will)).transpose();
     let will = will.map_err(|_| ReasonCode::PACKET_TOO_LARGE)?;
+    // The host has seen the will, so it need not be asked again.
+    if let Some(StoredWill { message, .. }) = &will
+        && (publish::is_reserved(&message.topic_name())
+            || grants.check(Access::Publish, &message.topic_name()) == Verdict::Denied)
+    {
+        return Err(ReasonCode::NOT_AUTHORIZED);
+    }
     let is_nameless = connect.client_identifier.is_empty();
     let assigned = is_nameless.then(|| broker.sessions.assign_identifier());
     let client_identifier =
-        assigned.as_deref().map_or(connect.client_identifier.as_bytes(), str::as_bytes);
+        assigned.as_deref().unwrap_or_else(|| connect.client_identifier.to_str());
     let assigned_client_identifier = assigned.as_deref().map(Into::into);
     let properties = ConnackProperties { assigned_client_identifier, ..properties };
     // Before anything changes: perhaps the client has no room for a CONNACK.
@@ -69,11 +110,14 @@ fn begin(
         }
         None => (broker.sessions.insert(client_identifier, id), None),
     };
+    close::replace_grants(broker, session_id, grants);
     if let Some(will) = will {
         broker.wills.insert(session_id, will);
     }
+    broker.stats.connected += 1;
     broker.connections.enter(id, Phase::Connected(session_id));
     if let Some(connection) = broker.connections.get_mut(id) {
+        connection.throttle = Throttle::new(rates, now).map(Box::new);
         // `check_accept` has proved that it can be written.
         let _ = connection.server.accept(session, properties, now, &mut connection.output);
     }
@@ -85,7 +129,7 @@ fn begin(
 fn resume(
     broker: &mut Broker,
     id: ConnectionId,
-    client_identifier: &[u8],
+    client_identifier: &str,
     connect: &Connect<'_>,
     now: Instant,
 ) -> Option<(SessionId, Session)> {
@@ -95,7 +139,8 @@ fn resume(
     close::handle_due(broker, session_id, now);
     if let Presence::Connected(old) = broker.sessions.get(session_id)?.presence {
         // [5.0 MQTT-3.1.4-3] [3.1.1 MQTT-3.1.4-2]
-        close::disconnect(broker, old, &Disconnect::new(ReasonCode::SESSION_TAKEN_OVER), now);
+        let disconnect = Disconnect::new(ReasonCode::SESSION_TAKEN_OVER);
+        close::disconnect(broker, old, &disconnect, CloseCause::TakenOver, now);
     }
     if connect.clean_start {
         close::end_session(broker, session_id, now);
@@ -113,7 +158,106 @@ fn resume(
     }
 }
 
+pub(crate) fn challenge(
+    broker: &mut Broker,
+    question: QuestionId,
+    auth: &Auth<'_>,
+    now: Instant,
+) -> Result<(), AnswerError> {
+    let connection = broker.connections.asked(question).ok_or(AnswerError::NotOpen)?;
+    if !is_about_authentication(connection) {
+        return Err(AnswerError::WrongKind);
+    }
+    let sent = connection.server.challenge(auth, now, &mut connection.output);
+    sent.map_err(|_| AnswerError::Authentication)?;
+    connection.question = None;
+    exchange::settle(broker, question.connection(), now);
+    broker.connections.hint(question.connection());
+    Ok(())
+}
+
+fn is_about_authentication(connection: &Connection) -> bool {
+    connection.question.as_ref().is_some_and(|question| {
+        matches!(question.content, Question::Connect(_) | Question::Authenticate(_))
+    })
+}
+
+/// Lets a client publish or subscribe as it asked. `filter` is allowed from now on without a
+/// question.
+pub(crate) fn allow(
+    broker: &mut Broker,
+    question: QuestionId,
+    filter: Option<&Filter>,
+    now: Instant,
+) -> Result<(), AnswerError> {
+    let connection = broker.connections.asked(question).ok_or(AnswerError::NotOpen)?;
+    let access = match connection.question.as_ref().map(|question| &question.content) {
+        Some(Question::Publish(_)) => Access::Publish,
+        Some(Question::Subscribe(..)) => Access::Subscribe,
+        _ => return Err(AnswerError::WrongKind),
+    };
+    let session = connection.session();
+    if let (Some(filter), Some(state)) =
+        (filter, session.and_then(|session| broker.sessions.get_mut(session)))
+    {
+        state.grants = core::mem::take(&mut state.grants).allow(&[access], filter);
+    }
+    answer(broker, question.connection(), None, now);
+    Ok(())
+}
+
+/// Refuses what a client asked for.
 pub(crate) fn refuse(
+    broker: &mut Broker,
+    question: QuestionId,
+    reason_code: ReasonCode,
+    properties: ConnackProperties<'_>,
+    now: Instant,
+) -> Result<(), AnswerError> {
+    let connection = broker.connections.asked(question).ok_or(AnswerError::NotOpen)?;
+    let id = question.connection();
+    if !is_about_authentication(connection) {
+        let refusal = Acknowledgement { reason_code, properties: ack_properties(properties) };
+        answer(broker, id, Some(refusal), now);
+    } else if connection.session().is_some() {
+        // [5.0 §4.12.1]
+        connection.question = None;
+        let cause = CloseCause::Ended(reason_code);
+        close::disconnect(broker, id, &Disconnect::new(reason_code), cause, now);
+    } else {
+        refuse_connect(broker, id, reason_code, properties, now);
+    }
+    Ok(())
+}
+
+/// Goes on with what a client asked for.
+fn answer(
+    broker: &mut Broker,
+    id: ConnectionId,
+    refusal: Option<Acknowledgement<'_>>,
+    now: Instant,
+) {
+    let Some(connection) = broker.connections.get_mut(id) else { return };
+    let Some(question) = connection.question.take() else { return };
+    let Pending { content, token, expires_at, .. } = *question;
+    match content {
+        Question::Publish(message) => {
+            publish::answered(broker, id, message, expires_at, token, refusal, now);
+        }
+        Question::Subscribe(filter, options) => {
+            let refusal = refusal.map(|refusal| refusal.reason_code);
+            subscribe::answered(broker, id, filter, options, refusal, now);
+        }
+        Question::Connect(_) | Question::Authenticate(_) => {}
+    }
+}
+
+/// Answers a question in place of the host, whose time is over.
+pub(super) fn answer_late(broker: &mut Broker, id: ConnectionId, now: Instant) {
+    answer(broker, id, Some(ReasonCode::NOT_AUTHORIZED.into()), now);
+}
+
+fn refuse_connect(
     broker: &mut Broker,
     id: ConnectionId,
     reason_code: ReasonCode,
@@ -121,9 +265,8 @@ pub(crate) fn refuse(
     now: Instant,
 ) {
     let Some(connection) = broker.connections.get_mut(id) else { return };
-    if matches!(connection.phase(), Phase::Asked(_)) {
-        // A client without room for a CONNACK gets none.
-        let _ = connection.server.refuse(reason_code, properties, now, &mut connection.output);
-        close::end_by_host(broker, id, now);
-    }
+    connection.cause = CloseCause::Refused(reason_code);
+    // A client without room for a CONNACK gets none.
+    let _ = connection.server.refuse(reason_code, properties, now, &mut connection.output);
+    close::end_by_host(broker, id, now);
 }

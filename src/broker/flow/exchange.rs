@@ -1,33 +1,52 @@
 //! The bytes of a connection: input is read, output is written.
 
 use super::{close, connect, publish, subscribe};
-use crate::broker::Broker;
 use crate::broker::action::ConnectionId;
 use crate::broker::connections::Connection;
-use crate::broker::deliver::deliver_retained;
+use crate::broker::deliver::{deliver_retained, hand_on};
+use crate::broker::tasks::Task;
 use crate::broker::timers::Timer;
+use crate::broker::{Broker, sys};
 use crate::codec::ReasonCode;
 use crate::server;
 use crate::session::AckToken;
 use crate::time::Instant;
 use alloc::vec::Vec;
 
-pub(crate) fn handle_input(broker: &mut Broker, id: ConnectionId, input: &mut &[u8], now: Instant) {
+/// Reads input until it is used up, the connection is held, or the steps of this call are taken.
+/// Returns whether the last is the case.
+pub(crate) fn handle_input(
+    broker: &mut Broker,
+    id: ConnectionId,
+    input: &mut &[u8],
+    now: Instant,
+) -> bool {
+    let before = input.len();
     let mut answer = None;
-    loop {
-        let Some(connection) = broker.connections.get_mut(id) else { return };
+    let is_put_off = loop {
+        let Some(connection) = broker.connections.get_mut(id) else { return false };
         if let Some((token, reason_code)) = answer.take() {
             // The token is of the step before, so it is not stale.
             let _ = connection.server.acknowledge(token, reason_code, now, &mut connection.output);
         }
-        if connection.is_full() {
-            break;
+        if !connection.may_read() {
+            break false;
+        }
+        if !broker.tasks.may_go_on() {
+            break connection.server.wants_input() && !input.is_empty();
         }
         let output = &mut connection.output;
-        let Some(action) = connection.server.handle_input(input, now, output) else { break };
+        let Some(action) = connection.server.handle_input(input, now, output) else { break false };
+        broker.tasks.take(1);
         answer = handle_action(broker, id, action, now);
+    };
+    let count = (before - input.len()) as u64;
+    broker.stats.bytes_received += count;
+    if let Some(connection) = broker.connections.get_mut(id) {
+        connection.counted.bytes_received += count;
     }
     settle(broker, id, now);
+    is_put_off
 }
 
 /// Lets a flow handle what a step of a connection's server has brought. Returns the answer to a
@@ -40,21 +59,23 @@ fn handle_action(
 ) -> Option<(AckToken, ReasonCode)> {
     match action {
         server::Action::Message(message) => {
-            let reason_code = publish::receive(broker, id, &message, now);
+            let reason_code = publish::receive(broker, id, &message, now)?;
             return Some((message.token?, reason_code));
         }
         server::Action::Connect(connect) => connect::ask(broker, id, &connect),
+        server::Action::Authenticate(auth) => connect::ask_again(broker, id, &auth),
         server::Action::Subscribe(token, packet) => {
             subscribe::subscribe(broker, id, token, &packet, now);
         }
         server::Action::Unsubscribe(token, packet) => {
             subscribe::unsubscribe(broker, id, token, &packet, now);
         }
-        server::Action::Closed { publish_will, .. } => {
-            close::end_connection(broker, id, publish_will, now);
+        server::Action::Closed { cause, publish_will } => {
+            close::end_connection(broker, id, &cause, publish_will, now);
         }
-        // Messages are delivered without a key. Enhanced authentication was refused.
-        server::Action::Published(_) | server::Action::Authenticate(_) => {}
+        // Messages of shared subscriptions alone have a key. Those that are lost with their session
+        // are handed on when it ends.
+        server::Action::Published(_) => {}
     }
     None
 }
@@ -67,7 +88,7 @@ pub(crate) fn settle(broker: &mut Broker, id: ConnectionId, now: Instant) {
         deliver_retained(broker, id, now);
     }
     let Some(connection) = broker.connections.get_mut(id) else { return };
-    if let Some(due) = connection.server.poll_timeout() {
+    if let Some(due) = connection.next_deadline() {
         broker.timers.advance(Timer::Connection(id), &mut connection.timer, due);
     }
     if connection.wants_transmit() {
@@ -75,13 +96,19 @@ pub(crate) fn settle(broker: &mut Broker, id: ConnectionId, now: Instant) {
     }
 }
 
+/// Settles a connection that can read again.
+pub(super) fn resume(broker: &mut Broker, id: ConnectionId, now: Instant) {
+    if let Some(connection) = broker.connections.get_mut(id) {
+        // The client was not read from, so it was not silent.
+        connection.server.handle_progress(now);
+    }
+    settle(broker, id, now);
+    broker.connections.hint(id);
+}
+
 fn awaits_retained(broker: &Broker, id: ConnectionId) -> bool {
-    !broker.cursors.is_empty()
-        && broker
-            .connections
-            .get(id)
-            .and_then(Connection::session)
-            .is_some_and(|session| broker.cursors.is_due(session))
+    let session = broker.connections.get(id).and_then(Connection::session);
+    session.is_some_and(|session| broker.cursors.is_due(session))
 }
 
 /// Writes what was written before, the messages that wait, and the retained messages that the
@@ -92,6 +119,7 @@ pub(crate) fn transmit(
     now: Instant,
     out: &mut Vec<u8>,
 ) -> bool {
+    let before = out.len();
     let Some(connection) = broker.connections.get_mut(id) else { return false };
     connection.take_output(out);
     connection.forget_hint();
@@ -100,21 +128,71 @@ pub(crate) fn transmit(
         let Some(connection) = broker.connections.get_mut(id) else { return false };
         has_more = connection.server.flush(now, out);
     }
+    let count = (out.len() - before) as u64;
+    broker.stats.bytes_sent += count;
+    if let Some(connection) = broker.connections.get_mut(id) {
+        connection.counted.bytes_sent += count;
+    }
     has_more
 }
 
+/// Handles the deadlines that are due, and gives the work that was put off a turn each, as far as
+/// the steps of this call reach.
 pub(crate) fn handle_timeout(broker: &mut Broker, now: Instant) {
-    while let Some(timer) = broker.timers.pop(now) {
+    while broker.tasks.may_go_on() {
+        let Some(timer) = broker.timers.pop(now) else { break };
+        broker.tasks.take(1);
         match timer {
-            Timer::Connection(id) => {
-                let Some(connection) = broker.connections.get_mut(id) else { continue };
-                connection.timer = None;
-                let action = connection.server.handle_timeout(now, &mut connection.output);
-                action.and_then(|action| handle_action(broker, id, action, now));
-                settle(broker, id, now);
-            }
+            Timer::Connection(id) => handle_deadline(broker, id, now),
             Timer::Session(session) => close::end_session(broker, session, now),
             Timer::Will(session) => publish::publish_will(broker, session, now),
+            Timer::Sys => sys::publish(broker, now),
         }
     }
+    let mut budget = broker.tasks.lend();
+    broker.retained.remove_expired(now, &mut budget);
+    broker.tasks.give_back(budget);
+    for _ in 0..broker.tasks.len() {
+        if !broker.tasks.may_go_on() {
+            break;
+        }
+        match broker.tasks.pop() {
+            Some(Task::Request(id)) => subscribe::resume(broker, id, now),
+            Some(Task::Retained(id)) => {
+                if let Some(connection) = broker.connections.get_mut(id) {
+                    connection.is_searching = false;
+                    settle(broker, id, now);
+                }
+            }
+            Some(Task::Unsubscribe(session, subscriptions)) => {
+                close::remove_subscriptions(broker, session, subscriptions, now);
+            }
+            Some(Task::HandOn(messages)) => hand_on(broker, messages, now),
+            None => break,
+        }
+    }
+}
+
+fn handle_deadline(broker: &mut Broker, id: ConnectionId, now: Instant) {
+    let Some(connection) = broker.connections.get_mut(id) else { return };
+    connection.timer = None;
+    if let Some(throttle) = &mut connection.throttle
+        && throttle.paused_until.is_some_and(|until| until <= now)
+    {
+        throttle.paused_until = None;
+        return resume(broker, id, now);
+    }
+    if connection
+        .question
+        .as_ref()
+        .is_some_and(|question| question.deadline.is_some_and(|deadline| deadline <= now))
+    {
+        return connect::answer_late(broker, id, now);
+    }
+    if connection.session().is_some() && connection.is_held() {
+        connection.server.handle_progress(now);
+    }
+    let action = connection.server.handle_timeout(now, &mut connection.output);
+    action.and_then(|action| handle_action(broker, id, action, now));
+    settle(broker, id, now);
 }

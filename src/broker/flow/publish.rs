@@ -1,39 +1,116 @@
 //! A message is published: it is matched, queued for its receivers, and retained.
 
-use super::close;
+use super::{close, exchange};
 use crate::broker::Broker;
 use crate::broker::action::{ConnectionId, SessionId};
 use crate::broker::deliver::deliver_to_all;
+use crate::broker::grants::{Access, Verdict};
+use crate::broker::question::{Pending, Question};
+use crate::broker::stats;
+use crate::broker::subscription::Target;
 use crate::broker::wills::StoredWill;
 use crate::codec::{QoS, ReasonCode, TopicName, Version};
-use crate::session::{Message, Received};
+use crate::session::{AckToken, Acknowledgement, Message, Received};
 use crate::time::Instant;
+use alloc::sync::Arc;
 
-/// Publishes a message of a client. Returns the reason code of the acknowledgement. [5.0 §3.3.4]
-/// [3.1.1 §3.3.5]
+/// Publishes a message of a client. Returns the reason code of the acknowledgement, unless the host
+/// decides first. [5.0 §3.3.4] [3.1.1 §3.3.5]
 pub(super) fn receive(
     broker: &mut Broker,
     id: ConnectionId,
     received: &Received<'_>,
     now: Instant,
-) -> ReasonCode {
-    let connection = broker.connections.get(id);
-    let Some((session, version)) =
-        connection.and_then(|one| Some((one.session()?, one.server.version())))
-    else {
-        return ReasonCode::UNSPECIFIED_ERROR;
-    };
+) -> Option<ReasonCode> {
+    let connection = broker.connections.get_mut(id)?;
+    let (session, version) = (connection.session()?, connection.server.version());
     let publish = received.to_publish();
-    find_subscribers(broker, session, &received.topic_name);
-    if broker.matches.is_empty() && !publish.retain {
-        return ReasonCode::NO_MATCHING_SUBSCRIBERS;
+    stats::count(&mut broker.stats.messages_received, publish.qos);
+    connection.counted.messages_received += 1;
+    if let Some(throttle) = &mut connection.throttle {
+        let topic_name = publish.topic_name.as_bytes();
+        throttle.count(topic_name.len() + publish.payload.len(), now);
     }
-    let Ok(message) = Message::copy(&publish) else { return ReasonCode::UNSPECIFIED_ERROR };
+    let verdict = check(broker, session, &received.topic_name);
+    if verdict == Verdict::Denied {
+        return Some(ReasonCode::NOT_AUTHORIZED);
+    }
+    if verdict == Verdict::Allowed {
+        find_subscribers(broker, Some(session), &received.topic_name);
+        if broker.matches.is_empty() && !publish.retain {
+            return Some(ReasonCode::NO_MATCHING_SUBSCRIBERS);
+        }
+    }
+    let Ok(message) = Message::copy(&publish) else {
+        return Some(ReasonCode::UNSPECIFIED_ERROR);
+    };
     let expires_at =
         publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
+    if verdict == Verdict::Asked {
+        let deadline = Some(now + broker.config.server.common.answer_timeout);
+        let question = Pending::new(Question::Publish(message));
+        let token = received.token;
+        broker.connections.ask(id, Pending { deadline, token, expires_at, ..question });
+        return None;
+    }
     // Only a 5.0 client that waits for an answer can learn that there is no room.
     let is_answered = version == Version::V5_0 && publish.qos > QoS::AtMostOnce;
-    distribute(broker, session, message, expires_at, is_answered, now)
+    Some(distribute(broker, Some(session), message, expires_at, is_answered, now))
+}
+
+/// Whether a session may publish to a topic. Counts a message that it may not publish.
+fn check(broker: &mut Broker, session: SessionId, topic_name: &TopicName<'_>) -> Verdict {
+    if is_reserved(topic_name) {
+        broker.stats.dropped.reserved_topic += 1;
+        return Verdict::Denied;
+    }
+    let Some(state) = broker.sessions.get(session) else { return Verdict::Denied };
+    let verdict = state.grants.check(Access::Publish, topic_name);
+    broker.stats.dropped.not_authorized += u64::from(verdict == Verdict::Denied);
+    verdict
+}
+
+/// Whether a topic is the broker's own. [5.0 §4.7.2] [3.1.1 §4.7.2]
+pub(super) fn is_reserved(topic_name: &TopicName<'_>) -> bool {
+    let name = topic_name.as_text().as_bytes();
+    name.strip_prefix(b"$SYS").is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+}
+
+/// Goes on with a message after the host has decided.
+pub(super) fn answered(
+    broker: &mut Broker,
+    id: ConnectionId,
+    message: Message,
+    expires_at: Option<Instant>,
+    token: Option<AckToken>,
+    refusal: Option<Acknowledgement<'_>>,
+    now: Instant,
+) {
+    let Some(connection) = broker.connections.get(id) else { return };
+    let Some(session) = connection.session() else { return };
+    broker.stats.dropped.not_authorized += u64::from(refusal.is_some());
+    let is_answered = connection.server.version() == Version::V5_0 && token.is_some();
+    let acknowledgement = refusal.unwrap_or_else(|| {
+        find_subscribers(broker, Some(session), &message.topic_name());
+        distribute(broker, Some(session), message, expires_at, is_answered, now).into()
+    });
+    if let (Some(token), Some(connection)) = (token, broker.connections.get_mut(id)) {
+        // The token is not stale: the connection has read nothing since.
+        let _ = connection.server.acknowledge(token, acknowledgement, now, &mut connection.output);
+    }
+    exchange::resume(broker, id, now);
+}
+
+/// Publishes a message of the host.
+pub(crate) fn publish(
+    broker: &mut Broker,
+    message: Message,
+    message_expiry_interval: Option<u32>,
+    now: Instant,
+) -> ReasonCode {
+    find_subscribers(broker, None, &message.topic_name());
+    let expires_at = message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
+    distribute(broker, None, message, expires_at, true, now)
 }
 
 /// Publishes the will of a session, if it has one. [5.0 MQTT-3.1.2-10] [3.1.1 MQTT-3.1.2-10]
@@ -43,19 +120,20 @@ pub(super) fn publish_will(broker: &mut Broker, session: SessionId, now: Instant
     else {
         return;
     };
-    find_subscribers(broker, session, &message.topic_name());
+    find_subscribers(broker, Some(session), &message.topic_name());
     let expires_at = message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
-    distribute(broker, session, message, expires_at, false, now);
+    distribute(broker, Some(session), message, expires_at, false, now);
 }
 
 /// Collects the subscriptions that match a topic name in `broker.matches`.
-fn find_subscribers(broker: &mut Broker, from: SessionId, topic_name: &TopicName<'_>) {
+fn find_subscribers(broker: &mut Broker, from: Option<SessionId>, topic_name: &TopicName<'_>) {
     let matches = &mut broker.matches;
     matches.clear();
-    broker.subscriptions.matches(topic_name, |session, subscriber| {
+    let from = from.map(Target::Session);
+    broker.subscriptions.matches(topic_name, |target, subscriber| {
         // [5.0 MQTT-3.8.3-3]
-        if !(subscriber.options.no_local && *session == from) {
-            matches.push((*session, *subscriber));
+        if !(subscriber.options.no_local && Some(*target) == from) {
+            matches.push((*target, *subscriber));
         }
     });
 }
@@ -63,7 +141,7 @@ fn find_subscribers(broker: &mut Broker, from: SessionId, topic_name: &TopicName
 /// Queues a message for the sessions in `broker.matches`, and retains it if it says so.
 fn distribute(
     broker: &mut Broker,
-    from: SessionId,
+    from: Option<SessionId>,
     message: Message,
     expires_at: Option<Instant>,
     is_answered: bool,
@@ -71,18 +149,18 @@ fn distribute(
 ) -> ReasonCode {
     let mut is_kept = message.retain();
     if is_kept && !broker.retained.has_room(&message, broker.config.maximum_retained) {
-        broker.retained.remove_expired(now);
-        is_kept = broker.retained.has_room(&message, broker.config.maximum_retained);
-        if !is_kept && is_answered {
+        if is_answered {
             return ReasonCode::QUOTA_EXCEEDED;
         }
         // The client cannot learn of it, so those who are subscribed receive the message.
-        broker.dropped += u64::from(!is_kept);
+        is_kept = false;
+        broker.stats.dropped.retained_full += 1;
     }
     let mut matches = core::mem::take(&mut broker.matches);
     deliver_to_all(broker, &mut matches, &message, expires_at, now);
     if is_kept {
-        let publisher = broker.sessions.get(from).map(|state| state.client_identifier().clone());
+        let from = from.and_then(|from| broker.sessions.get(from));
+        let publisher = from.map(|state| Arc::from(state.client_identifier().clone()));
         broker.retained.insert(message, expires_at, publisher.unwrap_or_default());
     }
     let has_subscribers = !matches.is_empty();

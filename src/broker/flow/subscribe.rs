@@ -1,18 +1,28 @@
-//! A client subscribes or unsubscribes.
+//! A client subscribes or unsubscribes, one filter after the other.
 
-use super::close;
+use super::{close, exchange};
 use crate::broker::Broker;
 use crate::broker::action::{ConnectionId, SessionId};
-use crate::broker::subscription::Subscriber;
+use crate::broker::closed::CloseCause;
+use crate::broker::grants::Verdict;
+use crate::broker::question::{Pending, Question};
+use crate::broker::request::{Request, RequestKind};
+use crate::broker::subscription::Target;
+use crate::broker::tasks::Task;
 use crate::codec::{
-    AckProperties, Disconnect, Filter, ReasonCode, RetainHandling, Subscribe, SubscribeProperties,
-    Subscription, Unsubscribe, Version, levels,
+    AckProperties, Disconnect, Filter, ReasonCode, RetainHandling, Subscribe,
+    SubscriptionIdentifier, SubscriptionOptions, Text, Unsubscribe, Version, levels,
 };
-use crate::server::{AnswerError, RequestToken};
+use crate::router::Changed;
+use crate::server::RequestToken;
 use crate::time::Instant;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-/// Adds subscriptions, and answers with SUBACK. [5.0 §3.8.4] [3.1.1 §3.8.4]
+/// The steps of one filter: it changes two stores.
+const STEPS: usize = 2;
+
+/// Begins with a SUBSCRIBE. [5.0 §3.8.4] [3.1.1 §3.8.4]
 pub(super) fn subscribe(
     broker: &mut Broker,
     id: ConnectionId,
@@ -21,41 +31,161 @@ pub(super) fn subscribe(
     now: Instant,
 ) {
     let Some(connection) = broker.connections.get(id) else { return };
-    let Some(session) = connection.session() else { return };
     let version = connection.server.version();
     broker.cursors.begin_subscribe();
     let properties = &subscribe.properties;
-    let subscriptions = subscribe.subscriptions.iter();
-    let granted = subscriptions.map(|one| grant(broker, session, version, &one, properties));
-    let codes: Vec<_> = granted.map(|granted| granted.unwrap_or_else(|code| code)).collect();
-    let Some(connection) = broker.connections.get_mut(id) else { return };
-    let properties = AckProperties::default();
-    let answered = connection.server.suback(token, &codes, properties, now, &mut connection.output);
-    check_answered(broker, id, answered, now);
+    let has_room = subscribe.subscriptions.len() <= most_filters(broker);
+    let filters = subscribe.subscriptions.iter().map(|one| {
+        broker.config.server.check(&one, properties, version)?;
+        let is_short = levels(one.topic_filter).count() <= broker.config.maximum_levels;
+        if !(has_room && is_short) {
+            return Err(ReasonCode::QUOTA_EXCEEDED);
+        }
+        Ok((filter(broker, one.topic_filter, version)?, one.options))
+    });
+    let rest = filters.collect::<Vec<_>>().into_iter();
+    let kind = RequestKind::Subscribe(properties.subscription_identifier);
+    begin(broker, id, Request { token, kind, rest, codes: Vec::new() }, now);
+}
+
+/// Begins with an UNSUBSCRIBE. [5.0 §3.10.4] [3.1.1 §3.10.4]
+pub(super) fn unsubscribe(
+    broker: &mut Broker,
+    id: ConnectionId,
+    token: RequestToken,
+    unsubscribe: &Unsubscribe<'_>,
+    now: Instant,
+) {
+    let Some(connection) = broker.connections.get(id) else { return };
+    let version = connection.server.version();
+    let has_room = unsubscribe.topic_filters.len() <= most_filters(broker);
+    let filters = unsubscribe.topic_filters.iter().map(|one| {
+        let filter =
+            if has_room { filter(broker, one, version) } else { Err(ReasonCode::QUOTA_EXCEEDED) };
+        Ok((filter?, SubscriptionOptions::default()))
+    });
+    let rest = filters.collect::<Vec<_>>().into_iter();
+    let kind = RequestKind::Unsubscribe;
+    begin(broker, id, Request { token, kind, rest, codes: Vec::new() }, now);
+}
+
+/// Returns how many filters a packet can have. More are refused without a look at them.
+fn most_filters(broker: &Broker) -> usize {
+    broker.config.maximum_subscriptions.items.max(1_000)
+}
+
+/// Copies a filter, which is a shared subscription if the version or the configuration says so.
+fn filter(broker: &Broker, filter: Text<'_>, version: Version) -> Result<Filter, ReasonCode> {
+    let is_shared = broker.config.shared_before_5_0 && filter.as_bytes().starts_with(b"$share/");
+    let version = if is_shared { Version::V5_0 } else { version };
+    Filter::new(filter, version).map_err(|_| ReasonCode::TOPIC_FILTER_INVALID)
+}
+
+fn begin(broker: &mut Broker, id: ConnectionId, request: Request, now: Instant) {
+    if let Some(connection) = broker.connections.get_mut(id) {
+        connection.request = Some(Box::new(request));
+        proceed(broker, id, now);
+    }
+}
+
+/// Goes on with a request that was put off.
+pub(super) fn resume(broker: &mut Broker, id: ConnectionId, now: Instant) {
+    proceed(broker, id, now);
+    exchange::resume(broker, id, now);
+}
+
+/// Handles the filters of a request until one must be asked about or the steps of this call are
+/// taken. Answers the request after the last one.
+fn proceed(broker: &mut Broker, id: ConnectionId, now: Instant) {
+    loop {
+        let Some(connection) = broker.connections.get_mut(id) else { return };
+        let Some(session) = connection.session() else { return };
+        let Some(request) = &mut connection.request else { return };
+        if request.rest.len() > 0 && !broker.tasks.may_go_on() {
+            return broker.tasks.push(Task::Request(id), now);
+        }
+        let Some(next) = request.rest.next() else { break };
+        broker.tasks.take(STEPS);
+        let code = match (next, request.kind) {
+            (Err(code), _) => code,
+            (Ok((filter, _)), RequestKind::Unsubscribe) => remove(broker, session, &filter),
+            (Ok((filter, options)), RequestKind::Subscribe(identifier)) => {
+                let verdict =
+                    broker.sessions.get(session).map(|state| state.grants.check_subscribe(&filter));
+                match verdict {
+                    Some(Verdict::Allowed) => add(broker, session, filter, options, identifier),
+                    Some(Verdict::Asked) => {
+                        let deadline = Some(now + broker.config.server.common.answer_timeout);
+                        let question = Pending::new(Question::Subscribe(filter, options));
+                        return broker.connections.ask(id, Pending { deadline, ..question });
+                    }
+                    Some(Verdict::Denied) | None => ReasonCode::NOT_AUTHORIZED,
+                }
+            }
+        };
+        push_code(broker, id, code);
+    }
+    answer(broker, id, now);
+}
+
+fn push_code(broker: &mut Broker, id: ConnectionId, code: ReasonCode) {
+    let connection = broker.connections.get_mut(id);
+    if let Some(request) = connection.and_then(|connection| connection.request.as_mut()) {
+        request.codes.push(code);
+    }
+}
+
+/// Goes on with a SUBSCRIBE after the host has decided about a filter.
+pub(super) fn answered(
+    broker: &mut Broker,
+    id: ConnectionId,
+    filter: Filter,
+    options: SubscriptionOptions,
+    refusal: Option<ReasonCode>,
+    now: Instant,
+) {
+    let Some(connection) = broker.connections.get(id) else { return };
+    let Some(session) = connection.session() else { return };
+    let kind = connection.request.as_ref().map(|request| request.kind);
+    if let Some(RequestKind::Subscribe(identifier)) = kind {
+        let code = refusal.unwrap_or_else(|| add(broker, session, filter, options, identifier));
+        push_code(broker, id, code);
+        resume(broker, id, now);
+    }
 }
 
 /// Adds one subscription, or replaces it. Returns the reason code for SUBACK.
-fn grant(
+fn add(
     broker: &mut Broker,
     session: SessionId,
-    version: Version,
-    subscription: &Subscription<'_>,
-    properties: &SubscribeProperties<'_>,
-) -> Result<ReasonCode, ReasonCode> {
-    broker.config.server.check(subscription, properties, version)?;
-    let Subscription { topic_filter, options } = *subscription;
-    let subscriber = Subscriber { options, identifier: properties.subscription_identifier };
-    let filter =
-        Filter::new(topic_filter, version).map_err(|_| ReasonCode::TOPIC_FILTER_INVALID)?;
-    let state = broker.sessions.get_mut(session).ok_or(ReasonCode::UNSPECIFIED_ERROR)?;
-    let is_full = state.subscriptions.len() >= broker.config.maximum_subscriptions
-        && !state.subscriptions.contains_key(&filter);
-    if is_full || levels(topic_filter).count() > broker.config.maximum_levels {
-        return Err(ReasonCode::QUOTA_EXCEEDED);
+    filter: Filter,
+    options: SubscriptionOptions,
+    identifier: Option<SubscriptionIdentifier>,
+) -> ReasonCode {
+    let Some(state) = broker.sessions.get_mut(session) else {
+        return ReasonCode::UNSPECIFIED_ERROR;
+    };
+    let is_shared = filter.as_topic_filter().share_name().is_some();
+    let is_full = is_shared
+        && broker.groups.find(&filter).is_some_and(|group| {
+            let members = broker.groups.members(group);
+            members.len() >= broker.config.maximum_group_members
+                && members.binary_search_by_key(&session, |(member, _)| *member).is_err()
+        });
+    if is_full || !state.subscriptions.has_room(&filter, broker.config.maximum_subscriptions) {
+        return ReasonCode::QUOTA_EXCEEDED;
     }
+    let granted = ReasonCode::new(options.maximum_qos.as_u8());
     // [5.0 MQTT-3.8.4-3] [3.1.1 MQTT-3.8.4-3]
-    let is_new = state.subscriptions.insert(filter.clone(), subscriber).is_none();
-    broker.subscriptions.insert(&filter, session, subscriber);
+    let (subscriber, is_new) = state.subscriptions.insert(&filter, options, identifier);
+    broker.stats.subscriptions += usize::from(is_new);
+    if is_shared {
+        // No retained messages are sent for it. [5.0 §4.8.2]
+        let Changed { group, .. } = broker.groups.insert(&filter, session, subscriber);
+        broker.subscriptions.insert(&filter, Target::Group(group), subscriber);
+        return granted;
+    }
+    broker.subscriptions.insert(&filter, Target::Session(session), subscriber);
     // [5.0 MQTT-3.3.1-9 to -11] [3.1.1 MQTT-3.3.1-6]
     let sends_retained = match options.retain_handling {
         RetainHandling::Send => true,
@@ -65,50 +195,47 @@ fn grant(
     if sends_retained {
         broker.cursors.insert(session, filter, subscriber, broker.retained.version());
     } else {
-        broker.cursors.update(session, &filter, subscriber);
+        broker.cursors.update(session, subscriber);
     }
-    Ok(ReasonCode::new(options.maximum_qos.as_u8()))
+    granted
 }
 
-/// Removes subscriptions, and answers with UNSUBACK. [5.0 §3.10.4] [3.1.1 §3.10.4]
-pub(super) fn unsubscribe(
-    broker: &mut Broker,
-    id: ConnectionId,
-    token: RequestToken,
-    unsubscribe: &Unsubscribe<'_>,
-    now: Instant,
-) {
+/// Removes one subscription. Returns the reason code for UNSUBACK.
+pub(super) fn remove(broker: &mut Broker, session: SessionId, filter: &Filter) -> ReasonCode {
+    let state = broker.sessions.get_mut(session);
+    let Some(subscriber) = state.and_then(|state| state.subscriptions.remove(filter)) else {
+        return ReasonCode::NO_SUBSCRIPTION_EXISTED;
+    };
+    broker.cursors.remove(session, subscriber);
+    forget(broker, session, filter);
+    ReasonCode::SUCCESS
+}
+
+/// Removes a subscription that its session does not have any more from the index.
+pub(super) fn forget(broker: &mut Broker, session: SessionId, filter: &Filter) {
+    broker.stats.subscriptions -= 1;
+    if filter.as_topic_filter().share_name().is_none() {
+        broker.subscriptions.remove(filter, &Target::Session(session));
+    } else if let Some(Changed { group, members: 0, .. }) = broker.groups.remove(filter, &session) {
+        broker.subscriptions.remove(filter, &Target::Group(group));
+    }
+}
+
+/// Answers a request whose filters are all handled.
+fn answer(broker: &mut Broker, id: ConnectionId, now: Instant) {
     let Some(connection) = broker.connections.get_mut(id) else { return };
-    let Some(session) = connection.session() else { return };
-    let Some(state) = broker.sessions.get_mut(session) else { return };
-    let filters = unsubscribe.topic_filters.iter();
-    let version = connection.server.version();
-    let removed = filters.map(|filter| {
-        let Ok(filter) = Filter::new(filter, version) else {
-            return ReasonCode::TOPIC_FILTER_INVALID;
-        };
-        broker.cursors.remove(session, &filter);
-        if state.subscriptions.remove(&filter).is_none() {
-            return ReasonCode::NO_SUBSCRIPTION_EXISTED;
-        }
-        broker.subscriptions.remove(&filter, &session);
-        ReasonCode::SUCCESS
-    });
-    let codes: Vec<_> = removed.collect();
+    let Some(request) = connection.request.take() else { return };
+    let Request { token, kind, codes, .. } = *request;
+    let (server, output) = (&mut connection.server, &mut connection.output);
     let properties = AckProperties::default();
-    let answered =
-        connection.server.unsuback(token, &codes, properties, now, &mut connection.output);
-    check_answered(broker, id, answered, now);
-}
-
-/// Disconnects a client that has no room for the answer to its request.
-fn check_answered(
-    broker: &mut Broker,
-    id: ConnectionId,
-    answered: Result<(), AnswerError>,
-    now: Instant,
-) {
+    let answered = match kind {
+        RequestKind::Subscribe(_) => server.suback(token, &codes, properties, now, output),
+        RequestKind::Unsubscribe => server.unsuback(token, &codes, properties, now, output),
+    };
+    // A client that has no room for the answer to its request is disconnected.
     if answered.is_err() {
-        close::disconnect(broker, id, &Disconnect::new(ReasonCode::PACKET_TOO_LARGE), now);
+        let reason_code = ReasonCode::PACKET_TOO_LARGE;
+        let cause = CloseCause::Ended(reason_code);
+        close::disconnect(broker, id, &Disconnect::new(reason_code), cause, now);
     }
 }

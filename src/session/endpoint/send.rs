@@ -111,7 +111,7 @@ impl Endpoint {
     /// Queues a message, if there is room.
     pub(crate) fn enqueue(&mut self, mut outgoing: Outgoing, now: Instant) -> Result<(), Outgoing> {
         // A host that flushes and takes no steps must not make the list of outcomes grow.
-        if self.session.completed.len() >= self.config.queue.messages {
+        if self.session.completed.len() >= self.config.queue.messages.max(1) {
             return Err(outgoing);
         }
         // A message with an expiry interval of 0 is sent if it need not wait.

@@ -76,7 +76,7 @@ fn receive_maximum_counts_anew_after_take_over() {
             receiver = net.resume(with_receive_maximum(kept(V5_0, "receiver"), window));
             assert_eq!(net.take(receiver).len(), expected);
         }
-        assert_eq!(net.broker.connections(), 2);
+        assert_eq!(net.broker.stats().connections, 2);
     });
 }
 
@@ -263,11 +263,15 @@ fn full_queue_drops_new_messages() {
                 } else {
                     net.cut(receiver);
                 }
-                let before = net.broker.dropped();
+                let before = net.broker.stats().dropped.total();
                 ["1", "2", "3", "4", "5"]
                     .iter()
                     .for_each(|payload| net.publish(sender, "t", payload, 1));
-                assert_eq!(net.broker.dropped() - before, 2, "the sender does not notice");
+                assert_eq!(
+                    net.broker.stats().dropped.total() - before,
+                    2,
+                    "the sender does not notice"
+                );
                 if is_connected {
                     net.stall(receiver, false);
                 } else {
@@ -290,7 +294,7 @@ fn client_that_does_not_read_fills_its_queue() {
             net.subscribe(receiver, "t", 2);
             net.stall(receiver, true);
             (0..10).for_each(|_| net.publish(sender, "t", &"x".repeat(100), number));
-            let dropped = usize::try_from(net.broker.dropped()).unwrap();
+            let dropped = usize::try_from(net.broker.stats().dropped.total()).unwrap();
             assert!((7..=9).contains(&dropped), "{dropped}");
             net.stall(receiver, false);
             assert_eq!(net.messages(receiver).len(), 10 - dropped);

@@ -1,7 +1,7 @@
 //! The contract with the host: hints can be late, repeated, reordered or ignored.
 
 use super::*;
-use mqtt_sansio::broker::{Action, ConnectionId};
+use mqtt_sansio::broker::{Action, Admission, ConnectionId, Question};
 use mqtt_sansio::codec::{QoS, Role, Rules, Subscribe, Subscription};
 use proptest::prelude::*;
 use testkit::wire::{ack, packets};
@@ -71,7 +71,7 @@ impl Host {
         let server = ServerConfig::new().maximum_in_flight(2);
         Self {
             manner,
-            broker: Broker::new(BrokerConfig::new(server), 1),
+            broker: Broker::new(BrokerConfig::new(server), 1, Instant::default()),
             connections: Vec::new(),
             received: Vec::new(),
             current: [None; CLIENTS],
@@ -92,13 +92,14 @@ impl Host {
 
     fn obey(&mut self, action: &Action) {
         match action {
-            Action::Connect { connection, .. } => {
-                self.broker.accept(*connection, ConnackProperties::default(), self.instant());
+            Action::Ask(question, Question::Connect(_)) => {
+                // The answer to a question that is asked twice has no effect.
+                let _ = self.broker.accept(*question, Admission::default(), self.instant());
             }
-            Action::Transmit(id) => self.transmit(*id),
-            Action::Closed(id) => {
+            Action::Ready(id) => self.transmit(*id),
+            Action::Closed(id, _) => {
                 self.transmit(*id);
-                self.broker.connection_lost(*id, self.instant());
+                let _ = self.broker.connection_lost(*id, self.instant());
             }
             other => panic!("{other:?}"),
         }
@@ -125,7 +126,7 @@ impl Host {
                     self.transmit(id);
                 }
                 if self.broker.is_closed(id) {
-                    self.broker.connection_lost(id, self.instant());
+                    let _ = self.broker.connection_lost(id, self.instant());
                 }
             }
             return;
@@ -151,11 +152,12 @@ impl Host {
     fn feed(&mut self, connection: usize, bytes: &[u8]) {
         let id = self.connections[connection];
         let mut input = bytes;
-        self.broker.handle_input(id, &mut input, self.instant());
+        while self.broker.handle_input(id, &mut input, self.instant()) {}
+        let question = self.broker.question(id).map(|(question, _)| question);
         if self.manner == Manner::Eager {
             self.transmit(id);
-        } else if self.broker.pending_connect(id).is_some() {
-            self.broker.accept(id, ConnackProperties::default(), self.instant());
+        } else if let Some(question) = question {
+            self.broker.accept(question, Admission::default(), self.instant()).unwrap();
         }
         if self.manner != Manner::Late {
             self.obey_all();
@@ -180,7 +182,7 @@ impl Host {
         let bytes = match *step {
             Step::Cut => {
                 self.current[client] = None;
-                self.broker.connection_lost(self.connections[connection], self.instant());
+                let _ = self.broker.connection_lost(self.connections[connection], self.instant());
                 if self.manner != Manner::Late {
                     self.obey_all();
                 }
@@ -295,22 +297,23 @@ fn transmit_emits_no_action_for_its_own_connection() {
 #[test]
 fn input_is_not_wanted_while_much_output_waits() {
     let now = Instant::default();
-    let mut broker = Broker::new(BrokerConfig::default(), 1);
+    let mut broker = Broker::new(BrokerConfig::default(), 1, now);
     let id = broker.open(now);
     assert!(broker.wants_input(id));
-    broker.handle_input(id, &mut &encoded(clean(V5_0, "client"), V5_0)[..], now);
-    assert!(broker.pending_connect(id).is_some() && !broker.wants_input(id));
-    broker.accept(id, ConnackProperties::default(), now);
-    assert!(broker.pending_connect(id).is_none() && broker.wants_input(id));
+    let _ = broker.handle_input(id, &mut &encoded(clean(V5_0, "client"), V5_0)[..], now);
+    let (question, _) = broker.question(id).unwrap();
+    assert!(!broker.wants_input(id));
+    broker.accept(question, Admission::default(), now).unwrap();
+    assert!(broker.question(id).is_none() && broker.wants_input(id));
     let publish =
         encoded(Publish { packet_identifier: Some(identifier(1)), ..message("t", "x", 1) }, V5_0);
     let bytes = publish.repeat(20_000);
     let (mut input, mut answers) = (&bytes[..], 0);
     while !input.is_empty() {
-        broker.handle_input(id, &mut input, now);
+        while broker.handle_input(id, &mut input, now) {}
         let left = input.len();
         assert_eq!(broker.wants_input(id), left == 0);
-        broker.handle_input(id, &mut input, now);
+        assert!(!broker.handle_input(id, &mut input, now));
         assert_eq!(input.len(), left);
         let mut out = Vec::new();
         assert!(!broker.transmit(id, now, &mut out));
@@ -325,7 +328,7 @@ fn input_is_not_wanted_while_much_output_waits() {
     }
     assert_eq!(answers, 20_000);
     assert!(!broker.is_closed(id));
-    broker.connection_lost(id, now);
+    let _ = broker.connection_lost(id, now);
     assert!(broker.is_closed(id) && !broker.wants_input(id) && !broker.wants_transmit(id));
 }
 
@@ -349,14 +352,14 @@ fn clock_that_steps_back_stands_still() {
 #[test]
 fn debug_shows_no_password() {
     let now = Instant::default();
-    let mut broker = Broker::new(BrokerConfig::default(), 1);
+    let mut broker = Broker::new(BrokerConfig::default(), 1, now);
     let id = broker.open(now);
     let password = &b"secret"[..];
     let connect =
         Connect { user_name: Some("user".into()), password: Some(password), ..clean(V5_0, "c") };
-    broker.handle_input(id, &mut &encoded(connect, V5_0)[..], now);
+    let _ = broker.handle_input(id, &mut &encoded(connect, V5_0)[..], now);
     let action = broker.poll_action();
-    let shown = format!("{broker:?} {:?} {action:?}", broker.pending_connect(id));
+    let shown = format!("{broker:?} {:?} {action:?}", broker.question(id));
     let numbers = format!("{password:?}");
     assert!(
         !shown.contains("secret") && !shown.contains(numbers.trim_matches(['[', ']'])),

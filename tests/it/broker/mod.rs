@@ -5,10 +5,13 @@ mod beginnings;
 mod client_limits;
 mod delivery;
 mod expiry;
+mod figures;
+mod grants;
 mod hosts;
 mod retained;
 mod server_limits;
 mod sessions;
+mod shared;
 mod subscriptions;
 mod support;
 mod wills;
@@ -21,7 +24,7 @@ use delivery::ALL_PROPERTIES;
 use delivery::all_properties;
 use delivery::user_properties;
 use mqtt_sansio::Instant;
-use mqtt_sansio::broker::{Broker, BrokerConfig};
+use mqtt_sansio::broker::{Admission, AnswerError, Broker, BrokerConfig};
 use mqtt_sansio::codec::{
     Auth, AuthProperties, ConnackProperties, Connect, ConnectProperties, Disconnect,
     DisconnectProperties, Packet, Publish, PublishProperties, ReasonCode, RetainHandling,

@@ -27,7 +27,7 @@ fn limits(net: &mut Net) -> String {
 #[test]
 fn connack_states_the_limits() {
     play(|net| {
-        assert_eq!(limits(net), "1024 16 Some(1048576) 2 true true true false 60 4294967295");
+        assert_eq!(limits(net), "1024 16 Some(1048576) 2 true true true true 60 4294967295");
     });
     let config = ServerConfig::new()
         .receive_maximum(7)
@@ -37,7 +37,7 @@ fn connack_states_the_limits() {
         .retain_available(false)
         .wildcard_subscription_available(false)
         .subscription_identifier_available(false)
-        .shared_subscription_available(true)
+        .shared_subscription_available(false)
         .maximum_keep_alive(NonZeroU16::new(9))
         .maximum_session_expiry(mqtt_sansio::codec::Expiry::After(8));
     play_on(config, |net| assert_eq!(limits(net), "7 0 Some(1000) 1 false false false false 9 8"));
@@ -315,24 +315,26 @@ fn filter_with_too_many_levels_is_refused() {
 #[test]
 fn answer_of_host_after_the_end_changes_nothing() {
     let now = Instant::default();
-    let mut broker = Broker::new(BrokerConfig::new(ServerConfig::new()), 1);
+    let mut broker = Broker::new(BrokerConfig::new(ServerConfig::new()), 1, now);
     let connect = encoded(kept(V3_1_1, "client"), V3_1_1);
     let open = |broker: &mut Broker| {
         let id = broker.open(now);
-        broker.handle_input(id, &mut &connect[..], now);
-        id
+        let _ = broker.handle_input(id, &mut &connect[..], now);
+        (id, broker.question(id).unwrap().0)
     };
-    let first = open(&mut broker);
-    broker.accept(first, ConnackProperties::default(), now);
-    broker.connection_lost(first, now);
-    let second = open(&mut broker);
+    let accept = |broker: &mut Broker, question| broker.accept(question, Admission::default(), now);
+    let (first, question) = open(&mut broker);
+    assert_eq!(accept(&mut broker, question), Ok(()));
+    let _ = broker.connection_lost(first, now);
+    let (second, question) = open(&mut broker);
     broker.disconnect(second, &Disconnect::default(), now);
-    broker.accept(second, ConnackProperties::default(), now);
-    broker.connection_lost(second, now);
-    let third = open(&mut broker);
-    broker.accept(third, ConnackProperties::default(), now);
+    assert_eq!(accept(&mut broker, question), Err(AnswerError::NotOpen));
+    let _ = broker.connection_lost(second, now);
+    let (third, question) = open(&mut broker);
+    assert_eq!(accept(&mut broker, question), Ok(()));
+    assert_eq!(accept(&mut broker, question), Err(AnswerError::NotOpen));
     let mut out = Vec::new();
     assert!(!broker.transmit(third, now, &mut out));
     assert_eq!(out, [0x20, 0x02, 0x01, 0x00], "the session is there");
-    assert_eq!((broker.sessions(), broker.connections()), (1, 1));
+    assert_eq!((broker.stats().sessions, broker.stats().connections), (1, 1));
 }

@@ -111,7 +111,11 @@ fn session_ends_when_its_expiry_interval_has_passed() {
                 .map_or(String::new(), |_| format!(" expiry={granted}"));
             assert_eq!(net.take(client), [format!("connack 00{told}")]);
             net.advance(50_000_000);
-            assert_eq!(net.broker.sessions(), 1, "no session ends while its connection is there");
+            assert_eq!(
+                net.broker.stats().sessions,
+                1,
+                "no session ends while its connection is there"
+            );
             match override_ {
                 None => net.cut(client),
                 Some(_) => {
@@ -125,15 +129,15 @@ fn session_ends_when_its_expiry_interval_has_passed() {
             let case = (granted, asked, override_);
             let Some(end) = end else {
                 net.advance(u64::from(u32::MAX) * 2_000);
-                assert_eq!(net.broker.sessions(), 1, "{case:?}");
+                assert_eq!(net.broker.stats().sessions, 1, "{case:?}");
                 return;
             };
             if end > 0 {
                 net.advance(u64::from(end) * 1_000 - 1);
-                assert_eq!(net.broker.sessions(), 1, "{case:?}");
+                assert_eq!(net.broker.stats().sessions, 1, "{case:?}");
                 net.advance(1);
             }
-            assert_eq!(net.broker.sessions(), 0, "{case:?}");
+            assert_eq!(net.broker.stats().sessions, 0, "{case:?}");
             let client = net.connect(connect);
             assert_eq!(net.take(client), [format!("connack 00{told}")]);
         });
@@ -594,7 +598,11 @@ fn departed_clients_leave_nothing_behind() {
             let last = net.connect(clean(version, "client"));
             net.leave(last);
             assert_eq!(
-                (net.broker.connections(), net.broker.sessions(), net.broker.poll_timeout()),
+                (
+                    net.broker.stats().connections,
+                    net.broker.stats().sessions,
+                    net.broker.poll_timeout()
+                ),
                 (0, 0, None),
                 "{ending:?}"
             );
@@ -625,7 +633,7 @@ fn second_connection_of_client_takes_over() {
             let third = net.connect(clean(after, "same"));
             net.publish(sender, "t", "3", 1);
             assert_eq!(net.take(third), ["connack 00"]);
-            assert_eq!(net.broker.connections(), 2);
+            assert_eq!(net.broker.stats().connections, 2);
         });
     }
 }
@@ -650,10 +658,10 @@ fn last_accepted_of_two_waiting_connections_stays() {
         let clients = [net.connect(kept(version, "same")), net.connect(kept(version, "same"))];
         let asked = core::mem::take(&mut net.asked);
         assert_eq!((net.take(clients[0]), net.take(clients[1])), (vec![], vec![]));
-        net.accept(asked[1]);
-        net.accept(asked[0]);
+        net.accept(asked[1].0);
+        net.accept(asked[0].0);
         assert!(net.is_open(clients[0]) && !net.is_open(clients[1]));
-        assert_eq!((net.broker.connections(), net.broker.sessions()), (1, 1));
+        assert_eq!((net.broker.stats().connections, net.broker.stats().sessions), (1, 1));
         assert_eq!(net.take(clients[0]).len(), 1);
     });
 }
@@ -664,13 +672,16 @@ fn answer_of_host_can_come_after_client_is_gone() {
     each(|net, version| {
         net.policy = |_| None;
         let client = net.connect(kept(version, "client"));
-        let asked = net.asked.pop().unwrap();
+        let (asked, _) = net.asked.pop().unwrap();
         net.cut(client);
-        net.accept(asked);
         let now = net.instant();
-        net.broker.refuse(asked, ReasonCode::NOT_AUTHORIZED, ConnackProperties::default(), now);
+        let accepted = net.broker.accept(asked, Admission::default(), now);
+        assert_eq!(accepted, Err(AnswerError::NotOpen));
+        let properties = ConnackProperties::default();
+        let refused = net.broker.refuse(asked, ReasonCode::NOT_AUTHORIZED, properties, now);
+        assert_eq!(refused, Err(AnswerError::NotOpen));
         assert_eq!(
-            (net.broker.connections(), net.broker.sessions(), net.take(client).len()),
+            (net.broker.stats().connections, net.broker.stats().sessions, net.take(client).len()),
             (0, 0, 0)
         );
     });
@@ -693,7 +704,7 @@ fn client_without_identifier_is_assigned_a_new_one() {
             assert_eq!(net.messages(back), ["t=x q1"]);
             assert!(names.insert(name), "{names:?}");
         }
-        assert_eq!((net.broker.sessions(), net.broker.connections()), (3, 3));
+        assert_eq!((net.broker.stats().sessions, net.broker.stats().connections), (3, 3));
     });
     // A broker with the same seed assigns the same identifier, unless a client has it.
     let taken = RefCell::new(String::new());
@@ -719,7 +730,7 @@ fn empty_identifier_requires_clean_session_in_3_1_1() {
     play(|net| {
         let clients = [0, 1, 2].map(|_| net.join(clean(V3_1_1, "")));
         assert!(clients.iter().all(|client| net.is_open(*client)));
-        assert_eq!(net.broker.sessions(), 3);
+        assert_eq!(net.broker.stats().sessions, 3);
         for (level, flags) in [(4, 0), (3, 2), (3, 0)] {
             let version = if level == 4 { V3_1_1 } else { V3_1 };
             let refused = net.open(version);
@@ -743,7 +754,7 @@ fn client_identifiers_of_up_to_23_characters_are_accepted() {
         ] {
             net.join(kept(version, name));
         }
-        assert_eq!(net.broker.sessions(), 6);
+        assert_eq!(net.broker.stats().sessions, 6);
     });
     play(|net| {
         let client = net.open(V3_1);

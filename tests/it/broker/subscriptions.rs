@@ -7,7 +7,7 @@ use super::*;
 #[test]
 fn suback_has_a_code_for_each_filter() {
     for version in VERSIONS {
-        play_with(&BrokerConfig::new(ServerConfig::new()).maximum_subscriptions(3), |net| {
+        play_with(&BrokerConfig::new(ServerConfig::new()).maximum_subscriptions(3, 100), |net| {
             let (sender, receiver) = (helper(net, "sender"), net.join(clean(version, "receiver")));
             let filters = [
                 ("a", at(2)),
@@ -36,6 +36,7 @@ fn suback_has_a_code_for_each_filter() {
 fn subscription_of_unavailable_kind_is_refused() {
     let config = ServerConfig::new()
         .wildcard_subscription_available(false)
+        .shared_subscription_available(false)
         .subscription_identifier_available(false);
     play_on(config, |net| {
         // A client that ignores such a CONNACK breaks a rule.

@@ -8,7 +8,9 @@ use bytes::BytesMut;
 use core::fmt::Write as _;
 use core::mem;
 use mqtt_sansio::Instant;
-use mqtt_sansio::broker::{Action, Broker, BrokerConfig, ConnectionId};
+use mqtt_sansio::broker::{
+    Action, Admission, Broker, BrokerConfig, Closed, ConnectionId, Question, QuestionId,
+};
 use mqtt_sansio::codec::{
     Ack, ConnackProperties, Connect, ConnectProperties, Disconnect, OwnedPacket, Packet,
     PacketIdentifier, Publish, QoS, ReasonCode, Role, Rules, Subscribe, SubscribeProperties,
@@ -30,10 +32,10 @@ pub fn play_with(config: &BrokerConfig, scenario: impl Fn(&mut Net)) {
     for feed in core::iter::once(Feed::Bytes).chain(cuts) {
         let mut net = Net::new(config.clone(), feed);
         scenario(&mut net);
-        assert!(
-            net.peers.iter().map(|peer| &peer.log).eq(whole.peers.iter().map(|peer| &peer.log)),
-            "{feed:?} makes a difference"
-        );
+        for (peer, expected) in net.peers.iter().zip(&whole.peers) {
+            assert_eq!(peer.log, expected.log, "{feed:?} makes a difference");
+        }
+        assert_eq!(net.peers.len(), whole.peers.len());
     }
 }
 
@@ -115,7 +117,11 @@ pub struct Net {
     pub now: u64,
     /// The answer to CONNECT. `None` leaves it for later, in `asked`.
     pub policy: fn(&Connect<'_>) -> Option<ReasonCode>,
-    pub asked: Vec<ConnectionId>,
+    pub asked: Vec<(QuestionId, Question)>,
+    /// The terms on which clients are accepted.
+    pub admission: Admission<'static>,
+    /// How connections have ended, in order.
+    pub closed: Vec<Closed>,
     peers: Vec<Peer>,
     feed: Feed,
     longest: usize,
@@ -132,13 +138,15 @@ impl Drop for Net {
 
 impl Net {
     pub fn new(config: BrokerConfig, feed: Feed) -> Self {
-        let broker = Broker::new(config, 0x5EED);
+        let broker = Broker::new(config, 0x5EED, Instant::from_millis(1_000_000));
         let policy = |_: &Connect<'_>| Some(ReasonCode::SUCCESS);
         Self {
             broker,
             now: 1_000_000,
             policy,
             asked: Vec::new(),
+            admission: Admission::default(),
+            closed: Vec::new(),
             peers: Vec::new(),
             feed,
             longest: 0,
@@ -197,7 +205,7 @@ impl Net {
     /// Lets the transport fail.
     pub fn cut(&mut self, c: C) {
         if mem::take(&mut self.peers[c].is_open) {
-            self.broker.connection_lost(self.peers[c].id, self.instant());
+            self.closed.extend(self.broker.connection_lost(self.peers[c].id, self.instant()));
             self.drain();
         }
     }
@@ -212,10 +220,26 @@ impl Net {
     }
 
     /// Accepts a client that was left waiting.
-    pub fn accept(&mut self, id: ConnectionId) {
-        self.broker.accept(id, ConnackProperties::default(), self.instant());
+    pub fn accept(&mut self, question: QuestionId) {
+        self.broker.accept(question, self.admission.clone(), self.instant()).unwrap();
         self.drain();
-        self.feed_late(id);
+    }
+
+    /// Allows what a client asked for.
+    pub fn allow(&mut self, question: QuestionId) {
+        self.broker.allow(question, None, self.instant()).unwrap();
+        self.drain();
+    }
+
+    /// Refuses what a client asked for.
+    pub fn refuse(&mut self, question: QuestionId, reason_code: ReasonCode) {
+        let properties = ConnackProperties::default();
+        self.broker.refuse(question, reason_code, properties, self.instant()).unwrap();
+        self.drain();
+    }
+
+    pub fn id(&self, c: C) -> ConnectionId {
+        self.peers[c].id
     }
 
     /// Sets whether the client reads nothing.
@@ -276,16 +300,11 @@ impl Net {
         if peer.is_open {
             peer.input.extend_from_slice(bytes);
             let mut input = &peer.input[..];
-            self.broker.handle_input(peer.id, &mut input, now);
+            while self.broker.handle_input(peer.id, &mut input, now) {}
             let rest = input.len();
             peer.input.drain(..peer.input.len() - rest);
             self.drain();
         }
-    }
-
-    fn feed_late(&mut self, id: ConnectionId) {
-        let c = self.peer(id);
-        self.feed(c, &[]);
     }
 
     /// Sends a message and completes its exchange. Returns the reason code of the first answer.
@@ -517,48 +536,64 @@ impl Net {
     }
 
     fn drain(&mut self) {
-        while let Some(action) = self.broker.poll_action() {
-            match action {
-                Action::Connect { connection, connect } => {
-                    let Packet::Connect(connect) = connect.decode() else { panic!("{connect:?}") };
-                    match (self.policy)(&connect) {
-                        Some(ReasonCode::SUCCESS) => self.broker.accept(
-                            connection,
-                            ConnackProperties::default(),
-                            self.instant(),
-                        ),
-                        Some(reason_code) => {
-                            self.broker.refuse(
-                                connection,
-                                reason_code,
-                                ConnackProperties::default(),
-                                self.instant(),
-                            );
-                        }
-                        None => self.asked.push(connection),
-                    }
-                    self.feed_late(connection);
-                }
-                Action::Transmit(id) => {
-                    let c = self.peer(id);
-                    if self.peers[c].is_open && !self.peers[c].is_stalled {
-                        self.transmit(c);
-                    }
-                }
-                Action::Closed(id) => {
-                    let c = self.peer(id);
-                    // The hint can be older than the call of `connection_lost`.
-                    if self.peers[c].is_open {
-                        self.transmit(c);
-                        self.peers[c].is_open = false;
-                        self.peers[c].ended = true;
-                        self.broker.connection_lost(id, self.instant());
-                    }
-                }
-                _ => panic!("{action:?}"),
+        loop {
+            while let Some(action) = self.broker.poll_action() {
+                self.obey(action);
             }
+            // The broker puts work off to a time that has come already.
+            if self.broker.poll_timeout().is_none_or(|due| due > self.instant()) {
+                break;
+            }
+            self.broker.handle_timeout(self.instant());
         }
         self.peers.iter_mut().for_each(|peer| peer.read(self.now));
+    }
+
+    fn obey(&mut self, action: Action) {
+        match action {
+            Action::Ask(question, content) => {
+                let Question::Connect(packet) = &content else {
+                    return self.asked.push((question, content));
+                };
+                let Packet::Connect(connect) = packet.decode() else { panic!("{packet:?}") };
+                let now = self.instant();
+                let answered = match (self.policy)(&connect) {
+                    Some(ReasonCode::SUCCESS) => {
+                        self.broker.accept(question, self.admission.clone(), now)
+                    }
+                    Some(code) => {
+                        self.broker.refuse(question, code, ConnackProperties::default(), now)
+                    }
+                    None => return self.asked.push((question, content)),
+                };
+                answered.unwrap();
+            }
+            Action::Ready(id) => {
+                let c = self.peer(id);
+                if self.peers[c].is_open && !self.peers[c].is_stalled {
+                    self.transmit(c);
+                }
+                if !self.peers[c].input.is_empty() && self.broker.wants_input(id) {
+                    self.feed(c, &[]);
+                }
+            }
+            Action::Closed(id, closed) => {
+                let c = self.peer(id);
+                // The hint can be older than the call of `connection_lost`.
+                if self.peers[c].is_open {
+                    self.transmit(c);
+                    self.peers[c].is_open = false;
+                    self.peers[c].ended = true;
+                    assert_eq!(self.broker.closed(id), Some(&closed));
+                    assert_eq!(
+                        self.broker.connection_lost(id, self.instant()).as_ref(),
+                        Some(&closed)
+                    );
+                    self.closed.push(closed);
+                }
+            }
+            _ => panic!("{action:?}"),
+        }
     }
 }
 
@@ -575,7 +610,11 @@ impl Peer {
                 "{shown} comes after DISCONNECT"
             );
             // [5.0 MQTT-3.2.0-1] [3.1.1 MQTT-3.2.0-1] [5.0 MQTT-3.2.0-2]
-            assert_eq!(self.log.is_empty(), shown.starts_with("connack"), "{shown}");
+            let is_first = self.log.iter().all(|(_, before)| before.starts_with("auth"));
+            assert!(
+                is_first == shown.starts_with("connack") || shown.starts_with("auth"),
+                "{shown}"
+            );
             self.log.push((now, shown));
             self.inbox.push(packet);
         }
@@ -630,6 +669,7 @@ pub fn show(packet: &Packet<'_>, is_numbered: bool) -> String {
             format!("unsuback #{number}{}", codes(suback.reason_codes.iter().collect()))
         }
         Packet::Pingresp => "pingresp".to_owned(),
+        Packet::Auth(auth) => format!("auth{}", codes(vec![auth.reason_code])),
         Packet::Disconnect(disconnect) => {
             format!("disconnect{}", codes(vec![disconnect.reason_code]))
         }

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 /// Values by keys. No key is given out twice.
 #[derive(Debug)]
-pub(super) struct Slab<T> {
+pub(crate) struct Slab<T> {
     places: Vec<Place<T>>,
     free: Vec<u32>,
 }
@@ -23,11 +23,11 @@ impl<T> Default for Slab<T> {
 }
 
 impl<T> Slab<T> {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { places: Vec::new(), free: Vec::new() }
     }
 
-    pub(super) fn insert(&mut self, value: T) -> u64 {
+    pub(crate) fn insert(&mut self, value: T) -> u64 {
         let position = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place { generation: 0, value: None });
             // Memory ends before four thousand million places.
@@ -41,17 +41,17 @@ impl<T> Slab<T> {
         u64::from(generation) << 32 | u64::from(position)
     }
 
-    pub(super) fn get(&self, key: u64) -> Option<&T> {
+    pub(crate) fn get(&self, key: u64) -> Option<&T> {
         let place = self.places.get(position(key))?;
         place.value.as_ref().filter(|_| place.generation == generation(key))
     }
 
-    pub(super) fn get_mut(&mut self, key: u64) -> Option<&mut T> {
+    pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut T> {
         let place = self.places.get_mut(position(key))?;
         place.value.as_mut().filter(|_| place.generation == generation(key))
     }
 
-    pub(super) fn remove(&mut self, key: u64) -> Option<T> {
+    pub(crate) fn remove(&mut self, key: u64) -> Option<T> {
         let place = self.places.get_mut(position(key))?;
         let value = place.value.take_if(|_| place.generation == generation(key))?;
         place.generation = place.generation.wrapping_add(1);
@@ -59,7 +59,7 @@ impl<T> Slab<T> {
         Some(value)
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.places.len() - self.free.len()
     }
 }
