@@ -283,7 +283,7 @@ fn large_end(host: &mut Host) {
     host.give(attacker, &encoded(Disconnect::default()), true);
 }
 
-/// All filters of `+` and `a` that match one topic with 13 levels.
+/// Publishes to a topic with 13 levels that all filters of `+` and `a` match.
 fn many_matches(host: &mut Host) {
     let attacker = host.open("attacker", None);
     let filters: Vec<_> = (0..8_192_u32)

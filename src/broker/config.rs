@@ -35,18 +35,19 @@ pub(super) struct Limit {
     pub(super) bytes: usize,
 }
 
-/// What happens to a message for a client whose queue is full.
+/// The treatment of a message for a client whose queue is full.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overflow {
     /// The new message is dropped.
     #[default]
     DropNew,
-    /// Waiting messages with QoS 0 are dropped, the oldest first. If there are none, the new message
-    /// is dropped.
+    /// Waiting messages with QoS 0 are dropped, the oldest first. If there are none, the new
+    /// message is dropped.
     DropOldestQos0,
-    /// The client is disconnected with [`QUOTA_EXCEEDED`](crate::codec::ReasonCode::QUOTA_EXCEEDED).
-    /// The new message is dropped. So is one for a client that is away.
+    /// The client is disconnected with
+    /// [`QUOTA_EXCEEDED`](crate::codec::ReasonCode::QUOTA_EXCEEDED). The new message is dropped. So
+    /// is one for a client that is away.
     Disconnect,
 }
 
@@ -60,8 +61,8 @@ pub enum SharedStrategy {
     RoundRobin,
     /// The member with the fewest messages that wait or are in flight.
     LeastInFlight,
-    /// The same member for each message of a topic, while the members stay the same. So the order of
-    /// a topic's messages is kept.
+    /// The same member for each message of a topic, while the members stay the same. So the order
+    /// of a topic's messages is kept.
     TopicHash,
 }
 
@@ -103,9 +104,6 @@ impl BrokerConfig {
     /// Limits the subscriptions of a session, and the bytes of their topic filters. The broker
     /// refuses more with [`QUOTA_EXCEEDED`](crate::codec::ReasonCode::QUOTA_EXCEEDED). The default
     /// is 10,000 subscriptions and 1 MiB.
-    ///
-    /// A SUBSCRIBE or UNSUBSCRIBE with more topic filters than this, and more than 1,000, is refused
-    /// as a whole.
     #[must_use]
     pub const fn maximum_subscriptions(self, subscriptions: usize, bytes: usize) -> Self {
         Self { maximum_subscriptions: Limit { items: subscriptions, bytes }, ..self }

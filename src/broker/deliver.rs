@@ -134,7 +134,7 @@ fn deliver(
         }
         Presence::Away { session, .. } => {
             let queued = session.enqueue(outgoing, broker.config.server.queue_limit(), now);
-            // Nobody waits for the outcome of a message of a shared subscription.
+            // The outcome of a message of a shared subscription is of no interest.
             while session.next_completed().is_some() {}
             queued?;
         }
@@ -155,7 +155,7 @@ pub(super) fn deliver_to_group(
 ) {
     let members = broker.groups.members(group).len();
     // A member that cannot take the message costs less than one that can.
-    broker.tasks.take(members / 16);
+    broker.tasks.take(members / 4);
     let mut outgoing = Some(outgoing);
     for is_connected in [true, false] {
         let Some(message) = outgoing.take() else { return };
@@ -170,7 +170,7 @@ pub(super) fn deliver_to_group(
     broker.stats.dropped.no_member += u64::from(outgoing.is_some());
 }
 
-/// Where to begin with the members of a group, or `None` where their turns decide.
+/// Returns the position of the member to try first, or `None` if their turns decide.
 fn order(broker: &Broker, group: GroupId, message: &Message) -> Option<usize> {
     let members = broker.groups.members(group);
     match broker.config.shared_strategy {

@@ -1,10 +1,10 @@
-//! What a client may publish, subscribe to, and receive.
+//! Grants: the topics that a client may publish to, subscribe to, and receive.
 
 use crate::codec::{Filter, TopicFilter, TopicName, levels};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-/// What a client can do with topics.
+/// The ways in which a client uses topics.
 #[expect(clippy::exhaustive_enums, reason = "a client of MQTT can do nothing else")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
@@ -16,7 +16,8 @@ pub enum Access {
     Receive,
 }
 
-/// What a client may publish, subscribe to, and receive: filters that allow or deny.
+/// The topics that a client may publish to, subscribe to, and receive, as filters that allow or
+/// deny.
 ///
 /// A filter that denies wins over those that allow. Publishing and subscribing can be left to the
 /// host where no filter covers the topic. Receiving never asks the host, so that the delivery of a
@@ -43,7 +44,7 @@ pub enum Access {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants(Option<Arc<Rules>>);
 
-/// The rules of a client that may not do everything.
+/// The rules of a client with limited rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Rules {
     denied: Vec<(Access, Filter)>,

@@ -6,24 +6,24 @@
 //! # Who may do what
 //!
 //! The host decides who may connect, and gives each client its [`Grants`]: filters for publishing,
-//! subscribing and receiving. The broker checks them itself, so a message costs no question. Where
-//! the grants say so, it asks the host about what they do not cover.
+//! subscribing and receiving. The broker checks them itself, so a message costs no question. Grants
+//! can leave the topics that they do not cover to the host, which is then asked.
 //!
 //! # Limits
 //!
-//! All that a client can make the broker keep is limited in items and in bytes, by
-//! [`BrokerConfig`] and [`ServerConfig`](crate::server::ServerConfig). No call does more than a
-//! fixed amount of work beyond the packet at hand and its deliveries; the rest goes on at the next
-//! timer. So no client makes the others wait.
+//! Everything that a client can make the broker keep is limited in items and in bytes, by
+//! [`BrokerConfig`] and [`ServerConfig`](crate::server::ServerConfig). A call does a fixed amount
+//! of work beyond the packet at hand and its deliveries; the rest continues at the next timer. So
+//! no client makes the others wait.
 //!
 //! The broker does not yet keep its state beyond its own life.
 //!
 //! # Inside
 //!
 //! Internally, *stores* own state and *flows* borrow it. A store is a type in its own file that
-//! imports no other store of this module: `connections`, `sessions`, `tasks`, `timers`, `wills`, and
-//! the cursors in `retained`. A flow handles one event from its first step to its last. Each file in
-//! `flow` is a flow; they share `deliver`.
+//! imports no other store of this module: `connections`, `sessions`, `tasks`, `timers`, `wills`,
+//! and the cursors in `retained`. A flow handles one event from its first step to its last. Each
+//! file in `flow` is a flow; they share `deliver`.
 
 mod action;
 mod closed;
@@ -144,7 +144,7 @@ pub struct Broker {
     wills: Wills,
     timers: Timers,
     tasks: Tasks,
-    /// What is counted. The figures of the stores are added when the host asks.
+    /// The counters. The figures of the stores are added when the host asks.
     stats: Stats,
     created_at: Instant,
     /// The subscriptions that match the message at hand: a buffer that is used again.
@@ -168,8 +168,8 @@ impl fmt::Debug for Broker {
 impl Broker {
     /// Returns a broker without sessions.
     ///
-    /// `seed` must be random, and a secret: whoever knows it can guess the client identifiers that
-    /// the broker assigns, and so take sessions over.
+    /// `seed` must be random and secret: a client that knows it can guess the client identifiers
+    /// that the broker assigns, and take their sessions over.
     #[must_use]
     pub fn new(config: BrokerConfig, seed: u128, now: Instant) -> Self {
         let mut timers = Timers::default();
@@ -294,6 +294,7 @@ impl Broker {
 
     /// Forgets a connection whose transport is closed: by the client, by a failure, or after
     /// [`Action::Closed`]. Returns how it has ended, unless the connection is unknown.
+    #[must_use = "the host can log how the connection has ended"]
     pub fn connection_lost(&mut self, id: ConnectionId, now: Instant) -> Option<Closed> {
         let now = self.begin(now);
         close::connection_lost(self, id, now)
@@ -315,8 +316,8 @@ impl Broker {
     /// Disconnects silent clients, publishes wills and ends sessions whose time has come, and goes
     /// on with work that other calls have put off. Does nothing if nothing is due.
     ///
-    /// A call stops when it has done enough. Then [`poll_timeout`](Self::poll_timeout) returns a time
-    /// that has come already.
+    /// A call stops when it has done enough. Then [`poll_timeout`](Self::poll_timeout) returns a
+    /// time that has come already.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.begin(now);
         exchange::handle_timeout(self, now);
@@ -395,8 +396,8 @@ impl Broker {
 
     /// Allows a client to publish or to subscribe as it asked.
     ///
-    /// What `filter` covers is allowed to the client from now on, without a question: the filter is
-    /// added to its grants.
+    /// If there is a `filter`, it is added to the client's grants, so that the topics that it
+    /// covers cause no further questions.
     pub fn allow(
         &mut self,
         question: QuestionId,
@@ -425,8 +426,8 @@ impl Broker {
 
     // ---- requests of the host ----
 
-    /// Gives the client of a connection other grants, from the next packet on. Its subscriptions and
-    /// its will end if the new grants deny them.
+    /// Gives the client of a connection other grants, from the next packet on. Its subscriptions
+    /// and its will end if the new grants deny them.
     ///
     /// Looks at each subscription of the client.
     pub fn set_grants(&mut self, id: ConnectionId, grants: Grants, now: Instant) {
@@ -457,6 +458,7 @@ impl Broker {
 
     /// Ends the session of a client, and its connection if it is connected. A 5.0 client receives
     /// `disconnect`. Returns whether there was a session.
+    #[must_use = "there may have been no session"]
     pub fn end_session(
         &mut self,
         client_identifier: &str,

@@ -1,4 +1,4 @@
-//! What only the host can decide.
+//! Questions that only the host can answer.
 
 use super::action::ConnectionId;
 use super::grants::Grants;
@@ -62,9 +62,9 @@ pub enum Question {
 pub struct Admission<'a> {
     /// Properties of CONNACK, such as Response Information. Before 5.0 they are not sent.
     pub properties: ConnackProperties<'a>,
-    /// What the client may publish, subscribe to, and receive.
+    /// The topics that the client may publish to, subscribe to, and receive.
     pub grants: Grants,
-    /// How much the client may publish.
+    /// The amount that the client may publish in each second.
     pub rates: Rates,
 }
 
@@ -105,7 +105,7 @@ impl Pending {
     }
 }
 
-/// The reason string and user properties of an answer, as PUBACK and PUBREC carry them.
+/// Returns the properties of a refusal that PUBACK and PUBREC carry as well.
 pub(super) const fn ack_properties(properties: ConnackProperties<'_>) -> AckProperties<'_> {
     AckProperties {
         reason_string: properties.reason_string,

@@ -1,10 +1,8 @@
 //! The store of sessions, by number and by Client Identifier.
 
 use super::action::{ConnectionId, SessionId};
-use super::config::Limit;
 use super::grants::Grants;
-use super::subscription::Subscriber;
-use crate::codec::{Filter, SubscriptionIdentifier, SubscriptionOptions};
+use super::subscription::Subscriptions;
 use crate::router::Slab;
 use crate::session::Session;
 use crate::time::Instant;
@@ -31,67 +29,6 @@ pub(super) struct SessionState {
     pub(super) subscriptions: Subscriptions,
     pub(super) grants: Grants,
     client_identifier: Arc<str>,
-}
-
-/// The subscriptions of a session.
-#[derive(Debug, Default)]
-pub(super) struct Subscriptions {
-    by_filter: BTreeMap<Filter, Subscriber>,
-    bytes: usize,
-    /// Numbers the subscriptions.
-    last: u32,
-}
-
-impl Subscriptions {
-    /// Whether a filter can be added within a limit. A filter that is there already can.
-    pub(super) fn has_room(&self, filter: &Filter, limit: Limit) -> bool {
-        let fits = self.by_filter.len() < limit.items
-            && self.bytes.saturating_add(size(filter)) <= limit.bytes;
-        fits || self.by_filter.contains_key(filter)
-    }
-
-    /// Adds a subscription, or replaces its options. Returns it, and whether it is new.
-    pub(super) fn insert(
-        &mut self,
-        filter: &Filter,
-        options: SubscriptionOptions,
-        identifier: Option<SubscriptionIdentifier>,
-    ) -> (Subscriber, bool) {
-        if let Some(old) = self.by_filter.get_mut(filter) {
-            *old = Subscriber { options, identifier, ..*old };
-            return (*old, false);
-        }
-        self.last = self.last.wrapping_add(1);
-        let subscriber = Subscriber { options, identifier, number: self.last };
-        self.bytes += size(filter);
-        self.by_filter.insert(filter.clone(), subscriber);
-        (subscriber, true)
-    }
-
-    pub(super) fn remove(&mut self, filter: &Filter) -> Option<Subscriber> {
-        let subscriber = self.by_filter.remove(filter)?;
-        self.bytes -= size(filter);
-        Some(subscriber)
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.by_filter.len()
-    }
-
-    /// Takes any subscription out.
-    pub(super) fn pop(&mut self) -> Option<Filter> {
-        let (filter, _) = self.by_filter.pop_first()?;
-        self.bytes -= size(&filter);
-        Some(filter)
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Filter, &Subscriber)> {
-        self.by_filter.iter()
-    }
-}
-
-fn size(filter: &Filter) -> usize {
-    filter.as_topic_filter().as_text().as_bytes().len()
 }
 
 /// Whether the client is connected.
@@ -173,8 +110,8 @@ impl Sessions {
         Some(state)
     }
 
-    /// Returns a Client Identifier that no session has, and that nobody can guess who does not know
-    /// the seed: whoever connects with it takes the session over. [5.0 MQTT-3.2.2-16]
+    /// Returns a Client Identifier that no session has. It cannot be guessed without the seed,
+    /// because any client that connects with it takes the session over. [5.0 MQTT-3.2.2-16]
     /// [3.1.1 MQTT-3.1.3-6]
     pub(super) fn assign_identifier(&mut self) -> String {
         loop {
@@ -187,7 +124,7 @@ impl Sessions {
         }
     }
 
-    /// Returns a hash that nobody can foresee who does not know the seed.
+    /// Returns a hash that cannot be foreseen without the seed.
     #[expect(deprecated, reason = "`core` has no other keyed hash; the new one is in `std`")]
     pub(super) fn keyed_hash(&self, value: impl Hash) -> u64 {
         let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or(0);

@@ -27,7 +27,7 @@ pub struct Stats {
     pub messages_received: [u64; 3],
     /// The copies of messages that were queued for clients, by their QoS.
     pub messages_queued: [u64; 3],
-    /// What was dropped, and why.
+    /// The dropped messages, by cause.
     pub dropped: Dropped,
 }
 
@@ -72,11 +72,11 @@ pub struct ClientStats<'a> {
     pub queued_bytes: usize,
     /// The messages with QoS 1 and 2 that are sent and not acknowledged.
     pub in_flight: usize,
-    /// What the connection has counted, unless the client is away.
+    /// The counters of the connection, unless the client is away.
     pub counted: Option<Counted>,
 }
 
-/// What a connection has counted since it was opened.
+/// The counters of a connection since it was opened.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {

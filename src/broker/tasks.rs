@@ -1,7 +1,7 @@
 //! The store of work that is done a piece at a time, so that no call takes long.
 
 use super::action::{ConnectionId, SessionId};
-use super::sessions::Subscriptions;
+use super::subscription::Subscriptions;
 use crate::session::Outgoing;
 use crate::time::Instant;
 use alloc::collections::VecDeque;
@@ -52,7 +52,7 @@ impl Tasks {
         self.steps > 0
     }
 
-    /// Takes out the steps of one turn at most. Those that are not used are given back.
+    /// Takes out the steps of one turn at most. Unused ones are given back.
     pub(super) fn lend(&mut self) -> usize {
         let turn = self.steps.min(TURN);
         self.steps -= turn;
@@ -75,10 +75,6 @@ impl Tasks {
             self.since = None;
         }
         task
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len()
     }
 
     /// Returns when the next task is due.

@@ -18,7 +18,7 @@ pub struct Rates {
     pub bytes_per_second: Option<NonZeroU32>,
 }
 
-/// What a client has left of its rates.
+/// The remaining amounts of a client's rates.
 #[derive(Debug)]
 pub(super) struct Throttle {
     messages: Option<Bucket>,
@@ -76,7 +76,7 @@ impl Bucket {
             None => {
                 let missing = amount.saturating_mul(SCALE) - level;
                 self.level = 0;
-                // What is missing is refilled until then, and used up.
+                // Until then the missing amount is refilled, and used up.
                 self.at = now + Duration::from_millis(missing.div_ceil(rate));
                 Some(self.at)
             }

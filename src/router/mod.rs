@@ -1,5 +1,5 @@
-//! The index of subscriptions, the groups that share one, and the retained messages. Each can be used
-//! without the broker.
+//! The index of subscriptions, the groups that share one, and the retained messages. Each can be
+//! used without the broker.
 //!
 //! This layer knows topics and messages. It does not know sessions or connections.
 

@@ -151,8 +151,8 @@ impl<K: Ord, V> ShareGroups<K, V> {
 
     /// Returns the first member that `accepts` a message. Asks each member once at most.
     ///
-    /// Without `first`, it begins with the member whose turn it is, and the next turn is that of the
-    /// member after the one that accepts. Otherwise it begins at this position of
+    /// Without `first`, it begins with the member whose turn it is, and the next turn is that of
+    /// the member after the one that accepts. Otherwise it begins at this position of
     /// [`members`](Self::members).
     pub fn pick(
         &mut self,
@@ -180,7 +180,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// The members of a group take turns, whoever comes and goes.
+        /// The members of a group take turns, whichever of them come and go.
         #[test]
         fn groups_agree_with_lists_of_members(
             operations in prop::collection::vec((0..3_u8, 0..5_u8, 0..4_u8), 0..60),

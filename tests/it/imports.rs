@@ -11,7 +11,7 @@ const WITHOUT_CYCLES: [&str; 1] = ["codec"];
 
 /// Modules of a directory that do not import each other.
 const STRANGERS: [(&str, &[&str]); 1] =
-    [("broker", &["connections", "retained", "sessions", "timers", "wills"])];
+    [("broker", &["connections", "retained", "sessions", "tasks", "timers", "wills"])];
 
 /// The layers, each with the layers below it that it can import.
 const LAYERS: [(&str, &[&str]); 6] = [

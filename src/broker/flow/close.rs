@@ -7,7 +7,8 @@ use crate::broker::closed::{CloseCause, Closed};
 use crate::broker::connections::{Connection, Phase};
 use crate::broker::deliver::hand_on;
 use crate::broker::grants::{Access, Grants, Verdict};
-use crate::broker::sessions::{Presence, Subscriptions};
+use crate::broker::sessions::Presence;
+use crate::broker::subscription::Subscriptions;
 use crate::broker::tasks::Task;
 use crate::broker::timers::Timer;
 use crate::broker::wills::StoredWill;
@@ -143,8 +144,8 @@ pub(super) fn end_session(broker: &mut Broker, id: SessionId, now: Instant) {
     remove_subscriptions(broker, id, state.subscriptions, now);
 }
 
-/// Removes the subscriptions of a session that has ended from the index, as far as the steps of this
-/// call reach.
+/// Removes the subscriptions of a session that has ended from the index, as far as the steps of
+/// this call reach.
 pub(super) fn remove_subscriptions(
     broker: &mut Broker,
     session: SessionId,

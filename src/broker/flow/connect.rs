@@ -230,7 +230,7 @@ pub(crate) fn refuse(
     Ok(())
 }
 
-/// Goes on with what a client asked for.
+/// Continues what a client asked for.
 fn answer(
     broker: &mut Broker,
     id: ConnectionId,

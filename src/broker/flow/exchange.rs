@@ -13,6 +13,12 @@ use crate::session::AckToken;
 use crate::time::Instant;
 use alloc::vec::Vec;
 
+/// The server of a connection is given at most so much input at once, unless a packet is longer.
+const PIECE: usize = 16 * 1024;
+
+/// The bytes that take a step of their own.
+const BYTES_OF_A_STEP: usize = 64;
+
 /// Reads input until it is used up, the connection is held, or the steps of this call are taken.
 /// Returns whether the last is the case.
 pub(crate) fn handle_input(
@@ -35,10 +41,25 @@ pub(crate) fn handle_input(
         if !broker.tasks.may_go_on() {
             break connection.server.wants_input() && !input.is_empty();
         }
-        let output = &mut connection.output;
-        let Some(action) = connection.server.handle_input(input, now, output) else { break false };
-        broker.tasks.take(1);
-        answer = handle_action(broker, id, action, now);
+        let Connection { server, output, .. } = connection;
+        // One step can read any number of packets that need no action.
+        let mut piece = input.get(..PIECE).unwrap_or(input);
+        let mut length = piece.len();
+        let mut action = server.handle_input(&mut piece, now, output);
+        if action.is_none() && piece.len() == length && length < input.len() {
+            // The first packet is longer than a piece.
+            piece = *input;
+            length = piece.len();
+            action = server.handle_input(&mut piece, now, output);
+        }
+        let read = length - piece.len();
+        *input = input.get(read..).unwrap_or_default();
+        broker.tasks.take(1 + read / BYTES_OF_A_STEP);
+        answer = match action {
+            Some(action) => handle_action(broker, id, action, now),
+            None if read > 0 => None,
+            None => break false,
+        };
     };
     let count = (before - input.len()) as u64;
     broker.stats.bytes_received += count;
@@ -73,8 +94,8 @@ fn handle_action(
         server::Action::Closed { cause, publish_will } => {
             close::end_connection(broker, id, &cause, publish_will, now);
         }
-        // Messages of shared subscriptions alone have a key. Those that are lost with their session
-        // are handed on when it ends.
+        // Only messages of shared subscriptions have a key. If their session ends before they are
+        // acknowledged, they are handed on then.
         server::Action::Published(_) => {}
     }
     None
@@ -152,23 +173,21 @@ pub(crate) fn handle_timeout(broker: &mut Broker, now: Instant) {
     let mut budget = broker.tasks.lend();
     broker.retained.remove_expired(now, &mut budget);
     broker.tasks.give_back(budget);
-    for _ in 0..broker.tasks.len() {
-        if !broker.tasks.may_go_on() {
-            break;
-        }
-        match broker.tasks.pop() {
-            Some(Task::Request(id)) => subscribe::resume(broker, id, now),
-            Some(Task::Retained(id)) => {
+    while broker.tasks.may_go_on() {
+        let Some(task) = broker.tasks.pop() else { break };
+        broker.tasks.take(1);
+        match task {
+            Task::Request(id) => subscribe::resume(broker, id, now),
+            Task::Retained(id) => {
                 if let Some(connection) = broker.connections.get_mut(id) {
                     connection.is_searching = false;
                     settle(broker, id, now);
                 }
             }
-            Some(Task::Unsubscribe(session, subscriptions)) => {
+            Task::Unsubscribe(session, subscriptions) => {
                 close::remove_subscriptions(broker, session, subscriptions, now);
             }
-            Some(Task::HandOn(messages)) => hand_on(broker, messages, now),
-            None => break,
+            Task::HandOn(messages) => hand_on(broker, messages, now),
         }
     }
 }

@@ -58,7 +58,7 @@ pub(super) fn receive(
     Some(distribute(broker, Some(session), message, expires_at, is_answered, now))
 }
 
-/// Whether a session may publish to a topic. Counts a message that it may not publish.
+/// Checks whether a session may publish to a topic, and counts the message if not.
 fn check(broker: &mut Broker, session: SessionId, topic_name: &TopicName<'_>) -> Verdict {
     if is_reserved(topic_name) {
         broker.stats.dropped.reserved_topic += 1;
@@ -76,7 +76,7 @@ pub(super) fn is_reserved(topic_name: &TopicName<'_>) -> bool {
     name.strip_prefix(b"$SYS").is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
 }
 
-/// Goes on with a message after the host has decided.
+/// Publishes or refuses a message as the host has decided.
 pub(super) fn answered(
     broker: &mut Broker,
     id: ConnectionId,

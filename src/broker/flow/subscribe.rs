@@ -1,7 +1,6 @@
 //! A client subscribes or unsubscribes, one filter after the other.
 
 use super::{close, exchange};
-use crate::broker::Broker;
 use crate::broker::action::{ConnectionId, SessionId};
 use crate::broker::closed::CloseCause;
 use crate::broker::grants::Verdict;
@@ -9,15 +8,15 @@ use crate::broker::question::{Pending, Question};
 use crate::broker::request::{Request, RequestKind};
 use crate::broker::subscription::Target;
 use crate::broker::tasks::Task;
+use crate::broker::{Broker, BrokerConfig};
 use crate::codec::{
-    AckProperties, Disconnect, Filter, ReasonCode, RetainHandling, Subscribe,
-    SubscriptionIdentifier, SubscriptionOptions, Text, Unsubscribe, Version, levels,
+    AckProperties, Disconnect, Filter, ReasonCode, RetainHandling, Subscribe, SubscribeProperties,
+    Subscription, SubscriptionIdentifier, SubscriptionOptions, Unsubscribe, Version, levels,
 };
 use crate::router::Changed;
 use crate::server::RequestToken;
 use crate::time::Instant;
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 
 /// The steps of one filter: it changes two stores.
 const STEPS: usize = 2;
@@ -30,22 +29,10 @@ pub(super) fn subscribe(
     subscribe: &Subscribe<'_>,
     now: Instant,
 ) {
-    let Some(connection) = broker.connections.get(id) else { return };
-    let version = connection.server.version();
+    let identifier = subscribe.properties.subscription_identifier;
     broker.cursors.begin_subscribe();
-    let properties = &subscribe.properties;
-    let has_room = subscribe.subscriptions.len() <= most_filters(broker);
-    let filters = subscribe.subscriptions.iter().map(|one| {
-        broker.config.server.check(&one, properties, version)?;
-        let is_short = levels(one.topic_filter).count() <= broker.config.maximum_levels;
-        if !(has_room && is_short) {
-            return Err(ReasonCode::QUOTA_EXCEEDED);
-        }
-        Ok((filter(broker, one.topic_filter, version)?, one.options))
-    });
-    let rest = filters.collect::<Vec<_>>().into_iter();
-    let kind = RequestKind::Subscribe(properties.subscription_identifier);
-    begin(broker, id, Request { token, kind, rest, codes: Vec::new() }, now);
+    let filters = subscribe.subscriptions.iter().map(|one| (one.topic_filter, one.options));
+    begin(broker, id, Request::new(token, RequestKind::Subscribe(identifier), filters), now);
 }
 
 /// Begins with an UNSUBSCRIBE. [5.0 §3.10.4] [3.1.1 §3.10.4]
@@ -56,29 +43,8 @@ pub(super) fn unsubscribe(
     unsubscribe: &Unsubscribe<'_>,
     now: Instant,
 ) {
-    let Some(connection) = broker.connections.get(id) else { return };
-    let version = connection.server.version();
-    let has_room = unsubscribe.topic_filters.len() <= most_filters(broker);
-    let filters = unsubscribe.topic_filters.iter().map(|one| {
-        let filter =
-            if has_room { filter(broker, one, version) } else { Err(ReasonCode::QUOTA_EXCEEDED) };
-        Ok((filter?, SubscriptionOptions::default()))
-    });
-    let rest = filters.collect::<Vec<_>>().into_iter();
-    let kind = RequestKind::Unsubscribe;
-    begin(broker, id, Request { token, kind, rest, codes: Vec::new() }, now);
-}
-
-/// Returns how many filters a packet can have. More are refused without a look at them.
-fn most_filters(broker: &Broker) -> usize {
-    broker.config.maximum_subscriptions.items.max(1_000)
-}
-
-/// Copies a filter, which is a shared subscription if the version or the configuration says so.
-fn filter(broker: &Broker, filter: Text<'_>, version: Version) -> Result<Filter, ReasonCode> {
-    let is_shared = broker.config.shared_before_5_0 && filter.as_bytes().starts_with(b"$share/");
-    let version = if is_shared { Version::V5_0 } else { version };
-    Filter::new(filter, version).map_err(|_| ReasonCode::TOPIC_FILTER_INVALID)
+    let filters = unsubscribe.topic_filters.iter().map(|one| (one, SubscriptionOptions::default()));
+    begin(broker, id, Request::new(token, RequestKind::Unsubscribe, filters), now);
 }
 
 fn begin(broker: &mut Broker, id: ConnectionId, request: Request, now: Instant) {
@@ -88,7 +54,7 @@ fn begin(broker: &mut Broker, id: ConnectionId, request: Request, now: Instant) 
     }
 }
 
-/// Goes on with a request that was put off.
+/// Continues a request that was put off.
 pub(super) fn resume(broker: &mut Broker, id: ConnectionId, now: Instant) {
     proceed(broker, id, now);
     exchange::resume(broker, id, now);
@@ -100,19 +66,23 @@ fn proceed(broker: &mut Broker, id: ConnectionId, now: Instant) {
     loop {
         let Some(connection) = broker.connections.get_mut(id) else { return };
         let Some(session) = connection.session() else { return };
+        let version = connection.server.version();
         let Some(request) = &mut connection.request else { return };
-        if request.rest.len() > 0 && !broker.tasks.may_go_on() {
+        if request.is_done() {
+            return answer(broker, id, now);
+        }
+        if !broker.tasks.may_go_on() {
             return broker.tasks.push(Task::Request(id), now);
         }
-        let Some(next) = request.rest.next() else { break };
         broker.tasks.take(STEPS);
-        let code = match (next, request.kind) {
+        let kind = request.kind;
+        let Some((text, options)) = request.next() else { return };
+        let code = match (filter(&broker.config, text, options, kind, version), kind) {
             (Err(code), _) => code,
-            (Ok((filter, _)), RequestKind::Unsubscribe) => remove(broker, session, &filter),
-            (Ok((filter, options)), RequestKind::Subscribe(identifier)) => {
-                let verdict =
-                    broker.sessions.get(session).map(|state| state.grants.check_subscribe(&filter));
-                match verdict {
+            (Ok(filter), RequestKind::Unsubscribe) => remove(broker, session, &filter),
+            (Ok(filter), RequestKind::Subscribe(identifier)) => {
+                let state = broker.sessions.get(session);
+                match state.map(|state| state.grants.check_subscribe(&filter)) {
                     Some(Verdict::Allowed) => add(broker, session, filter, options, identifier),
                     Some(Verdict::Asked) => {
                         let deadline = Some(now + broker.config.server.common.answer_timeout);
@@ -125,7 +95,28 @@ fn proceed(broker: &mut Broker, id: ConnectionId, now: Instant) {
         };
         push_code(broker, id, code);
     }
-    answer(broker, id, now);
+}
+
+/// Checks a filter. It is a shared subscription if the version or the configuration says so.
+fn filter(
+    config: &BrokerConfig,
+    text: &str,
+    options: SubscriptionOptions,
+    kind: RequestKind,
+    version: Version,
+) -> Result<Filter, ReasonCode> {
+    if let RequestKind::Subscribe(subscription_identifier) = kind {
+        let properties =
+            SubscribeProperties { subscription_identifier, ..SubscribeProperties::default() };
+        let subscription = Subscription { topic_filter: text.into(), options };
+        config.server.check(&subscription, &properties, version)?;
+        if levels(text.into()).count() > config.maximum_levels {
+            return Err(ReasonCode::QUOTA_EXCEEDED);
+        }
+    }
+    let is_shared = config.shared_before_5_0 && text.starts_with("$share/");
+    let version = if is_shared { Version::V5_0 } else { version };
+    Filter::new(text, version).map_err(|_| ReasonCode::TOPIC_FILTER_INVALID)
 }
 
 fn push_code(broker: &mut Broker, id: ConnectionId, code: ReasonCode) {
@@ -135,7 +126,7 @@ fn push_code(broker: &mut Broker, id: ConnectionId, code: ReasonCode) {
     }
 }
 
-/// Goes on with a SUBSCRIBE after the host has decided about a filter.
+/// Continues a SUBSCRIBE after the host has decided about a filter.
 pub(super) fn answered(
     broker: &mut Broker,
     id: ConnectionId,

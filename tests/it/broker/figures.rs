@@ -67,7 +67,7 @@ fn figures_are_published_at_an_interval() {
         net.advance(0);
         let receiver = helper(net, "receiver");
         net.subscribe(receiver, "$SYS/broker/clients/+", 0);
-        // Those of the beginning are retained, before anybody was there.
+        // The first figures are retained. There was no client then.
         let first = ["connected=0 R", "disconnected=0 R", "total=0 R"];
         assert_eq!(net.messages(receiver), first.map(|one| format!("$SYS/broker/clients/{one}")));
         net.advance(9_999);

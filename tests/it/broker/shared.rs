@@ -58,7 +58,7 @@ fn member_that_is_away_or_full_is_passed_over() {
         }
         net.stall(members[0], false);
         assert_eq!(net.messages(members[0]), ["t/1=0 q1", "t/1=2 q1"]);
-        // Without anybody who is connected, messages wait for one that is away.
+        // Without a connected member, messages wait for one that is away.
         for member in members.drain(..) {
             net.leave(member);
         }
@@ -88,7 +88,7 @@ fn messages_of_an_ended_session_go_to_another_member() {
         assert_eq!(net.numbers(members[0]).len(), 2);
         net.cut(members[0]);
         assert_eq!(net.messages(next), ["t/1=0 q1", "t/1=1 q1", "t/1=2 q1", "t/1=3 q1"]);
-        // What a member refuses is not handed on.
+        // A message that a member refuses is not handed on.
         net.publish(sender, "t/1", "no", 1);
         let number = net.numbers(next)[0];
         net.ack(next, Packet::Puback, number, 0x80);
