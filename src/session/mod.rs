@@ -46,7 +46,7 @@ use alloc::collections::VecDeque;
 use inbound::Inbound;
 use outbound::Outbound;
 
-/// A limit for queued messages. An empty queue accepts a message of any size.
+/// A limit for queued messages. An empty queue accepts one message of any size, whatever the limit.
 #[expect(clippy::exhaustive_structs, reason = "a limit is its two numbers")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QueueLimit {

@@ -377,7 +377,7 @@ impl<M: Machine> Host<M> {
             return;
         }
         let (queued, bytes) = (session.queued(), session.queued_bytes());
-        assert!(queued <= self.setup.queue.messages, "{queued} messages are queued");
+        assert!(queued <= self.setup.queue.messages.max(1), "{queued} messages are queued");
         assert!(bytes <= self.setup.queue.bytes || queued == 1, "{bytes} bytes are queued");
         assert!(self.watch.requests() <= self.setup.maximum_requests);
         let taken = self.watch.taken() + self.parked.as_ref().map_or(0, |(_, kept)| kept.taken());
