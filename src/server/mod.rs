@@ -372,7 +372,7 @@ impl Server {
     /// Removes waiting messages with QoS 0, the oldest first, until there is room for a message of
     /// that [size](Outgoing::size). Returns their number.
     pub(crate) fn make_room(&mut self, size: usize, limit: crate::session::QueueLimit) -> u64 {
-        self.endpoint.session_mut().make_room(size, limit)
+        self.endpoint.session.make_room(size, limit)
     }
 
     /// Writes queued messages, as many as the client's Receive Maximum allows and until `out` holds
