@@ -201,7 +201,7 @@ impl Client {
     /// [`Connected`](Action::Connected) these outcomes are actions.
     #[must_use]
     pub fn next_completed(&mut self) -> Option<Published<'static>> {
-        if self.is_connected() { None } else { self.endpoint.next_completed() }
+        if self.is_connected() { None } else { self.endpoint.session.next_completed() }
     }
 
     /// Returns the session, for another client to resume. Ends the connection if it is still open,

@@ -44,10 +44,7 @@ enum State {
     },
     Connected(Reauthentication),
     /// The connection has ended, and the host has not received [`Action::Closed`].
-    Closing {
-        ending: Ending,
-        was_accepted: bool,
-    },
+    Closing(Ending),
     Closed,
 }
 
@@ -102,6 +99,8 @@ pub struct Server {
     endpoint: Endpoint,
     state: State,
     requested: Requested,
+    /// Whether the client was accepted, so that its Will Message can be due.
+    was_accepted: bool,
     expiry: SessionExpiry,
     /// The kinds of subscriptions that CONNACK has offered.
     available: Available,
@@ -123,6 +122,7 @@ impl Server {
             endpoint: Endpoint::new(Role::Server, Session::new(), config.common, now),
             state: State::AwaitConnect { deadline: now + config.connect_timeout },
             requested: Requested::NONE,
+            was_accepted: false,
             expiry: SessionExpiry {
                 granted: Expiry::AT_DISCONNECT,
                 maximum: config.maximum_session_expiry,
@@ -155,7 +155,7 @@ impl Server {
     /// this ends it without sending a packet, and the next step is [`Action::Closed`].
     #[must_use = "the session holds the client's undelivered messages"]
     pub fn take_session(&mut self) -> Session {
-        if !matches!(self.state, State::Closing { .. } | State::Closed) {
+        if !matches!(self.state, State::Closing(_) | State::Closed) {
             self.end(Ending::ConnectionLost);
         }
         core::mem::take(&mut self.endpoint.session)
@@ -175,13 +175,13 @@ impl Server {
     pub fn wants_input(&self) -> bool {
         match self.state {
             State::AwaitConnect { .. } | State::AwaitAuth { .. } => true,
-            State::Connected(Reauthentication::None | Reauthentication::AwaitPeer) => {
-                self.endpoint.connection.requests.waiting.len() < self.config.maximum_requests
-            }
             State::Connected(Reauthentication::AwaitHost { .. })
             | State::Asked { .. }
-            | State::Closing { .. }
+            | State::Closing(_)
             | State::Closed => false,
+            State::Connected(_) => {
+                self.endpoint.connection.requests.waiting.len() < self.config.maximum_requests
+            }
         }
     }
 
@@ -230,6 +230,7 @@ impl Server {
             self.endpoint.adopt(session);
         }
         self.state = State::Connected(Reauthentication::None);
+        self.was_accepted = true;
         self.endpoint.touch(step.now);
         self.endpoint.open(&mut step);
         self.endpoint.finish(&step);
@@ -292,7 +293,7 @@ impl Server {
             | State::Asked { .. }
             | State::AwaitAuth { .. }
             | State::Connected(_)
-            | State::Closing { .. }
+            | State::Closing(_)
             | State::Closed => return Err(AnswerError::NotAsked),
         };
         // [5.0 MQTT-4.12.0-5] [5.0 MQTT-4.12.0-6]
@@ -406,7 +407,7 @@ impl Server {
         now: Instant,
         out: &mut impl Output,
     ) -> Result<(), AnswerError> {
-        if matches!(self.state, State::Closing { .. } | State::Closed) {
+        if matches!(self.state, State::Closing(_) | State::Closed) {
             return Err(AnswerError::NotAsked);
         }
         let mut step = self.endpoint.step(now, out);
@@ -446,7 +447,7 @@ impl Server {
             | State::AwaitAuth { deadline }
             | State::Connected(Reauthentication::AwaitHost { deadline }) => Some(deadline),
             State::Connected(_) => self.keep_alive_deadline(),
-            State::Closing { .. } => Some(self.endpoint.clock.latest),
+            State::Closing(_) => Some(self.endpoint.clock.latest),
             State::Closed => None,
         }
     }
@@ -460,32 +461,28 @@ impl Server {
         out: &mut impl Output,
     ) -> Option<Action<'static>> {
         let now = self.endpoint.advance_to(now);
-        let is_due = self.poll_timeout().is_some_and(|at| at <= now);
-        match self.state {
-            State::AwaitConnect { .. } | State::AwaitAuth { .. } if is_due => {
-                self.end(Ending::ConnectTimeout);
+        if self.poll_timeout().is_some_and(|at| at <= now) {
+            match self.state {
+                State::AwaitConnect { .. } | State::AwaitAuth { .. } => {
+                    self.end(Ending::ConnectTimeout);
+                }
+                State::Asked { .. } => {
+                    let code = ReasonCode::SERVER_UNAVAILABLE;
+                    let _ = self.write_refusal(code, ConnackProperties::default(), out);
+                    self.end(Ending::AnswerTimeout);
+                }
+                State::Connected(Reauthentication::AwaitHost { .. }) => {
+                    let _ = self.write_disconnect(&Disconnect::new(ReasonCode::SERVER_BUSY), out);
+                    self.end(Ending::AnswerTimeout);
+                }
+                // [5.0 MQTT-3.1.2-22] [3.1.1 MQTT-3.1.2-24]
+                State::Connected(_) => {
+                    let code = ReasonCode::KEEP_ALIVE_TIMEOUT;
+                    let _ = self.write_disconnect(&Disconnect::new(code), out);
+                    self.end(Ending::KeepAliveTimeout);
+                }
+                State::Closing(_) | State::Closed => {}
             }
-            State::Asked { .. } if is_due => {
-                let code = ReasonCode::SERVER_UNAVAILABLE;
-                let _ = self.write_refusal(code, ConnackProperties::default(), out);
-                self.end(Ending::AnswerTimeout);
-            }
-            State::Connected(Reauthentication::AwaitHost { .. }) if is_due => {
-                let _ = self.write_disconnect(&Disconnect::new(ReasonCode::SERVER_BUSY), out);
-                self.end(Ending::AnswerTimeout);
-            }
-            // [5.0 MQTT-3.1.2-22] [3.1.1 MQTT-3.1.2-24]
-            State::Connected(_) if is_due => {
-                let code = ReasonCode::KEEP_ALIVE_TIMEOUT;
-                let _ = self.write_disconnect(&Disconnect::new(code), out);
-                self.end(Ending::KeepAliveTimeout);
-            }
-            State::AwaitConnect { .. }
-            | State::Asked { .. }
-            | State::AwaitAuth { .. }
-            | State::Connected(_)
-            | State::Closing { .. }
-            | State::Closed => {}
         }
         self.next_closing(&mut &[][..])
     }
@@ -500,7 +497,7 @@ impl Server {
     /// host calls it until it returns `None`.
     #[must_use = "an action that is dropped is lost"]
     pub fn connection_lost(&mut self) -> Option<Action<'static>> {
-        if !matches!(self.state, State::Closing { .. } | State::Closed) {
+        if !matches!(self.state, State::Closing(_) | State::Closed) {
             self.end(Ending::ConnectionLost);
         }
         self.next_closing(&mut &[][..])
@@ -520,11 +517,10 @@ impl Server {
 
     /// Ends the connection for the session. The host is told by the next step.
     fn end(&mut self, ending: Ending) {
-        let was_accepted = matches!(self.state, State::Connected(_));
         if self.endpoint.is_open() {
             // A server sends no requests, so none is lost.
             self.endpoint.close().for_each(drop);
         }
-        self.state = State::Closing { ending, was_accepted };
+        self.state = State::Closing(ending);
     }
 }

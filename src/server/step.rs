@@ -109,7 +109,7 @@ impl Machine for Server {
             // A CONNECT is refused where the version is known.
             State::AwaitConnect { .. }
             | State::Asked { .. }
-            | State::Closing { .. }
+            | State::Closing(_)
             | State::Closed => {}
         }
         self.end(Ending::Violation(error));
@@ -117,12 +117,12 @@ impl Machine for Server {
 
     #[inline]
     fn is_closing(&self) -> bool {
-        matches!(self.state, State::Closing { .. })
+        matches!(self.state, State::Closing(_))
     }
 
     #[inline(never)]
     fn next_closing<'i>(&mut self, input: &mut &'i [u8]) -> Option<Action<'i>> {
-        let State::Closing { ending, was_accepted } = self.state else { return None };
+        let State::Closing(ending) = self.state else { return None };
         self.state = State::Closed;
         let cause = ending.cause().or_else(|| {
             let frame = Frame::take(input, u32::MAX).ok()??;
@@ -137,7 +137,7 @@ impl Machine for Server {
             cause,
             CloseCause::Disconnected(disconnect) if disconnect.reason_code == ReasonCode::SUCCESS
         );
-        Some(Action::Closed { cause, publish_will: was_accepted && !is_normal })
+        Some(Action::Closed { cause, publish_will: self.was_accepted && !is_normal })
     }
 }
 

@@ -83,7 +83,7 @@ pub(crate) fn advance<'i, M: Machine, O: Output>(
 ) -> Option<M::Action<'i>> {
     let endpoint = machine.endpoint();
     if input.is_empty() && endpoint.is_open() && endpoint.is_quiet() {
-        endpoint.leave(0);
+        endpoint.clock.left = 0;
         return None;
     }
     take_step(machine, input, now, out)
@@ -118,7 +118,7 @@ fn take_step<'i, M: Machine, O: Output>(
     while !machine.is_closing() {
         let endpoint = machine.endpoint();
         if endpoint.is_open() {
-            if let Some(published) = endpoint.next_completed() {
+            if let Some(published) = endpoint.session.next_completed() {
                 endpoint.end_step(input.len(), step);
                 return Some(published.into());
             }

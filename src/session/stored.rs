@@ -113,15 +113,12 @@ impl Session {
         let rest = bytes.strip_prefix(FORMAT).ok_or(LoadError::Format)?;
         let mut input = Loader { reader: Reader(rest), now, ago };
         let flags = input.flags(ESTABLISHED | IDENTIFIER)?;
-        let client_identifier = if flags & IDENTIFIER == 0 {
-            None
-        } else {
-            let text = Text::decode(&mut input.reader)?;
-            if text.is_empty() {
-                return Err(LoadError::Damaged);
-            }
-            Some(text.to_str().into())
-        };
+        let has_identifier = flags & IDENTIFIER != 0;
+        let identifier = has_identifier.then(|| Text::decode(&mut input.reader)).transpose()?;
+        if identifier.is_some_and(Text::is_empty) {
+            return Err(LoadError::Damaged);
+        }
+        let client_identifier = identifier.map(|text| text.to_str().into());
         let next = input.identifier()?;
         let slots =
             input.list(u32::from(u16::MAX), |input| Ok((input.identifier()?, input.slot()?)))?;
@@ -279,11 +276,7 @@ impl<'a> Loader<'a> {
         if count > most {
             return Err(LoadError::Damaged);
         }
-        let mut list = Vec::new();
-        for _ in 0..count {
-            list.push(read(self)?);
-        }
-        Ok(list)
+        (0..count).map(|_| read(self)).collect()
     }
 
     fn long(&mut self) -> Result<&'a [u8], LoadError> {
@@ -318,13 +311,10 @@ impl<'a> Loader<'a> {
 
     fn outgoing(&mut self) -> Result<Outgoing, LoadError> {
         let flags = self.flags(KEY | EXPIRY)?;
-        let key = if flags & KEY == 0 { None } else { Some(self.u64()?) };
-        let expires_at = if flags & EXPIRY == 0 {
-            None
-        } else {
-            let left = Duration::from_millis(self.u64()?).saturating_sub(self.ago);
-            Some(self.now + left)
-        };
+        let key = (flags & KEY != 0).then(|| self.u64()).transpose()?;
+        let left = (flags & EXPIRY != 0).then(|| self.u64()).transpose()?;
+        let left = left.map(|left| Duration::from_millis(left).saturating_sub(self.ago));
+        let expires_at = left.map(|left| self.now + left);
         let identifier = |input: &mut Self| {
             SubscriptionIdentifier::new(input.reader.u32()?).ok_or(LoadError::Damaged)
         };

@@ -7,7 +7,7 @@ mod receive;
 mod send;
 
 use super::error::WriteError;
-use super::{CommonConfig, Limits, ProtocolError, Published, Session};
+use super::{CommonConfig, Limits, ProtocolError, Session};
 use crate::codec::{Encode, Output, Packet, Role, Rules, Size, Version};
 use crate::time::Instant;
 use connection::Connection;
@@ -40,7 +40,7 @@ pub(crate) struct Clock {
     pub(crate) last_sent: Instant,
     pub(crate) last_received: Instant,
     /// The number of bytes of input that the last step left.
-    left: usize,
+    pub(crate) left: usize,
 }
 
 impl Clock {
@@ -122,12 +122,6 @@ impl Endpoint {
         self.connection.unacknowledged.is_empty() && !outbound.waits() && completed.is_empty()
     }
 
-    /// Returns an outcome that no packet has brought.
-    #[inline]
-    pub(crate) fn next_completed(&mut self) -> Option<Published<'static>> {
-        self.session.next_completed()
-    }
-
     // ---- time ----
 
     /// Starts a call of the host.
@@ -147,7 +141,7 @@ impl Endpoint {
     /// Ends a step, which has left input of that length.
     #[inline]
     pub(crate) fn end_step(&mut self, input: usize, step: &Step<'_, impl Output>) {
-        self.leave(input);
+        self.clock.left = input;
         self.finish(step);
     }
 
@@ -171,12 +165,6 @@ impl Endpoint {
         if input > self.clock.left {
             self.clock.last_received = now;
         }
-    }
-
-    /// Notes the length of the input that a step has left.
-    #[inline]
-    pub(crate) const fn leave(&mut self, input: usize) {
-        self.clock.left = input;
     }
 
     /// Restarts the peer's time to send something.
