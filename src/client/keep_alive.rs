@@ -7,18 +7,14 @@ use core::time::Duration;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct KeepAlive {
     /// Seconds; 0 turns keep alive off.
-    interval: u16,
+    pub(super) interval: u16,
     /// When the first PINGREQ was sent that is not answered.
-    ping_sent: Option<Instant>,
+    pub(super) ping_sent: Option<Instant>,
     /// When the host last reported progress of the transport.
     progress: Instant,
 }
 
 impl KeepAlive {
-    pub(super) fn set_interval(&mut self, interval: u16) {
-        self.interval = interval;
-    }
-
     /// Returns when a PINGREQ is due: one interval after the last packet was sent.
     pub(super) fn ping_due(&self, last_sent: Instant) -> Option<Instant> {
         (self.interval > 0).then(|| last_sent.plus_seconds(self.interval.into()))
@@ -33,14 +29,6 @@ impl KeepAlive {
     ) -> Option<Instant> {
         let timeout = timeout.unwrap_or_else(|| Duration::from_secs(self.interval.into()));
         self.ping_sent.map(|sent| sent.max(last_received).max(self.progress) + timeout)
-    }
-
-    pub(super) fn sent_ping(&mut self, now: Instant) {
-        self.ping_sent.get_or_insert(now);
-    }
-
-    pub(super) fn received_pong(&mut self) {
-        self.ping_sent = None;
     }
 
     pub(super) fn note_progress(&mut self, now: Instant) {

@@ -515,7 +515,7 @@ impl Client {
                 // A server that accepts no two bytes receives nothing, and closes the connection.
                 let written = self.endpoint.write(&Packet::Pingreq, &mut *step.out);
                 if !matches!(written, Err(WriteError::Encode(_))) {
-                    self.keep_alive.sent_ping(now);
+                    self.keep_alive.ping_sent.get_or_insert(now);
                 }
                 // An output without room for two bytes is full of others, which do as well.
                 self.endpoint.clock.last_sent = now;

@@ -79,7 +79,7 @@ impl Machine for Client {
                     Some(Action::Unsubscribed(self.endpoint.on_suback(other, &unsuback)?, unsuback))
                 }
                 Packet::Pingresp => {
-                    self.keep_alive.received_pong();
+                    self.keep_alive.ping_sent = None;
                     None
                 }
                 Packet::Disconnect(_) => {
@@ -206,8 +206,8 @@ impl Client {
                 .map_or(self.requested.session_expiry, Expiry::from_seconds),
         };
         // [5.0 MQTT-3.1.2-21]
-        self.keep_alive
-            .set_interval(properties.server_keep_alive.unwrap_or(self.requested.keep_alive));
+        self.keep_alive.interval =
+            properties.server_keep_alive.unwrap_or(self.requested.keep_alive);
         self.state = State::Connected(Reauthentication::None);
         self.clean_start_required = false;
         self.endpoint.open(step);

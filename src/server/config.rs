@@ -3,7 +3,7 @@
 use crate::codec::{
     ConnackProperties, Expiry, Options, QoS, ReasonCode, SubscribeProperties, Subscription, Version,
 };
-use crate::session::{Available, CommonConfig, Limits, QueueLimit, common_config};
+use crate::session::{Available, CommonConfig, Limits, QueueLimit, Requested, common_config};
 use core::num::NonZeroU16;
 use core::time::Duration;
 
@@ -205,12 +205,12 @@ impl ServerConfig {
     pub(super) fn state<'a>(
         &self,
         mut properties: ConnackProperties<'a>,
-        keep_alive: u16,
-        expiry: Expiry,
+        requested: &Requested,
     ) -> ConnackProperties<'a> {
         fn state<T>(property: &mut Option<T>, limit: Option<T>) {
             *property = property.take().or(limit);
         }
+        let Requested { keep_alive, session_expiry: expiry, .. } = *requested;
         let p = &mut properties;
         let granted = Some(expiry.min(self.maximum_session_expiry)).filter(|it| *it != expiry);
         let longest = self.maximum_keep_alive.map(NonZeroU16::get);

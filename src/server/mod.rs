@@ -227,7 +227,8 @@ impl Server {
             self.expiry.granted = asked.min(self.config.maximum_session_expiry);
         }
         if let Some(session) = session {
-            self.endpoint.adopt(session);
+            self.endpoint.session = session;
+            self.endpoint.session.end_use();
         }
         self.state = State::Connected(Reauthentication::None);
         self.was_accepted = true;

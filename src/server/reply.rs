@@ -95,12 +95,7 @@ impl Server {
                     return Err(AnswerError::ClientIdentifier);
                 }
                 let properties = ConnackProperties { authentication_method, ..properties };
-                let properties = self.as_asked(properties);
-                self.config.state(
-                    properties,
-                    self.requested.keep_alive,
-                    self.requested.session_expiry,
-                )
+                self.config.state(self.as_asked(properties), &self.requested)
             }
             Version::V3_1 | Version::V3_1_1 => ConnackProperties::default(),
         };

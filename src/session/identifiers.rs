@@ -21,7 +21,7 @@ pub(crate) struct Identifiers<T> {
     vacant: u32,
     length: usize,
     /// The identifier to try first. Identifiers rise, so that one is not reused soon.
-    next: u16,
+    pub(super) next: u16,
     /// The identifiers in use, kept since there were many of them.
     used: Option<Used>,
 }
@@ -100,16 +100,6 @@ impl<T> Identifiers<T> {
         self.length < IDENTIFIERS
     }
 
-    /// Returns the identifier that is tried first for the next value.
-    pub(crate) const fn next(&self) -> u16 {
-        self.next
-    }
-
-    /// Sets the identifier that is tried first for the next value.
-    pub(crate) const fn set_next(&mut self, identifier: PacketIdentifier) {
-        self.next = identifier.get();
-    }
-
     /// Appends a value under an identifier that is not in use. Inlined, so that the value is made
     /// in its place.
     #[inline]
@@ -169,7 +159,8 @@ impl<T> Identifiers<T> {
             used.clear(identifier.get());
         }
         if self.length == 0 && self.entries.len() > KEPT_CAPACITY {
-            self.clear();
+            // The memory is released. The next identifier stays.
+            *self = Self { next: self.next, ..Self::default() };
         }
         value
     }
@@ -182,11 +173,6 @@ impl<T> Identifiers<T> {
         }
         self.unlink(position);
         self.link_last(position);
-    }
-
-    /// Removes all values and their memory. The next identifier stays.
-    fn clear(&mut self) {
-        *self = Self { next: self.next, ..Self::default() };
     }
 
     /// Returns the first identifier in the order.
@@ -456,7 +442,7 @@ mod tests {
                         list.push(moved);
                     }
                     _ => {
-                        identifiers.set_next(PacketIdentifier::new(jump * 8).unwrap());
+                        identifiers.next = jump * 8;
                         let identifier = insert(&mut identifiers, value as u64).unwrap();
                         prop_assert!(list.iter().all(|(other, _)| *other != identifier));
                         list.push((identifier, value as u64));

@@ -185,7 +185,7 @@ impl Outbound {
             }
             outbound.slots.insert(identifier, slot);
         }
-        outbound.slots.set_next(next);
+        outbound.slots.next = next.get();
         queue.into_iter().for_each(|outgoing| outbound.queue.push(outgoing));
         Some(outbound)
     }

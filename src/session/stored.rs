@@ -91,7 +91,7 @@ impl Session {
         if let Some(identifier) = identifier {
             out.short(identifier.as_bytes());
         }
-        out.put(self.outbound.slots.next().to_be_bytes());
+        out.put(self.outbound.slots.next.to_be_bytes());
         let slots = self.outbound.slots.iter();
         let in_flight = slots.filter(|(_, slot)| !matches!(slot, Slot::AwaitSuback { .. }));
         out.list(in_flight, |out, (identifier, slot)| {

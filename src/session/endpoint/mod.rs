@@ -82,12 +82,6 @@ impl Endpoint {
         self.connection = Connection::new(version, own, peer);
     }
 
-    /// Replaces the session. For a server, which learns its session from CONNECT.
-    pub(crate) fn adopt(&mut self, session: Session) {
-        self.session = session;
-        self.session.end_use();
-    }
-
     /// Whether messages are exchanged.
     #[inline]
     pub(crate) const fn is_open(&self) -> bool {
