@@ -10,9 +10,9 @@ pub use action::Action;
 pub use config::ClientConfig;
 
 use crate::codec::{
-    Auth, Connect, DecodeError, Disconnect, Encode, EncodeError, Expiry, Output, Packet,
-    PacketIdentifier, Publish, ReasonCode, Role, Rules, Subscribe, SubscribeProperties,
-    Subscription, Text, Unsubscribe, UnsubscribeProperties,
+    Auth, Connect, DecodeError, Disconnect, Encode, EncodeError, Expiry, Output, Packet, Publish,
+    ReasonCode, Role, Rules, Subscribe, SubscribeProperties, Subscription, Text, Unsubscribe,
+    UnsubscribeProperties,
 };
 use crate::session::{
     AckToken, AcknowledgeError, Acknowledgement, Available, Ending, Endpoint, Limits, Machine,
@@ -332,7 +332,7 @@ impl Client {
         now: Instant,
         out: &mut impl Output,
     ) -> Result<(), RequestError> {
-        let packet_identifier = self.allocate()?;
+        let packet_identifier = self.endpoint.allocate()?;
         let version = self.endpoint.connection.version;
         for subscription in subscriptions {
             match self.terms.available.check(subscription, &properties, version) {
@@ -359,7 +359,7 @@ impl Client {
         now: Instant,
         out: &mut impl Output,
     ) -> Result<(), RequestError> {
-        let packet_identifier = self.allocate()?;
+        let packet_identifier = self.endpoint.allocate()?;
         let packet =
             Unsubscribe { packet_identifier, properties, topic_filters: topic_filters.into() };
         self.write(&packet.into(), now, out)?;
@@ -551,14 +551,6 @@ impl Client {
 
     fn silence_deadline(&self) -> Option<Instant> {
         self.keep_alive.deadline(self.endpoint.clock.last_received, self.config.ping_timeout)
-    }
-
-    /// Returns the identifier for a request.
-    fn allocate(&self) -> Result<PacketIdentifier, RequestError> {
-        if !self.is_connected() {
-            return Err(RequestError::NotConnected);
-        }
-        self.endpoint.allocate().ok_or(RequestError::NoPacketIdentifier)
     }
 
     fn write(

@@ -1,7 +1,7 @@
 //! The actions that a server asks of its host.
 
 use crate::codec::{Auth, Connect, PacketIdentifier, Subscribe, Unsubscribe};
-use crate::session::{CloseCause, Published, Received};
+use crate::session::{CloseCause, Published, Received, action_conversions};
 
 /// Something that only the host can do or needs to know. Each step returns at most one.
 #[non_exhaustive]
@@ -52,19 +52,7 @@ pub enum Action<'a> {
     },
 }
 
-impl<'a> From<Received<'a>> for Action<'a> {
-    #[inline]
-    fn from(received: Received<'a>) -> Self {
-        Self::Message(received)
-    }
-}
-
-impl<'a> From<Published<'a>> for Action<'a> {
-    #[inline]
-    fn from(published: Published<'a>) -> Self {
-        Self::Published(published)
-    }
-}
+action_conversions!(Action);
 
 /// Permission to answer one SUBSCRIBE or UNSUBSCRIBE, once, on the server that gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -227,9 +227,8 @@ impl Server {
         step: &mut Step<'_, impl Output>,
     ) -> Result<(), ProtocolError> {
         let mut peer = Limits::of_connect(&connect.properties);
-        let in_flight = self.config.maximum_in_flight;
-        peer.receive_maximum =
-            Some(peer.receive_maximum.map_or(in_flight, |stated| stated.min(in_flight)));
+        let stated = peer.receive_maximum.unwrap_or(u16::MAX);
+        peer.receive_maximum = Some(stated.min(self.config.maximum_in_flight));
         self.endpoint.connection.version = connect.version;
         self.endpoint.connection.own = self.config.limits(connect.version);
         self.endpoint.connection.peer = peer;

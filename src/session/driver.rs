@@ -41,6 +41,27 @@ pub(crate) trait Machine {
     fn next_closing<'i>(&mut self, input: &mut &'i [u8]) -> Option<Self::Action<'i>>;
 }
 
+/// Defines the conversions to an action that [`Machine`] asks for.
+macro_rules! action_conversions {
+    ($action:ident) => {
+        impl<'a> From<Received<'a>> for $action<'a> {
+            #[inline]
+            fn from(received: Received<'a>) -> Self {
+                Self::Message(received)
+            }
+        }
+
+        impl<'a> From<Published<'a>> for $action<'a> {
+            #[inline]
+            fn from(published: Published<'a>) -> Self {
+                Self::Published(published)
+            }
+        }
+    };
+}
+
+pub(crate) use action_conversions;
+
 /// How a connection has ended, before the host is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {

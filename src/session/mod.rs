@@ -32,7 +32,7 @@ pub use unacknowledged::{AckToken, Acknowledgement};
 
 pub(crate) use available::Available;
 pub(crate) use config::{CommonConfig, common_config};
-pub(crate) use driver::{Ending, Machine, advance};
+pub(crate) use driver::{Ending, Machine, action_conversions, advance};
 pub(crate) use endpoint::{Endpoint, Step};
 pub(crate) use error::{WriteError, from_write_error};
 pub(crate) use handshake::{Reauthentication, Requested};

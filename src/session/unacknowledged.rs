@@ -150,9 +150,9 @@ impl Unacknowledged {
 
     /// Removes the first message.
     #[inline]
-    pub(crate) fn pop(&mut self) {
-        if self.waiting.pop_front().is_some() {
-            self.first += 1;
-        }
+    pub(crate) fn pop(&mut self) -> Option<Waiting> {
+        let waiting = self.waiting.pop_front()?;
+        self.first += 1;
+        Some(waiting)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::inbound::Exchange;
 use super::super::slot::{Meaning, Slot};
-use super::super::unacknowledged::Turn;
+use super::super::unacknowledged::{Turn, Waiting};
 use super::super::{
     AckToken, AcknowledgeError, Acknowledgement, Outcome, ProtocolError, Published,
 };
@@ -210,33 +210,28 @@ impl Endpoint {
             if out.room() < REPLY_ROOM {
                 return Ok(());
             }
-            let (identifier, qos, turn) = (waiting.packet_identifier, waiting.qos, waiting.turn);
-            if turn != Turn::Withdrawn {
-                let packet = acknowledgement_of(qos);
+            if waiting.turn != Turn::Withdrawn {
+                let packet = acknowledgement_of(waiting.qos);
                 let is_written = waiting
                     .packet
                     .as_ref()
                     .is_some_and(|packet| self.write_shortened(&packet.decode(), out).is_ok());
                 if !is_written {
                     // If it cannot be written it stays, and the next step ends the connection.
-                    self.write_ack(packet, identifier, verdict, out)?;
+                    self.write_ack(packet, waiting.packet_identifier, verdict, out)?;
                 }
             }
-            self.connection.unacknowledged.pop();
-            self.acknowledged(identifier, qos, turn, verdict);
+            if let Some(waiting) = self.connection.unacknowledged.pop() {
+                self.acknowledged(&waiting, verdict);
+            }
         }
         Ok(())
     }
 
     /// Notes that an acknowledgement was sent.
-    fn acknowledged(
-        &mut self,
-        identifier: PacketIdentifier,
-        qos: QoS,
-        turn: Turn,
-        verdict: ReasonCode,
-    ) {
-        match (turn, qos) {
+    fn acknowledged(&mut self, waiting: &Waiting, verdict: ReasonCode) {
+        let identifier = waiting.packet_identifier;
+        match (waiting.turn, waiting.qos) {
             (Turn::First, QoS::ExactlyOnce) if verdict.is_error() => {
                 // [5.0 MQTT-4.3.3-9]
                 self.session.inbound.remove(&identifier);

@@ -2,7 +2,7 @@
 
 use super::super::error::WriteError;
 use super::super::slot::{Request, Slot};
-use super::super::{Message, Outcome, Outgoing, PublishError};
+use super::super::{Message, Outcome, Outgoing, PublishError, RequestError};
 use super::{Endpoint, Step};
 use crate::codec::{
     Encode, EncodeError, Output, PacketIdentifier, PacketType, Publish, PublishProperties, QoS,
@@ -377,9 +377,12 @@ impl Endpoint {
 
     // ---- requests ----
 
-    /// Returns the identifier for a SUBSCRIBE or UNSUBSCRIBE, unless all are in use.
-    pub(crate) fn allocate(&self) -> Option<PacketIdentifier> {
-        self.session.outbound.slots.allocate()
+    /// Returns the identifier for a SUBSCRIBE or UNSUBSCRIBE.
+    pub(crate) fn allocate(&self) -> Result<PacketIdentifier, RequestError> {
+        if !self.is_open() {
+            return Err(RequestError::NotConnected);
+        }
+        self.session.outbound.slots.allocate().ok_or(RequestError::NoPacketIdentifier)
     }
 
     /// Notes a SUBSCRIBE or UNSUBSCRIBE that was written.
