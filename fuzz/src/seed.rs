@@ -1,5 +1,5 @@
 //! Writes seeds for the fuzz targets: the wire vectors for the codec, and series of operations for
-//! the machines. `cargo run --manifest-path fuzz/Cargo.toml --bin seed` runs it.
+//! the others. `cargo run --manifest-path fuzz/Cargo.toml --bin seed` runs it.
 
 use std::path::Path;
 use std::{fs, io};
@@ -17,7 +17,7 @@ fn main() -> io::Result<()> {
             fs::write(folder.join(format!("vector-{index}")), [&[first], &bytes[..]].concat())?;
         }
     }
-    for target in ["client", "server"] {
+    for target in ["client", "server", "router"] {
         let folder = fuzz.join("corpus").join(target);
         fs::create_dir_all(&folder)?;
         for (index, bytes) in machines::seeds().into_iter().enumerate() {

@@ -181,7 +181,7 @@ impl Broker {
             config,
             connections: Connections::default(),
             sessions: Sessions::new(seed),
-            subscriptions: SubscriptionIndex::new(),
+            subscriptions: SubscriptionIndex::with_seed(seed),
             groups: ShareGroups::new(),
             retained: RetainedStore::new(),
             cursors: Cursors::default(),

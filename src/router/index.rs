@@ -1,8 +1,11 @@
 //! Subscriptions by topic filter, as a tree of topic levels.
 
+use super::levels::{Key, Levels};
+use super::place::{Level, Place};
+use super::pool::{NONE, Pool};
+use super::subscribers::Subscribers;
+use super::table::Table;
 use crate::codec::{Filter, TopicFilter, TopicName, Version, is_hidden, levels};
-use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 /// Subscriptions by topic filter: a subscriber `K` has a value `V` for each of its filters.
@@ -34,54 +37,83 @@ use alloc::vec::Vec;
 /// ```
 #[derive(Clone, Debug)]
 pub struct SubscriptionIndex<K, V> {
-    /// The root, the other nodes, and the free nodes that are listed in `free`.
-    nodes: Vec<Node<K, V>>,
-    free: Vec<usize>,
+    /// The root, which has the number 0, and all others.
+    nodes: Pool<Node>,
+    /// The children of all nodes by parent and level, except those for a `+`.
+    children: Table,
+    levels: Levels,
+    /// The subscribers of each filter.
+    ends: Pool<Subscribers<K, V>>,
+    key: Key,
     length: usize,
+    /// The bytes of the subscribers outside `ends`.
+    lists: usize,
 }
 
-const ROOT: usize = 0;
+const ROOT: u32 = 0;
 
-/// One level of the filters that begin with the levels on the way to it.
-#[derive(Clone, Debug)]
-struct Node<K, V> {
-    parent: usize,
+/// The level of a node that is the child for a `+`.
+const ANY: u32 = NONE;
+
+/// One level of the filters that begin with the levels on the way to it. A number can be [`NONE`].
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    parent: u32,
     /// The last level on the way.
-    level: Box<[u8]>,
-    children: BTreeMap<Box<[u8]>, usize>,
+    level: u32,
     /// The child for a `+`.
-    any: Option<usize>,
-    /// Subscribers whose filter ends here, in order.
-    here: Vec<(K, V)>,
-    /// Subscribers whose filter continues with a `#`, in order.
-    below: Vec<(K, V)>,
+    any: u32,
+    /// The number of other children.
+    children: u32,
+    /// The subscribers of the filter that ends here.
+    here: u32,
+    /// The subscribers of the filter that continues with a `#`.
+    below: u32,
 }
 
-impl<K, V> Node<K, V> {
-    fn new(parent: usize, level: &[u8]) -> Self {
-        let (children, here, below) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Self { parent, level: level.into(), children, any: None, here, below }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.here.is_empty()
-            && self.below.is_empty()
-            && self.children.is_empty()
-            && self.any.is_none()
-    }
-}
-
-impl<K, V> Default for SubscriptionIndex<K, V> {
+impl Default for Node {
     fn default() -> Self {
-        Self { nodes: alloc::vec![Node::new(ROOT, &[])], free: Vec::new(), length: 0 }
+        Self { parent: NONE, level: NONE, any: NONE, children: 0, here: NONE, below: NONE }
+    }
+}
+
+impl<K: Ord, V> Default for SubscriptionIndex<K, V> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
 impl<K: Ord, V> SubscriptionIndex<K, V> {
-    /// Returns an index without subscriptions.
+    /// Returns an index without subscriptions, with the seed 0, which everybody knows: see
+    /// [`with_seed`](Self::with_seed).
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self::with_seed(0)
+    }
+
+    /// Returns an index without subscriptions.
+    ///
+    /// `seed` is random and secret. Clients that know it can compute filters that collide in the
+    /// hash table of the index, so that each lookup compares many of them. The hash is fast and
+    /// not cryptographic: it does not resist an attacker who can measure single lookups well
+    /// enough to learn which names collide. The results of the index do not depend on the seed.
+    #[must_use]
+    pub fn with_seed(seed: u64) -> Self {
+        Self::with_key(Key::new(seed))
+    }
+
+    fn with_key(key: Key) -> Self {
+        let mut nodes = Pool::default();
+        nodes.insert(Node::default());
+        Self {
+            nodes,
+            children: Table::default(),
+            levels: Levels::default(),
+            ends: Pool::default(),
+            key,
+            length: 0,
+            lists: 0,
+        }
     }
 
     /// Returns the number of subscriptions.
@@ -96,6 +128,18 @@ impl<K: Ord, V> SubscriptionIndex<K, V> {
         self.length == 0
     }
 
+    /// Returns the number of bytes on the heap that the index holds, without those that subscribers
+    /// and values hold. The bytes of a filter with very many subscribers are an estimate. Costs a
+    /// step for each thousand nodes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.nodes.memory()
+            + self.children.memory()
+            + self.levels.memory()
+            + self.ends.memory()
+            + self.lists
+    }
+
     /// Adds a subscription, or replaces the one that the subscriber has for the same filter.
     /// Returns the value that was replaced.
     pub fn insert<'f>(
@@ -104,39 +148,39 @@ impl<K: Ord, V> SubscriptionIndex<K, V> {
         subscriber: K,
         value: V,
     ) -> Option<V> {
-        let (_, entries) = self.descend(filter.into(), true)?;
-        match entries.binary_search_by(|(other, _)| other.cmp(&subscriber)) {
-            Ok(position) => {
-                entries.get_mut(position).map(|(_, old)| core::mem::replace(old, value))
-            }
-            Err(position) => {
-                entries.insert(position, (subscriber, value));
-                self.length += 1;
-                None
-            }
+        let (node, is_below) = self.add_nodes(filter.into());
+        let end = self.nodes.get_mut(node)?.end(is_below);
+        if *end == NONE {
+            *end = self.ends.insert(Subscribers::None);
         }
+        let subscribers = self.ends.get_mut(*end)?;
+        let before = subscribers.memory();
+        let replaced = subscribers.insert(subscriber, value);
+        self.lists = self.lists - before + subscribers.memory();
+        self.length += usize::from(replaced.is_none());
+        replaced
     }
 
     /// Removes a subscription. Returns its value.
     pub fn remove<'f>(&mut self, filter: impl Into<TopicFilter<'f>>, subscriber: &K) -> Option<V> {
-        let (node, entries) = self.descend(filter.into(), false)?;
-        let value = take(entries, subscriber)?;
-        self.length -= 1;
-        self.prune(node);
-        Some(value)
+        let (mut node, mut is_below) = (ROOT, false);
+        for level in levels(filter.into().filter()) {
+            match level {
+                b"#" => is_below = true,
+                name => node = self.child_by_name(node, name)?,
+            }
+        }
+        self.remove_at(node, is_below, subscriber)
     }
 
     /// Removes all subscriptions of a subscriber, and returns their number. Looks at each filter
     /// of the index.
     pub fn remove_subscriber(&mut self, subscriber: &K) -> usize {
         let before = self.length;
-        for position in 0..self.nodes.len() {
-            let Some(Node { here, below, .. }) = self.nodes.get_mut(position) else { continue };
-            let removed =
-                [here, below].map(|entries| usize::from(take(entries, subscriber).is_some()));
-            if removed != [0, 0] {
-                self.length -= removed.iter().sum::<usize>();
-                self.prune(position);
+        let nodes: Vec<u32> = self.nodes.iter().map(|(node, _)| node).collect();
+        for node in nodes {
+            for is_below in [false, true] {
+                self.remove_at(node, is_below, subscriber);
             }
         }
         before - self.length
@@ -144,152 +188,221 @@ impl<K: Ord, V> SubscriptionIndex<K, V> {
 
     /// Returns an iterator over all subscriptions, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (Filter, &K, &V)> {
-        self.nodes.iter().enumerate().flat_map(move |(position, node)| {
-            let ends = [(&node.here, false), (&node.below, true)];
-            ends.into_iter().filter(|(entries, _)| !entries.is_empty()).flat_map(
-                move |(entries, is_below)| {
-                    let filter = self.filter(position, is_below);
-                    entries.iter().filter_map(move |(subscriber, value)| {
-                        Some((filter.clone()?, subscriber, value))
-                    })
-                },
-            )
+        self.nodes.iter().flat_map(move |(number, node)| {
+            [(node.here, false), (node.below, true)].into_iter().flat_map(move |(end, is_below)| {
+                let subscribers = self.ends.get(end);
+                let filter = subscribers.and_then(|_| self.filter(number, is_below));
+                subscribers.into_iter().flat_map(Subscribers::iter).filter_map(
+                    move |(subscriber, value)| Some((filter.clone()?, subscriber, value)),
+                )
+            })
         })
     }
 
     /// Calls `found` for each subscription whose filter matches, in no order, and once for each
-    /// filter of a subscriber. [5.0 §4.7] [3.1.1 §4.7]
+    /// filter of a subscriber. Allocates nothing. [5.0 §4.7] [3.1.1 §4.7]
     pub fn matches<'t>(&self, topic_name: impl Into<TopicName<'t>>, mut found: impl FnMut(&K, &V)) {
         let topic_name = topic_name.into();
         let topic_name = topic_name.as_text();
+        let mut report = |end| {
+            if let Some(subscribers) = self.ends.get(end) {
+                subscribers.iter().for_each(|(subscriber, value)| found(subscriber, value));
+            }
+        };
+        let Some(mut node) = self.nodes.get(ROOT) else { return };
         // Filters that start with a wildcard do not match such a name. [5.0 MQTT-4.7.2-1]
         // [3.1.1 MQTT-4.7.2-1]
-        let hidden = is_hidden(topic_name);
-        // The nodes that a `+` has led to, and the rest of the name there.
-        let mut aside: Vec<(usize, Option<&[u8]>)> = Vec::new();
-        let mut next = Some((ROOT, Some(topic_name.as_bytes())));
-        while let Some((position, rest)) = next.take().or_else(|| aside.pop()) {
-            let Some(node) = self.nodes.get(position) else { continue };
-            let wildcards = !(hidden && position == ROOT);
-            if wildcards {
-                node.below.iter().for_each(|(subscriber, value)| found(subscriber, value));
+        let root = Node { any: NONE, below: NONE, ..*node };
+        if is_hidden(topic_name) {
+            node = &root;
+        }
+        let mut number = ROOT;
+        let mut place = Place::new(topic_name.as_bytes());
+        // The number of nodes above whose child for a `+` comes later.
+        let mut pending = 0_usize;
+        loop {
+            if node.below != NONE {
+                report(node.below);
             }
-            let Some(rest) = rest else {
-                node.here.iter().for_each(|(subscriber, value)| found(subscriber, value));
-                continue;
-            };
-            let slash = rest.iter().position(|&byte| byte == b'/');
-            let (level, rest) = match slash.and_then(|slash| rest.split_at_checked(slash)) {
-                Some((level, rest)) => (level, rest.get(1..)),
-                None => (rest, None),
-            };
-            next = node.children.get(level).map(|child| (*child, rest));
-            if let Some(any) = node.any.filter(|_| wildcards) {
-                aside.push((any, rest));
+            let mut next = None;
+            if place.is_end() {
+                if node.here != NONE {
+                    report(node.here);
+                }
+            } else {
+                let (level, topic) = place.level(self.key);
+                if node.children > 0 {
+                    next = self.child(number, level, topic);
+                }
+                if node.any != NONE {
+                    if next.is_some() {
+                        pending += 1;
+                    } else {
+                        next = self.numbered(node.any);
+                    }
+                }
+                if next.is_some() {
+                    place.descend();
+                }
             }
+            if next.is_none() && pending > 0 {
+                pending -= 1;
+                next = self.pending(node, &mut place);
+            }
+            let Some(child) = next else { return };
+            (number, node) = child;
         }
     }
 
-    /// Walks to the end of a filter, adding nodes on the way if they may be added. Returns the last
-    /// node, and its subscribers with this filter.
-    fn descend(
-        &mut self,
-        filter: TopicFilter<'_>,
-        adds_nodes: bool,
-    ) -> Option<(usize, &mut Vec<(K, V)>)> {
-        let (mut position, mut is_below) = (ROOT, false);
-        for level in levels(filter.filter()) {
-            if level == b"#" {
+    /// Goes up from a node to the first one whose child for a `+` comes later. Returns that child.
+    fn pending<'i>(&'i self, mut node: &'i Node, place: &mut Place<'_>) -> Option<(u32, &'i Node)> {
+        loop {
+            let parent = self.nodes.get(node.parent)?;
+            place.ascend();
+            if node.level != ANY && parent.any != NONE {
+                place.descend();
+                return self.numbered(parent.any);
+            }
+            node = parent;
+        }
+    }
+
+    /// Returns the node where a filter ends, and whether with a `#`. Adds the nodes on the way.
+    fn add_nodes(&mut self, filter: TopicFilter<'_>) -> (u32, bool) {
+        let (mut number, mut is_below) = (ROOT, false);
+        for name in levels(filter.filter()) {
+            if name == b"#" {
                 is_below = true;
-            } else if let Some(child) = self.child(position, level) {
-                position = child;
-            } else if adds_nodes {
-                position = self.add_child(position, level);
             } else {
-                return None;
+                let child = self.child_by_name(number, name);
+                number = child.unwrap_or_else(|| self.add_child(number, name));
             }
         }
-        let node = self.nodes.get_mut(position)?;
-        Some((position, if is_below { &mut node.below } else { &mut node.here }))
+        (number, is_below)
+    }
+
+    fn child_by_name(&self, parent: u32, name: &[u8]) -> Option<u32> {
+        if name == b"+" {
+            return self.nodes.get(parent).map(|node| node.any).filter(|any| *any != NONE);
+        }
+        let mut place = Place::new(name);
+        let (level, name) = place.level(self.key);
+        let (child, _) = self.child(parent, level, name)?;
+        Some(child)
+    }
+
+    /// Returns the child of a node for a level, and its number.
+    #[inline]
+    fn child(&self, parent: u32, level: &mut Level, topic: &[u8]) -> Option<(u32, &Node)> {
+        let mut found = None;
+        let child = self.children.find(self.key.child(parent, level.hash), |child| {
+            if let Some(node) = self.nodes.get(child)
+                && node.parent == parent
+                && (node.level == level.number
+                    || level.number == NONE
+                        && self.levels.name(node.level) == Some(level.name(topic)))
+            {
+                level.number = node.level;
+                found = Some(node);
+            }
+            found.is_some()
+        })?;
+        Some((child, found?))
+    }
+
+    #[inline]
+    fn numbered(&self, number: u32) -> Option<(u32, &Node)> {
+        Some((number, self.nodes.get(number)?))
+    }
+
+    fn add_child(&mut self, parent: u32, name: &[u8]) -> u32 {
+        if name == b"+" {
+            let child = self.nodes.insert(Node { parent, level: ANY, ..Node::default() });
+            if let Some(parent) = self.nodes.get_mut(parent) {
+                parent.any = child;
+            }
+            return child;
+        }
+        let hash = self.key.name(name);
+        let level = self.levels.add(name, hash);
+        let child = self.nodes.insert(Node { parent, level, ..Node::default() });
+        self.children.insert(self.key.child(parent, hash), child);
+        if let Some(parent) = self.nodes.get_mut(parent) {
+            parent.children += 1;
+        }
+        child
+    }
+
+    fn remove_at(&mut self, number: u32, is_below: bool, subscriber: &K) -> Option<V> {
+        let end = self.nodes.get_mut(number)?.end(is_below);
+        let subscribers = self.ends.get_mut(*end)?;
+        let before = subscribers.memory();
+        let value = subscribers.remove(subscriber)?;
+        self.lists = self.lists - before + subscribers.memory();
+        self.length -= 1;
+        if subscribers.is_empty() {
+            self.ends.remove(*end);
+            *end = NONE;
+            self.prune(number);
+        }
+        if self.is_empty() {
+            *self = Self::with_key(self.key);
+        }
+        Some(value)
+    }
+
+    /// Removes a node and those above it, as far as no filter needs them.
+    fn prune(&mut self, mut number: u32) {
+        while number != ROOT
+            && let Some(node) = self.nodes.get(number).copied()
+            && node.is_unused()
+        {
+            self.nodes.remove(number);
+            if let Some(parent) = self.nodes.get_mut(node.parent) {
+                if node.level == ANY {
+                    parent.any = NONE;
+                } else {
+                    parent.children -= 1;
+                    let hash = self.key.name(self.levels.name(node.level).unwrap_or(&[]));
+                    self.children.remove(self.key.child(node.parent, hash), number);
+                    self.levels.release(node.level, hash);
+                }
+            }
+            number = node.parent;
+        }
     }
 
     /// Returns the filter that ends at a node, or continues there with a `#`.
-    fn filter(&self, mut position: usize, is_below: bool) -> Option<Filter> {
-        let mut levels = Vec::new();
-        while position != ROOT {
-            let node = self.nodes.get(position)?;
-            levels.push(&*node.level);
-            position = node.parent;
-        }
-        levels.reverse();
+    fn filter(&self, mut number: u32, is_below: bool) -> Option<Filter> {
+        let mut levels: Vec<&[u8]> = Vec::new();
         if is_below {
             levels.push(b"#");
         }
+        while number != ROOT {
+            let node = self.nodes.get(number)?;
+            levels.push(if node.level == ANY { b"+" } else { self.levels.name(node.level)? });
+            number = node.parent;
+        }
+        levels.reverse();
         let filter = levels.join(&b'/');
         Filter::new(core::str::from_utf8(&filter).ok()?, Version::V3_1_1).ok()
     }
-
-    fn child(&self, node: usize, level: &[u8]) -> Option<usize> {
-        let node = self.nodes.get(node)?;
-        if level == b"+" { node.any } else { node.children.get(level).copied() }
-    }
-
-    fn add_child(&mut self, parent: usize, level: &[u8]) -> usize {
-        let child = Node::new(parent, level);
-        let position = match self.free.pop() {
-            Some(position) => {
-                if let Some(node) = self.nodes.get_mut(position) {
-                    *node = child;
-                }
-                position
-            }
-            None => {
-                self.nodes.push(child);
-                self.nodes.len() - 1
-            }
-        };
-        if let Some(node) = self.nodes.get_mut(parent) {
-            if level == b"+" {
-                node.any = Some(position);
-            } else {
-                node.children.insert(level.into(), position);
-            }
-        }
-        position
-    }
-
-    /// Frees a node and those above it, as far as they are empty.
-    fn prune(&mut self, mut position: usize) {
-        while position != ROOT {
-            let Some(node) = self.nodes.get_mut(position).filter(|node| node.is_empty()) else {
-                return;
-            };
-            let (parent, level) = (node.parent, core::mem::take(&mut node.level));
-            self.free.push(position);
-            if let Some(parent) = self.nodes.get_mut(parent) {
-                if *level == *b"+" {
-                    parent.any = None;
-                } else {
-                    parent.children.remove(&level);
-                }
-            }
-            position = parent;
-        }
-    }
 }
 
-fn take<K: Ord, V>(entries: &mut Vec<(K, V)>, subscriber: &K) -> Option<V> {
-    let position = entries.binary_search_by(|(other, _)| other.cmp(subscriber)).ok()?;
-    let (_, value) = entries.remove(position);
-    if entries.is_empty() {
-        entries.shrink_to_fit();
+impl Node {
+    const fn end(&mut self, is_below: bool) -> &mut u32 {
+        if is_below { &mut self.below } else { &mut self.here }
     }
-    Some(value)
+
+    const fn is_unused(&self) -> bool {
+        self.children == 0 && self.any == NONE && self.here == NONE && self.below == NONE
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::format;
     use alloc::string::String;
     use proptest::prelude::*;
 
@@ -314,8 +427,10 @@ mod tests {
                 0..60,
             ),
             names in prop::collection::vec(topic(&["a", "b", "$c", ""]), 1..10),
+            // With 0, all hashes are the same.
+            mask in prop::sample::select(&[u64::MAX, 0, 1, 0xFFFF_0000][..]),
         ) {
-            let mut index = SubscriptionIndex::new();
+            let mut index = SubscriptionIndex::with_key(Key::with_mask(mask));
             let mut list: Vec<(String, u8)> = Vec::new();
             for (text, subscriber, add) in operations {
                 let Ok(filter) = TopicFilter::new(text.as_str(), Version::V3_1_1) else { continue };
@@ -353,8 +468,60 @@ mod tests {
             for (text, subscriber) in list {
                 prop_assert_eq!(index.remove(filter(&text), &subscriber).is_some(), subscriber > 1);
             }
-            prop_assert_eq!(index.nodes.len(), index.free.len() + 1, "only the root is left");
+            prop_assert_eq!(index.nodes.len(), 1, "only the root is left");
         }
+    }
+
+    #[test]
+    fn index_grows_and_gives_back_its_memory() {
+        const COUNT: u32 = 20_000;
+        let mut index = SubscriptionIndex::with_seed(1);
+        let empty = index.memory();
+        let text = |number: u32| match number % 4 {
+            0 => format!("site/{}/device/{number}", number % 100),
+            1 => format!("site/+/device/{number}/#"),
+            2 => format!("{number}/a name of a level that is stored in a block of its own"),
+            _ => format!("site/{}/all", number % 400),
+        };
+        for round in 0..2 {
+            for number in 0..COUNT {
+                assert_eq!(index.insert(filter(&text(number)), number, number), None);
+            }
+            assert_eq!(index.iter().count(), COUNT as usize);
+            assert!(index.memory() < 130 * COUNT as usize, "{}", index.memory());
+            for number in (0..COUNT).filter(|number| number % 3 != round) {
+                assert_eq!(index.remove(filter(&text(number)), &number), Some(number));
+            }
+            for number in 0..COUNT {
+                let text = text(number).replace('+', "7").replace('#', "x");
+                let mut is_found = false;
+                index.matches(name(&text), |who, _| is_found |= *who == number);
+                assert_eq!(is_found, number % 3 == round, "{text}");
+            }
+            for number in (0..COUNT).filter(|number| number % 3 == round) {
+                assert_eq!(index.remove(filter(&text(number)), &number), Some(number));
+            }
+            assert!(index.is_empty());
+            assert!(index.memory() < empty + 1_000, "{} of {empty}", index.memory());
+        }
+    }
+
+    /// More branches, and deeper ones, than are remembered on the way.
+    #[test]
+    fn topic_matches_each_mixture_of_names_and_wildcards() {
+        let mut index = SubscriptionIndex::new();
+        let tail = "/x".repeat(40);
+        for choice in 0..1_u32 << 10 {
+            let levels = (0..10).map(|bit| if (choice >> bit) & 1 == 1 { "+/" } else { "a/" });
+            let text = levels.collect::<String>() + "b" + &tail;
+            index.insert(filter(&text), choice, ());
+            index.insert(filter(&text.replace("/x", "/+")), choice, ());
+        }
+        let mut count = 0;
+        index.matches(name(&("a/".repeat(10) + "b" + &tail)), |_, ()| count += 1);
+        assert_eq!(count, 2 << 10);
+        index.matches(name(&("c/".repeat(10) + "b" + &tail)), |_, ()| count += 1);
+        assert_eq!(count, (2 << 10) + 2);
     }
 
     #[test]

@@ -4,9 +4,14 @@
 //! This layer knows topics and messages. It does not know sessions or connections.
 
 mod index;
+mod levels;
+mod place;
+mod pool;
 mod retained;
 mod shared;
 mod slab;
+mod subscribers;
+mod table;
 
 pub use index::SubscriptionIndex;
 pub use retained::{Retained, RetainedCursor, RetainedStore};

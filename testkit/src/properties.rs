@@ -5,10 +5,11 @@ use crate::wire::VERSIONS;
 use arbitrary::{Arbitrary, Unstructured};
 use mqtt_sansio::codec::{
     self, Ack, AckProperties, Connack, ConnackProperties, Connect, ConnectProperties, DecodeError,
-    Disconnect, Options, OwnedPacket, Packet, Prepared, ReasonCode, Role, Rules, Sequence, Suback,
-    Subscribe, SubscribeProperties, Subscription, SubscriptionOptions, TopicFilter, Unsubscribe,
-    UnsubscribeProperties, Version, Will, WillProperties,
+    Disconnect, Filter, Options, OwnedPacket, Packet, Prepared, ReasonCode, Role, Rules, Sequence,
+    Suback, Subscribe, SubscribeProperties, Subscription, SubscriptionOptions, TopicFilter,
+    TopicName, Unsubscribe, UnsubscribeProperties, Version, Will, WillProperties,
 };
+use mqtt_sansio::router::SubscriptionIndex;
 
 const OPTIONS: Options = Options::DEPLOYED_DEVICES
     .union(Options::REFUSE_CONTROL_CHARACTERS)
@@ -260,6 +261,68 @@ pub fn topic(data: &[u8]) {
         }
     };
     assert_eq!(TopicFilter::new(filter, Version::V5_0).is_ok(), expected, "{filter:?}");
+}
+
+/// Checks that a subscription index agrees with a list of filters, after operations and for names
+/// that a few levels make likely to meet.
+pub fn router(data: &[u8]) {
+    let mut u = Unstructured::new(data);
+    let Ok(seed) = u64::arbitrary(&mut u) else { return };
+    let mut index = SubscriptionIndex::with_seed(seed);
+    let mut list: Vec<(String, u8, u8)> = Vec::new();
+    while !u.is_empty() {
+        let Ok((kind, subscriber, text)) = operation(&mut u) else { return };
+        let same = |(other, who, _): &(String, u8, u8)| *other == text && *who == subscriber;
+        let known = list.iter().position(same);
+        match (kind, TopicFilter::new(&text, Version::V3_1_1)) {
+            (0..128, Ok(filter)) => {
+                let replaced = index.insert(filter, subscriber, kind);
+                assert_eq!(replaced, known.map(|known| list.swap_remove(known).2));
+                list.push((text, subscriber, kind));
+            }
+            (128..192, Ok(filter)) => {
+                let removed = index.remove(filter, &subscriber);
+                assert_eq!(removed, known.map(|known| list.swap_remove(known).2));
+            }
+            (255, Ok(_)) => {
+                let before = list.len();
+                list.retain(|(_, who, _)| *who != subscriber);
+                assert_eq!(index.remove_subscriber(&subscriber), before - list.len());
+            }
+            _ => {
+                let Ok(name) = TopicName::new(&text) else { continue };
+                let (mut found, mut expected) = (Vec::new(), Vec::new());
+                index.matches(&name, |subscriber, value| found.push((*subscriber, *value)));
+                for (filter, subscriber, value) in &list {
+                    if TopicFilter::new(filter, Version::V3_1_1).unwrap().matches(&name) {
+                        expected.push((*subscriber, *value));
+                    }
+                }
+                found.sort_unstable();
+                expected.sort_unstable();
+                assert_eq!(found, expected, "{text:?} in {list:?}");
+            }
+        }
+        assert_eq!(index.len(), list.len());
+    }
+    let owned = |(filter, subscriber, value): (Filter, &u8, &u8)| {
+        (filter.as_topic_filter().as_text().to_str().to_owned(), *subscriber, *value)
+    };
+    let mut all: Vec<_> = index.iter().map(owned).collect();
+    all.sort_unstable();
+    list.sort_unstable();
+    assert_eq!(all, list);
+}
+
+/// Returns the kind of an operation, a subscriber, and a topic filter or name.
+fn operation(u: &mut Unstructured<'_>) -> arbitrary::Result<(u8, u8, String)> {
+    const LEVELS: [&str; 8] = ["a", "b", "", "$c", "+", "#", "+", "a level that is not short"];
+    let (kind, subscriber, count) = (u.arbitrary()?, u.arbitrary()?, u.int_in_range(1..=20)?);
+    let levels = (0..count).map(|_| match u.int_in_range(0..=11_u8)? {
+        level @ 0..8 => Ok(LEVELS[usize::from(level)]),
+        _ => <&str>::arbitrary(u),
+    });
+    Ok((kind, subscriber, levels.collect::<arbitrary::Result<Vec<_>>>()?.join("/")))
 }
 
 fn is_filter(filter: &str) -> bool {

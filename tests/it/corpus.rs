@@ -89,6 +89,16 @@ proptest! {
     }
 }
 
+#[test]
+fn router_property_holds_for_random_operations() {
+    for seed in 0..600 {
+        let mut random = Random(seed);
+        let data: Vec<u8> = (0..100 + 8 * seed).map(|_| random.byte()).collect();
+        properties::router(&data);
+    }
+    regressions("router").iter().for_each(|data| properties::router(data));
+}
+
 /// Runs random operations on a machine. Each kind of event must occur often enough.
 fn operate(target: &str, operations: fn(&[u8], &mut Tally)) {
     let mut tally = Tally::default();
