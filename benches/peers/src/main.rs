@@ -2,8 +2,8 @@
 //! the session machines.
 //!
 //! `cargo run --release` checks each contestant in each case, times those that are correct, and
-//! prints the tables of `benches/README.md`. `--table codecs` or `--table machines` prints one of
-//! the two. `ROUNDS=101` changes the number of rounds. `--instructions` also counts the
+//! prints the tables of `benches/README.md`. `--table codecs`, `--table machines` or
+//! `--table router` prints one of the three. `ROUNDS=101` changes the number of rounds. `--instructions` also counts the
 //! instructions of this crate and of the fastest peer with valgrind, which takes long. To look at
 //! one contestant in one case, run `valgrind --tool=callgrind --toggle-collect='*decode_all*' peers
 //! --only mqttrs --case 'decode: v4 PUBACK' --iterations 100000` (`*encode_all*` for encoding,
@@ -42,6 +42,7 @@ mod machine;
 mod machines;
 mod measure;
 mod peers;
+mod routing;
 mod strictness;
 
 use cases::Task;
@@ -87,14 +88,15 @@ fn main() {
             .map_or(PACKETS_A_ROUND, |number| number.parse().expect("a number"));
         return run_one(&tables, only, value("--case").expect("--case"), iterations);
     }
+    let rounds =
+        env::var("ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("ROUNDS is a number"));
     match value("--table").map(String::as_str) {
         Some("codecs") => tables[1].rows.clear(),
         Some("machines") => tables[0].rows.clear(),
-        Some(_) => panic!("--table codecs, or --table machines"),
-        None => {}
+        Some("router") => return routing::print(rounds),
+        Some(_) => panic!("--table codecs, --table machines, or --table router"),
+        None => routing::print(rounds),
     }
-    let rounds =
-        env::var("ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("ROUNDS is a number"));
     // The tables report a contestant that panics.
     std::panic::set_hook(Box::new(|_| ()));
     run(&mut tables, rounds);
