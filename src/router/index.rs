@@ -98,7 +98,7 @@ impl<K: Ord, V> SubscriptionIndex<K, V> {
     /// not cryptographic: it does not resist an attacker who can measure single lookups well
     /// enough to learn which names collide. The results of the index do not depend on the seed.
     #[must_use]
-    pub fn with_seed(seed: u64) -> Self {
+    pub fn with_seed(seed: u128) -> Self {
         Self::with_key(Key::new(seed))
     }
 

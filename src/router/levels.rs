@@ -134,14 +134,14 @@ impl fmt::Debug for Key {
 }
 
 impl Key {
-    pub(super) fn new(seed: u64) -> Self {
-        // SplitMix64: each bit of the seed changes about half of the bits of each word.
-        let mut state = seed;
-        let words = [(); 3].map(|()| {
-            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let word = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            let word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            word ^ (word >> 31)
+    #[expect(clippy::cast_possible_truncation, reason = "takes the halves")]
+    pub(super) fn new(seed: u128) -> Self {
+        let (low, high) = (seed as u64, (seed >> 64) as u64);
+        // The numbers of SplitMix64 after one half, mixed with the other: each bit of the seed
+        // changes about half of the bits of each word.
+        let words = [1_u64, 2, 3].map(|number| {
+            let state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(low);
+            mix(mix(state) ^ high)
         });
         Self {
             words,
@@ -210,6 +210,12 @@ fn words(bytes: &[u8; 16]) -> [u64; 2] {
     [u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes(rest)]
 }
 
+const fn mix(word: u64) -> u64 {
+    let word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    word ^ (word >> 31)
+}
+
 /// Multiplies, and combines the halves of the product.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "takes the halves")]
@@ -233,7 +239,7 @@ mod tests {
     #[test]
     fn hash_depends_on_each_byte_the_length_and_the_seed() {
         let mut seen = BTreeSet::new();
-        for seed in [1, 2] {
+        for seed in [1, 2, 1 << 64] {
             let key = Key::new(seed);
             for length in 0..70 {
                 let name: Vec<u8> = (0..length).collect();

@@ -267,7 +267,7 @@ pub fn topic(data: &[u8]) {
 /// that a few levels make likely to meet.
 pub fn router(data: &[u8]) {
     let mut u = Unstructured::new(data);
-    let Ok(seed) = u64::arbitrary(&mut u) else { return };
+    let Ok(seed) = u128::arbitrary(&mut u) else { return };
     let mut index = SubscriptionIndex::with_seed(seed);
     let mut list: Vec<(String, u8, u8)> = Vec::new();
     while !u.is_empty() {
