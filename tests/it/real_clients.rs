@@ -1,5 +1,5 @@
-//! The example programs against other implementations: mosquitto's clients and paho-mqtt with the
-//! example broker, the example client with mosquitto's broker. If a program is not installed, its
+//! The programs against other implementations: mosquitto's clients and paho-mqtt with the broker
+//! program, the example client with mosquitto's broker. If a program is not installed, its
 //! tests print SKIPPED and pass; in CI they fail.
 
 use core::time::Duration;
@@ -28,16 +28,16 @@ fn has(program: &str, arguments: &[&str], must_succeed: bool) -> bool {
     runs
 }
 
-/// Returns the command of an example program, which is built if only this test was asked for.
-fn example(name: &str) -> Command {
+/// Returns the command of a program, which is built if only this test was asked for.
+fn program(name: &str) -> Command {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let folder = BUILT.get_or_init(|| {
         let profile: &[_] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
-        let build = ["build", "--quiet", "--examples"].iter().chain(profile);
+        let build = ["build", "--quiet", "--bins", "--examples"].iter().chain(profile);
         let built = Command::new(env!("CARGO")).args(build).status().unwrap();
         assert!(built.success());
-        // The directory `examples` is beside `deps`, which has this test.
-        std::env::current_exe().unwrap().parent().unwrap().with_file_name("examples")
+        // The programs are above `deps`, which has this test.
+        std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned()
     });
     Command::new(folder.join(name))
 }
@@ -71,10 +71,11 @@ impl Process {
     }
 }
 
-/// Starts the example broker on a free port.
+/// Starts the broker program on a free port.
 fn broker() -> (Process, String) {
-    let mut broker =
-        Process::start(example("broker").args(["--listen", "127.0.0.1:0"]).stderr(Stdio::piped()));
+    let mut broker = Process::start(
+        program("broker").args(["--listen", "tcp://127.0.0.1:0"]).stderr(Stdio::piped()),
+    );
     let mut lines = BufReader::new(broker.0.stderr.take().unwrap()).lines();
     let line = lines
         .by_ref()
@@ -116,12 +117,12 @@ const MOSQUITTO: Make = Make {
 
 const EXAMPLE: Make = Make {
     publish: || {
-        let mut command = example("client");
+        let mut command = program("examples/client");
         command.arg("pub");
         command
     },
     subscribe: || {
-        let mut command = example("client");
+        let mut command = program("examples/client");
         command.arg("sub");
         command
     },
@@ -242,7 +243,7 @@ fn large_file(name: &str) -> (PathBuf, Vec<u8>) {
 }
 
 #[test]
-fn mosquitto_clients_work_with_the_example_broker() {
+fn mosquitto_clients_work_with_the_broker_program() {
     if has("mosquitto_sub", &["--help"], false) && has("mosquitto_pub", &["--help"], false) {
         let (_broker, port) = broker();
         exchange(&MOSQUITTO, &port);
@@ -258,13 +259,13 @@ fn example_client_works_with_mosquitto() {
 }
 
 #[test]
-fn example_client_works_with_the_example_broker() {
+fn example_client_works_with_the_broker_program() {
     let (_broker, port) = broker();
     exchange(&EXAMPLE, &port);
 }
 
 #[test]
-fn paho_clients_work_with_the_example_broker() {
+fn paho_clients_work_with_the_broker_program() {
     if has("python3", &["-c", "import paho.mqtt.client as c; c.CallbackAPIVersion"], true) {
         let (_broker, port) = broker();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/paho_clients.py");
