@@ -1,23 +1,62 @@
-//! The flags.
+//! The flags, and the configuration file, which has the same names.
 
 use crate::listener::Endpoint;
-use clap::{Parser, ValueEnum};
+use anyhow::{Context as _, anyhow, bail, ensure};
+use clap::{Arg, ArgAction, CommandFactory as _, Parser, ValueEnum};
 use mqtt_sansio::broker::{BrokerConfig, Overflow, Rates, SharedStrategy};
 use mqtt_sansio::codec::{Expiry, Options, QoS};
 use mqtt_sansio::server::ServerConfig;
+use std::ffi::OsString;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::Duration;
+use std::{env, fs};
+use toml::Value;
 
 /// An MQTT broker for clients of MQTT 3.1, 3.1.1 and 5.0.
 #[derive(Parser, Debug)]
 #[command(version, next_line_help = false, args_override_self = true)]
 pub(crate) struct Arguments {
-    /// Where to listen: `tcp://ADDR:PORT`; port 0 selects a free port. Can be repeated.
-    #[arg(long, value_name = "URL", default_value = "tcp://127.0.0.1:1883")]
+    /// Where to listen: `tcp://ADDR:PORT`, `tls://`, `ws://`, `wss://` or `unix:PATH`. Port 0 selects
+    /// a free port. Can be repeated.
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "tcp://127.0.0.1:1883",
+        action = ArgAction::Append
+    )]
     pub(crate) listen: Vec<Endpoint>,
-    /// Logs more; repeated, logs all. `RUST_LOG` takes precedence.
-    #[arg(short, long, action = clap::ArgAction::Count)]
+    /// A TOML file with flags: `max-qos = 1`, `no-retain = true`, `listen = ["tcp://[::]:1883"]`.
+    /// Flags of the command line take precedence; listeners and options of both count.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Check the flags and all files, and exit.
+    #[arg(long)]
+    pub(crate) check_config: bool,
+    /// Log more; repeated, log all. `RUST_LOG` takes precedence.
+    #[arg(short, long, action = ArgAction::Count)]
     pub(crate) verbose: u8,
+
+    /// Users with the hashes of their passwords, in mosquitto's format: `mosquitto_passwd` writes
+    /// it. Read again at SIGHUP.
+    #[arg(long, value_name = "FILE", help_heading = "Security")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Rights of users and clients, in mosquitto's format. Read again at SIGHUP.
+    #[arg(long, value_name = "FILE", help_heading = "Security")]
+    pub(crate) acl_file: Option<PathBuf>,
+    /// Whether clients without a user name can connect [default: only if there is no password
+    /// file].
+    #[arg(long, value_name = "true|false", help_heading = "Security")]
+    pub(crate) allow_anonymous: Option<bool>,
+    /// The certificate chain of the server, in PEM. Read again at SIGHUP.
+    #[arg(long, value_name = "FILE", requires = "key", help_heading = "Security")]
+    pub(crate) cert: Option<PathBuf>,
+    /// The private key of the server, in PEM. Read again at SIGHUP.
+    #[arg(long, value_name = "FILE", requires = "cert", help_heading = "Security")]
+    pub(crate) key: Option<PathBuf>,
+    /// Clients of TLS listeners must have a certificate from this authority. Read again at SIGHUP.
+    #[arg(long, value_name = "FILE", requires = "cert", help_heading = "Security")]
+    pub(crate) client_ca: Option<PathBuf>,
 
     /// Connections that can be open.
     #[arg(long, value_name = "N", default_value_t = 10_000, help_heading = "Limits")]
@@ -140,7 +179,7 @@ pub(crate) struct Arguments {
         long,
         value_name = "OPTION",
         value_parser = parse_option,
-        action = clap::ArgAction::Append,
+        action = ArgAction::Append,
         help_heading = "Protocol"
     )]
     option: Vec<Options>,
@@ -168,6 +207,48 @@ enum SharedStrategyArgument {
     TopicHash,
 }
 
+/// Converts a configuration file to flags.
+fn flags(text: &str) -> anyhow::Result<impl Iterator<Item = String>> {
+    let command = Arguments::command();
+    let mut flags = Vec::new();
+    for (name, value) in text.parse::<toml::Table>()? {
+        let is_known = |argument: &Arg| argument.get_long() == Some(&name);
+        let argument = command.get_arguments().find(|argument| is_known(argument));
+        let argument = argument.filter(|_| !["config", "check-config"].contains(&&*name));
+        let argument = argument.with_context(|| format!("there is no setting {name:?}"))?;
+        let flag = format!("--{name}");
+        let takes_value = argument.get_action().takes_values();
+        let values = match value {
+            Value::Array(values) => values,
+            value => vec![value],
+        };
+        for value in values {
+            match value {
+                Value::Boolean(true) if !takes_value => flags.push(flag.clone()),
+                Value::Boolean(false) if !takes_value => {}
+                Value::Integer(count @ 0..=9)
+                    if matches!(argument.get_action(), ArgAction::Count) =>
+                {
+                    flags.extend((0..count).map(|_| flag.clone()));
+                }
+                Value::String(value) if takes_value => flags.push(format!("{flag}={value}")),
+                Value::Integer(_) | Value::Boolean(_) if takes_value => {
+                    flags.push(format!("{flag}={value}"));
+                }
+                value => bail!("{name}: expected another kind of value, found {value}"),
+            }
+        }
+    }
+    Ok(flags.into_iter())
+}
+
+/// Returns what is wrong, without advice about the command line.
+fn first_lines(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let text = text.trim_start_matches("error: ");
+    text.split("\n\n").next().unwrap_or_default().to_owned()
+}
+
 fn parse_option(text: &str) -> Result<Options, String> {
     let wanted = text.to_uppercase().replace('-', "_");
     let named = |option: &Options| option.to_string() == wanted;
@@ -183,6 +264,52 @@ fn parse_option(text: &str) -> Result<Options, String> {
 }
 
 impl Arguments {
+    /// Reads the command line and the configuration file that it names. Ends the program if a flag
+    /// is wrong, or asks for help.
+    pub(crate) fn read() -> anyhow::Result<Self> {
+        let command_line: Vec<OsString> = env::args_os().collect();
+        let first = Self::try_parse_from(&command_line).unwrap_or_else(|error| error.exit());
+        let Some(path) = &first.config else { return first.checked() };
+        let read = || {
+            let mut all: Vec<OsString> = command_line.iter().take(1).cloned().collect();
+            all.extend(flags(&fs::read_to_string(path)?)?.map(OsString::from));
+            // Without the command line, so that an error is known to be in the file.
+            Self::try_parse_from(&all).map_err(|error| anyhow!(first_lines(&error)))?;
+            anyhow::Ok(all)
+        };
+        let mut all = read().with_context(|| path.display().to_string())?;
+        all.extend(command_line.into_iter().skip(1));
+        Self::try_parse_from(&all).unwrap_or_else(|error| error.exit()).checked()
+    }
+
+    /// Refuses flags that contradict each other, as far as the declarations do not.
+    fn checked(self) -> anyhow::Result<Self> {
+        let tls = self.listen.iter().find(|endpoint| endpoint.has_tls());
+        if let (Some(endpoint), None) = (tls, &self.cert) {
+            bail!("--listen {endpoint} needs --cert and --key");
+        }
+        ensure!(tls.is_some() || self.cert.is_none(), "--cert needs a --listen with tls or wss");
+        ensure!(
+            self.allow_anonymous != Some(false) || self.password_file.is_some(),
+            "--allow-anonymous false needs --password-file, or no client could connect"
+        );
+        for (index, endpoint) in self.listen.iter().enumerate() {
+            let before = self.listen.iter().take(index);
+            let is_fixed = !endpoint.to_string().ends_with(":0");
+            ensure!(
+                !is_fixed || !before.clone().any(|other| other == endpoint),
+                "--listen {endpoint} is given twice"
+            );
+        }
+        Ok(self)
+    }
+
+    /// Whether anybody who reaches the listener can do everything.
+    pub(crate) fn is_open(&self, endpoint: &Endpoint) -> bool {
+        let has_certificate = endpoint.has_tls() && self.client_ca.is_some();
+        self.allow_anonymous.is_none() && self.password_file.is_none() && !has_certificate
+    }
+
     /// Returns the configuration of the broker.
     pub(crate) fn broker_config(&self) -> BrokerConfig {
         let server = ServerConfig::new()
@@ -226,5 +353,54 @@ impl Arguments {
     /// Returns how fast each client can publish.
     pub(crate) const fn rates(&self) -> Rates {
         Rates { messages_per_second: self.max_message_rate, bytes_per_second: self.max_byte_rate }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configuration_file_becomes_flags() {
+        let text = "max-qos = 1\nno-retain = true\nverbose = 2\nallow-anonymous = true\n\
+                    no-shared-subscriptions = false\nlisten = [\"tcp://a:1\", \"ws://a:2\"]";
+        let mut flags: Vec<_> = flags(text).unwrap().collect();
+        flags.sort();
+        assert_eq!(
+            flags.join(" "),
+            "--allow-anonymous=true --listen=tcp://a:1 --listen=ws://a:2 --max-qos=1 --no-retain \
+             --verbose --verbose"
+        );
+    }
+
+    #[test]
+    fn wrong_setting_is_refused_with_its_name() {
+        for (text, expected) in [
+            ("max-qo = 1", "there is no setting \"max-qo\""),
+            ("config = \"a\"", "there is no setting \"config\""),
+            ("no-retain = 1", "no-retain: expected another kind of value, found 1"),
+            ("[max-qos]", "max-qos: expected another kind of value"),
+        ] {
+            let error = flags(text).map(drop).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for (flags, expected) in [
+            ("--listen tls://a:1", "--listen tls://a:1 needs --cert and --key"),
+            ("--cert a --key b", "--cert needs a --listen with tls or wss"),
+            ("--allow-anonymous false", "--allow-anonymous false needs --password-file"),
+            ("--listen tcp://a:1 --listen a:1", "--listen tcp://a:1 is given twice"),
+        ] {
+            let flags = ["broker"].into_iter().chain(flags.split(' '));
+            let error = Arguments::try_parse_from(flags).unwrap().checked().unwrap_err();
+            assert!(error.to_string().starts_with(expected), "{error}");
+        }
+        for flags in ["--no-shared-subscriptions --shared-strategy topic-hash", "--cert a"] {
+            let flags = ["broker"].into_iter().chain(flags.split(' '));
+            assert!(Arguments::try_parse_from(flags).is_err());
+        }
     }
 }

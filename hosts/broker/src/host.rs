@@ -1,18 +1,24 @@
 //! The broker, and how it wakes the tasks around it.
 
+use crate::access::{Access, Credentials, Decision};
 use crate::config::Arguments;
 use crate::connection::Peer;
+use crate::tls::Certificates;
 use log::{debug, info, warn};
-use mqtt_sansio::broker::{Action, Admission, Broker, ConnectionId, Question, QuestionId, Rates};
-use mqtt_sansio::codec::{ConnackProperties, Disconnect, Packet, ReasonCode};
+use mqtt_sansio::broker::{
+    Action, Admission, Broker, CloseCause, ConnectionId, Question, QuestionId, Rates,
+};
+use mqtt_sansio::codec::{ConnackProperties, Disconnect, Packet, ReasonCode, Version};
 use mqtt_sansio::{Clock, Instant};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::task::yield_now;
-use tokio::time::sleep_until;
+use tokio::task::{spawn_blocking, spawn_local, yield_now};
+use tokio::time::{sleep, sleep_until};
+use tokio_rustls::TlsAcceptor;
 
 /// The broker and what belongs to it. The broker is never borrowed across an `await`.
 pub(crate) struct Host {
@@ -21,13 +27,34 @@ pub(crate) struct Host {
     links: RefCell<HashMap<ConnectionId, Link>>,
     /// The broker's next deadline has moved.
     timer_moved: Notify,
-    /// A connection has ended.
+    /// A transport was closed.
     ended: Notify,
+    access: RefCell<Access>,
+    certificates: RefCell<Option<Certificates>>,
     rates: Rates,
-    pub(crate) maximum_connections: usize,
+    /// The open transports, with those that the broker does not know yet.
+    open: Cell<usize>,
+    maximum_open: usize,
+    pub(crate) connect_timeout: Duration,
     pub(crate) packet_timeout: Duration,
     /// The input of the connection that reads at the moment.
     pub(crate) buffer: RefCell<Box<[u8]>>,
+}
+
+/// The place of an open transport.
+pub(crate) struct Place(Rc<Host>);
+
+impl Place {
+    pub(crate) const fn host(&self) -> &Rc<Host> {
+        &self.0
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        self.0.ended.notify_one();
+    }
 }
 
 /// What the host knows about a connection.
@@ -35,16 +62,45 @@ pub(crate) struct Link {
     peer: Peer,
     /// Wakes the task of the connection, which then asks the broker what to do.
     waker: Rc<Notify>,
+    client: Client,
+}
+
+/// What a client said about itself in CONNECT.
+#[derive(Default)]
+struct Client {
+    /// Empty before CONNECT, and if the broker assigns one.
+    identifier: Box<str>,
+    user: Option<Box<str>>,
+    /// `None` before CONNECT.
+    version: Option<Version>,
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.identifier {
+            "" => write!(f, "client without identifier")?,
+            identifier => write!(f, "client {identifier:?}")?,
+        }
+        if let Some(user) = &self.user {
+            write!(f, " of user {user:?}")?;
+        }
+        self.version.map_or(Ok(()), |version| write!(f, " with MQTT {version}"))
+    }
 }
 
 impl Link {
     pub(crate) fn new(peer: Peer) -> Self {
-        Self { peer, waker: Rc::default() }
+        Self { peer, waker: Rc::default(), client: Client::default() }
     }
 }
 
 impl Host {
-    pub(crate) fn new(arguments: &Arguments, seed: u128) -> Self {
+    pub(crate) fn new(
+        arguments: &Arguments,
+        access: Access,
+        certificates: Option<Certificates>,
+        seed: u128,
+    ) -> Self {
         let clock = Clock::new();
         Self {
             broker: RefCell::new(Broker::new(arguments.broker_config(), seed, clock.now())),
@@ -52,8 +108,12 @@ impl Host {
             links: RefCell::default(),
             timer_moved: Notify::new(),
             ended: Notify::new(),
+            access: RefCell::new(access),
+            certificates: RefCell::new(certificates),
             rates: arguments.rates(),
-            maximum_connections: arguments.max_connections,
+            open: Cell::new(0),
+            maximum_open: arguments.max_connections,
+            connect_timeout: Duration::from_secs(arguments.connect_timeout),
             packet_timeout: Duration::from_secs(arguments.packet_timeout),
             buffer: RefCell::new(vec![0; 64 * 1024].into()),
         }
@@ -70,7 +130,7 @@ impl Host {
         let result = call(broker, now);
         while let Some(action) = broker.poll_action() {
             match action {
-                Action::Ask(question, content) => self.answer(broker, question, &content, now),
+                Action::Ask(question, content) => self.answer(broker, question, content, now),
                 Action::Ready(id) | Action::Closed(id, _) => self.wake(id),
                 other => warn!("expected an action that this host knows, found {other:?}"),
             }
@@ -87,23 +147,102 @@ impl Host {
         }
     }
 
-    fn answer(&self, broker: &mut Broker, question: QuestionId, content: &Question, now: Instant) {
-        let Question::Connect(connect) = content else {
-            let refused = broker.refuse(
-                question,
-                ReasonCode::BAD_AUTHENTICATION_METHOD,
-                ConnackProperties::default(),
-                now,
-            );
-            debug!("refused {content:?}: {refused:?}");
+    /// Answers a question of the broker now, or lets a task answer it.
+    fn answer(
+        self: &Rc<Self>,
+        broker: &mut Broker,
+        question: QuestionId,
+        content: Question,
+        now: Instant,
+    ) {
+        let id = question.connection();
+        let mut links = self.links.borrow_mut();
+        let Some(link) = links.get_mut(&id) else { return };
+        let Question::Connect(connect) = &content else {
+            // Only a client with enhanced authentication asks, and none is accepted.
+            let method = ReasonCode::BAD_AUTHENTICATION_METHOD;
+            let _ = broker.refuse(question, method, ConnackProperties::default(), now);
             return;
         };
         let Packet::Connect(connect) = connect.decode() else { return };
-        info!("client {:?} connects with MQTT {}", connect.client_identifier, connect.version);
-        let admission = Admission { rates: self.rates, ..Admission::default() };
-        if let Err(error) = broker.accept(question, admission, now) {
-            warn!("cannot accept a client: {error}");
+        link.client = Client {
+            identifier: connect.client_identifier.to_str().into(),
+            user: connect.user_name.map(|name| name.to_str().into()),
+            version: Some(connect.version),
+        };
+        let user = link.client.user.as_deref();
+        match self.access.borrow().decide(link.peer.address, user, connect.password) {
+            Decision::Accept => self.accept(broker, question, link, now),
+            Decision::Refuse(reason_code) => refuse(broker, question, link, reason_code, now),
+            Decision::Verify(wait, credentials) => {
+                spawn_local(self.clone().verify(question, wait, credentials));
+            }
         }
+    }
+
+    /// Answers a CONNECT as soon as its password is checked.
+    async fn verify(
+        self: Rc<Self>,
+        question: QuestionId,
+        wait: Duration,
+        credentials: Credentials,
+    ) {
+        let id = question.connection();
+        sleep(wait).await;
+        let is_open = |broker: &Broker| broker.question(id).is_some_and(|(id, _)| id == question);
+        if !is_open(&self.broker.borrow()) {
+            return;
+        }
+        let check = spawn_blocking(move || credentials.are_correct());
+        let is_correct = check.await.unwrap_or(false);
+        self.with_broker(|broker, now| {
+            let links = self.links.borrow();
+            let Some(link) = links.get(&id).filter(|_| is_open(broker)) else { return };
+            // The user can have been removed meanwhile.
+            if is_correct && self.access.borrow().still_allows(link.client.user.as_deref()) {
+                self.accept(broker, question, link, now);
+            } else {
+                self.access.borrow().failed(link.peer.address);
+                let reason_code = ReasonCode::BAD_USER_NAME_OR_PASSWORD;
+                refuse(broker, question, link, reason_code, now);
+            }
+        });
+    }
+
+    fn accept(&self, broker: &mut Broker, question: QuestionId, link: &Link, now: Instant) {
+        let Link { peer, client, .. } = link;
+        let grants = self.access.borrow().grants(client.user.as_deref(), &client.identifier);
+        let admission = Admission { grants, rates: self.rates, ..Admission::default() };
+        match broker.accept(question, admission, now) {
+            Ok(()) if broker.is_closed(question.connection()) => {}
+            Ok(()) => info!("{}: {client} connected", peer.name),
+            Err(error) => warn!("{}: cannot accept {client}: {error}", peer.name),
+        }
+    }
+
+    /// Reads users, rights and certificates again. Clients stay connected, with their new rights, if their users
+    /// still exist.
+    pub(crate) fn reload(self: &Rc<Self>) {
+        self.access.borrow_mut().reload();
+        if let Some(certificates) = &mut *self.certificates.borrow_mut() {
+            certificates.reload();
+        }
+        self.with_broker(|broker, now| {
+            let access = self.access.borrow();
+            for (id, Link { client, .. }) in self.links.borrow().iter() {
+                let is_connected = broker.question(*id).is_none() && client.version.is_some();
+                if !is_connected {
+                    continue;
+                }
+                let user = client.user.as_deref();
+                if access.still_allows(user) {
+                    broker.set_grants(*id, access.grants(user, &client.identifier), now);
+                } else {
+                    let disconnect = Disconnect::new(ReasonCode::NOT_AUTHORIZED);
+                    broker.disconnect(*id, &disconnect, now);
+                }
+            }
+        });
     }
 
     /// Runs the timer of the broker for ever.
@@ -124,9 +263,23 @@ impl Host {
 
     // ---- connections ----
 
-    /// Returns how many connections the broker has.
+    /// Returns how many transports are open.
     pub(crate) fn connections(&self) -> usize {
-        self.links.borrow().len()
+        self.open.get()
+    }
+
+    /// Returns a place for a transport, if there is one.
+    pub(crate) fn take_place(self: &Rc<Self>) -> Option<Place> {
+        let has_room = self.open.get() < self.maximum_open;
+        has_room.then(|| {
+            self.open.set(self.open.get() + 1);
+            Place(self.clone())
+        })
+    }
+
+    /// Returns what accepts TLS connections, if there is a certificate.
+    pub(crate) fn tls(&self) -> Option<TlsAcceptor> {
+        self.certificates.borrow().as_ref().map(Certificates::acceptor)
     }
 
     /// Adds a connection. Returns what wakes its task.
@@ -141,9 +294,12 @@ impl Host {
         let link = self.links.borrow_mut().remove(&id);
         let closed = self.with_broker(|broker, now| broker.connection_lost(id, now));
         if let (Some(closed), Some(link)) = (closed, link) {
-            info!("{}: {closed}", link.peer.name);
+            match closed.cause {
+                // There is a line for it already.
+                CloseCause::Refused(_) => debug!("{}: {closed}", link.peer.name),
+                _ => info!("{}: {closed}", link.peer.name),
+            }
         }
-        self.ended.notify_one();
     }
 
     /// Ends all connections.
@@ -157,10 +313,24 @@ impl Host {
         });
     }
 
-    /// Waits until there is no connection.
+    /// Waits until no transport is open.
     pub(crate) async fn all_ended(&self) {
         while self.connections() > 0 {
             self.ended.notified().await;
         }
+    }
+}
+
+fn refuse(
+    broker: &mut Broker,
+    question: QuestionId,
+    link: &Link,
+    reason_code: ReasonCode,
+    now: Instant,
+) {
+    let Link { peer, client, .. } = link;
+    warn!("{}: refused {client}: {reason_code}", peer.name);
+    if let Err(error) = broker.refuse(question, reason_code, ConnackProperties::default(), now) {
+        warn!("{}: cannot refuse {client}: {error}", peer.name);
     }
 }

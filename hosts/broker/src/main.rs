@@ -2,26 +2,48 @@
 //!
 //! The library's [`Broker`](mqtt_sansio::broker::Broker) decides. This program owns the sockets,
 //! the clock and the files. One thread runs the broker: a task for each listener, one for each
-//! connection, and one for the broker's timer. Only passwords are checked on other threads.
+//! connection, and one for the broker's timer. Only passwords are checked on other
+//! threads.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic"))]
+
+mod access;
+mod acl;
 mod config;
 mod connection;
+mod failures;
 mod host;
 mod listener;
+mod tls;
+mod users;
+mod websocket;
 
-use anyhow::Context as _;
-use clap::Parser as _;
+use access::Access;
+use anyhow::{Context as _, bail};
 use config::Arguments;
 use host::Host;
 use listener::Listener;
 use log::{info, warn};
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
+use tls::Certificates;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> anyhow::Result<()> {
+    let arguments = Arguments::read()?;
     let level = match arguments.verbose {
         0 => "info",
         1 => "broker=debug,info",
@@ -33,22 +55,41 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let mut listeners = Vec::new();
-    for endpoint in &arguments.listen {
-        let listener = Listener::bind(endpoint).await;
-        listeners.push(listener.with_context(|| format!("cannot listen on {endpoint}"))?);
+    check_listeners(&arguments)?;
+    let access = Access::read(&arguments)?;
+    let certificates = Certificates::read(&arguments)?;
+    if arguments.check_config {
+        println!("the configuration is correct");
+        return Ok(());
     }
+    // Before the listeners, so that a signal does not end a program that says that it listens.
+    let (mut interrupt, mut terminate, mut hang_up) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::hangup())?,
+    );
+    let listeners = bind(&arguments).await?;
     let mut seed = [0; 16];
     getrandom::fill(&mut seed).context("the system has no randomness")?;
-    let host = Rc::new(Host::new(&arguments, u128::from_ne_bytes(seed)));
-    let mut tasks = vec![spawn_local(host.clone().run_timer())];
+    let host = Host::new(&arguments, access, certificates, u128::from_ne_bytes(seed));
+    let host = Rc::new(host);
+    let _timer = spawn_local(host.clone().run_timer());
+    let mut tasks = Vec::new();
     for listener in listeners {
         info!("listening on {}", listener.endpoint());
         tasks.push(spawn_local(listener.run(host.clone())));
     }
-    stop_signal().await;
-    for task in tasks.drain(1..) {
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            _ = hang_up.recv() => host.reload(),
+        }
+    }
+    for task in tasks {
         task.abort();
+        // Its socket is closed now.
+        let _ = task.await;
     }
     info!("shutting down, {} connections are open", host.connections());
     host.shut_down();
@@ -58,17 +99,26 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits for SIGINT or SIGTERM.
-async fn stop_signal() {
-    #[cfg(unix)]
-    if let Ok(mut terminate) =
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-    {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        }
-        return;
+async fn bind(arguments: &Arguments) -> anyhow::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for endpoint in &arguments.listen {
+        let listener = Listener::bind(endpoint).await;
+        listeners.push(listener.with_context(|| format!("cannot listen on {endpoint}"))?);
     }
-    let _ = tokio::signal::ctrl_c().await;
+    Ok(listeners)
+}
+
+/// Refuses listeners that let anybody on the network do everything, unless the flags say that this
+/// is wanted.
+fn check_listeners(arguments: &Arguments) -> anyhow::Result<()> {
+    for endpoint in arguments.listen.iter().filter(|endpoint| arguments.is_open(endpoint)) {
+        if !endpoint.is_local()? {
+            bail!(
+                "--listen {endpoint} would let anybody on the network in: give --password-file, or \
+                 --allow-anonymous true if that is wanted"
+            );
+        }
+        warn!("{endpoint} accepts each client of this machine, because there is no password file");
+    }
+    Ok(())
 }

@@ -1,0 +1,129 @@
+//! Who can connect, and with which rights.
+
+use crate::acl::Acl;
+use crate::config::Arguments;
+use crate::failures::Failures;
+use crate::users::Users;
+use log::{info, warn};
+use mqtt_sansio::broker::Grants;
+use mqtt_sansio::codec::ReasonCode;
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The users and their rights, as the files had them when they were last read.
+pub(crate) struct Access {
+    password_file: Option<PathBuf>,
+    acl_file: Option<PathBuf>,
+    users: Option<Arc<Users>>,
+    acl: Option<Acl>,
+    allow_anonymous: bool,
+    failures: RefCell<Failures>,
+}
+
+/// What is done with a client that asks to connect.
+pub(crate) enum Decision {
+    Accept,
+    Refuse(ReasonCode),
+    /// After a while, its password is checked, by a thread that can block.
+    Verify(Duration, Credentials),
+}
+
+/// A user name and a password, and those to check them against.
+pub(crate) struct Credentials {
+    users: Arc<Users>,
+    name: String,
+    password: Vec<u8>,
+}
+
+impl Credentials {
+    /// Whether there is such a user. Takes long.
+    pub(crate) fn are_correct(&self) -> bool {
+        self.users.verify(&self.name, &self.password)
+    }
+}
+
+impl Access {
+    pub(crate) fn read(arguments: &Arguments) -> anyhow::Result<Self> {
+        let users = arguments.password_file.as_deref().map(Users::read).transpose()?;
+        let acl = arguments.acl_file.as_deref().map(Acl::read).transpose()?;
+        if users.is_none() && acl.as_ref().is_some_and(Acl::names_users) {
+            warn!("the ACL file names users, but without --password-file nobody proves a name");
+        }
+        Ok(Self {
+            password_file: arguments.password_file.clone(),
+            acl_file: arguments.acl_file.clone(),
+            allow_anonymous: arguments.allow_anonymous.unwrap_or(users.is_none()),
+            users: users.map(Arc::new),
+            acl,
+            failures: RefCell::default(),
+        })
+    }
+
+    /// Reads the files again. The content of a bad file is kept as it was.
+    pub(crate) fn reload(&mut self) {
+        if let Some(path) = &self.password_file {
+            match Users::read(path) {
+                Ok(users) => {
+                    self.users = Some(Arc::new(users));
+                    info!("reloaded the users");
+                }
+                Err(error) => warn!("the users stay as they were: {error:#}"),
+            }
+        }
+        if let Some(path) = &self.acl_file {
+            match Acl::read(path) {
+                Ok(acl) => {
+                    self.acl = Some(acl);
+                    info!("reloaded the rights");
+                }
+                Err(error) => warn!("the rights stay as they were: {error:#}"),
+            }
+        }
+    }
+
+    /// Decides about a CONNECT.
+    pub(crate) fn decide(
+        &self,
+        address: Option<IpAddr>,
+        user: Option<&str>,
+        password: Option<&[u8]>,
+    ) -> Decision {
+        let (Some(users), Some(name)) = (&self.users, user) else {
+            return match self.allow_anonymous {
+                true => Decision::Accept,
+                false => Decision::Refuse(ReasonCode::NOT_AUTHORIZED),
+            };
+        };
+        let wait = match address {
+            Some(address) => self.failures.borrow_mut().attempt(address, Instant::now()),
+            None => Some(Duration::ZERO),
+        };
+        let Some(wait) = wait else { return Decision::Refuse(ReasonCode::SERVER_BUSY) };
+        let password = password.unwrap_or_default().to_vec();
+        let users = users.clone();
+        Decision::Verify(wait, Credentials { users, name: name.to_owned(), password })
+    }
+
+    /// Counts a wrong password.
+    pub(crate) fn failed(&self, address: Option<IpAddr>) {
+        if let Some(address) = address {
+            self.failures.borrow_mut().record(address, Instant::now());
+        }
+    }
+
+    /// Whether a user who has connected is still a user.
+    pub(crate) fn still_allows(&self, user: Option<&str>) -> bool {
+        match (&self.users, user) {
+            (Some(users), Some(name)) => users.contains(name),
+            _ => self.allow_anonymous,
+        }
+    }
+
+    /// Returns the rights of a client. Its client identifier is empty if the broker assigns one.
+    pub(crate) fn grants(&self, user: Option<&str>, client: &str) -> Grants {
+        self.acl.as_ref().map_or_else(Grants::all, |acl| acl.grants(user, client))
+    }
+}

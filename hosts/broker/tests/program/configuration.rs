@@ -1,0 +1,34 @@
+//! The configuration file.
+
+use crate::{Broker, Directory};
+
+#[test]
+fn configuration_file_sets_flags() {
+    let directory = Directory::new();
+    let file = directory.write("broker.toml", "listen = [\"tcp://127.0.0.1:0\"]\nmax-qos = 1\n");
+    let mut broker = Broker::start_without_waiting(&["--config", &file]);
+    broker.wait(|log| log.contains("listening on tcp://127.0.0.1:"));
+    let mut client = crate::client::Client::tcp(&broker.address("tcp"));
+    client.send(&crate::client::connect(5, "a", None));
+    // Maximum QoS is a property of CONNACK.
+    assert!(client.receive().windows(2).any(|bytes| bytes == [0x24, 1]));
+}
+
+#[test]
+fn check_config_reports_the_first_error() {
+    let directory = Directory::new();
+    let passwords = directory.write("passwords", "joe:plain\n");
+    let bad = directory.write("bad.toml", "max-qos = 3\n");
+    let good = directory.write("good.toml", "max-qos = 1\n");
+    for (flags, expected) in [
+        (["--config", &bad], "invalid value '3' for '--max-qos"),
+        (["--config", "missing.toml"], "missing.toml: No such file"),
+        (["--password-file", &passwords], "passwords: line 1: expected a hash"),
+    ] {
+        let flags = [&flags[..], &["--check-config"]].concat();
+        let mut broker = Broker::start_without_waiting(&flags);
+        assert!(!broker.end());
+        broker.wait(|log| log.contains(expected));
+    }
+    assert!(Broker::start_without_waiting(&["--config", &good, "--check-config"]).end());
+}

@@ -1,0 +1,203 @@
+//! Each kind of listener.
+
+use crate::client::{Client, Transport, open};
+use crate::{Broker, Directory, has, run};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
+
+/// The files of an authority, and of a server and a client with certificates from it.
+struct Certificates {
+    directory: Directory,
+}
+
+impl Certificates {
+    fn new() -> Self {
+        let directory = Directory::new();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "authority");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        directory.write("ca.pem", &issuer.pem());
+        for name in ["server", "client"] {
+            let key = KeyPair::generate().unwrap();
+            let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+            let mut params = CertificateParams::new(names).unwrap();
+            params.distinguished_name.push(DnType::CommonName, name);
+            directory
+                .write(&format!("{name}.pem"), &params.signed_by(&key, &issuer).unwrap().pem());
+            directory.write(&format!("{name}.key"), &key.serialize_pem());
+        }
+        Self { directory }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path(name)
+    }
+}
+
+fn tls(address: &str, certificates: &Certificates) -> impl Transport + 'static {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(certificates.path("ca.pem")).unwrap()).unwrap();
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").unwrap();
+    StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), open(address))
+}
+
+/// A WebSocket as a stream, with a message for each write.
+struct Stream<T> {
+    socket: WebSocket<T>,
+    received: Vec<u8>,
+}
+
+impl<T: Transport> Stream<T> {
+    fn new(transport: T) -> Self {
+        let mut request = "ws://localhost/any/path".into_client_request().unwrap();
+        request.headers_mut().insert("Sec-WebSocket-Protocol", "mqtt".parse().unwrap());
+        let (socket, response) = tungstenite::client(request, transport).ok().unwrap();
+        assert_eq!(response.headers()["Sec-WebSocket-Protocol"], "mqtt");
+        Self { socket, received: Vec::new() }
+    }
+}
+
+impl<T: Transport> Read for Stream<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.received.is_empty() {
+            match self.socket.read() {
+                Ok(message) => self.received = message.into_data().to_vec(),
+                Err(_) => return Ok(0),
+            }
+        }
+        let count = self.received.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.received[..count]);
+        self.received.drain(..count);
+        Ok(count)
+    }
+}
+
+impl<T: Transport> Write for Stream<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.send(Message::Binary(bytes.to_vec().into())).unwrap();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn each_kind_of_listener_carries_messages() {
+    let certificates = Certificates::new();
+    let path = certificates.path("socket");
+    // A program that was killed leaves its socket behind.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let unix = format!("unix:{path}");
+    let (cert, key) = (certificates.path("server.pem"), certificates.path("server.key"));
+    let mut flags = vec!["--cert", &cert, "--key", &key, "--listen", &unix];
+    for url in ["tcp://127.0.0.1:0", "tls://127.0.0.1:0", "ws://127.0.0.1:0", "wss://127.0.0.1:0"] {
+        flags.extend(["--listen", url]);
+    }
+    let mut broker = Broker::start(&flags);
+    let stream = UnixStream::connect(&path).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut clients = [
+        Client::tcp(&broker.address("tcp")),
+        Client::new(stream),
+        Client::new(tls(&broker.address("tls"), &certificates)),
+        Client::new(Stream::new(open(&broker.address("ws")))),
+        Client::new(Stream::new(tls(&broker.address("wss"), &certificates))),
+    ];
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.connect(4, &number.to_string(), None), 0);
+        assert_eq!(client.subscribe("a/#"), 0);
+    }
+    // Longer than the buffers on the way.
+    let large = "x".repeat(10_000);
+    for number in 0..clients.len() {
+        clients[number].publish("a/b", &number.to_string());
+        for client in &mut clients {
+            client.expect("a/b", &number.to_string());
+        }
+        clients[number].publish("a/large", &large);
+        let expected = crate::client::publish("a/large", &large);
+        for client in &mut clients {
+            let mut received = vec![0; expected.len()];
+            client.transport.read_exact(&mut received).unwrap();
+            assert!(received == expected);
+        }
+    }
+    broker.signal("-TERM");
+    assert!(broker.end());
+    assert!(!std::path::Path::new(&path).exists());
+}
+
+/// [5.0 MQTT-6.0.0-1] [5.0 MQTT-6.0.0-3]
+#[test]
+fn websocket_with_text_or_another_protocol_is_refused() {
+    let broker = Broker::start(&["--listen", "ws://127.0.0.1:0"]);
+    let mut stream = Stream::new(open(&broker.address("ws")));
+    stream.socket.send(Message::Text("text".into())).unwrap();
+    assert_eq!(Client::new(stream).expect_end(), b"");
+
+    let mut request = "ws://localhost/".into_client_request().unwrap();
+    request.headers_mut().insert("Sec-WebSocket-Protocol", "chat".parse().unwrap());
+    assert!(tungstenite::client(request, open(&broker.address("ws"))).is_err());
+}
+
+#[test]
+fn client_without_certificate_is_refused_until_reload_changes_authority() {
+    if !has("mosquitto_pub") || !has("mosquitto_sub") {
+        return;
+    }
+    let (ours, others) = (Certificates::new(), Certificates::new());
+    let (cert, key, ca) = (ours.path("server.pem"), ours.path("server.key"), ours.path("ca.pem"));
+    let mut broker = Broker::start(&[
+        "--listen",
+        "tls://127.0.0.1:0",
+        "--cert",
+        &cert,
+        "--key",
+        &key,
+        "--client-ca",
+        &ca,
+    ]);
+    let port = broker.port("tls");
+    let client = |certificates: &Certificates, arguments: &[&str]| {
+        let file = |name| certificates.path(name);
+        let mut command = Command::new("mosquitto_pub");
+        command.args(["-h", "localhost", "-p", &port, "-t", "a", "-m", "b", "-q", "1"]);
+        command.args(["--cafile", &file("ca.pem")]).args(arguments);
+        if arguments.is_empty() {
+            command.args(["--cert", &file("client.pem"), "--key", &file("client.key")]);
+        }
+        command.stderr(Stdio::null()).status().unwrap().success()
+    };
+    assert!(client(&ours, &[]));
+    assert!(!client(&ours, &["-d"]), "without a certificate");
+    assert!(!client(&others, &[]), "with a certificate from another authority");
+
+    for (name, path) in [("server.pem", &cert), ("server.key", &key), ("ca.pem", &ca)] {
+        assert!(run("cp", &[&others.path(name), path]));
+    }
+    broker.signal("-HUP");
+    broker.wait(|log| log.contains("reloaded the certificates"));
+    assert!(client(&others, &[]));
+    std::fs::write(&key, "no key").unwrap();
+    broker.signal("-HUP");
+    broker.wait(|log| log.contains("the certificates stay as they were"));
+    assert!(client(&others, &[]));
+}
