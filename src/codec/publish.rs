@@ -109,7 +109,10 @@ impl<'a> Publish<'a> {
             payload: r.0,
         };
         if rules.version == Version::V5_0 && !r.skip_zero() {
-            return publish.decode_properties(rules).map(wrap);
+            // A copy, so that the other packets need not be in memory.
+            let mut publish = publish;
+            publish.read_properties(rules)?;
+            return Ok(wrap(publish));
         }
         let publish = Self { payload: r.0, ..publish };
         publish.check_content(rules)?;
@@ -127,13 +130,13 @@ impl<'a> Publish<'a> {
         Ok(Self { payload: r.0, ..self })
     }
 
+    /// Reads the properties, which the payload still begins with.
     #[inline(never)]
-    fn decode_properties(mut self, rules: Rules) -> Result<Self, DecodeError> {
+    fn read_properties(&mut self, rules: Rules) -> Result<(), DecodeError> {
         let mut r = Reader(self.payload);
         self.properties.read(&mut r, rules.version)?;
         self.payload = r.0;
-        self.check_content(rules)?;
-        Ok(self)
+        self.check_content(rules)
     }
 
     /// Refuses a payload that its Payload Format Indicator does not describe.

@@ -31,6 +31,7 @@ impl<'a> UserProperty<'a> {
 }
 
 impl<'a> Value<'a> for UserProperty<'a> {
+    #[inline(always)]
     fn decode(reader: &mut Reader<'a>, _: u32) -> Result<Self, DecodeError> {
         Ok(Self { name: Text::decode(reader)?, value: Text::decode(reader)? })
     }
