@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use core::hint::black_box;
 use mqtt_sansio::codec::{
     self, OwnedPacket, Packet, Prepared, Publish, PublishProperties, QoS, Subscribe,
-    SubscribeProperties, Subscription, UserProperty, Version,
+    SubscribeProperties, Subscription, TopicFilter, UserProperty, Version,
 };
 
 pub fn add(cases: &mut Cases) {
@@ -39,6 +39,27 @@ pub fn add(cases: &mut Cases) {
         cases.add(format!("new owned {version} {name}"), move || new_owned(packet, version));
     }
     cases.add("encode header 5.0 publish 64 KiB", encode_header);
+    // Their strings are checked, so the encoder does not check them again.
+    for (version, name) in [
+        (Version::V3_1_1, "publish 64 B"),
+        (Version::V3_1_1, "publish UTF-8"),
+        (Version::V5_0, "publish 5 properties"),
+    ] {
+        let packet = sample(name, version);
+        cases.add(format!("encode decoded {version} {name}"), move || {
+            let bytes = encoded(&packet, version).leak();
+            let frame = codec::frame(bytes, u32::MAX).unwrap().unwrap();
+            encode(codec::decode(frame, version).unwrap(), version)
+        });
+    }
+    cases.add("encode checked 5.0 subscribe 10", || {
+        let subscriptions = samples::FILTERS.map(|filter| {
+            let filter = TopicFilter::new(filter, Version::V5_0).unwrap();
+            Subscription::new(filter, QoS::AtLeastOnce)
+        });
+        let subscriptions: &'static [_] = subscriptions.to_vec().leak();
+        encode(Subscribe::new(identifier(), subscriptions).into(), Version::V5_0)
+    });
 }
 
 fn sample(name: &str, version: Version) -> Packet<'static> {

@@ -8,7 +8,7 @@
 use super::error::{DecodeError, EncodeError};
 use super::read::Reader;
 use super::scan;
-use super::text::Text;
+use super::text::{Checked, Text, look_closer, no_null};
 use super::topic::{is_hidden, levels};
 use super::types::Version;
 use alloc::sync::Arc;
@@ -53,7 +53,15 @@ impl<'a> TopicFilter<'a> {
         Self::check(text, version)?;
         let start = if version == Version::V5_0 { shared_start(text.as_bytes())? } else { 0 };
         // The start is not greater than the length.
-        Ok(Self { text, start: u16::try_from(start).unwrap_or(0) })
+        Ok(Self::assume(text.as_bytes(), u16::try_from(start).unwrap_or(0)))
+    }
+
+    /// Wraps a filter that was checked.
+    fn assume(bytes: &'a [u8], start: u16) -> Self {
+        // Before 5.0 a filter that starts with `$share/` need not have a share name.
+        let in_all_versions = start > 0 || !bytes.starts_with(SHARE);
+        let checked = if in_all_versions { Checked::TopicFilter } else { Checked::Text };
+        Self { text: Text::assume(checked, bytes), start }
     }
 
     /// Returns the whole filter, with `$share/{ShareName}/` if it has one.
@@ -67,7 +75,7 @@ impl<'a> TopicFilter<'a> {
     pub fn share_name(self) -> Option<Text<'a>> {
         let end = usize::from(self.start).checked_sub(1)?;
         // Both ends are ASCII characters.
-        self.text.as_bytes().get(SHARE.len()..end).map(Text::assume_checked)
+        self.text.as_bytes().get(SHARE.len()..end).map(|name| Text::assume(Checked::Text, name))
     }
 
     /// Returns the filter without `$share/{ShareName}/`.
@@ -75,7 +83,7 @@ impl<'a> TopicFilter<'a> {
     pub fn filter(self) -> Text<'a> {
         // The part before it ends with an ASCII character.
         let filter = self.text.as_bytes().get(self.start.into()..);
-        Text::assume_checked(filter.unwrap_or_default())
+        Text::assume(Checked::Text, filter.unwrap_or_default())
     }
 
     /// Whether the filter has a `+` or `#`.
@@ -117,16 +125,16 @@ impl<'a> TopicFilter<'a> {
     pub(crate) fn decode(
         reader: &mut Reader<'a>,
         version: Version,
-    ) -> Result<Text<'a>, DecodeError> {
-        let text = Text::decode_again(reader)?;
-        check(text, version, |text| Text::look_closer(text.as_bytes()).map(|_| ()))?;
-        Ok(text)
+    ) -> Result<&'a [u8], DecodeError> {
+        let bytes = reader.binary()?;
+        check(bytes, version, look_closer)?;
+        Ok(bytes)
     }
 
     /// Refuses a filter that `decode` refuses.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn check(text: Text<'a>, version: Version) -> Result<(), DecodeError> {
-        check(text, version, Text::no_null)
+        if text.is_checked_filter() { Ok(()) } else { check(text.as_bytes(), version, no_null) }
     }
 }
 
@@ -176,14 +184,25 @@ impl Filter {
     /// Returns the filter as a borrowed one.
     #[must_use]
     pub fn as_topic_filter(&self) -> TopicFilter<'_> {
-        // Each constructor has checked the bytes.
-        TopicFilter { text: Text::assume_checked(&self.bytes), start: self.start }
+        TopicFilter::assume(&self.bytes, self.start)
     }
 }
 
 impl<'a> From<&'a Filter> for TopicFilter<'a> {
     fn from(filter: &'a Filter) -> Self {
         filter.as_topic_filter()
+    }
+}
+
+impl<'a> From<TopicFilter<'a>> for Text<'a> {
+    fn from(filter: TopicFilter<'a>) -> Self {
+        filter.text
+    }
+}
+
+impl<'a> From<&'a Filter> for Text<'a> {
+    fn from(filter: &'a Filter) -> Self {
+        filter.as_topic_filter().text
     }
 }
 
@@ -221,12 +240,11 @@ impl fmt::Debug for Filter {
 /// Checks the syntax in one pass. [5.0 MQTT-4.7.3-1] [5.0 MQTT-4.7.1-1] [5.0 MQTT-4.7.1-2]
 /// [3.1.1 MQTT-4.7.3-1] [3.1.1 MQTT-4.7.1-2] [3.1.1 MQTT-4.7.1-3]
 #[inline(always)]
-fn check<'a>(
-    filter: Text<'a>,
+fn check(
+    bytes: &[u8],
     version: Version,
-    look_closer: impl FnOnce(Text<'a>) -> Result<(), DecodeError>,
+    look_closer: impl FnOnce(&[u8]) -> Result<(), DecodeError>,
 ) -> Result<(), DecodeError> {
-    let bytes = filter.as_bytes();
     let (mut found, mut wildcards_stand_alone) = (0, true);
     scan::for_each_word(bytes, |start, word| {
         found |= scan::beyond_ascii_or_null(word);
@@ -238,7 +256,7 @@ fn check<'a>(
         }
     });
     if found & scan::HIGHS != 0 {
-        look_closer(filter)?;
+        look_closer(bytes)?;
     }
     match bytes {
         [] => return Err(DecodeError::EmptyTopicFilter),

@@ -21,7 +21,7 @@ use super::property::{SubscribeProperties, UnsubscribeProperties};
 use super::read::Reader;
 use super::rules::Rules;
 use super::sequence::{Element, Sequence};
-use super::text::Text;
+use super::text::{Checked, Text};
 use super::types::{PacketIdentifier, QoS, Role, Version};
 use super::write::Sink;
 
@@ -112,13 +112,9 @@ impl SubscriptionOptions {
     }
 
     fn as_u8(self) -> u8 {
-        let retain_handling = match self.retain_handling {
-            RetainHandling::Send => 0x00,
-            RetainHandling::SendIfNew => 0x10,
-            RetainHandling::DoNotSend => 0x20,
-        };
         let no_local = if self.no_local { NO_LOCAL } else { 0 };
         let retain_as_published = if self.retain_as_published { RETAIN_AS_PUBLISHED } else { 0 };
+        let retain_handling = (self.retain_handling as u8) << 4;
         retain_handling | retain_as_published | no_local | self.maximum_qos.as_u8()
     }
 }
@@ -150,20 +146,24 @@ impl From<SubscriptionOptions> for u8 {
 }
 
 impl<'a> Subscription<'a> {
-    fn decode(r: &mut Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
+    /// Checks the next subscription of a packet.
+    fn decode(r: &mut Reader<'a>, rules: Rules) -> Result<(), DecodeError> {
         let topic_filter = TopicFilter::decode(r, rules.version)?;
-        let subscription =
-            Self { topic_filter, options: SubscriptionOptions::decode(r.u8()?, rules)? };
-        subscription.check_content(rules)?;
-        Ok(subscription)
+        let options = SubscriptionOptions::decode(r.u8()?, rules)?;
+        check_subscription(topic_filter, options, rules)
     }
+}
 
-    fn check_content(&self, rules: Rules) -> Result<(), DecodeError> {
-        if self.options.no_local && self.topic_filter.as_bytes().starts_with(SHARE) {
-            return Err(DecodeError::NoLocalOnSharedSubscription);
-        }
-        rules.check_texts(|| self.topic_filter.is_clean())
+#[inline(always)]
+fn check_subscription(
+    topic_filter: &[u8],
+    options: SubscriptionOptions,
+    rules: Rules,
+) -> Result<(), DecodeError> {
+    if options.no_local && topic_filter.starts_with(SHARE) {
+        return Err(DecodeError::NoLocalOnSharedSubscription);
     }
+    rules.check_texts(|| Text::assume(Checked::Text, topic_filter).is_clean())
 }
 
 impl<'a> Element<'a> for Subscription<'a> {
@@ -219,7 +219,7 @@ impl<'a> Subscribe<'a> {
         self.packet_identifier = r.packet_identifier()?;
         self.properties.read(&mut r, rules.version)?;
         let bits = rules.subscription_bits();
-        self.subscriptions = decode_list(r, bits, |r| Subscription::decode(r, rules).map(|_| ()))?;
+        self.subscriptions = decode_list(r, bits, |r| Subscription::decode(r, rules))?;
         rules.check_texts(|| self.properties.is_clean())
     }
 }
@@ -236,9 +236,10 @@ impl Body for &Subscribe<'_> {
         rules.since_5_0_if(|| !self.properties.is_empty())?;
         rules.check_texts(|| self.properties.is_clean())?;
         check_list(self.subscriptions, |subscription| {
-            TopicFilter::check(subscription.topic_filter, rules.version)?;
-            rules.since_5_0_if(|| subscription.options.as_u8() > 2)?;
-            Ok(subscription.check_content(rules)?)
+            let Subscription { topic_filter, options } = subscription;
+            TopicFilter::check(topic_filter, rules.version)?;
+            rules.since_5_0_if(|| options.as_u8() > 2)?;
+            Ok(check_subscription(topic_filter.as_bytes(), options, rules)?)
         })
     }
 
@@ -289,7 +290,7 @@ impl<'a> Unsubscribe<'a> {
         self.properties.read(&mut r, rules.version)?;
         self.topic_filters = decode_list(r, 0xFF, |r| {
             let filter = TopicFilter::decode(r, rules.version)?;
-            rules.check_texts(|| filter.is_clean())
+            rules.check_texts(|| Text::assume(Checked::Text, filter).is_clean())
         })?;
         rules.check_texts(|| self.properties.is_clean())
     }

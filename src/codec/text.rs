@@ -9,7 +9,9 @@ use super::error::DecodeError;
 use super::read::Reader;
 use super::scan::is_plain;
 use alloc::string::String;
+use core::cmp::Ordering;
 use core::fmt;
+use core::hash::{Hash, Hasher};
 
 /// A UTF-8 Encoded String of a packet. [5.0 §1.5.4]
 ///
@@ -31,8 +33,24 @@ use core::fmt;
 /// assert_eq!(topic.to_str().split('/').next(), Some("sport"));
 /// assert_eq!(topic.len(), 12);
 /// ```
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Text<'a>(&'a [u8]);
+#[derive(Clone, Copy, Default)]
+pub struct Text<'a> {
+    bytes: &'a [u8],
+    checked: Checked,
+}
+
+/// What a string was checked for, so that the encoder need not check it again.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Checked {
+    #[default]
+    Nothing,
+    /// The rules of each string: UTF-8, no U+0000, at most 65,535 bytes.
+    Text,
+    /// These, and no wildcards.
+    TopicName,
+    /// These, and the syntax of a Topic Filter in all versions.
+    TopicFilter,
+}
 
 impl<'a> Text<'a> {
     /// Returns the string. Costs one pass over it; keep the result rather than calling twice.
@@ -41,7 +59,7 @@ impl<'a> Text<'a> {
     pub fn to_str(self) -> &'a str {
         // A `Text` is made from a `&str`, from the bytes of another `Text`, or by the decoders,
         // which have checked with `is_plain` or `from_utf8`.
-        core::str::from_utf8(self.0).expect("a Text is UTF-8")
+        core::str::from_utf8(self.bytes).expect("a Text is UTF-8")
     }
 
     /// Creates a text from a string in a constant expression.
@@ -54,106 +72,82 @@ impl<'a> Text<'a> {
     /// ```
     #[must_use]
     pub const fn literal(string: &'a str) -> Self {
-        Self(string.as_bytes())
+        Self { bytes: string.as_bytes(), checked: Checked::Nothing }
     }
 
     /// Whether the string starts with `prefix`, by its bytes.
     #[must_use]
     pub fn starts_with(self, prefix: &str) -> bool {
-        self.0.starts_with(prefix.as_bytes())
+        self.bytes.starts_with(prefix.as_bytes())
     }
 
     /// Returns the bytes of the string, without the length field of the wire.
     #[must_use]
     pub const fn as_bytes(self) -> &'a [u8] {
-        self.0
+        self.bytes
     }
 
     /// Returns the length in bytes, as [`str::len`] does.
     #[must_use]
     pub const fn len(self) -> usize {
-        self.0.len()
+        self.bytes.len()
     }
 
     /// Whether the string is empty.
     #[must_use]
     pub const fn is_empty(self) -> bool {
-        self.0.is_empty()
+        self.bytes.is_empty()
     }
 
     #[inline(always)]
     pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        let bytes = reader.binary()?;
-        if is_plain::<false>(bytes) { Ok(Self(bytes)) } else { Self::look_closer(bytes) }
+        let text = Self::decode_again(reader)?;
+        if !is_plain::<false>(text.bytes) {
+            look_closer(text.bytes)?;
+        }
+        Ok(text)
     }
 
     /// Reads a Topic Name, which can be empty but has no wildcards. [5.0 MQTT-3.3.2-2]
     /// [3.1.1 MQTT-3.3.2-2]
     #[inline(always)]
     pub(crate) fn decode_topic_name(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        let bytes = reader.binary()?;
-        if is_plain::<true>(bytes) {
-            return Ok(Self(bytes));
+        let text = Self::assume(Checked::TopicName, reader.binary()?);
+        if !is_plain::<true>(text.bytes) {
+            look_closer(text.bytes)?;
+            no_wildcard(text.bytes)?;
         }
-        let text = Self::look_closer(bytes)?;
-        text.no_wildcard()?;
         Ok(text)
     }
 
     /// Reads a string that was checked when its packet was decoded.
     #[inline]
     pub(crate) fn decode_again(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        reader.binary().map(Self)
-    }
-
-    /// Reads bytes that are not plain.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn look_closer(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        Self(bytes).no_null()?;
-        if core::str::from_utf8(bytes).is_ok() {
-            Ok(Self(bytes))
-        } else {
-            Err(DecodeError::InvalidUtf8)
-        }
+        reader.binary().map(|bytes| Self::assume(Checked::Text, bytes))
     }
 
     /// Refuses a string that `decode` refuses.
     #[inline]
     pub(crate) fn check(self) -> Result<(), DecodeError> {
-        if is_plain::<false>(self.0) { Ok(()) } else { self.no_null() }
+        let right = self.checked != Checked::Nothing || is_plain::<false>(self.bytes);
+        if right { Ok(()) } else { no_null(self.bytes) }
     }
 
     /// Refuses a string that `decode_topic_name` refuses.
     #[inline]
     pub(crate) fn check_topic_name(self) -> Result<(), DecodeError> {
-        if is_plain::<true>(self.0) { Ok(()) } else { self.look_for_wildcards() }
+        let right = self.checked == Checked::TopicName || is_plain::<true>(self.bytes);
+        if right { Ok(()) } else { look_for_wildcards(self.bytes) }
     }
 
-    #[cold]
-    #[inline(never)]
-    fn look_for_wildcards(self) -> Result<(), DecodeError> {
-        self.no_null()?;
-        self.no_wildcard()
-    }
-
-    /// Refuses wildcards. [5.0 MQTT-3.3.2-2] [3.1.1 MQTT-3.3.2-2]
-    #[cold]
-    #[inline(never)]
-    fn no_wildcard(self) -> Result<(), DecodeError> {
-        if self.has_wildcard() { Err(DecodeError::WildcardInTopicName) } else { Ok(()) }
-    }
-
-    /// Refuses U+0000. [5.0 MQTT-1.5.4-2] [3.1.1 MQTT-1.5.3-2]
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn no_null(self) -> Result<(), DecodeError> {
-        if self.0.contains(&0) { Err(DecodeError::NullCharacter) } else { Ok(()) }
+    /// Whether the syntax of a Topic Filter was checked.
+    pub(super) fn is_checked_filter(self) -> bool {
+        self.checked == Checked::TopicFilter
     }
 
     /// Whether the string has a `+` or `#`.
     pub(crate) fn has_wildcard(self) -> bool {
-        self.0.iter().any(|byte| matches!(byte, b'+' | b'#'))
+        has_wildcard(self.bytes)
     }
 
     /// Whether the string has no control characters and no noncharacters. [5.0 §1.5.4]
@@ -165,12 +159,46 @@ impl<'a> Text<'a> {
         })
     }
 
-    /// Wraps bytes that were checked before: those of another `Text`, or a part of one that was cut
-    /// at an ASCII character.
-    pub(crate) const fn assume_checked(bytes: &'a [u8]) -> Self {
-        debug_assert!(core::str::from_utf8(bytes).is_ok(), "the bytes are UTF-8");
-        Self(bytes)
+    /// Wraps bytes that were checked before, or are checked next.
+    #[inline(always)]
+    pub(super) const fn assume(checked: Checked, bytes: &'a [u8]) -> Self {
+        Self { bytes, checked }
     }
+}
+
+// The next functions look at strings that are not plain. They take bytes, which need no memory.
+
+/// Refuses a string that is not UTF-8 or has U+0000.
+#[cold]
+#[inline(never)]
+pub(super) fn look_closer(bytes: &[u8]) -> Result<(), DecodeError> {
+    no_null(bytes)?;
+    core::str::from_utf8(bytes).map(|_| ()).map_err(|_| DecodeError::InvalidUtf8)
+}
+
+#[cold]
+#[inline(never)]
+fn look_for_wildcards(bytes: &[u8]) -> Result<(), DecodeError> {
+    no_null(bytes)?;
+    no_wildcard(bytes)
+}
+
+/// Refuses wildcards. [5.0 MQTT-3.3.2-2] [3.1.1 MQTT-3.3.2-2]
+#[cold]
+#[inline(never)]
+fn no_wildcard(bytes: &[u8]) -> Result<(), DecodeError> {
+    if has_wildcard(bytes) { Err(DecodeError::WildcardInTopicName) } else { Ok(()) }
+}
+
+/// Refuses U+0000. [5.0 MQTT-1.5.4-2] [3.1.1 MQTT-1.5.3-2]
+#[cold]
+#[inline(never)]
+pub(super) fn no_null(bytes: &[u8]) -> Result<(), DecodeError> {
+    if bytes.contains(&0) { Err(DecodeError::NullCharacter) } else { Ok(()) }
+}
+
+fn has_wildcard(bytes: &[u8]) -> bool {
+    bytes.iter().any(|byte| matches!(byte, b'+' | b'#'))
 }
 
 impl<'a> From<&'a str> for Text<'a> {
@@ -191,21 +219,47 @@ impl<'a> From<Text<'a>> for &'a str {
     }
 }
 
+impl PartialEq for Text<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Text<'_> {}
+
+impl PartialOrd for Text<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Text<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.bytes.cmp(other.bytes)
+    }
+}
+
+impl Hash for Text<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bytes.hash(state);
+    }
+}
+
 impl PartialEq<str> for Text<'_> {
     fn eq(&self, other: &str) -> bool {
-        self.0 == other.as_bytes()
+        self.bytes == other.as_bytes()
     }
 }
 
 impl PartialEq<&str> for Text<'_> {
     fn eq(&self, other: &&str) -> bool {
-        self.0 == other.as_bytes()
+        self.bytes == other.as_bytes()
     }
 }
 
 impl PartialEq<String> for Text<'_> {
     fn eq(&self, other: &String) -> bool {
-        self.0 == other.as_bytes()
+        self.bytes == other.as_bytes()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Topic names that were checked, and their levels. [5.0 §4.7] [3.1.1 §4.7]
 
 use super::error::{DecodeError, EncodeError};
-use super::text::Text;
+use super::text::{Checked, Text};
 use alloc::sync::Arc;
 use core::borrow::Borrow;
 use core::fmt;
@@ -34,7 +34,7 @@ impl Topic {
     #[must_use]
     pub fn as_text(&self) -> Text<'_> {
         // Each constructor has checked the bytes.
-        Text::assume_checked(&self.0)
+        Text::assume(Checked::TopicName, &self.0)
     }
 }
 
@@ -98,7 +98,7 @@ impl<'a> TopicName<'a> {
             return Err(EncodeError::FieldTooLong);
         }
         name.check_topic_name()?;
-        Ok(Self(Name::Borrowed(name)))
+        Ok(Self(Name::Borrowed(Text::assume(Checked::TopicName, name.as_bytes()))))
     }
 
     /// Wraps the topic name of a PUBLISH that was decoded, without checking it again.
