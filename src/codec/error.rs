@@ -133,8 +133,8 @@ decode_errors! {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum EncodeError {
-    /// The packet breaks a rule, so a receiver would have to refuse it.
-    #[error("packet breaks a rule: {0}")]
+    /// The packet breaks a rule, so a receiver would have to refuse it. `source` names the rule.
+    #[error("packet breaks a rule of the standard")]
     Forbidden(#[from] DecodeError),
     /// A string or binary field has more than 65,535 bytes. [5.0 §1.5.4] [3.1.1 §1.5.3]
     #[error("string or binary field is longer than 65,535 bytes")]

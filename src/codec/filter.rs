@@ -8,11 +8,10 @@
 use super::error::{DecodeError, EncodeError};
 use super::read::Reader;
 use super::scan;
-use super::text::{Checked, Text, look_closer, no_null};
+use super::text::{Checked, Text, look_closer, no_null, shown_as_text};
 use super::topic::{is_hidden, levels};
 use super::types::Version;
 use alloc::sync::Arc;
-use core::fmt;
 use core::str::FromStr;
 
 pub(super) const SHARE: &[u8] = b"$share/";
@@ -147,19 +146,6 @@ impl<'a> TryFrom<&'a str> for TopicFilter<'a> {
     }
 }
 
-/// The whole filter, with `$share/{ShareName}/` if it has one.
-impl fmt::Display for TopicFilter<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.text, f)
-    }
-}
-
-impl fmt::Debug for TopicFilter<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.text.fmt(f)
-    }
-}
-
 /// An owned [`TopicFilter`]. Clones share the bytes.
 ///
 /// ```
@@ -179,6 +165,12 @@ impl Filter {
     /// Checks and copies a filter, as [`TopicFilter::new`] does.
     pub fn new<'f>(filter: impl Into<Text<'f>>, version: Version) -> Result<Self, EncodeError> {
         TopicFilter::new(filter, version).map(TopicFilter::to_filter)
+    }
+
+    /// Returns the whole filter, with `$share/{ShareName}/` if it has one.
+    #[must_use]
+    pub fn as_text(&self) -> Text<'_> {
+        self.as_topic_filter().text
     }
 
     /// Returns the filter as a borrowed one.
@@ -202,7 +194,7 @@ impl<'a> From<TopicFilter<'a>> for Text<'a> {
 
 impl<'a> From<&'a Filter> for Text<'a> {
     fn from(filter: &'a Filter) -> Self {
-        filter.as_topic_filter().text
+        filter.as_text()
     }
 }
 
@@ -224,18 +216,7 @@ impl FromStr for Filter {
     }
 }
 
-/// The whole filter, with `$share/{ShareName}/` if it has one.
-impl fmt::Display for Filter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.as_topic_filter(), f)
-    }
-}
-
-impl fmt::Debug for Filter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_topic_filter().fmt(f)
-    }
-}
+shown_as_text! { TopicFilter<'_>, Filter }
 
 /// Checks the syntax in one pass. [5.0 MQTT-4.7.3-1] [5.0 MQTT-4.7.1-1] [5.0 MQTT-4.7.1-2]
 /// [3.1.1 MQTT-4.7.3-1] [3.1.1 MQTT-4.7.1-2] [3.1.1 MQTT-4.7.1-3]

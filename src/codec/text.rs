@@ -39,7 +39,7 @@ pub struct Text<'a> {
     checked: Checked,
 }
 
-/// What a string was checked for, so that the encoder need not check it again.
+/// The rules that a string was checked for, so that the encoder need not check it again.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Checked {
     #[default]
@@ -165,6 +165,25 @@ impl<'a> Text<'a> {
         Self { bytes, checked }
     }
 }
+
+/// Implements `Display` and `Debug` for types that are shown as their text.
+macro_rules! shown_as_text {
+    ($($type:ty),*) => {
+        $(impl core::fmt::Display for $type {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                core::fmt::Display::fmt(&self.as_text(), f)
+            }
+        }
+
+        impl core::fmt::Debug for $type {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                core::fmt::Debug::fmt(&self.as_text(), f)
+            }
+        })*
+    };
+}
+
+pub(super) use shown_as_text;
 
 // The next functions look at strings that are not plain. They take bytes, which need no memory.
 

@@ -1,10 +1,9 @@
 //! Topic names that were checked, and their levels. [5.0 §4.7] [3.1.1 §4.7]
 
 use super::error::{DecodeError, EncodeError};
-use super::text::{Checked, Text};
+use super::text::{Checked, Text, shown_as_text};
 use alloc::sync::Arc;
 use core::borrow::Borrow;
-use core::fmt;
 use core::str::FromStr;
 
 /// An owned Topic Name: not empty, no wildcards, no U+0000, at most 65,535 bytes. [5.0 §4.7]
@@ -50,18 +49,6 @@ impl FromStr for Topic {
 impl Borrow<[u8]> for Topic {
     fn borrow(&self) -> &[u8] {
         &self.0
-    }
-}
-
-impl fmt::Debug for Topic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_text().fmt(f)
-    }
-}
-
-impl fmt::Display for Topic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.as_text(), f)
     }
 }
 
@@ -184,17 +171,7 @@ impl PartialEq<&str> for TopicName<'_> {
     }
 }
 
-impl fmt::Debug for TopicName<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_text().fmt(f)
-    }
-}
-
-impl fmt::Display for TopicName<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.as_text(), f)
-    }
-}
+shown_as_text! { Topic, TopicName<'_> }
 
 /// Returns the levels of a topic name or filter, of which there is at least one. [5.0 §4.7.1.1]
 pub(crate) fn levels(topic: Text<'_>) -> impl Iterator<Item = &[u8]> {

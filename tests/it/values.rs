@@ -237,7 +237,7 @@ fn errors_name_their_source() {
     assert_eq!(error, EncodeError::Forbidden(DecodeError::WildcardInTopicName));
     let source = error.source().unwrap().downcast_ref();
     assert_eq!(source, Some(&DecodeError::WildcardInTopicName));
-    assert_eq!(error.to_string(), "packet breaks a rule: topic name contains a wildcard");
+    assert_eq!(error.to_string(), "packet breaks a rule of the standard");
     let error: ConversionError = QoS::try_from(3).unwrap_err();
     assert!(error.source().is_none());
 }

@@ -1,6 +1,11 @@
 //! The 27 properties of 5.0: their values, and one struct for each packet. `tables` lists them.
 //! [5.0 §2.2.2]
 
+#![expect(
+    clippy::inline_always,
+    reason = "measured: without it a PUBLISH with 5 properties takes 5 % more instructions to decode"
+)]
+
 use crate::codec::error::DecodeError;
 use crate::codec::read::Reader;
 use crate::codec::rules::Rules;
