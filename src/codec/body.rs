@@ -139,7 +139,8 @@ pub(super) fn write_measured(
 ) -> Result<(), EncodeError> {
     let room = out.append_room(size.header_size() + size.total(), payload.len())?;
     let mut writer = Writer::new(room, size);
-    writer.header(packet.first_byte(), size);
+    writer.u8(packet.first_byte());
+    writer.variable_byte_integer(size.remaining_length());
     packet.write(&mut writer, rules);
     debug_assert!(writer.is_full(), "a packet is written as it was measured");
     out.append_slice(payload)

@@ -8,7 +8,7 @@
 use super::error::{DecodeError, EncodeError};
 use super::read::Reader;
 use super::scan;
-use super::text::{Checked, Text, look_closer, no_null, shown_as_text};
+use super::text::{Text, look_closer, no_null, shown_as_text};
 use super::topic::{is_hidden, levels};
 use super::types::Version;
 use alloc::sync::Arc;
@@ -52,15 +52,7 @@ impl<'a> TopicFilter<'a> {
         Self::check(text, version)?;
         let start = if version == Version::V5_0 { shared_start(text.as_bytes())? } else { 0 };
         // The start is not greater than the length.
-        Ok(Self::assume(text.as_bytes(), u16::try_from(start).unwrap_or(0)))
-    }
-
-    /// Wraps a filter that was checked.
-    fn assume(bytes: &'a [u8], start: u16) -> Self {
-        // Before 5.0 a filter that starts with `$share/` need not have a share name.
-        let in_all_versions = start > 0 || !bytes.starts_with(SHARE);
-        let checked = if in_all_versions { Checked::TopicFilter } else { Checked::Text };
-        Self { text: Text::assume(checked, bytes), start }
+        Ok(Self { text, start: u16::try_from(start).unwrap_or(0) })
     }
 
     /// Returns the whole filter, with `$share/{ShareName}/` if it has one.
@@ -74,7 +66,7 @@ impl<'a> TopicFilter<'a> {
     pub fn share_name(self) -> Option<Text<'a>> {
         let end = usize::from(self.start).checked_sub(1)?;
         // Both ends are ASCII characters.
-        self.text.as_bytes().get(SHARE.len()..end).map(|name| Text::assume(Checked::Text, name))
+        self.text.as_bytes().get(SHARE.len()..end).map(Text::assume_checked)
     }
 
     /// Returns the filter without `$share/{ShareName}/`.
@@ -82,7 +74,7 @@ impl<'a> TopicFilter<'a> {
     pub fn filter(self) -> Text<'a> {
         // The part before it ends with an ASCII character.
         let filter = self.text.as_bytes().get(self.start.into()..);
-        Text::assume(Checked::Text, filter.unwrap_or_default())
+        Text::assume_checked(filter.unwrap_or_default())
     }
 
     /// Whether the filter has a `+` or `#`.
@@ -133,7 +125,7 @@ impl<'a> TopicFilter<'a> {
     /// Refuses a filter that `decode` refuses.
     #[inline(always)]
     pub(crate) fn check(text: Text<'a>, version: Version) -> Result<(), DecodeError> {
-        if text.is_checked_filter() { Ok(()) } else { check(text.as_bytes(), version, no_null) }
+        check(text.as_bytes(), version, no_null)
     }
 }
 
@@ -176,7 +168,8 @@ impl Filter {
     /// Returns the filter as a borrowed one.
     #[must_use]
     pub fn as_topic_filter(&self) -> TopicFilter<'_> {
-        TopicFilter::assume(&self.bytes, self.start)
+        // Each constructor has checked the bytes.
+        TopicFilter { text: Text::assume_checked(&self.bytes), start: self.start }
     }
 }
 

@@ -11,7 +11,7 @@ use super::property::PublishProperties;
 use super::publish::Publish;
 use super::read::Reader;
 use super::sequence::Sequence;
-use super::text::{Checked, Text};
+use super::text::Text;
 use super::topic::TopicName;
 use super::types::QoS;
 use super::varint;
@@ -102,8 +102,7 @@ impl Message {
     }
 
     fn topic_text(&self) -> Text<'_> {
-        // `new` has checked the topic name, and the callers of `copy` write the packet.
-        Text::assume(Checked::TopicName, self.parts().0)
+        Text::assume_checked(self.parts().0)
     }
 
     /// Returns the payload, which can be any bytes.

@@ -21,7 +21,7 @@ use super::property::{SubscribeProperties, UnsubscribeProperties};
 use super::read::Reader;
 use super::rules::Rules;
 use super::sequence::{Element, Sequence};
-use super::text::{Checked, Text};
+use super::text::Text;
 use super::types::{PacketIdentifier, QoS, Role, Version};
 use super::write::Sink;
 
@@ -163,7 +163,7 @@ fn check_subscription(
     if options.no_local && topic_filter.starts_with(SHARE) {
         return Err(DecodeError::NoLocalOnSharedSubscription);
     }
-    rules.check_texts(|| Text::assume(Checked::Text, topic_filter).is_clean())
+    rules.check_texts(|| Text::assume_checked(topic_filter).is_clean())
 }
 
 impl<'a> Element<'a> for Subscription<'a> {
@@ -290,7 +290,7 @@ impl<'a> Unsubscribe<'a> {
         self.properties.read(&mut r, rules.version)?;
         self.topic_filters = decode_list(r, 0xFF, |r| {
             let filter = TopicFilter::decode(r, rules.version)?;
-            rules.check_texts(|| Text::assume(Checked::Text, filter).is_clean())
+            rules.check_texts(|| Text::assume_checked(filter).is_clean())
         })?;
         rules.check_texts(|| self.properties.is_clean())
     }

@@ -9,9 +9,7 @@ use super::error::DecodeError;
 use super::read::Reader;
 use super::scan::is_plain;
 use alloc::string::String;
-use core::cmp::Ordering;
 use core::fmt;
-use core::hash::{Hash, Hasher};
 
 /// A UTF-8 Encoded String of a packet. [5.0 §1.5.4]
 ///
@@ -33,24 +31,8 @@ use core::hash::{Hash, Hasher};
 /// assert_eq!(topic.to_str().split('/').next(), Some("sport"));
 /// assert_eq!(topic.len(), 12);
 /// ```
-#[derive(Clone, Copy, Default)]
-pub struct Text<'a> {
-    bytes: &'a [u8],
-    checked: Checked,
-}
-
-/// The rules that a string was checked for, so that the encoder need not check it again.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Checked {
-    #[default]
-    Nothing,
-    /// The rules of each string: UTF-8, no U+0000, at most 65,535 bytes.
-    Text,
-    /// These, and no wildcards.
-    TopicName,
-    /// These, and the syntax of a Topic Filter in all versions.
-    TopicFilter,
-}
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Text<'a>(&'a [u8]);
 
 impl<'a> Text<'a> {
     /// Returns the string. Costs one pass over it; keep the result rather than calling twice.
@@ -59,7 +41,7 @@ impl<'a> Text<'a> {
     pub fn to_str(self) -> &'a str {
         // A `Text` is made from a `&str`, from the bytes of another `Text`, or by the decoders,
         // which have checked with `is_plain` or `from_utf8`.
-        core::str::from_utf8(self.bytes).expect("a Text is UTF-8")
+        core::str::from_utf8(self.0).expect("a Text is UTF-8")
     }
 
     /// Creates a text from a string in a constant expression.
@@ -72,38 +54,38 @@ impl<'a> Text<'a> {
     /// ```
     #[must_use]
     pub const fn literal(string: &'a str) -> Self {
-        Self { bytes: string.as_bytes(), checked: Checked::Nothing }
+        Self(string.as_bytes())
     }
 
     /// Whether the string starts with `prefix`, by its bytes.
     #[must_use]
     pub fn starts_with(self, prefix: &str) -> bool {
-        self.bytes.starts_with(prefix.as_bytes())
+        self.0.starts_with(prefix.as_bytes())
     }
 
     /// Returns the bytes of the string, without the length field of the wire.
     #[must_use]
     pub const fn as_bytes(self) -> &'a [u8] {
-        self.bytes
+        self.0
     }
 
     /// Returns the length in bytes, as [`str::len`] does.
     #[must_use]
     pub const fn len(self) -> usize {
-        self.bytes.len()
+        self.0.len()
     }
 
     /// Whether the string is empty.
     #[must_use]
     pub const fn is_empty(self) -> bool {
-        self.bytes.is_empty()
+        self.0.is_empty()
     }
 
     #[inline(always)]
     pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let text = Self::decode_again(reader)?;
-        if !is_plain::<false>(text.bytes) {
-            look_closer(text.bytes)?;
+        if !is_plain::<false>(text.0) {
+            look_closer(text.0)?;
         }
         Ok(text)
     }
@@ -112,10 +94,10 @@ impl<'a> Text<'a> {
     /// [3.1.1 MQTT-3.3.2-2]
     #[inline(always)]
     pub(crate) fn decode_topic_name(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        let text = Self::assume(Checked::TopicName, reader.binary()?);
-        if !is_plain::<true>(text.bytes) {
-            look_closer(text.bytes)?;
-            no_wildcard(text.bytes)?;
+        let text = Self(reader.binary()?);
+        if !is_plain::<true>(text.0) {
+            look_closer(text.0)?;
+            no_wildcard(text.0)?;
         }
         Ok(text)
     }
@@ -123,31 +105,24 @@ impl<'a> Text<'a> {
     /// Reads a string that was checked when its packet was decoded.
     #[inline]
     pub(crate) fn decode_again(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        reader.binary().map(|bytes| Self::assume(Checked::Text, bytes))
+        reader.binary().map(Self)
     }
 
     /// Refuses a string that `decode` refuses.
     #[inline]
     pub(crate) fn check(self) -> Result<(), DecodeError> {
-        let right = self.checked != Checked::Nothing || is_plain::<false>(self.bytes);
-        if right { Ok(()) } else { no_null(self.bytes) }
+        if is_plain::<false>(self.0) { Ok(()) } else { no_null(self.0) }
     }
 
     /// Refuses a string that `decode_topic_name` refuses.
     #[inline]
     pub(crate) fn check_topic_name(self) -> Result<(), DecodeError> {
-        let right = self.checked == Checked::TopicName || is_plain::<true>(self.bytes);
-        if right { Ok(()) } else { look_for_wildcards(self.bytes) }
-    }
-
-    /// Whether the syntax of a Topic Filter was checked.
-    pub(super) fn is_checked_filter(self) -> bool {
-        self.checked == Checked::TopicFilter
+        if is_plain::<true>(self.0) { Ok(()) } else { look_for_wildcards(self.0) }
     }
 
     /// Whether the string has a `+` or `#`.
     pub(crate) fn has_wildcard(self) -> bool {
-        has_wildcard(self.bytes)
+        has_wildcard(self.0)
     }
 
     /// Whether the string has no control characters and no noncharacters. [5.0 §1.5.4]
@@ -159,10 +134,11 @@ impl<'a> Text<'a> {
         })
     }
 
-    /// Wraps bytes that were checked before, or are checked next.
-    #[inline(always)]
-    pub(super) const fn assume(checked: Checked, bytes: &'a [u8]) -> Self {
-        Self { bytes, checked }
+    /// Wraps bytes that were checked before: those of another `Text`, or a part of one that was cut
+    /// at an ASCII character.
+    pub(crate) const fn assume_checked(bytes: &'a [u8]) -> Self {
+        debug_assert!(core::str::from_utf8(bytes).is_ok(), "the bytes are UTF-8");
+        Self(bytes)
     }
 }
 
@@ -238,47 +214,21 @@ impl<'a> From<Text<'a>> for &'a str {
     }
 }
 
-impl PartialEq for Text<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.bytes == other.bytes
-    }
-}
-
-impl Eq for Text<'_> {}
-
-impl PartialOrd for Text<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Text<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.bytes.cmp(other.bytes)
-    }
-}
-
-impl Hash for Text<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.bytes.hash(state);
-    }
-}
-
 impl PartialEq<str> for Text<'_> {
     fn eq(&self, other: &str) -> bool {
-        self.bytes == other.as_bytes()
+        self.0 == other.as_bytes()
     }
 }
 
 impl PartialEq<&str> for Text<'_> {
     fn eq(&self, other: &&str) -> bool {
-        self.bytes == other.as_bytes()
+        self.0 == other.as_bytes()
     }
 }
 
 impl PartialEq<String> for Text<'_> {
     fn eq(&self, other: &String) -> bool {
-        self.bytes == other.as_bytes()
+        self.0 == other.as_bytes()
     }
 }
 

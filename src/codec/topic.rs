@@ -1,7 +1,7 @@
 //! Topic names that were checked, and their levels. [5.0 §4.7] [3.1.1 §4.7]
 
 use super::error::{DecodeError, EncodeError};
-use super::text::{Checked, Text, shown_as_text};
+use super::text::{Text, shown_as_text};
 use alloc::sync::Arc;
 use core::borrow::Borrow;
 use core::str::FromStr;
@@ -33,7 +33,7 @@ impl Topic {
     #[must_use]
     pub fn as_text(&self) -> Text<'_> {
         // Each constructor has checked the bytes.
-        Text::assume(Checked::TopicName, &self.0)
+        Text::assume_checked(&self.0)
     }
 }
 
@@ -85,7 +85,7 @@ impl<'a> TopicName<'a> {
             return Err(EncodeError::FieldTooLong);
         }
         name.check_topic_name()?;
-        Ok(Self(Name::Borrowed(Text::assume(Checked::TopicName, name.as_bytes()))))
+        Ok(Self(Name::Borrowed(name)))
     }
 
     /// Wraps the topic name of a PUBLISH that was decoded, without checking it again.

@@ -170,18 +170,6 @@ impl<'m> Writer<'m> {
         Self { room, sections: size.sections }
     }
 
-    /// Writes the fixed header. [5.0 §2.1] [3.1.1 §2.2]
-    #[inline(always)]
-    pub(super) fn header(&mut self, first_byte: u8, size: &Size) {
-        // Most headers have two bytes.
-        if size.remaining_length < 0x80 {
-            self.bytes([first_byte, low_bits(size.remaining_length)]);
-        } else {
-            self.u8(first_byte);
-            self.variable_byte_integer(size.remaining_length);
-        }
-    }
-
     /// Whether everything that was measured has been written.
     pub(crate) const fn is_full(&self) -> bool {
         self.room.is_empty()
