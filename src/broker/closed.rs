@@ -21,9 +21,10 @@ pub struct Closed {
 impl fmt::Display for Closed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.client_identifier {
-            Some(client_identifier) => write!(f, "client {client_identifier:?}: {}", self.cause),
-            None => write!(f, "client that was not accepted: {}", self.cause),
+            Some(client_identifier) => write!(f, "client {client_identifier:?}: {}", self.cause)?,
+            None => write!(f, "client that was not accepted: {}", self.cause)?,
         }
+        core::error::Error::source(&self.cause).map_or(Ok(()), |source| write!(f, ": {source}"))
     }
 }
 

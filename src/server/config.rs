@@ -19,12 +19,13 @@ use core::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
     pub(super) connect_timeout: Duration,
-    pub(super) maximum_connect_size: u32,
+    pub(super) maximum_request_size: u32,
     pub(super) maximum_packet_size: u32,
     pub(super) receive_maximum: u16,
     pub(super) topic_alias_maximum: u16,
     pub(super) maximum_qos: QoS,
     pub(super) retain_available: bool,
+    lower_before_5_0: bool,
     pub(super) available: Available,
     maximum_keep_alive: Option<NonZeroU16>,
     pub(super) maximum_session_expiry: Expiry,
@@ -45,12 +46,13 @@ impl ServerConfig {
     pub const fn new() -> Self {
         Self {
             connect_timeout: Duration::from_secs(10),
-            maximum_connect_size: 128 * 1024,
+            maximum_request_size: 128 * 1024,
             maximum_packet_size: 1024 * 1024,
             receive_maximum: 1_024,
             topic_alias_maximum: 16,
             maximum_qos: QoS::ExactlyOnce,
             retain_available: true,
+            lower_before_5_0: false,
             available: Available::ALL,
             maximum_keep_alive: None,
             maximum_session_expiry: Expiry::Never,
@@ -67,10 +69,14 @@ impl ServerConfig {
         Self { connect_timeout, ..self }
     }
 
-    /// Sets the largest CONNECT in bytes that is accepted. The default is 128 KiB.
+    /// Sets the largest CONNECT, SUBSCRIBE or UNSUBSCRIBE in bytes that is accepted. The default is
+    /// 128 KiB.
+    ///
+    /// The work for the filters of a SUBSCRIBE is many times that for its bytes. A client with more
+    /// of them sends several packets.
     #[must_use]
-    pub const fn maximum_connect_size(self, maximum_connect_size: u32) -> Self {
-        Self { maximum_connect_size, ..self }
+    pub const fn maximum_request_size(self, maximum_request_size: u32) -> Self {
+        Self { maximum_request_size, ..self }
     }
 
     /// Sets the largest packet in bytes that is accepted after CONNECT. The default is 1 MiB.
@@ -104,6 +110,23 @@ impl ServerConfig {
     #[must_use]
     pub const fn retain_available(self, retain_available: bool) -> Self {
         Self { retain_available, ..self }
+    }
+
+    /// Sets whether clients before 5.0, which cannot be told these two limits, may exceed them. The
+    /// default is false: such a client is disconnected.
+    ///
+    /// The host must then treat their messages as if they had the [maximum
+    /// QoS](Self::maximum_qos), and no RETAIN if it is [not available](Self::retain_available). The
+    /// [`broker`](crate::broker) does.
+    #[must_use]
+    pub const fn lower_before_5_0(self, lower_before_5_0: bool) -> Self {
+        Self { lower_before_5_0, ..self }
+    }
+
+    /// Lowers the QoS and RETAIN of a message to what is available.
+    pub(crate) fn lower(&self, qos: &mut QoS, retain: &mut bool) {
+        *qos = (*qos).min(self.maximum_qos);
+        *retain &= self.retain_available;
     }
 
     /// Sets whether topic filters can have wildcards. The default is true. [5.0 §3.2.2.3.11]
@@ -191,12 +214,13 @@ impl ServerConfig {
     /// Maximum, so the limit is 65,535.
     pub(super) fn limits(&self, version: Version) -> Limits {
         let v5 = version == Version::V5_0;
+        let lower = self.lower_before_5_0 && !v5;
         Limits {
             receive_maximum: v5.then_some(self.receive_maximum),
             maximum_packet_size: self.maximum_packet_size,
             topic_alias_maximum: if v5 { self.topic_alias_maximum } else { 0 },
-            maximum_qos: self.maximum_qos,
-            retain_available: self.retain_available,
+            maximum_qos: if lower { QoS::ExactlyOnce } else { self.maximum_qos },
+            retain_available: lower || self.retain_available,
             problem_information: true,
         }
     }

@@ -44,7 +44,11 @@ impl Machine for Server {
         if matches!(self.state, State::AwaitConnect { .. }) {
             return self.take_connect(input, step);
         }
-        Ok(Frame::take(input, self.endpoint.connection.own.maximum_packet_size)?)
+        let maximum = self.endpoint.connection.own.maximum_packet_size;
+        // What a request asks for costs more than its bytes.
+        let is_request = input.first().is_some_and(|byte| matches!(byte >> 4, 8 | 10));
+        let request = self.config.maximum_request_size;
+        Ok(Frame::take(input, if is_request { maximum.min(request) } else { maximum })?)
     }
 
     #[inline(never)]
@@ -154,7 +158,7 @@ impl Server {
             // A peer that is no MQTT client may never send a complete packet.
             return Err(ProtocolError::NotConnect);
         }
-        match Frame::take(input, self.config.maximum_connect_size) {
+        match Frame::take(input, self.config.maximum_request_size) {
             Ok(frame) => Ok(frame),
             // The refusal has the format of the version, which follows in the next bytes.
             Err(DecodeError::PacketTooLarge { .. })
@@ -236,9 +240,10 @@ impl Server {
         self.expiry.maximum = self.config.maximum_session_expiry;
         let Some(will) = connect.will else { return Ok(()) };
         // [5.0 MQTT-3.2.2-12] [5.0 MQTT-3.2.2-13]
-        let error = if will.retain && !self.config.retain_available {
+        let own = &self.endpoint.connection.own;
+        let error = if will.retain && !own.retain_available {
             ProtocolError::RetainNotSupported
-        } else if will.qos > self.config.maximum_qos {
+        } else if will.qos > own.maximum_qos {
             ProtocolError::QosNotSupported
         } else {
             return Ok(());

@@ -2,7 +2,8 @@
 //!
 //! - [`machine`] and [`pair`]: harnesses for one machine, and for a client and a server machine.
 //! - [`watch`]: an independent account of what one end of a connection is allowed to do.
-//! - [`properties`] and [`machines`]: what the fuzz targets check, as functions of arbitrary data.
+//! - [`properties`], [`machines`] and [`broker`]: the properties that the fuzz targets check, as
+//!   functions of arbitrary data.
 //! - [`vectors`]: the bytes of `spec-vectors/`.
 //! - [`wire`]: packets to and from bytes.
 //! - [`files`], [`heap`], [`random`]: the files of the repository, a count of allocations, a
@@ -17,6 +18,7 @@
     reason = "a panic is a finding"
 )]
 
+pub mod broker;
 pub mod files;
 pub mod heap;
 pub mod machine;

@@ -8,7 +8,7 @@ use std::fs;
 use testkit::machines::{self, Tally};
 use testkit::random::Random;
 use testkit::wire::VERSIONS;
-use testkit::{files, properties, vectors};
+use testkit::{broker, files, properties, vectors};
 
 /// Returns each vector unchanged, and with a byte changed, removed or doubled at several places.
 fn inputs() -> impl Iterator<Item = Vec<u8>> {
@@ -128,6 +128,23 @@ fn client_properties_hold_for_random_operations() {
 #[test]
 fn server_properties_hold_for_random_operations() {
     operate("server", machines::server);
+}
+
+#[test]
+fn broker_properties_hold_for_random_events() {
+    let mut tally = broker::Tally::default();
+    for seed in 0..3_000 {
+        let mut random = Random(seed);
+        let data: Vec<u8> = (0..100 + seed / 4).map(|_| random.byte()).collect();
+        broker::run(&data, &mut tally);
+    }
+    regressions("broker").iter().for_each(|data| broker::run(data, &mut tally));
+    println!("{tally:?}");
+    let broker::Tally { events, accepted, delivered, asked, closed, dropped, .. } = tally;
+    assert!(
+        [events, accepted, delivered, asked, closed, dropped].iter().all(|count| *count > 1_000),
+        "{tally:?}"
+    );
 }
 
 /// Without this test the properties would also hold if no packet ever encoded.

@@ -84,7 +84,11 @@ fn begin(
     if connect.properties.authentication_method != properties.authentication_method {
         return Err(ReasonCode::BAD_AUTHENTICATION_METHOD);
     }
-    let will = connect.will.map(|will| StoredWill::new(&will)).transpose();
+    let will = connect.will.map(|mut will| {
+        broker.config.server.lower(&mut will.qos, &mut will.retain);
+        StoredWill::new(&will)
+    });
+    let will = will.transpose();
     let will = will.map_err(|_| ReasonCode::PACKET_TOO_LARGE)?;
     // The host has seen the will, so it need not be asked again.
     if let Some(StoredWill { message, .. }) = &will

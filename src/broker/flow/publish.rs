@@ -24,13 +24,14 @@ pub(super) fn receive(
 ) -> Option<ReasonCode> {
     let connection = broker.connections.get_mut(id)?;
     let (session, version) = (connection.session()?, connection.server.version());
-    let publish = received.to_publish();
+    let mut publish = received.to_publish();
     stats::count(&mut broker.stats.messages_received, publish.qos);
     connection.counted.messages_received += 1;
     if let Some(throttle) = &mut connection.throttle {
         let topic_name = publish.topic_name.as_bytes();
         throttle.count(topic_name.len() + publish.payload.len(), now);
     }
+    broker.config.server.lower(&mut publish.qos, &mut publish.retain);
     let verdict = check(broker, session, &received.topic_name);
     if verdict == Verdict::Denied {
         return Some(ReasonCode::NOT_AUTHORIZED);
@@ -54,7 +55,7 @@ pub(super) fn receive(
         return None;
     }
     // Only a 5.0 client that waits for an answer can learn that there is no room.
-    let is_answered = version == Version::V5_0 && publish.qos > QoS::AtMostOnce;
+    let is_answered = version == Version::V5_0 && received.qos > QoS::AtMostOnce;
     Some(distribute(broker, Some(session), message, expires_at, is_answered, now))
 }
 

@@ -272,7 +272,7 @@ fn server_config(setup: &Setup) -> ServerConfig {
         .receive_maximum(setup.receive_maximum)
         .maximum_requests(setup.maximum_requests)
         .maximum_packet_size(setup.maximum_packet_size)
-        .maximum_connect_size(setup.maximum_packet_size)
+        .maximum_request_size(setup.maximum_packet_size)
         .maximum_queued(setup.queue.messages, setup.queue.bytes)
         .automatic_topic_aliases(setup.automatic_topic_aliases)
         .connect_timeout(setup.connect_timeout)

@@ -64,7 +64,7 @@ fn malformed_connect_is_refused() {
 /// [5.0 §3.1.2.2] [5.0 §3.2.2.2]
 #[test]
 fn oversized_connect_is_refused() {
-    play_on(ServerConfig::new().maximum_connect_size(100), |net| {
+    play_on(ServerConfig::new().maximum_request_size(100), |net| {
         let name = "n".repeat(100);
         let client = net.connect(clean(V5_0, &name));
         assert!(!net.is_open(client));

@@ -303,3 +303,26 @@ fn client_that_does_not_read_fills_its_queue() {
         });
     }
 }
+
+/// [3.1.1 MQTT-4.8.0-1]
+#[test]
+fn clients_before_5_0_can_exceed_limits_that_they_cannot_know() {
+    let server =
+        ServerConfig::new().maximum_qos(qos(1)).retain_available(false).lower_before_5_0(true);
+    for version in [V3_1, V3_1_1] {
+        play_on(server.clone(), |net| {
+            let watcher = watcher(net);
+            let will = Some(Will { qos: qos(2), retain: true, ..Will::new("will", b"x") });
+            let client = net.join(Connect { will, ..clean(version, "client") });
+            net.retain(client, "t", "x", 2);
+            net.retain(client, "t", "x", 0);
+            net.cut(client);
+            assert_eq!(net.messages(watcher), ["t=x q1", "t=x", "will=x q1"]);
+            assert!(net.broker.retained().is_empty());
+            // A 5.0 client was told.
+            let client = helper(net, "client");
+            net.send(client, Publish { retain: true, ..message("t", "x", 0) }.into());
+            assert_eq!(net.take(client), ["disconnect 9a", "closed"]);
+        });
+    }
+}

@@ -347,6 +347,7 @@ fn end_of_a_connection_has_a_cause_and_a_name() {
         net.advance(10_000);
         assert_eq!(name(net), (None, CloseCause::ConnectTimeout));
         let shown = net.closed.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert!(shown[4].starts_with("client \"client\": client broke a rule: "), "{}", shown[4]);
         assert_eq!(shown[1], "client \"client\": transport was closed without DISCONNECT");
     });
 }

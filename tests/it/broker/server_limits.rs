@@ -338,3 +338,17 @@ fn answer_of_host_after_the_end_changes_nothing() {
     assert_eq!(out, [0x20, 0x02, 0x01, 0x00], "the session is there");
     assert_eq!((broker.stats().sessions, broker.stats().connections), (1, 1));
 }
+
+/// [5.0 §3.1.2.11.4] [5.0 §4.13]
+#[test]
+fn request_can_have_a_smaller_limit_than_other_packets() {
+    play_on(ServerConfig::new().maximum_request_size(100), |net| {
+        for (bytes, is_large) in [([0x82, 98], false), ([0x82, 99], true), ([0xA2, 99], true)] {
+            let client = helper(net, "client");
+            net.send(client, message("t", &"x".repeat(200), 0).into());
+            net.raw(client, &bytes);
+            let expected = if is_large { &["disconnect 95", "closed"][..] } else { &[] };
+            assert_eq!(net.take(client), expected);
+        }
+    });
+}

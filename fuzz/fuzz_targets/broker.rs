@@ -1,0 +1,5 @@
+#![no_main]
+
+use testkit::broker;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| broker::run(data, &mut broker::Tally::default()));
