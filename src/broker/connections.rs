@@ -19,8 +19,10 @@ use core::fmt;
 /// Input is not read while the unsent output of its connection is as long as this.
 const OUTPUT_LIMIT: usize = 64 * 1024;
 
-/// How much room an empty output keeps: enough for acknowledgements.
-const OUTPUT_KEPT: usize = 256;
+/// How many empty outputs are kept for the next ones, and how much room each has at most. So a
+/// connection needs memory for output only while it has some.
+const OUTPUTS_KEPT: usize = 64;
+const OUTPUT_KEPT: usize = 1_024;
 
 /// All connections of a broker.
 #[derive(Debug, Default)]
@@ -28,6 +30,8 @@ pub(super) struct Connections {
     connections: Slab<Connection>,
     /// The connections whose hint is in the queue, and some that were removed.
     hints: VecDeque<ConnectionId>,
+    /// Empty outputs that have room.
+    spare: Vec<Vec<u8>>,
 }
 
 /// One connection.
@@ -135,14 +139,6 @@ impl Connection {
         self.server.poll_timeout().into_iter().chain(question).chain(throttle).min()
     }
 
-    /// Moves what was written to `out`.
-    pub(super) fn take_output(&mut self, out: &mut Vec<u8>) {
-        if !self.output.is_empty() {
-            out.append(&mut self.output);
-            self.output.shrink_to(OUTPUT_KEPT);
-        }
-    }
-
     /// Notes that the host is about to transmit all output: more of it is a new hint. A hint that
     /// there is a question or that the connection has ended stays due.
     pub(super) fn forget_hint(&mut self) {
@@ -193,6 +189,34 @@ impl Connections {
 
     pub(super) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         self.connections.get_mut(id.0)
+    }
+
+    /// Gives a connection an output with room before something is written to it.
+    pub(super) fn lend_output(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(id.0)
+            && connection.output.capacity() == 0
+        {
+            connection.output = self.spare.pop().unwrap_or_default();
+        }
+    }
+
+    /// Moves what was written for a connection to `out`.
+    pub(super) fn take_output(&mut self, id: ConnectionId, out: &mut Vec<u8>) {
+        if let Some(connection) = self.connections.get_mut(id.0) {
+            out.append(&mut connection.output);
+            self.take_back_output(id);
+        }
+    }
+
+    /// Takes the room of an empty output back.
+    pub(super) fn take_back_output(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id.0) else { return };
+        if connection.output.is_empty() && connection.output.capacity() > 0 {
+            let output = core::mem::take(&mut connection.output);
+            if output.capacity() <= OUTPUT_KEPT && self.spare.len() < OUTPUTS_KEPT {
+                self.spare.push(output);
+            }
+        }
     }
 
     pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Connection> {

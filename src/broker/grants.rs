@@ -112,26 +112,32 @@ impl Grants {
     }
 
     /// Looks at a topic name that is published or received.
+    #[inline]
     pub(super) fn check(&self, access: Access, topic_name: &TopicName<'_>) -> Verdict {
-        self.verdict(access, |grant| grant.matches(topic_name))
+        match &self.0 {
+            None => Verdict::Allowed,
+            Some(rules) => rules.check(access, |grant| grant.matches(topic_name)),
+        }
     }
 
     /// Looks at a filter that a client subscribes to.
     pub(super) fn check_subscribe(&self, filter: &Filter) -> Verdict {
-        self.verdict(Access::Subscribe, |grant| covers(grant, filter.as_topic_filter()))
-    }
-
-    fn verdict(&self, access: Access, covers: impl Fn(TopicFilter<'_>) -> bool) -> Verdict {
         let Some(rules) = &self.0 else { return Verdict::Allowed };
-        let mut lists = [(&rules.denied, Verdict::Denied), (&rules.allowed, Verdict::Allowed)];
+        rules.check(Access::Subscribe, |grant| covers(grant, filter.as_topic_filter()))
+    }
+}
+
+impl Rules {
+    fn check(&self, access: Access, covers: impl Fn(TopicFilter<'_>) -> bool) -> Verdict {
+        let mut lists = [(&self.denied, Verdict::Denied), (&self.allowed, Verdict::Allowed)];
         let found = lists.iter_mut().find(|(list, _)| {
             list.iter().any(|(what, filter)| *what == access && covers(filter.as_topic_filter()))
         });
         match (found, access) {
             (Some((_, verdict)), _) => *verdict,
             // The host is not asked about what a client receives.
-            (None, Access::Receive) if rules.otherwise == Verdict::Asked => Verdict::Denied,
-            (None, _) => rules.otherwise,
+            (None, Access::Receive) if self.otherwise == Verdict::Asked => Verdict::Denied,
+            (None, _) => self.otherwise,
         }
     }
 }

@@ -54,10 +54,11 @@ pub use throttle::Rates;
 
 use crate::codec::{Auth, ConnackProperties, Disconnect, EncodeError, Filter, Publish, ReasonCode};
 use crate::router::{RetainedStore, ShareGroups, SubscriptionIndex};
-use crate::server::Server;
+use crate::server::{Server, ServerConfig};
 use crate::session::{Message, Session};
 use crate::time::Instant;
 use action::SessionId;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use connections::{Connection, Connections, Phase};
 use core::fmt;
@@ -135,6 +136,8 @@ use wills::Wills;
 /// buffers.
 pub struct Broker {
     config: BrokerConfig,
+    /// The configuration of each connection, which they share.
+    server_config: Arc<ServerConfig>,
     connections: Connections,
     sessions: Sessions,
     subscriptions: SubscriptionIndex<Target, Subscriber>,
@@ -178,6 +181,7 @@ impl Broker {
             timers.arm(Timer::Sys, now);
         }
         Self {
+            server_config: Arc::new(config.server.clone()),
             config,
             connections: Connections::default(),
             sessions: Sessions::new(seed),
@@ -255,7 +259,7 @@ impl Broker {
     #[must_use]
     pub fn open(&mut self, now: Instant) -> ConnectionId {
         let now = self.begin(now);
-        let id = self.connections.open(Server::new(self.config.server.clone(), now));
+        let id = self.connections.open(Server::new(self.server_config.clone(), now));
         exchange::settle(self, id, now);
         id
     }

@@ -3,11 +3,16 @@
 use alloc::vec::Vec;
 
 /// Values by keys. No key is given out twice.
+///
+/// The values stand in pages, so that none moves when others come, and no call takes long.
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
-    places: Vec<Place<T>>,
+    pages: Vec<Vec<Place<T>>>,
     free: Vec<u32>,
+    length: usize,
 }
+
+const PAGE: usize = 64;
 
 #[derive(Debug)]
 struct Place<T> {
@@ -24,43 +29,56 @@ impl<T> Default for Slab<T> {
 
 impl<T> Slab<T> {
     pub(crate) const fn new() -> Self {
-        Self { places: Vec::new(), free: Vec::new() }
+        Self { pages: Vec::new(), free: Vec::new(), length: 0 }
     }
 
     pub(crate) fn insert(&mut self, value: T) -> u64 {
-        let position = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place { generation: 0, value: None });
-            // Memory ends before four thousand million places.
-            u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)
-        });
-        let mut generation = 0;
-        if let Some(place) = self.places.get_mut(position as usize) {
-            place.value = Some(value);
-            generation = place.generation;
+        self.length += 1;
+        if let Some(free) = self.free.pop() {
+            let place = self.place_mut(free.into());
+            let generation = place.map_or(0, |place| {
+                place.value = Some(value);
+                place.generation
+            });
+            return u64::from(generation) << 32 | u64::from(free);
         }
-        u64::from(generation) << 32 | u64::from(position)
+        if self.pages.last().is_none_or(|page| page.len() == PAGE) {
+            self.pages.push(Vec::with_capacity(PAGE));
+        }
+        let before = (self.pages.len() - 1) * PAGE;
+        let Some(page) = self.pages.last_mut() else { return u64::MAX };
+        page.push(Place { generation: 0, value: Some(value) });
+        // Memory ends before four thousand million places.
+        (before + page.len() - 1) as u64
     }
 
     pub(crate) fn get(&self, key: u64) -> Option<&T> {
-        let place = self.places.get(position(key))?;
+        let position = position(key);
+        let place = self.pages.get(position / PAGE)?.get(position % PAGE)?;
         place.value.as_ref().filter(|_| place.generation == generation(key))
     }
 
     pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut T> {
-        let place = self.places.get_mut(position(key))?;
+        let place = self.place_mut(key)?;
         place.value.as_mut().filter(|_| place.generation == generation(key))
     }
 
     pub(crate) fn remove(&mut self, key: u64) -> Option<T> {
-        let place = self.places.get_mut(position(key))?;
+        let place = self.place_mut(key)?;
         let value = place.value.take_if(|_| place.generation == generation(key))?;
         place.generation = place.generation.wrapping_add(1);
         self.free.push(low_half(key));
+        self.length -= 1;
         Some(value)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.places.len() - self.free.len()
+    pub(crate) const fn len(&self) -> usize {
+        self.length
+    }
+
+    fn place_mut(&mut self, key: u64) -> Option<&mut Place<T>> {
+        let position = position(key);
+        self.pages.get_mut(position / PAGE)?.get_mut(position % PAGE)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::session::{
     Outgoing, Reauthentication, Request, Requested, Session, advance,
 };
 use crate::time::Instant;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 /// The state of the connection.
@@ -95,7 +96,8 @@ enum State {
 ///   [`Client`](crate::client::Client).
 #[derive(Debug)]
 pub struct Server {
-    config: ServerConfig,
+    /// Shared by the connections of a broker.
+    config: Arc<ServerConfig>,
     endpoint: Endpoint,
     state: State,
     requested: Requested,
@@ -115,9 +117,11 @@ struct SessionExpiry {
 }
 
 impl Server {
-    /// Creates the server's end of a connection whose transport was opened now.
+    /// Creates the server's end of a connection whose transport was opened now. The servers of many
+    /// connections can share a configuration.
     #[must_use]
-    pub fn new(config: ServerConfig, now: Instant) -> Self {
+    pub fn new(config: impl Into<Arc<ServerConfig>>, now: Instant) -> Self {
+        let config = config.into();
         Self {
             endpoint: Endpoint::new(Role::Server, Session::new(), config.common, now),
             state: State::AwaitConnect { deadline: now + config.connect_timeout },

@@ -16,12 +16,29 @@ pub struct Change {
     pub bytes_allocated: usize,
     /// The bytes that are allocated and not freed; negative if more was freed.
     pub bytes_held: isize,
+    /// The same as glibc's allocator rounds it up: each block has 8 bytes before it, is a multiple
+    /// of 16 bytes, and has at least 32.
+    pub bytes_of_blocks: isize,
 }
 
 thread_local! {
     static COUNT: Cell<Change> = const {
-        Cell::new(Change { allocations: 0, reallocations: 0, bytes_allocated: 0, bytes_held: 0 })
+        Cell::new(Change {
+            allocations: 0,
+            reallocations: 0,
+            bytes_allocated: 0,
+            bytes_held: 0,
+            bytes_of_blocks: 0,
+        })
     };
+}
+
+const fn block(size: usize) -> isize {
+    match size {
+        0 => 0,
+        1..=24 => 32,
+        _ => ((size + 8).div_ceil(16) * 16) as isize,
+    }
 }
 
 /// Counts a change from `before` bytes to `after` bytes.
@@ -31,6 +48,7 @@ fn count(before: usize, after: usize) {
     count.reallocations += usize::from(before > 0 && after > 0);
     count.bytes_allocated += after.saturating_sub(before);
     count.bytes_held += after as isize - before as isize;
+    count.bytes_of_blocks += block(after) - block(before);
     COUNT.set(count);
 }
 
@@ -88,6 +106,7 @@ impl Region {
             reallocations: now.reallocations - before.reallocations,
             bytes_allocated: now.bytes_allocated - before.bytes_allocated,
             bytes_held: now.bytes_held - before.bytes_held,
+            bytes_of_blocks: now.bytes_of_blocks - before.bytes_of_blocks,
         }
     }
 }

@@ -28,6 +28,7 @@ pub(crate) fn handle_input(
     now: Instant,
 ) -> bool {
     let before = input.len();
+    broker.connections.lend_output(id);
     let mut answer = None;
     let is_put_off = loop {
         let Some(connection) = broker.connections.get_mut(id) else { return false };
@@ -41,7 +42,7 @@ pub(crate) fn handle_input(
         if !broker.tasks.may_go_on() {
             break connection.server.wants_input() && !input.is_empty();
         }
-        let Connection { server, output, .. } = connection;
+        let Connection { server, output, .. } = &mut *connection;
         // One step can read any number of packets that need no action.
         let mut piece = input.get(..PIECE).unwrap_or(input);
         let mut length = piece.len();
@@ -54,6 +55,7 @@ pub(crate) fn handle_input(
         }
         let read = length - piece.len();
         *input = input.get(read..).unwrap_or_default();
+        connection.counted.bytes_received += read as u64;
         broker.tasks.take(1 + read / BYTES_OF_A_STEP);
         answer = match action {
             Some(action) => handle_action(broker, id, action, now),
@@ -61,11 +63,8 @@ pub(crate) fn handle_input(
             None => break false,
         };
     };
-    let count = (before - input.len()) as u64;
-    broker.stats.bytes_received += count;
-    if let Some(connection) = broker.connections.get_mut(id) {
-        connection.counted.bytes_received += count;
-    }
+    broker.stats.bytes_received += (before - input.len()) as u64;
+    broker.connections.take_back_output(id);
     settle(broker, id, now);
     is_put_off
 }
@@ -141,19 +140,18 @@ pub(crate) fn transmit(
     out: &mut Vec<u8>,
 ) -> bool {
     let before = out.len();
+    broker.connections.take_output(id, out);
     let Some(connection) = broker.connections.get_mut(id) else { return false };
-    connection.take_output(out);
     connection.forget_hint();
     let mut has_more = connection.server.flush(now, out);
+    connection.counted.bytes_sent += (out.len() - before) as u64;
     while !has_more && awaits_retained(broker, id) && deliver_retained(broker, id, now) {
         let Some(connection) = broker.connections.get_mut(id) else { return false };
+        let length = out.len();
         has_more = connection.server.flush(now, out);
+        connection.counted.bytes_sent += (out.len() - length) as u64;
     }
-    let count = (out.len() - before) as u64;
-    broker.stats.bytes_sent += count;
-    if let Some(connection) = broker.connections.get_mut(id) {
-        connection.counted.bytes_sent += count;
-    }
+    broker.stats.bytes_sent += (out.len() - before) as u64;
     has_more
 }
 
