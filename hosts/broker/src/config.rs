@@ -69,7 +69,7 @@ pub(crate) struct Arguments {
     pub(crate) packet_timeout: u64,
     /// The largest CONNECT in bytes.
     #[arg(long, value_name = "BYTES", default_value = "131072", help_heading = "Limits")]
-    max_connect_size: NonZeroU32,
+    max_request_size: NonZeroU32,
     /// The largest other packet in bytes.
     #[arg(long, value_name = "BYTES", default_value = "33554432", help_heading = "Limits")]
     max_packet_size: NonZeroU32,
@@ -314,7 +314,7 @@ impl Arguments {
     pub(crate) fn broker_config(&self) -> BrokerConfig {
         let server = ServerConfig::new()
             .connect_timeout(Duration::from_secs(self.connect_timeout))
-            .maximum_connect_size(self.max_connect_size.get())
+            .maximum_request_size(self.max_request_size.get())
             .maximum_packet_size(self.max_packet_size.get())
             .receive_maximum(self.receive_maximum.get())
             .maximum_in_flight(self.max_in_flight.get())
