@@ -67,7 +67,7 @@ pub(crate) struct Arguments {
     /// Seconds in which a packet must arrive as a whole.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, help_heading = "Limits")]
     pub(crate) packet_timeout: u64,
-    /// The largest CONNECT in bytes.
+    /// The largest CONNECT, SUBSCRIBE or UNSUBSCRIBE in bytes.
     #[arg(long, value_name = "BYTES", default_value = "131072", help_heading = "Limits")]
     max_request_size: NonZeroU32,
     /// The largest other packet in bytes.
