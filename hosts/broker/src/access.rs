@@ -23,7 +23,7 @@ pub(crate) struct Access {
     failures: RefCell<Failures>,
 }
 
-/// What is done with a client that asks to connect.
+/// The answer to a client that asks to connect.
 pub(crate) enum Decision {
     Accept,
     Refuse(ReasonCode),
@@ -84,13 +84,17 @@ impl Access {
         }
     }
 
-    /// Decides about a CONNECT.
+    /// Decides about a CONNECT. A certificate can have proven the user name.
     pub(crate) fn decide(
         &self,
         address: Option<IpAddr>,
         user: Option<&str>,
         password: Option<&[u8]>,
+        is_proven: bool,
     ) -> Decision {
+        if is_proven {
+            return Decision::Accept;
+        }
         let (Some(users), Some(name)) = (&self.users, user) else {
             return match self.allow_anonymous {
                 true => Decision::Accept,
@@ -115,8 +119,9 @@ impl Access {
     }
 
     /// Whether a user who has connected is still a user.
-    pub(crate) fn still_allows(&self, user: Option<&str>) -> bool {
+    pub(crate) fn still_allows(&self, user: Option<&str>, is_proven: bool) -> bool {
         match (&self.users, user) {
+            _ if is_proven => true,
             (Some(users), Some(name)) => users.contains(name),
             _ => self.allow_anonymous,
         }

@@ -17,8 +17,9 @@ use toml::Value;
 #[derive(Parser, Debug)]
 #[command(version, next_line_help = false, args_override_self = true)]
 pub(crate) struct Arguments {
-    /// Where to listen: `tcp://ADDR:PORT`, `tls://`, `ws://`, `wss://` or `unix:PATH`. Port 0 selects
-    /// a free port. Can be repeated.
+    /// An address to listen on: `tcp://ADDR:PORT`, `tls://`, `ws://`, `wss://` or `unix:PATH`. Port
+    /// 0 selects a free port. `?proxy` at the end expects the PROXY protocol of a balancer. Can be
+    /// repeated.
     #[arg(
         long,
         value_name = "URL",
@@ -57,10 +58,16 @@ pub(crate) struct Arguments {
     /// Clients of TLS listeners must have a certificate from this authority. Read again at SIGHUP.
     #[arg(long, value_name = "FILE", requires = "cert", help_heading = "Security")]
     pub(crate) client_ca: Option<PathBuf>,
+    /// The common name of a client's certificate is its user name, and no password is asked for.
+    #[arg(long, requires = "client_ca", help_heading = "Security")]
+    pub(crate) certificate_user: bool,
 
     /// Connections that can be open.
     #[arg(long, value_name = "N", default_value_t = 10_000, help_heading = "Limits")]
     pub(crate) max_connections: usize,
+    /// Connections that can be open from one address [default: no limit].
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub(crate) max_connections_per_address: Option<NonZeroUsize>,
     /// Seconds that a new connection has for its CONNECT.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, help_heading = "Limits")]
     pub(crate) connect_timeout: u64,
@@ -85,7 +92,7 @@ pub(crate) struct Arguments {
     /// Bytes of messages that can wait for a client.
     #[arg(long, value_name = "BYTES", default_value_t = 67_108_864, help_heading = "Limits")]
     max_queued_bytes: usize,
-    /// What happens to a message for a client whose queue is full.
+    /// The treatment of a message for a client whose queue is full.
     #[arg(long, value_name = "POLICY", default_value = "drop-new", help_heading = "Limits")]
     overflow: OverflowArgument,
     /// SUBSCRIBE and UNSUBSCRIBE packets of a client that can wait for their answers.
@@ -170,7 +177,7 @@ pub(crate) struct Arguments {
     /// `$share/NAME/FILTER` is a shared subscription for clients before 5.0 as well.
     #[arg(long = "shared-before-5.0", help_heading = "Protocol")]
     shared_before_5_0: bool,
-    /// Publish figures below `$SYS/broker/` every so many seconds; 0 for never.
+    /// Publish figures below `$SYS/broker/` at this interval; 0 for never.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, help_heading = "Protocol")]
     sys_interval: u64,
     /// A deviation from the standard that is accepted or refused, such as `dup-with-qos-0`;
@@ -304,7 +311,7 @@ impl Arguments {
         Ok(self)
     }
 
-    /// Whether anybody who reaches the listener can do everything.
+    /// Whether each client that reaches the listener can do everything, although no flag says so.
     pub(crate) fn is_open(&self, endpoint: &Endpoint) -> bool {
         let has_certificate = endpoint.has_tls() && self.client_ca.is_some();
         self.allow_anonymous.is_none() && self.password_file.is_none() && !has_certificate

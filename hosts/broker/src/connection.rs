@@ -30,6 +30,8 @@ pub(crate) struct Peer {
     pub(crate) name: Rc<str>,
     /// The address, if the transport has one.
     pub(crate) address: Option<IpAddr>,
+    /// The user name that its certificate proves.
+    pub(crate) user: Option<Box<str>>,
 }
 
 /// Serves a connection to its end.
@@ -63,7 +65,7 @@ struct Connection<'h> {
     unfinished_since: Option<Instant>,
 }
 
-/// What a connection can do next.
+/// The next steps that a connection can take.
 struct Next {
     is_closed: bool,
     wants_input: bool,
@@ -104,15 +106,14 @@ impl Connection<'_> {
                 },
                 written = self.output.write(writer), if self.output.is_pending() => {
                     if let Err(error) = written {
-                        // What the client sent before it went can still be read.
+                        // The client's last input can still be read.
                         debug!("{:?}: output failed: {error}", self.id);
                         self.output.fail();
                     }
                 }
                 () = waker.notified() => {}
                 () = ready(()), if has_more => {}
-                () = async { sleep_until(last_input.unwrap_or_else(tokio::time::Instant::now)).await },
-                    if last_input.is_some() => break,
+                () = until(last_input), if last_input.is_some() => break,
             }
         }
         last_input.is_some()
@@ -179,6 +180,12 @@ impl Connection<'_> {
         let mut ignored = [0; 512];
         while !input_ended && reader.read(&mut ignored).await? > 0 {}
         Ok(())
+    }
+}
+
+async fn until(deadline: Option<tokio::time::Instant>) {
+    if let Some(deadline) = deadline {
+        sleep_until(deadline).await;
     }
 }
 

@@ -12,7 +12,10 @@ use mqtt_sansio::codec::{ConnackProperties, Disconnect, Packet, ReasonCode, Vers
 use mqtt_sansio::{Clock, Instant};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -35,6 +38,10 @@ pub(crate) struct Host {
     /// The open transports, with those that the broker does not know yet.
     open: Cell<usize>,
     maximum_open: usize,
+    /// The open transports of each address, if they are limited.
+    addresses: RefCell<HashMap<IpAddr, usize>>,
+    maximum_per_address: Option<NonZeroUsize>,
+    pub(crate) certificate_user: bool,
     pub(crate) connect_timeout: Duration,
     pub(crate) packet_timeout: Duration,
     /// The input of the connection that reads at the moment.
@@ -42,22 +49,50 @@ pub(crate) struct Host {
 }
 
 /// The place of an open transport.
-pub(crate) struct Place(Rc<Host>);
+pub(crate) struct Place {
+    host: Rc<Host>,
+    address: Option<IpAddr>,
+}
 
 impl Place {
     pub(crate) const fn host(&self) -> &Rc<Host> {
-        &self.0
+        &self.host
+    }
+
+    /// Counts the transport for its address. Returns whether there is room.
+    pub(crate) fn count(&mut self, address: Option<IpAddr>) -> bool {
+        let Some((address, limit)) = address.zip(self.host.maximum_per_address) else {
+            return true;
+        };
+        let mut addresses = self.host.addresses.borrow_mut();
+        let count = addresses.entry(address).or_default();
+        let has_room = *count < limit.get();
+        if has_room {
+            *count += 1;
+            self.address = Some(address);
+        }
+        has_room
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-        self.0.ended.notify_one();
+        let Self { host, address } = self;
+        host.open.set(host.open.get() - 1);
+        host.ended.notify_one();
+        if let Some(address) = address {
+            let mut addresses = host.addresses.borrow_mut();
+            if let Entry::Occupied(mut entry) = addresses.entry(*address) {
+                *entry.get_mut() -= 1;
+                if *entry.get() == 0 {
+                    entry.remove();
+                }
+            }
+        }
     }
 }
 
-/// What the host knows about a connection.
+/// A connection, as the host knows it.
 pub(crate) struct Link {
     peer: Peer,
     /// Wakes the task of the connection, which then asks the broker what to do.
@@ -65,7 +100,7 @@ pub(crate) struct Link {
     client: Client,
 }
 
-/// What a client said about itself in CONNECT.
+/// A client, as it describes itself in CONNECT.
 #[derive(Default)]
 struct Client {
     /// Empty before CONNECT, and if the broker assigns one.
@@ -113,6 +148,9 @@ impl Host {
             rates: arguments.rates(),
             open: Cell::new(0),
             maximum_open: arguments.max_connections,
+            addresses: RefCell::default(),
+            maximum_per_address: arguments.max_connections_per_address,
+            certificate_user: arguments.certificate_user,
             connect_timeout: Duration::from_secs(arguments.connect_timeout),
             packet_timeout: Duration::from_secs(arguments.packet_timeout),
             buffer: RefCell::new(vec![0; 64 * 1024].into()),
@@ -165,13 +203,15 @@ impl Host {
             return;
         };
         let Packet::Connect(connect) = connect.decode() else { return };
+        let user = connect.user_name.map(|name| name.to_str().into());
         link.client = Client {
             identifier: connect.client_identifier.to_str().into(),
-            user: connect.user_name.map(|name| name.to_str().into()),
+            user: link.peer.user.clone().or(user),
             version: Some(connect.version),
         };
         let user = link.client.user.as_deref();
-        match self.access.borrow().decide(link.peer.address, user, connect.password) {
+        let (address, is_proven) = (link.peer.address, link.peer.user.is_some());
+        match self.access.borrow().decide(address, user, connect.password, is_proven) {
             Decision::Accept => self.accept(broker, question, link, now),
             Decision::Refuse(reason_code) => refuse(broker, question, link, reason_code, now),
             Decision::Verify(wait, credentials) => {
@@ -199,7 +239,7 @@ impl Host {
             let links = self.links.borrow();
             let Some(link) = links.get(&id).filter(|_| is_open(broker)) else { return };
             // The user can have been removed meanwhile.
-            if is_correct && self.access.borrow().still_allows(link.client.user.as_deref()) {
+            if is_correct && self.access.borrow().still_allows(link.client.user.as_deref(), false) {
                 self.accept(broker, question, link, now);
             } else {
                 self.access.borrow().failed(link.peer.address);
@@ -220,8 +260,8 @@ impl Host {
         }
     }
 
-    /// Reads users, rights and certificates again. Clients stay connected, with their new rights, if their users
-    /// still exist.
+    /// Reads users, rights and certificates again. Clients stay connected, with their new rights,
+    /// if their users still exist.
     pub(crate) fn reload(self: &Rc<Self>) {
         self.access.borrow_mut().reload();
         if let Some(certificates) = &mut *self.certificates.borrow_mut() {
@@ -229,13 +269,13 @@ impl Host {
         }
         self.with_broker(|broker, now| {
             let access = self.access.borrow();
-            for (id, Link { client, .. }) in self.links.borrow().iter() {
+            for (id, Link { peer, client, .. }) in self.links.borrow().iter() {
                 let is_connected = broker.question(*id).is_none() && client.version.is_some();
                 if !is_connected {
                     continue;
                 }
                 let user = client.user.as_deref();
-                if access.still_allows(user) {
+                if access.still_allows(user, peer.user.is_some()) {
                     broker.set_grants(*id, access.grants(user, &client.identifier), now);
                 } else {
                     let disconnect = Disconnect::new(ReasonCode::NOT_AUTHORIZED);
@@ -273,7 +313,7 @@ impl Host {
         let has_room = self.open.get() < self.maximum_open;
         has_room.then(|| {
             self.open.set(self.open.get() + 1);
-            Place(self.clone())
+            Place { host: self.clone(), address: None }
         })
     }
 

@@ -1,8 +1,8 @@
-//! Where the broker listens.
+//! The sockets on which the broker listens.
 
 use crate::connection::{Peer, serve};
 use crate::host::{Host, Place};
-use crate::websocket;
+use crate::{proxy, tls, websocket};
 use anyhow::Context as _;
 use log::{info, warn};
 use std::fmt;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, split};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::spawn_local;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,20 +24,22 @@ pub(crate) enum Endpoint {
     Unix(PathBuf),
 }
 
-/// What a TCP connection carries.
+/// The layers between TCP and MQTT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Layers {
     tls: bool,
     websocket: bool,
+    /// Whether a balancer says first who its client is.
+    proxy: bool,
 }
 
 impl Layers {
-    const NONE: Self = Self { tls: false, websocket: false };
+    const NONE: Self = Self { tls: false, websocket: false, proxy: false };
     const SCHEMES: [(&str, Self); 4] = [
         ("tcp", Self::NONE),
-        ("tls", Self { tls: true, websocket: false }),
-        ("ws", Self { tls: false, websocket: true }),
-        ("wss", Self { tls: true, websocket: true }),
+        ("tls", Self { tls: true, websocket: false, proxy: false }),
+        ("ws", Self { tls: false, websocket: true, proxy: false }),
+        ("wss", Self { tls: true, websocket: true, proxy: false }),
     ];
 }
 
@@ -47,7 +49,7 @@ impl Endpoint {
         matches!(self, Self::Tcp(Layers { tls: true, .. }, _))
     }
 
-    /// Whether only programs on this machine reach the address.
+    /// Whether only this machine's programs reach the address.
     pub(crate) fn is_local(&self) -> anyhow::Result<bool> {
         match self {
             Self::Tcp(_, address) => {
@@ -67,7 +69,12 @@ impl FromStr for Endpoint {
             return Ok(Self::Unix(path.into()));
         }
         let (scheme, address) = text.split_once("://").unwrap_or(("tcp", text));
+        let (address, proxy) = match address.strip_suffix("?proxy") {
+            Some(address) => (address, true),
+            None => (address, false),
+        };
         let layers = Layers::SCHEMES.into_iter().find(|(name, _)| *name == scheme);
+        let layers = layers.map(|(name, layers)| (name, Layers { proxy, ..layers }));
         match (layers, address.rsplit_once(':')) {
             (Some((_, layers)), Some((_, port))) if port.parse::<u16>().is_ok() => {
                 Ok(Self::Tcp(layers, address.to_owned()))
@@ -81,8 +88,10 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(layers, address) => {
-                let scheme = Layers::SCHEMES.into_iter().find(|(_, one)| one == layers);
-                write!(f, "{}://{address}", scheme.map_or("", |(name, _)| name))
+                let plain = Layers { proxy: false, ..*layers };
+                let scheme = Layers::SCHEMES.into_iter().find(|(_, one)| *one == plain);
+                let end = if layers.proxy { "?proxy" } else { "" };
+                write!(f, "{}://{address}{end}", scheme.map_or("", |(name, _)| name))
             }
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
@@ -147,12 +156,16 @@ impl Listener {
         match (&self.socket, &self.endpoint) {
             (Socket::Tcp(socket, layers), _) => {
                 let (stream, address) = socket.accept().await?;
-                let peer = Peer { name: address.to_string().into(), address: Some(address.ip()) };
+                let peer = Peer {
+                    name: address.to_string().into(),
+                    address: Some(address.ip()),
+                    user: None,
+                };
                 Ok((Stream::Tcp(stream, *layers), peer))
             }
             (Socket::Unix(socket), endpoint) => {
                 let (stream, _) = socket.accept().await?;
-                let peer = Peer { name: endpoint.to_string().into(), address: None };
+                let peer = Peer { name: endpoint.to_string().into(), address: None, user: None };
                 Ok((Stream::Unix(stream), peer))
             }
         }
@@ -177,33 +190,58 @@ async fn remove_left_over(path: &Path) -> io::Result<()> {
 }
 
 /// Opens the transport of a client, and serves the client.
-async fn open(place: Place, peer: Peer, stream: Stream) {
-    let host = place.host();
+async fn open(mut place: Place, peer: Peer, stream: Stream) {
     match stream {
         Stream::Tcp(mut stream, layers) => {
             let _ = stream.set_nodelay(true);
-            if layers == Layers::NONE {
-                let (reader, writer) = stream.split();
-                return serve(host.clone(), peer, reader, writer).await;
+            if layers != Layers::NONE {
+                // In a box, because it takes much more memory than the other futures.
+                return Box::pin(open_layers(place, peer, stream, layers)).await;
             }
-            // In a box, because it takes much more memory than the other futures.
-            Box::pin(async move {
-                let handshake = add_layers(host, layers, stream);
-                match timeout(host.connect_timeout, handshake).await {
-                    Ok(Ok(stream)) => {
-                        let (reader, writer) = split(stream);
-                        serve(host.clone(), peer, reader, writer).await;
-                    }
-                    Ok(Err(error)) => info!("{}: handshake failed: {error:#}", peer.name),
-                    Err(_) => info!("{}: handshake was not completed in time", peer.name),
-                }
-            })
-            .await;
+            if has_room(&mut place, &peer) {
+                let (reader, writer) = stream.split();
+                serve(place.host().clone(), peer, reader, writer).await;
+            }
         }
         Stream::Unix(mut stream) => {
             let (reader, writer) = stream.split();
-            serve(host.clone(), peer, reader, writer).await;
+            serve(place.host().clone(), peer, reader, writer).await;
         }
+    }
+}
+
+fn has_room(place: &mut Place, peer: &Peer) -> bool {
+    let has_room = place.count(peer.address);
+    if !has_room {
+        warn!("{}: refused, too many connections of this address are open", peer.name);
+    }
+    has_room
+}
+
+async fn open_layers(mut place: Place, mut peer: Peer, mut stream: TcpStream, layers: Layers) {
+    let host = place.host().clone();
+    let deadline = Instant::now() + host.connect_timeout;
+    if layers.proxy {
+        match timeout_at(deadline, proxy::read(&mut stream)).await {
+            Ok(Ok(Some(address))) => {
+                peer.name = address.to_string().into();
+                peer.address = Some(address.ip());
+            }
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => return info!("{}: PROXY protocol failed: {error:#}", peer.name),
+            Err(_) => return info!("{}: sent no header of the PROXY protocol in time", peer.name),
+        }
+    }
+    if !has_room(&mut place, &peer) {
+        return;
+    }
+    match timeout_at(deadline, add_layers(&host, layers, stream, &mut peer)).await {
+        Ok(Ok(stream)) => {
+            let (reader, writer) = split(stream);
+            serve(host, peer, reader, writer).await;
+        }
+        Ok(Err(error)) => info!("{}: handshake failed: {error:#}", peer.name),
+        Err(_) => info!("{}: handshake was not completed in time", peer.name),
     }
 }
 
@@ -215,11 +253,16 @@ async fn add_layers(
     host: &Host,
     layers: Layers,
     stream: TcpStream,
+    peer: &mut Peer,
 ) -> anyhow::Result<Box<dyn Transport>> {
     let mut stream: Box<dyn Transport> = Box::new(stream);
     if layers.tls {
         let acceptor = host.tls().context("there is no certificate")?;
-        stream = Box::new(acceptor.accept(stream).await.context("TLS")?);
+        let accepted = acceptor.accept(stream).await.context("TLS")?;
+        if host.certificate_user {
+            peer.user = Some(tls::common_name(accepted.get_ref().1)?);
+        }
+        stream = Box::new(accepted);
     }
     if layers.websocket {
         stream = Box::new(websocket::accept(stream).await.context("WebSocket")?);
@@ -233,7 +276,8 @@ mod tests {
 
     #[test]
     fn endpoints_are_displayed_as_they_are_parsed() {
-        for text in ["tcp://a:1", "tls://[::1]:2", "ws://1.2.3.4:0", "wss://a:3", "unix:/a/b"] {
+        for text in ["tcp://a:1", "tls://[::1]:2", "ws://1.2.3.4:0", "wss://a:3?proxy", "unix:/a/b"]
+        {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
         assert_eq!("a:1".parse::<Endpoint>().unwrap().to_string(), "tcp://a:1");

@@ -14,6 +14,8 @@ mod connection;
 mod failures;
 mod host;
 mod listener;
+mod notify;
+mod proxy;
 mod tls;
 mod users;
 mod websocket;
@@ -24,6 +26,7 @@ use config::Arguments;
 use host::Host;
 use listener::Listener;
 use log::{info, warn};
+use notify::notify;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
@@ -79,6 +82,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         info!("listening on {}", listener.endpoint());
         tasks.push(spawn_local(listener.run(host.clone())));
     }
+    notify("READY=1");
     loop {
         tokio::select! {
             _ = interrupt.recv() => break,
@@ -86,6 +90,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             _ = hang_up.recv() => host.reload(),
         }
     }
+    notify("STOPPING=1");
     for task in tasks {
         task.abort();
         // Its socket is closed now.
@@ -108,14 +113,14 @@ async fn bind(arguments: &Arguments) -> anyhow::Result<Vec<Listener>> {
     Ok(listeners)
 }
 
-/// Refuses listeners that let anybody on the network do everything, unless the flags say that this
-/// is wanted.
+/// Refuses listeners that let each client on the network do everything, unless the flags say that
+/// this is wanted.
 fn check_listeners(arguments: &Arguments) -> anyhow::Result<()> {
     for endpoint in arguments.listen.iter().filter(|endpoint| arguments.is_open(endpoint)) {
         if !endpoint.is_local()? {
             bail!(
-                "--listen {endpoint} would let anybody on the network in: give --password-file, or \
-                 --allow-anonymous true if that is wanted"
+                "--listen {endpoint} would accept each client on the network: give \
+                 --password-file, or --allow-anonymous true if that is wanted"
             );
         }
         warn!("{endpoint} accepts each client of this machine, because there is no password file");

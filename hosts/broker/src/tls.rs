@@ -10,7 +10,7 @@ use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::rustls::{RootCertStore, ServerConfig, ServerConnection};
 
 /// The certificates, as the files had them when they were last read.
 pub(crate) struct Certificates {
@@ -74,6 +74,16 @@ fn read(cert: &Path, key: &Path, client_ca: Option<&Path>) -> anyhow::Result<Tls
         .with_single_cert(chain, key)
         .with_context(|| format!("{} and {}", cert.display(), name()))?;
     Ok(Arc::new(config).into())
+}
+
+/// Returns the common name in the certificate of a client.
+pub(crate) fn common_name(connection: &ServerConnection) -> anyhow::Result<Box<str>> {
+    let chain = connection.peer_certificates().unwrap_or_default();
+    let certificate = chain.first().context("the client has no certificate")?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate)?;
+    let name = certificate.subject().iter_common_name().next();
+    let name = name.context("the certificate of the client has no common name")?;
+    Ok(name.as_str().context("common name of the client")?.into())
 }
 
 fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {

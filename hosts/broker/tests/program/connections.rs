@@ -1,8 +1,8 @@
-//! What a connection must not lose, and what it must not do to others.
+//! Connections lose nothing, and do no harm to others.
 
 use crate::Broker;
-use crate::client::{Client, connect, open, packet, publish, text};
-use std::io::Write as _;
+use crate::client::{Client, open, publish};
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::scope;
 use std::time::{Duration, Instant};
@@ -27,54 +27,59 @@ fn flood_lets_other_clients_have_their_turn() {
             });
         }
         let mut client = Client::connected(&address, "other", None);
-        let start = Instant::now();
-        let longest = (0..20).map(|_| {
-            let before = start.elapsed();
-            client.ping();
-            start.elapsed() - before
-        });
-        let longest = longest.max().unwrap();
+        let mut times: Vec<_> = (0..21)
+            .map(|_| {
+                let start = Instant::now();
+                client.ping();
+                start.elapsed()
+            })
+            .collect();
         stop.store(true, Ordering::Relaxed);
-        assert!(longest < Duration::from_secs(2), "{longest:?}");
+        times.sort();
+        // 10 ms; 250 ms if each flood has all its input read at once.
+        assert!(times[10] < Duration::from_millis(120), "{times:?}");
     });
+}
+
+/// Subscribes a client, and sends it more than its socket takes. Returns the number of messages.
+fn fill(address: &str, client: &mut Client) -> usize {
+    const COUNT: usize = 900;
+    assert_eq!(client.subscribe("fill"), 0);
+    let mut publisher = Client::connected(address, "publisher", None);
+    let message = publish("fill", &"x".repeat(16_000));
+    for _ in 0..COUNT {
+        publisher.send(&message);
+    }
+    publisher.ping();
+    COUNT
 }
 
 #[test]
 fn last_message_is_delivered_when_client_closes_without_reading() {
     let broker = Broker::start(&LISTEN);
     let address = broker.address("tcp");
-    let mut subscriber = Client::connected(&address, "subscriber", None);
-    assert_eq!(subscriber.subscribe("last/#"), 0);
-    for number in 0..100 {
-        let id = number.to_string();
-        let mut stream = open(&address);
-        let mut bytes = connect(4, &id, None);
-        // The answer to SUBSCRIBE is a message that waits in the socket, so the close is a reset.
-        bytes.extend(packet(0x82, &[&[0, 1], &text("x")[..], &[0]].concat()));
-        bytes.extend(publish(&format!("last/{id}"), "message"));
-        bytes.extend([0xE0, 0]);
-        stream.write_all(&bytes).unwrap();
-        drop(stream);
-    }
-    // In the order in which the broker has read them.
-    let mut received: Vec<_> = (0..100).map(|_| subscriber.receive()).collect();
-    received.sort();
-    received.dedup();
-    assert_eq!(received.len(), 100);
+    let mut watcher = Client::connected(&address, "watcher", None);
+    assert_eq!(watcher.subscribe("last"), 0);
+    let mut client = Client::connected(&address, "client", None);
+    fill(&address, &mut client);
+    client.publish("last", "message");
+    client.send(&[0xE0, 0]);
+    // The client has not read all, so this is a reset, and output fails before input is read.
+    drop(client);
+    watcher.expect("last", "message");
 }
 
 #[test]
 fn output_is_written_after_the_end_of_input() {
     let broker = Broker::start(&LISTEN);
-    let stream = open(&broker.address("tcp"));
+    let address = broker.address("tcp");
+    let stream = open(&address);
     let mut client = Client::new(stream.try_clone().unwrap());
-    let mut bytes = connect(4, "a", None);
-    bytes.extend(packet(0x82, &[&[0, 1], &text("x")[..], &[0]].concat()));
-    bytes.extend(publish("x", "y"));
-    client.send(&bytes);
-    stream.shutdown(std::net::Shutdown::Write).unwrap();
-    let expected = [&[0x20, 2, 0, 0][..], &[0x90, 3, 0, 1, 0], &publish("x", "y")].concat();
-    assert_eq!(client.expect_end(), expected);
+    assert_eq!(client.connect(4, "client", None), 0);
+    let count = fill(&address, &mut client);
+    stream.shutdown(Shutdown::Write).unwrap();
+    let expected = publish("fill", &"x".repeat(16_000)).len() * count;
+    assert_eq!(client.expect_end().len(), expected);
 }
 
 #[test]
@@ -108,4 +113,36 @@ fn connection_beyond_the_limit_is_refused() {
     let _first = Client::connected(&broker.address("tcp"), "a", None);
     let _second = Client::tcp(&broker.address("tcp"));
     broker.wait(|log| log.contains("refused, too many connections are open"));
+}
+
+#[test]
+fn connections_of_one_address_are_limited() {
+    let flags = [&LISTEN[..], &["--max-connections-per-address", "2"]].concat();
+    let mut broker = Broker::start(&flags);
+    let address = broker.address("tcp");
+    let _first = Client::connected(&address, "a", None);
+    let second = Client::connected(&address, "b", None);
+    let _third = Client::tcp(&address);
+    broker.wait(|log| log.contains("refused, too many connections of this address are open"));
+    drop(second);
+    broker.wait(|log| log.contains("client \"b\": transport was closed"));
+    Client::connected(&address, "c", None);
+}
+
+#[test]
+fn systemd_learns_that_the_program_is_ready() {
+    let directory = crate::Directory::new();
+    let path = directory.path("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut broker = Broker::start_with(&LISTEN, &[("NOTIFY_SOCKET", &path)]);
+    let expect = |expected: &str| {
+        let mut buffer = [0; 64];
+        let length = socket.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], expected.as_bytes());
+    };
+    expect("READY=1");
+    broker.signal("-TERM");
+    expect("STOPPING=1");
+    assert!(broker.end());
 }

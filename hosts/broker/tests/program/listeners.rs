@@ -201,3 +201,59 @@ fn client_without_certificate_is_refused_until_reload_changes_authority() {
     broker.wait(|log| log.contains("the certificates stay as they were"));
     assert!(client(&others, &[]));
 }
+
+#[test]
+fn common_name_of_certificate_is_the_user_name() {
+    if !has("mosquitto_pub") {
+        return;
+    }
+    let files = Certificates::new();
+    let path = |name| files.path(name);
+    // A user name in CONNECT is not asked for, and counts for nothing.
+    let acl = files.directory.write("acl", "user client\ntopic write a\nuser other\ntopic b\n");
+    let mut broker = Broker::start(&[
+        "--listen",
+        "tls://127.0.0.1:0",
+        "--cert",
+        &path("server.pem"),
+        "--key",
+        &path("server.key"),
+        "--client-ca",
+        &path("ca.pem"),
+        "--certificate-user",
+        "--acl-file",
+        &acl,
+        "--listen",
+        "tcp://127.0.0.1:0",
+    ]);
+    let mut reader = Client::connected(&broker.address("tcp"), "reader", Some(("other", "")));
+    assert_eq!(reader.subscribe("b"), 0);
+    let port = broker.port("tls");
+    let publish = |topic, user| {
+        let (ca, cert, key) = (path("ca.pem"), path("client.pem"), path("client.key"));
+        let files = ["--cafile", &ca, "--cert", &cert, "--key", &key];
+        let arguments = ["-h", "localhost", "-p", &port, "-t", topic, "-m", "x", "-u", user];
+        let all = [&arguments[..], &files, &["-V", "5", "-q", "1"]].concat();
+        run("mosquitto_pub", &all)
+    };
+    assert!(publish("a", "other"));
+    publish("b", "other");
+    reader.ping();
+    broker.wait(|log| log.contains("of user \"client\" with MQTT 5.0 connected"));
+    broker.signal("-HUP");
+    reader.ping();
+}
+
+#[test]
+fn balancer_says_who_its_client_is() {
+    let mut broker = Broker::start(&["--listen", "tcp://127.0.0.1:0?proxy"]);
+    let address = broker.address("tcp");
+    let address = address.strip_suffix("?proxy").unwrap();
+    let mut client = Client::tcp(address);
+    client.send(b"PROXY TCP4 1.2.3.4 5.6.7.8 9 1883\r\n");
+    assert_eq!(client.connect(4, "a", None), 0);
+    broker.wait(|log| log.contains("1.2.3.4:9: client \"a\" with MQTT 3.1.1 connected"));
+    let mut client = Client::tcp(address);
+    client.send(&crate::client::connect(4, "a", None));
+    assert_eq!(client.expect_end(), b"");
+}

@@ -22,7 +22,7 @@ fn password_file(directory: &Directory) -> Option<String> {
 fn password_file_of_mosquitto_decides_who_connects() {
     let directory = Directory::new();
     let Some(file) = password_file(&directory) else { return };
-    let broker = Broker::start(&[&LISTEN[..], &["--password-file", &file]].concat());
+    let mut broker = Broker::start(&[&LISTEN[..], &["--password-file", &file]].concat());
     for (user, before_5_0, in_5_0) in [
         (None, 0x05, 0x87),
         (Some(("old", "OLD")), 0, 0),
@@ -35,10 +35,10 @@ fn password_file_of_mosquitto_decides_who_connects() {
             assert_eq!(client.connect(version, "a", user), expected, "{user:?} {version}");
         }
     }
-    let log = broker.log();
     let refused =
         "refused client \"a\" of user \"nobody\" with MQTT 5.0: Bad User Name or Password";
-    assert!(log.contains(refused), "{log}");
+    broker.wait(|log| log.contains(refused));
+    let log = broker.log();
     assert!(!log.contains("OLD"), "no password is logged: {log}");
 }
 
