@@ -58,6 +58,9 @@ pub(crate) struct Arguments {
     /// Clients of TLS listeners must have a certificate from this authority. Read again at SIGHUP.
     #[arg(long, value_name = "FILE", requires = "cert", help_heading = "Security")]
     pub(crate) client_ca: Option<PathBuf>,
+    /// Certificates that the authority has revoked, in PEM. Read again at SIGHUP.
+    #[arg(long, value_name = "FILE", requires = "client_ca", help_heading = "Security")]
+    pub(crate) client_crl: Option<PathBuf>,
     /// The common name of a client's certificate is its user name, and no password is asked for.
     #[arg(long, requires = "client_ca", help_heading = "Security")]
     pub(crate) certificate_user: bool,

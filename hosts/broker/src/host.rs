@@ -254,8 +254,11 @@ impl Host {
         let grants = self.access.borrow().grants(client.user.as_deref(), &client.identifier);
         let admission = Admission { grants, rates: self.rates, ..Admission::default() };
         match broker.accept(question, admission, now) {
-            Ok(()) if broker.is_closed(question.connection()) => {}
-            Ok(()) => info!("{}: {client} connected", peer.name),
+            Ok(()) => match broker.closed(question.connection()) {
+                None => info!("{}: {client} connected", peer.name),
+                // The will is not allowed, for example.
+                Some(closed) => warn!("{}: refused {client}: {}", peer.name, closed.cause),
+            },
             Err(error) => warn!("{}: cannot accept {client}: {error}", peer.name),
         }
     }

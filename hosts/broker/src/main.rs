@@ -27,13 +27,18 @@ use host::Host;
 use listener::Listener;
 use log::{info, warn};
 use notify::notify;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 use tls::Certificates;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
+
+/// The open files of the program that are not connections, at most.
+const OTHER_FILES: u64 = 32;
 
 fn main() -> ExitCode {
     match start() {
@@ -53,7 +58,11 @@ fn start() -> anyhow::Result<()> {
         _ => "trace",
     };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // They check passwords.
+        .max_blocking_threads(available_parallelism().map_or(1, Into::into))
+        .build()?;
     LocalSet::new().block_on(&runtime, run(arguments))
 }
 
@@ -71,6 +80,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         signal(SignalKind::terminate())?,
         signal(SignalKind::hangup())?,
     );
+    raise_file_limit(arguments.max_connections);
     let listeners = bind(&arguments).await?;
     let mut seed = [0; 16];
     getrandom::fill(&mut seed).context("the system has no randomness")?;
@@ -104,6 +114,22 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Lets the program have as many open files as it needs, as far as the system allows.
+fn raise_file_limit(connections: usize) {
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(limit.maximum.unwrap_or(u64::MAX).min(wanted));
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+    let current = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if current < wanted {
+        let room = current.saturating_sub(OTHER_FILES);
+        warn!("the system's limit of open files leaves room for {room} connections");
+    }
+}
+
+/// Opens all listeners.
 async fn bind(arguments: &Arguments) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for endpoint in &arguments.listen {

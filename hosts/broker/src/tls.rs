@@ -1,23 +1,32 @@
 //! Certificates and keys.
 
 use crate::config::Arguments;
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use log::{info, warn};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring::default_provider;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, ServerConnection};
 
 /// The certificates, as the files had them when they were last read.
 pub(crate) struct Certificates {
-    cert: PathBuf,
-    key: PathBuf,
-    client_ca: Option<PathBuf>,
+    files: Files,
     acceptor: TlsAcceptor,
+}
+
+struct Files {
+    /// The certificate chain of the server.
+    cert: PathBuf,
+    /// The key of the server.
+    key: PathBuf,
+    /// The authority that clients must have a certificate from.
+    client_ca: Option<PathBuf>,
+    /// The certificates that the authority has revoked.
+    client_crl: Option<PathBuf>,
 }
 
 impl Certificates {
@@ -26,14 +35,15 @@ impl Certificates {
         let (Some(cert), Some(key)) = (arguments.cert.clone(), arguments.key.clone()) else {
             return Ok(None);
         };
-        let client_ca = arguments.client_ca.clone();
-        let acceptor = read(&cert, &key, client_ca.as_deref())?;
-        Ok(Some(Self { cert, key, client_ca, acceptor }))
+        let (client_ca, client_crl) = (arguments.client_ca.clone(), arguments.client_crl.clone());
+        let files = Files { cert, key, client_ca, client_crl };
+        let acceptor = files.read()?;
+        Ok(Some(Self { files, acceptor }))
     }
 
     /// Reads the files again. If one is bad, all stay as they were.
     pub(crate) fn reload(&mut self) {
-        match read(&self.cert, &self.key, self.client_ca.as_deref()) {
+        match self.files.read() {
             Ok(acceptor) => {
                 self.acceptor = acceptor;
                 info!("reloaded the certificates");
@@ -47,33 +57,50 @@ impl Certificates {
     }
 }
 
-/// Reads the certificate chain and the key of the server, and the certificate of the authority that
-/// clients must have a certificate from.
-fn read(cert: &Path, key: &Path, client_ca: Option<&Path>) -> anyhow::Result<TlsAcceptor> {
-    let provider = Arc::new(default_provider());
-    let config = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .context("TLS")?;
-    let config = match client_ca {
-        Some(path) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates(path)? {
-                roots.add(certificate).with_context(|| path.display().to_string())?;
+impl Files {
+    fn read(&self) -> anyhow::Result<TlsAcceptor> {
+        let Self { cert, key, client_ca, client_crl } = self;
+        let provider = Arc::new(default_provider());
+        let config = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .context("TLS")?;
+        let config = match client_ca {
+            Some(path) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in read_all::<CertificateDer<'_>>(path)? {
+                    roots.add(certificate).with_context(|| name(path))?;
+                }
+                let crls = client_crl.as_deref().map(read_all).transpose()?;
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                        .with_crls(crls.unwrap_or_default())
+                        .build()
+                        .with_context(|| name(client_crl.as_ref().unwrap_or(path)))?;
+                config.with_client_cert_verifier(verifier)
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .build()
-                .with_context(|| path.display().to_string())?;
-            config.with_client_cert_verifier(verifier)
-        }
-        None => config.with_no_client_auth(),
+            None => config.with_no_client_auth(),
+        };
+        let chain = read_all(cert)?;
+        let secret = PrivateKeyDer::from_pem_file(key).with_context(|| name(key))?;
+        let config = config
+            .with_single_cert(chain, secret)
+            .with_context(|| format!("{} and {}", name(cert), name(key)))?;
+        Ok(Arc::new(config).into())
+    }
+}
+
+/// Reads all items of a kind from a file.
+fn read_all<T: PemObject>(path: &Path) -> anyhow::Result<Vec<T>> {
+    let read = || {
+        let items: Vec<_> = T::pem_file_iter(path)?.collect::<Result<_, _>>()?;
+        ensure!(!items.is_empty(), "expected certificates in PEM, found none");
+        Ok(items)
     };
-    let chain = certificates(cert)?;
-    let name = || key.display().to_string();
-    let key = PrivateKeyDer::from_pem_file(key).with_context(name)?;
-    let config = config
-        .with_single_cert(chain, key)
-        .with_context(|| format!("{} and {}", cert.display(), name()))?;
-    Ok(Arc::new(config).into())
+    read().with_context(|| name(path))
+}
+
+fn name(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// Returns the common name in the certificate of a client.
@@ -84,14 +111,4 @@ pub(crate) fn common_name(connection: &ServerConnection) -> anyhow::Result<Box<s
     let name = certificate.subject().iter_common_name().next();
     let name = name.context("the certificate of the client has no common name")?;
     Ok(name.as_str().context("common name of the client")?.into())
-}
-
-fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let read = || {
-        let certificates: Vec<_> =
-            CertificateDer::pem_file_iter(path)?.collect::<Result<_, _>>()?;
-        anyhow::ensure!(!certificates.is_empty(), "expected a certificate in PEM, found none");
-        Ok(certificates)
-    };
-    read().with_context(|| path.display().to_string())
 }

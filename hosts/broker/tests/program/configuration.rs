@@ -1,17 +1,25 @@
 //! The configuration file.
 
+use crate::client::{Client, connect};
 use crate::{Broker, Directory};
 
+/// Returns whether CONNACK has this Maximum QoS.
+fn has_maximum_qos(broker: &Broker, qos: u8) -> bool {
+    let mut client = Client::tcp(&broker.address("tcp"));
+    client.send(&connect(5, "a", None));
+    client.receive().windows(2).any(|bytes| bytes == [0x24, qos])
+}
+
 #[test]
-fn configuration_file_sets_flags() {
+fn command_line_takes_precedence_over_configuration_file() {
     let directory = Directory::new();
     let file = directory.write("broker.toml", "listen = [\"tcp://127.0.0.1:0\"]\nmax-qos = 1\n");
-    let mut broker = Broker::start_without_waiting(&["--config", &file]);
-    broker.wait(|log| log.contains("listening on tcp://127.0.0.1:"));
-    let mut client = crate::client::Client::tcp(&broker.address("tcp"));
-    client.send(&crate::client::connect(5, "a", None));
-    // Maximum QoS is a property of CONNACK.
-    assert!(client.receive().windows(2).any(|bytes| bytes == [0x24, 1]));
+    for (flags, qos) in [(&[][..], 1), (&["--max-qos", "0"], 0)] {
+        let flags = [&["--config", &file], flags].concat();
+        let mut broker = Broker::start_without_waiting(&flags);
+        broker.wait(|log| log.contains("listening on tcp://127.0.0.1:"));
+        assert!(has_maximum_qos(&broker, qos), "{flags:?}");
+    }
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use crate::client::{Client, Transport, open};
 use crate::{Broker, Directory, has, run};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+};
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
@@ -24,6 +27,7 @@ impl Certificates {
         let directory = Directory::new();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, "authority");
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         directory.write("ca.pem", &issuer.pem());
@@ -32,9 +36,27 @@ impl Certificates {
             let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
             let mut params = CertificateParams::new(names).unwrap();
             params.distinguished_name.push(DnType::CommonName, name);
+            params.serial_number = Some(SerialNumber::from(7));
             directory
                 .write(&format!("{name}.pem"), &params.signed_by(&key, &issuer).unwrap().pem());
             directory.write(&format!("{name}.key"), &key.serialize_pem());
+        }
+        // One list revokes nothing, the other what is above.
+        for (name, serial) in [("empty.crl", 8), ("crl", 7)] {
+            let crl = CertificateRevocationListParams {
+                this_update: date_time_ymd(2024, 1, 1),
+                next_update: date_time_ymd(2124, 1, 1),
+                crl_number: SerialNumber::from(1),
+                issuing_distribution_point: None,
+                revoked_certs: vec![RevokedCertParams {
+                    serial_number: SerialNumber::from(serial),
+                    revocation_time: date_time_ymd(2024, 1, 1),
+                    reason_code: None,
+                    invalidity_date: None,
+                }],
+                key_identifier_method: KeyIdMethod::Sha256,
+            };
+            directory.write(name, &crl.signed_by(&issuer).unwrap().pem().unwrap());
         }
         Self { directory }
     }
@@ -165,6 +187,7 @@ fn client_without_certificate_is_refused_until_reload_changes_authority() {
     }
     let (ours, others) = (Certificates::new(), Certificates::new());
     let (cert, key, ca) = (ours.path("server.pem"), ours.path("server.key"), ours.path("ca.pem"));
+    let crl = ours.path("empty.crl");
     let mut broker = Broker::start(&[
         "--listen",
         "tls://127.0.0.1:0",
@@ -174,6 +197,8 @@ fn client_without_certificate_is_refused_until_reload_changes_authority() {
         &key,
         "--client-ca",
         &ca,
+        "--client-crl",
+        &crl,
     ]);
     let port = broker.port("tls");
     let client = |certificates: &Certificates, arguments: &[&str]| {
@@ -190,12 +215,20 @@ fn client_without_certificate_is_refused_until_reload_changes_authority() {
     assert!(!client(&ours, &["-d"]), "without a certificate");
     assert!(!client(&others, &[]), "with a certificate from another authority");
 
-    for (name, path) in [("server.pem", &cert), ("server.key", &key), ("ca.pem", &ca)] {
-        assert!(run("cp", &[&others.path(name), path]));
+    let files = [("server.pem", &cert), ("server.key", &key), ("ca.pem", &ca), ("empty.crl", &crl)];
+    for (name, path) in files {
+        std::fs::copy(others.path(name), path).unwrap();
     }
     broker.signal("-HUP");
     broker.wait(|log| log.contains("reloaded the certificates"));
     assert!(client(&others, &[]));
+    std::fs::copy(others.path("crl"), &crl).unwrap();
+    broker.signal("-HUP");
+    broker.wait(|log| log.matches("reloaded the certificates").count() == 2);
+    assert!(!client(&others, &[]), "with a certificate that is revoked");
+    std::fs::copy(others.path("empty.crl"), &crl).unwrap();
+    broker.signal("-HUP");
+    broker.wait(|log| log.matches("reloaded the certificates").count() == 3);
     std::fs::write(&key, "no key").unwrap();
     broker.signal("-HUP");
     broker.wait(|log| log.contains("the certificates stay as they were"));

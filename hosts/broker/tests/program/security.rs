@@ -1,6 +1,6 @@
 //! Users and rights.
 
-use crate::client::Client;
+use crate::client::{Client, connect, packet, publish, text};
 use crate::{Broker, Directory, has, run};
 use std::time::{Duration, Instant};
 
@@ -163,5 +163,39 @@ fn open_listener_for_the_network_must_be_asked_for() {
     let mut broker = Broker::start(&LISTEN);
     broker.wait(|log| {
         log.contains("accepts each client of this machine, because there is no password file")
+    });
+}
+
+#[test]
+fn last_message_is_delivered_although_password_is_checked_after_the_close() {
+    let directory = Directory::new();
+    let Some(file) = password_file(&directory) else { return };
+    let flags = ["--password-file", &file, "--allow-anonymous", "true"];
+    let broker = Broker::start(&[&LISTEN[..], &flags].concat());
+    let address = broker.address("tcp");
+    let mut watcher = Client::connected(&address, "watcher", None);
+    assert_eq!(watcher.subscribe("last"), 0);
+    let mut client = Client::tcp(&address);
+    let connect = connect(4, "client", Some(("new", "NEW")));
+    client.send(&[&connect[..], &publish("last", "message"), &[0xE0, 0]].concat());
+    drop(client);
+    watcher.expect("last", "message");
+}
+
+/// [5.0 MQTT-4.12.0-1]
+#[test]
+fn enhanced_authentication_and_forbidden_will_are_refused_and_logged() {
+    let directory = Directory::new();
+    let acl = directory.write("acl", "topic read a\n");
+    let mut broker = Broker::start(&[&LISTEN[..], &["--acl-file", &acl]].concat());
+    let body = [&text("MQTT")[..], &[5, 2, 0, 0, 4, 0x15, 0, 1, b'X'], &text("one")].concat();
+    let will = [&text("MQTT")[..], &[4, 6, 0, 0], &text("two"), &text("b"), &text("gone")].concat();
+    for (body, reason_code) in [(body, 0x8C), (will, 0x05)] {
+        let mut client = Client::tcp(&broker.address("tcp"));
+        client.send(&packet(0x10, &body));
+        assert_eq!(client.receive()[3], reason_code);
+    }
+    broker.wait(|log| {
+        log.contains("refused client \"one\"") && log.contains("refused client \"two\"")
     });
 }
