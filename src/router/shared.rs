@@ -1,6 +1,6 @@
 //! The groups of shared subscriptions. [5.0 §4.8.2]
 
-use super::Slab;
+use super::slab::Slab;
 use crate::codec::Filter;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;

@@ -186,7 +186,7 @@ impl Server {
         match answered {
             Ok(()) => {
                 let could_read = self.wants_input();
-                self.endpoint.connection.requests.waiting.remove(&packet_identifier);
+                self.endpoint.connection.requests.remove(packet_identifier);
                 if !could_read && self.wants_input() {
                     // Nothing of the client was read until now.
                     self.endpoint.touch(now);

@@ -120,6 +120,10 @@ impl<T> Identifiers<T> {
         } else {
             position = u32::try_from(self.entries.len()).unwrap_or(NONE);
             let (before, after, collision) = (NONE, NONE, NONE);
+            // Most sessions have one message in flight. Without this it takes room for four.
+            if self.entries.capacity() == 0 {
+                self.entries.reserve_exact(1);
+            }
             self.entries.push(Entry { identifier, before, after, collision, value: None });
             if self.entries.len() > self.table.len() {
                 self.grow_table();

@@ -23,6 +23,10 @@ impl Queue {
         if let Some(at) = outgoing.expires_at {
             self.earliest_expiry = Some(self.earliest_expiry.map_or(at, |other| other.min(at)));
         }
+        // Most queues hold one message at a time. Without this the first one takes room for four.
+        if self.messages.capacity() == 0 {
+            self.messages.reserve_exact(1);
+        }
         self.messages.push_back(outgoing);
     }
 

@@ -97,4 +97,12 @@ impl PeerRequests {
         self.waiting.insert(packet_identifier, PeerRequest { request, filters, number });
         number
     }
+
+    /// Removes an answered request. An empty map keeps the room of eleven, so it is replaced.
+    pub(crate) fn remove(&mut self, packet_identifier: PacketIdentifier) {
+        self.waiting.remove(&packet_identifier);
+        if self.waiting.is_empty() {
+            self.waiting = BTreeMap::new();
+        }
+    }
 }
