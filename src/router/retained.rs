@@ -240,6 +240,9 @@ impl RetainedStore {
         // No key before this one matches.
         let mut skip = Vec::new();
         let from = match &cursor.position {
+            Position::Start if !filter.has_wildcard() => {
+                return self.only(cursor, now, budget);
+            }
             Position::Start => {
                 skip = first_key(filter);
                 Bound::Included(&*skip)
@@ -285,6 +288,23 @@ impl RetainedStore {
         }
         None
     }
+
+    /// Looks up the topic that a filter without wildcards names.
+    fn only(
+        &self,
+        cursor: &mut RetainedCursor,
+        now: Instant,
+        budget: &mut usize,
+    ) -> Option<&Retained> {
+        if *budget == 0 {
+            return None;
+        }
+        *budget -= 1;
+        let found = self.messages.get_key_value(&*first_key(cursor.filter.as_topic_filter()));
+        let found = found.filter(|(_, retained)| !retained.is_expired(now));
+        cursor.position = found.map_or(Position::End, |(key, _)| Position::At(key.clone()));
+        found.map(|(_, retained)| retained)
+    }
 }
 
 /// How many keys a search passes one by one before it looks up where to go on.
@@ -306,9 +326,11 @@ fn key(topic_name: &TopicName<'_>) -> Arc<[u8]> {
 /// Returns a key that is not greater than any that a filter matches: the levels before its first
 /// wildcard.
 fn first_key(filter: TopicFilter<'_>) -> Vec<u8> {
-    let levels = filter.filter().as_bytes().split(|&byte| byte == b'/');
-    let literals = levels.take_while(|level| !matches!(*level, b"+" | b"#"));
-    literals.collect::<Vec<_>>().join(&SEPARATOR)
+    let text = filter.filter().as_bytes();
+    let wildcard = text.iter().position(|byte| matches!(byte, b'+' | b'#'));
+    // Before a wildcard there is a separator: `a/#` matches `a` as well.
+    let end = wildcard.map_or(text.len(), |wildcard| wildcard.saturating_sub(1));
+    text.iter().take(end).map(|&byte| in_key(byte)).collect()
 }
 
 /// How a key compares with a filter.
