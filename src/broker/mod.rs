@@ -335,8 +335,9 @@ impl Broker {
         self.connections.get(id).is_some_and(Connection::wants_transmit)
     }
 
-    /// Whether [`handle_input`](Self::handle_input) would consume input. Returns false while the
-    /// host owes an answer to [`Action::Connect`], while 64 KiB of output or more wait for
+    /// Whether [`handle_input`](Self::handle_input) would consume input. Returns false while a
+    /// [question](Self::question) or a SUBSCRIBE of the client is open, while the client must wait
+    /// because of its [`Rates`], while 64 KiB of output or more wait for
     /// [`transmit`](Self::transmit), and after the connection has ended.
     #[must_use]
     pub fn wants_input(&self, id: ConnectionId) -> bool {
@@ -357,6 +358,13 @@ impl Broker {
             Phase::Closed(closed) => Some(closed),
             Phase::AwaitConnect | Phase::Connecting(_) | Phase::Connected(_) => None,
         }
+    }
+
+    /// Returns the Client Identifier of an accepted client, which the broker may have assigned.
+    #[must_use]
+    pub fn client_identifier(&self, id: ConnectionId) -> Option<&str> {
+        let session = self.connections.get(id)?.session()?;
+        Some(self.sessions.get(session)?.client_identifier())
     }
 
     /// Returns the question that the connection waits for.

@@ -160,6 +160,7 @@ fn assigned_identifiers_tell_nothing_of_each_other() {
                 let connack = net.next(client).unwrap();
                 let (_, name) = connack.split_once("assigned=").unwrap();
                 assert_eq!((name.len(), &name[..5]), (37, "auto-"));
+                assert_eq!(net.broker.client_identifier(net.id(client)), Some(name));
                 name[5..].to_owned()
             })
             .collect();
