@@ -11,7 +11,7 @@ pub(super) struct Level {
     pub(super) number: u32,
     /// The number of levels before this one.
     depth: u32,
-    /// Where its name starts and ends.
+    /// The start and the end of its name.
     start: u32,
     end: u32,
 }

@@ -105,7 +105,7 @@ impl<K, V> Subscribers<K, V> {
         one.iter().map(|(one, value)| (one, value)).chain(many.into_iter().flat_map(|many| &**many))
     }
 
-    /// Returns the number of bytes in blocks of their own. Those of a tree are an estimate.
+    /// Returns the number of bytes in blocks of their own. The bytes of a tree are an estimate.
     pub(super) fn memory(&self) -> usize {
         match self {
             Self::None | Self::One(_) => 0,

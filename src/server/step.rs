@@ -45,7 +45,7 @@ impl Machine for Server {
             return self.take_connect(input, step);
         }
         let maximum = self.endpoint.connection.own.maximum_packet_size;
-        // What a request asks for costs more than its bytes.
+        // The work that a request asks for costs more than its bytes.
         let is_request = input.first().is_some_and(|byte| matches!(byte >> 4, 8 | 10));
         let request = self.config.maximum_request_size;
         Ok(Frame::take(input, if is_request { maximum.min(request) } else { maximum })?)

@@ -1,6 +1,6 @@
 //! The properties that the fuzz target `broker` checks. Arbitrary data becomes a series of events
-//! around one broker: bytes of many clients that follow the rules or not, and all calls of a host in
-//! any order. `tests/it/corpus.rs` runs it as an ordinary test.
+//! around one broker: bytes of many clients that follow the rules or not, and all calls of a host
+//! in any order. `tests/it/corpus.rs` runs it as an ordinary test.
 
 use crate::wire::{VERSIONS, identifier};
 use core::num::NonZeroU32;
@@ -291,7 +291,7 @@ impl Host {
             }
         }
         assert!(rest.is_empty(), "packets are whole");
-        // What was read before is read again when the output is gone.
+        // The client's input can be read again when the output is gone.
         self.feed(slot, &[], tally);
     }
 
