@@ -2,12 +2,13 @@
 //! the session machines.
 //!
 //! `cargo run --release` checks each contestant in each case, times those that are correct, and
-//! prints the tables of `benches/README.md`. `--table codecs`, `--table machines` or
-//! `--table router` prints one of the three. `ROUNDS=101` changes the number of rounds.
-//! `--instructions` also counts the instructions of this crate and of the fastest peer with
-//! valgrind, which takes long. To look at one contestant in one case, run `valgrind --tool=callgrind --toggle-collect='*decode_all*' peers
-//! --only mqttrs --case 'decode: v4 PUBACK' --iterations 100000` (`*encode_all*` for encoding,
-//! `*exchange_all*` for machines). The names are those of the table, or parts of them.
+//! prints the tables of `benches/README.md`. `--table codecs`, `--table machines` or `--table
+//! router` prints one of the three. `ROUNDS=101` changes the number of rounds. `--instructions`
+//! also counts the instructions of this crate and of the fastest peer with valgrind, which takes
+//! long. To look at one contestant in one case, run `valgrind --tool=callgrind
+//! --toggle-collect='*decode_all*' peers --only mqttrs --case 'decode: v4 PUBACK' --iterations
+//! 100000` (`*encode_all*` for encoding, `*exchange_all*` for machines). The names are those of the
+//! table, or parts of them.
 //!
 //! How it is measured:
 //! - In each round, each contestant runs each case in turn with some thousand packets. The table
