@@ -48,6 +48,8 @@ pub(super) struct Connection {
     pub(super) throttle: Option<Box<Throttle>>,
     /// Whether a task searches for retained messages.
     pub(super) is_searching: bool,
+    /// Whether a task ends the connection because its queue was full.
+    pub(super) is_overflown: bool,
     pub(super) counted: Counted,
     /// Why the broker itself ends the connection.
     pub(super) cause: CloseCause,
@@ -171,6 +173,7 @@ impl Connections {
             request: None,
             throttle: None,
             is_searching: false,
+            is_overflown: false,
             counted: Counted::default(),
             cause: CloseCause::Ended(ReasonCode::SUCCESS),
             questions: 0,

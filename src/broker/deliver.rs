@@ -2,15 +2,13 @@
 
 use super::Broker;
 use super::action::{ConnectionId, SessionId};
-use super::closed::CloseCause;
 use super::config::{Overflow, SharedStrategy};
-use super::flow::close;
 use super::grants::{Access, Verdict};
 use super::sessions::Presence;
 use super::stats;
 use super::subscription::{Subscriber, Target};
 use super::tasks::Task;
-use crate::codec::{Disconnect, QoS, ReasonCode, TopicName};
+use crate::codec::{QoS, TopicName};
 use crate::router::GroupId;
 use crate::session::{Message, Outgoing, QueueLimit, Session};
 use crate::time::Instant;
@@ -105,10 +103,11 @@ fn deliver_or_drop(broker: &mut Broker, session: SessionId, outgoing: Outgoing, 
             }
         }
         Overflow::Disconnect => {
-            if let Some(id) = connected {
-                let reason_code = ReasonCode::QUOTA_EXCEEDED;
-                let cause = CloseCause::Ended(reason_code);
-                close::disconnect(broker, id, &Disconnect::new(reason_code), cause, now);
+            // Not now: its will may fill the queue of another client, whose will fills the next.
+            let Some(id) = connected else { return };
+            let Some(connection) = broker.connections.get_mut(id) else { return };
+            if !core::mem::replace(&mut connection.is_overflown, true) {
+                broker.tasks.push(Task::Overflow(id), now);
             }
         }
     }

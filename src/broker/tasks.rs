@@ -21,6 +21,8 @@ pub(super) enum Task {
     Request(ConnectionId),
     /// A search for the retained messages that a client awaits.
     Retained(ConnectionId),
+    /// The end of a connection whose queue was full.
+    Overflow(ConnectionId),
     /// A session has ended: its subscriptions are removed.
     Unsubscribe(SessionId, Subscriptions),
     /// A session has ended: other members of its groups receive its messages. [5.0 §4.8.2]

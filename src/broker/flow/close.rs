@@ -12,7 +12,7 @@ use crate::broker::subscription::Subscriptions;
 use crate::broker::tasks::Task;
 use crate::broker::timers::Timer;
 use crate::broker::wills::StoredWill;
-use crate::codec::{Disconnect, Expiry, Filter};
+use crate::codec::{Disconnect, Expiry, Filter, ReasonCode};
 use crate::server;
 use crate::session;
 use crate::time::Instant;
@@ -33,6 +33,12 @@ pub(crate) fn disconnect(
     // If DISCONNECT cannot be sent, the connection ends without it.
     let _ = connection.server.disconnect(disconnect, now, &mut connection.output);
     end_by_host(broker, id, now);
+}
+
+/// Disconnects a client whose queue was full.
+pub(super) fn end_overflown(broker: &mut Broker, id: ConnectionId, now: Instant) {
+    let reason_code = ReasonCode::QUOTA_EXCEEDED;
+    disconnect(broker, id, &Disconnect::new(reason_code), CloseCause::Ended(reason_code), now);
 }
 
 pub(crate) fn connection_lost(

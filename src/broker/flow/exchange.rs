@@ -176,6 +176,7 @@ pub(crate) fn handle_timeout(broker: &mut Broker, now: Instant) {
         broker.tasks.take(1);
         match task {
             Task::Request(id) => subscribe::resume(broker, id, now),
+            Task::Overflow(id) => close::end_overflown(broker, id, now),
             Task::Retained(id) => {
                 if let Some(connection) = broker.connections.get_mut(id) {
                     connection.is_searching = false;

@@ -189,3 +189,25 @@ fn retained_messages_keep_coming_as_they_are_acknowledged() {
         assert_eq!(net.messages(receiver).len(), 60);
     });
 }
+
+/// Each client's will fills the queue of the next one, which does not read.
+#[test]
+fn overflow_of_many_clients_is_not_recursive() {
+    let server = ServerConfig::new().maximum_queued(1, 1_000);
+    let config = BrokerConfig::new(server).overflow(Overflow::Disconnect);
+    let mut net = Net::new(config, support::Feed::Whole);
+    const COUNT: usize = 3_000;
+    for number in 0..COUNT {
+        let (name, topic) = (format!("client-{number}"), format!("will/{}", number + 1));
+        let will = Some(Will::new(topic.as_str(), b"x"));
+        let client = net.join(Connect { will, ..clean(V5_0, &name) });
+        net.subscribe(client, &format!("will/{number}"), 0);
+        net.stall(client, true);
+        let full = Publish::new(format!("will/{number}").leak() as &str, b"full");
+        net.broker.publish(&full, net.instant()).unwrap();
+    }
+    net.broker.publish(&message("will/0", "x", 0), net.instant()).unwrap();
+    net.advance(1);
+    assert_eq!(net.broker.stats().connected, 0);
+    assert_eq!(net.closed.len(), COUNT);
+}
