@@ -106,7 +106,7 @@ fn encode_header() -> Repeat {
     })
 }
 
-/// From what an application has: strings and bytes.
+/// Makes a PUBLISH of strings and bytes, as an application has them, and encodes it.
 fn make_publish(version: Version) -> Repeat {
     let mut out = Vec::with_capacity(70_000);
     Box::new(move |count| {

@@ -49,7 +49,7 @@ trait Machine: 'static {
     /// Takes bytes, and counts messages and outcomes.
     fn receive(&mut self, bytes: &[u8]);
     fn out(&mut self) -> &mut Vec<u8>;
-    /// The messages received and the messages acknowledged to their end.
+    /// Returns the numbers of messages received and acknowledged to their end.
     fn seen(&self) -> (usize, usize);
 }
 

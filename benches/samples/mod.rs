@@ -10,7 +10,7 @@ use mqtt_sansio::codec::{
 /// The topic name of the PUBLISH packets.
 pub const TOPIC: &str = "sensors/room4/temp/1";
 
-/// The packet identifier of every packet that has one.
+/// Returns the packet identifier of every packet that has one.
 pub fn identifier() -> PacketIdentifier {
     PacketIdentifier::new(10).unwrap()
 }

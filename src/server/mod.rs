@@ -242,7 +242,7 @@ impl Server {
         Ok(())
     }
 
-    /// Whether [`accept`](Self::accept) would succeed.
+    /// Checks that [`accept`](Self::accept) would succeed.
     pub(crate) fn check_accept(
         &self,
         resume: bool,

@@ -363,7 +363,7 @@ impl Answer {
         out
     }
 
-    /// Whether the packet has a reason string, and whether it has user properties.
+    /// Returns whether the packet has a reason string, and whether it has user properties.
     fn diagnostics(self, connect: &Connect<'_>) -> (bool, bool) {
         let bytes = self.bytes(connect);
         let (reason_string, user_properties) = match packets(&bytes, V5_0)[0] {

@@ -96,7 +96,7 @@ fn row(kind: Kind, name: &str, count: usize, rounds: usize) -> String {
     )
 }
 
-/// Not inlined, so that `callgrind --toggle-collect` can find it.
+/// Counts the matches. It is not inlined, so that `callgrind --toggle-collect` can find it.
 #[inline(never)]
 fn find_ours(index: &SubscriptionIndex<u32, QoS>, names: &[TopicName<'_>]) -> usize {
     let mut matches = 0;

@@ -49,7 +49,7 @@ impl Endpoint {
         matches!(self, Self::Tcp(Layers { tls: true, .. }, _))
     }
 
-    /// Whether only this machine's programs reach the address.
+    /// Returns whether only programs of this machine reach the address.
     pub(crate) fn is_local(&self) -> anyhow::Result<bool> {
         match self {
             Self::Tcp(_, address) => {
