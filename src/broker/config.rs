@@ -26,6 +26,7 @@ pub struct BrokerConfig {
     pub(super) shared_strategy: SharedStrategy,
     pub(super) shared_before_5_0: bool,
     pub(super) sys_interval: Option<Duration>,
+    pub(super) sparkplug_aware: bool,
 }
 
 /// A limit in items and in bytes.
@@ -91,6 +92,7 @@ impl BrokerConfig {
             shared_strategy: SharedStrategy::RoundRobin,
             shared_before_5_0: false,
             sys_interval: None,
+            sparkplug_aware: false,
         }
     }
 
@@ -150,6 +152,14 @@ impl BrokerConfig {
     #[must_use]
     pub const fn shared_before_5_0(self, shared_before_5_0: bool) -> Self {
         Self { shared_before_5_0, ..self }
+    }
+
+    /// Sets whether the broker is a Sparkplug Aware MQTT Server: it publishes a retained copy of each
+    /// birth message below `$sparkplug/certificates/`, where no client may publish. The default is
+    /// false. (Sparkplug 3.0 §10.1.4)
+    #[must_use]
+    pub const fn sparkplug_aware(self, sparkplug_aware: bool) -> Self {
+        Self { sparkplug_aware, ..self }
     }
 
     /// Sets how often the broker publishes its figures as retained messages below `$SYS/broker/`.

@@ -150,6 +150,10 @@ fn covers(grant: TopicFilter<'_>, filter: TopicFilter<'_>) -> bool {
     if is_wild(grant.as_bytes()) && filter.as_bytes().first() == Some(&b'$') {
         return false;
     }
+    // A `#` matches its parent as well, but no topic name is empty.
+    if let (b"+/#", b"#") | (b"/+/#" | b"+/+/#", b"/#") = (grant.as_bytes(), filter.as_bytes()) {
+        return true;
+    }
     let mut levels_of_filter = levels(filter);
     for granted in levels(grant) {
         if granted == b"#" {

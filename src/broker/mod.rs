@@ -36,6 +36,7 @@ mod question;
 mod request;
 mod retained;
 mod sessions;
+mod sparkplug;
 mod stats;
 mod subscription;
 mod sys;

@@ -37,7 +37,7 @@ pub(super) fn publish(broker: &mut Broker, now: Instant) {
         let topic_name = format!("$SYS/broker/{name}");
         let packet = Publish { retain: true, ..Publish::new(&*topic_name, value.as_bytes()) };
         if let Ok(message) = Message::new(&packet) {
-            publish::publish(broker, message, None, now);
+            publish::publish_own(broker, message, now);
         }
     }
 }

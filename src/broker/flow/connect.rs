@@ -92,7 +92,7 @@ fn begin(
     let will = will.map_err(|_| ReasonCode::PACKET_TOO_LARGE)?;
     // The host has seen the will, so it need not be asked again.
     if let Some(StoredWill { message, .. }) = &will
-        && (publish::is_reserved(&message.topic_name())
+        && (publish::is_reserved(broker, &message.topic_name())
             || grants.check(Access::Publish, &message.topic_name()) == Verdict::Denied)
     {
         return Err(ReasonCode::NOT_AUTHORIZED);

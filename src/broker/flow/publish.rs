@@ -6,9 +6,9 @@ use crate::broker::action::{ConnectionId, SessionId};
 use crate::broker::deliver::deliver_to_all;
 use crate::broker::grants::{Access, Verdict};
 use crate::broker::question::{Pending, Question};
-use crate::broker::stats;
 use crate::broker::subscription::Target;
 use crate::broker::wills::StoredWill;
+use crate::broker::{sparkplug, stats};
 use crate::codec::{QoS, ReasonCode, TopicName, Version};
 use crate::session::{AckToken, Acknowledgement, Message, Received};
 use crate::time::Instant;
@@ -61,7 +61,7 @@ pub(super) fn receive(
 
 /// Checks whether a session may publish to a topic, and counts the message if not.
 fn check(broker: &mut Broker, session: SessionId, topic_name: &TopicName<'_>) -> Verdict {
-    if is_reserved(topic_name) {
+    if is_reserved(broker, topic_name) {
         broker.stats.dropped.reserved_topic += 1;
         return Verdict::Denied;
     }
@@ -72,9 +72,10 @@ fn check(broker: &mut Broker, session: SessionId, topic_name: &TopicName<'_>) ->
 }
 
 /// Whether a topic is the broker's own. [5.0 §4.7.2] [3.1.1 §4.7.2]
-pub(super) fn is_reserved(topic_name: &TopicName<'_>) -> bool {
+pub(super) fn is_reserved(broker: &Broker, topic_name: &TopicName<'_>) -> bool {
     let name = topic_name.as_text().as_bytes();
     name.strip_prefix(b"$SYS").is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+        || (broker.config.sparkplug_aware && sparkplug::is_certificate(topic_name))
 }
 
 /// Publishes or refuses a message as the host has decided.
@@ -112,6 +113,12 @@ pub(crate) fn publish(
     find_subscribers(broker, None, &message.topic_name());
     let expires_at = message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
     distribute(broker, None, message, expires_at, true, now)
+}
+
+/// Publishes a message of the broker itself.
+pub(crate) fn publish_own(broker: &mut Broker, message: Message, now: Instant) {
+    find_subscribers(broker, None, &message.topic_name());
+    distribute(broker, None, message, None, false, now);
 }
 
 /// Publishes the will of a session, if it has one. [5.0 MQTT-3.1.2-10] [3.1.1 MQTT-3.1.2-10]
@@ -159,6 +166,9 @@ fn distribute(
     }
     let mut matches = core::mem::take(&mut broker.matches);
     deliver_to_all(broker, &mut matches, &message, expires_at, now);
+    if broker.config.sparkplug_aware {
+        sparkplug::certify(broker, &message, now);
+    }
     if is_kept {
         let from = from.and_then(|from| broker.sessions.get(from));
         let publisher = from.map(|state| Arc::from(state.client_identifier().clone()));

@@ -12,6 +12,7 @@ mod retained;
 mod server_limits;
 mod sessions;
 mod shared;
+mod sparkplug;
 mod subscriptions;
 mod support;
 mod wills;
