@@ -154,9 +154,11 @@ impl BrokerConfig {
         Self { shared_before_5_0, ..self }
     }
 
-    /// Sets whether the broker is a Sparkplug Aware MQTT Server: it publishes a retained copy of each
-    /// birth message below `$sparkplug/certificates/`, where no client may publish. The default is
-    /// false. (Sparkplug 3.0 §10.1.4)
+    /// Sets whether the broker is a Sparkplug Aware MQTT Server. The default is false. (Sparkplug 3.0
+    /// §10.1.4)
+    ///
+    /// Such a broker publishes a retained copy of each birth message below
+    /// `$sparkplug/certificates/`, where no client may publish.
     #[must_use]
     pub const fn sparkplug_aware(self, sparkplug_aware: bool) -> Self {
         Self { sparkplug_aware, ..self }
