@@ -154,8 +154,8 @@ impl BrokerConfig {
         Self { shared_before_5_0, ..self }
     }
 
-    /// Sets whether the broker is a Sparkplug Aware MQTT Server. The default is false. (Sparkplug 3.0
-    /// §10.1.4)
+    /// Sets whether the broker is a Sparkplug Aware MQTT Server. The default is false. (Sparkplug
+    /// 3.0 §10.1.4)
     ///
     /// Such a broker publishes a retained copy of each birth message below
     /// `$sparkplug/certificates/`, where no client may publish.

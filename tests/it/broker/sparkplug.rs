@@ -7,8 +7,8 @@ fn play_aware(scenario: impl Fn(&mut Net)) {
     play_with(&BrokerConfig::default().sparkplug_aware(true), scenario);
 }
 
-/// tck-id-conformance-mqtt-aware-store, -nbirth-mqtt-topic, -nbirth-mqtt-retain, -dbirth-mqtt-topic,
-/// -dbirth-mqtt-retain
+/// tck-id-conformance-mqtt-aware-store, -nbirth-mqtt-topic, -nbirth-mqtt-retain,
+/// -dbirth-mqtt-topic, -dbirth-mqtt-retain
 #[test]
 fn births_are_certified() {
     play_aware(|net| {
