@@ -196,9 +196,8 @@ impl Connections {
 
     /// Gives a connection an output with room before something is written to it.
     pub(super) fn lend_output(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(id.0)
-            && connection.output.capacity() == 0
-        {
+        let connection = self.connections.get_mut(id.0);
+        if let Some(connection) = connection.filter(|one| one.output.capacity() == 0) {
             connection.output = self.spare.pop().unwrap_or_default();
         }
     }

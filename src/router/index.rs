@@ -296,12 +296,13 @@ impl<K: Ord, V> SubscriptionIndex<K, V> {
     fn child(&self, parent: u32, level: &mut Level, topic: &[u8]) -> Option<(u32, &Node)> {
         let mut found = None;
         let child = self.children.find(self.key.child(parent, level.hash), |child| {
-            if let Some(node) = self.nodes.get(child)
-                && node.parent == parent
-                && (node.level == level.number
-                    || level.number == NONE
-                        && self.levels.name(node.level) == Some(level.name(topic)))
-            {
+            let node = self.nodes.get(child).filter(|node| {
+                node.parent == parent
+                    && (node.level == level.number
+                        || level.number == NONE
+                            && self.levels.name(node.level) == Some(level.name(topic)))
+            });
+            if let Some(node) = node {
                 level.number = node.level;
                 found = Some(node);
             }
@@ -353,10 +354,10 @@ impl<K: Ord, V> SubscriptionIndex<K, V> {
 
     /// Removes a node and those above it, as far as no filter needs them.
     fn prune(&mut self, mut number: u32) {
-        while number != ROOT
-            && let Some(node) = self.nodes.get(number).copied()
-            && node.is_unused()
-        {
+        while number != ROOT {
+            let Some(node) = self.nodes.get(number).copied().filter(Node::is_unused) else {
+                break;
+            };
             self.nodes.remove(number);
             if let Some(parent) = self.nodes.get_mut(node.parent) {
                 if node.level == ANY {

@@ -162,9 +162,8 @@ impl Key {
         let [first, second, third] = self.words;
         let mut state = first;
         let mut rest = name;
-        while rest.len() > 16
-            && let Some((chunk, after)) = rest.split_first_chunk()
-        {
+        while rest.len() > 16 {
+            let Some((chunk, after)) = rest.split_first_chunk() else { break };
             let [low, high] = words(chunk);
             state = multiply(low ^ second, high ^ state);
             rest = after;

@@ -183,9 +183,10 @@ pub(super) fn replace_grants(broker: &mut Broker, session: SessionId, grants: Gr
     let filters = state.subscriptions.iter().map(|(filter, _)| filter);
     let denied = filters.filter(|filter| grants.check_subscribe(filter) == Verdict::Denied);
     let denied: Vec<Filter> = denied.cloned().collect();
-    if let Some(will) = broker.wills.get_mut(session)
-        && grants.check(Access::Publish, &will.message.topic_name()) == Verdict::Denied
-    {
+    let is_denied = |will: &mut StoredWill| {
+        grants.check(Access::Publish, &will.message.topic_name()) == Verdict::Denied
+    };
+    if broker.wills.get_mut(session).is_some_and(is_denied) {
         broker.wills.remove(session);
         broker.stats.dropped.not_authorized += 1;
     }

@@ -91,10 +91,12 @@ fn begin(
     let will = will.transpose();
     let will = will.map_err(|_| ReasonCode::PACKET_TOO_LARGE)?;
     // The host has seen the will, so it need not be asked again.
-    if let Some(StoredWill { message, .. }) = &will
-        && (publish::is_reserved(broker, &message.topic_name())
-            || grants.check(Access::Publish, &message.topic_name()) == Verdict::Denied)
-    {
+    let is_denied = |will: &StoredWill| {
+        let topic_name = will.message.topic_name();
+        publish::is_reserved(broker, &topic_name)
+            || grants.check(Access::Publish, &topic_name) == Verdict::Denied
+    };
+    if will.as_ref().is_some_and(is_denied) {
         return Err(ReasonCode::NOT_AUTHORIZED);
     }
     let is_nameless = connect.client_identifier.is_empty();

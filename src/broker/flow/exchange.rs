@@ -194,17 +194,13 @@ pub(crate) fn handle_timeout(broker: &mut Broker, now: Instant) {
 fn handle_deadline(broker: &mut Broker, id: ConnectionId, now: Instant) {
     let Some(connection) = broker.connections.get_mut(id) else { return };
     connection.timer = None;
-    if let Some(throttle) = &mut connection.throttle
-        && throttle.paused_until.is_some_and(|until| until <= now)
-    {
+    let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+    let throttle = connection.throttle.as_mut();
+    if let Some(throttle) = throttle.filter(|throttle| is_due(throttle.paused_until)) {
         throttle.paused_until = None;
         return resume(broker, id, now);
     }
-    if connection
-        .question
-        .as_ref()
-        .is_some_and(|question| question.deadline.is_some_and(|deadline| deadline <= now))
-    {
+    if connection.question.as_ref().is_some_and(|question| is_due(question.deadline)) {
         return connect::answer_late(broker, id, now);
     }
     if connection.session().is_some() && connection.is_held() {
