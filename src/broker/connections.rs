@@ -285,11 +285,12 @@ impl Connections {
                 connection.hint = Hint::Quiet;
                 continue;
             }
-            connection.hint = Hint::Told;
+            let wants_transmit = connection.wants_transmit();
+            // A host that need not transmit can leave it. Then the next output is a hint again.
+            connection.hint = if wants_transmit { Hint::Told } else { Hint::Quiet };
             if let Phase::Closed(closed) = &connection.phase {
                 return Some(Action::Closed(id, (**closed).clone()));
             }
-            let wants_transmit = connection.wants_transmit();
             let question = connection.question.as_mut();
             let Some(question) = question.filter(|question| !question.told) else {
                 return Some(Action::Ready(id));
@@ -315,6 +316,7 @@ impl Connections {
         now: Instant,
     ) -> Result<(), Outgoing> {
         let Some(connection) = self.connections.get_mut(id.0) else { return Err(outgoing) };
+        connection.server.forget_outcomes();
         connection.server.deliver(outgoing, now)?;
         connection.counted.messages_queued += 1;
         if connection.hint() {

@@ -72,6 +72,7 @@ fn deliver_to_session(
         deliver_or_drop(broker, session, outgoing, now);
     } else {
         broker.stats.dropped.queue_full += 1;
+        overflow(broker, session, now);
     }
 }
 
@@ -102,14 +103,20 @@ fn deliver_or_drop(broker: &mut Broker, session: SessionId, outgoing: Outgoing, 
                 broker.stats.dropped.queue_full += removed;
             }
         }
-        Overflow::Disconnect => {
-            // Not now: its will may fill the queue of another client, whose will fills the next.
-            let Some(id) = connected else { return };
-            let Some(connection) = broker.connections.get_mut(id) else { return };
-            if !core::mem::replace(&mut connection.is_overflown, true) {
-                broker.tasks.push(Task::Overflow(id), now);
-            }
-        }
+        Overflow::Disconnect => overflow(broker, session, now),
+    }
+}
+
+/// Disconnects a client whose queue is full, if the configuration says so.
+fn overflow(broker: &mut Broker, session: SessionId, now: Instant) {
+    let connected = broker.sessions.get(session).and_then(|state| state.presence.connection());
+    let Some(id) = connected.filter(|_| broker.config.overflow == Overflow::Disconnect) else {
+        return;
+    };
+    let Some(connection) = broker.connections.get_mut(id) else { return };
+    // Not now: its will may fill the queue of another client, whose will fills the next.
+    if !core::mem::replace(&mut connection.is_overflown, true) {
+        broker.tasks.push(Task::Overflow(id), now);
     }
 }
 
@@ -134,7 +141,7 @@ fn deliver(
         Presence::Away { session, .. } => {
             let queued = session.enqueue(outgoing, broker.config.server.queue_limit(), now);
             // The outcome of a message of a shared subscription is of no interest.
-            while session.next_completed().is_some() {}
+            session.forget_outcomes();
             queued?;
         }
     }
@@ -210,6 +217,10 @@ fn try_members(
         }
         let Subscriber { options, identifier, .. } = subscriber;
         let qos = outgoing.message.qos().min(options.maximum_qos);
+        // A client that is away receives no messages with QoS 0.
+        if !is_connected && qos == QoS::AtMostOnce {
+            return false;
+        }
         let retain = outgoing.message.retain() && options.retain_as_published;
         let copy = Outgoing {
             message: outgoing.message.with(qos, retain),
@@ -308,6 +319,7 @@ pub(super) fn deliver_retained(broker: &mut Broker, id: ConnectionId, now: Insta
                 break;
             }
             let qos = outgoing.message.qos();
+            connection.server.forget_outcomes();
             delivered |= connection.server.deliver(outgoing, now).is_ok();
             stats::count(&mut broker.stats.messages_queued, qos);
         }

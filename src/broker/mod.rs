@@ -423,6 +423,9 @@ impl Broker {
 
     /// Refuses what a client asked for. `properties` can say why, or which other server to use.
     ///
+    /// A reason code that the answer cannot carry becomes
+    /// [`NOT_AUTHORIZED`](ReasonCode::NOT_AUTHORIZED).
+    ///
     /// A client that asked to connect is disconnected, as is one that failed to authenticate again.
     /// A message is dropped: before 5.0 it is acknowledged all the same, because an acknowledgement
     /// has no reason code there. [3.1.1 MQTT-3.3.5-2]
@@ -440,7 +443,7 @@ impl Broker {
     // ---- requests of the host ----
 
     /// Gives the client of a connection other grants, from the next packet on. Its subscriptions
-    /// and its will end if the new grants deny them.
+    /// and its will end if the new grants deny them. Messages that wait for it already are sent.
     ///
     /// Looks at each subscription of the client.
     pub fn set_grants(&mut self, id: ConnectionId, grants: Grants, now: Instant) {

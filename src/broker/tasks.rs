@@ -14,6 +14,9 @@ const STEPS: usize = 1_000;
 /// The steps of one turn of a task.
 const TURN: usize = 200;
 
+/// The tasks behind which new requests wait, so that they cannot grow faster than they are done.
+const MANY: usize = 100;
+
 /// Work that goes on at the next timer.
 #[derive(Debug)]
 pub(super) enum Task {
@@ -63,6 +66,18 @@ impl Tasks {
 
     pub(super) const fn give_back(&mut self, steps: usize) {
         self.steps += steps;
+    }
+
+    /// Begins the turn of a task. Returns the steps that it cannot use.
+    pub(super) fn begin_turn(&mut self) -> usize {
+        let rest = self.steps.saturating_sub(TURN);
+        self.steps -= rest;
+        rest
+    }
+
+    /// Whether so much work waits that new requests wait behind it.
+    pub(super) fn are_many(&self) -> bool {
+        self.waiting.len() > MANY
     }
 
     /// Puts work off.

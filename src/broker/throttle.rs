@@ -14,7 +14,7 @@ use core::time::Duration;
 pub struct Rates {
     /// The most messages in each second.
     pub messages_per_second: Option<NonZeroU32>,
-    /// The most bytes of topic names, properties and payloads in each second.
+    /// The most bytes of PUBLISH packets in each second.
     pub bytes_per_second: Option<NonZeroU32>,
 }
 

@@ -201,7 +201,14 @@ impl<K: Ord, V> SubscriptionIndex<K, V> {
 
     /// Calls `found` for each subscription whose filter matches, in no order, and once for each
     /// filter of a subscriber. Allocates nothing. [5.0 §4.7] [3.1.1 §4.7]
-    pub fn matches<'t>(&self, topic_name: impl Into<TopicName<'t>>, mut found: impl FnMut(&K, &V)) {
+    ///
+    /// Returns the number of nodes that were visited, a measure of the work: filters with many
+    /// levels and `+` can make it much greater than the number of matches.
+    pub fn matches<'t>(
+        &self,
+        topic_name: impl Into<TopicName<'t>>,
+        mut found: impl FnMut(&K, &V),
+    ) -> usize {
         let topic_name = topic_name.into();
         let topic_name = topic_name.as_text();
         let mut report = |end| {
@@ -209,7 +216,7 @@ impl<K: Ord, V> SubscriptionIndex<K, V> {
                 subscribers.iter().for_each(|(subscriber, value)| found(subscriber, value));
             }
         };
-        let Some(mut node) = self.nodes.get(ROOT) else { return };
+        let Some(mut node) = self.nodes.get(ROOT) else { return 0 };
         // Filters that start with a wildcard do not match such a name. [5.0 MQTT-4.7.2-1]
         // [3.1.1 MQTT-4.7.2-1]
         let root = Node { any: NONE, below: NONE, ..*node };
@@ -220,7 +227,9 @@ impl<K: Ord, V> SubscriptionIndex<K, V> {
         let mut place = Place::new(topic_name.as_bytes());
         // The number of nodes above whose child for a `+` comes later.
         let mut pending = 0_usize;
+        let mut visited = 0;
         loop {
+            visited += 1;
             if node.below != NONE {
                 report(node.below);
             }
@@ -249,7 +258,7 @@ impl<K: Ord, V> SubscriptionIndex<K, V> {
                 pending -= 1;
                 next = self.pending(node, &mut place);
             }
-            let Some(child) = next else { return };
+            let Some(child) = next else { return visited };
             (number, node) = child;
         }
     }

@@ -258,7 +258,7 @@ impl RetainedStore {
                 cursor.position = Position::End;
                 return None;
             };
-            *budget -= 1;
+            *budget = budget.saturating_sub(1 + key.len() / BYTES_OF_A_STEP);
             last = Some(key);
             if **key < *skip {
                 skipped += 1;
@@ -306,6 +306,9 @@ impl RetainedStore {
         found.map(|(_, retained)| retained)
     }
 }
+
+/// The bytes of a key that take a further step.
+const BYTES_OF_A_STEP: usize = 256;
 
 /// How many keys a search passes one by one before it looks up where to go on.
 const MOST_SKIPPED: usize = 4;

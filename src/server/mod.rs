@@ -375,6 +375,11 @@ impl Server {
         if self.endpoint.is_open() { self.endpoint.enqueue(outgoing, now) } else { Err(outgoing) }
     }
 
+    /// Drops the outcomes that no step has reported. A full list of them would close the queue.
+    pub(crate) fn forget_outcomes(&mut self) {
+        self.endpoint.session.forget_outcomes();
+    }
+
     /// Removes waiting messages with QoS 0, the oldest first, until there is room for a message of
     /// that [size](Outgoing::size). Returns their number.
     pub(crate) fn make_room(&mut self, size: usize, limit: crate::session::QueueLimit) -> u64 {

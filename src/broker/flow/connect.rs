@@ -5,7 +5,7 @@ use crate::broker::Broker;
 use crate::broker::action::{ConnectionId, SessionId};
 use crate::broker::closed::CloseCause;
 use crate::broker::connections::{Connection, Phase};
-use crate::broker::grants::{Access, Verdict};
+use crate::broker::grants::{Access, Grants, Verdict};
 use crate::broker::question::{
     Admission, AnswerError, Pending, Question, QuestionId, ack_properties,
 };
@@ -14,8 +14,8 @@ use crate::broker::throttle::Throttle;
 use crate::broker::timers::Timer;
 use crate::broker::wills::StoredWill;
 use crate::codec::{
-    Auth, ConnackProperties, Connect, Disconnect, Filter, OwnedPacket, Packet, ReasonCode, Role,
-    Rules, Version,
+    Auth, ConnackProperties, Connect, Disconnect, Filter, OwnedPacket, Packet, PacketType,
+    ReasonCode, Role, Rules, Version,
 };
 use crate::session::{Acknowledgement, Session};
 use crate::time::Instant;
@@ -202,10 +202,19 @@ pub(crate) fn allow(
         Some(Question::Subscribe(..)) => Access::Subscribe,
         _ => return Err(AnswerError::WrongKind),
     };
+    let verdict_of = |grants: &Grants| match &connection.question.as_ref()?.content {
+        Question::Publish(message) => Some(grants.check(access, &message.topic_name())),
+        Question::Subscribe(filter, _) => Some(grants.check_subscribe(filter)),
+        Question::Connect(_) | Question::Authenticate(_) => None,
+    };
     let session = connection.session();
-    if let (Some(filter), Some(state)) =
-        (filter, session.and_then(|session| broker.sessions.get_mut(session)))
-    {
+    let state = session.and_then(|session| broker.sessions.get_mut(session));
+    // The grants may have been replaced while the question was open.
+    if state.as_ref().and_then(|state| verdict_of(&state.grants)) == Some(Verdict::Denied) {
+        answer(broker, question.connection(), Some(ReasonCode::NOT_AUTHORIZED.into()), now);
+        return Ok(());
+    }
+    if let (Some(filter), Some(state)) = (filter, state) {
         state.grants = core::mem::take(&mut state.grants).allow(&[access], filter);
     }
     answer(broker, question.connection(), None, now);
@@ -223,6 +232,14 @@ pub(crate) fn refuse(
     let connection = broker.connections.asked(question).ok_or(AnswerError::NotOpen)?;
     let id = question.connection();
     if !is_about_authentication(connection) {
+        // A code that the answer cannot carry would leave the client without one.
+        let answer_type = match connection.question.as_ref().map(|question| &question.content) {
+            Some(Question::Subscribe(..)) => PacketType::Suback,
+            _ => PacketType::Puback,
+        };
+        let rules = Rules::new(Version::V5_0).sent_by(Role::Server);
+        let is_refusal = reason_code.is_error() && rules.allows(reason_code, answer_type);
+        let reason_code = if is_refusal { reason_code } else { ReasonCode::NOT_AUTHORIZED };
         let refusal = Acknowledgement { reason_code, properties: ack_properties(properties) };
         answer(broker, id, Some(refusal), now);
     } else if connection.session().is_some() {

@@ -56,6 +56,11 @@ pub(crate) fn handle_input(
         let read = length - piece.len();
         *input = input.get(read..).unwrap_or_default();
         connection.counted.bytes_received += read as u64;
+        if let (Some(throttle), Some(server::Action::Message(_))) =
+            (&mut connection.throttle, &action)
+        {
+            throttle.count(read, now);
+        }
         broker.tasks.take(1 + read / BYTES_OF_A_STEP);
         answer = match action {
             Some(action) => handle_action(broker, id, action, now),
@@ -173,6 +178,7 @@ pub(crate) fn handle_timeout(broker: &mut Broker, now: Instant) {
     broker.tasks.give_back(budget);
     while broker.tasks.may_go_on() {
         let Some(task) = broker.tasks.pop() else { break };
+        let rest = broker.tasks.begin_turn();
         broker.tasks.take(1);
         match task {
             Task::Request(id) => subscribe::resume(broker, id, now),
@@ -188,6 +194,7 @@ pub(crate) fn handle_timeout(broker: &mut Broker, now: Instant) {
             }
             Task::HandOn(messages) => hand_on(broker, messages, now),
         }
+        broker.tasks.give_back(rest);
     }
 }
 

@@ -27,10 +27,6 @@ pub(super) fn receive(
     let mut publish = received.to_publish();
     stats::count(&mut broker.stats.messages_received, publish.qos);
     connection.counted.messages_received += 1;
-    if let Some(throttle) = &mut connection.throttle {
-        let topic_name = publish.topic_name.as_bytes();
-        throttle.count(topic_name.len() + publish.payload.len(), now);
-    }
     broker.config.server.lower(&mut publish.qos, &mut publish.retain);
     let verdict = check(broker, session, &received.topic_name);
     if verdict == Verdict::Denied {
@@ -98,7 +94,11 @@ pub(super) fn answered(
     });
     if let (Some(token), Some(connection)) = (token, broker.connections.get_mut(id)) {
         // The token is not stale: the connection has read nothing since.
-        let _ = connection.server.acknowledge(token, acknowledgement, now, &mut connection.output);
+        let (server, output) = (&mut connection.server, &mut connection.output);
+        if server.acknowledge(token, acknowledgement, now, output).is_err() {
+            // The reason string or a user property cannot be sent.
+            let _ = server.acknowledge(token, acknowledgement.reason_code, now, output);
+        }
     }
     exchange::resume(broker, id, now);
 }
@@ -133,17 +133,21 @@ pub(super) fn publish_will(broker: &mut Broker, session: SessionId, now: Instant
     distribute(broker, Some(session), message, expires_at, false, now);
 }
 
+/// How many nodes of the index are visited in one step.
+const NODES_OF_A_STEP: usize = 16;
+
 /// Collects the subscriptions that match a topic name in `broker.matches`.
 fn find_subscribers(broker: &mut Broker, from: Option<SessionId>, topic_name: &TopicName<'_>) {
     let matches = &mut broker.matches;
     matches.clear();
     let from = from.map(Target::Session);
-    broker.subscriptions.matches(topic_name, |target, subscriber| {
+    let visited = broker.subscriptions.matches(topic_name, |target, subscriber| {
         // [5.0 MQTT-3.8.3-3]
         if !(subscriber.options.no_local && Some(*target) == from) {
             matches.push((*target, *subscriber));
         }
     });
+    broker.tasks.take(visited / NODES_OF_A_STEP);
 }
 
 /// Queues a message for the sessions in `broker.matches`, and retains it if it says so.

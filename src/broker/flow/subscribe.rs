@@ -50,7 +50,11 @@ pub(super) fn unsubscribe(
 fn begin(broker: &mut Broker, id: ConnectionId, request: Request, now: Instant) {
     if let Some(connection) = broker.connections.get_mut(id) {
         connection.request = Some(Box::new(request));
-        proceed(broker, id, now);
+        if broker.tasks.are_many() {
+            broker.tasks.push(Task::Request(id), now);
+        } else {
+            proceed(broker, id, now);
+        }
     }
 }
 

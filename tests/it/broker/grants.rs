@@ -351,3 +351,41 @@ fn end_of_a_connection_has_a_cause_and_a_name() {
         assert_eq!(shown[1], "client \"client\": transport was closed without DISCONNECT");
     });
 }
+
+#[test]
+fn refusal_with_any_code_is_an_answer() {
+    play(|net| {
+        let client = granted(net, clean(V5_0, "client"), Grants::asked());
+        for code in [ReasonCode::BANNED, ReasonCode::SUCCESS, ReasonCode::SERVER_BUSY] {
+            let publish =
+                Publish { packet_identifier: Some(identifier(9)), ..message("a", "x", 1) };
+            net.send(client, publish.into());
+            let (question, _) = net.asked.pop().unwrap();
+            net.refuse(question, code);
+            assert_eq!(net.take(client), ["puback #9 87"]);
+            let number = net.ask_for(client, None, &[("a", at(1))]);
+            let (question, _) = net.asked.pop().unwrap();
+            net.refuse(question, code);
+            assert_eq!(net.suback(client, number), [0x87]);
+        }
+    });
+}
+
+#[test]
+fn answer_does_not_override_newer_grants() {
+    play(|net| {
+        let watcher = watcher(net);
+        let client = granted(net, clean(V5_0, "client"), Grants::asked());
+        let number = net.ask_for(client, None, &[("a", at(1))]);
+        let (question, _) = net.asked.pop().unwrap();
+        let (id, now) = (net.id(client), net.instant());
+        net.broker.set_grants(id, Grants::none(), now);
+        net.broker.allow(question, Some(&filter("a")), now).unwrap();
+        // The host looks after its connections again.
+        net.publish(watcher, "other", "x", 0);
+        assert_eq!(net.messages(watcher), ["other=x"]);
+        assert_eq!(net.suback(client, number), [0x87]);
+        assert_eq!(net.put(client, message("a", "x", 1)), 0x87);
+        assert_eq!(net.messages(watcher), NONE);
+    });
+}

@@ -185,3 +185,38 @@ fn group_has_a_limit() {
         net.subscribe(third, "$share/g/t/#", 0);
     });
 }
+
+/// [5.0 MQTT-4.8.2-3]
+#[test]
+fn member_with_qos_0_that_is_away_takes_no_message() {
+    play(|net| {
+        let sender = helper(net, "sender");
+        for (name, level) in [("first", 0), ("second", 1)] {
+            let away = net.join(kept(V5_0, name));
+            net.subscribe(away, "$share/g/t", level);
+            net.cut(away);
+        }
+        for _ in 0..4 {
+            net.publish(sender, "t", "x", 1);
+        }
+        let second = net.resume(kept(V5_0, "second"));
+        assert_eq!(net.messages(second).len(), 4);
+    });
+}
+
+/// [5.0 MQTT-3.1.2-25]
+#[test]
+fn oversized_shared_messages_do_not_close_the_queue() {
+    play_on(ServerConfig::new().maximum_queued(3, 1_000), |net| {
+        let sender = helper(net, "sender");
+        let properties =
+            ConnectProperties { maximum_packet_size: Some(60), ..ConnectProperties::default() };
+        let client = net.join(Connect { properties, ..clean(V5_0, "client") });
+        net.subscribe_all(client, None, &[("$share/g/t", at(1)), ("u", at(1))]);
+        for _ in 0..10 {
+            net.publish(sender, "t", &"x".repeat(100), 1);
+        }
+        net.publish(sender, "u", "y", 1);
+        assert_eq!(net.messages(client), ["u=y q1"]);
+    });
+}
