@@ -180,6 +180,13 @@ pub(crate) struct Arguments {
     /// `$share/NAME/FILTER` is a shared subscription for clients before 5.0 as well.
     #[arg(long = "shared-before-5.0", help_heading = "Protocol")]
     shared_before_5_0: bool,
+    /// Let clients before 5.0 exceed `--max-qos` and `--no-retain`, which they cannot know: the QoS
+    /// is lowered, and RETAIN ignored.
+    #[arg(long = "lower-before-5.0", help_heading = "Protocol")]
+    lower_before_5_0: bool,
+    /// Be a Sparkplug Aware MQTT Server: retain birth messages below `$sparkplug/certificates/`.
+    #[arg(long, help_heading = "Protocol")]
+    sparkplug: bool,
     /// Publish figures below `$SYS/broker/` at this interval; 0 for never.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, help_heading = "Protocol")]
     sys_interval: u64,
@@ -336,6 +343,7 @@ impl Arguments {
             .topic_alias_maximum(self.topic_alias_maximum)
             .automatic_topic_aliases(self.automatic_topic_aliases)
             .retain_available(!self.no_retain)
+            .lower_before_5_0(self.lower_before_5_0)
             .wildcard_subscription_available(!self.no_wildcard_subscriptions)
             .subscription_identifier_available(!self.no_subscription_identifiers)
             .shared_subscription_available(!self.no_shared_subscriptions)
@@ -357,6 +365,7 @@ impl Arguments {
                 Some(SharedStrategyArgument::TopicHash) => SharedStrategy::TopicHash,
             })
             .shared_before_5_0(self.shared_before_5_0)
+            .sparkplug_aware(self.sparkplug)
             .sys_interval((self.sys_interval > 0).then(|| Duration::from_secs(self.sys_interval)))
     }
 
