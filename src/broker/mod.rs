@@ -12,7 +12,7 @@
 //! # Limits
 //!
 //! Everything that a client can make the broker keep is limited in items and in bytes, by
-//! [`BrokerConfig`] and [`ServerConfig`](crate::server::ServerConfig). A call does a fixed amount
+//! [`BrokerConfig`] and [`ServerConfig`]. A call does a fixed amount
 //! of work beyond the packet at hand and its deliveries; the rest continues at the next timer. So
 //! no client makes the others wait.
 //!

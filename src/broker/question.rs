@@ -39,7 +39,7 @@ pub enum Question {
     /// re-authentication. [5.0 §4.12]
     ///
     /// The host answers with the same calls. A re-authentication is completed by [`challenge`] with
-    /// reason code [`SUCCESS`](ReasonCode::SUCCESS), and refused by a DISCONNECT.
+    /// reason code [`SUCCESS`](crate::codec::ReasonCode::SUCCESS), and refused by a DISCONNECT.
     ///
     /// [`challenge`]: super::Broker::challenge
     Authenticate(OwnedPacket),
