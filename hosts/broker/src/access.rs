@@ -1,4 +1,4 @@
-//! Who can connect, and with which rights.
+//! Users and rights: which clients can connect, and the grants that each receives.
 
 use crate::acl::Acl;
 use crate::config::Arguments;
@@ -50,7 +50,9 @@ impl Access {
         let users = arguments.password_file.as_deref().map(Users::read).transpose()?;
         let acl = arguments.acl_file.as_deref().map(Acl::read).transpose()?;
         if users.is_none() && acl.as_ref().is_some_and(Acl::names_users) {
-            warn!("the ACL file names users, but without --password-file nobody proves a name");
+            warn!(
+                "the ACL file names users, but without --password-file no client can prove a name"
+            );
         }
         Ok(Self {
             password_file: arguments.password_file.clone(),

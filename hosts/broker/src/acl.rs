@@ -10,11 +10,11 @@
 //! As in mosquitto, each SUBSCRIBE is accepted, and messages that a client cannot read are not
 //! delivered. Only filters that begin with `$` need a line that lets the client read there.
 
+use crate::lines;
 use anyhow::{Context as _, bail, ensure};
 use mqtt_sansio::broker::{Access, Grants};
 use mqtt_sansio::codec::{Filter, Version};
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 
 /// The rights of all clients.
@@ -41,19 +41,13 @@ enum Kind {
 impl Acl {
     /// Reads a file.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        Self::parse(&text).with_context(|| path.display().to_string())
+        lines::read(path, Self::parse)
     }
 
     fn parse(text: &str) -> anyhow::Result<Self> {
         let mut acl = Self::default();
         let mut user = None;
-        for (number, line) in (1..).zip(text.lines().map(str::trim)) {
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            acl.add(line, &mut user).with_context(|| format!("line {number}"))?;
-        }
+        lines::for_each(text, |line| acl.add(line, &mut user))?;
         Ok(acl)
     }
 

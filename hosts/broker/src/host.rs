@@ -103,7 +103,7 @@ pub(crate) struct Link {
 /// A client, as it describes itself in CONNECT.
 #[derive(Default)]
 struct Client {
-    /// Empty before CONNECT, and if the broker assigns one.
+    /// Empty before CONNECT, and until the broker has assigned one.
     identifier: Box<str>,
     user: Option<Box<str>>,
     /// `None` before CONNECT.
@@ -236,8 +236,8 @@ impl Host {
         let check = spawn_blocking(move || credentials.are_correct());
         let is_correct = check.await.unwrap_or(false);
         self.with_broker(|broker, now| {
-            let links = self.links.borrow();
-            let Some(link) = links.get(&id).filter(|_| is_open(broker)) else { return };
+            let mut links = self.links.borrow_mut();
+            let Some(link) = links.get_mut(&id).filter(|_| is_open(broker)) else { return };
             // The user can have been removed meanwhile.
             if is_correct && self.access.borrow().still_allows(link.client.user.as_deref(), false) {
                 self.accept(broker, question, link, now);
@@ -249,18 +249,25 @@ impl Host {
         });
     }
 
-    fn accept(&self, broker: &mut Broker, question: QuestionId, link: &Link, now: Instant) {
+    fn accept(&self, broker: &mut Broker, question: QuestionId, link: &mut Link, now: Instant) {
         let Link { peer, client, .. } = link;
-        let grants = self.access.borrow().grants(client.user.as_deref(), &client.identifier);
+        let (id, access) = (question.connection(), self.access.borrow());
+        let grants = access.grants(client.user.as_deref(), &client.identifier);
         let admission = Admission { grants, rates: self.rates, ..Admission::default() };
-        match broker.accept(question, admission, now) {
-            Ok(()) => match broker.closed(question.connection()) {
-                None => info!("{}: {client} connected", peer.name),
-                // The will is not allowed, for example.
-                Some(closed) => warn!("{}: refused {client}: {}", peer.name, closed.cause),
-            },
-            Err(error) => warn!("{}: cannot accept {client}: {error}", peer.name),
+        if let Err(error) = broker.accept(question, admission, now) {
+            return warn!("{}: cannot accept {client}: {error}", peer.name);
         }
+        if let Some(closed) = broker.closed(id) {
+            // The will is not allowed, for example.
+            return warn!("{}: refused {client}: {}", peer.name, closed.cause);
+        }
+        if client.identifier.is_empty() {
+            // The broker has assigned one, which patterns with `%c` stand for as well.
+            client.identifier = broker.client_identifier(id).unwrap_or_default().into();
+            let grants = access.grants(client.user.as_deref(), &client.identifier);
+            broker.set_grants(id, grants, now);
+        }
+        info!("{}: {client} connected", peer.name);
     }
 
     /// Reads users, rights and certificates again. Clients stay connected, with their new rights,

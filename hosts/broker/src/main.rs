@@ -13,6 +13,7 @@ mod config;
 mod connection;
 mod failures;
 mod host;
+mod lines;
 mod listener;
 mod notify;
 mod proxy;

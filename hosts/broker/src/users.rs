@@ -1,11 +1,11 @@
 //! Users and their passwords, in the format of mosquitto's password file.
 
+use crate::lines;
 use anyhow::{Context as _, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha512};
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 use subtle::ConstantTimeEq as _;
 
@@ -29,26 +29,19 @@ struct Hash {
 impl Users {
     /// Reads a file that `mosquitto_passwd` has written.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        Self::parse(&text).with_context(|| path.display().to_string())
+        lines::read(path, Self::parse)
     }
 
     fn parse(text: &str) -> anyhow::Result<Self> {
         let mut hashes = HashMap::new();
-        for (number, line) in (1..).zip(text.lines().map(str::trim)) {
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let mut add = || {
-                let (name, hash) = line.split_once(':').context("expected NAME:HASH")?;
-                ensure!(!name.is_empty(), "expected a user name before `:`");
-                let hash = Hash::parse(hash)?;
-                let double = hashes.insert(name.to_owned(), hash).is_some();
-                ensure!(!double, "user {name:?} is in the file twice");
-                Ok(())
-            };
-            add().with_context(|| format!("line {number}"))?;
-        }
+        lines::for_each(text, |line| {
+            let (name, hash) = line.split_once(':').context("expected NAME:HASH")?;
+            ensure!(!name.is_empty(), "expected a user name before `:`");
+            let hash = Hash::parse(hash)?;
+            let double = hashes.insert(name.to_owned(), hash).is_some();
+            ensure!(!double, "user {name:?} is in the file twice");
+            Ok(())
+        })?;
         let decoy = Hash { iterations: Some(101), salt: vec![0; 12], hash: vec![0; 64] };
         let decoy = hashes.values().max_by_key(|hash| hash.iterations).unwrap_or(&decoy).clone();
         Ok(Self { hashes, decoy })
