@@ -121,14 +121,18 @@ pub(crate) fn settle(broker: &mut Broker, id: ConnectionId, now: Instant) {
     }
 }
 
-/// Settles a connection that can read again.
+/// Settles a connection that was held, and tells the host if it can read again.
 pub(super) fn resume(broker: &mut Broker, id: ConnectionId, now: Instant) {
-    if let Some(connection) = broker.connections.get_mut(id) {
+    let Some(connection) = broker.connections.get_mut(id) else { return };
+    let can_read = !connection.is_held();
+    if can_read {
         // The client was not read from, so it was not silent.
         connection.server.handle_progress(now);
     }
     settle(broker, id, now);
-    broker.connections.hint(id);
+    if can_read {
+        broker.connections.hint(id);
+    }
 }
 
 fn awaits_retained(broker: &Broker, id: ConnectionId) -> bool {
