@@ -180,27 +180,29 @@ fn at(maximum_qos: QoS) -> SubscriptionOptions {
 const QOS_0: QoS = QoS::AtMostOnce;
 
 fn nothing(host: &mut Host) {
-    host.retain((0..50_000).map(|i| format!("room/{}/{i}", i % 100)), None);
-    let attacker = host.open("attacker", None);
-    let filters: Vec<_> = (0..5_000).map(|i| format!("+/nothing/{i}")).collect();
-    let subscribe = host.subscribe(&filters, at(QOS_0));
-    host.is_measured = true;
-    host.give(attacker, &subscribe, true);
+    let topics = (0..50_000).map(|i| format!("room/{}/{i}", i % 100));
+    search(host, topics, (0..5_000).map(|i| format!("+/nothing/{i}")));
 }
 
 fn two_wildcards(host: &mut Host) {
-    host.retain((0..20_000).map(|i| format!("{}/{i}/x", i % 100)), None);
-    let attacker = host.open("attacker", None);
-    let filters: Vec<_> = (0..1_600).map(|i| format!("+/+/x{i}")).collect();
-    let subscribe = host.subscribe(&filters, at(QOS_0));
-    host.is_measured = true;
-    host.give(attacker, &subscribe, true);
+    let topics = (0..20_000).map(|i| format!("{}/{i}/x", i % 100));
+    search(host, topics, (0..1_600).map(|i| format!("+/+/x{i}")));
 }
 
 fn everything(host: &mut Host) {
-    host.retain((0..50_000).map(|i| format!("{}/{i}", i % 10)), None);
+    let topics = (0..50_000).map(|i| format!("{}/{i}", i % 10));
+    search(host, topics, ["#".to_owned(), "+/+".to_owned()].into_iter());
+}
+
+/// Retains messages, and subscribes to the filters at once.
+fn search(
+    host: &mut Host,
+    topics: impl Iterator<Item = String>,
+    filters: impl Iterator<Item = String>,
+) {
+    host.retain(topics, None);
     let attacker = host.open("attacker", None);
-    let subscribe = host.subscribe(&["#".into(), "+/+".into()], at(QOS_0));
+    let subscribe = host.subscribe(&filters.collect::<Vec<_>>(), at(QOS_0));
     host.is_measured = true;
     host.give(attacker, &subscribe, true);
 }

@@ -246,23 +246,24 @@ fn lost_messages_are_reported_after_connected() {
     }
 }
 
-/// [5.0 MQTT-3.3.2-5] [5.0 §3.3.2.3.3]
-#[test]
-fn message_with_expiry_interval_0_is_sent_when_nothing_waits_before_it() {
+/// Returns a message that expires at once, with QoS 1.
+fn now_or_never() -> Outgoing {
     let properties =
         PublishProperties { message_expiry_interval: Some(0), ..PublishProperties::default() };
     let publish = Publish { properties, ..message(QoS::AtLeastOnce, "now or never") };
-    let outgoing = Outgoing {
-        expires_at: Some(NOW),
-        ..Outgoing::new(Some(1), Message::new(&publish).unwrap())
-    };
+    Outgoing { expires_at: Some(NOW), ..Outgoing::new(Some(1), Message::new(&publish).unwrap()) }
+}
+
+/// [5.0 MQTT-3.3.2-5] [5.0 §3.3.2.3.3]
+#[test]
+fn message_with_expiry_interval_0_is_sent_when_nothing_waits_before_it() {
     for waits in [false, true] {
         let mut server = accepted(&lasting(V5_0));
         if waits {
             let before = Message::new(&message(QoS::AtLeastOnce, "before")).unwrap();
             server.deliver(Outgoing::new(None, before), NOW).unwrap();
         }
-        server.deliver(outgoing.clone(), NOW).unwrap();
+        server.deliver(now_or_never(), NOW).unwrap();
         let mut out = Vec::new();
         let _ = server.flush(after(1), &mut out);
         assert_eq!(packets(&out, V5_0).len(), 1, "one of the two is sent");
@@ -274,15 +275,8 @@ fn message_with_expiry_interval_0_is_sent_when_nothing_waits_before_it() {
 /// [5.0 MQTT-3.3.2-5]
 #[test]
 fn message_with_expiry_interval_0_expires_when_the_connection_ends() {
-    let properties =
-        PublishProperties { message_expiry_interval: Some(0), ..PublishProperties::default() };
-    let publish = Publish { properties, ..message(QoS::AtLeastOnce, "now or never") };
-    let outgoing = Outgoing {
-        expires_at: Some(NOW),
-        ..Outgoing::new(Some(1), Message::new(&publish).unwrap())
-    };
     let mut server = accepted(&lasting(V5_0));
-    server.deliver(outgoing, NOW).unwrap();
+    server.deliver(now_or_never(), NOW).unwrap();
     let session = server.take_session();
     let mut next = asked(ServerConfig::new(), &lasting(V5_0));
     let mut out = Vec::new();
