@@ -27,6 +27,8 @@ pub struct BrokerConfig {
     pub(super) shared_before_5_0: bool,
     pub(super) sys_interval: Option<Duration>,
     pub(super) sparkplug_aware: bool,
+    pub(super) durable: bool,
+    pub(super) maximum_unsynced: usize,
 }
 
 /// A limit in items and in bytes.
@@ -93,6 +95,8 @@ impl BrokerConfig {
             shared_before_5_0: false,
             sys_interval: None,
             sparkplug_aware: false,
+            durable: false,
+            maximum_unsynced: 1024 * 1024,
         }
     }
 
@@ -162,6 +166,20 @@ impl BrokerConfig {
     #[must_use]
     pub const fn sparkplug_aware(self, sparkplug_aware: bool) -> Self {
         Self { sparkplug_aware, ..self }
+    }
+
+    /// Sets whether the broker keeps a [journal](crate::broker::journal) of its durable state. The
+    /// default is false. The host of a durable broker must fetch the journal.
+    #[must_use]
+    pub const fn durable(self, durable: bool) -> Self {
+        Self { durable, ..self }
+    }
+
+    /// Limits the bytes of records that are not durable. While there are more, no connection wants
+    /// input. The default is 1 MiB.
+    #[must_use]
+    pub const fn maximum_unsynced(self, bytes: usize) -> Self {
+        Self { maximum_unsynced: bytes, ..self }
     }
 
     /// Sets how often the broker publishes its figures as retained messages below `$SYS/broker/`.

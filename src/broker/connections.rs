@@ -12,12 +12,12 @@ use crate::server::Server;
 use crate::session::Outgoing;
 use crate::time::Instant;
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::fmt;
 
 /// Input is not read while the unsent output of its connection is as long as this.
-const OUTPUT_LIMIT: usize = 64 * 1024;
+pub(super) const OUTPUT_LIMIT: usize = 64 * 1024;
 
 /// How many empty outputs are kept for the next ones, and how much room each has at most. So a
 /// connection needs memory for output only while it has some.
@@ -32,6 +32,12 @@ pub(super) struct Connections {
     hints: VecDeque<ConnectionId>,
     /// Empty outputs that have room.
     spare: Vec<Vec<u8>>,
+    /// The last batch of the journal that is durable.
+    durable: u64,
+    /// The connections whose output is held back, and the batches that they wait for.
+    held: VecDeque<(u64, ConnectionId)>,
+    /// The connections that were not read from because of records that are not durable.
+    stopped: BTreeSet<ConnectionId>,
 }
 
 /// One connection.
@@ -39,6 +45,8 @@ pub(super) struct Connection {
     pub(super) server: Server,
     /// Bytes that were written and not transmitted.
     pub(super) output: Vec<u8>,
+    /// The parts of the output that are held back.
+    gates: Option<Box<Gates>>,
     /// When the timer of the connection is armed, at the latest at its deadline.
     pub(super) timer: Option<Instant>,
     /// A question that the host has not answered.
@@ -70,6 +78,15 @@ impl fmt::Debug for Connection {
             .field("hint", &self.hint)
             .finish_non_exhaustive()
     }
+}
+
+/// The parts of an output that are held back.
+#[derive(Debug, Default)]
+struct Gates {
+    /// The length of each part, and the batch that must be durable before it is sent.
+    parts: VecDeque<(usize, u64)>,
+    /// The length of all parts. Output after them need not wait by itself, but keeps its place.
+    length: usize,
 }
 
 /// The life of a connection.
@@ -130,8 +147,33 @@ impl Connection {
         self.server.wants_input() && self.may_read()
     }
 
-    pub(super) fn wants_transmit(&self) -> bool {
-        !self.output.is_empty() || self.server.wants_flush()
+    /// Whether there is output to send, or to write.
+    fn wants_transmit(&self, durable: u64) -> bool {
+        let is_held = self.is_output_held(durable);
+        !(is_held || self.output.is_empty())
+            || (self.server.wants_flush() && (!is_held || self.output.len() < OUTPUT_LIMIT))
+    }
+
+    /// Whether the first byte of the output is held back.
+    fn is_output_held(&self, durable: u64) -> bool {
+        let first = self.gates.as_ref().and_then(|gates| gates.parts.front());
+        first.is_some_and(|(_, batch)| *batch > durable)
+    }
+
+    /// Returns the length of the output that is not held back, and forgets that it was.
+    fn pass_gates(&mut self, durable: u64) -> usize {
+        let Some(gates) = &mut self.gates else { return self.output.len() };
+        let mut length = 0;
+        while let Some((part, _)) = gates.parts.front().filter(|(_, batch)| *batch <= durable) {
+            length += part;
+            gates.parts.pop_front();
+        }
+        gates.length -= length;
+        if gates.parts.is_empty() {
+            self.gates = None;
+            length = self.output.len();
+        }
+        length
     }
 
     /// Returns when the connection must be looked at.
@@ -168,6 +210,7 @@ impl Connections {
         ConnectionId(self.connections.insert(Connection {
             server,
             output: Vec::new(),
+            gates: None,
             timer: None,
             question: None,
             request: None,
@@ -205,9 +248,72 @@ impl Connections {
     /// Moves what was written for a connection to `out`.
     pub(super) fn take_output(&mut self, id: ConnectionId, out: &mut Vec<u8>) {
         if let Some(connection) = self.connections.get_mut(id.0) {
-            out.append(&mut connection.output);
+            if connection.gates.is_none() {
+                out.append(&mut connection.output);
+            } else {
+                let length = connection.pass_gates(self.durable);
+                out.extend(connection.output.drain(..length));
+            }
             self.take_back_output(id);
         }
+    }
+
+    /// Whether there is output of a connection to send, or to write.
+    pub(super) fn wants_transmit(&self, id: ConnectionId) -> bool {
+        self.get(id).is_some_and(|connection| connection.wants_transmit(self.durable))
+    }
+
+    /// Returns how a connection has ended, once none of its output is held back.
+    pub(super) fn closed(&self, id: ConnectionId) -> Option<&Closed> {
+        let connection = self.get(id).filter(|connection| !connection.is_output_held(self.durable));
+        if let Phase::Closed(closed) = connection?.phase() { Some(closed) } else { None }
+    }
+
+    /// Holds back what was written to a connection, until a batch of the journal is durable.
+    /// Returns whether there was something.
+    pub(super) fn hold_output(&mut self, id: ConnectionId, batch: u64) -> bool {
+        let Some(connection) = self.connections.get_mut(id.0) else { return false };
+        let held = connection.gates.as_ref().map_or(0, |gates| gates.length);
+        let length = connection.output.len() - held;
+        if length == 0 {
+            return false;
+        }
+        let gates = connection.gates.get_or_insert_default();
+        gates.length += length;
+        match gates.parts.back_mut() {
+            Some((last, at)) if *at == batch => *last += length,
+            _ => {
+                gates.parts.push_back((length, batch));
+                self.held.push_back((batch, id));
+            }
+        }
+        true
+    }
+
+    /// Notes that the batches of the journal up to this one are durable.
+    pub(super) const fn release_output(&mut self, durable: u64) {
+        self.durable = durable;
+    }
+
+    /// Notes that a connection was not read from because of records that are not durable.
+    pub(super) fn stop(&mut self, id: ConnectionId) {
+        self.stopped.insert(id);
+    }
+
+    /// Queues a hint for the next connection whose output is not held back any more, or that can be
+    /// read from again. Returns whether there was one.
+    fn hint_released(&mut self, can_read: bool) -> bool {
+        if self.held.front().is_some_and(|(batch, _)| *batch <= self.durable) {
+            if let Some((_, id)) = self.held.pop_front() {
+                self.hint_again(id);
+            }
+            return true;
+        }
+        let stopped = if can_read { self.stopped.pop_first() } else { None };
+        stopped.is_some_and(|id| {
+            self.hint(id);
+            true
+        })
     }
 
     /// Takes the room of an empty output back.
@@ -227,6 +333,10 @@ impl Connections {
         if self.hints.len() > 2 * self.connections.len() + 64 {
             self.hints.retain(|id| self.connections.get(id.0).is_some());
         }
+        if self.held.len() > 4 * self.connections.len() + 64 {
+            self.held.retain(|(_, id)| self.connections.get(id.0).is_some());
+        }
+        self.stopped.remove(&id);
         removed
     }
 
@@ -278,17 +388,24 @@ impl Connections {
     }
 
     /// Takes the first hint that is due out of the queue. The host then counts as told.
-    pub(super) fn next_action(&mut self) -> Option<Action> {
-        while let Some(id) = self.hints.pop_front() {
+    pub(super) fn next_action(&mut self, can_read: bool) -> Option<Action> {
+        while !self.hints.is_empty() || self.hint_released(can_read) {
+            let Some(id) = self.hints.pop_front() else { continue };
             let Some(connection) = self.connections.get_mut(id.0) else { continue };
             if connection.hint == Hint::Outdated {
                 connection.hint = Hint::Quiet;
                 continue;
             }
-            let wants_transmit = connection.wants_transmit();
+            let wants_transmit = connection.wants_transmit(self.durable);
+            let is_held = connection.is_output_held(self.durable);
             // A host that need not transmit can leave it. Then the next output is a hint again.
             connection.hint = if wants_transmit { Hint::Told } else { Hint::Quiet };
             if let Phase::Closed(closed) = &connection.phase {
+                if is_held {
+                    // The hint follows when its output is not held back any more.
+                    connection.hint = Hint::Quiet;
+                    continue;
+                }
                 return Some(Action::Closed(id, (**closed).clone()));
             }
             let question = connection.question.as_mut();
@@ -316,7 +433,6 @@ impl Connections {
         now: Instant,
     ) -> Result<(), Outgoing> {
         let Some(connection) = self.connections.get_mut(id.0) else { return Err(outgoing) };
-        connection.server.forget_outcomes();
         connection.server.deliver(outgoing, now)?;
         connection.counted.messages_queued += 1;
         if connection.hint() {

@@ -4,13 +4,15 @@ use super::Broker;
 use super::action::{ConnectionId, SessionId};
 use super::config::{Overflow, SharedStrategy};
 use super::grants::{Access, Verdict};
+use super::journal::Journal;
+use super::keep;
 use super::sessions::Presence;
 use super::stats;
 use super::subscription::{Subscriber, Target};
 use super::tasks::Task;
-use crate::codec::{QoS, TopicName};
+use crate::codec::{Filter, QoS, TopicName};
 use crate::router::GroupId;
-use crate::session::{Message, Outgoing, QueueLimit, Session};
+use crate::session::{Message, Outgoing, Published, QueueLimit, Session};
 use crate::time::Instant;
 use alloc::collections::VecDeque;
 
@@ -34,8 +36,7 @@ pub(super) fn deliver_to_all(
                 deliver_to_session(broker, *session, same, message, expires_at, now);
             }
             Some((Target::Group(group), _)) => {
-                let outgoing =
-                    Outgoing { expires_at, ..Outgoing::new(Some(group.as_u64()), message.clone()) };
+                let outgoing = Outgoing { expires_at, ..Outgoing::new(None, message.clone()) };
                 deliver_to_group(broker, *group, outgoing, now);
             }
             None => {}
@@ -86,7 +87,7 @@ fn may_receive(broker: &Broker, session: SessionId, message: &Message) -> bool {
 
 /// Queues a message for a client. If its queue is full, something is dropped.
 fn deliver_or_drop(broker: &mut Broker, session: SessionId, outgoing: Outgoing, now: Instant) {
-    let Err(outgoing) = deliver(broker, session, outgoing, now) else { return };
+    let Err(outgoing) = deliver(broker, session, outgoing, None, now) else { return };
     broker.stats.dropped.queue_full += 1;
     let connected = broker.sessions.get(session).and_then(|state| state.presence.connection());
     match broker.config.overflow {
@@ -97,7 +98,7 @@ fn deliver_or_drop(broker: &mut Broker, session: SessionId, outgoing: Outgoing, 
                 return;
             };
             let removed = connection.server.make_room(size, limit);
-            if removed > 0 && deliver(broker, session, outgoing, now).is_ok() {
+            if removed > 0 && deliver(broker, session, outgoing, None, now).is_ok() {
                 broker.stats.dropped.queue_full += removed - 1;
             } else {
                 broker.stats.dropped.queue_full += removed;
@@ -120,18 +121,28 @@ fn overflow(broker: &mut Broker, session: SessionId, now: Instant) {
     }
 }
 
-/// Queues a message for a client, connected or away. Returns it if there is no room.
-/// [5.0 MQTT-4.5.0-1] [3.1.1 MQTT-3.1.2-5]
+/// Queues a message for a client, connected or away, for its own or for a shared subscription.
+/// Returns it if there is no room. [5.0 MQTT-4.5.0-1] [3.1.1 MQTT-3.1.2-5]
 fn deliver(
     broker: &mut Broker,
     session: SessionId,
-    outgoing: Outgoing,
+    mut outgoing: Outgoing,
+    share: Option<(GroupId, &Filter)>,
     now: Instant,
 ) -> Result<(), Outgoing> {
-    let Some(state) = broker.sessions.get_mut(session) else { return Ok(()) };
+    let Broker { config, journal, sessions, connections, stats, .. } = broker;
+    let Some(state) = sessions.get_mut(session) else { return Ok(()) };
     let qos = outgoing.message.qos();
-    match &mut state.presence {
-        Presence::Connected(id) => broker.connections.deliver(*id, outgoing, now)?,
+    let queued = match &mut state.presence {
+        Presence::Connected(id) => {
+            if let Some(connection) = connections.get_mut(*id) {
+                while let Some(Published { key, .. }) = connection.server.next_completed() {
+                    keep::leave(journal, Some(key));
+                }
+            }
+            keep::enter(journal, state.number, &mut outgoing, share);
+            connections.deliver(*id, outgoing, now)
+        }
         // These messages are sent at once or not at all. [5.0 §3.3.2.3.3]
         Presence::Away { .. }
             if qos == QoS::AtMostOnce || outgoing.expires_at.is_some_and(|at| at <= now) =>
@@ -139,13 +150,16 @@ fn deliver(
             return Ok(());
         }
         Presence::Away { session, .. } => {
-            let queued = session.enqueue(outgoing, broker.config.server.queue_limit(), now);
-            // The outcome of a message of a shared subscription is of no interest.
-            session.forget_outcomes();
-            queued?;
+            keep::enter(journal, state.number, &mut outgoing, share);
+            let queued = session.enqueue(outgoing, config.server.queue_limit(), now);
+            while let Some(Published { key, .. }) = session.next_completed() {
+                keep::leave(journal, Some(key));
+            }
+            queued
         }
-    }
-    stats::count(&mut broker.stats.messages_queued, qos);
+    };
+    queued.inspect_err(|outgoing| keep::leave(journal, outgoing.key))?;
+    stats::count(&mut stats.messages_queued, qos);
     Ok(())
 }
 
@@ -208,6 +222,8 @@ fn try_members(
 ) -> Option<Outgoing> {
     // Queuing a message changes no group.
     let mut groups = core::mem::take(&mut broker.groups);
+    let filter = groups.filter(group).cloned();
+    let share = filter.as_ref().map(|filter| (group, filter));
     let picked = groups.pick(group, first, |session, subscriber| {
         let state = broker.sessions.get(*session);
         if state.is_none_or(|state| state.presence.connection().is_some() != is_connected)
@@ -227,7 +243,7 @@ fn try_members(
             subscription_identifiers: identifier.iter().copied().collect(),
             ..outgoing
         };
-        deliver(broker, *session, copy, now).is_ok()
+        deliver(broker, *session, copy, share, now).is_ok()
     });
     let is_delivered = picked.is_some();
     broker.groups = groups;
@@ -238,9 +254,12 @@ fn try_members(
 /// this call reach. [5.0 §4.8.2]
 pub(super) fn hand_on(broker: &mut Broker, mut messages: VecDeque<Outgoing>, now: Instant) {
     while let Some(outgoing) = messages.pop_front() {
-        if let Some(group) = outgoing.key.map(GroupId::from_u64) {
+        let key = outgoing.key;
+        let journal = broker.journal.as_deref();
+        if let Some(group) = key.and_then(|key| Journal::group(journal, key)) {
             broker.tasks.take(1);
             deliver_to_group(broker, group, outgoing, now);
+            keep::leave(&mut broker.journal, key);
         }
         if !broker.tasks.may_go_on() {
             broker.tasks.push(Task::HandOn(messages), now);
@@ -286,7 +305,7 @@ fn deliver_retained_before(
     let mut delivered = false;
     for outgoing in due {
         let is_kept = !(is_away && outgoing.message.qos() == QoS::AtMostOnce);
-        delivered |= deliver(broker, session, outgoing, now).is_ok() && is_kept;
+        delivered |= deliver(broker, session, outgoing, None, now).is_ok() && is_kept;
     }
     if delivered {
         broker.cursors.note_sent_early(session, topic_name.clone());
@@ -318,9 +337,15 @@ pub(super) fn deliver_retained(broker: &mut Broker, id: ConnectionId, now: Insta
             if !connection.server.session().has_room(outgoing.size(), limit) {
                 break;
             }
-            let qos = outgoing.message.qos();
-            connection.server.forget_outcomes();
-            delivered |= connection.server.deliver(outgoing, now).is_ok();
+            let (qos, mut outgoing) = (outgoing.message.qos(), outgoing);
+            while let Some(Published { key, .. }) = connection.server.next_completed() {
+                keep::leave(&mut broker.journal, Some(key));
+            }
+            keep::enter(&mut broker.journal, state.number, &mut outgoing, None);
+            let queued = connection.server.deliver(outgoing, now);
+            delivered |= queued.is_ok();
+            let returned = queued.err().and_then(|outgoing| outgoing.key);
+            keep::leave(&mut broker.journal, returned);
             stats::count(&mut broker.stats.messages_queued, qos);
         }
         broker.cursors.pass(session);

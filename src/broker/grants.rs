@@ -44,11 +44,14 @@ pub enum Access {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants(Option<Arc<Rules>>);
 
+/// An access to the topics that a filter covers.
+pub(super) type Grant = (Access, Filter);
+
 /// The rules of a client with limited rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Rules {
-    denied: Vec<(Access, Filter)>,
-    allowed: Vec<(Access, Filter)>,
+    denied: Vec<Grant>,
+    allowed: Vec<Grant>,
     /// The verdict where no filter covers the topic.
     otherwise: Verdict,
 }
@@ -99,7 +102,7 @@ impl Grants {
 
     fn with(
         self,
-        list: fn(&mut Rules) -> &mut Vec<(Access, Filter)>,
+        list: fn(&mut Rules) -> &mut Vec<Grant>,
         accesses: &[Access],
         filter: &Filter,
     ) -> Self {
@@ -109,6 +112,17 @@ impl Grants {
             list(Arc::make_mut(rules)).extend(entries);
         }
         Self(rules)
+    }
+
+    /// Returns what is denied, what is allowed, and the verdict on everything else, unless
+    /// everything is allowed.
+    pub(super) fn parts(&self) -> Option<(&[Grant], &[Grant], Verdict)> {
+        let rules = self.0.as_ref()?;
+        Some((&rules.denied, &rules.allowed, rules.otherwise))
+    }
+
+    pub(super) fn from_parts(denied: Vec<Grant>, allowed: Vec<Grant>, otherwise: Verdict) -> Self {
+        Self(Some(Arc::new(Rules { denied, allowed, otherwise })))
     }
 
     /// Looks at a topic name that is published or received.

@@ -16,7 +16,10 @@
 //! of work beyond the packet at hand and its deliveries; the rest continues at the next timer. So
 //! no client makes the others wait.
 //!
-//! The broker does not yet keep its state beyond its own life.
+//! # State that survives
+//!
+//! A broker that is [durable](BrokerConfig::durable) reports its state as a [`journal`], which the
+//! host stores. [`Restore`] makes a broker of it.
 //!
 //! # Inside
 //!
@@ -32,8 +35,11 @@ mod connections;
 mod deliver;
 mod flow;
 mod grants;
+pub mod journal;
+mod keep;
 mod question;
 mod request;
+mod restore;
 mod retained;
 mod sessions;
 mod sparkplug;
@@ -50,6 +56,7 @@ pub use closed::{CloseCause, Closed};
 pub use config::{BrokerConfig, Overflow, SharedStrategy};
 pub use grants::{Access, Grants};
 pub use question::{Admission, AnswerError, Question, QuestionId};
+pub use restore::Restore;
 pub use stats::{ClientStats, Counted, Dropped, Stats};
 pub use throttle::Rates;
 
@@ -59,11 +66,14 @@ use crate::server::{Server, ServerConfig};
 use crate::session::{Message, Session};
 use crate::time::Instant;
 use action::SessionId;
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use connections::{Connection, Connections, Phase};
+use connections::{Connection, Connections};
 use core::fmt;
 use flow::{close, connect, exchange, publish};
+use journal::{Batch, Journal, Record};
+use keep::OptionalJournal;
 use retained::Cursors;
 use sessions::{Presence, SessionState, Sessions};
 use subscription::{Subscriber, Target};
@@ -146,6 +156,7 @@ pub struct Broker {
     retained: RetainedStore,
     cursors: Cursors,
     wills: Wills,
+    journal: OptionalJournal,
     timers: Timers,
     tasks: Tasks,
     /// The counters. The figures of the stores are added when the host asks.
@@ -181,6 +192,7 @@ impl Broker {
         if config.sys_interval.is_some() {
             timers.arm(Timer::Sys, now);
         }
+        let journal = config.durable.then(|| Box::new(Journal::new()));
         Self {
             server_config: Arc::new(config.server.clone()),
             config,
@@ -191,6 +203,7 @@ impl Broker {
             retained: RetainedStore::new(),
             cursors: Cursors::default(),
             wills: Wills::default(),
+            journal,
             timers,
             tasks: Tasks::default(),
             stats: Stats::default(),
@@ -202,6 +215,9 @@ impl Broker {
     /// Begins a call of the host. Returns the time that it goes by.
     fn begin(&mut self, now: Instant) -> Instant {
         self.tasks.begin();
+        if let Some(journal) = &mut self.journal {
+            journal.begin();
+        }
         self.timers.now(now)
     }
 
@@ -233,10 +249,7 @@ impl Broker {
 
     fn client_stats<'b>(&'b self, state: &'b SessionState) -> ClientStats<'b> {
         let connection = state.presence.connection();
-        let session = match &state.presence {
-            Presence::Away { session, .. } => Some(&**session),
-            Presence::Connected(id) => self.connections.get(*id).map(|one| one.server.session()),
-        };
+        let session = self.session_of(state);
         ClientStats {
             client_identifier: state.client_identifier(),
             connection,
@@ -245,6 +258,14 @@ impl Broker {
             queued_bytes: session.map_or(0, Session::queued_bytes),
             in_flight: session.map_or(0, Session::in_flight),
             counted: connection.and_then(|id| self.connections.get(id)).map(|one| one.counted),
+        }
+    }
+
+    /// Returns the messages of a session, which are with its connection if there is one.
+    fn session_of<'b>(&'b self, state: &'b SessionState) -> Option<&'b Session> {
+        match &state.presence {
+            Presence::Away { session, .. } => Some(session),
+            Presence::Connected(id) => self.connections.get(*id).map(|one| one.server.session()),
         }
     }
 
@@ -259,21 +280,8 @@ impl Broker {
     /// Adds a connection whose transport is already open.
     #[must_use]
     pub fn open(&mut self, now: Instant) -> ConnectionId {
-        self.open_with(&self.server_config.clone(), now)
-    }
-
-    /// Adds a connection with other limits than those of [`BrokerConfig`], such as those of a
-    /// listener. The [queue](ServerConfig::maximum_queued) of its client and the checks of a
-    /// SUBSCRIBE stay those of the broker.
-    #[must_use]
-    pub fn open_with(&mut self, config: &Arc<ServerConfig>, now: Instant) -> ConnectionId {
         let now = self.begin(now);
-        let config = match config.common.manual_acknowledgement {
-            true => config.clone(),
-            // The broker itself acknowledges messages.
-            false => Arc::new((**config).clone().manual_acknowledgement(true)),
-        };
-        let id = self.connections.open(Server::new(config, now));
+        let id = self.connections.open(Server::new(self.server_config.clone(), now));
         exchange::settle(self, id, now);
         id
     }
@@ -321,7 +329,8 @@ impl Broker {
     /// Returns the next hint for the host.
     #[must_use]
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.connections.next_action()
+        let can_read = !self.is_unsynced();
+        self.connections.next_action(can_read)
     }
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) is due, if at all.
@@ -346,7 +355,7 @@ impl Broker {
     /// Whether [`transmit`](Self::transmit) would write something, given room.
     #[must_use]
     pub fn wants_transmit(&self, id: ConnectionId) -> bool {
-        self.connections.get(id).is_some_and(Connection::wants_transmit)
+        self.connections.wants_transmit(id)
     }
 
     /// Whether [`handle_input`](Self::handle_input) would consume input. Returns false while a
@@ -355,23 +364,20 @@ impl Broker {
     /// [`transmit`](Self::transmit), and after the connection has ended.
     #[must_use]
     pub fn wants_input(&self, id: ConnectionId) -> bool {
-        self.connections.get(id).is_some_and(Connection::wants_input)
+        self.connections.get(id).is_some_and(Connection::wants_input) && !self.is_unsynced()
     }
 
     /// Whether the connection has ended or is unknown. The host transmits what is left, closes the
     /// socket, and calls [`connection_lost`](Self::connection_lost).
     #[must_use]
     pub fn is_closed(&self, id: ConnectionId) -> bool {
-        self.connections.get(id).is_none_or(|one| matches!(one.phase(), Phase::Closed(_)))
+        self.connections.get(id).is_none() || self.closed(id).is_some()
     }
 
     /// Returns how the connection has ended, if it has ended and the host has not closed it.
     #[must_use]
     pub fn closed(&self, id: ConnectionId) -> Option<&Closed> {
-        match self.connections.get(id)?.phase() {
-            Phase::Closed(closed) => Some(closed),
-            Phase::AwaitConnect | Phase::Connecting(_) | Phase::Connected(_) => None,
-        }
+        self.connections.closed(id)
     }
 
     /// Returns the Client Identifier of an accepted client, which the broker may have assigned.
@@ -385,6 +391,41 @@ impl Broker {
     #[must_use]
     pub fn question(&self, id: ConnectionId) -> Option<(QuestionId, &Question)> {
         self.connections.question(id)
+    }
+
+    // ---- durable state ----
+
+    /// Hands out the records that have changed since the last call, as one batch that belongs into
+    /// one transaction. Returns its number, which the host passes to [`durable`](Self::durable)
+    /// when it has stored them. `None` if nothing has changed.
+    ///
+    /// Without [`BrokerConfig::durable`] there are no records.
+    #[must_use = "what waits for the batch is sent when it is reported as durable"]
+    pub fn poll_journal(&mut self, record: impl FnMut(Record<'_>)) -> Option<Batch> {
+        let journal = self.journal.as_mut()?;
+        let batch = journal.poll(record);
+        self.connections.release_output(journal.durable());
+        batch
+    }
+
+    /// Whether [`poll_journal`](Self::poll_journal) has something to hand out.
+    #[must_use]
+    pub fn wants_journal(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.wants_poll())
+    }
+
+    /// Notes that the batches up to this one will survive a crash. Output that waited for them can
+    /// be transmitted now.
+    pub fn durable(&mut self, batch: Batch) {
+        if let Some(journal) = &mut self.journal {
+            let durable = journal.synced(batch);
+            self.connections.release_output(durable);
+        }
+    }
+
+    /// Whether too many records are not durable.
+    fn is_unsynced(&self) -> bool {
+        exchange::journal_is_full(&self.journal, &self.config)
     }
 
     // ---- answers ----

@@ -2,6 +2,7 @@
 
 use super::action::{ConnectionId, SessionId};
 use super::grants::Grants;
+use super::journal::SessionNumber;
 use super::subscription::Subscriptions;
 use crate::router::Slab;
 use crate::session::Session;
@@ -28,6 +29,8 @@ pub(super) struct SessionState {
     pub(super) presence: Presence,
     pub(super) subscriptions: Subscriptions,
     pub(super) grants: Grants,
+    /// The number of the session in the journal, if it is stored.
+    pub(super) number: Option<SessionNumber>,
     client_identifier: Arc<str>,
 }
 
@@ -87,17 +90,14 @@ impl Sessions {
         self.sessions.get_mut(id.0)
     }
 
-    /// Adds an empty session for a client that has none.
-    pub(super) fn insert(
-        &mut self,
-        client_identifier: &str,
-        connection: ConnectionId,
-    ) -> SessionId {
+    /// Adds a session for a client that has none.
+    pub(super) fn insert(&mut self, client_identifier: &str, presence: Presence) -> SessionId {
         let client_identifier: Arc<str> = client_identifier.into();
         let id = SessionId(self.sessions.insert(SessionState {
-            presence: Presence::Connected(connection),
+            presence,
             subscriptions: Subscriptions::default(),
             grants: Grants::all(),
+            number: None,
             client_identifier: client_identifier.clone(),
         }));
         self.by_client.insert(client_identifier, id);

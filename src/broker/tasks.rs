@@ -1,6 +1,7 @@
 //! The store of work that is done a piece at a time, so that no call takes long.
 
 use super::action::{ConnectionId, SessionId};
+use super::journal::SessionNumber;
 use super::subscription::Subscriptions;
 use crate::session::Outgoing;
 use crate::time::Instant;
@@ -27,7 +28,7 @@ pub(super) enum Task {
     /// The end of a connection whose queue was full.
     Overflow(ConnectionId),
     /// A session has ended: its subscriptions are removed.
-    Unsubscribe(SessionId, Subscriptions),
+    Unsubscribe(SessionId, Option<SessionNumber>, Subscriptions),
     /// A session has ended: other members of its groups receive its messages. [5.0 §4.8.2]
     HandOn(VecDeque<Outgoing>),
 }

@@ -52,6 +52,10 @@ impl Wills {
         self.0.insert(session, will);
     }
 
+    pub(super) fn get(&self, session: SessionId) -> Option<&StoredWill> {
+        self.0.get(&session)
+    }
+
     pub(super) fn get_mut(&mut self, session: SessionId) -> Option<&mut StoredWill> {
         self.0.get_mut(&session)
     }

@@ -15,9 +15,9 @@ use crate::codec::{
     UnsubscribeProperties,
 };
 use crate::session::{
-    AckToken, AcknowledgeError, Acknowledgement, Available, Ending, Endpoint, Limits, Machine,
-    PublishError, Published, Reauthentication, Request, RequestError, Requested, Session, Step,
-    WriteError, advance,
+    AckToken, AcknowledgeError, Acknowledgement, Available, Change, Ending, Endpoint, Limits,
+    Machine, PublishError, Published, Reauthentication, Request, RequestError, Requested, Session,
+    Step, WriteError, advance,
 };
 use crate::time::Instant;
 use alloc::collections::VecDeque;
@@ -194,6 +194,19 @@ impl Client {
     #[must_use]
     pub const fn session(&self) -> &Session {
         &self.endpoint.session
+    }
+
+    /// Starts to record the [changes](Change) of the session. Without this none are reported.
+    pub fn record_changes(&mut self) {
+        self.endpoint.session.record_changes();
+    }
+
+    /// Returns the next [change](Change) of the session that the host has not taken. The host
+    /// takes all of them after each call, before it sends the output.
+    #[must_use = "a change that is dropped is not stored"]
+    #[inline]
+    pub fn next_change(&mut self) -> Option<Change> {
+        self.endpoint.session.next_change()
     }
 
     /// Returns the outcome of a message that is known while there is no connection, such as one

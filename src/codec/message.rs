@@ -140,6 +140,12 @@ impl Message {
         self.bytes.len()
     }
 
+    /// Returns a number that the copies of a message share, and no other message has while one of
+    /// them exists: the address of the bytes.
+    pub(crate) fn address(&self) -> usize {
+        self.bytes.as_ptr().addr()
+    }
+
     /// Returns the Message Expiry Interval with which it was published. Reads the properties again.
     pub(crate) fn message_expiry_interval(&self) -> Option<u32> {
         self.to_publish().properties.message_expiry_interval

@@ -179,24 +179,28 @@ impl RetainedStore {
     }
 
     /// Retains a message in place of the one of its topic. A message without payload only removes
-    /// the old one. [5.0 MQTT-3.3.1-5 to -7] [3.1.1 MQTT-3.3.1-5] [3.1.1 MQTT-3.3.1-10]
-    /// [3.1.1 MQTT-3.3.1-11]
-    pub fn insert(&mut self, message: Message, expires_at: Option<Instant>, publisher: Arc<[u8]>) {
+    /// the old one. Returns the old one. [5.0 MQTT-3.3.1-5 to -7] [3.1.1 MQTT-3.3.1-5]
+    /// [3.1.1 MQTT-3.3.1-10] [3.1.1 MQTT-3.3.1-11]
+    pub fn insert(
+        &mut self,
+        message: Message,
+        expires_at: Option<Instant>,
+        publisher: Arc<[u8]>,
+    ) -> Option<Retained> {
         let key = key(&message.topic_name());
         if message.payload().is_empty() {
-            self.remove(&key);
-            return;
+            return self.remove(&key);
         }
         self.bytes += message.size();
         self.version += 1;
         self.expiring.extend(expires_at.map(|at| (at, key.clone())));
         let retained = Retained { message, expires_at, version: self.version, publisher };
-        if let Some(old) = self.messages.insert(key.clone(), retained) {
-            self.bytes -= old.message.size();
-            if old.expires_at != expires_at {
-                old.expires_at.map(|at| self.expiring.remove(&(at, key)));
-            }
+        let old = self.messages.insert(key.clone(), retained)?;
+        self.bytes -= old.message.size();
+        if old.expires_at != expires_at {
+            old.expires_at.map(|at| self.expiring.remove(&(at, key)));
         }
+        Some(old)
     }
 
     /// Returns when the next message expires.
@@ -205,24 +209,18 @@ impl RetainedStore {
         self.expiring.first().map(|(at, _)| *at)
     }
 
-    /// Removes messages that have expired. Each takes one from `budget`, and none is removed after
-    /// it has come to 0.
-    pub fn remove_expired(&mut self, now: Instant, budget: &mut usize) {
-        while let Some((at, key)) = self.expiring.first().filter(|_| *budget > 0) {
-            if *at > now {
-                break;
-            }
-            *budget -= 1;
-            let key = key.clone();
-            self.remove(&key);
-        }
+    /// Removes the message that was the first to expire, if one has expired.
+    pub fn pop_expired(&mut self, now: Instant) -> Option<Retained> {
+        let (_, key) = self.expiring.first().filter(|(at, _)| *at <= now)?;
+        let key = key.clone();
+        self.remove(&key)
     }
 
-    fn remove(&mut self, key: &Arc<[u8]>) {
-        if let Some(old) = self.messages.remove(key) {
-            self.bytes -= old.message.size();
-            old.expires_at.map(|at| self.expiring.remove(&(at, key.clone())));
-        }
+    fn remove(&mut self, key: &Arc<[u8]>) -> Option<Retained> {
+        let old = self.messages.remove(key)?;
+        self.bytes -= old.message.size();
+        old.expires_at.map(|at| self.expiring.remove(&(at, key.clone())));
+        Some(old)
     }
 
     /// Returns the first message at or after a cursor that matches its filter and has not expired.
@@ -493,12 +491,12 @@ mod tests {
         store.insert(message("a", "2"), None, Arc::default());
         store.insert(message("d", ""), None, Arc::default());
         assert_eq!(store.next_expiry(), Some(at(2)));
-        store.remove_expired(at(3), &mut 1);
+        assert!(store.pop_expired(at(3)).is_some() && store.pop_expired(at(2)).is_none());
         assert_eq!(
             (topics(&store, "#"), store.next_expiry()),
             (vec!["a".into(), "c".into()], Some(at(3)))
         );
-        store.remove_expired(at(3), &mut 9);
+        while store.pop_expired(at(3)).is_some() {}
         assert_eq!(
             (topics(&store, "#"), store.bytes(), store.next_expiry()),
             (vec!["a".into()], 2, None)

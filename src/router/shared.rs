@@ -63,6 +63,7 @@ pub struct Changed<V> {
 
 #[derive(Debug)]
 struct Group<K, V> {
+    filter: Filter,
     /// In the order of `K`.
     members: Vec<(K, V)>,
     /// The position of the member whose turn it is.
@@ -100,6 +101,12 @@ impl<K: Ord, V> ShareGroups<K, V> {
         self.by_filter.get(filter).copied()
     }
 
+    /// Returns the filter of a group.
+    #[must_use]
+    pub fn filter(&self, group: GroupId) -> Option<&Filter> {
+        self.groups.get(group.0).map(|group| &group.filter)
+    }
+
     /// Returns an iterator over the filters and their groups, in the order of the filters.
     pub fn iter(&self) -> impl Iterator<Item = (&Filter, GroupId)> {
         self.by_filter.iter().map(|(filter, group)| (filter, *group))
@@ -114,11 +121,15 @@ impl<K: Ord, V> ShareGroups<K, V> {
     /// Adds a member, or replaces its value. The first member makes the group.
     pub fn insert(&mut self, filter: &Filter, member: K, value: V) -> Changed<V> {
         let group = self.find(filter).unwrap_or_else(|| {
-            let id = GroupId(self.groups.insert(Group { members: Vec::new(), next: 0 }));
+            let id = GroupId(self.groups.insert(Group {
+                filter: filter.clone(),
+                members: Vec::new(),
+                next: 0,
+            }));
             self.by_filter.insert(filter.clone(), id);
             id
         });
-        let Some(Group { members, next }) = self.groups.get_mut(group.0) else {
+        let Some(Group { members, next, .. }) = self.groups.get_mut(group.0) else {
             return Changed { group, before: None, members: 0 };
         };
         let before = match members.binary_search_by(|(other, _)| other.cmp(&member)) {
@@ -137,7 +148,7 @@ impl<K: Ord, V> ShareGroups<K, V> {
     /// Removes a member. The last one takes the group with it.
     pub fn remove(&mut self, filter: &Filter, member: &K) -> Option<Changed<V>> {
         let id = self.find(filter)?;
-        let Group { members, next } = self.groups.get_mut(id.0)?;
+        let Group { members, next, .. } = self.groups.get_mut(id.0)?;
         let position = members.binary_search_by(|(other, _)| other.cmp(member)).ok()?;
         let (_, value) = members.remove(position);
         *next -= usize::from(position < *next);
@@ -160,7 +171,7 @@ impl<K: Ord, V> ShareGroups<K, V> {
         first: Option<usize>,
         mut accepts: impl FnMut(&K, &V) -> bool,
     ) -> Option<(&K, &V)> {
-        let Group { members, next } = self.groups.get_mut(group.0)?;
+        let Group { members, next, .. } = self.groups.get_mut(group.0)?;
         let start = first.unwrap_or(*next);
         let (before, after) = members.split_at_checked(start).unwrap_or((&[], members));
         let skipped = after.iter().chain(before).position(|(key, value)| accepts(key, value))?;

@@ -15,8 +15,8 @@ use crate::codec::{
     Version,
 };
 use crate::session::{
-    AckToken, AcknowledgeError, Acknowledgement, Available, Ending, Endpoint, Limits, Machine,
-    Outgoing, Reauthentication, Request, Requested, Session, advance,
+    AckToken, AcknowledgeError, Acknowledgement, Available, Change, Ending, Endpoint, Limits,
+    Machine, Outgoing, Published, Reauthentication, Request, Requested, Session, advance,
 };
 use crate::time::Instant;
 use alloc::sync::Arc;
@@ -136,11 +136,6 @@ impl Server {
         }
     }
 
-    /// Returns the configuration, which other connections can share.
-    pub(crate) fn config(&self) -> &ServerConfig {
-        &self.config
-    }
-
     /// Returns the version that the client asked for. Before CONNECT it is 5.0.
     #[must_use]
     pub const fn version(&self) -> Version {
@@ -151,6 +146,19 @@ impl Server {
     #[must_use]
     pub const fn session(&self) -> &Session {
         &self.endpoint.session
+    }
+
+    /// Starts to record the [changes](Change) of the session. Without this none are reported.
+    pub fn record_changes(&mut self) {
+        self.endpoint.session.record_changes();
+    }
+
+    /// Returns the next [change](Change) of the session that the host has not taken. The host
+    /// takes all of them after each call, before it sends the output.
+    #[must_use = "a change that is dropped is not stored"]
+    #[inline]
+    pub fn next_change(&mut self) -> Option<Change> {
+        self.endpoint.session.next_change()
     }
 
     /// Returns how long the session outlives the connection, as granted or as changed by
@@ -380,9 +388,10 @@ impl Server {
         if self.endpoint.is_open() { self.endpoint.enqueue(outgoing, now) } else { Err(outgoing) }
     }
 
-    /// Drops the outcomes that no step has reported. A full list of them would close the queue.
-    pub(crate) fn forget_outcomes(&mut self) {
-        self.endpoint.session.forget_outcomes();
+    /// Returns an outcome that no step has reported. A full list of them would close the queue.
+    #[inline]
+    pub(crate) fn next_completed(&mut self) -> Option<Published<'static>> {
+        self.endpoint.session.next_completed()
     }
 
     /// Removes waiting messages with QoS 0, the oldest first, until there is room for a message of

@@ -10,6 +10,7 @@
 //! [`server`](crate::server).
 
 mod available;
+mod change;
 mod config;
 mod driver;
 mod endpoint;
@@ -26,11 +27,13 @@ pub mod stored;
 mod unacknowledged;
 
 pub use crate::codec::Message;
+pub use change::{Change, Owed};
 pub use error::{AcknowledgeError, CloseCause, ProtocolError, PublishError, RequestError};
 pub use message::{Outcome, Outgoing, Published, Received};
 pub use unacknowledged::{AckToken, Acknowledgement};
 
 pub(crate) use available::Available;
+pub(crate) use change::OwedRef;
 pub(crate) use config::{CommonConfig, common_config};
 pub(crate) use driver::{Ending, Machine, action_conversions, advance};
 pub(crate) use endpoint::{Endpoint, Step};
@@ -43,6 +46,7 @@ use crate::codec::Text;
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use inbound::Inbound;
 use outbound::Outbound;
 
@@ -91,6 +95,9 @@ pub struct Session {
     /// Outcomes not yet reported to the host, for messages that ended without an answer from the
     /// peer.
     completed: VecDeque<Published<'static>>,
+    /// Changes that the host has not taken, if it wants them.
+    #[expect(clippy::box_collection, reason = "most sessions have none, and need not be larger")]
+    changes: Option<Box<VecDeque<Change>>>,
 }
 
 impl Session {
@@ -190,11 +197,6 @@ impl Session {
         self.completed.into_iter().chain(in_flight.chain(queued).map(session_lost))
     }
 
-    /// Drops the outcomes that are not reported.
-    pub(crate) fn forget_outcomes(&mut self) {
-        self.completed.clear();
-    }
-
     /// Returns the number of messages that wait or are in flight, without a look at each.
     pub(crate) fn unfinished(&self) -> usize {
         self.outbound.unfinished()
@@ -223,7 +225,13 @@ impl Session {
     /// Forgets what is in flight in both directions, because the peer has no state of it.
     /// [5.0 MQTT-3.2.2-5]
     pub(crate) fn lost(&mut self) {
-        self.inbound.clear();
+        for (packet_identifier, _) in core::mem::take(&mut self.inbound) {
+            self.note(Change::Completed { packet_identifier });
+        }
+        let owed: Vec<_> = self.owed().map(|(identifier, _)| identifier).collect();
+        for packet_identifier in owed {
+            self.note(Change::Ended { packet_identifier });
+        }
         self.completed.extend(self.outbound.forget().map(session_lost));
     }
 

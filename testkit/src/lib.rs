@@ -26,6 +26,7 @@ pub mod machines;
 pub mod pair;
 pub mod properties;
 pub mod random;
+pub mod simulation;
 pub mod vectors;
 pub mod watch;
 pub mod wire;

@@ -7,6 +7,8 @@ use crate::broker::closed::{CloseCause, Closed};
 use crate::broker::connections::{Connection, Phase};
 use crate::broker::deliver::hand_on;
 use crate::broker::grants::{Access, Grants, Verdict};
+use crate::broker::journal::SessionNumber;
+use crate::broker::keep;
 use crate::broker::sessions::Presence;
 use crate::broker::subscription::Subscriptions;
 use crate::broker::tasks::Task;
@@ -70,6 +72,7 @@ pub(super) fn end_connection(
     publish_will: bool,
     now: Instant,
 ) {
+    keep::settle(broker, id);
     let Some(connection) = broker.connections.get_mut(id) else { return };
     let own = core::mem::replace(&mut connection.cause, CloseCause::ConnectionLost);
     connection.question = None;
@@ -105,8 +108,10 @@ pub(super) fn end_connection(
             let at = now.plus_seconds(will.delay);
             will.due = Some(at);
             broker.timers.arm(Timer::Will(session_id), at);
+            keep::update(broker, session_id);
         }
-        _ => publish::publish_will(broker, session_id, now),
+        Some(_) => publish::publish_will(broker, session_id, now),
+        None => keep::update(broker, session_id),
     }
 }
 
@@ -144,10 +149,11 @@ pub(super) fn end_session(broker: &mut Broker, id: SessionId, now: Instant) {
     broker.timers.disarm(Timer::Session(id), state.expires_at());
     broker.cursors.remove_session(id);
     if let Presence::Away { session, .. } = state.presence {
+        keep::end_session(&mut broker.journal, state.number, &session);
         let messages: VecDeque<_> = session.into_undelivered().collect();
         hand_on(broker, messages, now);
     }
-    remove_subscriptions(broker, id, state.subscriptions, now);
+    remove_subscriptions(broker, id, state.number, state.subscriptions, now);
 }
 
 /// Removes the subscriptions of a session that has ended from the index, as far as the steps of
@@ -155,14 +161,16 @@ pub(super) fn end_session(broker: &mut Broker, id: SessionId, now: Instant) {
 pub(super) fn remove_subscriptions(
     broker: &mut Broker,
     session: SessionId,
+    number: Option<SessionNumber>,
     mut subscriptions: Subscriptions,
     now: Instant,
 ) {
     while let Some(filter) = subscriptions.pop() {
         subscribe::forget(broker, session, &filter);
+        keep::unsubscribe(broker, number, &filter);
         broker.tasks.take(1);
         if !broker.tasks.may_go_on() {
-            return broker.tasks.push(Task::Unsubscribe(session, subscriptions), now);
+            return broker.tasks.push(Task::Unsubscribe(session, number, subscriptions), now);
         }
     }
 }
@@ -191,6 +199,7 @@ pub(super) fn replace_grants(broker: &mut Broker, session: SessionId, grants: Gr
         broker.stats.dropped.not_authorized += 1;
     }
     state.grants = grants;
+    keep::update(broker, session);
     for filter in denied {
         subscribe::remove(broker, session, &filter);
     }
@@ -200,5 +209,6 @@ pub(super) fn replace_grants(broker: &mut Broker, session: SessionId, grants: Gr
 pub(super) fn take_will(broker: &mut Broker, id: SessionId) -> Option<StoredWill> {
     let will = broker.wills.remove(id)?;
     broker.timers.disarm(Timer::Will(id), will.due);
+    keep::update(broker, id);
     Some(will)
 }

@@ -6,6 +6,7 @@ use crate::broker::action::{ConnectionId, SessionId};
 use crate::broker::closed::CloseCause;
 use crate::broker::connections::{Connection, Phase};
 use crate::broker::grants::{Access, Grants, Verdict};
+use crate::broker::keep;
 use crate::broker::question::{
     Admission, AnswerError, Pending, Question, QuestionId, ack_properties,
 };
@@ -85,8 +86,7 @@ fn begin(
         return Err(ReasonCode::BAD_AUTHENTICATION_METHOD);
     }
     let will = connect.will.map(|mut will| {
-        let config = broker.connections.get(id).map(|one| one.server.config());
-        config.unwrap_or(&broker.config.server).lower(&mut will.qos, &mut will.retain);
+        broker.config.server.lower(&mut will.qos, &mut will.retain);
         StoredWill::new(&will)
     });
     let will = will.transpose();
@@ -115,7 +115,7 @@ fn begin(
         None if broker.sessions.len() >= broker.config.maximum_sessions => {
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }
-        None => (broker.sessions.insert(client_identifier, id), None),
+        None => (broker.sessions.insert(client_identifier, Presence::Connected(id)), None),
     };
     close::replace_grants(broker, session_id, grants);
     if let Some(will) = will {
@@ -128,6 +128,7 @@ fn begin(
         // `check_accept` has proved that it can be written.
         let _ = connection.server.accept(session, properties, now, &mut connection.output);
     }
+    keep::admit(broker, id, session_id);
     Ok(())
 }
 
@@ -217,6 +218,7 @@ pub(crate) fn allow(
     }
     if let (Some(filter), Some(state)) = (filter, state) {
         state.grants = core::mem::take(&mut state.grants).allow(&[access], filter);
+        session.into_iter().for_each(|session| keep::update(broker, session));
     }
     answer(broker, question.connection(), None, now);
     Ok(())

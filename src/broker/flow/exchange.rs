@@ -2,14 +2,15 @@
 
 use super::{close, connect, publish, subscribe};
 use crate::broker::action::ConnectionId;
-use crate::broker::connections::Connection;
+use crate::broker::connections::{Connection, OUTPUT_LIMIT};
 use crate::broker::deliver::{deliver_retained, hand_on};
+use crate::broker::keep::{self, OptionalJournal};
 use crate::broker::tasks::Task;
 use crate::broker::timers::Timer;
-use crate::broker::{Broker, sys};
+use crate::broker::{Broker, BrokerConfig, sys};
 use crate::codec::ReasonCode;
 use crate::server;
-use crate::session::AckToken;
+use crate::session::{AckToken, Published};
 use crate::time::Instant;
 use alloc::vec::Vec;
 
@@ -37,6 +38,10 @@ pub(crate) fn handle_input(
             let _ = connection.server.acknowledge(token, reason_code, now, &mut connection.output);
         }
         if !connection.may_read() {
+            break false;
+        }
+        if journal_is_full(&broker.journal, &broker.config) {
+            broker.connections.stop(id);
             break false;
         }
         if !broker.tasks.may_go_on() {
@@ -74,6 +79,11 @@ pub(crate) fn handle_input(
     is_put_off
 }
 
+/// Whether too many records of the journal are not durable.
+pub(crate) fn journal_is_full(journal: &OptionalJournal, config: &BrokerConfig) -> bool {
+    journal.as_ref().is_some_and(|journal| journal.unsynced_bytes() >= config.maximum_unsynced)
+}
+
 /// Lets a flow handle what a step of a connection's server has brought. Returns the answer to a
 /// message with QoS 1 or 2.
 fn handle_action(
@@ -98,9 +108,10 @@ fn handle_action(
         server::Action::Closed { cause, publish_will } => {
             close::end_connection(broker, id, &cause, publish_will, now);
         }
-        // Only messages of shared subscriptions have a key. If their session ends before they are
-        // acknowledged, they are handed on then.
-        server::Action::Published(_) => {}
+        // Only stored messages and those of shared subscriptions have a key.
+        server::Action::Published(Published { key, .. }) => {
+            keep::leave(&mut broker.journal, Some(key));
+        }
     }
     None
 }
@@ -112,11 +123,12 @@ pub(crate) fn settle(broker: &mut Broker, id: ConnectionId, now: Instant) {
     if awaits_retained(broker, id) {
         deliver_retained(broker, id, now);
     }
+    keep::settle(broker, id);
     let Some(connection) = broker.connections.get_mut(id) else { return };
     if let Some(due) = connection.next_deadline() {
         broker.timers.advance(Timer::Connection(id), &mut connection.timer, due);
     }
-    if connection.wants_transmit() {
+    if broker.connections.wants_transmit(id) {
         broker.connections.hint(id);
     }
 }
@@ -152,16 +164,35 @@ pub(crate) fn transmit(
     broker.connections.take_output(id, out);
     let Some(connection) = broker.connections.get_mut(id) else { return false };
     connection.forget_hint();
-    let mut has_more = connection.server.flush(now, out);
-    connection.counted.bytes_sent += (out.len() - before) as u64;
+    let mut has_more = flush(broker, id, now, out);
     while !has_more && awaits_retained(broker, id) && deliver_retained(broker, id, now) {
-        let Some(connection) = broker.connections.get_mut(id) else { return false };
-        let length = out.len();
-        has_more = connection.server.flush(now, out);
-        connection.counted.bytes_sent += (out.len() - length) as u64;
+        has_more = flush(broker, id, now, out);
     }
-    broker.stats.bytes_sent += (out.len() - before) as u64;
+    let sent = (out.len() - before) as u64;
+    broker.stats.bytes_sent += sent;
+    if let Some(connection) = broker.connections.get_mut(id) {
+        connection.counted.bytes_sent += sent;
+    }
     has_more
+}
+
+/// Lets the server of a connection write messages that wait. Returns whether it would write more.
+///
+/// With a journal they pass through the output of the connection, where they may have to wait.
+fn flush(broker: &mut Broker, id: ConnectionId, now: Instant, out: &mut Vec<u8>) -> bool {
+    let Some(connection) = broker.connections.get_mut(id) else { return false };
+    if broker.journal.is_none() {
+        return connection.server.flush(now, out);
+    }
+    if out.len() < OUTPUT_LIMIT && connection.server.wants_flush() {
+        broker.connections.lend_output(id);
+        if let Some(Connection { server, output, .. }) = broker.connections.get_mut(id) {
+            let _ = server.flush(now, output);
+        }
+        keep::settle(broker, id);
+        broker.connections.take_output(id, out);
+    }
+    broker.connections.wants_transmit(id)
 }
 
 /// Handles the deadlines that are due, and gives the work that was put off a turn each, as far as
@@ -178,7 +209,11 @@ pub(crate) fn handle_timeout(broker: &mut Broker, now: Instant) {
         }
     }
     let mut budget = broker.tasks.lend();
-    broker.retained.remove_expired(now, &mut budget);
+    while budget > 0 {
+        let Some(old) = broker.retained.pop_expired(now) else { break };
+        budget -= 1;
+        keep::retain(&mut broker.journal, old.message.topic_name(), None, Some(&old));
+    }
     broker.tasks.give_back(budget);
     while broker.tasks.may_go_on() {
         let Some(task) = broker.tasks.pop() else { break };
@@ -193,8 +228,8 @@ pub(crate) fn handle_timeout(broker: &mut Broker, now: Instant) {
                     settle(broker, id, now);
                 }
             }
-            Task::Unsubscribe(session, subscriptions) => {
-                close::remove_subscriptions(broker, session, subscriptions, now);
+            Task::Unsubscribe(session, number, subscriptions) => {
+                close::remove_subscriptions(broker, session, number, subscriptions, now);
             }
             Task::HandOn(messages) => hand_on(broker, messages, now),
         }

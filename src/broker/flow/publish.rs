@@ -5,6 +5,7 @@ use crate::broker::Broker;
 use crate::broker::action::{ConnectionId, SessionId};
 use crate::broker::deliver::deliver_to_all;
 use crate::broker::grants::{Access, Verdict};
+use crate::broker::keep;
 use crate::broker::question::{Pending, Question};
 use crate::broker::subscription::Target;
 use crate::broker::wills::StoredWill;
@@ -27,7 +28,7 @@ pub(super) fn receive(
     let mut publish = received.to_publish();
     stats::count(&mut broker.stats.messages_received, publish.qos);
     connection.counted.messages_received += 1;
-    connection.server.config().lower(&mut publish.qos, &mut publish.retain);
+    broker.config.server.lower(&mut publish.qos, &mut publish.retain);
     let verdict = check(broker, session, &received.topic_name);
     if verdict == Verdict::Denied {
         return Some(ReasonCode::NOT_AUTHORIZED);
@@ -133,6 +134,23 @@ pub(super) fn publish_will(broker: &mut Broker, session: SessionId, now: Instant
     distribute(broker, Some(session), message, expires_at, false, now);
 }
 
+/// Retains a message in place of the one of its topic.
+fn retain(
+    broker: &mut Broker,
+    message: Message,
+    expires_at: Option<Instant>,
+    publisher: Arc<[u8]>,
+) {
+    let Broker { journal, retained, .. } = broker;
+    if journal.is_none() {
+        retained.insert(message, expires_at, publisher);
+        return;
+    }
+    let topic = message.topic_name().into_topic();
+    let old = retained.insert(message, expires_at, publisher);
+    keep::retain(journal, (&topic).into(), retained.get(&topic), old.as_ref());
+}
+
 /// How many nodes of the index are visited in one step.
 const NODES_OF_A_STEP: usize = 16;
 
@@ -176,7 +194,7 @@ fn distribute(
     if is_kept {
         let from = from.and_then(|from| broker.sessions.get(from));
         let publisher = from.map(|state| Arc::from(state.client_identifier().clone()));
-        broker.retained.insert(message, expires_at, publisher.unwrap_or_default());
+        retain(broker, message, expires_at, publisher.unwrap_or_default());
     }
     let has_subscribers = !matches.is_empty();
     broker.matches = matches;

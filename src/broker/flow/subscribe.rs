@@ -4,9 +4,10 @@ use super::{close, exchange};
 use crate::broker::action::{ConnectionId, SessionId};
 use crate::broker::closed::CloseCause;
 use crate::broker::grants::Verdict;
+use crate::broker::keep;
 use crate::broker::question::{Pending, Question};
 use crate::broker::request::{Request, RequestKind};
-use crate::broker::subscription::Target;
+use crate::broker::subscription::{Subscriber, Target};
 use crate::broker::tasks::Task;
 use crate::broker::{Broker, BrokerConfig};
 use crate::codec::{
@@ -174,13 +175,12 @@ fn add(
     // [5.0 MQTT-3.8.4-3] [3.1.1 MQTT-3.8.4-3]
     let (subscriber, is_new) = state.subscriptions.insert(&filter, options, identifier);
     broker.stats.subscriptions += usize::from(is_new);
+    keep::subscribe(broker, session, &filter, subscriber, is_new);
+    index(broker, session, &filter, subscriber);
     if is_shared {
         // No retained messages are sent for it. [5.0 §4.8.2]
-        let Changed { group, .. } = broker.groups.insert(&filter, session, subscriber);
-        broker.subscriptions.insert(&filter, Target::Group(group), subscriber);
         return granted;
     }
-    broker.subscriptions.insert(&filter, Target::Session(session), subscriber);
     // [5.0 MQTT-3.3.1-9 to -11] [3.1.1 MQTT-3.3.1-6]
     let sends_retained = match options.retain_handling {
         RetainHandling::Send => true,
@@ -195,12 +195,29 @@ fn add(
     granted
 }
 
+/// Adds a subscription of a session to the index.
+pub(crate) fn index(
+    broker: &mut Broker,
+    session: SessionId,
+    filter: &Filter,
+    subscriber: Subscriber,
+) {
+    let target = if filter.as_topic_filter().share_name().is_some() {
+        Target::Group(broker.groups.insert(filter, session, subscriber).group)
+    } else {
+        Target::Session(session)
+    };
+    broker.subscriptions.insert(filter, target, subscriber);
+}
+
 /// Removes one subscription. Returns the reason code for UNSUBACK.
 pub(super) fn remove(broker: &mut Broker, session: SessionId, filter: &Filter) -> ReasonCode {
     let state = broker.sessions.get_mut(session);
+    let number = state.as_ref().and_then(|state| state.number);
     let Some(subscriber) = state.and_then(|state| state.subscriptions.remove(filter)) else {
         return ReasonCode::NO_SUBSCRIPTION_EXISTED;
     };
+    keep::unsubscribe(broker, number, filter);
     broker.cursors.remove(session, subscriber);
     forget(broker, session, filter);
     ReasonCode::SUCCESS

@@ -7,7 +7,7 @@ mod receive;
 mod send;
 
 use super::error::WriteError;
-use super::{CommonConfig, Limits, ProtocolError, Session};
+use super::{Change, CommonConfig, Limits, ProtocolError, Session};
 use crate::codec::{Encode, Output, Packet, Role, Rules, Size, Version};
 use crate::time::Instant;
 use connection::Connection;
@@ -101,8 +101,9 @@ impl Endpoint {
         let unacknowledged = self.connection.close();
         if !self.config.manual_acknowledgement {
             // The host has these messages; another PUBLISH would be the same message.
-            for identifier in unacknowledged.exactly_once() {
-                self.session.inbound.insert(identifier, super::inbound::Exchange::ACCEPTED);
+            for packet_identifier in unacknowledged.exactly_once() {
+                self.session.inbound.insert(packet_identifier, super::inbound::Exchange::ACCEPTED);
+                self.session.note(Change::Accepted { packet_identifier });
             }
         }
         self.session.outbound.queue.expire_unsent();

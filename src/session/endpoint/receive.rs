@@ -4,7 +4,7 @@ use super::super::inbound::Exchange;
 use super::super::slot::{Meaning, Slot};
 use super::super::unacknowledged::{Turn, Waiting};
 use super::super::{
-    AckToken, AcknowledgeError, Acknowledgement, Outcome, ProtocolError, Published,
+    AckToken, AcknowledgeError, Acknowledgement, Change, Outcome, ProtocolError, Published,
 };
 use super::send::REPLY_ROOM;
 use super::{Endpoint, Step};
@@ -194,6 +194,7 @@ impl Endpoint {
         (waiting.verdict, waiting.packet) = (Some(verdict), packet.map(Box::new));
         if qos == QoS::ExactlyOnce && !verdict.is_error() {
             self.session.inbound.insert(identifier, Exchange::DuePubrec { accepted: true });
+            self.session.note(Change::Accepted { packet_identifier: identifier });
         }
         // An acknowledgement that cannot be written ends the connection at the next step.
         let _ = self.send_acknowledgements(step.out);
@@ -239,7 +240,10 @@ impl Endpoint {
             }
             (Turn::First, QoS::ExactlyOnce) => {
                 let exchange = Exchange::AwaitPubrel { counted: true, again: None };
-                self.session.inbound.insert(identifier, exchange);
+                let before = self.session.inbound.insert(identifier, exchange);
+                if !before.is_some_and(Exchange::is_accepted) {
+                    self.session.note(Change::Accepted { packet_identifier: identifier });
+                }
             }
             (Turn::First | Turn::Refused, _) => self.connection.received -= 1,
             (Turn::Again, _) => {
@@ -274,6 +278,7 @@ impl Endpoint {
             Meaning::Completes { key, counted } => (key, counted),
             Meaning::Releases { key, counted } => {
                 self.session.outbound.release(packet_identifier, key, counted);
+                self.session.note(Change::Released { packet_identifier, key });
                 return self.write_pubrel(packet_identifier, ReasonCode::SUCCESS, step);
             }
             Meaning::ReleasesAgain => {
@@ -288,6 +293,9 @@ impl Endpoint {
             Meaning::Mismatch => return Err(ProtocolError::WrongAcknowledgement(packet)),
         };
         self.session.outbound.free(packet_identifier);
+        if packet != PacketType::Puback {
+            self.session.note(Change::Ended { packet_identifier });
+        }
         if counted {
             self.connection.sent -= 1;
         }
@@ -314,6 +322,7 @@ impl Endpoint {
                     self.connection.unacknowledged.withdraw(*number);
                 }
                 self.session.inbound.remove(&identifier);
+                self.session.note(Change::Completed { packet_identifier: identifier });
                 ReasonCode::SUCCESS
             }
             Some(Exchange::DuePubrec { .. }) => {

@@ -2,7 +2,7 @@
 
 use super::super::error::WriteError;
 use super::super::slot::{Request, Slot};
-use super::super::{Message, Outcome, Outgoing, PublishError, RequestError};
+use super::super::{Change, Message, Outcome, Outgoing, PublishError, RequestError};
 use super::{Endpoint, Step};
 use crate::codec::{
     Encode, EncodeError, Output, PacketIdentifier, PacketType, Publish, PublishProperties, QoS,
@@ -80,7 +80,7 @@ impl Endpoint {
         self.write_publish(publish, Some(identifier), step.out)?;
         self.set_alias(publish);
         self.connection.sent += 1;
-        self.session.outbound.slots.insert(identifier, Slot::AwaitAck(outgoing));
+        self.insert_sent(identifier, outgoing);
         Ok(())
     }
 
@@ -215,7 +215,9 @@ impl Endpoint {
                 let is_withheld = outgoing.message.qos() == QoS::ExactlyOnce;
                 self.not_allowed(outgoing);
                 // [5.0 MQTT-2.2.1-3]
-                if !is_withheld {
+                if is_withheld {
+                    self.session.note(Change::Withheld { packet_identifier: identifier });
+                } else {
                     self.session.outbound.free(identifier);
                 }
                 return true;
@@ -240,7 +242,7 @@ impl Endpoint {
         match (self.write_outgoing(&outgoing, identifier, false, step), identifier) {
             (Ok(()), Some(identifier)) => {
                 self.connection.sent += 1;
-                self.session.outbound.slots.insert(identifier, Slot::AwaitAck(outgoing));
+                self.insert_sent(identifier, outgoing);
             }
             (Ok(()), None) => {}
             (Err(PublishError::Encode(EncodeError::NoRoom(_))), _) => {
@@ -250,6 +252,15 @@ impl Endpoint {
             (Err(_), _) => self.not_allowed(outgoing),
         }
         true
+    }
+
+    /// Notes a message that was sent for the first time.
+    #[inline]
+    fn insert_sent(&mut self, packet_identifier: PacketIdentifier, outgoing: Outgoing) {
+        if outgoing.message.qos() == QoS::ExactlyOnce {
+            self.session.note(Change::Sent { packet_identifier, key: outgoing.key });
+        }
+        self.session.outbound.slots.insert(packet_identifier, Slot::AwaitAck(outgoing));
     }
 
     fn not_allowed(&mut self, outgoing: Outgoing) {

@@ -4,6 +4,7 @@
 mod beginnings;
 mod client_limits;
 mod delivery;
+mod durable;
 mod expiry;
 mod figures;
 mod grants;

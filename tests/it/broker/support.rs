@@ -8,8 +8,9 @@ use bytes::BytesMut;
 use core::fmt::Write as _;
 use core::mem;
 use mqtt_sansio::Instant;
+use mqtt_sansio::broker::journal::{Batch, Record, RecordError};
 use mqtt_sansio::broker::{
-    Action, Admission, Broker, BrokerConfig, Closed, ConnectionId, Question, QuestionId,
+    Action, Admission, Broker, BrokerConfig, Closed, ConnectionId, Question, QuestionId, Restore,
 };
 use mqtt_sansio::codec::{
     Ack, ConnackProperties, Connect, ConnectProperties, Disconnect, OwnedPacket, Packet,
@@ -18,20 +19,23 @@ use mqtt_sansio::codec::{
     UnsubscribeProperties, Version,
 };
 use mqtt_sansio::server::ServerConfig;
+use std::collections::BTreeMap;
 use testkit::wire::{VERSIONS, encoded, identifier};
 
 /// The number of a client, in the order of the connections.
 pub type C = usize;
 
 /// Plays a scenario with a broker of this configuration, with packets fed whole, byte by byte, and
-/// cut in two at each position. Each client must receive the same packets at the same times.
+/// cut in two at each position, and with a durable broker. Each client must receive the same
+/// packets at the same times.
 pub fn play_with(config: &BrokerConfig, scenario: impl Fn(&mut Net)) {
     let mut whole = Net::new(config.clone(), Feed::Whole);
     scenario(&mut whole);
     let cuts = (1..whole.longest.min(256)).map(Feed::Cut);
-    for feed in core::iter::once(Feed::Bytes).chain(cuts) {
+    for feed in [Feed::Bytes, Feed::Stored].into_iter().chain(cuts) {
         let mut net = Net::new(config.clone(), feed);
         scenario(&mut net);
+        net.check_store();
         for (peer, expected) in net.peers.iter().zip(&whole.peers) {
             assert_eq!(peer.log, expected.log, "{feed:?} makes a difference");
         }
@@ -60,6 +64,8 @@ pub enum Feed {
     Whole,
     Bytes,
     Cut(usize),
+    /// Whole, and the state of the broker is stored.
+    Stored,
 }
 
 pub fn qos(number: u8) -> QoS {
@@ -122,6 +128,8 @@ pub struct Net {
     pub admission: Admission<'static>,
     /// How connections have ended, in order.
     pub closed: Vec<Closed>,
+    /// The durable state of the broker.
+    pub store: Store,
     peers: Vec<Peer>,
     feed: Feed,
     longest: usize,
@@ -138,6 +146,7 @@ impl Drop for Net {
 
 impl Net {
     pub fn new(config: BrokerConfig, feed: Feed) -> Self {
+        let config = config.durable(matches!(feed, Feed::Stored));
         let broker = Broker::new(config, 0x5EED, Instant::from_millis(1_000_000));
         let policy = |_: &Connect<'_>| Some(ReasonCode::SUCCESS);
         Self {
@@ -147,6 +156,7 @@ impl Net {
             asked: Vec::new(),
             admission: Admission::default(),
             closed: Vec::new(),
+            store: Store::default(),
             peers: Vec::new(),
             feed,
             longest: 0,
@@ -281,7 +291,7 @@ impl Net {
     pub fn raw(&mut self, c: C, bytes: &[u8]) {
         self.longest = self.longest.max(bytes.len());
         let size = match self.feed {
-            Feed::Whole => bytes.len(),
+            Feed::Whole | Feed::Stored => bytes.len(),
             Feed::Bytes => 1,
             Feed::Cut(position) => position.min(bytes.len()),
         };
@@ -506,6 +516,23 @@ impl Net {
         &self.peers[c].log
     }
 
+    // ---- the durable state ----
+
+    /// Checks that the store has the state of the broker, and that a broker made of it has it too.
+    fn check_store(&mut self) {
+        self.drain();
+        let mut shot = Store::default();
+        self.broker.snapshot(|record| shot.put(record));
+        assert_eq!(self.store.shown(), shot.shown(), "the store is not the state of the broker");
+        let config = BrokerConfig::default();
+        let (mut restored, damaged) = self.store.restore(config, self.instant());
+        assert_eq!(damaged, [], "records are damaged");
+        let _ = shot.commit(&mut restored);
+        let mut again = Store::default();
+        restored.snapshot(|record| again.put(record));
+        assert_eq!(again.shown(), shot.shown(), "the restored broker is another one");
+    }
+
     // ---- the host's loop ----
 
     fn peer(&self, id: ConnectionId) -> C {
@@ -539,6 +566,11 @@ impl Net {
         loop {
             while let Some(action) = self.broker.poll_action() {
                 self.obey(action);
+            }
+            if self.broker.wants_journal() {
+                let batch = self.store.commit(&mut self.broker);
+                batch.into_iter().for_each(|batch| self.broker.durable(batch));
+                continue;
             }
             // The broker puts work off to a time that has come already.
             if self.broker.poll_timeout().is_none_or(|due| due > self.instant()) {
@@ -594,6 +626,56 @@ impl Net {
             }
             _ => panic!("{action:?}"),
         }
+    }
+}
+
+/// The durable state of a broker, as a host stores it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Store(pub BTreeMap<Vec<u8>, Vec<u8>>);
+
+impl Store {
+    pub fn put(&mut self, record: Record<'_>) {
+        match record.value {
+            Some(value) => _ = self.0.insert(record.key.into(), value.into()),
+            None => assert!(self.0.remove(record.key).is_some(), "{:x?} is unknown", record.key),
+        }
+    }
+
+    /// Stores what the broker hands out.
+    pub fn commit(&mut self, broker: &mut Broker) -> Option<Batch> {
+        broker.poll_journal(|record| self.put(record))
+    }
+
+    /// Makes a broker of the records. Returns those that are damaged as well.
+    pub fn restore(
+        &self,
+        config: BrokerConfig,
+        now: Instant,
+    ) -> (Broker, Vec<(Vec<u8>, RecordError)>) {
+        let mut restore = Restore::new(config, 0x5EED, now);
+        let mut damaged = Vec::new();
+        for (key, value) in &self.0 {
+            let taken = restore.record(key, value);
+            damaged.extend(taken.err().map(|error| (key.clone(), error)));
+        }
+        let broker = restore.finish(|key, error| damaged.push((key.into(), error))).unwrap();
+        (broker, damaged)
+    }
+
+    /// Returns the records in a readable form, with PUBREL packets numbered in their order.
+    pub fn shown(&self) -> Vec<String> {
+        let mut order = BTreeMap::new();
+        for (key, value) in self.0.iter().filter(|(key, value)| key[0] == b'o' && value[0] == 2) {
+            order.insert((&key[..9], value), 0_usize);
+        }
+        order.values_mut().enumerate().for_each(|(number, order)| *order = number);
+        let shown = self.0.iter().map(|(key, value)| {
+            match order.get(&(key.get(..9).unwrap_or(&[]), value)) {
+                Some(number) => format!("{key:x?} PUBREL {number}"),
+                None => format!("{}{:x?} {value:x?}", char::from(key[0]), &key[1..]),
+            }
+        });
+        shown.collect()
     }
 }
 

@@ -7,7 +7,6 @@ mod client;
 mod configuration;
 mod connections;
 mod listeners;
-mod operation;
 mod security;
 
 use std::io::{BufRead as _, BufReader, Write as _, stderr};
@@ -40,6 +39,7 @@ impl Broker {
     fn start_with(flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_broker"))
             .args(flags)
+            .env_remove("RUST_LOG")
             .envs(variables.iter().copied())
             .stderr(Stdio::piped())
             .spawn()

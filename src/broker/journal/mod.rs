@@ -1,0 +1,571 @@
+//! The durable state of a broker: a map that the host keeps for it.
+//!
+//! A broker that [is durable](BrokerConfig::durable) reports every change of its state as
+//! [`Record`]s: keys with their new values. A record is idempotent and whole, so any store can hold
+//! the map: an embedded engine, a log, or a map in memory. The broker that
+//! [`Restore`] makes of it has the sessions, their subscriptions, messages and QoS 2 exchanges, the
+//! wills, and the retained messages. Sessions that end with their connection are not in it.
+//!
+//! ```
+//! use mqtt_sansio::Instant;
+//! use mqtt_sansio::broker::{Broker, BrokerConfig, Restore};
+//! use mqtt_sansio::codec::Publish;
+//! use std::collections::BTreeMap;
+//!
+//! let (config, now) = (BrokerConfig::default().durable(true), Instant::from_millis(0));
+//! let mut store = BTreeMap::new();
+//! let mut broker = Broker::new(config.clone(), 0x5EED, now);
+//! broker.publish(&Publish { retain: true, ..Publish::new("t", b"!") }, now)?;
+//!
+//! // One transaction of the host's store.
+//! let batch = broker.poll_journal(|record| match record.value {
+//!     Some(value) => _ = store.insert(record.key.to_vec(), value.to_vec()),
+//!     None => _ = store.remove(record.key),
+//! });
+//! // The store has synced it: what waited for it is sent now.
+//! broker.durable(batch.unwrap());
+//!
+//! let mut restore = Restore::new(config, 0x5EED, now);
+//! for (key, value) in &store {
+//!     restore.record(key, value).unwrap_or_else(|error| eprintln!("{key:x?}: {error}"));
+//! }
+//! let broker = restore.finish(|key, error| eprintln!("{key:x?}: {error}"))?;
+//! assert_eq!(broker.retained().iter().next().unwrap().message.payload(), b"!");
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What waits
+//!
+//! The broker holds back what must not be sent before the records that it depends on are
+//! [durable](Broker::durable): an acknowledgement of a message, of a subscription or of a
+//! connection whose session is kept, and the packets of a QoS 2 exchange. The output of a
+//! connection stays in order, so packets behind one that is held back wait as well. A connection
+//! that has ended counts as [closed](Broker::closed) when its output is not held back any more.
+//!
+//! A record that is put and deleted before the host fetches it is never reported. So a message
+//! that all its receivers have acknowledged by then costs no write.
+//!
+//! While the records that are not durable have more than
+//! [`maximum_unsynced`](BrokerConfig::maximum_unsynced) bytes, no connection wants input.
+//!
+//! # After a crash
+//!
+//! The durable state is that of the last batch. A client that was connected counts as having lost
+//! its connection when the broker is restored: the delay of its will and the expiry of its session
+//! begin then. A QoS 1 message in flight is sent again as a new packet. Retained messages that a
+//! new subscription had not received yet are not sent for it any more.
+//!
+//! Times in records are [`Instant`]s. So the host's clock must have the same epoch in each run, for
+//! instance that of Unix.
+//!
+//! # The format
+//!
+//! Version 1. All integers are big-endian. A *string* is a length of two bytes and UTF-8. A *time*
+//! is eight bytes: milliseconds, or all ones for never. A *filter* is one byte, 1 for a shared
+//! subscription and else 0, and a string, which in a key has no length. A *message* is one
+//! [`Message`] in the [format](crate::session::stored) of stored sessions.
+//!
+//! | key | value |
+//! |---|---|
+//! | `v` | the version of the format, one byte |
+//! | `m`, message (8) | the message |
+//! | `s`, session (8) | flags (1): 1 connected, 2 will, 4 grants; client identifier as a string; Session Expiry Interval (4) if connected, else the time at which the session ends; the will: its delay in seconds (4), the time at which it is due, and a message; the grants |
+//! | `f`, session (8), filter | options (1) as in SUBSCRIBE, Subscription Identifier (4) or 0 |
+//! | `q`, session (8), position (8) | message (8), flags (1): QoS in bits 0 and 1, 4 RETAIN, 8 shared; time of expiry, count (2) and Subscription Identifiers (4 each); if shared its filter |
+//! | `o`, session (8), packet identifier (2) | 1 and the position (8) of a QoS 2 PUBLISH that was sent; 2 and a number (8) that orders them for a PUBREL that is owed; 3 for an identifier that is reserved |
+//! | `i`, session (8), packet identifier (2) | empty: a QoS 2 message of the client was accepted |
+//! | `r`, topic name | message (8), QoS (1), time of expiry, client identifier of the publisher as a string |
+//!
+//! Grants are one byte for what no grant covers (0 allowed, 1 denied, 2 asked), and two lists,
+//! denied and allowed: a count (4), and for each entry one byte (0 publish, 1 subscribe,
+//! 2 receive) and a filter.
+
+mod format;
+
+pub use format::RecordError;
+
+#[cfg(doc)]
+use super::{Broker, BrokerConfig, Restore};
+use crate::codec::{Filter, PacketIdentifier, Topic};
+use crate::router::GroupId;
+use crate::session::{Message, Outgoing};
+#[cfg(doc)]
+use crate::time::Instant;
+use alloc::collections::btree_map::Entry;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use core::num::NonZeroU64;
+pub(super) use format::{
+    Key, Left, LoadedQueued, LoadedRetained, LoadedSession, StoredOutbound, StoredQueued,
+    StoredRetained, StoredSession, StoredSubscription, StoredWill, VERSION, check_version,
+};
+
+/// The new value of a key of the durable state, or its end.
+#[expect(clippy::exhaustive_structs, reason = "a map has keys and values")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// The value. `None` ends the key.
+    pub value: Option<&'a [u8]>,
+}
+
+/// The number of a batch of records. Later batches have greater numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Batch(u64);
+
+/// The number of a session in the journal, which it keeps over restarts.
+pub(super) type SessionNumber = NonZeroU64;
+
+/// The bytes that a record counts beside its value.
+const RECORD: usize = 64;
+
+/// Marks the key of a message that is stored. Other keys are those of groups, whose numbers do not
+/// reach this bit.
+const STORED: u64 = 1 << 63;
+
+/// The store of changes that the host has not fetched, and of what it takes to find them.
+#[derive(Debug)]
+pub(super) struct Journal {
+    pending: BTreeMap<Key, Pending>,
+    /// The number of the batch that is collected.
+    batch: u64,
+    durable: u64,
+    /// The bytes of `pending`.
+    bytes: usize,
+    /// The batches that are not durable, and their bytes.
+    unsynced: VecDeque<(u64, usize)>,
+    unsynced_bytes: usize,
+    /// Whether this call of the host has changed something that output must wait for.
+    holds_output: bool,
+    /// Whether output waits for the batch that is collected.
+    is_awaited: bool,
+    /// The stored messages, by the address of their bytes, which all copies share.
+    messages: BTreeMap<usize, Kept>,
+    /// The stored messages of sessions, by their key.
+    deliveries: BTreeMap<u64, Delivery>,
+    /// Numbers messages, sessions and positions.
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Pending {
+    /// Whether the host's store lacks the key.
+    is_new: bool,
+    value: Value,
+}
+
+/// Messages are encoded only when the host fetches them.
+#[derive(Debug)]
+enum Value {
+    Deleted,
+    Bytes(Vec<u8>),
+    Message(Message),
+}
+
+/// A stored message. It keeps the bytes, so that their address stays theirs.
+#[derive(Debug)]
+struct Kept {
+    number: u64,
+    references: usize,
+    message: Message,
+}
+
+/// A stored message in one session.
+#[derive(Debug)]
+struct Delivery {
+    session: SessionNumber,
+    /// The address of the message.
+    message: usize,
+    group: Option<GroupId>,
+}
+
+impl Value {
+    fn size(&self) -> usize {
+        match self {
+            Self::Deleted => 0,
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Message(message) => message.size(),
+        }
+    }
+}
+
+impl Journal {
+    /// Creates the journal of a broker without state.
+    pub(super) fn new() -> Self {
+        let mut journal = Self::over(0);
+        journal.put_format(true);
+        journal
+    }
+
+    /// Creates the journal of a broker that is made of records, and that gives out greater numbers
+    /// than `last`.
+    pub(super) fn restored(last: u64) -> Self {
+        let mut journal = Self::over(last);
+        journal.put_format(false);
+        journal
+    }
+
+    fn put_format(&mut self, is_new: bool) {
+        self.put_bytes(Key::Format, is_new, Vec::from([VERSION]));
+    }
+
+    fn over(last: u64) -> Self {
+        Self {
+            pending: BTreeMap::new(),
+            batch: 1,
+            durable: 0,
+            bytes: 0,
+            unsynced: VecDeque::new(),
+            unsynced_bytes: 0,
+            holds_output: false,
+            is_awaited: false,
+            messages: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
+            last,
+        }
+    }
+
+    /// Begins a call of the host.
+    pub(super) const fn begin(&mut self) {
+        self.holds_output = false;
+    }
+
+    // ---- batches ----
+
+    /// Whether there is something to fetch, or output waits for a batch without records.
+    pub(super) fn wants_poll(&self) -> bool {
+        self.is_awaited || !self.pending.is_empty()
+    }
+
+    /// Hands the records of a batch out.
+    pub(super) fn poll(&mut self, mut record: impl FnMut(Record<'_>)) -> Option<Batch> {
+        if !self.wants_poll() {
+            return None;
+        }
+        let (batch, is_empty) = (self.batch, self.pending.is_empty());
+        self.batch += 1;
+        self.is_awaited = false;
+        if is_empty && self.durable + 1 == batch {
+            // All before it are durable, so this one is.
+            self.durable = batch;
+            return None;
+        }
+        let mut key_bytes = Vec::new();
+        for (key, Pending { value, .. }) in core::mem::take(&mut self.pending) {
+            key_bytes.clear();
+            key.write(&mut key_bytes);
+            let message;
+            let value = match &value {
+                Value::Deleted => None,
+                Value::Bytes(bytes) => Some(&**bytes),
+                Value::Message(stored) => {
+                    message = stored.to_bytes();
+                    Some(&*message)
+                }
+            };
+            record(Record { key: &key_bytes, value });
+        }
+        let bytes = core::mem::take(&mut self.bytes);
+        self.unsynced.push_back((batch, bytes));
+        self.unsynced_bytes += bytes;
+        Some(Batch(batch))
+    }
+
+    /// Notes that the batches up to this one are durable. Returns the last one.
+    pub(super) fn synced(&mut self, batch: Batch) -> u64 {
+        // A host cannot have stored what it has not fetched.
+        self.durable = self.durable.max(batch.0.min(self.batch - 1));
+        while let Some((_, bytes)) =
+            self.unsynced.front().filter(|(batch, _)| *batch <= self.durable)
+        {
+            self.unsynced_bytes -= bytes;
+            self.unsynced.pop_front();
+        }
+        self.durable
+    }
+
+    /// Returns the last batch that is durable.
+    pub(super) const fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// Returns the bytes of records that are not durable.
+    pub(super) const fn unsynced_bytes(&self) -> usize {
+        self.unsynced_bytes + self.bytes
+    }
+
+    /// Returns the batch that the output of this call must wait for, if it must wait.
+    pub(super) fn gate(&self) -> Option<u64> {
+        self.holds_output.then_some(self.batch)
+    }
+
+    /// Notes that output waits for the batch that is collected, even if it stays empty.
+    pub(super) const fn await_batch(&mut self) {
+        self.is_awaited = true;
+    }
+
+    fn put(&mut self, key: Key, is_new: bool, value: Value) {
+        self.holds_output = true;
+        self.bytes += RECORD + value.size();
+        match self.pending.entry(key) {
+            Entry::Vacant(vacant) => _ = vacant.insert(Pending { is_new, value }),
+            Entry::Occupied(mut entry) => {
+                self.bytes -= RECORD + entry.get().value.size();
+                entry.get_mut().value = value;
+            }
+        }
+    }
+
+    fn put_bytes(&mut self, key: Key, is_new: bool, bytes: Vec<u8>) {
+        self.put(key, is_new, Value::Bytes(bytes));
+    }
+
+    /// Deletes a key. The caller decides whether output waits for that.
+    fn delete(&mut self, key: Key) {
+        match self.pending.entry(key) {
+            Entry::Vacant(vacant) => {
+                self.bytes += RECORD;
+                vacant.insert(Pending { is_new: false, value: Value::Deleted });
+            }
+            Entry::Occupied(mut entry) => {
+                self.bytes -= entry.get().value.size();
+                entry.get_mut().value = Value::Deleted;
+                if entry.get().is_new {
+                    self.bytes -= RECORD;
+                    entry.remove();
+                }
+            }
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    // ---- messages ----
+
+    /// Keeps a message for one more place that refers to it. Returns its number.
+    fn hold(&mut self, message: &Message) -> u64 {
+        let address = message.address();
+        if let Some(kept) = self.messages.get_mut(&address) {
+            kept.references += 1;
+            return kept.number;
+        }
+        let number = self.number();
+        let kept = Kept { number, references: 1, message: message.clone() };
+        self.messages.insert(address, kept);
+        self.put(Key::Message(number), true, Value::Message(message.clone()));
+        number
+    }
+
+    /// Gives up one reference to a message.
+    fn release(&mut self, address: usize) {
+        let Some(kept) = self.messages.get_mut(&address) else { return };
+        kept.references -= 1;
+        if kept.references == 0 {
+            let number = kept.number;
+            self.messages.remove(&address);
+            self.delete(Key::Message(number));
+        }
+    }
+
+    /// Stores a message with QoS 1 or 2 that is about to be queued for a session. Returns its key
+    /// there.
+    pub(super) fn enter(
+        &mut self,
+        session: SessionNumber,
+        outgoing: &Outgoing,
+        share: Option<(GroupId, &Filter)>,
+    ) -> u64 {
+        let number = self.hold(&outgoing.message);
+        let queued = StoredQueued::new(number, outgoing, share.map(|(_, filter)| filter.clone()));
+        let position = self.number();
+        self.put_bytes(Key::Queued(session.get(), position), true, queued.write());
+        let group = share.map(|(group, _)| group);
+        let message = outgoing.message.address();
+        self.deliveries.insert(position, Delivery { session, message, group });
+        STORED | position
+    }
+
+    /// Notes that a message has left its session, whatever its key.
+    pub(super) fn leave(&mut self, key: u64) {
+        if key & STORED != 0 {
+            self.forget_delivery(key & !STORED);
+        }
+    }
+
+    fn forget_delivery(&mut self, position: u64) {
+        if let Some(Delivery { session, message, .. }) = self.deliveries.remove(&position) {
+            self.delete(Key::Queued(session.get(), position));
+            self.release(message);
+        }
+    }
+
+    /// Takes a message that is stored already, to which nothing refers yet.
+    pub(super) fn adopt(&mut self, number: u64, message: &Message) {
+        let kept = Kept { number, references: 0, message: message.clone() };
+        self.messages.insert(message.address(), kept);
+    }
+
+    /// Notes that one more record, which is stored already, refers to a message.
+    pub(super) fn refer(&mut self, message: &Message) {
+        if let Some(kept) = self.messages.get_mut(&message.address()) {
+            kept.references += 1;
+        }
+    }
+
+    /// Takes a message of a session that is stored already. Returns its key.
+    pub(super) fn adopt_delivery(
+        &mut self,
+        position: u64,
+        session: SessionNumber,
+        message: &Message,
+        group: Option<GroupId>,
+    ) -> u64 {
+        self.refer(message);
+        let message = message.address();
+        self.deliveries.insert(position, Delivery { session, message, group });
+        STORED | position
+    }
+
+    /// Ends the stored messages to which nothing refers.
+    pub(super) fn drop_unused_messages(&mut self) {
+        let mut unused = Vec::new();
+        self.messages.retain(|_, kept| {
+            unused.extend((kept.references == 0).then_some(kept.number));
+            kept.references > 0
+        });
+        unused.into_iter().for_each(|number| self.delete(Key::Message(number)));
+    }
+
+    /// Returns the stored messages and their numbers.
+    pub(super) fn messages(&self) -> impl Iterator<Item = (u64, &Message)> {
+        self.messages.values().map(|kept| (kept.number, &kept.message))
+    }
+
+    /// Returns the number of a message, if it is stored.
+    pub(super) fn number_of(&self, message: &Message) -> Option<u64> {
+        self.messages.get(&message.address()).map(|kept| kept.number)
+    }
+
+    /// Returns the position of a message that is stored for a session, and its record without the
+    /// group.
+    pub(super) fn queued<'o>(&self, outgoing: &'o Outgoing) -> Option<(u64, StoredQueued<'o>)> {
+        let key = outgoing.key.filter(|key| key & STORED != 0)?;
+        let number = self.number_of(&outgoing.message)?;
+        Some((key & !STORED, StoredQueued::new(number, outgoing, None)))
+    }
+
+    /// Returns the group of a message by its key in a session.
+    pub(super) fn group(journal: Option<&Self>, key: u64) -> Option<GroupId> {
+        if key & STORED == 0 {
+            return Some(GroupId::from_u64(key));
+        }
+        journal?.deliveries.get(&(key & !STORED))?.group
+    }
+
+    /// Stores a retained message in place of `old`.
+    pub(super) fn retain(
+        &mut self,
+        retained: Option<StoredRetained<'_>>,
+        topic: Topic,
+        old: Option<&Message>,
+    ) {
+        let key = Key::Retained(topic);
+        match retained {
+            Some(retained) => {
+                let number = self.hold(retained.message);
+                self.put_bytes(key, old.is_none(), retained.write(number));
+            }
+            None if old.is_some() => {
+                self.delete(key);
+                self.holds_output = true;
+            }
+            None => {}
+        }
+        if let Some(old) = old {
+            self.release(old.address());
+        }
+    }
+
+    // ---- sessions ----
+
+    pub(super) fn new_session(&mut self) -> SessionNumber {
+        SessionNumber::new(self.number()).unwrap_or(SessionNumber::MIN)
+    }
+
+    pub(super) fn put_session(&mut self, session: SessionNumber, is_new: bool, value: Vec<u8>) {
+        self.put_bytes(Key::Session(session.get()), is_new, value);
+    }
+
+    pub(super) fn delete_session(&mut self, session: SessionNumber) {
+        self.delete(Key::Session(session.get()));
+        self.holds_output = true;
+    }
+
+    pub(super) fn put_subscription(
+        &mut self,
+        session: SessionNumber,
+        filter: &Filter,
+        is_new: bool,
+        stored: StoredSubscription,
+    ) {
+        let key = Key::Subscription(session.get(), filter.clone());
+        self.put_bytes(key, is_new, stored.write());
+    }
+
+    pub(super) fn delete_subscription(&mut self, session: SessionNumber, filter: &Filter) {
+        self.delete(Key::Subscription(session.get(), filter.clone()));
+        self.holds_output = true;
+    }
+
+    // ---- exchanges ----
+
+    /// Stores that a QoS 2 message was sent.
+    pub(super) fn sent(
+        &mut self,
+        session: SessionNumber,
+        identifier: PacketIdentifier,
+        key: Option<u64>,
+    ) {
+        let stored = key.map(|key| StoredOutbound::Publish(key & !STORED));
+        let stored = stored.unwrap_or(StoredOutbound::Nothing);
+        self.put_bytes(Key::Outbound(session.get(), identifier), true, stored.write());
+    }
+
+    /// Stores that PUBREL is owed in place of a message.
+    pub(super) fn released(
+        &mut self,
+        session: SessionNumber,
+        identifier: PacketIdentifier,
+        key: Option<u64>,
+    ) {
+        let stored = StoredOutbound::Pubrel(self.number());
+        self.put_bytes(Key::Outbound(session.get(), identifier), false, stored.write());
+        key.into_iter().for_each(|key| self.leave(key));
+    }
+
+    /// Stores that an identifier is reserved.
+    pub(super) fn withheld(&mut self, session: SessionNumber, identifier: PacketIdentifier) {
+        let key = Key::Outbound(session.get(), identifier);
+        self.put_bytes(key, false, StoredOutbound::Nothing.write());
+    }
+
+    /// Stores that an identifier is free.
+    pub(super) fn ended(&mut self, session: SessionNumber, identifier: PacketIdentifier) {
+        self.delete(Key::Outbound(session.get(), identifier));
+    }
+
+    /// Stores that a QoS 2 message of the client was accepted.
+    pub(super) fn accepted(&mut self, session: SessionNumber, identifier: PacketIdentifier) {
+        self.put_bytes(Key::Inbound(session.get(), identifier), true, Vec::new());
+    }
+
+    /// Stores that the client has released a message.
+    pub(super) fn completed(&mut self, session: SessionNumber, identifier: PacketIdentifier) {
+        self.delete(Key::Inbound(session.get(), identifier));
+        self.holds_output = true;
+    }
+}

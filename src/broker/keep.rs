@@ -1,0 +1,205 @@
+//! The durable state follows the stores: what the flows change is journaled here, and output waits
+//! for it. Without a journal nothing here does anything.
+
+use super::Broker;
+use super::action::{ConnectionId, SessionId};
+use super::journal::{
+    self, Journal, Left, SessionNumber, StoredRetained, StoredSession, StoredSubscription,
+};
+use super::sessions::{Presence, SessionState};
+use super::subscription::Subscriber;
+use super::wills::StoredWill;
+use crate::codec::{Expiry, Filter, QoS, TopicName};
+use crate::router::{GroupId, Retained};
+use crate::session::{Change, Outgoing, OwedRef, Published, Session};
+use alloc::boxed::Box;
+
+/// The journal of a broker that is durable.
+pub(super) type OptionalJournal = Option<Box<Journal>>;
+
+/// Keeps the session of a client that was accepted, if it outlives the connection.
+pub(super) fn admit(broker: &mut Broker, id: ConnectionId, session: SessionId) {
+    let Some(journal) = &mut broker.journal else { return };
+    let Some(connection) = broker.connections.get_mut(id) else { return };
+    let Some(state) = broker.sessions.get_mut(session) else { return };
+    let is_new = state.number.is_none();
+    if is_new && connection.server.session_expiry() == Expiry::AT_DISCONNECT {
+        return;
+    }
+    if is_new {
+        state.number = Some(journal.new_session());
+        connection.server.record_changes();
+    }
+    put_session(broker, session, is_new);
+}
+
+/// Stores what has changed of a session, except for its subscriptions and messages.
+pub(super) fn update(broker: &mut Broker, session: SessionId) {
+    if broker.journal.is_some() {
+        put_session(broker, session, false);
+    }
+}
+
+fn put_session(broker: &mut Broker, id: SessionId, is_new: bool) {
+    let Some(state) = broker.sessions.get(id) else { return };
+    let Some(number) = state.number else { return };
+    let value = stored_session(broker, id, state).write();
+    if let Some(journal) = &mut broker.journal {
+        journal.put_session(number, is_new, value);
+    }
+}
+
+/// Returns the record of a session.
+pub(super) fn stored_session<'b>(
+    broker: &'b Broker,
+    id: SessionId,
+    state: &'b SessionState,
+) -> StoredSession<'b> {
+    let left = match &state.presence {
+        Presence::Away { expires_at, .. } => Left::Away(*expires_at),
+        Presence::Connected(id) => {
+            let connection = broker.connections.get(*id);
+            Left::Connected(
+                connection
+                    .map_or(Expiry::AT_DISCONNECT, |connection| connection.server.session_expiry()),
+            )
+        }
+    };
+    let will = broker.wills.get(id).map(|will| {
+        let StoredWill { delay, due, ref message, .. } = *will;
+        journal::StoredWill { delay, due, message }
+    });
+    let (client_identifier, grants) = (&**state.client_identifier(), &state.grants);
+    StoredSession { client_identifier, left, will, grants }
+}
+
+/// Ends what is stored of a session, except for its subscriptions, and for the messages that other
+/// members of a group can receive.
+pub(super) fn end_session(
+    journal: &mut OptionalJournal,
+    number: Option<SessionNumber>,
+    session: &Session,
+) {
+    let (Some(journal), Some(number)) = (journal, number) else { return };
+    journal.delete_session(number);
+    let leave = |journal: &mut Journal, outgoing: &Outgoing, can_be_handed_on: bool| {
+        if let Some(key) = outgoing.key {
+            if !can_be_handed_on || Journal::group(Some(journal), key).is_none() {
+                journal.leave(key);
+            }
+        }
+    };
+    for (identifier, owed) in session.owed() {
+        match owed {
+            // [5.0 MQTT-4.8.2-5]
+            OwedRef::Publish(outgoing) if outgoing.message.qos() == QoS::AtLeastOnce => {
+                leave(journal, outgoing, true);
+            }
+            OwedRef::Publish(outgoing) => {
+                leave(journal, outgoing, false);
+                journal.ended(number, identifier);
+            }
+            OwedRef::Pubrel | OwedRef::Nothing => journal.ended(number, identifier),
+        }
+    }
+    session.waiting().for_each(|outgoing| leave(journal, outgoing, true));
+    session.accepted().for_each(|identifier| journal.completed(number, identifier));
+}
+
+/// Stores a subscription that was added or replaced.
+pub(super) fn subscribe(
+    broker: &mut Broker,
+    session: SessionId,
+    filter: &Filter,
+    subscriber: Subscriber,
+    is_new: bool,
+) {
+    let Some(journal) = &mut broker.journal else { return };
+    let Some(number) = broker.sessions.get(session).and_then(|state| state.number) else { return };
+    let Subscriber { options, identifier, .. } = subscriber;
+    journal.put_subscription(number, filter, is_new, StoredSubscription { options, identifier });
+}
+
+/// Ends a stored subscription.
+pub(super) fn unsubscribe(broker: &mut Broker, number: Option<SessionNumber>, filter: &Filter) {
+    if let (Some(journal), Some(number)) = (&mut broker.journal, number) {
+        journal.delete_subscription(number, filter);
+    }
+}
+
+/// Stores the retained message of a topic, or that there is none any more.
+pub(super) fn retain(
+    journal: &mut OptionalJournal,
+    topic_name: TopicName<'_>,
+    retained: Option<&Retained>,
+    old: Option<&Retained>,
+) {
+    let Some(journal) = journal else { return };
+    // Figures are published again.
+    if topic_name.as_text().as_bytes().starts_with(b"$SYS/") {
+        return;
+    }
+    let stored = retained.map(|retained| StoredRetained {
+        message: &retained.message,
+        expires_at: retained.expires_at,
+        publisher: &retained.publisher,
+    });
+    journal.retain(stored, topic_name.into_topic(), old.map(|old| &old.message));
+}
+
+/// Stores a message that is about to be queued for a session, and gives it its key there.
+pub(super) fn enter(
+    journal: &mut OptionalJournal,
+    number: Option<SessionNumber>,
+    outgoing: &mut Outgoing,
+    share: Option<(GroupId, &Filter)>,
+) {
+    outgoing.key = share.map(|(group, _)| group.as_u64());
+    if let (Some(journal), Some(number)) = (journal, number) {
+        if outgoing.message.qos() > QoS::AtMostOnce {
+            outgoing.key = Some(journal.enter(number, outgoing, share));
+        }
+    }
+}
+
+/// Ends a message that has left its session.
+pub(super) fn leave(journal: &mut OptionalJournal, key: Option<u64>) {
+    if let (Some(journal), Some(key)) = (journal, key) {
+        journal.leave(key);
+    }
+}
+
+/// Stores what a call has changed of the session of a connection, and holds its output back until
+/// that is durable.
+pub(super) fn settle(broker: &mut Broker, id: ConnectionId) {
+    let Some(journal) = &mut broker.journal else { return };
+    let Some(connection) = broker.connections.get_mut(id) else { return };
+    while let Some(Published { key, .. }) = connection.server.next_completed() {
+        journal.leave(key);
+    }
+    let session = connection.session().and_then(|session| broker.sessions.get(session));
+    let number = session.and_then(|state| state.number);
+    while let Some(change) = connection.server.next_change() {
+        if let Some(number) = number {
+            store(journal, number, change);
+        }
+    }
+    if let Some(batch) = journal.gate() {
+        if broker.connections.hold_output(id, batch) {
+            journal.await_batch();
+        }
+    }
+}
+
+fn store(journal: &mut Journal, number: SessionNumber, change: Change) {
+    match change {
+        Change::Sent { packet_identifier, key } => journal.sent(number, packet_identifier, key),
+        Change::Released { packet_identifier, key } => {
+            journal.released(number, packet_identifier, key);
+        }
+        Change::Withheld { packet_identifier } => journal.withheld(number, packet_identifier),
+        Change::Ended { packet_identifier } => journal.ended(number, packet_identifier),
+        Change::Accepted { packet_identifier } => journal.accepted(number, packet_identifier),
+        Change::Completed { packet_identifier } => journal.completed(number, packet_identifier),
+    }
+}

@@ -1,0 +1,413 @@
+//! A broker is made of its stored records, and all of its state becomes records.
+
+use super::action::SessionId;
+use super::journal::{
+    Journal, Key, Left, LoadedQueued, LoadedRetained, LoadedSession, Record, RecordError,
+    SessionNumber, StoredOutbound, StoredQueued, StoredRetained, StoredSubscription, check_version,
+};
+use super::sessions::Presence;
+use super::tasks::Task;
+use super::timers::Timer;
+use super::wills::StoredWill;
+use super::{Broker, BrokerConfig, flow, keep};
+use crate::codec::{Expiry, Filter, PacketIdentifier, QoS, Topic};
+use crate::session::{Message, Outgoing, Owed, OwedRef, Session};
+use crate::time::Instant;
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+
+/// Makes a broker of the records that a host has stored.
+///
+/// The host passes all of them, in any order. Any bytes can be passed: a damaged record is reported
+/// and left out, and the others are kept. [`journal`](super::journal) has an example.
+#[derive(Debug)]
+pub struct Restore {
+    config: BrokerConfig,
+    seed: u128,
+    now: Instant,
+    /// That the records are of a later version of the format.
+    version: Result<(), RecordError>,
+    messages: BTreeMap<u64, Message>,
+    sessions: BTreeMap<u64, Parts>,
+    retained: Vec<(Topic, LoadedRetained)>,
+    /// The sessions whose own record is damaged. Their other records are not touched.
+    damaged: BTreeSet<u64>,
+    /// The greatest number in any record.
+    last: u64,
+}
+
+/// The records of a session.
+#[derive(Debug, Default)]
+struct Parts {
+    session: Option<LoadedSession>,
+    subscriptions: Vec<(Filter, StoredSubscription)>,
+    queued: BTreeMap<u64, LoadedQueued>,
+    outbound: Vec<(PacketIdentifier, StoredOutbound)>,
+    inbound: Vec<PacketIdentifier>,
+}
+
+impl Restore {
+    /// Begins without records. Without any, the broker is as [`Broker::new`] makes it.
+    ///
+    /// The broker is durable, whatever `config` says. `seed` must be random and secret.
+    #[must_use]
+    pub const fn new(config: BrokerConfig, seed: u128, now: Instant) -> Self {
+        Self {
+            config: config.durable(true),
+            seed,
+            now,
+            version: Ok(()),
+            messages: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            retained: Vec::new(),
+            damaged: BTreeSet::new(),
+            last: 0,
+        }
+    }
+
+    /// Takes a record. After an error the host passes the next one.
+    pub fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
+        let key = Key::read(key)?;
+        self.note(key.greatest_number());
+        match key {
+            Key::Format => {
+                let version = check_version(value);
+                if matches!(version, Err(RecordError::Version(_))) {
+                    self.version = version;
+                }
+                return version;
+            }
+            Key::Message(number) => _ = self.messages.insert(number, Message::from_bytes(value)?),
+            Key::Session(number) => {
+                let session = LoadedSession::read(value);
+                self.damaged.extend(session.is_err().then_some(number));
+                self.parts(number).session = Some(session?);
+            }
+            Key::Subscription(session, filter) => {
+                let stored = StoredSubscription::read(value)?;
+                self.parts(session).subscriptions.push((filter, stored));
+            }
+            Key::Queued(session, position) => {
+                let queued = LoadedQueued::read(value)?;
+                self.note(queued.message);
+                self.parts(session).queued.insert(position, queued);
+            }
+            Key::Outbound(session, identifier) => {
+                let owed = StoredOutbound::read(value)?;
+                if let StoredOutbound::Publish(number) | StoredOutbound::Pubrel(number) = owed {
+                    self.note(number);
+                }
+                self.parts(session).outbound.push((identifier, owed));
+            }
+            Key::Inbound(..) if !value.is_empty() => return Err(RecordError::Value),
+            Key::Inbound(session, identifier) => self.parts(session).inbound.push(identifier),
+            Key::Retained(topic) => {
+                let retained = LoadedRetained::read(value)?;
+                self.note(retained.message);
+                self.retained.push((topic, retained));
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, number: u64) {
+        self.last = self.last.max(number);
+    }
+
+    fn parts(&mut self, session: u64) -> &mut Parts {
+        self.sessions.entry(session).or_default()
+    }
+
+    /// Makes the broker. Reports each record that is of no use because another one is missing, by
+    /// its key.
+    ///
+    /// The first batch of the broker's journal ends the records that are not needed any more.
+    /// Damaged records stay as they are. Fails only if the records are of a later version of the
+    /// format.
+    pub fn finish(self, mut report: impl FnMut(&[u8], RecordError)) -> Result<Broker, RecordError> {
+        self.version?;
+        let Self { config, seed, now, messages, sessions, retained, damaged, last, .. } = self;
+        let mut broker = Broker::new(config, seed, now);
+        let mut journal = Journal::restored(last);
+        messages.iter().for_each(|(number, message)| journal.adopt(*number, message));
+        broker.journal = Some(Box::new(journal));
+        let mut building = Building { broker, messages, now, report: &mut report };
+        building.restore_retained(retained);
+        // All subscriptions come first: a message of a shared subscription names its group.
+        let mut found = Vec::new();
+        for (number, mut parts) in sessions {
+            let number = SessionNumber::new(number).filter(|_| !damaged.contains(&number));
+            let Some(number) = number else { continue };
+            let session = parts.session.take();
+            let session = session.and_then(|session| building.restore_session(number, session));
+            building.restore_subscriptions(
+                number,
+                session,
+                core::mem::take(&mut parts.subscriptions),
+            );
+            found.push((number, session, parts));
+        }
+        let mut orphans = VecDeque::new();
+        for (number, session, parts) in found {
+            let exchanges = building.restore_messages(number, session, parts);
+            orphans.extend(exchanges);
+        }
+        let mut broker = building.broker;
+        if let Some(journal) = &mut broker.journal {
+            journal.drop_unused_messages();
+        }
+        if !orphans.is_empty() {
+            broker.tasks.push(Task::HandOn(orphans), now);
+        }
+        Ok(broker)
+    }
+}
+
+/// A broker on its way.
+struct Building<'r> {
+    broker: Broker,
+    messages: BTreeMap<u64, Message>,
+    now: Instant,
+    report: &'r mut dyn FnMut(&[u8], RecordError),
+}
+
+impl Building<'_> {
+    fn report(&mut self, key: &Key, error: RecordError) {
+        let mut bytes = Vec::new();
+        key.write(&mut bytes);
+        (self.report)(&bytes, error);
+    }
+
+    fn journal(&mut self) -> &mut Journal {
+        self.broker.journal.get_or_insert_with(|| Box::new(Journal::new()))
+    }
+
+    fn restore_retained(&mut self, retained: Vec<(Topic, LoadedRetained)>) {
+        for (topic, LoadedRetained { message, qos, expires_at, publisher }) in retained {
+            let message = self.messages.get(&message).filter(|message| {
+                message.topic_name().as_text() == topic.as_text() && !message.payload().is_empty()
+            });
+            let Some(message) = message.map(|message| message.with(qos, true)) else {
+                self.report(&Key::Retained(topic), RecordError::MessageMissing);
+                continue;
+            };
+            self.journal().refer(&message);
+            self.broker.retained.insert(message, expires_at, publisher);
+        }
+    }
+
+    /// Restores a session without its subscriptions and messages.
+    fn restore_session(
+        &mut self,
+        number: SessionNumber,
+        loaded: LoadedSession,
+    ) -> Option<SessionId> {
+        let LoadedSession { client_identifier, left, will, grants } = loaded;
+        let Self { broker, now, .. } = self;
+        if broker.sessions.find(&client_identifier).is_some() {
+            self.report(&Key::Session(number.get()), RecordError::DuplicateClient);
+            return None;
+        }
+        let expires_at = match left {
+            Left::Away(expires_at) => expires_at,
+            Left::Connected(Expiry::Never) => None,
+            Left::Connected(Expiry::After(seconds)) => Some(now.plus_seconds(seconds)),
+        };
+        let presence = Presence::Away { session: Box::default(), expires_at };
+        let id = broker.sessions.insert(&client_identifier, presence);
+        if let Some(at) = expires_at {
+            broker.timers.arm(Timer::Session(id), at);
+        }
+        if let Some((delay, due, message)) = will {
+            let due = due.unwrap_or_else(|| now.plus_seconds(delay));
+            let message_expiry_interval = message.message_expiry_interval();
+            let will = StoredWill { message, message_expiry_interval, delay, due: Some(due) };
+            broker.wills.insert(id, will);
+            broker.timers.arm(Timer::Will(id), due);
+        }
+        if let Some(state) = broker.sessions.get_mut(id) {
+            (state.grants, state.number) = (grants, Some(number));
+        }
+        if matches!(left, Left::Connected(_)) {
+            keep::update(broker, id);
+        }
+        Some(id)
+    }
+
+    fn restore_subscriptions(
+        &mut self,
+        number: SessionNumber,
+        session: Option<SessionId>,
+        subscriptions: Vec<(Filter, StoredSubscription)>,
+    ) {
+        for (filter, StoredSubscription { options, identifier }) in subscriptions {
+            let state = session.and_then(|session| self.broker.sessions.get_mut(session));
+            let (Some(state), Some(session)) = (state, session) else {
+                self.journal().delete_subscription(number, &filter);
+                continue;
+            };
+            let (subscriber, _) = state.subscriptions.insert(&filter, options, identifier);
+            self.broker.stats.subscriptions += 1;
+            flow::subscribe::index(&mut self.broker, session, &filter, subscriber);
+        }
+    }
+
+    /// Restores the messages and exchanges of a session. Returns those of a session that has ended
+    /// that other members of a group can receive.
+    fn restore_messages(
+        &mut self,
+        number: SessionNumber,
+        session: Option<SessionId>,
+        parts: Parts,
+    ) -> Vec<Outgoing> {
+        let Parts { queued, mut outbound, inbound, .. } = parts;
+        let mut waiting = BTreeMap::new();
+        for (position, loaded) in queued {
+            match self.restore_message(number, position, loaded) {
+                Some(outgoing) => _ = waiting.insert(position, outgoing),
+                None => {
+                    self.report(&Key::Queued(number.get(), position), RecordError::MessageMissing);
+                }
+            }
+        }
+        outbound.sort_unstable_by_key(|(_, owed)| match owed {
+            StoredOutbound::Publish(number) | StoredOutbound::Pubrel(number) => *number,
+            StoredOutbound::Nothing => 0,
+        });
+        let mut owed = Vec::new();
+        for (identifier, stored) in outbound {
+            let what = match stored {
+                StoredOutbound::Publish(position) => {
+                    let outgoing = waiting.remove(&position);
+                    if outgoing.is_none() {
+                        let key = Key::Outbound(number.get(), identifier);
+                        self.report(&key, RecordError::MessageMissing);
+                    }
+                    outgoing.map_or(Owed::Nothing, Owed::Publish)
+                }
+                StoredOutbound::Pubrel(_) => Owed::Pubrel(None),
+                StoredOutbound::Nothing => Owed::Nothing,
+            };
+            owed.push((identifier, what));
+        }
+        let state = session.and_then(|session| self.broker.sessions.get_mut(session));
+        if let Some(state) = state {
+            // No key occurs twice, so no identifier does.
+            let restored = Session::restore(owed, inbound, waiting.into_values());
+            let mut restored = restored.unwrap_or_default();
+            restored.record_changes();
+            if let Presence::Away { session, .. } = &mut state.presence {
+                **session = restored;
+            }
+            return Vec::new();
+        }
+        let journal = self.journal();
+        for (identifier, owed) in owed {
+            journal.ended(number, identifier);
+            if let Owed::Publish(Outgoing { key: Some(key), .. }) = owed {
+                journal.leave(key);
+            }
+        }
+        inbound.iter().for_each(|identifier| journal.completed(number, *identifier));
+        let is_kept = |outgoing: &Outgoing| {
+            let Some(key) = outgoing.key else { return false };
+            let is_kept = Journal::group(Some(journal), key).is_some();
+            if !is_kept {
+                journal.leave(key);
+            }
+            is_kept
+        };
+        waiting.into_values().filter(is_kept).collect()
+    }
+
+    fn restore_message(
+        &mut self,
+        session: SessionNumber,
+        position: u64,
+        loaded: LoadedQueued,
+    ) -> Option<Outgoing> {
+        let LoadedQueued { message, qos, retain, .. } = loaded;
+        let LoadedQueued { expires_at, subscription_identifiers, share, .. } = loaded;
+        let message = self.messages.get(&message)?.with(qos, retain);
+        let group = share.and_then(|filter| self.broker.groups.find(&filter));
+        let key = self.journal().adopt_delivery(position, session, &message, group);
+        Some(Outgoing { message, key: Some(key), subscription_identifiers, expires_at })
+    }
+}
+
+impl Broker {
+    /// Hands out all records of the state as it is, for a host whose store is a log. They include
+    /// what [`poll_journal`](Self::poll_journal) has not handed out yet.
+    ///
+    /// Without [`BrokerConfig::durable`] there are no records.
+    pub fn snapshot(&self, mut record: impl FnMut(Record<'_>)) {
+        let Some(journal) = &self.journal else { return };
+        let mut bytes = Vec::new();
+        let mut put = |key: Key, value: &[u8]| {
+            bytes.clear();
+            key.write(&mut bytes);
+            record(Record { key: &bytes, value: Some(value) });
+        };
+        put(Key::Format, &[super::journal::VERSION]);
+        for (number, message) in journal.messages() {
+            put(Key::Message(number), &message.to_bytes());
+        }
+        for state in self.sessions.iter() {
+            let (Some(number), Some(id)) =
+                (state.number, self.sessions.find(state.client_identifier()))
+            else {
+                continue;
+            };
+            let session = number.get();
+            put(Key::Session(session), &keep::stored_session(self, id, state).write());
+            for (filter, subscriber) in state.subscriptions.iter() {
+                let (options, identifier) = (subscriber.options, subscriber.identifier);
+                let stored = StoredSubscription { options, identifier };
+                put(Key::Subscription(session, filter.clone()), &stored.write());
+            }
+            let Some(messages) = self.session_of(state) else { continue };
+            for (order, (identifier, owed)) in (0..).zip(messages.owed()) {
+                let stored = match owed {
+                    OwedRef::Publish(outgoing) => {
+                        let Some((position, stored)) = journal.queued(outgoing) else { continue };
+                        let value = self.with_share(stored, outgoing).write();
+                        put(Key::Queued(session, position), &value);
+                        StoredOutbound::Publish(position)
+                    }
+                    OwedRef::Pubrel => StoredOutbound::Pubrel(order),
+                    OwedRef::Nothing => StoredOutbound::Nothing,
+                };
+                // A QoS 1 message is sent again as a new packet.
+                let is_new_packet = |one: &Outgoing| one.message.qos() == QoS::AtLeastOnce;
+                if !matches!(owed, OwedRef::Publish(outgoing) if is_new_packet(outgoing)) {
+                    put(Key::Outbound(session, identifier), &stored.write());
+                }
+            }
+            for outgoing in messages.waiting() {
+                let Some((position, stored)) = journal.queued(outgoing) else { continue };
+                put(Key::Queued(session, position), &self.with_share(stored, outgoing).write());
+            }
+            for identifier in messages.accepted() {
+                put(Key::Inbound(session, identifier), &[]);
+            }
+        }
+        for retained in self.retained.iter() {
+            let Some(number) = journal.number_of(&retained.message) else { continue };
+            let stored = StoredRetained {
+                message: &retained.message,
+                expires_at: retained.expires_at,
+                publisher: &retained.publisher,
+            };
+            let topic = retained.message.topic_name().into_topic();
+            put(Key::Retained(topic), &stored.write(number));
+        }
+    }
+
+    /// Names the group of a message of a shared subscription.
+    fn with_share<'o>(&self, stored: StoredQueued<'o>, outgoing: &'o Outgoing) -> StoredQueued<'o> {
+        let group = outgoing.key.and_then(|key| Journal::group(self.journal.as_deref(), key));
+        let share = group.and_then(|group| self.groups.filter(group)).cloned();
+        StoredQueued { share, ..stored }
+    }
+}

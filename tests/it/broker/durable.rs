@@ -1,0 +1,461 @@
+//! The durable state of a broker: what is stored, what waits for it, and what a crash leaves.
+
+use super::*;
+use mqtt_sansio::broker::journal::Batch;
+use mqtt_sansio::broker::{Access, Action, ConnectionId, Grants, Restore};
+use mqtt_sansio::codec::{
+    Ack, Filter, QoS, Subscribe, SubscribeProperties, Subscription, SubscriptionIdentifier,
+};
+use proptest::prelude::*;
+use support::Store;
+use testkit::simulation::{self, Honesty, Tally};
+use testkit::wire::packets;
+
+fn simulate(seeds: u64, honesty: Honesty) -> (Tally, Vec<String>) {
+    let mut tally = Tally::default();
+    let wrong = (0..seeds).filter_map(|seed| {
+        let wrong = simulation::run(seed, honesty, &mut tally).err()?;
+        Some(format!("seed {seed}: {wrong}"))
+    });
+    let wrong = wrong.collect();
+    (tally, wrong)
+}
+
+/// `SEEDS=1000000 cargo test --release --test it -- simulated_crashes` runs more.
+#[test]
+fn simulated_crashes_lose_and_double_nothing() {
+    let seeds = std::env::var("SEEDS").map_or(500, |seeds| seeds.parse().unwrap());
+    let (tally, wrong) = simulate(seeds, Honesty::Honest);
+    assert_eq!(wrong, [""; 0]);
+    let Tally { crashes, cuts, received, repeated, wills, records } = tally;
+    assert!(
+        [crashes, cuts, received, repeated, wills, records].iter().all(|count| *count > 200),
+        "{tally:?}"
+    );
+}
+
+/// The simulation notices what a host loses that reports records as durable too early.
+#[test]
+fn simulated_crashes_show_a_store_that_lies() {
+    let (_, wrong) = simulate(200, Honesty::Lies);
+    for what in ["has arrived 0 times", "has arrived 2 times"] {
+        assert!(wrong.iter().any(|one| one.contains(what)), "{what}: {wrong:#?}");
+    }
+}
+
+/// A host that decides itself when its store syncs.
+struct Host {
+    broker: Broker,
+    now: Instant,
+    store: Store,
+}
+
+const NOW: Instant = Instant::from_millis(1_000_000);
+
+impl Host {
+    fn new() -> Self {
+        Self::with(BrokerConfig::default())
+    }
+
+    fn with(config: BrokerConfig) -> Self {
+        let broker = Broker::new(config.durable(true), 0x5EED, NOW);
+        Self { broker, now: NOW, store: Store::default() }
+    }
+
+    fn connect(&mut self, connect: Connect<'_>) -> ConnectionId {
+        let id = self.broker.open(self.now);
+        self.feed(id, connect);
+        let (question, _) = self.broker.question(id).unwrap();
+        self.broker.accept(question, Admission::default(), self.now).unwrap();
+        id
+    }
+
+    /// Connects a client, and syncs what that changes.
+    fn join(&mut self, connect: Connect<'_>) -> ConnectionId {
+        let id = self.connect(connect);
+        self.sync();
+        assert!(self.sent(id).starts_with("connack 00"));
+        id
+    }
+
+    fn feed<'p>(&mut self, id: ConnectionId, packet: impl Into<Packet<'p>>) {
+        let bytes = encoded(packet, V5_0);
+        let mut input = &bytes[..];
+        while self.broker.handle_input(id, &mut input, self.now) {}
+        assert!(input.is_empty(), "input is not wanted");
+    }
+
+    fn subscribe(&mut self, id: ConnectionId, filter: &str) {
+        let subscriptions = [Subscription::new(filter, QoS::ExactlyOnce)];
+        self.feed(id, Subscribe::new(identifier(9), &subscriptions));
+        self.sync();
+        assert!(self.sent(id).ends_with("suback #9 02"));
+    }
+
+    fn publish(&mut self, id: ConnectionId, number: u16, payload: &str, level: u8) {
+        let packet_identifier = Some(identifier(number)).filter(|_| level > 0);
+        self.feed(id, Publish { packet_identifier, ..message("t", payload, level) });
+    }
+
+    fn ack(&mut self, id: ConnectionId, packet: fn(Ack<'static>) -> Packet<'static>, number: u16) {
+        self.feed(id, packet(Ack::new(identifier(number), ReasonCode::SUCCESS)));
+    }
+
+    /// Transmits, and shows the packets.
+    fn sent(&mut self, id: ConnectionId) -> String {
+        let mut out = Vec::new();
+        assert!(!self.broker.transmit(id, self.now, &mut out));
+        assert!(!self.broker.wants_transmit(id));
+        packets(&out, V5_0).iter().map(|one| show(one, true)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Fetches a batch and stores it. Returns the kinds of its records, with `-` for deletions.
+    fn fetch(&mut self) -> (Option<Batch>, String) {
+        let mut kinds = String::new();
+        let store = &mut self.store;
+        let batch = self.broker.poll_journal(|record| {
+            if record.value.is_none() {
+                kinds.push('-');
+            }
+            kinds.push(record.key[0].into());
+            store.put(record);
+        });
+        (batch, kinds)
+    }
+
+    /// Stores a batch and syncs it. Returns the kinds of its records.
+    fn sync(&mut self) -> String {
+        let (batch, kinds) = self.fetch();
+        batch.into_iter().for_each(|batch| self.broker.durable(batch));
+        kinds
+    }
+
+    /// The host dies. What is in the store is durable.
+    fn crash(&mut self) {
+        let (broker, damaged) = self.store.restore(BrokerConfig::default(), self.now);
+        assert_eq!(damaged, []);
+        self.broker = broker;
+    }
+}
+
+/// [5.0 §4.4]
+#[test]
+fn acknowledgements_wait_until_records_are_durable() {
+    let mut host = Host::new();
+    let receiver = host.connect(kept(V5_0, "receiver"));
+    assert!(!host.broker.wants_transmit(receiver));
+    assert_eq!((host.sent(receiver).as_str(), host.sync().as_str()), ("", "vs"));
+    assert_eq!(host.sent(receiver), "connack 00");
+    host.subscribe(receiver, "t");
+    let sender = host.join(clean(V5_0, "sender"));
+
+    host.publish(sender, 1, "1", 1);
+    // A PINGRESP keeps its place behind PUBACK. The subscriber need not wait.
+    host.feed(sender, Packet::Pingreq);
+    assert_eq!(host.sent(sender), "");
+    assert_eq!(host.sent(receiver), "#1 t=1 q1");
+    let (batch, kinds) = host.fetch();
+    assert_eq!((host.sent(sender).as_str(), kinds.as_str()), ("", "mq"));
+    while host.broker.poll_action().is_some() {}
+    host.broker.durable(batch.unwrap());
+    assert!(host.broker.wants_transmit(sender));
+    assert_eq!(host.broker.poll_action(), Some(Action::Ready(sender)));
+    assert_eq!(host.sent(sender), "puback #1 00, pingresp");
+    host.ack(receiver, Packet::Puback, 1);
+    assert_eq!(host.sync(), "-m-q");
+}
+
+/// [5.0 MQTT-4.3.3-2] [5.0 MQTT-4.3.3-8]
+#[test]
+fn each_packet_of_an_exchange_waits_for_its_record() {
+    let mut host = Host::new();
+    let receiver = host.join(kept(V5_0, "receiver"));
+    host.subscribe(receiver, "t");
+    let sender = host.join(kept(V5_0, "sender"));
+    host.publish(sender, 5, "1", 2);
+    assert_eq!((host.sent(sender), host.sent(receiver)), (String::new(), String::new()));
+    assert_eq!(host.sync(), "mqoi");
+    assert_eq!((&*host.sent(sender), &*host.sent(receiver)), ("pubrec #5 00", "#1 t=1 q2"));
+    host.ack(sender, Packet::Pubrel, 5);
+    host.ack(receiver, Packet::Pubrec, 1);
+    assert_eq!((host.sent(sender), host.sent(receiver)), (String::new(), String::new()));
+    assert_eq!(host.sync(), "-m-qo-i");
+    assert_eq!((&*host.sent(sender), &*host.sent(receiver)), ("pubcomp #5 00", "#1 pubrel 00"));
+    host.ack(receiver, Packet::Pubcomp, 1);
+    assert_eq!(host.sync(), "-o");
+}
+
+#[test]
+fn message_acknowledged_within_a_batch_is_not_written() {
+    let mut host = Host::new();
+    let receiver = host.join(kept(V5_0, "receiver"));
+    host.subscribe(receiver, "t");
+    let sender = host.join(kept(V5_0, "sender"));
+    for number in 1..=9 {
+        host.publish(sender, number, "1", 1);
+        assert_eq!(host.sent(receiver), format!("#{number} t=1 q1"));
+        host.ack(receiver, Packet::Puback, number);
+    }
+    assert_eq!(host.sent(sender), "");
+    assert!(host.broker.wants_journal());
+    assert_eq!(host.fetch(), (None, String::new()));
+    assert!(!host.broker.wants_journal());
+    assert_eq!(host.sent(sender).matches("puback").count(), 9);
+}
+
+#[test]
+fn clean_sessions_write_no_record() {
+    let mut host = Host::new();
+    let (receiver, sender) = (host.join(clean(V5_0, "receiver")), host.join(clean(V5_0, "sender")));
+    host.subscribe(receiver, "t");
+    for (number, level) in [(1, 1), (2, 2)] {
+        host.publish(sender, number, "1", level);
+        assert!(host.sent(sender).starts_with("pub"), "nothing waits");
+        assert!(host.sent(receiver).contains("t=1"));
+    }
+    assert!(!host.broker.wants_journal());
+}
+
+#[test]
+fn empty_batch_waits_for_the_one_before() {
+    let mut host = Host::new();
+    let receiver = host.join(kept(V5_0, "receiver"));
+    host.subscribe(receiver, "t");
+    let sender = host.join(kept(V5_0, "sender"));
+    host.publish(sender, 1, "1", 1);
+    let (first, _) = host.fetch();
+    host.publish(sender, 2, "2", 1);
+    assert_eq!(host.sent(receiver), "#1 t=1 q1, #2 t=2 q1");
+    host.ack(receiver, Packet::Puback, 2);
+    // The second batch is empty, but must not be taken for durable before the first.
+    let (second, kinds) = host.fetch();
+    assert_eq!((host.sent(sender).as_str(), kinds.as_str()), ("", ""));
+    host.broker.durable(first.unwrap());
+    assert_eq!(host.sent(sender), "puback #1 00");
+    host.broker.durable(second.unwrap());
+    assert_eq!(host.sent(sender), "puback #2 00");
+}
+
+#[test]
+fn connection_counts_as_closed_when_its_output_is_not_held_back() {
+    let mut host = Host::new();
+    let receiver = host.join(kept(V5_0, "receiver"));
+    host.subscribe(receiver, "t");
+    let sender = host.join(kept(V5_0, "sender"));
+    host.publish(sender, 1, "1", 1);
+    host.broker.disconnect(sender, &Disconnect::new(ReasonCode::SERVER_SHUTTING_DOWN), NOW);
+    assert!(!host.broker.is_closed(sender) && host.broker.closed(sender).is_none());
+    assert!(!host.broker.wants_input(sender));
+    let is_closed = |action: &Action| matches!(action, Action::Closed(id, _) if *id == sender);
+    assert!(!core::iter::from_fn(|| host.broker.poll_action()).any(|action| is_closed(&action)));
+    host.sync();
+    assert!(host.broker.is_closed(sender));
+    assert!(core::iter::from_fn(|| host.broker.poll_action()).any(|action| is_closed(&action)));
+    assert_eq!(host.sent(sender), "puback #1 00, disconnect 8b");
+}
+
+#[test]
+fn input_is_not_wanted_while_many_records_are_not_durable() {
+    let mut host = Host::with(BrokerConfig::default().maximum_unsynced(1_000));
+    let receiver = host.join(kept(V5_0, "receiver"));
+    host.subscribe(receiver, "t");
+    let sender = host.join(kept(V5_0, "sender"));
+    let publish = Publish { packet_identifier: Some(identifier(1)), ..message("t", "1", 1) };
+    let bytes = encoded(publish, V5_0).repeat(100);
+    let mut input = &bytes[..];
+    let mut answers = 0;
+    for _ in 0..100 {
+        while host.broker.handle_input(sender, &mut input, NOW) {}
+        assert_eq!(host.broker.wants_input(sender), input.is_empty());
+        if input.is_empty() {
+            break;
+        }
+        while host.broker.poll_action().is_some() {}
+        host.sync();
+        let hints: Vec<_> = core::iter::from_fn(|| host.broker.poll_action()).collect();
+        assert!(hints.contains(&Action::Ready(sender)), "{hints:?}");
+        assert!(host.broker.wants_input(sender));
+        answers += host.sent(sender).matches("puback").count();
+    }
+    host.sync();
+    answers += host.sent(sender).matches("puback").count();
+    assert_eq!(answers, 100);
+}
+
+/// [5.0 MQTT-3.1.2-8] [5.0 MQTT-3.1.3-9]
+#[test]
+fn wills_and_expiry_survive_a_crash() {
+    let mut host = Host::new();
+    let watcher = host.join(kept(V5_0, "watcher"));
+    host.subscribe(watcher, "will/#");
+    let with_will = |name: &'static str, seconds, delay| {
+        let properties = WillProperties { will_delay_interval: delay, ..Default::default() };
+        let will =
+            Will { qos: QoS::AtLeastOnce, properties, ..Will::new("will/t", name.as_bytes()) };
+        Connect { will: Some(will), ..expiring(name, seconds) }
+    };
+    let connected = host.join(with_will("connected", 100, Some(10)));
+    let _ = host.join(with_will("short", 5, Some(10)));
+    let left = host.join(with_will("left", 100, Some(20)));
+    let _ = host.broker.connection_lost(left, host.now);
+    let _ = host.join(clean(V5_0, "clean"));
+    host.sync();
+    let _ = connected;
+    host.crash();
+    host.now = host.now.plus_seconds(1);
+    let watcher = host.join(kept(V5_0, "watcher"));
+    let mut seen = Vec::new();
+    for second in 1..=110 {
+        host.now = NOW.plus_seconds(second);
+        host.broker.handle_timeout(host.now);
+        let sent = host.sent(watcher);
+        seen.extend((!sent.is_empty()).then(|| format!("{second}: {sent}")));
+    }
+    // Those that were connected count from the crash, the one that had left from its end.
+    let expected = ["5: #1 will/t=short q1", "10: #2 will/t=connected q1", "20: #3 will/t=left q1"];
+    assert_eq!(seen, expected);
+    assert_eq!(host.broker.stats().sessions, 1);
+    host.sync();
+    host.crash();
+    assert_eq!(host.broker.stats().sessions, 1, "what has ended stays away");
+}
+
+#[test]
+fn grants_survive_a_crash() {
+    let mut host = Host::new();
+    let id = host.join(kept(V5_0, "receiver"));
+    host.subscribe(id, "#");
+    let secret = Filter::new("secret/#", V5_0).unwrap();
+    let group = Filter::new("$share/g/a", V5_0).unwrap();
+    let grants =
+        Grants::asked().allow(&[Access::Subscribe], &group).deny(&[Access::Receive], &secret);
+    let grants = grants.allow(&[Access::Receive], &Filter::new("#", V5_0).unwrap());
+    host.broker.set_grants(id, grants, NOW);
+    host.sync();
+    host.crash();
+    for topic in ["secret/1", "open/1"] {
+        let publish = Publish { qos: QoS::AtLeastOnce, ..Publish::new(topic, b"") };
+        host.broker.publish(&publish, NOW).unwrap();
+    }
+    assert_eq!(host.broker.client("receiver").unwrap().queued, 1);
+}
+
+/// [5.0 §4.8.2]
+#[test]
+fn message_of_a_group_is_handed_on_after_a_crash() {
+    let mut host = Host::new();
+    let first = host.join(expiring("first", 10));
+    host.subscribe(first, "$share/g/t");
+    let sender = host.join(clean(V5_0, "sender"));
+    host.publish(sender, 1, "1", 1);
+    host.sync();
+    assert_eq!(host.sent(first), "#1 t=1 q1");
+    let second = host.join(kept(V5_0, "second"));
+    host.subscribe(second, "$share/g/t");
+    host.crash();
+    let second = host.join(kept(V5_0, "second"));
+    assert_eq!(host.sent(second), "");
+    host.now = NOW.plus_seconds(10);
+    host.broker.handle_timeout(host.now);
+    host.sync();
+    assert_eq!(host.sent(second), "#1 t=1 q1");
+    assert!(host.broker.client("first").is_none());
+}
+
+// ---- the format ----
+
+/// Returns records of every kind.
+fn full() -> Store {
+    let mut host = Host::new();
+    let receiver = host.join(kept(V5_0, "receiver"));
+    let subscriptions = [Subscription::new("t", QoS::ExactlyOnce)];
+    let properties = SubscribeProperties {
+        subscription_identifier: SubscriptionIdentifier::new(7),
+        ..SubscribeProperties::default()
+    };
+    let subscriptions = (&subscriptions).into();
+    let packet_identifier = identifier(1);
+    host.feed(receiver, Subscribe { packet_identifier, properties, subscriptions });
+    host.subscribe(receiver, "$share/g/t");
+    let filter = Filter::new("t", V5_0).unwrap();
+    host.broker.set_grants(receiver, Grants::all().deny(&[Access::Publish], &filter), NOW);
+    let will = Will { qos: QoS::AtLeastOnce, ..Will::new("will", b"gone") };
+    let sender = host.join(Connect { will: Some(will), ..expiring("sender", 60) });
+    let expiry = PublishProperties { message_expiry_interval: Some(10), ..Default::default() };
+    let old = Publish { retain: true, properties: expiry, ..message("r", "old", 1) };
+    host.feed(sender, Publish { packet_identifier: Some(identifier(2)), ..old });
+    for number in 3..=5 {
+        host.publish(sender, number, "2", 2);
+    }
+    host.publish(sender, 6, "1", 1);
+    assert_eq!((host.sent(receiver), host.sent(sender)), (String::new(), String::new()));
+    host.sync();
+    assert!(host.sent(receiver).contains("q2") && host.sent(sender).contains("pubrec"));
+    host.ack(receiver, Packet::Pubrec, 1);
+    host.ack(sender, Packet::Pubrel, 3);
+    let away = host.join(kept(V5_0, "away"));
+    host.subscribe(away, "a/#");
+    let _ = host.broker.connection_lost(away, NOW);
+    host.sync();
+    host.store
+}
+
+#[test]
+fn records_equal_the_vectors() {
+    let path = testkit::files::root().join("spec-vectors/journal.toml");
+    let file: toml::Table = std::fs::read_to_string(path).unwrap().parse().unwrap();
+    let text = |one: &toml::Value, name: &str| one[name].as_str().unwrap().to_owned();
+    let hex = |one: &toml::Value, name: &str| -> Vec<u8> {
+        let digits: String = text(one, name).split_whitespace().collect();
+        let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+        (0..digits.len()).step_by(2).map(byte).collect()
+    };
+    let mut expected = Store::default();
+    for one in file["record"].as_array().unwrap() {
+        expected.0.insert(hex(one, "key"), hex(one, "value"));
+    }
+    assert_eq!(full(), expected, "the records have changed");
+    for one in file["damaged"].as_array().unwrap() {
+        let mut restore = Restore::new(BrokerConfig::default(), 1, NOW);
+        let error = restore.record(&hex(one, "key"), &hex(one, "value")).unwrap_err();
+        assert_eq!(format!("{error:?}"), text(one, "error"), "{one}");
+    }
+}
+
+proptest! {
+    /// Whatever the store has become, a broker is made, and can go on.
+    #[test]
+    fn damaged_records_do_no_harm(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), 0..4_u8, any::<u8>(), any::<prop::sample::Index>()), 0..6),
+    ) {
+        let mut store = full();
+        for (which, kind, byte, at) in changes {
+            let keys: Vec<_> = store.0.keys().cloned().collect();
+            let Some(key) = keys.get(which.index(keys.len().max(1))).cloned() else { continue };
+            let mut value = store.0.remove(&key).unwrap();
+            let mut key = key;
+            match kind {
+                0 => continue,
+                1 if !value.is_empty() => { let at = at.index(value.len()); value[at] ^= byte | 1; }
+                2 => { let at = at.index(key.len()); key[at] ^= byte | 1; }
+                _ => value.truncate(at.index(value.len() + 1)),
+            }
+            store.0.insert(key, value);
+        }
+        let mut restore = Restore::new(BrokerConfig::default(), 1, NOW);
+        for (key, value) in &store.0 {
+            let _ = restore.record(key, value);
+        }
+        let Ok(broker) = restore.finish(|_, _| {}) else { return Ok(()) };
+        let mut host = Host { broker, now: NOW, store };
+        let receiver = host.connect(kept(V5_0, "receiver"));
+        host.broker.handle_timeout(NOW.plus_seconds(100));
+        let batch = host.broker.poll_journal(|_| {});
+        batch.into_iter().for_each(|batch| host.broker.durable(batch));
+        prop_assert!(host.sent(receiver).starts_with("connack 00"));
+        let mut shot = Store::default();
+        host.broker.snapshot(|record| shot.put(record));
+        let (_, damaged) = shot.restore(BrokerConfig::default(), NOW);
+        prop_assert_eq!(damaged, []);
+    }
+}
