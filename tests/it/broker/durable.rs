@@ -402,23 +402,21 @@ fn full() -> Store {
 
 #[test]
 fn records_equal_the_vectors() {
-    let path = testkit::files::root().join("spec-vectors/journal.toml");
-    let file: toml::Table = std::fs::read_to_string(path).unwrap().parse().unwrap();
-    let text = |one: &toml::Value, name: &str| one[name].as_str().unwrap().to_owned();
-    let hex = |one: &toml::Value, name: &str| -> Vec<u8> {
-        let digits: String = text(one, name).split_whitespace().collect();
-        let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
-        (0..digits.len()).step_by(2).map(byte).collect()
+    let file = testkit::files::read("spec-vectors/journal.json");
+    let file: serde_json::Value = serde_json::from_str(&file).unwrap();
+    let hex = |one: &serde_json::Value, name: &str| -> Vec<u8> {
+        let digits = one[name].as_str().unwrap().split_whitespace();
+        digits.map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
     };
     let mut expected = Store::default();
-    for one in file["record"].as_array().unwrap() {
+    for one in file["records"].as_array().unwrap() {
         expected.0.insert(hex(one, "key"), hex(one, "value"));
     }
     assert_eq!(full(), expected, "the records have changed");
     for one in file["damaged"].as_array().unwrap() {
         let mut restore = Restore::new(BrokerConfig::default(), 1, NOW);
         let error = restore.record(&hex(one, "key"), &hex(one, "value")).unwrap_err();
-        assert_eq!(format!("{error:?}"), text(one, "error"), "{one}");
+        assert_eq!(format!("{error:?}"), one["error"].as_str().unwrap(), "{one}");
     }
 }
 
