@@ -10,6 +10,7 @@ use mqtt_sansio::codec::{
     SubscribeProperties, Subscription, Version,
 };
 use mqtt_sansio::server::ServerConfig;
+use std::collections::BTreeMap;
 
 const NOW: Instant = Instant::from_millis(1);
 
@@ -19,11 +20,27 @@ pub fn add(cases: &mut Cases) {
             for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
                 let level = qos.as_u8();
                 cases.add(format!("broker 1:{subscribers} {version} QoS {level}"), move || {
-                    fan_out(subscribers, qos, version)
+                    fan_out(subscribers, qos, version, None)
                 });
             }
         }
     }
+    for subscribers in [1, 100] {
+        for (store, name) in [(Store::Late, "late"), (Store::Prompt, "prompt")] {
+            cases.add(format!("broker 1:{subscribers} 5.0 QoS 1, {name} store"), move || {
+                fan_out(subscribers, QoS::AtLeastOnce, Version::V5_0, Some(store))
+            });
+        }
+    }
+}
+
+/// A durable broker, whose host stores the records in a map.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Store {
+    /// It fetches the records when all subscribers have acknowledged the message.
+    Late,
+    /// It fetches them after each call.
+    Prompt,
 }
 
 /// A broker with its host: one buffer, which holds the output of one connection at a time.
@@ -34,11 +51,31 @@ struct Host {
     /// The packet identifiers that subscribers have to acknowledge.
     identifiers: Vec<(ConnectionId, PacketIdentifier)>,
     delivered: usize,
+    store: Option<Store>,
+    records: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Host {
     fn receive(&mut self, id: ConnectionId, bytes: &[u8]) {
         let _ = self.broker.handle_input(id, &mut &bytes[..], NOW);
+        self.obey();
+        if self.store == Some(Store::Prompt) {
+            self.sync();
+        }
+    }
+
+    fn sync(&mut self) {
+        while self.broker.wants_journal() {
+            let batch = self.broker.poll_journal(|record| match record.value {
+                Some(value) => _ = self.records.insert(record.key.into(), value.into()),
+                None => _ = self.records.remove(record.key),
+            });
+            batch.into_iter().for_each(|batch| self.broker.durable(batch));
+            self.obey();
+        }
+    }
+
+    fn obey(&mut self) {
         while let Some(action) = self.broker.poll_action() {
             match action {
                 Action::Ask(question, _) => {
@@ -69,8 +106,10 @@ impl Host {
 
     fn connected(&mut self, name: &str) -> ConnectionId {
         let id = self.broker.open(NOW);
-        let connect = Connect { clean_start: true, ..Connect::new(self.version, name) };
+        let mut connect = Connect { clean_start: true, ..Connect::new(self.version, name) };
+        connect.properties.session_expiry_interval = self.store.map(|_| u32::MAX);
         self.receive(id, &encoded(connect, self.version));
+        self.sync();
         id
     }
 }
@@ -82,13 +121,16 @@ fn encoded<'a>(packet: impl Into<Packet<'a>>, version: Version) -> Vec<u8> {
 }
 
 /// Publishes a message, hands it to each subscriber, and takes their acknowledgements.
-fn fan_out(subscribers: usize, qos: QoS, version: Version) -> Repeat {
+fn fan_out(subscribers: usize, qos: QoS, version: Version, store: Option<Store>) -> Repeat {
+    let config = BrokerConfig::new(ServerConfig::new()).durable(store.is_some());
     let mut host = Host {
-        broker: Broker::new(BrokerConfig::new(ServerConfig::new()), 1, NOW),
+        broker: Broker::new(config, 1, NOW),
         version,
         out: Vec::new(),
         identifiers: Vec::new(),
         delivered: 0,
+        store,
+        records: BTreeMap::new(),
     };
     for number in 0..subscribers {
         let id = host.connected(&format!("subscriber-{number:04}"));
@@ -116,6 +158,7 @@ fn fan_out(subscribers: usize, qos: QoS, version: Version) -> Repeat {
                 puback[2..].copy_from_slice(&identifier.get().to_be_bytes());
                 host.receive(id, &puback);
             }
+            host.sync();
         }
         assert_eq!(host.delivered, count * subscribers);
     })
