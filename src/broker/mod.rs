@@ -280,8 +280,21 @@ impl Broker {
     /// Adds a connection whose transport is already open.
     #[must_use]
     pub fn open(&mut self, now: Instant) -> ConnectionId {
+        self.open_with(&self.server_config.clone(), now)
+    }
+
+    /// Adds a connection with other limits than those of [`BrokerConfig`], such as those of a
+    /// listener. The [queue](ServerConfig::maximum_queued) of its client and the checks of a
+    /// SUBSCRIBE stay those of the broker.
+    #[must_use]
+    pub fn open_with(&mut self, config: &Arc<ServerConfig>, now: Instant) -> ConnectionId {
         let now = self.begin(now);
-        let id = self.connections.open(Server::new(self.server_config.clone(), now));
+        let config = match config.common.manual_acknowledgement {
+            true => config.clone(),
+            // The broker itself acknowledges messages.
+            false => Arc::new((**config).clone().manual_acknowledgement(true)),
+        };
+        let id = self.connections.open(Server::new(config, now));
         exchange::settle(self, id, now);
         id
     }

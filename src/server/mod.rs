@@ -136,6 +136,11 @@ impl Server {
         }
     }
 
+    /// Returns the configuration, which other connections can share.
+    pub(crate) fn config(&self) -> &ServerConfig {
+        &self.config
+    }
+
     /// Returns the version that the client asked for. Before CONNECT it is 5.0.
     #[must_use]
     pub const fn version(&self) -> Version {

@@ -1,10 +1,9 @@
 //! Users and rights: which clients can connect, and the grants that each receives.
 
 use crate::acl::Acl;
-use crate::config::Arguments;
 use crate::failures::Failures;
+use crate::flags::ListenerArguments;
 use crate::users::Users;
-use log::{info, warn};
 use mqtt_sansio::broker::Grants;
 use mqtt_sansio::codec::ReasonCode;
 use std::cell::RefCell;
@@ -12,6 +11,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tracing::{info, warn};
+use zeroize::Zeroizing;
 
 /// The users and their rights, as the files had them when they were last read.
 pub(crate) struct Access {
@@ -35,7 +36,8 @@ pub(crate) enum Decision {
 pub(crate) struct Credentials {
     users: Arc<Users>,
     name: String,
-    password: Vec<u8>,
+    /// Overwritten after the check.
+    password: Zeroizing<Vec<u8>>,
 }
 
 impl Credentials {
@@ -46,7 +48,7 @@ impl Credentials {
 }
 
 impl Access {
-    pub(crate) fn read(arguments: &Arguments) -> anyhow::Result<Self> {
+    pub(crate) fn read(arguments: &ListenerArguments) -> anyhow::Result<Self> {
         let users = arguments.password_file.as_deref().map(Users::read).transpose()?;
         let acl = arguments.acl_file.as_deref().map(Acl::read).transpose()?;
         if users.is_none() && acl.as_ref().is_some_and(Acl::names_users) {
@@ -72,7 +74,7 @@ impl Access {
                     self.users = Some(Arc::new(users));
                     info!("reloaded the users");
                 }
-                Err(error) => warn!("the users stay as they were: {error:#}"),
+                Err(error) => warn!(error = format!("{error:#}"), "the users stay as they were"),
             }
         }
         if let Some(path) = &self.acl_file {
@@ -81,7 +83,7 @@ impl Access {
                     self.acl = Some(acl);
                     info!("reloaded the rights");
                 }
-                Err(error) => warn!("the rights stay as they were: {error:#}"),
+                Err(error) => warn!(error = format!("{error:#}"), "the rights stay as they were"),
             }
         }
     }
@@ -108,7 +110,7 @@ impl Access {
             None => Some(Duration::ZERO),
         };
         let Some(wait) = wait else { return Decision::Refuse(ReasonCode::SERVER_BUSY) };
-        let password = password.unwrap_or_default().to_vec();
+        let password = Zeroizing::new(password.unwrap_or_default().to_vec());
         let users = users.clone();
         Decision::Verify(wait, Credentials { users, name: name.to_owned(), password })
     }

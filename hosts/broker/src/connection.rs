@@ -1,7 +1,6 @@
 //! One connection, from its first byte to its last.
 
 use crate::host::{Host, Link};
-use log::debug;
 use mqtt_sansio::Instant;
 use mqtt_sansio::broker::{Broker, ConnectionId};
 use mqtt_sansio::codec::{Disconnect, ReasonCode};
@@ -16,6 +15,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{sleep_until, timeout};
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tracing::debug;
+use zeroize::Zeroize as _;
 
 /// The time for the broker to read what a client sent before it closed the transport.
 const LAST_INPUT: Duration = Duration::from_secs(30);
@@ -32,20 +34,23 @@ pub(crate) struct Peer {
     pub(crate) address: Option<IpAddr>,
     /// The user name that its certificate proves.
     pub(crate) user: Option<Box<str>>,
+    /// The certificate and its issuers, if the listener asks for one.
+    pub(crate) certificates: Option<Box<[CertificateDer<'static>]>>,
 }
 
 /// Serves a connection to its end.
-pub(crate) async fn serve<R, W>(host: Rc<Host>, peer: Peer, mut reader: R, mut writer: W)
+pub(crate) async fn serve<R, W>(host: Rc<Host>, link: Link, mut reader: R, mut writer: W)
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    debug!("{}: transport opened", peer.name);
-    let id = host.with_broker(|broker, now| broker.open(now));
-    let waker = host.add(id, Link::new(peer));
+    let packet_timeout = link.settings().packet_timeout;
+    let (id, waker) = host.open(link);
     let mut connection = Connection {
         host: &host,
         id,
+        packet_timeout,
+        is_connected: false,
         received: Vec::new(),
         output: Output::default(),
         unfinished_since: None,
@@ -58,6 +63,9 @@ where
 struct Connection<'h> {
     host: &'h Rc<Host>,
     id: ConnectionId,
+    packet_timeout: Duration,
+    /// Whether the client was accepted. Before that, input can hold a password.
+    is_connected: bool,
     /// Input that the broker has not consumed. Most of the time it is empty and takes no memory.
     received: Vec<u8>,
     output: Output,
@@ -107,7 +115,7 @@ impl Connection<'_> {
                 written = self.output.write(writer), if self.output.is_pending() => {
                     if let Err(error) = written {
                         // The client's last input can still be read.
-                        debug!("{:?}: output failed: {error}", self.id);
+                        debug!(connection = ?self.id, %error, "output failed");
                         self.output.fail();
                     }
                 }
@@ -122,18 +130,20 @@ impl Connection<'_> {
     /// Gives the broker what was received, and fetches output. The first `count` bytes of the
     /// host's buffer have just arrived.
     fn step(&mut self, count: usize, input_is_open: bool) -> Next {
-        let Self { host, id, received, output, unfinished_since } = self;
+        let Self { host, id, packet_timeout, is_connected, received, output, unfinished_since } =
+            self;
         let id = *id;
-        let buffer = host.buffer.borrow();
-        let arrived = buffer.get(..count).unwrap_or_default();
+        let mut buffer = host.buffer.borrow_mut();
+        let arrived = buffer.get_mut(..count).unwrap_or_default();
         host.with_broker(|broker, now| {
             let before = received.len() + count;
-            let has_input = feed(broker, id, received, arrived, now);
+            let has_input = feed(broker, id, received, arrived, *is_connected, now);
+            *is_connected = *is_connected || broker.client_identifier(id).is_some();
             if received.is_empty() || received.len() < before || !broker.wants_input(id) {
                 *unfinished_since = None;
             } else {
                 let since = *unfinished_since.get_or_insert(now);
-                if now - since > host.packet_timeout {
+                if now - since > *packet_timeout {
                     let disconnect = Disconnect::new(ReasonCode::KEEP_ALIVE_TIMEOUT);
                     broker.disconnect(id, &disconnect, now);
                 }
@@ -204,27 +214,36 @@ async fn read<R: AsyncRead + Unpin>(
 }
 
 /// Gives the broker what was received before and what has arrived now, as far as it wants input,
-/// and keeps the rest. Returns whether the broker would read more after others have had their turn.
+/// and keeps the rest. Overwrites what can hold a password. Returns whether the broker would read
+/// more after others have had their turn.
 fn feed(
     broker: &mut Broker,
     id: ConnectionId,
     received: &mut Vec<u8>,
-    arrived: &[u8],
+    arrived: &mut [u8],
+    is_connected: bool,
     now: Instant,
 ) -> bool {
     if received.is_empty() {
         if arrived.is_empty() {
             return false;
         }
-        let mut input = arrived;
+        let mut input = &*arrived;
         let has_more = broker.handle_input(id, &mut input, now);
         received.extend_from_slice(input);
+        if !is_connected {
+            arrived.zeroize();
+        }
         return has_more;
     }
     received.extend_from_slice(arrived);
     let mut input = received.as_slice();
     let has_more = broker.handle_input(id, &mut input, now);
     let consumed = received.len() - input.len();
+    if !is_connected {
+        arrived.zeroize();
+        received.get_mut(..consumed).unwrap_or_default().zeroize();
+    }
     received.drain(..consumed);
     if received.is_empty() {
         *received = Vec::new();

@@ -1,7 +1,8 @@
 //! Slows down addresses from which wrong passwords come.
 
+use crate::limits::network;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// The wrong passwords that an address can send before it is slowed down.
@@ -30,7 +31,7 @@ struct Recent {
 impl Failures {
     /// Returns how long an attempt must wait, or `None` if it is refused at once.
     pub(crate) fn attempt(&mut self, address: IpAddr, now: Instant) -> Option<Duration> {
-        let Some(recent) = self.0.get_mut(&key(address)) else { return Some(Duration::ZERO) };
+        let Some(recent) = self.0.get_mut(&network(address)) else { return Some(Duration::ZERO) };
         if recent.count < FREE || now - recent.last > MEMORY {
             return Some(Duration::ZERO);
         }
@@ -45,7 +46,7 @@ impl Failures {
 
     /// Counts a wrong password.
     pub(crate) fn record(&mut self, address: IpAddr, now: Instant) {
-        let key = key(address);
+        let key = network(address);
         if self.0.len() >= MOST && !self.0.contains_key(&key) {
             self.0.retain(|_, recent| now - recent.last <= MEMORY);
             let oldest = self.0.iter().min_by_key(|(_, recent)| recent.last);
@@ -60,14 +61,6 @@ impl Failures {
         }
         recent.count = recent.count.saturating_add(1);
         recent.last = now;
-    }
-}
-
-/// Returns what is counted: an address, or a network of IPv6, because one host has all of it.
-fn key(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
     }
 }
 

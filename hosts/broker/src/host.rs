@@ -1,100 +1,55 @@
 //! The broker, and how it wakes the tasks around it.
 
-use crate::access::{Access, Credentials, Decision};
-use crate::config::Arguments;
+use crate::access::{Credentials, Decision};
 use crate::connection::Peer;
-use crate::tls::Certificates;
-use log::{debug, info, warn};
+use crate::figures::{self, Counters, Family};
+use crate::limits::{Limit, Places};
+use crate::settings::Settings;
 use mqtt_sansio::broker::{
-    Action, Admission, Broker, CloseCause, ConnectionId, Question, QuestionId, Rates,
+    Action, Admission, Broker, BrokerConfig, CloseCause, ConnectionId, Question, QuestionId,
 };
 use mqtt_sansio::codec::{ConnackProperties, Disconnect, Packet, ReasonCode, Version};
 use mqtt_sansio::{Clock, Instant};
-use std::cell::{Cell, RefCell};
+use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::fmt;
-use std::net::IpAddr;
-use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::{spawn_blocking, spawn_local, yield_now};
 use tokio::time::{sleep, sleep_until};
-use tokio_rustls::TlsAcceptor;
+use tracing::{debug, info, warn};
+
+/// The time between two reports of dropped messages.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The broker and what belongs to it. The broker is never borrowed across an `await`.
 pub(crate) struct Host {
     broker: RefCell<Broker>,
     clock: Clock,
-    links: RefCell<HashMap<ConnectionId, Link>>,
+    pub(crate) links: RefCell<HashMap<ConnectionId, Link>>,
     /// The broker's next deadline has moved.
     timer_moved: Notify,
-    /// A transport was closed.
-    ended: Notify,
-    access: RefCell<Access>,
-    certificates: RefCell<Option<Certificates>>,
-    rates: Rates,
-    /// The open transports, with those that the broker does not know yet.
-    open: Cell<usize>,
-    maximum_open: usize,
-    /// The open transports of each address, if they are limited.
-    addresses: RefCell<HashMap<IpAddr, usize>>,
-    maximum_per_address: Option<NonZeroUsize>,
-    pub(crate) certificate_user: bool,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) packet_timeout: Duration,
+    /// The settings of all listeners, each once.
+    settings: Vec<Rc<Settings>>,
+    /// The limits of the program as a whole.
+    pub(crate) limit: Rc<Limit>,
+    pub(crate) places: Rc<Places>,
+    pub(crate) counters: RefCell<Counters>,
+    /// Runs handshakes of TLS on another thread.
+    pub(crate) handshakes: Handle,
     /// The input of the connection that reads at the moment.
     pub(crate) buffer: RefCell<Box<[u8]>>,
-}
-
-/// The place of an open transport.
-pub(crate) struct Place {
-    host: Rc<Host>,
-    address: Option<IpAddr>,
-}
-
-impl Place {
-    pub(crate) const fn host(&self) -> &Rc<Host> {
-        &self.host
-    }
-
-    /// Counts the transport for its address. Returns whether there is room.
-    pub(crate) fn count(&mut self, address: Option<IpAddr>) -> bool {
-        let Some((address, limit)) = address.zip(self.host.maximum_per_address) else {
-            return true;
-        };
-        let mut addresses = self.host.addresses.borrow_mut();
-        let count = addresses.entry(address).or_default();
-        let has_room = *count < limit.get();
-        if has_room {
-            *count += 1;
-            self.address = Some(address);
-        }
-        has_room
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let Self { host, address } = self;
-        host.open.set(host.open.get() - 1);
-        host.ended.notify_one();
-        if let Some(address) = address {
-            let mut addresses = host.addresses.borrow_mut();
-            if let Entry::Occupied(mut entry) = addresses.entry(*address) {
-                *entry.get_mut() -= 1;
-                if *entry.get() == 0 {
-                    entry.remove();
-                }
-            }
-        }
-    }
 }
 
 /// A connection, as the host knows it.
 pub(crate) struct Link {
     peer: Peer,
+    settings: Rc<Settings>,
+    /// The transport is open only to refuse the client with this reason code.
+    refusal: Option<ReasonCode>,
+    opened_at: Instant,
     /// Wakes the task of the connection, which then asks the broker what to do.
     waker: Rc<Notify>,
     client: Client,
@@ -110,49 +65,63 @@ struct Client {
     version: Option<Version>,
 }
 
-impl fmt::Display for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &*self.identifier {
-            "" => write!(f, "client without identifier")?,
-            identifier => write!(f, "client {identifier:?}")?,
-        }
-        if let Some(user) = &self.user {
-            write!(f, " of user {user:?}")?;
-        }
-        self.version.map_or(Ok(()), |version| write!(f, " with MQTT {version}"))
-    }
+/// Logs an event of a connection: its level, the connection, further fields, and the text.
+macro_rules! event {
+    ($level:ident, $link:expr, $($rest:tt)*) => {{
+        let Link { peer, client: Client { identifier, user, version }, .. } = $link;
+        $level!(
+            address = &*peer.name,
+            client = (!identifier.is_empty()).then_some(&**identifier),
+            user = user.as_deref(),
+            version = version.map(tracing::field::display),
+            $($rest)*
+        )
+    }};
 }
 
 impl Link {
-    pub(crate) fn new(peer: Peer) -> Self {
-        Self { peer, waker: Rc::default(), client: Client::default() }
+    pub(crate) fn new(peer: Peer, settings: Rc<Settings>, refusal: Option<ReasonCode>) -> Self {
+        let (opened_at, waker) = (Instant::default(), Rc::default());
+        Self { peer, settings, refusal, opened_at, waker, client: Client::default() }
+    }
+
+    pub(crate) const fn settings(&self) -> &Rc<Settings> {
+        &self.settings
+    }
+
+    /// Returns what `broker ctl` shows.
+    pub(crate) fn describe(&self, now: Instant) -> Value {
+        let Self { peer, client: Client { user, version, .. }, opened_at, .. } = self;
+        json!({
+            "address": &*peer.name,
+            "user": user,
+            "version": version.map(|version| version.to_string()),
+            "seconds": (now - *opened_at).as_secs(),
+        })
     }
 }
 
 impl Host {
+    /// Creates a host whose first settings are those of the program.
     pub(crate) fn new(
-        arguments: &Arguments,
-        access: Access,
-        certificates: Option<Certificates>,
+        config: BrokerConfig,
+        settings: Vec<Rc<Settings>>,
+        places: Places,
+        limit: Rc<Limit>,
+        handshakes: Handle,
         seed: u128,
     ) -> Self {
         let clock = Clock::new();
         Self {
-            broker: RefCell::new(Broker::new(arguments.broker_config(), seed, clock.now())),
+            broker: RefCell::new(Broker::new(config, seed, clock.now())),
             clock,
             links: RefCell::default(),
             timer_moved: Notify::new(),
-            ended: Notify::new(),
-            access: RefCell::new(access),
-            certificates: RefCell::new(certificates),
-            rates: arguments.rates(),
-            open: Cell::new(0),
-            maximum_open: arguments.max_connections,
-            addresses: RefCell::default(),
-            maximum_per_address: arguments.max_connections_per_address,
-            certificate_user: arguments.certificate_user,
-            connect_timeout: Duration::from_secs(arguments.connect_timeout),
-            packet_timeout: Duration::from_secs(arguments.packet_timeout),
+            settings,
+            limit,
+            places: Rc::new(places),
+            counters: RefCell::default(),
+            handshakes,
             buffer: RefCell::new(vec![0; 64 * 1024].into()),
         }
     }
@@ -170,13 +139,18 @@ impl Host {
             match action {
                 Action::Ask(question, content) => self.answer(broker, question, content, now),
                 Action::Ready(id) | Action::Closed(id, _) => self.wake(id),
-                other => warn!("expected an action that this host knows, found {other:?}"),
+                other => warn!(?other, "expected an action that this host knows"),
             }
         }
         if broker.poll_timeout() != before {
             self.timer_moved.notify_one();
         }
         result
+    }
+
+    /// Returns the time by the clock of the broker.
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
     }
 
     fn wake(&self, id: ConnectionId) {
@@ -209,11 +183,16 @@ impl Host {
             user: link.peer.user.clone().or(user),
             version: Some(connect.version),
         };
+        if let Some(reason_code) = link.refusal {
+            return self.refuse(broker, question, link, reason_code, now);
+        }
         let user = link.client.user.as_deref();
         let (address, is_proven) = (link.peer.address, link.peer.user.is_some());
-        match self.access.borrow().decide(address, user, connect.password, is_proven) {
+        let settings = link.settings.clone();
+        let access = settings.access.borrow();
+        match access.decide(address, user, connect.password, is_proven) {
             Decision::Accept => self.accept(broker, question, link, now),
-            Decision::Refuse(reason_code) => refuse(broker, question, link, reason_code, now),
+            Decision::Refuse(reason_code) => self.refuse(broker, question, link, reason_code, now),
             Decision::Verify(wait, credentials) => {
                 spawn_local(self.clone().verify(question, wait, credentials));
             }
@@ -239,27 +218,33 @@ impl Host {
             let mut links = self.links.borrow_mut();
             let Some(link) = links.get_mut(&id).filter(|_| is_open(broker)) else { return };
             // The user can have been removed meanwhile.
-            if is_correct && self.access.borrow().still_allows(link.client.user.as_deref(), false) {
+            let settings = link.settings.clone();
+            let access = settings.access.borrow();
+            if is_correct && access.still_allows(link.client.user.as_deref(), false) {
                 self.accept(broker, question, link, now);
             } else {
-                self.access.borrow().failed(link.peer.address);
+                access.failed(link.peer.address);
                 let reason_code = ReasonCode::BAD_USER_NAME_OR_PASSWORD;
-                refuse(broker, question, link, reason_code, now);
+                self.refuse(broker, question, link, reason_code, now);
             }
         });
     }
 
     fn accept(&self, broker: &mut Broker, question: QuestionId, link: &mut Link, now: Instant) {
-        let Link { peer, client, .. } = link;
-        let (id, access) = (question.connection(), self.access.borrow());
+        let Link { settings, client, .. } = link;
+        let (id, access) = (question.connection(), settings.access.borrow());
         let grants = access.grants(client.user.as_deref(), &client.identifier);
-        let admission = Admission { grants, rates: self.rates, ..Admission::default() };
+        let admission = Admission { grants, rates: settings.rates, ..Admission::default() };
         if let Err(error) = broker.accept(question, admission, now) {
-            return warn!("{}: cannot accept {client}: {error}", peer.name);
+            return event!(warn, link, %error, "cannot accept the client");
         }
         if let Some(closed) = broker.closed(id) {
             // The will is not allowed, for example.
-            return warn!("{}: refused {client}: {}", peer.name, closed.cause);
+            let cause = closed.cause.to_string();
+            if let CloseCause::Refused(reason_code) = closed.cause {
+                self.counters.borrow_mut().refused(reason_code);
+            }
+            return event!(warn, link, reason = cause, "client refused");
         }
         if client.identifier.is_empty() {
             // The broker has assigned one, which patterns with `%c` stand for as well.
@@ -267,25 +252,43 @@ impl Host {
             let grants = access.grants(client.user.as_deref(), &client.identifier);
             broker.set_grants(id, grants, now);
         }
-        info!("{}: {client} connected", peer.name);
+        self.counters.borrow_mut().accepted += 1;
+        event!(info, link, "client connected");
+    }
+
+    fn refuse(
+        &self,
+        broker: &mut Broker,
+        question: QuestionId,
+        link: &Link,
+        reason_code: ReasonCode,
+        now: Instant,
+    ) {
+        self.counters.borrow_mut().refused(reason_code);
+        event!(warn, link, reason = reason_code.to_string(), "client refused");
+        let properties = ConnackProperties::default();
+        if let Err(error) = broker.refuse(question, reason_code, properties, now) {
+            event!(warn, link, %error, "cannot refuse the client");
+        }
     }
 
     /// Reads users, rights and certificates again. Clients stay connected, with their new rights,
-    /// if their users still exist.
+    /// if they could connect again.
     pub(crate) fn reload(self: &Rc<Self>) {
-        self.access.borrow_mut().reload();
-        if let Some(certificates) = &mut *self.certificates.borrow_mut() {
-            certificates.reload();
+        for settings in &self.settings {
+            settings.reload();
         }
         self.with_broker(|broker, now| {
-            let access = self.access.borrow();
-            for (id, Link { peer, client, .. }) in self.links.borrow().iter() {
+            for (id, Link { peer, client, settings, .. }) in self.links.borrow().iter() {
                 let is_connected = broker.question(*id).is_none() && client.version.is_some();
                 if !is_connected {
                     continue;
                 }
-                let user = client.user.as_deref();
-                if access.still_allows(user, peer.user.is_some()) {
+                let (user, access) = (client.user.as_deref(), settings.access.borrow());
+                let certificates = settings.certificates.borrow();
+                let has_valid_certificate = (peer.certificates.as_ref().zip(certificates.as_ref()))
+                    .is_none_or(|(chain, certificates)| certificates.still_allow(chain));
+                if has_valid_certificate && access.still_allows(user, peer.user.is_some()) {
                     broker.set_grants(*id, access.grants(user, &client.identifier), now);
                 } else {
                     let disconnect = Disconnect::new(ReasonCode::NOT_AUTHORIZED);
@@ -293,6 +296,34 @@ impl Host {
                 }
             }
         });
+    }
+
+    // ---- figures ----
+
+    /// Returns all figures.
+    pub(crate) fn families(&self) -> Vec<Family> {
+        figures::families(&self.broker.borrow().stats(), &self.counters.borrow())
+    }
+
+    /// Logs dropped messages and unanswered connections for ever, with one line for each cause in
+    /// each interval.
+    pub(crate) async fn report_drops(self: Rc<Self>) {
+        let mut before = Vec::new();
+        loop {
+            let dropped = figures::dropped(&self.broker.borrow().stats().dropped);
+            let unanswered = ("beyond_limit", self.counters.borrow().closed_unanswered);
+            let counts: Vec<_> = dropped.into_iter().chain([unanswered]).collect();
+            for ((cause, count), (_, before)) in counts.iter().zip(&before) {
+                let count = count - before;
+                match *cause {
+                    _ if count == 0 => {}
+                    "beyond_limit" => warn!(count, "connections closed without an answer"),
+                    cause => warn!(cause, count, "messages dropped"),
+                }
+            }
+            before = counts;
+            sleep(REPORT_INTERVAL).await;
+        }
     }
 
     /// Runs the timer of the broker for ever.
@@ -313,30 +344,15 @@ impl Host {
 
     // ---- connections ----
 
-    /// Returns how many transports are open.
-    pub(crate) fn connections(&self) -> usize {
-        self.open.get()
-    }
-
-    /// Returns a place for a transport, if there is one.
-    pub(crate) fn take_place(self: &Rc<Self>) -> Option<Place> {
-        let has_room = self.open.get() < self.maximum_open;
-        has_room.then(|| {
-            self.open.set(self.open.get() + 1);
-            Place { host: self.clone(), address: None }
-        })
-    }
-
-    /// Returns what accepts TLS connections, if there is a certificate.
-    pub(crate) fn tls(&self) -> Option<TlsAcceptor> {
-        self.certificates.borrow().as_ref().map(Certificates::acceptor)
-    }
-
-    /// Adds a connection. Returns what wakes its task.
-    pub(crate) fn add(&self, id: ConnectionId, link: Link) -> Rc<Notify> {
+    /// Opens a connection of the broker. Returns its name, and what wakes its task.
+    pub(crate) fn open(self: &Rc<Self>, mut link: Link) -> (ConnectionId, Rc<Notify>) {
         let waker = link.waker.clone();
+        let id = self.with_broker(|broker, now| {
+            link.opened_at = now;
+            broker.open_with(&link.settings.server, now)
+        });
         self.links.borrow_mut().insert(id, link);
-        waker
+        (id, waker)
     }
 
     /// Removes a connection whose transport is closed.
@@ -344,10 +360,14 @@ impl Host {
         let link = self.links.borrow_mut().remove(&id);
         let closed = self.with_broker(|broker, now| broker.connection_lost(id, now));
         if let (Some(closed), Some(link)) = (closed, link) {
+            self.counters.borrow_mut().ended(&closed.cause);
+            let source = std::error::Error::source(&closed.cause).map(ToString::to_string);
+            let cause = [Some(closed.cause.to_string()), source];
+            let cause = cause.into_iter().flatten().collect::<Vec<_>>().join(": ");
             match closed.cause {
                 // There is a line for it already.
-                CloseCause::Refused(_) => debug!("{}: {closed}", link.peer.name),
-                _ => info!("{}: {closed}", link.peer.name),
+                CloseCause::Refused(_) => event!(debug, &link, cause, "connection ended"),
+                _ => event!(info, &link, cause, "connection ended"),
             }
         }
     }
@@ -361,26 +381,5 @@ impl Host {
                 broker.disconnect(id, &disconnect, now);
             }
         });
-    }
-
-    /// Waits until no transport is open.
-    pub(crate) async fn all_ended(&self) {
-        while self.connections() > 0 {
-            self.ended.notified().await;
-        }
-    }
-}
-
-fn refuse(
-    broker: &mut Broker,
-    question: QuestionId,
-    link: &Link,
-    reason_code: ReasonCode,
-    now: Instant,
-) {
-    let Link { peer, client, .. } = link;
-    warn!("{}: refused {client}: {reason_code}", peer.name);
-    if let Err(error) = broker.refuse(question, reason_code, ConnackProperties::default(), now) {
-        warn!("{}: cannot refuse {client}: {error}", peer.name);
     }
 }

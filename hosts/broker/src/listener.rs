@@ -1,10 +1,12 @@
 //! The sockets on which the broker listens.
 
 use crate::connection::{Peer, serve};
-use crate::host::{Host, Place};
+use crate::host::{Host, Link};
+use crate::limits::Place;
+use crate::settings::Settings;
 use crate::{proxy, tls, websocket};
 use anyhow::Context as _;
-use log::{info, warn};
+use mqtt_sansio::codec::ReasonCode;
 use std::fmt;
 use std::io;
 use std::net::ToSocketAddrs as _;
@@ -16,6 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite, split};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout_at};
+use tokio_rustls::server::TlsStream;
+use tracing::{info, warn};
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +105,7 @@ impl fmt::Display for Endpoint {
 /// A socket that accepts connections.
 pub(crate) struct Listener {
     endpoint: Endpoint,
+    settings: Rc<Settings>,
     socket: Socket,
 }
 
@@ -115,17 +120,17 @@ enum Stream {
 }
 
 impl Listener {
-    pub(crate) async fn bind(endpoint: &Endpoint) -> anyhow::Result<Self> {
+    pub(crate) async fn bind(endpoint: &Endpoint, settings: Rc<Settings>) -> anyhow::Result<Self> {
         Ok(match endpoint {
             Endpoint::Tcp(layers, address) => {
                 let socket = TcpListener::bind(address).await?;
                 let endpoint = Endpoint::Tcp(*layers, socket.local_addr()?.to_string());
-                Self { endpoint, socket: Socket::Tcp(socket, *layers) }
+                Self { endpoint, settings, socket: Socket::Tcp(socket, *layers) }
             }
             Endpoint::Unix(path) => {
                 remove_left_over(path).await?;
                 let socket = UnixListener::bind(path)?;
-                Self { endpoint: endpoint.clone(), socket: Socket::Unix(socket) }
+                Self { endpoint: endpoint.clone(), settings, socket: Socket::Unix(socket) }
             }
         })
     }
@@ -139,13 +144,21 @@ impl Listener {
     pub(crate) async fn run(self, host: Rc<Host>) {
         loop {
             match self.accept().await {
-                Ok((stream, peer)) => match host.take_place() {
-                    Some(place) => drop(spawn_local(open(place, peer, stream))),
-                    None => warn!("{}: refused, too many connections are open", peer.name),
+                Ok((stream, peer)) => match host.places.take() {
+                    Some(place) => {
+                        let arrival = Arrival {
+                            host: host.clone(),
+                            settings: self.settings.clone(),
+                            place,
+                            peer,
+                        };
+                        spawn_local(arrival.open(stream));
+                    }
+                    None => host.counters.borrow_mut().closed_unanswered += 1,
                 },
                 Err(error) => {
                     // Most likely too many files are open. Some can be closed in a moment.
-                    warn!("{}: cannot accept a connection: {error}", self.endpoint);
+                    warn!(listener = %self.endpoint, %error, "cannot accept a connection");
                     sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -160,12 +173,14 @@ impl Listener {
                     name: address.to_string().into(),
                     address: Some(address.ip()),
                     user: None,
+                    certificates: None,
                 };
                 Ok((Stream::Tcp(stream, *layers), peer))
             }
             (Socket::Unix(socket), endpoint) => {
                 let (stream, _) = socket.accept().await?;
-                let peer = Peer { name: endpoint.to_string().into(), address: None, user: None };
+                let name = endpoint.to_string().into();
+                let peer = Peer { name, address: None, user: None, certificates: None };
                 Ok((Stream::Unix(stream), peer))
             }
         }
@@ -181,7 +196,7 @@ impl Drop for Listener {
 }
 
 /// Removes a socket that a program has left behind.
-async fn remove_left_over(path: &Path) -> io::Result<()> {
+pub(crate) async fn remove_left_over(path: &Path) -> io::Result<()> {
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
     if UnixStream::connect(path).await.is_err_and(refused) {
         std::fs::remove_file(path)?;
@@ -189,86 +204,120 @@ async fn remove_left_over(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens the transport of a client, and serves the client.
-async fn open(mut place: Place, peer: Peer, stream: Stream) {
-    match stream {
-        Stream::Tcp(mut stream, layers) => {
-            let _ = stream.set_nodelay(true);
-            if layers != Layers::NONE {
-                // In a box, because it takes much more memory than the other futures.
-                return Box::pin(open_layers(place, peer, stream, layers)).await;
-            }
-            if has_room(&mut place, &peer) {
+/// A transport that was accepted.
+struct Arrival {
+    host: Rc<Host>,
+    settings: Rc<Settings>,
+    place: Place,
+    peer: Peer,
+}
+
+impl Arrival {
+    /// Opens the transport, and serves the client.
+    async fn open(self, stream: Stream) {
+        match stream {
+            Stream::Tcp(mut stream, layers) => {
+                let _ = stream.set_nodelay(true);
+                if layers != Layers::NONE {
+                    // In a box, because it takes much more memory than the other futures.
+                    return Box::pin(self.open_layers(stream, layers)).await;
+                }
                 let (reader, writer) = stream.split();
-                serve(place.host().clone(), peer, reader, writer).await;
+                self.serve(reader, writer).await;
+            }
+            Stream::Unix(mut stream) => {
+                let (reader, writer) = stream.split();
+                self.serve(reader, writer).await;
             }
         }
-        Stream::Unix(mut stream) => {
-            let (reader, writer) = stream.split();
-            serve(place.host().clone(), peer, reader, writer).await;
+    }
+
+    async fn serve<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(mut self, reader: R, writer: W) {
+        if let Some(refusal) = self.count() {
+            let Self { host, settings, place, peer } = self;
+            serve(host, Link::new(peer, settings, refusal), reader, writer).await;
+            drop(place);
         }
     }
-}
 
-fn has_room(place: &mut Place, peer: &Peer) -> bool {
-    let has_room = place.count(peer.address);
-    if !has_room {
-        warn!("{}: refused, too many connections of this address are open", peer.name);
+    /// Counts the transport towards the limits. Returns whether the client must be refused, or
+    /// `None` if the transport must be closed at once.
+    fn count(&mut self) -> Option<Option<ReasonCode>> {
+        let Self { host, settings, place, peer } = self;
+        let own = Some(&settings.limit).filter(|own| !Rc::ptr_eq(own, &host.limit));
+        let refusal = place.count([&host.limit].into_iter().chain(own), peer.address).err();
+        if refusal.is_some() && !place.keep_to_refuse() {
+            host.counters.borrow_mut().closed_unanswered += 1;
+            return None;
+        }
+        Some(refusal)
     }
-    has_room
-}
 
-async fn open_layers(mut place: Place, mut peer: Peer, mut stream: TcpStream, layers: Layers) {
-    let host = place.host().clone();
-    let deadline = Instant::now() + host.connect_timeout;
-    if layers.proxy {
-        match timeout_at(deadline, proxy::read(&mut stream)).await {
-            Ok(Ok(Some(address))) => {
-                peer.name = address.to_string().into();
-                peer.address = Some(address.ip());
+    async fn open_layers(mut self, stream: TcpStream, layers: Layers) {
+        let deadline = Instant::now() + self.settings.connect_timeout;
+        let opened = timeout_at(deadline, self.add_layers(stream, layers, deadline)).await;
+        let problem = match opened {
+            Ok(Ok(Some((refusal, stream)))) => {
+                let Self { host, settings, place, peer } = self;
+                let (reader, writer) = split(stream);
+                serve(host, Link::new(peer, settings, refusal), reader, writer).await;
+                return drop(place);
             }
-            Ok(Ok(None)) => {}
-            Ok(Err(error)) => return info!("{}: PROXY protocol failed: {error:#}", peer.name),
-            Err(_) => return info!("{}: sent no header of the PROXY protocol in time", peer.name),
-        }
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(_) => "not completed in time".to_owned(),
+        };
+        self.host.counters.borrow_mut().handshakes_failed += 1;
+        info!(address = &*self.peer.name, cause = problem, "handshake failed");
     }
-    if !has_room(&mut place, &peer) {
-        return;
-    }
-    match timeout_at(deadline, add_layers(&host, layers, stream, &mut peer)).await {
-        Ok(Ok(stream)) => {
-            let (reader, writer) = split(stream);
-            serve(host, peer, reader, writer).await;
+
+    /// Returns the transport, and whether its client must be refused. Returns `None` if the
+    /// transport must be closed at once.
+    async fn add_layers(
+        &mut self,
+        mut stream: TcpStream,
+        layers: Layers,
+        deadline: Instant,
+    ) -> anyhow::Result<Option<(Option<ReasonCode>, Box<dyn Transport>)>> {
+        if layers.proxy {
+            let address = proxy::read(&mut stream).await.context("PROXY protocol")?;
+            if let Some(address) = address {
+                self.peer.name = address.to_string().into();
+                self.peer.address = Some(address.ip());
+            }
         }
-        Ok(Err(error)) => info!("{}: handshake failed: {error:#}", peer.name),
-        Err(_) => info!("{}: handshake was not completed in time", peer.name),
+        let Some(refusal) = self.count() else { return Ok(None) };
+        let mut stream: Box<dyn Transport> = match layers.tls {
+            true => Box::new(self.add_tls(stream, deadline).await.context("TLS")?),
+            false => Box::new(stream),
+        };
+        if layers.websocket {
+            stream = Box::new(websocket::accept(stream).await.context("WebSocket")?);
+        }
+        Ok(Some((refusal, stream)))
+    }
+
+    async fn add_tls(
+        &mut self,
+        stream: TcpStream,
+        deadline: Instant,
+    ) -> anyhow::Result<TlsStream<TcpStream>> {
+        let acceptor = self.settings.acceptor().context("there is no certificate")?;
+        let handshake = timeout_at(deadline, acceptor.accept(stream));
+        let stream = self.host.handshakes.spawn(handshake).await??.map_err(anyhow::Error::from)?;
+        let chain = stream.get_ref().1.peer_certificates();
+        if self.settings.certificate_user {
+            self.peer.user = Some(tls::common_name(chain.unwrap_or_default())?);
+        }
+        self.peer.certificates =
+            chain.map(|chain| chain.iter().map(|one| one.clone().into_owned()).collect());
+        Ok(stream)
     }
 }
 
 trait Transport: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Transport for T {}
-
-async fn add_layers(
-    host: &Host,
-    layers: Layers,
-    stream: TcpStream,
-    peer: &mut Peer,
-) -> anyhow::Result<Box<dyn Transport>> {
-    let mut stream: Box<dyn Transport> = Box::new(stream);
-    if layers.tls {
-        let acceptor = host.tls().context("there is no certificate")?;
-        let accepted = acceptor.accept(stream).await.context("TLS")?;
-        if host.certificate_user {
-            peer.user = Some(tls::common_name(accepted.get_ref().1)?);
-        }
-        stream = Box::new(accepted);
-    }
-    if layers.websocket {
-        stream = Box::new(websocket::accept(stream).await.context("WebSocket")?);
-    }
-    Ok(stream)
-}
 
 #[cfg(test)]
 mod tests {

@@ -2,8 +2,8 @@
 //!
 //! The library's [`Broker`](mqtt_sansio::broker::Broker) decides. This program owns the sockets,
 //! the clock and the files. One thread runs the broker: a task for each listener, one for each
-//! connection, and one for the broker's timer. Only passwords are checked on other
-//! threads.
+//! connection, and one for the broker's timer. Other threads only check passwords and do TLS
+//! handshakes.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic"))]
 
@@ -11,35 +11,46 @@ mod access;
 mod acl;
 mod config;
 mod connection;
+mod control;
+mod ctl;
 mod failures;
+mod figures;
+mod flags;
 mod host;
+mod limits;
 mod lines;
 mod listener;
+mod metrics;
 mod notify;
 mod proxy;
+mod settings;
 mod tls;
 mod users;
 mod websocket;
 
-use access::Access;
 use anyhow::{Context as _, bail};
-use config::Arguments;
+use config::{Configuration, is_open};
+use flags::{Arguments, Command, LogFormat, LogLevel};
 use host::Host;
-use listener::Listener;
-use log::{info, warn};
+use limits::{Places, REFUSABLE};
+use listener::{Listener, remove_left_over};
 use notify::notify;
 use rustix::process::{Resource, getrlimit, setrlimit};
+use settings::Settings;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::thread::available_parallelism;
 use std::time::Duration;
-use tls::Certificates;
+use tokio::net::TcpListener;
+use tokio::runtime::{self, Handle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
+use tracing::{Level, info, warn};
 
 /// The open files of the program that are not connections, at most.
-const OTHER_FILES: u64 = 32;
+const OTHER_FILES: u64 = 64;
 
 fn main() -> ExitCode {
     match start() {
@@ -52,25 +63,51 @@ fn main() -> ExitCode {
 }
 
 fn start() -> anyhow::Result<()> {
-    let arguments = Arguments::read()?;
-    let level = match arguments.verbose {
-        0 => "info",
-        1 => "broker=debug,info",
-        _ => "trace",
-    };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let configuration = Configuration::read()?;
+    if let Some(Command::Ctl(arguments)) = &configuration.arguments.command {
+        return ctl::run(arguments);
+    }
+    start_log(&configuration.arguments);
+    let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         // They check passwords.
         .max_blocking_threads(available_parallelism().map_or(1, Into::into))
         .build()?;
-    LocalSet::new().block_on(&runtime, run(arguments))
+    let handshakes = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    LocalSet::new().block_on(&runtime, run(&configuration, handshakes.handle().clone()))
 }
 
-async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    check_listeners(&arguments)?;
-    let access = Access::read(&arguments)?;
-    let certificates = Certificates::read(&arguments)?;
+fn start_log(arguments: &Arguments) {
+    let level = match arguments.log_level {
+        LogLevel::Error => Level::ERROR,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Debug => Level::DEBUG,
+        LogLevel::Trace => Level::TRACE,
+    };
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let log = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(is_terminal)
+        .with_target(false);
+    match arguments.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Result<()> {
+    let Configuration { arguments, listeners } = configuration;
+    check_listeners(configuration)?;
+    let global = Rc::new(Settings::read(arguments)?);
+    let mut settings = Vec::new();
+    for (endpoint, own) in listeners {
+        settings.push(match Rc::ptr_eq(own, arguments) {
+            true => global.clone(),
+            false => Settings::read(own).with_context(|| format!("listener {endpoint}"))?.into(),
+        });
+    }
     if arguments.check_config {
         println!("the configuration is correct");
         return Ok(());
@@ -81,15 +118,48 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         signal(SignalKind::terminate())?,
         signal(SignalKind::hangup())?,
     );
-    raise_file_limit(arguments.max_connections);
-    let listeners = bind(&arguments).await?;
+    raise_file_limit(arguments.listener.max_connections);
+    let mut bound = Vec::new();
+    for ((endpoint, _), settings) in listeners.iter().zip(&settings) {
+        let listener = Listener::bind(endpoint, settings.clone()).await;
+        bound.push(listener.with_context(|| format!("cannot listen on {endpoint}"))?);
+    }
+    let metrics = match arguments.metrics {
+        Some(address) => Some(TcpListener::bind(address).await.context("--metrics")?),
+        None => None,
+    };
+    let control = match &arguments.control {
+        Some(path) => {
+            remove_left_over(path).await.context("--control")?;
+            Some((control::bind(path).context("--control")?, Removed(path.clone())))
+        }
+        None => None,
+    };
+    let limit = global.limit.clone();
+    settings.retain(|own| !Rc::ptr_eq(own, &global));
+    settings.push(global);
     let mut seed = [0; 16];
     getrandom::fill(&mut seed).context("the system has no randomness")?;
-    let host = Host::new(&arguments, access, certificates, u128::from_ne_bytes(seed));
-    let host = Rc::new(host);
-    let _timer = spawn_local(host.clone().run_timer());
+    let host = Rc::new(Host::new(
+        arguments.broker_config(),
+        settings,
+        Places::new(arguments.listener.max_connections),
+        limit,
+        handshakes,
+        u128::from_ne_bytes(seed),
+    ));
+    spawn_local(host.clone().run_timer());
+    spawn_local(host.clone().report_drops());
+    if let Some(listener) = metrics {
+        info!(address = %listener.local_addr()?, "serving figures");
+        spawn_local(metrics::run(listener, host.clone()));
+    }
+    let _removed = control.map(|(listener, removed)| {
+        spawn_local(control::run(listener, host.clone()));
+        removed
+    });
     let mut tasks = Vec::new();
-    for listener in listeners {
+    for listener in bound {
         info!("listening on {}", listener.endpoint());
         tasks.push(spawn_local(listener.run(host.clone())));
     }
@@ -107,18 +177,28 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         // Its socket is closed now.
         let _ = task.await;
     }
-    info!("shutting down, {} connections are open", host.connections());
+    info!(connections = host.places.open(), "shutting down");
     host.shut_down();
-    if timeout(Duration::from_secs(5), host.all_ended()).await.is_err() {
-        warn!("{} connections did not end in time", host.connections());
+    if timeout(Duration::from_secs(5), host.places.all_ended()).await.is_err() {
+        warn!(connections = host.places.open(), "some connections did not end in time");
     }
     Ok(())
+}
+
+/// A file that is removed at the end.
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// Lets the program have as many open files as it needs, as far as the system allows.
 fn raise_file_limit(connections: usize) {
     let mut limit = getrlimit(Resource::Nofile);
-    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+    let wanted = u64::try_from(connections.saturating_add(REFUSABLE)).unwrap_or(u64::MAX);
+    let wanted = wanted.saturating_add(OTHER_FILES);
     if limit.current.is_some_and(|current| current < wanted) {
         limit.current = Some(limit.maximum.unwrap_or(u64::MAX).min(wanted));
         let _ = setrlimit(Resource::Nofile, limit);
@@ -130,20 +210,13 @@ fn raise_file_limit(connections: usize) {
     }
 }
 
-/// Opens all listeners.
-async fn bind(arguments: &Arguments) -> anyhow::Result<Vec<Listener>> {
-    let mut listeners = Vec::new();
-    for endpoint in &arguments.listen {
-        let listener = Listener::bind(endpoint).await;
-        listeners.push(listener.with_context(|| format!("cannot listen on {endpoint}"))?);
-    }
-    Ok(listeners)
-}
-
 /// Refuses listeners that let each client on the network do everything, unless the flags say that
 /// this is wanted.
-fn check_listeners(arguments: &Arguments) -> anyhow::Result<()> {
-    for endpoint in arguments.listen.iter().filter(|endpoint| arguments.is_open(endpoint)) {
+fn check_listeners(configuration: &Configuration) -> anyhow::Result<()> {
+    for (endpoint, arguments) in &configuration.listeners {
+        if !is_open(endpoint, arguments) {
+            continue;
+        }
         if !endpoint.is_local()? {
             bail!(
                 "--listen {endpoint} would accept each client on the network: give \

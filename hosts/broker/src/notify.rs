@@ -1,15 +1,15 @@
 //! Tells systemd how the program is. See `sd_notify(3)`.
 
-use log::warn;
 use std::env;
 use std::io;
 use std::os::unix::net::UnixDatagram;
+use tracing::warn;
 
 /// Sends a message, such as `READY=1`, if systemd waits for it.
 pub(crate) fn notify(message: &str) {
     let Some(path) = env::var("NOTIFY_SOCKET").ok().filter(|path| !path.is_empty()) else { return };
     if let Err(error) = send(&path, message) {
-        warn!("cannot tell systemd {message}: {error}");
+        warn!(%error, "cannot tell systemd {message}");
     }
 }
 

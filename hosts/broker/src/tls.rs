@@ -1,21 +1,24 @@
 //! Certificates and keys.
 
-use crate::config::Arguments;
+use crate::flags::ListenerArguments;
 use anyhow::{Context as _, ensure};
-use log::{info, warn};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{RootCertStore, ServerConfig, ServerConnection};
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+use tracing::{info, warn};
 
 /// The certificates, as the files had them when they were last read.
 pub(crate) struct Certificates {
     files: Files,
     acceptor: TlsAcceptor,
+    /// Checks the certificates of clients, if they must have one.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 struct Files {
@@ -31,40 +34,47 @@ struct Files {
 
 impl Certificates {
     /// Reads the files, if there are any.
-    pub(crate) fn read(arguments: &Arguments) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn read(arguments: &ListenerArguments) -> anyhow::Result<Option<Self>> {
         let (Some(cert), Some(key)) = (arguments.cert.clone(), arguments.key.clone()) else {
             return Ok(None);
         };
         let (client_ca, client_crl) = (arguments.client_ca.clone(), arguments.client_crl.clone());
         let files = Files { cert, key, client_ca, client_crl };
-        let acceptor = files.read()?;
-        Ok(Some(Self { files, acceptor }))
+        let (acceptor, verifier) = files.read()?;
+        Ok(Some(Self { files, acceptor, verifier }))
     }
 
     /// Reads the files again. If one is bad, all stay as they were.
     pub(crate) fn reload(&mut self) {
         match self.files.read() {
-            Ok(acceptor) => {
-                self.acceptor = acceptor;
+            Ok((acceptor, verifier)) => {
+                (self.acceptor, self.verifier) = (acceptor, verifier);
                 info!("reloaded the certificates");
             }
-            Err(error) => warn!("the certificates stay as they were: {error:#}"),
+            Err(error) => warn!(error = format!("{error:#}"), "the certificates stay as they were"),
         }
     }
 
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         self.acceptor.clone()
     }
+
+    /// Whether a client whose certificate was accepted before would be accepted now.
+    pub(crate) fn still_allow(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let Some(verifier) = &self.verifier else { return true };
+        let Some((first, rest)) = chain.split_first() else { return false };
+        verifier.verify_client_cert(first, rest, UnixTime::now()).is_ok()
+    }
 }
 
 impl Files {
-    fn read(&self) -> anyhow::Result<TlsAcceptor> {
+    fn read(&self) -> anyhow::Result<(TlsAcceptor, Option<Arc<dyn ClientCertVerifier>>)> {
         let Self { cert, key, client_ca, client_crl } = self;
         let provider = Arc::new(default_provider());
         let config = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .context("TLS")?;
-        let config = match client_ca {
+        let verifier = match client_ca {
             Some(path) => {
                 let mut roots = RootCertStore::empty();
                 for certificate in read_all::<CertificateDer<'_>>(path)? {
@@ -76,8 +86,12 @@ impl Files {
                         .with_crls(crls.unwrap_or_default())
                         .build()
                         .with_context(|| name(client_crl.as_ref().unwrap_or(path)))?;
-                config.with_client_cert_verifier(verifier)
+                Some(verifier)
             }
+            None => None,
+        };
+        let config = match &verifier {
+            Some(verifier) => config.with_client_cert_verifier(verifier.clone()),
             None => config.with_no_client_auth(),
         };
         let chain = read_all(cert)?;
@@ -85,7 +99,7 @@ impl Files {
         let config = config
             .with_single_cert(chain, secret)
             .with_context(|| format!("{} and {}", name(cert), name(key)))?;
-        Ok(Arc::new(config).into())
+        Ok((Arc::new(config).into(), verifier))
     }
 }
 
@@ -104,8 +118,7 @@ fn name(path: &Path) -> String {
 }
 
 /// Returns the common name in the certificate of a client.
-pub(crate) fn common_name(connection: &ServerConnection) -> anyhow::Result<Box<str>> {
-    let chain = connection.peer_certificates().unwrap_or_default();
+pub(crate) fn common_name(chain: &[CertificateDer<'_>]) -> anyhow::Result<Box<str>> {
     let certificate = chain.first().context("the client has no certificate")?;
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate)?;
     let name = certificate.subject().iter_common_name().next();

@@ -86,7 +86,8 @@ fn begin(
         return Err(ReasonCode::BAD_AUTHENTICATION_METHOD);
     }
     let will = connect.will.map(|mut will| {
-        broker.config.server.lower(&mut will.qos, &mut will.retain);
+        let config = broker.connections.get(id).map(|one| one.server.config());
+        config.unwrap_or(&broker.config.server).lower(&mut will.qos, &mut will.retain);
         StoredWill::new(&will)
     });
     let will = will.transpose();

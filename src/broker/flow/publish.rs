@@ -28,7 +28,7 @@ pub(super) fn receive(
     let mut publish = received.to_publish();
     stats::count(&mut broker.stats.messages_received, publish.qos);
     connection.counted.messages_received += 1;
-    broker.config.server.lower(&mut publish.qos, &mut publish.retain);
+    connection.server.config().lower(&mut publish.qos, &mut publish.retain);
     let verdict = check(broker, session, &received.topic_name);
     if verdict == Verdict::Denied {
         return Some(ReasonCode::NOT_AUTHORIZED);

@@ -28,7 +28,7 @@ pub(crate) fn text(text: &str) -> Vec<u8> {
 
 /// Returns a CONNECT with Clean Session.
 pub(crate) fn connect(version: u8, id: &str, user: Option<(&str, &str)>) -> Vec<u8> {
-    let mut body = text("MQTT");
+    let mut body = text(if version == 3 { "MQIsdp" } else { "MQTT" });
     body.extend([version, if user.is_some() { 0xC2 } else { 0x02 }, 0, 0]);
     if version == 5 {
         body.push(0);

@@ -107,12 +107,34 @@ fn clients_are_disconnected_with_a_reason_at_sigterm() {
     assert!(broker.end(), "{}", broker.log());
 }
 
+/// [5.0 §3.2.2.2] [3.1.1 §3.2.2.3]
 #[test]
-fn connection_beyond_the_limit_is_refused() {
+fn connection_beyond_the_limit_is_refused_with_connack() {
     let mut broker = Broker::start(&[&LISTEN[..], &["--max-connections", "1"]].concat());
-    let _first = Client::connected(&broker.address("tcp"), "a", None);
-    let _second = Client::tcp(&broker.address("tcp"));
-    broker.wait(|log| log.contains("refused, too many connections are open"));
+    let address = broker.address("tcp");
+    let first = Client::connected(&address, "a", None);
+    for (version, expected) in [(5, 0x97), (4, 0x03), (3, 0x03)] {
+        let mut client = Client::tcp(&address);
+        assert_eq!(client.connect(version, "b", None), expected);
+        client.expect_end();
+    }
+    broker.wait(|log| log.matches("client refused").count() == 3);
+    assert!(broker.log().contains("client=\"b\" version=5.0 reason=\"Quota exceeded\""));
+    drop(first);
+    broker.wait(|log| log.contains("client=\"a\" version=3.1.1 cause=\"transport was closed"));
+    Client::connected(&address, "c", None);
+}
+
+#[test]
+fn flood_of_connections_beyond_the_limit_is_closed_unanswered() {
+    let mut broker = Broker::start(&[&LISTEN[..], &["--max-connections", "1"]].concat());
+    let address = broker.address("tcp");
+    let mut first = Client::connected(&address, "a", None);
+    let flood: Vec<_> = (0..120).map(|_| Client::tcp(&address)).collect();
+    Client::tcp(&address).expect_end();
+    first.ping();
+    drop(flood);
+    broker.wait(|log| log.contains("connections closed without an answer"));
 }
 
 #[test]
@@ -122,11 +144,23 @@ fn connections_of_one_address_are_limited() {
     let address = broker.address("tcp");
     let _first = Client::connected(&address, "a", None);
     let second = Client::connected(&address, "b", None);
-    let _third = Client::tcp(&address);
-    broker.wait(|log| log.contains("refused, too many connections of this address are open"));
+    assert_eq!(Client::tcp(&address).connect(5, "c", None), 0x97);
     drop(second);
-    broker.wait(|log| log.contains("client \"b\": transport was closed"));
+    broker.wait(|log| log.contains("client=\"b\" version=3.1.1 cause=\"transport was closed"));
     Client::connected(&address, "c", None);
+}
+
+/// [5.0 §3.2.2.2]
+#[test]
+fn connections_that_come_too_fast_are_refused() {
+    for flag in ["--max-connection-rate", "--max-connection-rate-per-address"] {
+        let broker = Broker::start(&[&LISTEN[..], &[flag, "2"]].concat());
+        let address = broker.address("tcp");
+        let codes: Vec<_> = (0..4).map(|_| Client::tcp(&address).connect(5, "a", None)).collect();
+        assert_eq!(codes, [0, 0, 0x9F, 0x9F], "{flag}");
+        std::thread::sleep(Duration::from_millis(600));
+        Client::connected(&address, "a", None);
+    }
 }
 
 #[test]

@@ -11,9 +11,12 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_rustls::rustls::client::WantsClientCert;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{
+    ClientConfig, ClientConnection, ConfigBuilder, RootCertStore, StreamOwned,
+};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
@@ -67,16 +70,27 @@ impl Certificates {
 }
 
 fn tls(address: &str, certificates: &Certificates) -> impl Transport + 'static {
+    let config = tls_config(certificates).with_no_client_auth();
+    let name = ServerName::try_from("localhost").unwrap();
+    StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), open(address))
+}
+
+fn tls_with_certificate(address: &str, certificates: &Certificates) -> impl Transport + 'static {
+    let chain = vec![CertificateDer::from_pem_file(certificates.path("client.pem")).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(certificates.path("client.key")).unwrap();
+    let config = tls_config(certificates).with_client_auth_cert(chain, key).unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), open(address))
+}
+
+fn tls_config(certificates: &Certificates) -> ConfigBuilder<ClientConfig, WantsClientCert> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(certificates.path("ca.pem")).unwrap()).unwrap();
     let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = ServerName::try_from("localhost").unwrap();
-    StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), open(address))
 }
 
 /// A WebSocket as a stream, with a message for each write.
@@ -222,9 +236,13 @@ fn client_without_certificate_is_refused_until_reload_changes_authority() {
     broker.signal("-HUP");
     broker.wait(|log| log.contains("reloaded the certificates"));
     assert!(client(&others, &[]));
+    let mut live = Client::new(tls_with_certificate(&broker.address("tls"), &others));
+    assert_eq!(live.connect(5, "live", None), 0);
     std::fs::copy(others.path("crl"), &crl).unwrap();
     broker.signal("-HUP");
     broker.wait(|log| log.matches("reloaded the certificates").count() == 2);
+    let disconnect = live.receive();
+    assert_eq!((disconnect[0], disconnect[2]), (0xE0, 0x87));
     assert!(!client(&others, &[]), "with a certificate that is revoked");
     std::fs::copy(others.path("empty.crl"), &crl).unwrap();
     broker.signal("-HUP");
@@ -272,7 +290,7 @@ fn common_name_of_certificate_is_the_user_name() {
     assert!(publish("a", "other"));
     publish("b", "other");
     reader.ping();
-    broker.wait(|log| log.contains("of user \"client\" with MQTT 5.0 connected"));
+    broker.wait(|log| log.contains("user=\"client\" version=5.0"));
     broker.signal("-HUP");
     reader.ping();
 }
@@ -285,7 +303,9 @@ fn balancer_says_who_its_client_is() {
     let mut client = Client::tcp(address);
     client.send(b"PROXY TCP4 1.2.3.4 5.6.7.8 9 1883\r\n");
     assert_eq!(client.connect(4, "a", None), 0);
-    broker.wait(|log| log.contains("1.2.3.4:9: client \"a\" with MQTT 3.1.1 connected"));
+    broker.wait(|log| {
+        log.contains("client connected address=\"1.2.3.4:9\" client=\"a\" version=3.1.1")
+    });
     let mut client = Client::tcp(address);
     client.send(&crate::client::connect(4, "a", None));
     assert_eq!(client.expect_end(), b"");

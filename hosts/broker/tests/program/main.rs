@@ -7,6 +7,7 @@ mod client;
 mod configuration;
 mod connections;
 mod listeners;
+mod operation;
 mod security;
 
 use std::io::{BufRead as _, BufReader, Write as _, stderr};
@@ -39,7 +40,6 @@ impl Broker {
     fn start_with(flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_broker"))
             .args(flags)
-            .env_remove("RUST_LOG")
             .envs(variables.iter().copied())
             .stderr(Stdio::piped())
             .spawn()

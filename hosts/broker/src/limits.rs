@@ -1,0 +1,239 @@
+//! How many connections can be open, and how fast new ones can come: in all, and from one address.
+
+use crate::flags::ListenerArguments;
+use mqtt_sansio::codec::ReasonCode;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// The connections beyond a limit that are open at a time, to be refused with a CONNACK. Further
+/// ones are closed without an answer.
+pub(crate) const REFUSABLE: usize = 100;
+
+/// The number of addresses from which on those without a connection are forgotten.
+const SWEEP: usize = 1024;
+
+/// All open transports.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    maximum: usize,
+    open: Cell<usize>,
+    /// The transports that are open only to be refused.
+    refused: Cell<usize>,
+    /// A transport was closed.
+    ended: Notify,
+}
+
+impl Places {
+    pub(crate) fn new(maximum_connections: usize) -> Self {
+        Self { maximum: maximum_connections.saturating_add(REFUSABLE), ..Self::default() }
+    }
+
+    /// Returns how many transports are open.
+    pub(crate) fn open(&self) -> usize {
+        self.open.get()
+    }
+
+    /// Waits until no transport is open.
+    pub(crate) async fn all_ended(&self) {
+        while self.open() > 0 {
+            self.ended.notified().await;
+        }
+    }
+
+    /// Returns a place for a transport, if there is one.
+    pub(crate) fn take(self: &Rc<Self>) -> Option<Place> {
+        (self.open() < self.maximum).then(|| {
+            self.open.set(self.open() + 1);
+            Place { places: self.clone(), counted: Vec::new(), is_refused: false }
+        })
+    }
+}
+
+/// The place of an open transport.
+#[derive(Debug)]
+pub(crate) struct Place {
+    places: Rc<Places>,
+    /// Where the transport counts.
+    counted: Vec<(Rc<Limit>, Option<IpAddr>)>,
+    is_refused: bool,
+}
+
+impl Place {
+    /// Counts a transport of an address towards limits. If one forbids it, its client must be
+    /// refused with the reason code.
+    pub(crate) fn count<'l>(
+        &mut self,
+        limits: impl IntoIterator<Item = &'l Rc<Limit>>,
+        address: Option<IpAddr>,
+    ) -> Result<(), ReasonCode> {
+        let address = address.map(network);
+        for limit in limits {
+            limit.add(address, Instant::now())?;
+            self.counted.push((limit.clone(), address));
+        }
+        Ok(())
+    }
+
+    /// Keeps the transport open to refuse it, unless too many others are. Returns whether it is.
+    pub(crate) fn keep_to_refuse(&mut self) -> bool {
+        let refused = &self.places.refused;
+        self.is_refused = refused.get() < REFUSABLE;
+        refused.set(refused.get() + usize::from(self.is_refused));
+        self.is_refused
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Self { places, counted, is_refused } = self;
+        places.open.set(places.open() - 1);
+        places.refused.set(places.refused.get() - usize::from(*is_refused));
+        places.ended.notify_one();
+        for (limit, address) in counted {
+            limit.remove(*address);
+        }
+    }
+}
+
+/// The limits of the program, or those of a listener.
+#[derive(Debug)]
+pub(crate) struct Limit {
+    maximum: usize,
+    maximum_per_address: Option<NonZeroUsize>,
+    rate: Option<NonZeroU32>,
+    rate_per_address: Option<NonZeroU32>,
+    open: Cell<usize>,
+    bucket: Cell<Bucket>,
+    addresses: RefCell<HashMap<IpAddr, Address>>,
+    sweep_at: Cell<usize>,
+}
+
+/// An address with connections, now or a moment ago.
+#[derive(Debug)]
+struct Address {
+    open: usize,
+    bucket: Bucket,
+}
+
+impl Limit {
+    pub(crate) fn new(arguments: &ListenerArguments) -> Self {
+        Self {
+            maximum: arguments.max_connections,
+            maximum_per_address: arguments.max_connections_per_address,
+            rate: arguments.max_connection_rate,
+            rate_per_address: arguments.max_connection_rate_per_address,
+            open: Cell::default(),
+            bucket: Cell::default(),
+            addresses: RefCell::default(),
+            sweep_at: Cell::new(SWEEP),
+        }
+    }
+
+    fn add(&self, address: Option<IpAddr>, now: Instant) -> Result<(), ReasonCode> {
+        if self.open.get() >= self.maximum {
+            return Err(ReasonCode::QUOTA_EXCEEDED);
+        }
+        let addresses = &mut *self.addresses.borrow_mut();
+        if addresses.len() >= self.sweep_at.get() {
+            addresses.retain(|_, one| one.open > 0 || one.bucket.is_recent(now));
+            self.sweep_at.set(SWEEP.max(2 * addresses.len()));
+        }
+        let is_limited = self.maximum_per_address.is_some() || self.rate_per_address.is_some();
+        let mut one = address.filter(|_| is_limited).map(|address| {
+            addresses.entry(address).or_insert(Address { open: 0, bucket: Bucket::default() })
+        });
+        let maximum = self.maximum_per_address.map_or(usize::MAX, NonZeroUsize::get);
+        if one.as_ref().is_some_and(|one| one.open >= maximum) {
+            return Err(ReasonCode::QUOTA_EXCEEDED);
+        }
+        let mut bucket = self.bucket.get();
+        let is_fast = one.as_mut().is_some_and(|one| !one.bucket.take(self.rate_per_address, now))
+            || !bucket.take(self.rate, now);
+        self.bucket.set(bucket);
+        if is_fast {
+            return Err(ReasonCode::CONNECTION_RATE_EXCEEDED);
+        }
+        self.open.set(self.open.get() + 1);
+        if let Some(one) = one {
+            one.open += 1;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, address: Option<IpAddr>) {
+        self.open.set(self.open.get() - 1);
+        let addresses = &mut *self.addresses.borrow_mut();
+        if let Some(one) = address.and_then(|address| addresses.get_mut(&address)) {
+            one.open -= 1;
+        }
+    }
+}
+
+/// Connections of the last second. After a quiet second, as many can come at once.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    /// The time at which the connections that have come are paid for at the rate. `None` at first.
+    paid_at: Option<Instant>,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+impl Bucket {
+    /// Counts a connection, unless it exceeds the rate. Returns whether it does not.
+    fn take(&mut self, rate: Option<NonZeroU32>, now: Instant) -> bool {
+        let Some(rate) = rate else { return true };
+        let paid_at = self.paid_at.map_or(now, |paid_at| paid_at.max(now)) + SECOND / rate.get();
+        let is_within = paid_at <= now + SECOND;
+        if is_within {
+            self.paid_at = Some(paid_at);
+        }
+        is_within
+    }
+
+    fn is_recent(&self, now: Instant) -> bool {
+        self.paid_at.is_some_and(|paid_at| paid_at > now)
+    }
+}
+
+/// Returns what is counted as one address: in IPv6 a /64 network, because one host has all of it.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bucket_keeps_the_rate_after_a_burst() {
+        let (start, rate) = (Instant::now(), NonZeroU32::new(10));
+        let mut bucket = Bucket::default();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let taken = (0..=3_000).filter(|time| bucket.take(rate, at(*time))).count();
+        assert_eq!(taken, 10 + 30);
+        assert!(bucket.is_recent(at(3_900)) && !bucket.is_recent(at(4_001)));
+    }
+
+    #[test]
+    fn addresses_without_connections_are_forgotten() {
+        let flags = ["broker", "--max-connection-rate-per-address", "1"];
+        let arguments: crate::flags::Arguments = clap::Parser::parse_from(flags);
+        let (limit, now) = (Limit::new(&arguments.listener), Instant::now());
+        let address = |number: u128| Some(network(Ipv6Addr::from_bits(number << 64).into()));
+        for number in 0..10_000 {
+            let later = now + Duration::from_millis(number);
+            limit.add(address(number.into()), later).unwrap();
+            assert!(limit.add(address(number.into()), later).is_err());
+            limit.remove(address(number.into()));
+        }
+        assert!(limit.addresses.borrow().len() <= 2 * SWEEP);
+    }
+}

@@ -1,0 +1,56 @@
+//! The settings of the listeners that share flags.
+
+use crate::access::Access;
+use crate::flags::Arguments;
+use crate::limits::Limit;
+use crate::tls::Certificates;
+use mqtt_sansio::broker::Rates;
+use mqtt_sansio::server::ServerConfig;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_rustls::TlsAcceptor;
+
+/// What one listener, or all those without settings of their own, go by.
+pub(crate) struct Settings {
+    pub(crate) access: RefCell<Access>,
+    pub(crate) certificates: RefCell<Option<Certificates>>,
+    pub(crate) limit: Rc<Limit>,
+    pub(crate) server: Arc<ServerConfig>,
+    pub(crate) rates: Rates,
+    pub(crate) certificate_user: bool,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) packet_timeout: Duration,
+}
+
+impl Settings {
+    /// Reads the files that the flags name.
+    pub(crate) fn read(arguments: &Arguments) -> anyhow::Result<Self> {
+        let listener = &arguments.listener;
+        Ok(Self {
+            access: RefCell::new(Access::read(listener)?),
+            certificates: RefCell::new(Certificates::read(listener)?),
+            limit: Rc::new(Limit::new(listener)),
+            // So that the broker need not copy it for each connection.
+            server: Arc::new(arguments.server_config().manual_acknowledgement(true)),
+            rates: arguments.rates(),
+            certificate_user: listener.certificate_user.unwrap_or_default(),
+            connect_timeout: Duration::from_secs(listener.connect_timeout),
+            packet_timeout: Duration::from_secs(listener.packet_timeout),
+        })
+    }
+
+    /// Returns the acceptor of TLS connections, if there is a certificate.
+    pub(crate) fn acceptor(&self) -> Option<TlsAcceptor> {
+        self.certificates.borrow().as_ref().map(Certificates::acceptor)
+    }
+
+    /// Reads the files again. The content of a bad file is kept as it was.
+    pub(crate) fn reload(&self) {
+        self.access.borrow_mut().reload();
+        if let Some(certificates) = &mut *self.certificates.borrow_mut() {
+            certificates.reload();
+        }
+    }
+}
