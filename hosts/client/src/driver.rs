@@ -1,0 +1,244 @@
+//! The task of a client: opens transports, moves bytes and waits, until the client is closed.
+
+use crate::core::{Link, Shared};
+use crate::error::Ended;
+use crate::store::Store;
+use crate::transport::{Endpoint, Transport};
+use log::{debug, info};
+use mqtt_sansio::codec::OwnedPacket;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+
+/// The room for one read from the socket.
+const READ_SIZE: usize = 64 * 1024;
+
+/// The time for the last packets, and then for the server to close the connection.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// A connection that lasted this long is no reason to wait longer before the next attempt.
+const STABLE: Duration = Duration::from_secs(10);
+
+/// What a client is doing.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub enum Status {
+    /// It opens a connection.
+    Connecting,
+    /// The server has accepted it, with this CONNACK.
+    Connected(OwnedPacket),
+    /// There is no connection, and the next attempt begins after a delay.
+    Waiting {
+        /// Why the last connection or attempt has ended.
+        cause: Ended,
+        /// The time from the end to the next attempt.
+        delay: Duration,
+    },
+    /// The client has ended.
+    Closed(Ended),
+}
+
+pub(crate) struct Driver {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) store: Option<Store>,
+    /// The first and the longest delay between attempts. None: there is one attempt only.
+    pub(crate) backoff: Option<(Duration, Duration)>,
+    pub(crate) connect_timeout: Duration,
+}
+
+impl Driver {
+    pub(crate) async fn run(mut self) {
+        let mut delay = Duration::ZERO;
+        let ended = loop {
+            self.shared.status.send_replace(Status::Connecting);
+            let start = Instant::now();
+            let cause = self.connection().await;
+            if self.shared.is_closing() {
+                break cause;
+            }
+            let Some((first, longest)) = self.backoff else { break cause };
+            let is_stable = start.elapsed() > STABLE.max(delay);
+            delay = if is_stable { first } else { (delay * 2).clamp(first, longest) };
+            // Clients that have lost the same server must not come back at the same moment.
+            let delay = delay.mul_f64(0.5 + fastrand::f64() / 2.0);
+            info!("{}: {cause}; next attempt in {delay:.1?}", self.endpoint);
+            self.shared.status.send_replace(Status::Waiting { cause: cause.clone(), delay });
+            if !self.wait(delay).await {
+                break Ended::Requested;
+            }
+        };
+        if let Err(error) = self.save().await {
+            log::error!("{error}");
+        }
+        self.shared.closed(ended);
+    }
+
+    /// Waits before the next attempt. Returns false if the client was closed.
+    async fn wait(&mut self, delay: Duration) -> bool {
+        let mut over = pin!(sleep(delay));
+        while !self.shared.is_closing() {
+            if let Err(error) = self.save().await {
+                // What waits to be stored goes on waiting.
+                log::error!("{error}");
+            }
+            let shared = self.shared.clone();
+            tokio::select! {
+                () = &mut over => return true,
+                () = shared.wake.notified() => {}
+            }
+        }
+        false
+    }
+
+    /// Runs one connection to its end.
+    async fn connection(&mut self) -> Ended {
+        let transport = tokio::select! {
+            opened = timeout(self.connect_timeout, self.endpoint.open()) => match opened {
+                Ok(Ok(transport)) => transport,
+                Ok(Err(error)) => return error.into(),
+                Err(_) => return io::Error::new(io::ErrorKind::TimedOut, "server did not answer in time").into(),
+            },
+            () = closing(&self.shared) => return Ended::Requested,
+        };
+        if let Err(ended) = self.shared.connect() {
+            return ended;
+        }
+        let (mut reader, mut writer) = tokio::io::split(transport);
+        let mut link = Link { reads: true, ..Link::default() };
+        let ended = self.drive(&mut link, &mut reader, &mut writer).await;
+        // It does nothing if the machine has reported the end.
+        self.shared.connection_lost();
+        let farewell = timeout(FAREWELL, farewell(&mut link, &mut reader, &mut writer)).await;
+        debug!("closed: {farewell:?}");
+        ended
+    }
+
+    async fn drive(
+        &mut self,
+        link: &mut Link,
+        reader: &mut (impl AsyncRead + Unpin),
+        writer: &mut (impl AsyncWrite + Unpin),
+    ) -> Ended {
+        let shared = self.shared.clone();
+        let mut is_flushed = true;
+        let mut is_writable = true;
+        let mut timer = pin!(sleep_until(Instant::now()));
+        loop {
+            let ended = shared.step(link);
+            if let Err(error) = self.save().await {
+                return error.into();
+            }
+            if let Some(ended) = ended {
+                return ended;
+            }
+            arm(timer.as_mut(), link.deadline);
+            let writes = is_writable && (bytes::Buf::has_remaining(&link.sending) || !is_flushed);
+            tokio::select! {
+                // Reading comes before the timer: an answer that came in time counts.
+                biased;
+                result = write(writer, &mut link.sending, &mut is_flushed), if writes => {
+                    link.progressed = true;
+                    if let Err(error) = result {
+                        // A DISCONNECT of the server can still be read.
+                        debug!("cannot write: {error}");
+                        is_writable = false;
+                    }
+                }
+                result = read(reader, &mut link.received), if link.reads => match result {
+                    Ok(0) => {
+                        let closed = "server closed the connection";
+                        return io::Error::new(io::ErrorKind::UnexpectedEof, closed).into();
+                    }
+                    Ok(_) => {}
+                    Err(error) => return error.into(),
+                },
+                _ = reserve(&link.full), if link.full.is_some() => {}
+                () = shared.wake.notified() => {}
+                () = timer.as_mut(), if link.deadline.is_some() => {}
+            }
+        }
+    }
+
+    /// Stores the session if it has changed. Nothing that depends on a change is written before.
+    async fn save(&mut self) -> io::Result<()> {
+        let Some(store) = &mut self.store else { return Ok(()) };
+        let stored = *self.shared.stored.borrow();
+        if let Some((session, changes, next_key)) = self.shared.image(stored) {
+            store.save(session, next_key).await?;
+            self.shared.stored.send_replace(changes);
+        }
+        Ok(())
+    }
+}
+
+/// Completes when the client is closing.
+async fn closing(shared: &Shared) {
+    while !shared.is_closing() {
+        shared.wake.notified().await;
+    }
+}
+
+/// Sets the timer, unless it fires early enough: the machine then finds nothing due, and the timer
+/// is set again. Otherwise each packet would move it.
+fn arm(mut timer: Pin<&mut Sleep>, deadline: Option<std::time::Instant>) {
+    if let Some(deadline) = deadline.map(Instant::from_std) {
+        if timer.is_elapsed() || deadline < timer.deadline() {
+            timer.as_mut().reset(deadline);
+        }
+    }
+}
+
+async fn read(
+    reader: &mut (impl AsyncRead + Unpin),
+    received: &mut bytes::BytesMut,
+) -> io::Result<usize> {
+    received.reserve(READ_SIZE);
+    reader.read_buf(received).await
+}
+
+/// Writes a part of the output, and flushes it with the last one. A dropped call is continued by
+/// the next one.
+async fn write(
+    writer: &mut (impl AsyncWrite + Unpin),
+    sending: &mut io::Cursor<Vec<u8>>,
+    is_flushed: &mut bool,
+) -> io::Result<()> {
+    if bytes::Buf::has_remaining(sending) {
+        *is_flushed = false;
+        writer.write_buf(sending).await?;
+    }
+    if !bytes::Buf::has_remaining(sending) {
+        writer.flush().await?;
+        *is_flushed = true;
+    }
+    Ok(())
+}
+
+async fn reserve(full: &Option<tokio::sync::mpsc::Sender<crate::Message>>) {
+    if let Some(sender) = full {
+        let _ = sender.reserve().await;
+    }
+}
+
+/// Writes the remaining output, and closes the connection after the server does. If unread input
+/// were left, the system would reset the connection, and the server might lose the last packets.
+async fn farewell(
+    link: &mut Link,
+    reader: &mut (impl AsyncRead + Unpin),
+    writer: &mut (impl AsyncWrite + Unpin),
+) -> io::Result<()> {
+    writer.write_all_buf(&mut link.sending).await?;
+    writer.shutdown().await?;
+    tokio::io::copy(reader, &mut tokio::io::sink()).await.map(drop)
+}
+
+/// The halves of a transport are read and written by one task.
+impl std::fmt::Debug for dyn Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Transport")
+    }
+}

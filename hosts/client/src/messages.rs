@@ -1,0 +1,167 @@
+//! Streams of received messages.
+
+use crate::core::Shared;
+use futures_core::Stream;
+use mqtt_sansio::codec::{self, Publish, PublishProperties, QoS, ReasonCode};
+use mqtt_sansio::session::{AckToken, AcknowledgeError, Acknowledgement};
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use tokio::sync::mpsc;
+
+/// The messages of one subscription, also as a [`Stream`]. It ends when the client has ended, after
+/// [`Client::unsubscribe`](crate::Client::unsubscribe), and when the server refuses to renew the
+/// subscription after it has lost the session.
+///
+/// A full stream makes the client stop reading from its socket. Nothing else is received then, also
+/// no outcome of a publish: read the stream in a task of its own, or give it a larger
+/// [buffer](crate::Options::buffer). With manual acknowledgement, the Receive Maximum prevents this
+/// for QoS 1 and 2.
+///
+/// Messages that arrive after the stream is dropped are acknowledged and discarded. To lose none of
+/// a session that the server keeps, disconnect first.
+#[derive(Debug)]
+pub struct Messages {
+    receiver: mpsc::Receiver<Message>,
+    granted: Vec<ReasonCode>,
+}
+
+impl Messages {
+    pub(crate) const fn new(receiver: mpsc::Receiver<Message>, granted: Vec<ReasonCode>) -> Self {
+        Self { receiver, granted }
+    }
+
+    /// Waits for the next message.
+    pub async fn recv(&mut self) -> Option<Message> {
+        std::future::poll_fn(|context| self.poll_recv(context)).await
+    }
+
+    /// Returns a message that has arrived already.
+    pub fn try_recv(&mut self) -> Option<Message> {
+        std::iter::from_fn(|| self.receiver.try_recv().ok()).find(|message| !message.comes_again())
+    }
+
+    /// Returns the answer of the server to each filter: a granted QoS or an error. Empty for a
+    /// subscription of [`Options`](crate::Options), which is made later.
+    #[must_use]
+    pub fn granted(&self) -> &[ReasonCode] {
+        &self.granted
+    }
+
+    fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<Message>> {
+        loop {
+            match ready!(self.receiver.poll_recv(context)) {
+                Some(message) if message.comes_again() => {}
+                next => return Poll::Ready(next),
+            }
+        }
+    }
+}
+
+impl Stream for Messages {
+    type Item = Message;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Message>> {
+        self.poll_recv(context)
+    }
+}
+
+/// A received message. Clones share its bytes.
+#[derive(Clone)]
+pub struct Message {
+    message: codec::Message,
+    dup: bool,
+    /// Only if the client acknowledges manually.
+    acknowledge: Option<Acknowledge>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Acknowledge {
+    pub(crate) token: AckToken,
+    /// The number of the connection that delivered the message.
+    pub(crate) connection: u64,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Message {
+    pub(crate) const fn new(
+        message: codec::Message,
+        dup: bool,
+        acknowledge: Option<Acknowledge>,
+    ) -> Self {
+        Self { message, dup, acknowledge }
+    }
+
+    /// Returns the topic name.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        self.message.to_publish().topic_name.to_str()
+    }
+
+    /// Returns the payload, which can be any bytes.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        self.message.payload()
+    }
+
+    /// Returns the QoS with which the server sent the message.
+    #[must_use]
+    pub const fn qos(&self) -> QoS {
+        self.message.qos()
+    }
+
+    /// Whether the message was retained before this client subscribed, or, with Retain As
+    /// Published, whether it was published with RETAIN.
+    #[must_use]
+    pub const fn retain(&self) -> bool {
+        self.message.retain()
+    }
+
+    /// Whether the server may have sent the message before.
+    #[must_use]
+    pub const fn dup(&self) -> bool {
+        self.dup
+    }
+
+    /// Returns the properties. Reads them again.
+    #[must_use]
+    pub fn properties(&self) -> PublishProperties<'_> {
+        self.message.to_publish().properties
+    }
+
+    /// Returns the message as a PUBLISH, to publish it elsewhere for instance.
+    #[must_use]
+    pub fn to_publish(&self) -> Publish<'_> {
+        self.message.to_publish()
+    }
+
+    /// Acknowledges the message manually. In 5.0 an error code refuses it.
+    ///
+    /// Does nothing for QoS 0, and unless the client
+    /// [acknowledges manually](crate::Options::manual_acknowledgement). Acknowledgements are sent in
+    /// the order in which the messages arrived. [`Stale`](AcknowledgeError::Stale) means that the
+    /// connection has ended, and that the server will send the message again.
+    pub fn acknowledge<'a>(
+        &self,
+        acknowledgement: impl Into<Acknowledgement<'a>>,
+    ) -> Result<(), AcknowledgeError> {
+        let Some(Acknowledge { token, shared, .. }) = &self.acknowledge else { return Ok(()) };
+        shared.acknowledge(*token, acknowledgement.into())
+    }
+
+    /// Whether the message comes again, because it was not acknowledged on a connection whose
+    /// session was resumed.
+    fn comes_again(&self) -> bool {
+        self.acknowledge.as_ref().is_some_and(|Acknowledge { connection, shared, .. }| {
+            *connection < shared.resumed.load(Ordering::Acquire)
+        })
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.message.fmt(f)
+    }
+}

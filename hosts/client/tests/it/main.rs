@@ -1,0 +1,9 @@
+//! The library and the program as their users run them, against mosquitto and against the broker
+//! program of this repository. If mosquitto is not installed, its tests print SKIPPED and pass; in
+//! CI they fail.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
+
+mod connection;
+mod restarts;
+mod support;
