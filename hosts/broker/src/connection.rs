@@ -4,18 +4,16 @@ use crate::host::{Host, Link};
 use mqtt_sansio::Instant;
 use mqtt_sansio::broker::{Broker, ConnectionId};
 use mqtt_sansio::codec::{Disconnect, ReasonCode};
-use std::cell::RefCell;
-use std::future::{poll_fn, ready};
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::{self, Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::sync::Notify;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::yield_now;
-use tokio::time::{sleep_until, timeout};
-use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio::time::{Sleep, sleep, timeout};
 use tracing::debug;
 use zeroize::Zeroize as _;
 
@@ -25,52 +23,59 @@ const LAST_INPUT: Duration = Duration::from_secs(30);
 /// The time for a client to take the last bytes.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
-/// The other end of a transport.
-#[derive(Clone, Debug)]
-pub(crate) struct Peer {
-    /// The name for the log.
-    pub(crate) name: Rc<str>,
-    /// The address, if the transport has one.
-    pub(crate) address: Option<IpAddr>,
-    /// The user name that its certificate proves.
-    pub(crate) user: Option<Box<str>>,
-    /// The certificate and its issuers, if the listener asks for one.
-    pub(crate) certificates: Option<Box<[CertificateDer<'static>]>>,
-}
+/// A stream of bytes both ways.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Transport for T {}
 
 /// Serves a connection to its end.
-pub(crate) async fn serve<R, W>(host: Rc<Host>, link: Link, mut reader: R, mut writer: W)
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let packet_timeout = link.settings().packet_timeout;
-    let (id, waker) = host.open(link);
+pub(crate) fn serve<T: Transport>(
+    host: Rc<Host>,
+    link: Box<Link>,
+    transport: T,
+) -> impl Future<Output = ()> {
+    let id = host.open(link);
     let mut connection = Connection {
-        host: &host,
+        host,
+        transport,
         id,
-        packet_timeout,
         is_connected: false,
         received: Vec::new(),
         output: Output::default(),
+        input_ended: false,
         unfinished_since: None,
+        deadline: None,
     };
-    let input_ended = connection.exchange(&waker, &mut reader, &mut writer).await;
-    let _ = timeout(LAST_OUTPUT, connection.finish(input_ended, &mut reader, &mut writer)).await;
-    host.remove(id);
+    // Not an async function, because the future of one has room for its argument twice.
+    async move {
+        poll_fn(|context| {
+            connection.host.set_waker(connection.id, context.waker());
+            connection.poll_exchange(context)
+        })
+        .await;
+        // In a box, because idle connections need no room for it.
+        let _ = Box::pin(timeout(LAST_OUTPUT, connection.finish())).await;
+        let Connection { host, id, transport, .. } = connection;
+        drop(transport);
+        host.remove(id);
+    }
 }
 
-struct Connection<'h> {
-    host: &'h Rc<Host>,
+/// A connection. Idle ones are many, so each field counts.
+struct Connection<T> {
+    host: Rc<Host>,
+    transport: T,
     id: ConnectionId,
-    packet_timeout: Duration,
     /// Whether the client was accepted. Before that, input can hold a password.
     is_connected: bool,
     /// Input that the broker has not consumed. Most of the time it is empty and takes no memory.
     received: Vec<u8>,
     output: Output,
+    input_ended: bool,
     /// Since when the packet at hand has been incomplete.
     unfinished_since: Option<Instant>,
+    /// When to look whether a packet is late, or, at the end of input, when to read no further.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 /// The next steps that a connection can take.
@@ -81,136 +86,161 @@ struct Next {
     has_input: bool,
     /// The broker has more output than fits.
     has_output: bool,
+    /// The output that is pending is older than what the broker has now.
+    is_behind: bool,
 }
 
-impl Connection<'_> {
-    /// Carries bytes both ways until the connection has ended. Returns whether the client has ended
-    /// the input.
-    async fn exchange<R, W>(&mut self, waker: &Notify, reader: &mut R, writer: &mut W) -> bool
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
+impl<T: Transport> Connection<T> {
+    /// Carries bytes both ways until the connection has ended. The task is woken when the transport
+    /// or the broker can go on.
+    fn poll_exchange(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut count = 0;
-        let mut last_input = None;
         loop {
-            let next = self.step(count, last_input.is_none());
+            let next = self.step(count);
             count = 0;
             let all_is_read = self.received.is_empty() || (next.wants_input && !next.has_input);
-            if next.is_closed || (last_input.is_some() && all_is_read) {
-                break;
+            if next.is_closed || (self.input_ended && all_is_read) {
+                return Poll::Ready(());
             }
-            let has_more = next.has_input || next.has_output;
-            if has_more {
-                yield_now().await;
-            }
-            let reads = last_input.is_none() && next.wants_input && !next.has_input;
-            tokio::select! {
-                read = read(&self.host.buffer, reader), if reads => match read {
-                    // Nothing runs between this line and the next step, so the buffer stays as it
-                    // is.
-                    Ok(length) if length > 0 => count = length,
-                    _ => last_input = Some(tokio::time::Instant::now() + LAST_INPUT),
-                },
-                written = self.output.write(writer), if self.output.is_pending() => {
+            let mut goes_on = false;
+            if self.output.is_pending() {
+                if let Poll::Ready(written) = self.poll_write(context) {
                     if let Err(error) = written {
                         // The client's last input can still be read.
                         debug!(connection = ?self.id, %error, "output failed");
                         self.output.fail();
                     }
+                    goes_on = next.is_behind || self.output.is_pending();
                 }
-                () = waker.notified() => {}
-                () = ready(()), if has_more => {}
-                () = until(last_input), if last_input.is_some() => break,
+            }
+            if !self.input_ended && next.wants_input && !next.has_input {
+                match self.poll_read(context) {
+                    // Nothing runs between this line and the next step, so the buffer stays as it
+                    // is.
+                    Poll::Ready(Ok(length @ 1..)) => count = length,
+                    Poll::Ready(_) => {
+                        self.input_ended = true;
+                        self.deadline = Some(Box::pin(sleep(LAST_INPUT)));
+                        goes_on = true;
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            if count > 0 {
+                continue;
+            }
+            if next.has_input || next.has_output {
+                // Others have their turn, also those whose input has just arrived.
+                let _ = pin!(yield_now()).poll(context);
+                return Poll::Pending;
+            }
+            if !goes_on && !self.poll_deadline(context) {
+                return Poll::Pending;
             }
         }
-        last_input.is_some()
     }
 
     /// Gives the broker what was received, and fetches output. The first `count` bytes of the
     /// host's buffer have just arrived.
-    fn step(&mut self, count: usize, input_is_open: bool) -> Next {
-        let Self { host, id, packet_timeout, is_connected, received, output, unfinished_since } =
-            self;
+    fn step(&mut self, mut count: usize) -> Next {
+        let id = self.id;
+        loop {
+            let host = self.host.clone();
+            let next = host.with_broker_for(id, |broker, now| {
+                let mut buffer = host.buffer.borrow_mut();
+                let arrived = buffer.get_mut(..count).unwrap_or_default();
+                self.step_once(arrived, broker, now)
+            });
+            count = 0;
+            // The host can have answered a question of the broker meanwhile.
+            let broker = host.broker();
+            let has_changed = broker.is_closed(id) != next.is_closed
+                || broker.wants_input(id) != next.wants_input
+                || (!self.output.is_pending() && !next.has_output && broker.wants_transmit(id));
+            if !has_changed {
+                return next;
+            }
+        }
+    }
+
+    fn step_once(&mut self, arrived: &mut [u8], broker: &mut Broker, now: Instant) -> Next {
+        let Self { id, received, output, .. } = self;
         let id = *id;
-        let mut buffer = host.buffer.borrow_mut();
-        let arrived = buffer.get_mut(..count).unwrap_or_default();
-        host.with_broker(|broker, now| {
-            let before = received.len() + count;
-            let has_input = feed(broker, id, received, arrived, *is_connected, now);
-            *is_connected = *is_connected || broker.client_identifier(id).is_some();
-            if received.is_empty() || received.len() < before || !broker.wants_input(id) {
-                *unfinished_since = None;
-            } else {
-                let since = *unfinished_since.get_or_insert(now);
-                if now - since > *packet_timeout {
-                    let disconnect = Disconnect::new(ReasonCode::KEEP_ALIVE_TIMEOUT);
-                    broker.disconnect(id, &disconnect, now);
-                }
+        let before = received.len() + arrived.len();
+        let has_input = feed(broker, id, received, arrived, self.is_connected, now);
+        self.is_connected = self.is_connected || broker.client_identifier(id).is_some();
+        if received.is_empty() || received.len() < before || !broker.wants_input(id) {
+            self.unfinished_since = None;
+        } else {
+            let since = *self.unfinished_since.get_or_insert(now);
+            if now - since >= self.host.packet_timeout(id) {
+                let disconnect = Disconnect::new(ReasonCode::KEEP_ALIVE_TIMEOUT);
+                broker.disconnect(id, &disconnect, now);
             }
-            let is_closed = broker.is_closed(id);
-            let mut has_output = false;
-            if !output.is_pending() || is_closed {
-                has_output = output.fill(|bytes| broker.transmit(id, now, bytes));
+        }
+        let is_closed = broker.is_closed(id);
+        let mut has_output = false;
+        let is_behind = output.is_pending();
+        if !is_behind || is_closed {
+            has_output = output.fill(&self.host.spare, |bytes| broker.transmit(id, now, bytes));
+        }
+        let wants_input = broker.wants_input(id);
+        if !wants_input && !self.input_ended {
+            // This side does not read, so the client is not silent.
+            broker.handle_progress(id, now);
+        }
+        Next { is_closed, wants_input, has_input, has_output, is_behind }
+    }
+
+    /// Whether the deadline has come.
+    fn poll_deadline(&mut self, context: &mut Context<'_>) -> bool {
+        if let (Some(since), None) = (self.unfinished_since, &self.deadline) {
+            let left = self.host.packet_timeout(self.id).saturating_sub(self.host.now() - since);
+            // Kept until it comes, because the next packet can be unfinished as well.
+            self.deadline = Some(Box::pin(sleep(left)));
+        }
+        let Some(deadline) = &mut self.deadline else { return false };
+        let has_come = deadline.as_mut().poll(context).is_ready();
+        if has_come {
+            self.deadline = None;
+            if self.input_ended {
+                self.received.clear();
             }
-            let wants_input = broker.wants_input(id);
-            if !wants_input && input_is_open {
-                // This side does not read, so the client is not silent.
-                broker.handle_progress(id, now);
-            }
-            Next { is_closed, wants_input, has_input, has_output }
-        })
+        }
+        has_come
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.output.poll_write(context, &self.host.spare, Pin::new(&mut self.transport))
+    }
+
+    /// Reads into a buffer that all connections share, so that an idle connection has none.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let buffer = &mut *self.host.buffer.borrow_mut();
+        let mut buffer = ReadBuf::new(buffer);
+        let read = Pin::new(&mut self.transport).poll_read(context, &mut buffer);
+        read.map_ok(|()| buffer.filled().len())
     }
 
     /// Writes what is left. Then the client has a moment to read the last packet: its input is
     /// read, so that a reset does not lose that packet.
-    async fn finish<R, W>(
-        &mut self,
-        input_ended: bool,
-        reader: &mut R,
-        writer: &mut W,
-    ) -> io::Result<()>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
+    async fn finish(&mut self) -> io::Result<()> {
         loop {
             while self.output.is_pending() {
-                self.output.write(writer).await?;
+                poll_fn(|context| self.poll_write(context)).await?;
             }
-            let (id, output) = (self.id, &mut self.output);
-            let has_more = self
-                .host
-                .with_broker(|broker, now| output.fill(|bytes| broker.transmit(id, now, bytes)));
+            let Self { host, id, output, .. } = self;
+            let has_more = host.with_broker(|broker, now| {
+                output.fill(&host.spare, |bytes| broker.transmit(*id, now, bytes))
+            });
             if !has_more && !self.output.is_pending() {
                 break;
             }
         }
-        writer.shutdown().await?;
-        let mut ignored = [0; 512];
-        while !input_ended && reader.read(&mut ignored).await? > 0 {}
+        poll_fn(|context| Pin::new(&mut self.transport).poll_shutdown(context)).await?;
+        while !self.input_ended && poll_fn(|context| self.poll_read(context)).await? > 0 {}
         Ok(())
     }
-}
-
-async fn until(deadline: Option<tokio::time::Instant>) {
-    if let Some(deadline) = deadline {
-        sleep_until(deadline).await;
-    }
-}
-
-/// Reads into a buffer that all connections share, so that an idle connection has none.
-async fn read<R: AsyncRead + Unpin>(
-    buffer: &RefCell<Box<[u8]>>,
-    reader: &mut R,
-) -> io::Result<usize> {
-    poll_fn(|context| {
-        let buffer = &mut *buffer.borrow_mut();
-        let mut buffer = ReadBuf::new(buffer);
-        let read = Pin::new(&mut *reader).poll_read(context, &mut buffer);
-        read.map_ok(|()| buffer.filled().len())
-    })
-    .await
 }
 
 /// Gives the broker what was received before and what has arrived now, as far as it wants input,
@@ -251,53 +281,81 @@ fn feed(
     has_more
 }
 
-/// Output that is written piece by piece.
+/// Output that is written piece by piece. It has a buffer only while it has bytes: idle connections
+/// take no memory for it.
 #[derive(Default)]
 struct Output {
-    bytes: Vec<u8>,
-    start: usize,
+    buffer: Option<Box<Buffer>>,
     /// A transport can hold back what it has taken.
     is_unflushed: bool,
     has_failed: bool,
 }
 
+/// The bytes of an output.
+#[derive(Default)]
+pub(crate) struct Buffer {
+    bytes: Vec<u8>,
+    /// The bytes that are written already.
+    start: usize,
+}
+
+/// A buffer for the next output of any connection.
+pub(crate) type Spare = Cell<Option<Box<Buffer>>>;
+
+/// The most bytes of a buffer that is kept for the next output.
+const SPARE: usize = 128 * 1024;
+
 impl Output {
-    fn is_pending(&self) -> bool {
-        self.start < self.bytes.len() || self.is_unflushed
+    const fn is_pending(&self) -> bool {
+        self.buffer.is_some() || self.is_unflushed
     }
 
     /// Adds output. Returns what `fetch` returns: whether there is more.
-    fn fill(&mut self, fetch: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
-        let has_more = fetch(&mut self.bytes);
-        if self.has_failed {
-            self.bytes.clear();
+    fn fill(&mut self, spare: &Spare, fetch: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
+        let mut buffer = self.buffer.take().or_else(|| spare.take()).unwrap_or_default();
+        let has_more = fetch(&mut buffer.bytes);
+        if self.has_failed || buffer.bytes.is_empty() {
+            free(buffer, spare);
+        } else {
+            self.buffer = Some(buffer);
         }
         has_more
     }
 
-    /// Writes some of the output. If this future is dropped, the next one goes on where it was.
-    async fn write<W: AsyncWrite + Unpin>(&mut self, writer: &mut W) -> io::Result<()> {
-        if let Some(unwritten @ [_, ..]) = self.bytes.get(self.start..) {
-            let count = writer.write(unwritten).await?;
+    /// Writes some of the output.
+    fn poll_write<T: Transport>(
+        &mut self,
+        context: &mut Context<'_>,
+        spare: &Spare,
+        mut transport: Pin<&mut T>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(Buffer { bytes, start }) = self.buffer.as_deref_mut() {
+            let unwritten = bytes.get(*start..).unwrap_or_default();
+            let count = task::ready!(transport.as_mut().poll_write(context, unwritten))?;
             if count == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.start += count;
+            *start += count;
             self.is_unflushed = true;
+            if *start < bytes.len() {
+                return Poll::Ready(Ok(()));
+            }
+            self.buffer.take().into_iter().for_each(|buffer| free(buffer, spare));
         }
-        if self.start == self.bytes.len() {
-            self.start = 0;
-            self.bytes.clear();
-            // Neither a large message nor an idle connection keeps much memory.
-            self.bytes.shrink_to(1024);
-            writer.flush().await?;
-            self.is_unflushed = false;
-        }
-        Ok(())
+        task::ready!(transport.poll_flush(context))?;
+        self.is_unflushed = false;
+        Poll::Ready(Ok(()))
     }
 
     /// Discards this output and all that follows.
     fn fail(&mut self) {
         *self = Self { has_failed: true, ..Self::default() };
     }
+}
+
+fn free(mut buffer: Box<Buffer>, spare: &Spare) {
+    buffer.start = 0;
+    buffer.bytes.clear();
+    buffer.bytes.shrink_to(SPARE);
+    spare.set(Some(buffer));
 }

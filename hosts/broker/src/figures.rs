@@ -5,7 +5,7 @@ use mqtt_sansio::codec::ReasonCode;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// What the program itself has counted since it was started.
+/// The counters of the program itself since its start.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) accepted: u64,

@@ -1,19 +1,21 @@
 //! The broker, and how it wakes the tasks around it.
 
 use crate::access::{Credentials, Decision};
-use crate::connection::Peer;
+use crate::connection::Spare;
 use crate::figures::{self, Counters, Family};
-use crate::limits::{Limit, Places};
+use crate::limits::{Limit, Place, Places};
 use crate::settings::Settings;
+use crate::tls::ClientCertificate;
 use mqtt_sansio::broker::{
     Action, Admission, Broker, BrokerConfig, CloseCause, ConnectionId, Question, QuestionId,
 };
 use mqtt_sansio::codec::{ConnackProperties, Disconnect, Packet, ReasonCode, Version};
 use mqtt_sansio::{Clock, Instant};
+use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
+use std::task::Waker;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -28,7 +30,9 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) struct Host {
     broker: RefCell<Broker>,
     clock: Clock,
-    pub(crate) links: RefCell<HashMap<ConnectionId, Link>>,
+    pub(crate) links: RefCell<FxHashMap<ConnectionId, Box<Link>>>,
+    /// The connection whose task calls the broker.
+    current: Cell<Option<ConnectionId>>,
     /// The broker's next deadline has moved.
     timer_moved: Notify,
     /// The settings of all listeners, each once.
@@ -41,17 +45,20 @@ pub(crate) struct Host {
     pub(crate) handshakes: Handle,
     /// The input of the connection that reads at the moment.
     pub(crate) buffer: RefCell<Box<[u8]>>,
+    /// A buffer for the output of the next connection that has some.
+    pub(crate) spare: Spare,
 }
 
 /// A connection, as the host knows it.
 pub(crate) struct Link {
-    peer: Peer,
+    place: Place,
+    certificate: Option<Box<ClientCertificate>>,
     settings: Rc<Settings>,
     /// The transport is open only to refuse the client with this reason code.
     refusal: Option<ReasonCode>,
     opened_at: Instant,
     /// Wakes the task of the connection, which then asks the broker what to do.
-    waker: Rc<Notify>,
+    waker: Waker,
     client: Client,
 }
 
@@ -68,9 +75,9 @@ struct Client {
 /// Logs an event of a connection: its level, the connection, further fields, and the text.
 macro_rules! event {
     ($level:ident, $link:expr, $($rest:tt)*) => {{
-        let Link { peer, client: Client { identifier, user, version }, .. } = $link;
+        let Link { place, client: Client { identifier, user, version }, .. } = $link;
         $level!(
-            address = &*peer.name,
+            address = %place.address,
             client = (!identifier.is_empty()).then_some(&**identifier),
             user = user.as_deref(),
             version = version.map(tracing::field::display),
@@ -80,20 +87,22 @@ macro_rules! event {
 }
 
 impl Link {
-    pub(crate) fn new(peer: Peer, settings: Rc<Settings>, refusal: Option<ReasonCode>) -> Self {
-        let (opened_at, waker) = (Instant::default(), Rc::default());
-        Self { peer, settings, refusal, opened_at, waker, client: Client::default() }
-    }
-
-    pub(crate) const fn settings(&self) -> &Rc<Settings> {
-        &self.settings
+    pub(crate) fn new(
+        place: Place,
+        certificate: Option<Box<ClientCertificate>>,
+        settings: Rc<Settings>,
+        refusal: Option<ReasonCode>,
+    ) -> Self {
+        let (opened_at, waker) = (Instant::default(), Waker::noop().clone());
+        let client = Client::default();
+        Self { place, certificate, settings, refusal, opened_at, waker, client }
     }
 
     /// Returns what `broker ctl` shows.
     pub(crate) fn describe(&self, now: Instant) -> Value {
-        let Self { peer, client: Client { user, version, .. }, opened_at, .. } = self;
+        let Self { place, client: Client { user, version, .. }, opened_at, .. } = self;
         json!({
-            "address": &*peer.name,
+            "address": place.address.to_string(),
             "user": user,
             "version": version.map(|version| version.to_string()),
             "seconds": (now - *opened_at).as_secs(),
@@ -116,6 +125,7 @@ impl Host {
             broker: RefCell::new(Broker::new(config, seed, clock.now())),
             clock,
             links: RefCell::default(),
+            current: Cell::default(),
             timer_moved: Notify::new(),
             settings,
             limit,
@@ -123,6 +133,7 @@ impl Host {
             counters: RefCell::default(),
             handshakes,
             buffer: RefCell::new(vec![0; 64 * 1024].into()),
+            spare: Cell::default(),
         }
     }
 
@@ -153,9 +164,41 @@ impl Host {
         self.clock.now()
     }
 
+    /// Calls the broker for a connection, which looks afterwards itself at what has changed for it.
+    pub(crate) fn with_broker_for<T>(
+        self: &Rc<Self>,
+        id: ConnectionId,
+        call: impl FnOnce(&mut Broker, Instant) -> T,
+    ) -> T {
+        self.current.set(Some(id));
+        let result = self.with_broker(call);
+        self.current.set(None);
+        result
+    }
+
+    /// Returns the broker, to look at.
+    pub(crate) fn broker(&self) -> Ref<'_, Broker> {
+        self.broker.borrow()
+    }
+
     fn wake(&self, id: ConnectionId) {
-        if let Some(link) = self.links.borrow().get(&id) {
-            link.waker.notify_one();
+        if self.current.get() != Some(id) {
+            if let Some(link) = self.links.borrow().get(&id) {
+                link.waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// Returns the time in which a packet of a connection must arrive as a whole.
+    pub(crate) fn packet_timeout(&self, id: ConnectionId) -> Duration {
+        let links = self.links.borrow();
+        links.get(&id).map_or(Duration::ZERO, |link| link.settings.packet_timeout)
+    }
+
+    /// Sets what wakes the task of a connection.
+    pub(crate) fn set_waker(&self, id: ConnectionId, waker: &Waker) {
+        if let Some(link) = self.links.borrow_mut().get_mut(&id) {
+            link.waker.clone_from(waker);
         }
     }
 
@@ -178,16 +221,17 @@ impl Host {
         };
         let Packet::Connect(connect) = connect.decode() else { return };
         let user = connect.user_name.map(|name| name.to_str().into());
+        let proven = link.certificate.as_ref().and_then(|certificate| certificate.user.clone());
         link.client = Client {
             identifier: connect.client_identifier.to_str().into(),
-            user: link.peer.user.clone().or(user),
+            user: proven.clone().or(user),
             version: Some(connect.version),
         };
         if let Some(reason_code) = link.refusal {
             return self.refuse(broker, question, link, reason_code, now);
         }
         let user = link.client.user.as_deref();
-        let (address, is_proven) = (link.peer.address, link.peer.user.is_some());
+        let (address, is_proven) = (link.place.address.ip(), proven.is_some());
         let settings = link.settings.clone();
         let access = settings.access.borrow();
         match access.decide(address, user, connect.password, is_proven) {
@@ -223,7 +267,7 @@ impl Host {
             if is_correct && access.still_allows(link.client.user.as_deref(), false) {
                 self.accept(broker, question, link, now);
             } else {
-                access.failed(link.peer.address);
+                access.failed(link.place.address.ip());
                 let reason_code = ReasonCode::BAD_USER_NAME_OR_PASSWORD;
                 self.refuse(broker, question, link, reason_code, now);
             }
@@ -279,16 +323,19 @@ impl Host {
             settings.reload();
         }
         self.with_broker(|broker, now| {
-            for (id, Link { peer, client, settings, .. }) in self.links.borrow().iter() {
+            for (id, link) in self.links.borrow().iter() {
+                let Link { certificate, client, settings, .. } = &**link;
                 let is_connected = broker.question(*id).is_none() && client.version.is_some();
                 if !is_connected {
                     continue;
                 }
                 let (user, access) = (client.user.as_deref(), settings.access.borrow());
-                let certificates = settings.certificates.borrow();
-                let has_valid_certificate = (peer.certificates.as_ref().zip(certificates.as_ref()))
-                    .is_none_or(|(chain, certificates)| certificates.still_allow(chain));
-                if has_valid_certificate && access.still_allows(user, peer.user.is_some()) {
+                let (certificates, certificate) =
+                    (settings.certificates.borrow(), certificate.as_ref());
+                let has_valid_certificate = (certificates.as_ref().zip(certificate))
+                    .is_none_or(|(all, certificate)| all.still_allow(&certificate.chain));
+                let is_proven = certificate.is_some_and(|certificate| certificate.user.is_some());
+                if has_valid_certificate && access.still_allows(user, is_proven) {
                     broker.set_grants(*id, access.grants(user, &client.identifier), now);
                 } else {
                     let disconnect = Disconnect::new(ReasonCode::NOT_AUTHORIZED);
@@ -344,15 +391,14 @@ impl Host {
 
     // ---- connections ----
 
-    /// Opens a connection of the broker. Returns its name, and what wakes its task.
-    pub(crate) fn open(self: &Rc<Self>, mut link: Link) -> (ConnectionId, Rc<Notify>) {
-        let waker = link.waker.clone();
+    /// Opens a connection of the broker.
+    pub(crate) fn open(self: &Rc<Self>, mut link: Box<Link>) -> ConnectionId {
         let id = self.with_broker(|broker, now| {
             link.opened_at = now;
             broker.open_with(&link.settings.server, now)
         });
         self.links.borrow_mut().insert(id, link);
-        (id, waker)
+        id
     }
 
     /// Removes a connection whose transport is closed.
@@ -366,8 +412,8 @@ impl Host {
             let cause = cause.into_iter().flatten().collect::<Vec<_>>().join(": ");
             match closed.cause {
                 // There is a line for it already.
-                CloseCause::Refused(_) => event!(debug, &link, cause, "connection ended"),
-                _ => event!(info, &link, cause, "connection ended"),
+                CloseCause::Refused(_) => event!(debug, &*link, cause, "connection ended"),
+                _ => event!(info, &*link, cause, "connection ended"),
             }
         }
     }

@@ -4,7 +4,8 @@ use crate::flags::ListenerArguments;
 use mqtt_sansio::codec::ReasonCode;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -46,10 +47,10 @@ impl Places {
     }
 
     /// Returns a place for a transport, if there is one.
-    pub(crate) fn take(self: &Rc<Self>) -> Option<Place> {
+    pub(crate) fn take(self: &Rc<Self>, address: Address) -> Option<Place> {
         (self.open() < self.maximum).then(|| {
             self.open.set(self.open() + 1);
-            Place { places: self.clone(), counted: Vec::new(), is_refused: false }
+            Place { places: self.clone(), address, counted: [None, None], is_refused: false }
         })
     }
 }
@@ -58,23 +59,21 @@ impl Places {
 #[derive(Debug)]
 pub(crate) struct Place {
     places: Rc<Places>,
-    /// Where the transport counts.
-    counted: Vec<(Rc<Limit>, Option<IpAddr>)>,
+    pub(crate) address: Address,
+    /// The limits that the transport counts towards: of the program, and of its listener.
+    counted: [Option<Rc<Limit>>; 2],
     is_refused: bool,
 }
 
 impl Place {
-    /// Counts a transport of an address towards limits. If one forbids it, its client must be
-    /// refused with the reason code.
-    pub(crate) fn count<'l>(
-        &mut self,
-        limits: impl IntoIterator<Item = &'l Rc<Limit>>,
-        address: Option<IpAddr>,
-    ) -> Result<(), ReasonCode> {
-        let address = address.map(network);
-        for limit in limits {
-            limit.add(address, Instant::now())?;
-            self.counted.push((limit.clone(), address));
+    /// Counts the transport towards the limits. If one forbids it, its client must be refused with
+    /// the reason code.
+    pub(crate) fn count(&mut self, limits: [Option<&Rc<Limit>>; 2]) -> Result<(), ReasonCode> {
+        for (limit, counted) in limits.into_iter().zip(&mut self.counted) {
+            if let Some(limit) = limit {
+                limit.add(self.address.network(), Instant::now())?;
+                *counted = Some(limit.clone());
+            }
         }
         Ok(())
     }
@@ -90,12 +89,42 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Self { places, counted, is_refused } = self;
+        let Self { places, address, counted, is_refused } = self;
         places.open.set(places.open() - 1);
         places.refused.set(places.refused.get() - usize::from(*is_refused));
         places.ended.notify_one();
-        for (limit, address) in counted {
-            limit.remove(*address);
+        for limit in counted.iter().flatten() {
+            limit.remove(address.network());
+        }
+    }
+}
+
+/// The origin of a transport.
+#[derive(Clone, Debug)]
+pub(crate) enum Address {
+    Ip(SocketAddr),
+    /// A program of this machine, through this unix socket.
+    Unix(Rc<str>),
+}
+
+impl Address {
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(address) => Some(address.ip()),
+            Self::Unix(_) => None,
+        }
+    }
+
+    fn network(&self) -> Option<IpAddr> {
+        self.ip().map(network)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Unix(name) => name.fmt(f),
         }
     }
 }
@@ -109,13 +138,13 @@ pub(crate) struct Limit {
     rate_per_address: Option<NonZeroU32>,
     open: Cell<usize>,
     bucket: Cell<Bucket>,
-    addresses: RefCell<HashMap<IpAddr, Address>>,
+    addresses: RefCell<HashMap<IpAddr, Recent>>,
     sweep_at: Cell<usize>,
 }
 
 /// An address with connections, now or a moment ago.
 #[derive(Debug)]
-struct Address {
+struct Recent {
     open: usize,
     bucket: Bucket,
 }
@@ -145,7 +174,7 @@ impl Limit {
         }
         let is_limited = self.maximum_per_address.is_some() || self.rate_per_address.is_some();
         let mut one = address.filter(|_| is_limited).map(|address| {
-            addresses.entry(address).or_insert(Address { open: 0, bucket: Bucket::default() })
+            addresses.entry(address).or_insert(Recent { open: 0, bucket: Bucket::default() })
         });
         let maximum = self.maximum_per_address.map_or(usize::MAX, NonZeroUsize::get);
         if one.as_ref().is_some_and(|one| one.open >= maximum) {

@@ -1,10 +1,11 @@
 //! The sockets on which the broker listens.
 
-use crate::connection::{Peer, serve};
+use crate::connection::{Transport, serve};
 use crate::host::{Host, Link};
-use crate::limits::Place;
+use crate::limits::{Address, Place};
 use crate::settings::Settings;
-use crate::{proxy, tls, websocket};
+use crate::tls::ClientCertificate;
+use crate::{proxy, websocket};
 use anyhow::Context as _;
 use mqtt_sansio::codec::ReasonCode;
 use std::fmt;
@@ -14,7 +15,6 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::str::FromStr;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, split};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -144,15 +144,15 @@ impl Listener {
     pub(crate) async fn run(self, host: Rc<Host>) {
         loop {
             match self.accept().await {
-                Ok((stream, peer)) => match host.places.take() {
+                Ok((stream, address)) => match host.places.take(address) {
                     Some(place) => {
                         let arrival = Arrival {
                             host: host.clone(),
                             settings: self.settings.clone(),
                             place,
-                            peer,
+                            certificate: None,
                         };
-                        spawn_local(arrival.open(stream));
+                        arrival.spawn(stream);
                     }
                     None => host.counters.borrow_mut().closed_unanswered += 1,
                 },
@@ -165,25 +165,17 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> io::Result<(Stream, Peer)> {
-        match (&self.socket, &self.endpoint) {
+    async fn accept(&self) -> io::Result<(Stream, Address)> {
+        Ok(match (&self.socket, &self.endpoint) {
             (Socket::Tcp(socket, layers), _) => {
                 let (stream, address) = socket.accept().await?;
-                let peer = Peer {
-                    name: address.to_string().into(),
-                    address: Some(address.ip()),
-                    user: None,
-                    certificates: None,
-                };
-                Ok((Stream::Tcp(stream, *layers), peer))
+                (Stream::Tcp(stream, *layers), Address::Ip(address))
             }
             (Socket::Unix(socket), endpoint) => {
                 let (stream, _) = socket.accept().await?;
-                let name = endpoint.to_string().into();
-                let peer = Peer { name, address: None, user: None, certificates: None };
-                Ok((Stream::Unix(stream), peer))
+                (Stream::Unix(stream), Address::Unix(endpoint.to_string().into()))
             }
-        }
+        })
     }
 }
 
@@ -209,43 +201,42 @@ struct Arrival {
     host: Rc<Host>,
     settings: Rc<Settings>,
     place: Place,
-    peer: Peer,
+    certificate: Option<Box<ClientCertificate>>,
 }
 
 impl Arrival {
-    /// Opens the transport, and serves the client.
-    async fn open(self, stream: Stream) {
+    /// Opens the transport and serves the client, in a task.
+    fn spawn(self, stream: Stream) {
         match stream {
-            Stream::Tcp(mut stream, layers) => {
+            Stream::Tcp(stream, layers) => {
                 let _ = stream.set_nodelay(true);
-                if layers != Layers::NONE {
-                    // In a box, because it takes much more memory than the other futures.
-                    return Box::pin(self.open_layers(stream, layers)).await;
+                match layers {
+                    Layers::NONE => self.serve(stream),
+                    layers => drop(spawn_local(self.open_layers(stream, layers))),
                 }
-                let (reader, writer) = stream.split();
-                self.serve(reader, writer).await;
             }
-            Stream::Unix(mut stream) => {
-                let (reader, writer) = stream.split();
-                self.serve(reader, writer).await;
-            }
+            Stream::Unix(stream) => self.serve(stream),
         }
     }
 
-    async fn serve<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(mut self, reader: R, writer: W) {
+    fn serve<T: Transport + 'static>(mut self, transport: T) {
         if let Some(refusal) = self.count() {
-            let Self { host, settings, place, peer } = self;
-            serve(host, Link::new(peer, settings, refusal), reader, writer).await;
-            drop(place);
+            let (host, link) = self.into_link(refusal);
+            spawn_local(serve(host, link, transport));
         }
+    }
+
+    fn into_link(self, refusal: Option<ReasonCode>) -> (Rc<Host>, Box<Link>) {
+        let Self { host, settings, place, certificate } = self;
+        (host, Box::new(Link::new(place, certificate, settings, refusal)))
     }
 
     /// Counts the transport towards the limits. Returns whether the client must be refused, or
     /// `None` if the transport must be closed at once.
     fn count(&mut self) -> Option<Option<ReasonCode>> {
-        let Self { host, settings, place, peer } = self;
+        let Self { host, settings, place, .. } = self;
         let own = Some(&settings.limit).filter(|own| !Rc::ptr_eq(own, &host.limit));
-        let refusal = place.count([&host.limit].into_iter().chain(own), peer.address).err();
+        let refusal = place.count([Some(&host.limit), own]).err();
         if refusal.is_some() && !place.keep_to_refuse() {
             host.counters.borrow_mut().closed_unanswered += 1;
             return None;
@@ -255,20 +246,19 @@ impl Arrival {
 
     async fn open_layers(mut self, stream: TcpStream, layers: Layers) {
         let deadline = Instant::now() + self.settings.connect_timeout;
-        let opened = timeout_at(deadline, self.add_layers(stream, layers, deadline)).await;
-        let problem = match opened {
+        // In boxes, because each takes much memory, and only for a while.
+        let opening = Box::pin(timeout_at(deadline, self.add_layers(stream, layers, deadline)));
+        let problem = match opening.await {
             Ok(Ok(Some((refusal, stream)))) => {
-                let Self { host, settings, place, peer } = self;
-                let (reader, writer) = split(stream);
-                serve(host, Link::new(peer, settings, refusal), reader, writer).await;
-                return drop(place);
+                let (host, link) = self.into_link(refusal);
+                return Box::pin(serve(host, link, stream)).await;
             }
             Ok(Ok(None)) => return,
             Ok(Err(error)) => format!("{error:#}"),
             Err(_) => "not completed in time".to_owned(),
         };
         self.host.counters.borrow_mut().handshakes_failed += 1;
-        info!(address = &*self.peer.name, cause = problem, "handshake failed");
+        info!(address = %self.place.address, cause = problem, "handshake failed");
     }
 
     /// Returns the transport, and whether its client must be refused. Returns `None` if the
@@ -282,8 +272,7 @@ impl Arrival {
         if layers.proxy {
             let address = proxy::read(&mut stream).await.context("PROXY protocol")?;
             if let Some(address) = address {
-                self.peer.name = address.to_string().into();
-                self.peer.address = Some(address.ip());
+                self.place.address = Address::Ip(address);
             }
         }
         let Some(refusal) = self.count() else { return Ok(None) };
@@ -305,19 +294,13 @@ impl Arrival {
         let acceptor = self.settings.acceptor().context("there is no certificate")?;
         let handshake = timeout_at(deadline, acceptor.accept(stream));
         let stream = self.host.handshakes.spawn(handshake).await??.map_err(anyhow::Error::from)?;
-        let chain = stream.get_ref().1.peer_certificates();
-        if self.settings.certificate_user {
-            self.peer.user = Some(tls::common_name(chain.unwrap_or_default())?);
+        if let Some(chain) = stream.get_ref().1.peer_certificates() {
+            let certificate = ClientCertificate::new(chain, self.settings.certificate_user)?;
+            self.certificate = Some(Box::new(certificate));
         }
-        self.peer.certificates =
-            chain.map(|chain| chain.iter().map(|one| one.clone().into_owned()).collect());
         Ok(stream)
     }
 }
-
-trait Transport: AsyncRead + AsyncWrite + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> Transport for T {}
 
 #[cfg(test)]
 mod tests {

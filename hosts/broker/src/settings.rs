@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_rustls::TlsAcceptor;
 
-/// What one listener, or all those without settings of their own, go by.
+/// The settings of one listener, or of all those that share the flags of the program.
 pub(crate) struct Settings {
     pub(crate) access: RefCell<Access>,
     pub(crate) certificates: RefCell<Option<Certificates>>,

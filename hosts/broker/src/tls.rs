@@ -117,8 +117,22 @@ fn name(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// Returns the common name in the certificate of a client.
-pub(crate) fn common_name(chain: &[CertificateDer<'_>]) -> anyhow::Result<Box<str>> {
+/// The certificate of a client, which was accepted.
+pub(crate) struct ClientCertificate {
+    /// With those of its issuers.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// The common name, if it is the user name.
+    pub(crate) user: Option<Box<str>>,
+}
+
+impl ClientCertificate {
+    pub(crate) fn new(chain: &[CertificateDer<'_>], has_user: bool) -> anyhow::Result<Self> {
+        let user = has_user.then(|| common_name(chain)).transpose()?;
+        Ok(Self { chain: chain.iter().map(|one| one.clone().into_owned()).collect(), user })
+    }
+}
+
+fn common_name(chain: &[CertificateDer<'_>]) -> anyhow::Result<Box<str>> {
     let certificate = chain.first().context("the client has no certificate")?;
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate)?;
     let name = certificate.subject().iter_common_name().next();

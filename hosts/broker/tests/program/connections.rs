@@ -1,7 +1,8 @@
 //! Connections lose nothing, and do no harm to others.
 
-use crate::Broker;
-use crate::client::{Client, open, publish};
+use crate::client::{Client, open, packet, publish, text};
+use crate::{Broker, skip};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::scope;
@@ -70,6 +71,79 @@ fn last_message_is_delivered_when_client_closes_without_reading() {
 }
 
 #[test]
+fn last_messages_of_many_clients_are_delivered_without_their_wills() {
+    const ROUNDS: usize = 200;
+    let broker = Broker::start(&LISTEN);
+    let address = broker.address("tcp");
+    let mut watcher = Client::connected(&address, "watcher", None);
+    assert_eq!(watcher.subscribe("last/#"), 0);
+    let will = [&text("last/will")[..], &text("will")].concat();
+    let connect = [&text("MQTT")[..], &[4, 6, 0, 0], &text("client"), &will].concat();
+    for round in 0..ROUNDS {
+        let mut client = Client::tcp(&address);
+        client.send(&packet(0x10, &connect));
+        assert_eq!(client.receive(), [0x20, 2, 0, 0]);
+        assert_eq!(client.subscribe("echo"), 0);
+        // The broker has output for the client, which is not read.
+        let echo = publish("echo", &"x".repeat(1_000)).repeat(round % 20);
+        let last = publish("last/message", &round.to_string());
+        client.send(&[&echo[..], &last, &[0xE0, 0]].concat());
+        drop(client);
+    }
+    for round in 0..ROUNDS {
+        watcher.expect("last/message", &round.to_string());
+    }
+    watcher.ping();
+}
+
+#[test]
+fn client_that_downloads_slowly_and_pings_stays_connected() {
+    let broker = Broker::start(&LISTEN);
+    let address = broker.address("tcp");
+    let mut client = Client::tcp(&address);
+    let connect = [&text("MQTT")[..], &[4, 2, 0, 1], &text("client")].concat();
+    client.send(&packet(0x10, &connect));
+    assert_eq!(client.receive(), [0x20, 2, 0, 0]);
+    let count = fill(&address, &mut client);
+    let expected = publish("fill", &"x".repeat(16_000)).len() * count;
+    // Three seconds are twice the time in which a silent client would be disconnected.
+    let (mut received, mut pings) = (0, 0);
+    while received < expected + 2 * pings {
+        if pings < 10 {
+            client.send(&[0xC0, 0]);
+            pings += 1;
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        let mut buffer = vec![0; expected / 10];
+        let length = client.transport.read(&mut buffer).unwrap();
+        assert!(length > 0, "{received} of {expected} bytes, {pings} pings");
+        received += length;
+    }
+    assert_eq!((received, pings), (expected + 20, 10));
+}
+
+/// An idle connection takes 2 KiB or less, all included.
+#[test]
+fn ten_thousand_idle_connections_take_little_memory() {
+    const COUNT: usize = 10_000;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.maximum.is_some_and(|maximum| maximum < COUNT as u64 + 100) {
+        return skip("the limit of open files is too low");
+    }
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let broker = Broker::start(&[&LISTEN[..], &["--max-connections", "10010"]].concat());
+    let address = broker.address("tcp");
+    let mut clients = Vec::new();
+    let mut connect = |name: String| clients.push(Client::connected(&address, &name, None));
+    (0..10).for_each(|number| connect(format!("warm-{number}")));
+    let before = broker.resident_bytes();
+    (0..COUNT).for_each(|number| connect(format!("client-{number}")));
+    let each = (broker.resident_bytes() - before) / COUNT;
+    assert!(each <= 2048, "{each} bytes for each connection");
+}
+
+#[test]
 fn output_is_written_after_the_end_of_input() {
     let broker = Broker::start(&LISTEN);
     let address = broker.address("tcp");
@@ -91,6 +165,10 @@ fn packet_that_is_never_finished_ends_its_connection() {
         std::thread::sleep(Duration::from_millis(500));
         client.send(b"a");
     }
+    assert_eq!(client.expect_end(), b"");
+    // Neither does silence help.
+    let mut client = Client::connected(&broker.address("tcp"), "a", None);
+    client.send(&[0x30, 100, 0, 1]);
     assert_eq!(client.expect_end(), b"");
 }
 

@@ -84,6 +84,12 @@ impl Broker {
         assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
     }
 
+    /// Returns the resident memory of the program.
+    fn resident_bytes(&self) -> usize {
+        let text = std::fs::read_to_string(format!("/proc/{}/statm", self.process.id())).unwrap();
+        text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * rustix::param::page_size()
+    }
+
     /// Waits for the end of the program. Returns whether it has succeeded.
     fn end(&mut self) -> bool {
         self.process.wait().unwrap().success()
@@ -127,9 +133,7 @@ impl Drop for Directory {
     }
 }
 
-/// Whether a program is installed. If CI is set, it must be. The message bypasses the capture of
-/// `cargo test`, so that its user sees which tests were skipped.
-#[expect(clippy::explicit_write, reason = "the test harness would capture `eprintln!`")]
+/// Whether a program is installed. If CI is set, it must be.
 fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
@@ -137,10 +141,16 @@ fn has(program: &str) -> bool {
         .any(|directory| directory.join(program).is_file());
     if !found {
         assert!(std::env::var_os("CI").is_none(), "{program} is not installed");
-        writeln!(stderr(), "SKIPPED: a test of the broker program, because {program} is missing")
-            .unwrap();
+        skip(&format!("{program} is missing"));
     }
     found
+}
+
+/// Reports that a test is skipped. The message bypasses the capture of `cargo test`, so that its
+/// user sees it.
+#[expect(clippy::explicit_write, reason = "the test harness would capture `eprintln!`")]
+fn skip(reason: &str) {
+    writeln!(stderr(), "SKIPPED: a test of the broker program, because {reason}").unwrap();
 }
 
 fn run(program: &str, arguments: &[&str]) -> bool {

@@ -39,7 +39,7 @@ fn password_file_of_mosquitto_decides_who_connects() {
     broker.wait(|log| log.contains(refused));
     let log = broker.log();
     assert_eq!(log.matches("client connected").count(), 4, "{log}");
-    assert_eq!(log.matches("client refused address=\"127.0.0.1:").count(), 6, "{log}");
+    assert_eq!(log.matches("client refused address=127.0.0.1:").count(), 6, "{log}");
     assert!(!log.contains("OLD"), "no password is logged: {log}");
 }
 
