@@ -299,6 +299,7 @@ impl Shared {
     /// Ends the connection because the transport has failed.
     pub(crate) fn connection_lost(self: &Arc<Self>) {
         let mut core = self.lock();
+        core.changes += 1;
         while let Some(action) = core.machine.connection_lost() {
             core.on_action(action, self);
         }
@@ -408,6 +409,7 @@ impl Core {
     }
 
     fn connect(&mut self) -> Result<(), Ended> {
+        self.changes += 1;
         self.out.clear();
         // The last step before a lost connection can have left actions.
         while self.machine.connection_lost().is_some() {}
@@ -463,6 +465,8 @@ impl Core {
         }
         let taken = received.len() - input.len();
         received.advance(taken);
+        // A PUBREC, for instance, changes the session without an action.
+        self.changes += u64::from(taken > 0);
         ended
     }
 
@@ -473,6 +477,7 @@ impl Core {
     fn handle_timeout(&mut self, shared: &Arc<Shared>) -> Option<Ended> {
         loop {
             let action = self.machine.handle_timeout(self.clock.now(), &mut self.out)?;
+            self.changes += 1;
             let ended = self.on_action(action, shared);
             if ended.is_some() {
                 return ended;
@@ -481,7 +486,6 @@ impl Core {
     }
 
     fn on_action(&mut self, action: Action<'_>, shared: &Arc<Shared>) -> Option<Ended> {
-        self.changes += 1;
         match action {
             Action::Message(received) => self.on_message(&received, shared),
             Action::Published(published) => self.on_published(&published),

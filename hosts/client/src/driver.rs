@@ -130,6 +130,8 @@ impl Driver {
         loop {
             let ended = shared.step(link);
             if let Err(error) = self.save().await {
+                // The output depends on what is not stored.
+                link.sending = io::Cursor::default();
                 return error.into();
             }
             if let Some(ended) = ended {

@@ -15,20 +15,24 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const FORMAT: &[u8; 4] = b"MQC\x01";
 
 #[derive(Debug)]
-pub(crate) struct Store(PathBuf);
+pub(crate) struct Store {
+    path: PathBuf,
+    /// The session that is in the file.
+    session: Vec<u8>,
+}
 
 impl Store {
     pub(crate) const fn new(path: PathBuf) -> Self {
-        Self(path)
+        Self { path, session: Vec::new() }
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// Returns the stored session and the last key, if there is a file.
     pub(crate) fn load(&self, now: Instant) -> io::Result<Option<(Session, u64)>> {
-        let bytes = match std::fs::read(&self.0) {
+        let bytes = match std::fs::read(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read?,
         };
@@ -43,16 +47,23 @@ impl Store {
         Ok(Some((session, u64::from_be_bytes(*next_key))))
     }
 
-    /// Replaces the file.
-    pub(crate) async fn save(&self, session: Vec<u8>, next_key: u64) -> io::Result<()> {
-        let path = self.0.clone();
-        let written = tokio::task::spawn_blocking(move || {
-            replace(&path, &session, next_key).map_err(|error| {
-                let problem = format!("cannot store the session in {}: {error}", path.display());
-                io::Error::new(error.kind(), problem)
-            })
-        });
-        written.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    /// Replaces the file, unless it has the session.
+    pub(crate) async fn save(&mut self, session: Vec<u8>, next_key: u64) -> io::Result<()> {
+        if session == self.session {
+            return Ok(());
+        }
+        let path = self.path.clone();
+        let written =
+            tokio::task::spawn_blocking(move || match replace(&path, &session, next_key) {
+                Ok(()) => Ok(session),
+                Err(error) => {
+                    let problem =
+                        format!("cannot store the session in {}: {error}", path.display());
+                    Err(io::Error::new(error.kind(), problem))
+                }
+            });
+        self.session = written.await.unwrap_or_else(|error| Err(io::Error::other(error)))?;
+        Ok(())
     }
 }
 

@@ -16,6 +16,9 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 /// [5.0 MQTT-6.0.0-2]
 const LARGEST_MESSAGE: usize = 16 * 1024 * 1024;
 
+/// The largest message that is sent.
+const LARGEST_SENT: usize = 64 * 1024;
+
 /// A WebSocket connection as a stream of bytes.
 struct WebSocket<S> {
     stream: WebSocketStream<S>,
@@ -73,6 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(Pin::new(&mut self.stream).poll_ready(context)).map_err(to_io)?;
+        let bytes = bytes.get(..LARGEST_SENT).unwrap_or(bytes);
         let message = Message::Binary(Bytes::copy_from_slice(bytes));
         Pin::new(&mut self.stream).start_send(message).map_err(to_io)?;
         Poll::Ready(Ok(bytes.len()))

@@ -4,6 +4,11 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
 
+mod authentication;
 mod connection;
+mod manual;
+mod requests;
 mod restarts;
+mod store;
 mod support;
+mod transports;

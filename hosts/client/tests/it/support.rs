@@ -19,7 +19,7 @@ pub(crate) enum Kind {
 
 /// The kinds of brokers that are installed.
 pub(crate) fn kinds() -> Vec<Kind> {
-    let all = [Kind::Mosquitto, Kind::Ours];
+    let all = [Kind::Ours, Kind::Mosquitto];
     all.into_iter().filter(|kind| *kind == Kind::Ours || has("mosquitto")).collect()
 }
 
@@ -28,15 +28,29 @@ pub(crate) struct Broker {
     kind: Kind,
     process: Child,
     folder: PathBuf,
+    /// The port of its plain listener. The next ones are those of TLS, WebSocket, and both.
     pub(crate) port: u16,
 }
+
+/// The schemes of the listeners, in the order of the ports.
+const SCHEMES: [&str; 4] = ["mqtt", "mqtts", "ws", "wss"];
 
 impl Broker {
     /// Starts a broker on a free port of 127.0.0.1. Mosquitto keeps its state in the folder.
     pub(crate) fn start(kind: Kind, folder: &Folder) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
+        Self::start_on(kind, folder, free_port(1))
+    }
+
+    /// Starts a broker with each kind of listener. Its certificate is in the folder as `cert.pem`.
+    pub(crate) fn start_with_all_listeners(kind: Kind, folder: &Folder) -> Self {
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let certified = rcgen::generate_simple_self_signed(names).unwrap();
+        std::fs::write(folder.path("cert.pem"), certified.cert.pem()).unwrap();
+        std::fs::write(folder.path("key.pem"), certified.signing_key.serialize_pem()).unwrap();
+        Self::start_on(kind, folder, free_port(SCHEMES.len()))
+    }
+
+    fn start_on(kind: Kind, folder: &Folder, port: u16) -> Self {
         let process = spawn(kind, port, &folder.0);
         let broker = Self { kind, process, folder: folder.0.clone(), port };
         broker.wait_until_it_listens();
@@ -45,6 +59,13 @@ impl Broker {
 
     pub(crate) fn url(&self) -> String {
         format!("mqtt://127.0.0.1:{}", self.port)
+    }
+
+    /// Returns the URL of each listener.
+    pub(crate) fn urls(&self) -> Vec<String> {
+        let network = SCHEMES.iter().zip(self.port..);
+        let network = network.map(|(scheme, port)| format!("{scheme}://localhost:{port}"));
+        network.chain([format!("unix:{}", self.folder.join("socket").display())]).collect()
     }
 
     /// Ends the program with a signal, and starts it again.
@@ -69,15 +90,34 @@ impl Broker {
     }
 }
 
+/// Returns the first of that many ports in a row, which are free now.
+fn free_port(count: usize) -> u16 {
+    let bind = |port| TcpListener::bind(("127.0.0.1", port)).ok();
+    std::iter::repeat_with(|| bind(0).unwrap().local_addr().unwrap().port())
+        .find(|first| (*first..).take(count).all(|port| bind(port).is_some()))
+        .unwrap()
+}
+
+/// Starts the program, with all listeners if there is a certificate.
 fn spawn(kind: Kind, port: u16, folder: &Path) -> Child {
+    let path = |name| folder.join(name).display().to_string();
+    let (cert, key, socket) = (path("cert.pem"), path("key.pem"), path("socket"));
+    let has_all = Path::new(&cert).exists();
     let mut command = match kind {
         Kind::Mosquitto => {
-            let config = folder.join(format!("mosquitto-{port}.conf"));
-            let text = format!(
-                "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\n\
-                 persistence_location {}/\nmax_queued_messages 0\nuser root\n",
+            let mut text = format!(
+                "allow_anonymous true\npersistence true\npersistence_location {}/\n\
+                 max_queued_messages 0\nuser root\nlistener {port} 127.0.0.1\n",
                 folder.display()
             );
+            if has_all {
+                let tls = format!("certfile {cert}\nkeyfile {key}\n");
+                let next = [1, 2, 3].map(|next| format!("listener {} 127.0.0.1\n", port + next));
+                let websocket = "protocol websockets\n";
+                text += &format!("{}{tls}{}{websocket}", next[0], next[1]);
+                text += &format!("{}{websocket}{tls}listener 0 {socket}\n", next[2]);
+            }
+            let config = folder.join("mosquitto.conf");
             std::fs::write(&config, text).unwrap();
             let mut command = Command::new("mosquitto");
             command.arg("-c").arg(config).env("PATH", search_path());
@@ -85,8 +125,15 @@ fn spawn(kind: Kind, port: u16, folder: &Path) -> Child {
         }
         Kind::Ours => {
             let mut command = Command::new(broker_program());
-            command.args(["--listen", &format!("tcp://127.0.0.1:{port}")]);
             command.args(["--max-queued-messages", "1000000"]);
+            command.args(["--listen", &format!("tcp://127.0.0.1:{port}")]);
+            if has_all {
+                command.args(["--cert", &cert, "--key", &key]);
+                for (scheme, port) in ["tls", "ws", "wss"].iter().zip(port + 1..) {
+                    command.args(["--listen", &format!("{scheme}://127.0.0.1:{port}")]);
+                }
+                command.args(["--listen", &format!("unix:{socket}")]);
+            }
             command
         }
     };
@@ -141,6 +188,10 @@ impl Folder {
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path).unwrap();
         Self(path)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
     }
 }
 
