@@ -237,8 +237,8 @@ mod tests {
                 let (name, parameters) = setter.split_once('(').unwrap();
                 let is_setter =
                     parameters.starts_with("self, ") || parameters.starts_with("mut self, ");
-                // The broker acknowledges messages itself; the program has no store yet.
-                let is_fixed = ["manual_acknowledgement", "durable"].contains(&name);
+                // The broker acknowledges messages itself.
+                let is_fixed = name == "manual_acknowledgement";
                 let is_called = calls.contains(&format!(".{name}(")) || is_fixed;
                 assert!(is_called || !is_setter, "{name} has no flag");
             }

@@ -225,6 +225,8 @@ impl<T: Transport> Connection<T> {
     /// Writes what is left. Then the client has a moment to read the last packet: its input is
     /// read, so that a reset does not lose that packet.
     async fn finish(&mut self) -> io::Result<()> {
+        // Acknowledgements can wait for the store.
+        self.host.all_synced().await;
         loop {
             while self.output.is_pending() {
                 poll_fn(|context| self.poll_write(context)).await?;

@@ -13,6 +13,10 @@ pub(crate) struct Counters {
     ended: BTreeMap<&'static str, u64>,
     pub(crate) handshakes_failed: u64,
     pub(crate) closed_unanswered: u64,
+    pub(crate) stored_records: u64,
+    pub(crate) stored_batches: u64,
+    /// Whether the last attempt to store records has failed.
+    pub(crate) store_fails: bool,
 }
 
 impl Counters {
@@ -126,6 +130,13 @@ pub(crate) fn families(stats: &Stats, counters: &Counters) -> Vec<Family> {
             "mqtt_connections_closed_unanswered_total",
             "Connections beyond the limits that were closed without an answer.",
             counters.closed_unanswered,
+        ),
+        counter("mqtt_stored_records_total", "Records written to disk.", counters.stored_records),
+        counter("mqtt_stored_batches_total", "Transactions on disk.", counters.stored_batches),
+        gauge(
+            "mqtt_store_fails",
+            "Whether the last write to disk has failed.",
+            usize::from(counters.store_fails),
         ),
         one("process_cpu_seconds_total", "Processor time of the program.", cpu_seconds()),
         one("process_resident_memory_bytes", "Resident memory of the program.", resident_bytes()),

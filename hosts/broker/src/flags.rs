@@ -2,6 +2,7 @@
 
 use crate::ctl;
 use crate::listener::Endpoint;
+use crate::store;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use mqtt_sansio::broker::{BrokerConfig, Overflow, Rates, SharedStrategy};
 use mqtt_sansio::codec::{Expiry, Options, QoS};
@@ -39,6 +40,9 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) listener: ListenerArguments,
 
+    /// Keep sessions and retained messages in this directory. Without it they end with the program.
+    #[arg(long, value_name = "DIR", help_heading = "Operation")]
+    pub(crate) data_dir: Option<PathBuf>,
     /// Serve figures for Prometheus at `http://ADDR:PORT/metrics`, and `/healthz`.
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Operation")]
     pub(crate) metrics: Option<SocketAddr>,
@@ -52,6 +56,15 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = "Operation")]
     pub(crate) log_format: LogFormat,
 
+    /// Bytes of records that are not on disk yet; while there are more, nothing is read.
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = 1_048_576,
+        requires = "data_dir",
+        help_heading = "Limits"
+    )]
+    max_unsynced_bytes: usize,
     /// Seconds until the broker answers a client in place of this program.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Limits")]
     answer_timeout: u64,
@@ -150,6 +163,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Ask a running broker, or tell it to do something.
     Ctl(ctl::Arguments),
+    /// Check, export or import the store of a broker that is not running.
+    Store(store::Arguments),
 }
 
 /// The settings that a `[[listener]]` of the configuration file can have of its own.
@@ -291,6 +306,8 @@ impl Arguments {
     /// Returns the configuration of the broker.
     pub(crate) fn broker_config(&self) -> BrokerConfig {
         BrokerConfig::new(self.server_config())
+            .durable(self.data_dir.is_some())
+            .maximum_unsynced(self.max_unsynced_bytes)
             .maximum_sessions(self.max_sessions)
             .maximum_subscriptions(self.max_subscriptions, self.max_subscription_bytes)
             .maximum_levels(self.max_topic_levels)

@@ -9,6 +9,7 @@
 
 mod access;
 mod acl;
+mod clock;
 mod config;
 mod connection;
 mod control;
@@ -24,16 +25,19 @@ mod metrics;
 mod notify;
 mod proxy;
 mod settings;
+mod store;
 mod tls;
 mod users;
 mod websocket;
 
 use anyhow::{Context as _, bail};
+use clock::UnixClock;
 use config::{Configuration, is_open};
 use flags::{Arguments, Command, LogFormat, LogLevel};
 use host::Host;
 use limits::{Places, REFUSABLE};
 use listener::{Listener, remove_left_over};
+use mqtt_sansio::broker::Broker;
 use notify::notify;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use settings::Settings;
@@ -42,6 +46,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::thread::available_parallelism;
 use std::time::Duration;
+use store::Store;
 use tokio::net::TcpListener;
 use tokio::runtime::{self, Handle};
 use tokio::signal::unix::{SignalKind, signal};
@@ -64,14 +69,16 @@ fn main() -> ExitCode {
 
 fn start() -> anyhow::Result<()> {
     let configuration = Configuration::read()?;
-    if let Some(Command::Ctl(arguments)) = &configuration.arguments.command {
-        return ctl::run(arguments);
+    match &configuration.arguments.command {
+        Some(Command::Ctl(arguments)) => return ctl::run(arguments),
+        Some(Command::Store(arguments)) => return store::run(arguments),
+        None => {}
     }
     start_log(&configuration.arguments);
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
-        // They check passwords.
-        .max_blocking_threads(available_parallelism().map_or(1, Into::into))
+        // They check passwords, and one writes to the store.
+        .max_blocking_threads(1 + available_parallelism().map_or(1, usize::from))
         .build()?;
     let handshakes = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     LocalSet::new().block_on(&runtime, run(&configuration, handshakes.handle().clone()))
@@ -140,16 +147,26 @@ async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Resul
     settings.push(global);
     let mut seed = [0; 16];
     getrandom::fill(&mut seed).context("the system has no randomness")?;
+    let (config, seed, clock) =
+        (arguments.broker_config(), u128::from_ne_bytes(seed), UnixClock::new());
+    let store = arguments.data_dir.as_deref().map(Store::open).transpose().context("--data-dir")?;
+    let broker = match &store {
+        Some(store) => store::restore(store, config, seed, clock.now()).context("--data-dir")?,
+        None => Broker::new(config, seed, clock.now()),
+    };
     let host = Rc::new(Host::new(
-        arguments.broker_config(),
+        broker,
+        clock,
         settings,
         Places::new(arguments.listener.max_connections),
         limit,
         handshakes,
-        u128::from_ne_bytes(seed),
     ));
     spawn_local(host.clone().run_timer());
     spawn_local(host.clone().report_drops());
+    if let Some(store) = store {
+        spawn_local(host.clone().run_store(store));
+    }
     if let Some(listener) = metrics {
         info!(address = %listener.local_addr()?, "serving figures");
         spawn_local(metrics::run(listener, host.clone()));
@@ -181,6 +198,9 @@ async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Resul
     host.shut_down();
     if timeout(Duration::from_secs(5), host.places.all_ended()).await.is_err() {
         warn!(connections = host.places.open(), "some connections did not end in time");
+    }
+    if timeout(Duration::from_secs(5), host.all_synced()).await.is_err() {
+        warn!("some records were not stored in time");
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ mod connections;
 mod listeners;
 mod operation;
 mod security;
+mod store;
 
 use std::io::{BufRead as _, BufReader, Write as _, stderr};
 use std::path::{Path, PathBuf};

@@ -1,0 +1,325 @@
+//! The store: nothing that was acknowledged is lost.
+
+use crate::client::{Client, open, packet, text};
+use crate::{Broker, Directory, run, skip};
+use std::collections::{BTreeSet, VecDeque};
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::scope;
+use std::time::Duration;
+
+const LISTEN: [&str; 2] = ["--listen", "tcp://127.0.0.1:0"];
+
+fn start(data: &str) -> Broker {
+    Broker::start(&[&LISTEN[..], &["--data-dir", data]].concat())
+}
+
+/// Connects without Clean Session. Returns whether there was a session.
+fn resume(address: &str, id: &str) -> (Client, bool) {
+    let mut client = Client::tcp(address);
+    client.send(&packet(0x10, &[&text("MQTT")[..], &[4, 0, 0, 0], &text(id)].concat()));
+    let connack = client.receive();
+    assert_eq!((connack[0], connack[3]), (0x20, 0));
+    (client, connack[2] == 1)
+}
+
+fn subscribe(client: &mut Client, filter: &str, qos: u8) {
+    client.send(&packet(0x82, &[&[0, 1], &text(filter)[..], &[qos]].concat()));
+    assert_eq!(client.receive(), [0x90, 3, 0, 1, qos]);
+}
+
+fn publish(qos: u8, identifier: u16, topic: &str, payload: &str) -> Vec<u8> {
+    let body = [&text(topic)[..], &identifier.to_be_bytes(), payload.as_bytes()].concat();
+    packet(0x30 | qos << 1, &body)
+}
+
+fn store(data: &str, command: &str, input: &[u8]) -> (bool, String) {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_broker"))
+        .args(["store", command, data])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    process.stdin.take().unwrap().write_all(input).unwrap();
+    let output = process.wait_with_output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn session_and_messages_survive_a_kill_an_export_and_an_import() {
+    let directory = Directory::new();
+    let data = directory.path("data");
+    let broker = start(&data);
+    let (mut client, present) = resume(&broker.address("tcp"), "away");
+    assert!(!present);
+    subscribe(&mut client, "t", 1);
+    drop(client);
+    let mut publisher = Client::connected(&broker.address("tcp"), "publisher", None);
+    publisher.send(&publish(1, 7, "t", "kept"));
+    assert_eq!(publisher.receive(), [0x40, 2, 0, 7]);
+    // Without SIGTERM.
+    drop(broker);
+
+    let (is_good, text) = store(&data, "check", b"");
+    assert!(is_good && text.contains(" records: 1 sessions, 0 retained"), "{text}");
+    let (_, export) = store(&data, "export", b"");
+    let copy = directory.path("copy");
+    assert!(store(&copy, "import", export.as_bytes()).0);
+    assert!(!store(&copy, "import", export.as_bytes()).0, "it has records already");
+    for data in [&data, &copy] {
+        let broker = start(data);
+        let (mut client, present) = resume(&broker.address("tcp"), "away");
+        assert!(present);
+        assert_eq!(client.receive()[2..], publish(1, 1, "t", "kept")[2..]);
+    }
+}
+
+#[test]
+fn second_broker_on_a_store_is_refused() {
+    let directory = Directory::new();
+    let data = directory.path("data");
+    let _first = start(&data);
+    let flags = [&LISTEN[..], &["--data-dir", &data]].concat();
+    let mut second = Broker::start_without_waiting(&flags);
+    assert!(!second.end());
+    second.wait(|log| log.contains("--data-dir: another program uses this store"));
+}
+
+#[test]
+fn damaged_record_is_reported_and_the_others_are_kept() {
+    let directory = Directory::new();
+    let (data, copy) = (directory.path("data"), directory.path("copy"));
+    let broker = start(&data);
+    for id in ["one", "two"] {
+        subscribe(&mut resume(&broker.address("tcp"), id).0, "t", 1);
+    }
+    drop(broker);
+    let (_, export) = store(&data, "export", b"");
+    // The record of the first session.
+    let mut lines: Vec<_> = export.lines().map(str::to_owned).collect();
+    let session = lines.iter().position(|line| line.starts_with("{\"key\":\"cw")).unwrap();
+    lines[session] = lines[session].replace("\"value\":\"", "\"value\":\"////");
+    let (is_good, text) = store(&copy, "import", lines.join("\n").as_bytes());
+    assert!(
+        !is_good && text.contains("s\\x00") && text.contains("1 records are damaged"),
+        "{text}"
+    );
+    let mut broker = start(&copy);
+    broker.wait(|log| log.contains("stored record left out key=s\\x00"));
+    let address = broker.address("tcp");
+    let present = ["one", "two"].map(|id| resume(&address, id).1);
+    assert_eq!(present.iter().filter(|present| **present).count(), 1);
+}
+
+/// Needs the right to mount a file system.
+#[test]
+fn full_disk_stops_acknowledgements_until_there_is_room() {
+    let directory = Directory::new();
+    let disk = directory.path("disk");
+    std::fs::create_dir(&disk).unwrap();
+    if !run("mount", &["-t", "tmpfs", "-o", "size=8m", "tmpfs", &disk]) {
+        return skip("no file system can be mounted");
+    }
+    let data = directory.path("disk/data");
+    let mut broker = start(&data);
+    let address = broker.address("tcp");
+    let (mut away, _) = resume(&address, "away");
+    subscribe(&mut away, "t", 1);
+    drop(away);
+    let filler = directory.path("disk/filler");
+    let _ = std::fs::write(&filler, vec![0; 8 << 20]);
+    let mut publisher = Client::new(open(&address));
+    assert_eq!(publisher.connect(4, "publisher", None), 0);
+    // Not compressible: xorshift.
+    let mut state = 1_u32;
+    let mut letter = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        char::from(b'0' + (state >> 26) as u8)
+    };
+    let payload: String = (0..15_000).map(|_| letter()).collect();
+    publisher.send(&publish(1, 1, "t", &payload));
+    broker.wait(|log| log.contains("cannot store: until it is possible"));
+    std::thread::sleep(Duration::from_millis(200));
+    std::fs::remove_file(&filler).unwrap();
+    assert_eq!(publisher.receive(), [0x40, 2, 0, 1]);
+    broker.wait(|log| log.contains("stored: messages are acknowledged again"));
+    drop(broker);
+    let broker = start(&data);
+    assert!(resume(&broker.address("tcp"), "away").1);
+    drop(broker);
+    assert!(run("umount", &[&disk]));
+}
+
+/// Messages with QoS 1 and 2 go through a broker that is killed again and again: none that was
+/// acknowledged is lost, none with QoS 2 is doubled, and their order is kept. `ROUNDS=100` kills
+/// more often.
+#[test]
+fn kills_under_load_lose_and_double_nothing() {
+    let rounds = std::env::var("ROUNDS").map_or(5, |rounds| rounds.parse().unwrap());
+    let [once, twice] = play(rounds, |_| {});
+    println!("{} messages with QoS 1, {} with QoS 2", once.sent, twice.sent);
+    assert!(once.sent > 100 && twice.sent > 100);
+    let mut first = once.arrived.clone();
+    let mut seen = BTreeSet::new();
+    first.retain(|number| seen.insert(*number));
+    assert_eq!(first, (0..once.sent).collect::<Vec<_>>());
+    assert_eq!(twice.arrived, (0..twice.sent).collect::<Vec<_>>());
+}
+
+/// The test above notices records that are lost.
+#[test]
+fn kills_under_load_show_a_store_that_loses_records() {
+    let [once, twice] = play(5, |data| {
+        let files = std::fs::read_dir(data).unwrap().map(|entry| entry.unwrap().path());
+        let journals = files.filter(|path| path.extension().is_some_and(|end| end == "jnl"));
+        for path in journals {
+            let mut bytes = std::fs::read(&path).unwrap();
+            let end = bytes.iter().rposition(|byte| *byte != 0).unwrap_or_default();
+            bytes[end.saturating_sub(3_000)..].fill(0);
+            std::fs::write(&path, bytes).unwrap();
+        }
+    });
+    let is_whole = |flow: &Flow| flow.arrived == (0..flow.sent).collect::<Vec<_>>();
+    assert!(!is_whole(&once) || !is_whole(&twice));
+}
+
+/// The messages of a publisher.
+struct Flow {
+    sent: u32,
+    arrived: Vec<u32>,
+}
+
+/// Lets two publishers and a subscriber exchange messages while the broker is killed. Calls `damage`
+/// with its directory each time.
+fn play(rounds: u32, damage: impl Fn(&str)) -> [Flow; 2] {
+    let directory = Directory::new();
+    let data = directory.path("data");
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let flags = ["--listen", &address, "--data-dir", &data];
+    let mut broker = Broker::start(&flags);
+    subscribe(&mut resume(&address, "subscriber").0, "#", 2);
+    let (stop, done) = (AtomicBool::new(false), AtomicBool::new(false));
+    scope(|scope| {
+        let publishers = [1, 2].map(|qos| {
+            scope.spawn({
+                let (address, stop) = (&address, &stop);
+                move || publish_all(address, qos, stop)
+            })
+        });
+        let subscriber = scope.spawn(|| receive_all(&address, &done));
+        for round in 0..rounds {
+            std::thread::sleep(Duration::from_millis(100 + u64::from(round * 37 % 200)));
+            drop(broker);
+            damage(&data);
+            broker = Broker::start(&flags);
+        }
+        stop.store(true, Ordering::Relaxed);
+        let sent = publishers.map(|publisher| publisher.join().unwrap());
+        // All of them have been forwarded by now, or never will be.
+        std::thread::sleep(Duration::from_secs(2));
+        done.store(true, Ordering::Relaxed);
+        let [once, twice] = subscriber.join().unwrap();
+        [Flow { sent: sent[0], arrived: once }, Flow { sent: sent[1], arrived: twice }]
+    })
+}
+
+/// Connects until it succeeds.
+fn reconnect(address: &str, id: &str) -> TcpStream {
+    loop {
+        if let Ok(mut stream) = TcpStream::connect(address) {
+            stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            stream.set_nodelay(true).unwrap();
+            let connect = packet(0x10, &[&text("MQTT")[..], &[4, 0, 0, 0], &text(id)].concat());
+            if stream.write_all(&connect).is_ok() && stream.read_exact(&mut [0; 4]).is_ok() {
+                return stream;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Returns the next packet, which is short.
+fn next(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut packet = vec![0; 2];
+    stream.read_exact(&mut packet)?;
+    packet.resize(2 + usize::from(packet[1]), 0);
+    stream.read_exact(&mut packet[2..])?;
+    Ok(packet)
+}
+
+/// Publishes numbers until it is told to stop and all are acknowledged. Returns how many.
+fn publish_all(address: &str, qos: u8, stop: &AtomicBool) -> u32 {
+    const WINDOW: usize = 10;
+    let topic = qos.to_string();
+    let mut sent = 0;
+    // The packet identifier, and the packet that is to be sent again.
+    let mut in_flight: VecDeque<(u16, Vec<u8>)> = VecDeque::new();
+    loop {
+        let mut stream = reconnect(address, &format!("publisher-{qos}"));
+        let again: Vec<u8> = in_flight.iter().flat_map(|(_, packet)| packet.clone()).collect();
+        let mut result = stream.write_all(&again);
+        in_flight
+            .iter_mut()
+            .filter(|(_, one)| one[0] & 0xF0 == 0x30)
+            .for_each(|(_, one)| one[0] |= 8);
+        while result.is_ok() {
+            while in_flight.len() < WINDOW && !stop.load(Ordering::Relaxed) {
+                let identifier = (sent % 60_000 + 1) as u16;
+                let mut bytes = publish(qos, identifier, &topic, &sent.to_string());
+                let _ = stream.write_all(&bytes);
+                bytes[0] |= 8;
+                in_flight.push_back((identifier, bytes));
+                sent += 1;
+            }
+            if in_flight.is_empty() {
+                return sent;
+            }
+            result = next(&mut stream).map(|answer| {
+                let identifier = u16::from_be_bytes([answer[2], answer[3]]);
+                let found = in_flight.iter().position(|(one, _)| *one == identifier);
+                let (Some(found), kind) = (found, answer[0]) else { return };
+                if kind == 0x50 {
+                    in_flight[found].1 = [&[0x62, 2], &answer[2..]].concat();
+                    let _ = stream.write_all(&in_flight[found].1);
+                } else {
+                    in_flight.remove(found);
+                }
+            });
+        }
+    }
+}
+
+/// Receives numbers until it is told to stop, and returns those with QoS 1 and 2.
+fn receive_all(address: &str, done: &AtomicBool) -> [Vec<u32>; 2] {
+    let mut arrived = [Vec::new(), Vec::new()];
+    let mut accepted = BTreeSet::new();
+    while !done.load(Ordering::Relaxed) {
+        let mut stream = reconnect(address, "subscriber");
+        while let (Ok(packet), false) = (next(&mut stream), done.load(Ordering::Relaxed)) {
+            let answer = match packet[0] & 0xF6 {
+                0x62 => {
+                    accepted.remove(&packet[2..4]);
+                    [&[0x70, 2], &packet[2..4]].concat()
+                }
+                flags => {
+                    let qos = flags >> 1 & 3;
+                    let (identifier, payload) = (packet[5..7].to_vec(), &packet[7..]);
+                    let number = std::str::from_utf8(payload).unwrap().parse().unwrap();
+                    if qos == 1 || accepted.insert(identifier.clone()) {
+                        arrived[usize::from(qos) - 1].push(number);
+                    }
+                    [&[if qos == 1 { 0x40 } else { 0x50 }, 2], &identifier[..]].concat()
+                }
+            };
+            let _ = stream.write_all(&answer);
+        }
+    }
+    arrived
+}
