@@ -2,6 +2,7 @@
 
 use super::closed::Closed;
 use super::question::{Question, QuestionId};
+use core::num::NonZeroU64;
 
 /// The name of a connection of a [`Broker`](super::Broker). A broker never gives it out twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -10,6 +11,9 @@ pub struct ConnectionId(pub(super) u64);
 /// The name of a session, never given out twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SessionId(pub(super) u64);
+
+/// The number of a session in the journal, which it keeps over restarts.
+pub(super) type SessionNumber = NonZeroU64;
 
 /// A hint that only the host can do something about a connection.
 ///

@@ -247,15 +247,15 @@ impl Connections {
 
     /// Moves what was written for a connection to `out`.
     pub(super) fn take_output(&mut self, id: ConnectionId, out: &mut Vec<u8>) {
-        if let Some(connection) = self.connections.get_mut(id.0) {
-            if connection.gates.is_none() {
-                out.append(&mut connection.output);
-            } else {
-                let length = connection.pass_gates(self.durable);
-                out.extend(connection.output.drain(..length));
-            }
-            self.take_back_output(id);
+        let connection = self.connections.get_mut(id.0);
+        let Some(connection) = connection.filter(|one| !one.output.is_empty()) else { return };
+        if connection.gates.is_none() {
+            out.append(&mut connection.output);
+        } else {
+            let length = connection.pass_gates(self.durable);
+            out.extend(connection.output.drain(..length));
         }
+        self.take_back_output(id);
     }
 
     /// Whether there is output of a connection to send, or to write.
@@ -433,6 +433,7 @@ impl Connections {
         now: Instant,
     ) -> Result<(), Outgoing> {
         let Some(connection) = self.connections.get_mut(id.0) else { return Err(outgoing) };
+        connection.server.forget_outcomes();
         connection.server.deliver(outgoing, now)?;
         connection.counted.messages_queued += 1;
         if connection.hint() {

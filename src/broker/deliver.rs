@@ -3,6 +3,7 @@
 use super::Broker;
 use super::action::{ConnectionId, SessionId};
 use super::config::{Overflow, SharedStrategy};
+use super::connections::Connection;
 use super::grants::{Access, Verdict};
 use super::journal::Journal;
 use super::keep;
@@ -12,7 +13,7 @@ use super::subscription::{Subscriber, Target};
 use super::tasks::Task;
 use crate::codec::{Filter, QoS, TopicName};
 use crate::router::GroupId;
-use crate::session::{Message, Outgoing, Published, QueueLimit, Session};
+use crate::session::{Message, Outgoing, QueueLimit, Session};
 use crate::time::Instant;
 use alloc::collections::VecDeque;
 
@@ -121,8 +122,8 @@ fn overflow(broker: &mut Broker, session: SessionId, now: Instant) {
     }
 }
 
-/// Queues a message for a client, connected or away, for its own or for a shared subscription.
-/// Returns it if there is no room. [5.0 MQTT-4.5.0-1] [3.1.1 MQTT-3.1.2-5]
+/// Queues a message for a client, for its own or for a shared subscription. Returns it if there is
+/// no room. [5.0 MQTT-4.5.0-1] [3.1.1 MQTT-3.1.2-5]
 fn deliver(
     broker: &mut Broker,
     session: SessionId,
@@ -130,37 +131,41 @@ fn deliver(
     share: Option<(GroupId, &Filter)>,
     now: Instant,
 ) -> Result<(), Outgoing> {
-    let Broker { config, journal, sessions, connections, stats, .. } = broker;
-    let Some(state) = sessions.get_mut(session) else { return Ok(()) };
+    outgoing.key = share.map(|(group, _)| group.as_u64());
+    if broker.journal.is_none() {
+        return queue(broker, session, outgoing, now);
+    }
+    keep::enter(broker, session, &mut outgoing, share, now);
+    let queued = queue(broker, session, outgoing, now);
+    keep::take_outcomes(broker, session);
+    queued.inspect_err(|outgoing| keep::leave(broker, outgoing.key))
+}
+
+/// Queues a message for a client, connected or away.
+fn queue(
+    broker: &mut Broker,
+    session: SessionId,
+    outgoing: Outgoing,
+    now: Instant,
+) -> Result<(), Outgoing> {
+    let Some(state) = broker.sessions.get_mut(session) else { return Ok(()) };
     let qos = outgoing.message.qos();
-    let queued = match &mut state.presence {
-        Presence::Connected(id) => {
-            if let Some(connection) = connections.get_mut(*id) {
-                while let Some(Published { key, .. }) = connection.server.next_completed() {
-                    keep::leave(journal, Some(key));
-                }
-            }
-            keep::enter(journal, state.number, &mut outgoing, share);
-            connections.deliver(*id, outgoing, now)
-        }
-        // These messages are sent at once or not at all. [5.0 §3.3.2.3.3]
-        Presence::Away { .. }
-            if qos == QoS::AtMostOnce || outgoing.expires_at.is_some_and(|at| at <= now) =>
-        {
-            return Ok(());
-        }
+    match &mut state.presence {
+        Presence::Connected(id) => broker.connections.deliver(*id, outgoing, now)?,
+        Presence::Away { .. } if is_only_for_the_connected(&outgoing, now) => return Ok(()),
         Presence::Away { session, .. } => {
-            keep::enter(journal, state.number, &mut outgoing, share);
-            let queued = session.enqueue(outgoing, config.server.queue_limit(), now);
-            while let Some(Published { key, .. }) = session.next_completed() {
-                keep::leave(journal, Some(key));
-            }
-            queued
+            // The outcome of a message of a shared subscription is of no interest.
+            session.forget_outcomes();
+            session.enqueue(outgoing, broker.config.server.queue_limit(), now)?;
         }
-    };
-    queued.inspect_err(|outgoing| keep::leave(journal, outgoing.key))?;
-    stats::count(&mut stats.messages_queued, qos);
+    }
+    stats::count(&mut broker.stats.messages_queued, qos);
     Ok(())
+}
+
+/// Whether a message is sent at once or not at all. [5.0 §3.3.2.3.3]
+pub(super) fn is_only_for_the_connected(outgoing: &Outgoing, now: Instant) -> bool {
+    outgoing.message.qos() == QoS::AtMostOnce || outgoing.expires_at.is_some_and(|at| at <= now)
 }
 
 // ---- shared subscriptions ----
@@ -259,7 +264,7 @@ pub(super) fn hand_on(broker: &mut Broker, mut messages: VecDeque<Outgoing>, now
         if let Some(group) = key.and_then(|key| Journal::group(journal, key)) {
             broker.tasks.take(1);
             deliver_to_group(broker, group, outgoing, now);
-            keep::leave(&mut broker.journal, key);
+            keep::leave(broker, key);
         }
         if !broker.tasks.may_go_on() {
             broker.tasks.push(Task::HandOn(messages), now);
@@ -317,12 +322,15 @@ fn deliver_retained_before(
 /// are left. Returns whether there were any.
 pub(super) fn deliver_retained(broker: &mut Broker, id: ConnectionId, now: Instant) -> bool {
     let limit = broker.config.server.queue_limit();
-    let Some(connection) = broker.connections.get_mut(id) else { return false };
-    let Some(session) = connection.session() else { return false };
-    let Some(state) = broker.sessions.get(session) else { return false };
+    let session = broker.connections.get(id).and_then(Connection::session);
+    let Some(session) = session else { return false };
     let mut budget = broker.tasks.lend();
     let mut delivered = false;
-    while connection.server.session().queued() < RETAINED_AT_ONCE {
+    while let Some(state) = broker.sessions.get(session) {
+        let Some(connection) = broker.connections.get_mut(id) else { break };
+        if connection.server.session().queued() >= RETAINED_AT_ONCE {
+            break;
+        }
         let (client, store) = (state.client_identifier(), &broker.retained);
         let Some(outgoing) = broker.cursors.next(session, client, store, now, &mut budget) else {
             // A search that was not finished goes on later.
@@ -337,19 +345,26 @@ pub(super) fn deliver_retained(broker: &mut Broker, id: ConnectionId, now: Insta
             if !connection.server.session().has_room(outgoing.size(), limit) {
                 break;
             }
-            let (qos, mut outgoing) = (outgoing.message.qos(), outgoing);
-            while let Some(Published { key, .. }) = connection.server.next_completed() {
-                keep::leave(&mut broker.journal, Some(key));
-            }
-            keep::enter(&mut broker.journal, state.number, &mut outgoing, None);
-            let queued = connection.server.deliver(outgoing, now);
-            delivered |= queued.is_ok();
-            let returned = queued.err().and_then(|outgoing| outgoing.key);
-            keep::leave(&mut broker.journal, returned);
-            stats::count(&mut broker.stats.messages_queued, qos);
+            delivered |= queue_retained(broker, id, session, outgoing, now);
         }
         broker.cursors.pass(session);
     }
     broker.tasks.give_back(budget);
     delivered
+}
+
+/// Queues a retained message, without a hint: the caller is about to transmit it.
+fn queue_retained(
+    broker: &mut Broker,
+    id: ConnectionId,
+    session: SessionId,
+    mut outgoing: Outgoing,
+    now: Instant,
+) -> bool {
+    keep::enter(broker, session, &mut outgoing, None, now);
+    let Some(connection) = broker.connections.get_mut(id) else { return false };
+    connection.server.forget_outcomes();
+    stats::count(&mut broker.stats.messages_queued, outgoing.message.qos());
+    let queued = connection.server.deliver(outgoing, now);
+    queued.inspect_err(|outgoing| keep::leave(broker, outgoing.key)).is_ok()
 }

@@ -2,16 +2,16 @@
 //! for it. Without a journal nothing here does anything.
 
 use super::Broker;
-use super::action::{ConnectionId, SessionId};
-use super::journal::{
-    self, Journal, Left, SessionNumber, StoredRetained, StoredSession, StoredSubscription,
-};
+use super::action::{ConnectionId, SessionId, SessionNumber};
+use super::deliver::is_only_for_the_connected;
+use super::journal::{self, Journal, Left, StoredRetained, StoredSession, StoredSubscription};
 use super::sessions::{Presence, SessionState};
 use super::subscription::Subscriber;
 use super::wills::StoredWill;
 use crate::codec::{Expiry, Filter, QoS, TopicName};
 use crate::router::{GroupId, Retained};
 use crate::session::{Change, Outgoing, OwedRef, Published, Session};
+use crate::time::Instant;
 use alloc::boxed::Box;
 
 /// The journal of a broker that is durable.
@@ -149,23 +149,49 @@ pub(super) fn retain(
 
 /// Stores a message that is about to be queued for a session, and gives it its key there.
 pub(super) fn enter(
-    journal: &mut OptionalJournal,
-    number: Option<SessionNumber>,
+    broker: &mut Broker,
+    session: SessionId,
     outgoing: &mut Outgoing,
     share: Option<(GroupId, &Filter)>,
+    now: Instant,
 ) {
-    outgoing.key = share.map(|(group, _)| group.as_u64());
-    if let (Some(journal), Some(number)) = (journal, number) {
-        if outgoing.message.qos() > QoS::AtMostOnce {
+    if broker.journal.is_none() {
+        return;
+    }
+    take_outcomes(broker, session);
+    let Some(state) = broker.sessions.get(session) else { return };
+    let is_queued =
+        state.presence.connection().is_some() || !is_only_for_the_connected(outgoing, now);
+    if let (Some(journal), Some(number)) = (&mut broker.journal, state.number) {
+        if is_queued && outgoing.message.qos() > QoS::AtMostOnce {
             outgoing.key = Some(journal.enter(number, outgoing, share));
         }
     }
 }
 
 /// Ends a message that has left its session.
-pub(super) fn leave(journal: &mut OptionalJournal, key: Option<u64>) {
-    if let (Some(journal), Some(key)) = (journal, key) {
+pub(super) fn leave(broker: &mut Broker, key: Option<u64>) {
+    if let (Some(journal), Some(key)) = (&mut broker.journal, key) {
         journal.leave(key);
+    }
+}
+
+/// Ends the messages of a session whose outcomes are known and not reported.
+pub(super) fn take_outcomes(broker: &mut Broker, session: SessionId) {
+    let Broker { journal: Some(journal), sessions, connections, .. } = broker else { return };
+    let Some(state) = sessions.get_mut(session) else { return };
+    match &mut state.presence {
+        Presence::Away { session, .. } => {
+            while let Some(Published { key, .. }) = session.next_completed() {
+                journal.leave(key);
+            }
+        }
+        Presence::Connected(id) => {
+            let Some(connection) = connections.get_mut(*id) else { return };
+            while let Some(Published { key, .. }) = connection.server.next_completed() {
+                journal.leave(key);
+            }
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! A broker is made of its stored records, and all of its state becomes records.
 
-use super::action::SessionId;
+use super::action::{SessionId, SessionNumber};
 use super::journal::{
     Journal, Key, Left, LoadedQueued, LoadedRetained, LoadedSession, Record, RecordError,
-    SessionNumber, StoredOutbound, StoredQueued, StoredRetained, StoredSubscription, check_version,
+    StoredOutbound, StoredQueued, StoredRetained, StoredSubscription, check_version,
 };
 use super::sessions::Presence;
 use super::tasks::Task;

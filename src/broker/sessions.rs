@@ -1,8 +1,7 @@
 //! The store of sessions, by number and by Client Identifier.
 
-use super::action::{ConnectionId, SessionId};
+use super::action::{ConnectionId, SessionId, SessionNumber};
 use super::grants::Grants;
-use super::journal::SessionNumber;
 use super::subscription::Subscriptions;
 use crate::router::Slab;
 use crate::session::Session;

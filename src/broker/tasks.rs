@@ -1,7 +1,6 @@
 //! The store of work that is done a piece at a time, so that no call takes long.
 
-use super::action::{ConnectionId, SessionId};
-use super::journal::SessionNumber;
+use super::action::{ConnectionId, SessionId, SessionNumber};
 use super::subscription::Subscriptions;
 use crate::session::Outgoing;
 use crate::time::Instant;

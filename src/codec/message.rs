@@ -8,14 +8,14 @@
 use super::error::EncodeError;
 use super::output::Output;
 use super::property::PublishProperties;
-use super::publish::Publish;
+use super::publish::{self, Publish};
 use super::read::Reader;
 use super::sequence::Sequence;
 use super::text::Text;
 use super::topic::TopicName;
-use super::types::QoS;
+use super::types::{PacketIdentifier, QoS, Version};
 use super::varint;
-use super::write::{Size, Writer};
+use super::write::{Sink as _, Size, Writer};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
@@ -39,7 +39,8 @@ use core::fmt;
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Topic name, properties as 5.0 writes them, payload.
+    /// The topic name, the properties and the payload as a PUBLISH of 5.0 has them, each of the
+    /// first two with its length.
     bytes: Bytes,
     topic_length: u16,
     properties_length: u32,
@@ -51,14 +52,16 @@ impl Message {
     /// Copies a PUBLISH, without its packet identifier, DUP flag, topic alias and subscription
     /// identifiers.
     pub fn new(publish: &Publish<'_>) -> Result<Self, EncodeError> {
-        TopicName::new(publish.topic_name)?;
-        Self::copy(publish)
+        Self::with_topic_name(&TopicName::new(publish.topic_name)?, publish)
     }
 
-    /// Copies a PUBLISH whose topic name was checked by the decoder, or is checked when the PUBLISH
-    /// is written. Inlined, so that the message is made where it stays.
+    /// Copies a PUBLISH with another topic name, which was checked. Inlined, so that the message is
+    /// made where it stays.
     #[inline(always)]
-    pub(crate) fn copy(publish: &Publish<'_>) -> Result<Self, EncodeError> {
+    pub(crate) fn with_topic_name(
+        topic_name: &TopicName<'_>,
+        publish: &Publish<'_>,
+    ) -> Result<Self, EncodeError> {
         let properties = (!publish.properties.is_empty()).then(|| PublishProperties {
             topic_alias: None,
             subscription_identifiers: Sequence::default(),
@@ -70,17 +73,19 @@ impl Message {
         }
         size.end(&[])?;
         let properties_length = size.remaining_length();
-        let topic = publish.topic_name.as_bytes();
+        let topic_name = topic_name.as_text();
+        let topic = topic_name.as_bytes();
         let topic_length = u16::try_from(topic.len()).map_err(|_| EncodeError::FieldTooLong)?;
+        let fields = 2 + topic.len() + varint::length(properties_length) as usize + size.total();
+        let length = fields.saturating_add(publish.payload.len());
         // A message that fits no packet is not kept.
-        let length =
-            varint::check((topic.len() + size.total()).saturating_add(publish.payload.len()))?;
-        let mut bytes = Vec::with_capacity(length as usize);
-        let mut writer = Writer::new(
-            bytes.append_room(topic.len() + size.total(), publish.payload.len())?,
-            &size,
-        );
+        varint::check(length.saturating_add(identifier_size(publish.qos)))?;
+        let mut bytes = Vec::with_capacity(length);
+        let room = bytes.append_room(fields, publish.payload.len())?;
+        let mut writer = Writer::new(room, &size);
+        writer.bytes(topic_length.to_be_bytes());
         writer.copy(topic);
+        writer.variable_byte_integer(properties_length);
         if let Some(properties) = &properties {
             properties.write_section(&mut writer);
         }
@@ -137,7 +142,7 @@ impl Message {
     /// Returns the size in bytes of topic name, properties and payload.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() - 2 - varint::length(self.properties_length) as usize
     }
 
     /// Returns a number that the copies of a message share, and no other message has while one of
@@ -151,6 +156,59 @@ impl Message {
         self.to_publish().properties.message_expiry_interval
     }
 
+    /// Returns the size of the PUBLISH that [`write`](Self::write) writes.
+    #[inline]
+    pub(crate) fn packet_size(&self, version: Version) -> u32 {
+        let remaining = self.remaining_length(version);
+        1 + varint::length(remaining) + remaining
+    }
+
+    /// Returns the Remaining Length of the PUBLISH, which was checked when the message was made.
+    fn remaining_length(&self, version: Version) -> u32 {
+        let properties = if version == Version::V5_0 { 0 } else { self.property_section() };
+        let length = self.bytes.len() + identifier_size(self.qos) - properties;
+        u32::try_from(length).unwrap_or(u32::MAX)
+    }
+
+    /// Returns the size of the properties and their length.
+    const fn property_section(&self) -> usize {
+        (varint::length(self.properties_length) + self.properties_length) as usize
+    }
+
+    /// Writes the message as a PUBLISH with its properties. Its parts were checked when it was
+    /// made, so they are only copied.
+    #[inline]
+    pub(crate) fn write(
+        &self,
+        version: Version,
+        dup: bool,
+        packet_identifier: Option<PacketIdentifier>,
+        out: &mut impl Output,
+    ) -> Result<(), EncodeError> {
+        // The first byte, and the Remaining Length.
+        let mut head = [0; 5];
+        let mut length = 0;
+        let mut push = |byte| {
+            head.get_mut(length).into_iter().for_each(|place| *place = byte);
+            length += 1;
+        };
+        push(publish::first_byte(self.qos, self.retain, dup));
+        let remaining = self.remaining_length(version);
+        varint::bytes(remaining, push);
+        let head = head.get(..length).unwrap_or_default();
+        out.append_room(head.len(), remaining as usize)?.copy_from_slice(head);
+        if version == Version::V5_0 && packet_identifier.is_none() {
+            return out.append_slice(&self.bytes);
+        }
+        let topic = 2 + usize::from(self.topic_length);
+        out.append_slice(self.bytes.get(..topic).unwrap_or_default())?;
+        if let Some(identifier) = packet_identifier {
+            out.append_slice(&identifier.get().to_be_bytes())?;
+        }
+        let properties = if version == Version::V5_0 { 0 } else { self.property_section() };
+        out.append_slice(self.bytes.get(topic + properties..).unwrap_or_default())
+    }
+
     /// Returns the same message with another QoS and RETAIN flag, sharing the bytes.
     #[must_use]
     pub fn with(&self, qos: QoS, retain: bool) -> Self {
@@ -159,12 +217,17 @@ impl Message {
 
     /// Returns topic name, properties and payload.
     pub(crate) fn parts(&self) -> (&[u8], &[u8], &[u8]) {
-        let (topic, rest) =
-            self.bytes.split_at_checked(self.topic_length.into()).unwrap_or_default();
-        let (properties, payload) =
-            rest.split_at_checked(self.properties_length as usize).unwrap_or_default();
-        (topic, properties, payload)
+        let topic = 2 + usize::from(self.topic_length);
+        let payload = topic + self.property_section();
+        let properties = payload - self.properties_length as usize;
+        let part = |range| self.bytes.get(range).unwrap_or_default();
+        (part(2..topic), part(properties..payload), part(payload..self.bytes.len()))
     }
+}
+
+/// Returns the size of the packet identifier in a PUBLISH.
+const fn identifier_size(qos: QoS) -> usize {
+    if matches!(qos, QoS::AtMostOnce) { 0 } else { 2 }
 }
 
 impl fmt::Debug for Message {

@@ -118,6 +118,7 @@ pub use types::{PacketIdentifier, QoS, Role, Version};
 pub(crate) use body::Encode;
 pub(crate) use connect::connect_version;
 pub use message::Message;
+pub(crate) use publish::DecodedPublish;
 pub(crate) use read::Reader;
 pub(crate) use topic::{is_hidden, levels};
 pub(crate) use write::Size;

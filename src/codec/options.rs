@@ -102,6 +102,12 @@ impl Options {
         Self(self.0 | other.0)
     }
 
+    /// Whether an option refuses packets because of their content. Then a packet that was checked
+    /// without options must be checked again.
+    pub(crate) const fn check_content(self) -> bool {
+        self.contains(Self::REFUSE_CONTROL_CHARACTERS) || self.contains(Self::CHECK_PAYLOAD_FORMAT)
+    }
+
     /// Whether all options of `other` are in this set.
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {

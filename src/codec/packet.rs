@@ -13,7 +13,7 @@ use super::error::DecodeError;
 use super::frame::Frame;
 use super::packet_type::PacketType;
 use super::ping;
-use super::publish::Publish;
+use super::publish::{DecodedPublish, Publish};
 use super::read::Reader;
 use super::rules::Rules;
 use super::sequence::Sequence;
@@ -129,7 +129,13 @@ from_struct! { Connect Connack Publish Subscribe Unsubscribe Disconnect Auth }
 impl<'a> Frame<'a> {
     /// Reads a packet that is known to be a PUBLISH.
     #[inline(always)]
-    pub(crate) fn publish<P>(
+    pub(crate) fn publish(self, rules: Rules) -> Result<DecodedPublish<'a>, DecodeError> {
+        self.publish_as(rules, DecodedPublish::new)
+    }
+
+    /// Decodes a PUBLISH in the place of the result.
+    #[inline(always)]
+    fn publish_as<P>(
         self,
         rules: Rules,
         wrap: impl FnOnce(Publish<'a>) -> P,
@@ -154,7 +160,7 @@ pub fn decode<'a>(frame: Frame<'a>, rules: impl Into<Rules>) -> Result<Packet<'a
     // The common packet types are decoded inline, so that the optimizer sees how the result is
     // used: moving a packet through memory costs more than reading it.
     match frame.packet_type {
-        PacketType::Publish => frame.publish(rules, Packet::Publish),
+        PacketType::Publish => frame.publish_as(rules, Packet::Publish),
         PacketType::Puback => {
             Ack::decode(frame.body(rules)?, PacketType::Puback, rules, Packet::Puback)
         }

@@ -20,6 +20,7 @@ use super::property::PublishProperties;
 use super::read::Reader;
 use super::rules::Rules;
 use super::text::Text;
+use super::topic::TopicName;
 use super::types::{PacketIdentifier, QoS, Version};
 use super::write::Sink;
 
@@ -55,6 +56,38 @@ pub struct Publish<'a> {
     pub properties: PublishProperties<'a>,
     /// The payload, which can be any bytes. [5.0 §3.3.3] [3.1.1 §3.3.3]
     pub payload: &'a [u8],
+}
+
+/// A PUBLISH that was decoded, so that its topic name need not be checked again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DecodedPublish<'a>(Publish<'a>);
+
+impl<'a> DecodedPublish<'a> {
+    /// Wraps a PUBLISH where it is decoded.
+    #[inline(always)]
+    pub(super) const fn new(publish: Publish<'a>) -> Self {
+        Self(publish)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn get(&self) -> &Publish<'a> {
+        &self.0
+    }
+
+    /// Returns the topic name, unless a topic alias stands for it.
+    #[inline(always)]
+    pub(crate) fn topic_name(&self) -> Option<TopicName<'a>> {
+        let name = self.0.topic_name;
+        (!name.is_empty()).then(|| TopicName::from_decoded(name))
+    }
+}
+
+/// Returns the first byte of a PUBLISH.
+#[inline(always)]
+pub(super) const fn first_byte(qos: QoS, retain: bool, dup: bool) -> u8 {
+    let retain = if retain { RETAIN } else { 0 };
+    let dup = if dup { DUP } else { 0 };
+    PacketType::Publish.first_byte() | dup | qos.as_u8() << 1 | retain
 }
 
 impl<'a> Publish<'a> {
@@ -181,9 +214,7 @@ impl<'a> Publish<'a> {
 impl Body for &(&Publish<'_>, Option<PacketIdentifier>) {
     #[inline(always)]
     fn first_byte(self) -> u8 {
-        let Publish { dup, qos, retain, .. } = self.0;
-        let dup = if *dup { DUP } else { 0 };
-        PacketType::Publish.first_byte() | dup | qos.as_u8() << 1 | u8::from(*retain)
+        first_byte(self.0.qos, self.0.retain, self.0.dup)
     }
 
     #[inline(always)]

@@ -89,7 +89,7 @@ impl<'a> TopicName<'a> {
     }
 
     /// Wraps the topic name of a PUBLISH that was decoded, without checking it again.
-    pub(crate) fn from_decoded(name: Text<'a>) -> Self {
+    pub(super) fn from_decoded(name: Text<'a>) -> Self {
         debug_assert!(Self::new(name).is_ok(), "the topic name was checked");
         Self(Name::Borrowed(name))
     }

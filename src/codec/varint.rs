@@ -30,6 +30,19 @@ pub(crate) const fn length(value: u32) -> u32 {
     }
 }
 
+/// Passes the bytes of a Variable Byte Integer to `push`.
+#[inline]
+pub(crate) fn bytes(mut value: u32, mut push: impl FnMut(u8)) {
+    loop {
+        let [low, ..] = (value & 0x7F).to_le_bytes();
+        value >>= 7;
+        if value == 0 {
+            return push(low);
+        }
+        push(low | 0x80);
+    }
+}
+
 /// Checks that a Variable Byte Integer can state a length. [5.0 §1.5.5]
 #[inline]
 pub(crate) fn check(length: usize) -> Result<u32, EncodeError> {

@@ -393,7 +393,13 @@ impl Server {
         if self.endpoint.is_open() { self.endpoint.enqueue(outgoing, now) } else { Err(outgoing) }
     }
 
-    /// Returns an outcome that no step has reported. A full list of them would close the queue.
+    /// Drops the outcomes that no step has reported. A full list of them would close the queue.
+    #[inline]
+    pub(crate) fn forget_outcomes(&mut self) {
+        self.endpoint.session.forget_outcomes();
+    }
+
+    /// Returns an outcome that no step has reported.
     #[inline]
     pub(crate) fn next_completed(&mut self) -> Option<Published<'static>> {
         self.endpoint.session.next_completed()

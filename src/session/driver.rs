@@ -152,10 +152,10 @@ fn take_step<'i, M: Machine, O: Output>(
         let (packet, endpoint) = (frame.packet_type(), machine.endpoint());
         let rules = endpoint.peer_rules();
         if endpoint.is_open() && packet == PacketType::Publish {
-            let publish = attempt!(frame.publish(rules, core::convert::identity));
+            let publish = attempt!(frame.publish(rules));
             if let Some((topic_name, token)) = attempt!(endpoint.on_publish(&publish, step)) {
                 endpoint.end_step(input.len(), step);
-                return Some(Received::of(&publish, topic_name, token).into());
+                return Some(Received::of(publish.get(), topic_name, token).into());
             }
         } else if endpoint.is_open() && ACKNOWLEDGEMENTS.contains(&packet) {
             let ack = attempt!(frame.ack(rules));

@@ -197,6 +197,12 @@ impl Session {
         self.completed.into_iter().chain(in_flight.chain(queued).map(session_lost))
     }
 
+    /// Drops the outcomes that are not reported.
+    #[inline]
+    pub(crate) fn forget_outcomes(&mut self) {
+        self.completed.clear();
+    }
+
     /// Returns the number of messages that wait or are in flight, without a look at each.
     pub(crate) fn unfinished(&self) -> usize {
         self.outbound.unfinished()

@@ -96,7 +96,7 @@ struct World {
     broker: Broker,
     asked: Vec<QuestionId>,
     nodes: [Node; CLIENTS],
-    /// What is durable, and the batches that the store has not synced.
+    /// The durable records, and the batches that the store has not synced.
     store: BTreeMap<Vec<u8>, Vec<u8>>,
     unsynced: VecDeque<(Batch, Vec<StoredRecord>)>,
 }

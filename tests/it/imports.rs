@@ -11,7 +11,33 @@ const WITHOUT_CYCLES: [&str; 2] = ["codec", "router"];
 
 /// Modules of a directory that do not import each other.
 const STRANGERS: [(&str, &[&str]); 1] =
-    [("broker", &["connections", "retained", "sessions", "tasks", "timers", "wills"])];
+    [("broker", &["connections", "journal", "retained", "sessions", "tasks", "timers", "wills"])];
+
+/// The rooms of a session, each with the other rooms that it can import. The state of a session
+/// knows nothing of connections, and an endpoint knows neither handshakes nor the loop.
+const ROOMS: [(&str, &[(&str, &[&str])]); 2] = [
+    (
+        "session",
+        &[
+            ("identifiers", &[]),
+            ("inbound", &[]),
+            ("limits", &[]),
+            ("queue", &[]),
+            ("slot", &[]),
+            ("unacknowledged", &[]),
+            ("outbound", &["identifiers", "queue", "slot"]),
+            ("change", &["inbound", "outbound", "slot"]),
+            ("stored", &["inbound", "outbound", "slot"]),
+            ("handshake", &[]),
+            ("endpoint", &["error", "inbound", "slot", "unacknowledged"]),
+            ("driver", &["endpoint"]),
+        ],
+    ),
+    (
+        "session/endpoint",
+        &[("alias", &[]), ("connection", &["alias"]), ("send", &[]), ("receive", &["send"])],
+    ),
+];
 
 /// The layers, each with the layers below it that it can import.
 const LAYERS: [(&str, &[&str]); 6] = [
@@ -95,6 +121,18 @@ fn strangers_do_not_import_each_other() {
             strangers.iter().flat_map(|a| strangers.iter().map(move |b| (a, b)))
         {
             assert!(!modules[*stranger].contains(*other), "{root}/{stranger} imports {other}");
+        }
+    }
+}
+
+#[test]
+fn rooms_import_only_the_rooms_named() {
+    for (root, rooms) in ROOMS {
+        let modules = imports(root);
+        for (room, allowed) in rooms {
+            let others = modules[*room].iter().filter(|import| modules.contains_key(*import));
+            let unknown: Vec<_> = others.filter(|other| !allowed.contains(&&***other)).collect();
+            assert!(unknown.is_empty(), "{root}/{room} imports {unknown:?}");
         }
     }
 }

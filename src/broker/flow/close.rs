@@ -2,12 +2,11 @@
 
 use super::{publish, subscribe};
 use crate::broker::Broker;
-use crate::broker::action::{ConnectionId, SessionId};
+use crate::broker::action::{ConnectionId, SessionId, SessionNumber};
 use crate::broker::closed::{CloseCause, Closed};
 use crate::broker::connections::{Connection, Phase};
 use crate::broker::deliver::hand_on;
 use crate::broker::grants::{Access, Grants, Verdict};
-use crate::broker::journal::SessionNumber;
 use crate::broker::keep;
 use crate::broker::sessions::Presence;
 use crate::broker::subscription::Subscriptions;

@@ -110,7 +110,7 @@ fn handle_action(
         }
         // Only stored messages and those of shared subscriptions have a key.
         server::Action::Published(Published { key, .. }) => {
-            keep::leave(&mut broker.journal, Some(key));
+            keep::leave(broker, Some(key));
         }
     }
     None
@@ -162,27 +162,32 @@ pub(crate) fn transmit(
 ) -> bool {
     let before = out.len();
     broker.connections.take_output(id, out);
-    let Some(connection) = broker.connections.get_mut(id) else { return false };
-    connection.forget_hint();
-    let mut has_more = flush(broker, id, now, out);
+    let mut has_more = flush(broker, id, now, out, before);
     while !has_more && awaits_retained(broker, id) && deliver_retained(broker, id, now) {
-        has_more = flush(broker, id, now, out);
+        let length = out.len();
+        has_more = flush(broker, id, now, out, length);
     }
-    let sent = (out.len() - before) as u64;
-    broker.stats.bytes_sent += sent;
-    if let Some(connection) = broker.connections.get_mut(id) {
-        connection.counted.bytes_sent += sent;
-    }
+    broker.stats.bytes_sent += (out.len() - before) as u64;
     has_more
 }
 
-/// Lets the server of a connection write messages that wait. Returns whether it would write more.
+/// Lets the server of a connection write messages that wait, and counts the output after `before`.
+/// Returns whether it would write more.
 ///
 /// With a journal they pass through the output of the connection, where they may have to wait.
-fn flush(broker: &mut Broker, id: ConnectionId, now: Instant, out: &mut Vec<u8>) -> bool {
+fn flush(
+    broker: &mut Broker,
+    id: ConnectionId,
+    now: Instant,
+    out: &mut Vec<u8>,
+    before: usize,
+) -> bool {
     let Some(connection) = broker.connections.get_mut(id) else { return false };
+    connection.forget_hint();
     if broker.journal.is_none() {
-        return connection.server.flush(now, out);
+        let has_more = connection.server.flush(now, out);
+        connection.counted.bytes_sent += (out.len() - before) as u64;
+        return has_more;
     }
     if out.len() < OUTPUT_LIMIT && connection.server.wants_flush() {
         broker.connections.lend_output(id);
@@ -191,6 +196,9 @@ fn flush(broker: &mut Broker, id: ConnectionId, now: Instant, out: &mut Vec<u8>)
         }
         keep::settle(broker, id);
         broker.connections.take_output(id, out);
+    }
+    if let Some(connection) = broker.connections.get_mut(id) {
+        connection.counted.bytes_sent += (out.len() - before) as u64;
     }
     broker.connections.wants_transmit(id)
 }

@@ -39,7 +39,7 @@ pub(super) fn receive(
             return Some(ReasonCode::NO_MATCHING_SUBSCRIBERS);
         }
     }
-    let Ok(message) = Message::copy(&publish) else {
+    let Ok(message) = Message::with_topic_name(&received.topic_name, &publish) else {
         return Some(ReasonCode::UNSPECIFIED_ERROR);
     };
     let expires_at =

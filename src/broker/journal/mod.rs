@@ -84,6 +84,7 @@ mod format;
 
 pub use format::RecordError;
 
+use super::action::SessionNumber;
 #[cfg(doc)]
 use super::{Broker, BrokerConfig, Restore};
 use crate::codec::{Filter, PacketIdentifier, Topic};
@@ -94,7 +95,6 @@ use crate::time::Instant;
 use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
-use core::num::NonZeroU64;
 pub(super) use format::{
     Key, Left, LoadedQueued, LoadedRetained, LoadedSession, StoredOutbound, StoredQueued,
     StoredRetained, StoredSession, StoredSubscription, StoredWill, VERSION, check_version,
@@ -113,9 +113,6 @@ pub struct Record<'a> {
 /// The number of a batch of records. Later batches have greater numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Batch(u64);
-
-/// The number of a session in the journal, which it keeps over restarts.
-pub(super) type SessionNumber = NonZeroU64;
 
 /// The bytes that a record counts beside its value.
 const RECORD: usize = 64;

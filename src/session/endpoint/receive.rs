@@ -9,8 +9,8 @@ use super::super::{
 use super::send::REPLY_ROOM;
 use super::{Endpoint, Step};
 use crate::codec::{
-    Ack, Output, OwnedPacket, Packet, PacketIdentifier, PacketType, Publish, QoS, ReasonCode,
-    Rules, Suback, Text, TopicName, Version,
+    Ack, DecodedPublish, Output, OwnedPacket, Packet, PacketIdentifier, PacketType, Publish, QoS,
+    ReasonCode, Rules, Suback, TopicName, Version,
 };
 use alloc::boxed::Box;
 
@@ -20,16 +20,14 @@ impl Endpoint {
     #[inline]
     pub(crate) fn on_publish<'a>(
         &mut self,
-        publish: &Publish<'a>,
+        publish: &DecodedPublish<'a>,
         step: &mut Step<'_, impl Output>,
     ) -> Result<Option<(TopicName<'a>, Option<AckToken>)>, ProtocolError> {
-        let Publish { topic_name, qos, retain, packet_identifier, .. } = *publish;
-        let topic_name = match publish.properties.topic_alias {
-            Some(alias) => self.topic_name(alias, topic_name)?,
-            None if topic_name.is_empty() => {
-                return self.skip(packet_identifier, qos, step).map(|()| None);
-            }
-            None => TopicName::from_decoded(topic_name),
+        let Publish { qos, retain, packet_identifier, ref properties, .. } = *publish.get();
+        let topic_name = match (properties.topic_alias, publish.topic_name()) {
+            (Some(alias), topic_name) => self.topic_name(alias, topic_name)?,
+            (None, Some(topic_name)) => topic_name,
+            (None, None) => return self.skip(packet_identifier, qos, step).map(|()| None),
         };
         if qos > self.connection.own.maximum_qos {
             return Err(ProtocolError::QosNotSupported);
@@ -132,16 +130,15 @@ impl Endpoint {
     fn topic_name<'a>(
         &mut self,
         alias: u16,
-        topic_name: Text<'a>,
+        topic_name: Option<TopicName<'a>>,
     ) -> Result<TopicName<'a>, ProtocolError> {
         if alias > self.connection.own.topic_alias_maximum {
             return Err(ProtocolError::TopicAliasInvalid(alias));
         }
-        if topic_name.is_empty() {
+        let Some(topic_name) = topic_name else {
             let topic = self.connection.peer_aliases.get(alias).cloned();
             return topic.map(TopicName::from).ok_or(ProtocolError::UnknownTopicAlias(alias));
-        }
-        let topic_name = TopicName::from_decoded(topic_name);
+        };
         self.connection.peer_aliases.set(alias, topic_name.clone().into_topic());
         Ok(topic_name)
     }

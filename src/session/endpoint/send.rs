@@ -76,7 +76,7 @@ impl Endpoint {
         if publish.properties.topic_alias.is_some() || is_huge {
             self.check_size(&&(full, Some(identifier)))?;
         }
-        let outgoing = expiring(key, full, Message::copy(full)?, step.now);
+        let outgoing = expiring(key, full, Message::new(full)?, step.now);
         self.write_publish(publish, Some(identifier), step.out)?;
         self.set_alias(publish);
         self.connection.sent += 1;
@@ -275,8 +275,21 @@ impl Endpoint {
         dup: bool,
         step: &mut Step<'_, impl Output>,
     ) -> Result<(), PublishError> {
-        self.check_allowed(outgoing.message.qos(), outgoing.message.retain())?;
-        let mut publish = outgoing.message.to_publish();
+        let Outgoing { message, subscription_identifiers, expires_at, .. } = outgoing;
+        self.check_allowed(message.qos(), message.retain())?;
+        let version = self.connection.version;
+        let is_unchanged = version < Version::V5_0
+            || (expires_at.is_none() && subscription_identifiers.is_empty());
+        let is_checked = !self.config.options.check_content();
+        if is_unchanged && is_checked && self.automatic_aliases() == 0 {
+            let maximum = self.connection.peer.maximum_packet_size;
+            let size = message.packet_size(version);
+            if size > maximum {
+                return Err(WriteError::TooLarge { size, maximum }.into());
+            }
+            return Ok(message.write(version, dup, packet_identifier, step.out)?);
+        }
+        let mut publish = message.to_publish();
         publish.dup = dup;
         let properties = &mut publish.properties;
         if self.connection.version < Version::V5_0 {
@@ -294,6 +307,11 @@ impl Endpoint {
         Ok(self.write_publish(&publish, packet_identifier, step.out)?)
     }
 
+    /// Returns how many aliases the machine can set.
+    fn automatic_aliases(&self) -> u16 {
+        self.config.automatic_topic_aliases.min(self.connection.peer.topic_alias_maximum)
+    }
+
     /// Writes a message, with an alias where the configuration allows one and it saves bytes.
     /// [5.0 §3.3.2.3.4]
     fn write_publish(
@@ -302,8 +320,7 @@ impl Endpoint {
         packet_identifier: Option<PacketIdentifier>,
         out: &mut impl Output,
     ) -> Result<(), WriteError> {
-        let maximum =
-            self.config.automatic_topic_aliases.min(self.connection.peer.topic_alias_maximum);
+        let maximum = self.automatic_aliases();
         if maximum == 0
             || publish.topic_name.as_bytes().len() < LEAST_ALIASED
             || publish.properties.topic_alias.is_some()

@@ -130,7 +130,7 @@ impl Host {
         kinds
     }
 
-    /// The host dies. What is in the store is durable.
+    /// Loses the broker, and makes one of the store.
     fn crash(&mut self) {
         let (broker, damaged) = self.store.restore(BrokerConfig::default(), self.now);
         assert_eq!(damaged, []);
@@ -311,7 +311,7 @@ fn wills_and_expiry_survive_a_crash() {
         let sent = host.sent(watcher);
         seen.extend((!sent.is_empty()).then(|| format!("{second}: {sent}")));
     }
-    // Those that were connected count from the crash, the one that had left from its end.
+    // The crash ends the connections. One had ended before.
     let expected = ["5: #1 will/t=short q1", "10: #2 will/t=connected q1", "20: #3 will/t=left q1"];
     assert_eq!(seen, expected);
     assert_eq!(host.broker.stats().sessions, 1);
