@@ -13,9 +13,12 @@ const WITHOUT_CYCLES: [&str; 2] = ["codec", "router"];
 const STRANGERS: [(&str, &[&str]); 1] =
     [("broker", &["connections", "journal", "retained", "sessions", "tasks", "timers", "wills"])];
 
+/// A module of a directory, and the others of the same directory that it can import.
+type Room = (&'static str, &'static [&'static str]);
+
 /// The rooms of a session, each with the other rooms that it can import. The state of a session
 /// knows nothing of connections, and an endpoint knows neither handshakes nor the loop.
-const ROOMS: [(&str, &[(&str, &[&str])]); 2] = [
+const ROOMS: [(&str, &[Room]); 2] = [
     (
         "session",
         &[
