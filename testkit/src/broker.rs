@@ -6,9 +6,10 @@ use crate::wire::{VERSIONS, identifier};
 use core::num::NonZeroU32;
 use core::time::Duration;
 use mqtt_sansio::Instant;
+use mqtt_sansio::broker::journal::Batch;
 use mqtt_sansio::broker::{
     Access, Admission, Broker, BrokerConfig, ConnectionId, Grants, Overflow, Question, Rates,
-    SharedStrategy,
+    Restore, SharedStrategy,
 };
 use mqtt_sansio::codec::{
     self, Ack, Auth, AuthProperties, ConnackProperties, Connect, ConnectProperties, Disconnect,
@@ -16,6 +17,7 @@ use mqtt_sansio::codec::{
     Subscribe, Subscription, SubscriptionOptions, Unsubscribe, Version, Will, WillProperties,
 };
 use mqtt_sansio::server::ServerConfig;
+use std::collections::BTreeMap;
 
 /// Counts of events, so that a test can check that they occur.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,6 +28,7 @@ pub struct Tally {
     pub asked: usize,
     pub closed: usize,
     pub dropped: usize,
+    pub crashed: usize,
 }
 
 const QUEUE: (usize, usize) = (4, 200);
@@ -63,9 +66,17 @@ struct Peer {
 
 struct Host {
     broker: Broker,
+    config: BrokerConfig,
     now: Instant,
     peers: [Option<Peer>; 5],
+    /// The records that the broker has handed out, and those that are durable.
+    written: Records,
+    durable: Records,
+    batch: Option<Batch>,
+    has_crashed: bool,
 }
+
+type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
 impl Host {
     fn new(setup: u8) -> Self {
@@ -84,10 +95,21 @@ impl Host {
             .maximum_retained(RETAINED.0, RETAINED.1)
             .overflow(overflow[usize::from(setup % 3)])
             .shared_strategy(strategy[usize::from(setup / 3 % 3)])
+            .durable(setup & 32 != 0)
+            .maximum_unsynced(2_000)
             .shared_before_5_0(setup & 64 != 0)
             .sys_interval((setup & 128 != 0).then_some(Duration::from_secs(7)));
         let now = Instant::from_millis(1_000);
-        Self { broker: Broker::new(config, setup.into(), now), now, peers: Default::default() }
+        Self {
+            broker: Broker::new(config.clone(), setup.into(), now),
+            config,
+            now,
+            peers: Default::default(),
+            written: Records::new(),
+            durable: Records::new(),
+            batch: None,
+            has_crashed: false,
+        }
     }
 
     fn event(&mut self, event: u8, draw: &mut impl FnMut() -> u8, tally: &mut Tally) {
@@ -135,7 +157,12 @@ impl Host {
                 let _ = self.broker.end_session(name, &Disconnect::default(), self.now);
                 assert!(self.broker.client(name).is_none());
             }
-            30 => while self.broker.poll_action().is_some() {},
+            30 => match draw() % 4 {
+                0 => self.fetch_batch(),
+                1 => self.sync(),
+                2 => self.crash(tally),
+                _ => while self.broker.poll_action().is_some() {},
+            },
             _ => {
                 if let Some(peer) = &self.peers[slot] {
                     self.broker.disconnect(peer.id, &Disconnect::default(), self.now);
@@ -348,6 +375,45 @@ impl Host {
         self.feed(slot, &[], tally);
     }
 
+    // ---- the store ----
+
+    fn fetch_batch(&mut self) {
+        let written = &mut self.written;
+        let batch = self.broker.poll_journal(|record| match record.value {
+            Some(value) => _ = written.insert(record.key.into(), value.into()),
+            None => assert!(written.remove(record.key).is_some(), "{:x?} is unknown", record.key),
+        });
+        self.batch = batch.or(self.batch);
+        let mut all = Records::new();
+        self.broker
+            .snapshot(|record| _ = all.insert(record.key.into(), record.value.unwrap().into()));
+        // Records of PUBREL packets have numbers of their own in a snapshot.
+        let (written, all) = (without_order(&self.written), without_order(&all));
+        assert_eq!(written, all, "the records are not the state");
+    }
+
+    fn sync(&mut self) {
+        if let Some(batch) = self.batch.take() {
+            self.durable = self.written.clone();
+            self.broker.durable(batch);
+        }
+    }
+
+    fn crash(&mut self, tally: &mut Tally) {
+        if self.broker.wants_journal() || self.batch.is_some() || !self.durable.is_empty() {
+            (0..self.peers.len()).for_each(|slot| self.peers[slot] = None);
+            tally.crashed += 1;
+            self.has_crashed = true;
+            let mut restore = Restore::new(self.config.clone(), 1, self.now);
+            for (key, value) in &self.durable {
+                restore.record(key, value).unwrap();
+            }
+            self.broker = restore.finish(|key, error| panic!("{key:x?}: {error}")).unwrap();
+            self.written = self.durable.clone();
+            self.batch = None;
+        }
+    }
+
     /// Lets the broker do all that is due.
     fn settle(&mut self) {
         let mut calls = 0;
@@ -368,8 +434,12 @@ impl Host {
         assert_eq!(stats.connected, connected);
         assert!(stats.retained <= RETAINED.0.max(20), "{stats:?}");
         for client in self.broker.clients() {
-            assert!(client.queued <= QUEUE.0 && client.in_flight <= 2 + QUEUE.0, "{client:?}");
-            assert!(client.queued_bytes <= QUEUE.1 || client.queued == 1, "{client:?}");
+            // Messages in flight at a crash wait again.
+            let more = if self.has_crashed { 2 } else { 0 };
+            assert!(client.queued <= QUEUE.0 + more, "{client:?}");
+            assert!(client.in_flight <= 2 + QUEUE.0, "{client:?}");
+            let bytes = QUEUE.1 + more * QUEUE.1;
+            assert!(client.queued_bytes <= bytes || client.queued == 1, "{client:?}");
             assert!(client.subscriptions <= SUBSCRIPTIONS.0, "{client:?}");
         }
     }
@@ -386,7 +456,18 @@ impl Host {
         self.settle();
         let stats = self.broker.stats();
         assert_eq!((stats.connections, stats.sessions, stats.subscriptions), (0, 0, 0));
+        self.fetch_batch();
+        let kinds = self.written.keys().map(|key| key[0]);
+        let is_of_sessions = |kind: &u8| b"sfqoi".contains(kind);
+        assert_eq!(kinds.filter(is_of_sessions).count(), 0, "{:x?}", self.written);
     }
+}
+
+fn without_order(records: &Records) -> Records {
+    let mut records = records.clone();
+    let pubrels = records.iter_mut().filter(|(key, value)| key[0] == b'o' && value[0] == 2);
+    pubrels.for_each(|(_, value)| value.truncate(1));
+    records
 }
 
 fn grants(choice: u8) -> Grants {
