@@ -13,18 +13,21 @@ use toml::Table;
 /// The numbers of statements and of reports that are not obeyed or not shown. Neither may grow.
 const GAPS: [usize; 2] = [1, 2];
 
+const VERSIONS: [&str; 3] = ["5.0", "3.1.1", "Sparkplug 3.0"];
+
 const INTRODUCTION: &str = "\
 # Conformance
 
-The tests that show each normative statement of the standards, and this crate's answer to problems
-that users of other libraries and brokers reported. A test is named only if it would fail were the
+The tests that show each normative statement of the standards, what Sparkplug 3.0 asks of a server,
+and this crate's answer to problems that users of other libraries and brokers reported. A test is named only if it would fail were the
 statement broken. Wire vectors that cite a statement about single packets show it. A gap is a
 statement that this crate does not obey, or that no test shows; tests next to it show a part of it.
 
 `UPDATE=1 cargo test --test it ledger` writes this page from `statements.tsv`, `tests/ledger.toml`
 and the vectors; it must not be edited. The statements themselves are in
 [MQTT 5.0](https://docs.oasis-open.org/mqtt/mqtt/v5.0/os/mqtt-v5.0-os.html) and
-[MQTT 3.1.1](https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/os/mqtt-v3.1.1-os.html).
+[MQTT 3.1.1](https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/os/mqtt-v3.1.1-os.html), and in the
+[Sparkplug specification](https://sparkplug.eclipse.org/specification/).
 ";
 
 static LEDGER: LazyLock<Ledger> = LazyLock::new(Ledger::read);
@@ -73,7 +76,7 @@ impl Ledger {
         };
         let lines = files::read("spec-vectors/statements.tsv");
         let statements: Vec<_> = lines.lines().skip(1).map(statement).collect();
-        assert_eq!(statements.len(), 251 + 141);
+        assert_eq!(statements.len(), 251 + 141 + 11);
         for row in [shown, not_ours, gaps].into_iter().flat_map(Table::keys) {
             assert!(
                 statements.iter().any(|(_, entry)| entry.name == *row),
@@ -143,7 +146,7 @@ impl Ledger {
     fn print(&self) -> String {
         let mut out = INTRODUCTION.to_owned();
         out += "\n| version | layer | statements | shown | not ours | gaps |\n|---|---|---|---|---|---|\n";
-        for version in ["5.0", "3.1.1"] {
+        for version in VERSIONS {
             for layer in ["codec", "session", "broker", "transport"] {
                 let of_it = self
                     .statements
@@ -153,14 +156,18 @@ impl Ledger {
                     of_it.clone().count(),
                     of_it.clone().filter(|(_, entry)| entry.gap.is_some()).count(),
                 );
+                if all == 0 {
+                    continue;
+                }
                 let not_ours = of_it.filter(|(_, entry)| entry.not_ours.is_some()).count();
                 let shown = all - gaps - not_ours;
                 writeln!(out, "| {version} | {layer} | {all} | {shown} | {not_ours} | {gaps} |")
                     .unwrap();
             }
         }
-        for version in ["5.0", "3.1.1"] {
-            write!(out, "\n## MQTT {version}\n\n| statement | section | who | layer | shown by |\n|---|---|---|---|---|\n")
+        for version in VERSIONS {
+            let protocol = if version.starts_with('S') { "" } else { "MQTT " };
+            write!(out, "\n## {protocol}{version}\n\n| statement | section | who | layer | shown by |\n|---|---|---|---|---|\n")
                 .unwrap();
             for (columns, entry) in
                 self.statements.iter().filter(|(columns, _)| columns[0] == version)

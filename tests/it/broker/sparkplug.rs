@@ -44,6 +44,49 @@ fn births_are_certified() {
     });
 }
 
+/// An aware broker is a compliant one as well. (tck-id-conformance-mqtt-aware-basic)
+#[test]
+fn aware_broker_supports_what_a_compliant_one_does() {
+    play_aware(|net| {
+        let state = "spBv1.0/STATE/host";
+        let will = Will { qos: qos(1), retain: true, ..Will::new(state, b"offline") };
+        let host = net.join(Connect { will: Some(will), ..clean(V5_0, "host") });
+        net.retain(host, state, "online", 1);
+        let node = helper(net, "node");
+        net.subscribe(node, state, 1);
+        assert_eq!(net.messages(node), ["spBv1.0/STATE/host=online q1 R"]);
+        net.subscribe(host, "spBv1.0/#", 1);
+        assert_eq!(net.messages(host), ["spBv1.0/STATE/host=online q1 R"]);
+        for number in 0..=1 {
+            net.publish(node, "spBv1.0/group/NDATA/node", "data", number);
+        }
+        assert_eq!(
+            net.messages(host),
+            ["spBv1.0/group/NDATA/node=data", "spBv1.0/group/NDATA/node=data q1"]
+        );
+        net.cut(host);
+        assert_eq!(net.messages(node), ["spBv1.0/STATE/host=offline q1"]);
+        let late = helper(net, "late");
+        net.subscribe(late, state, 1);
+        assert_eq!(net.messages(late), ["spBv1.0/STATE/host=offline q1 R"]);
+    });
+}
+
+/// The broker does not replace the timestamp. (tck-id-conformance-mqtt-aware-ndeath-timestamp)
+#[test]
+fn deaths_are_forwarded_unaltered() {
+    play_aware(|net| {
+        let topic = "spBv1.0/group/NDEATH/node";
+        let will = Will { qos: qos(1), ..Will::new(topic, b"\x08\x01 payload") };
+        let node = net.join(Connect { will: Some(will), ..clean(V5_0, "node") });
+        let watcher = helper(net, "watcher");
+        net.subscribe(watcher, "spBv1.0/#", 1);
+        net.cut(node);
+        assert_eq!(net.messages(watcher), ["spBv1.0/group/NDEATH/node=\u{8}\u{1} payload q1"]);
+        assert!(net.broker.retained().is_empty());
+    });
+}
+
 #[test]
 fn other_messages_are_not_certified() {
     let topics = [
