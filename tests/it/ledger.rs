@@ -19,9 +19,10 @@ const INTRODUCTION: &str = "\
 # Conformance
 
 The tests that show each normative statement of the standards, what Sparkplug 3.0 asks of a server,
-and this crate's answer to problems that users of other libraries and brokers reported. A test is named only if it would fail were the
-statement broken. Wire vectors that cite a statement about single packets show it. A gap is a
-statement that this crate does not obey, or that no test shows; tests next to it show a part of it.
+and this crate's answer to problems that users of other libraries and brokers reported. A test is
+named only if it would fail were the statement broken. Wire vectors that cite a statement about
+single packets show it. A gap is a statement that this crate does not obey, or that no test shows;
+tests next to it show a part of it.
 
 `UPDATE=1 cargo test --test it ledger` writes this page from `statements.tsv`, `tests/ledger.toml`
 and the vectors; it must not be edited. The statements themselves are in
