@@ -108,7 +108,7 @@ impl Client {
         let (sender, receiver) = mpsc::channel(self.0.buffer);
         let answer = self.0.shared.subscribe(subscriptions, properties, sender)?;
         let granted = answer.await.map_err(|_| RequestError::Closed)??;
-        Ok(Messages::new(receiver, granted))
+        Ok(Messages::new(receiver, granted, None))
     }
 
     /// Unsubscribes from filters, and waits for the answer of the server. Their streams end, once

@@ -35,7 +35,7 @@ pub(crate) type Authenticator = Box<
         + Send,
 >;
 
-type RequestResult = Result<Vec<ReasonCode>, RequestError>;
+pub(crate) type RequestResult = Result<Vec<ReasonCode>, RequestError>;
 
 /// A client as its handles, its streams and its driver share it.
 #[derive(Debug)]

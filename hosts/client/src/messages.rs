@@ -1,6 +1,7 @@
 //! Streams of received messages.
 
-use crate::core::Shared;
+use crate::RequestError;
+use crate::core::{RequestResult, Shared};
 use futures_core::Stream;
 use mqtt_sansio::codec::{self, Publish, PublishProperties, QoS, ReasonCode};
 use mqtt_sansio::session::{AckToken, AcknowledgeError, Acknowledgement};
@@ -9,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// The messages of one subscription, also as a [`Stream`]. It ends when the client has ended, after
 /// [`Client::unsubscribe`](crate::Client::unsubscribe), and when the server refuses to renew the
@@ -26,11 +27,17 @@ use tokio::sync::mpsc;
 pub struct Messages {
     receiver: mpsc::Receiver<Message>,
     granted: Vec<ReasonCode>,
+    /// The answer that is still to come.
+    answer: Option<oneshot::Receiver<RequestResult>>,
 }
 
 impl Messages {
-    pub(crate) const fn new(receiver: mpsc::Receiver<Message>, granted: Vec<ReasonCode>) -> Self {
-        Self { receiver, granted }
+    pub(crate) const fn new(
+        receiver: mpsc::Receiver<Message>,
+        granted: Vec<ReasonCode>,
+        answer: Option<oneshot::Receiver<RequestResult>>,
+    ) -> Self {
+        Self { receiver, granted, answer }
     }
 
     /// Waits for the next message.
@@ -44,10 +51,22 @@ impl Messages {
     }
 
     /// Returns the answer of the server to each filter: a granted QoS or an error. Empty for a
-    /// subscription of [`Options`](crate::Options), which is made later.
+    /// subscription of [`Options`](crate::Options), which is [answered](Self::answer) later.
     #[must_use]
     pub fn granted(&self) -> &[ReasonCode] {
         &self.granted
+    }
+
+    /// Waits for the first answer to a subscription of [`Options`](crate::Options). Only the first
+    /// call has it.
+    pub fn answer(
+        &mut self,
+    ) -> impl Future<Output = Result<Vec<ReasonCode>, RequestError>> + use<> {
+        let answer = self.answer.take();
+        async {
+            let answer = answer.ok_or(RequestError::Closed)?;
+            answer.await.map_err(|_| RequestError::Closed)?
+        }
     }
 
     fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<Message>> {

@@ -20,7 +20,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// How to connect to a server.
 ///
@@ -241,9 +241,10 @@ impl Options {
     ) -> Result<Messages, RequestError> {
         let (sender, receiver) = mpsc::channel(self.buffer);
         let version = self.version();
-        let subscribed = Subscribed::new(version, subscriptions, properties, sender, None)?;
+        let (waiter, answer) = oneshot::channel();
+        let subscribed = Subscribed::new(version, subscriptions, properties, sender, Some(waiter))?;
         self.subscriptions.push(subscribed);
-        Ok(Messages::new(receiver, Vec::new()))
+        Ok(Messages::new(receiver, Vec::new(), Some(answer)))
     }
 
     /// Returns a stream of the messages that no subscription takes, such as those that the server
@@ -251,7 +252,7 @@ impl Options {
     pub fn others(&mut self) -> Messages {
         let (sender, receiver) = mpsc::channel(self.buffer);
         self.others = Some(sender);
-        Messages::new(receiver, Vec::new())
+        Messages::new(receiver, Vec::new(), None)
     }
 
     /// Starts the client, and waits until the server accepts the first connection. If the first

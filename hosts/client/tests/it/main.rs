@@ -7,6 +7,7 @@
 mod authentication;
 mod connection;
 mod manual;
+mod program;
 mod requests;
 mod restarts;
 mod store;

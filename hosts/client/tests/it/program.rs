@@ -1,0 +1,243 @@
+//! The program, with its counterparts of mosquitto.
+
+use crate::support::{Broker, Folder, Kind, has, kinds};
+use std::io::{Read as _, Write as _};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::thread::{JoinHandle, sleep};
+use std::time::Duration;
+
+const VERSIONS: [&str; 3] = ["mqttv31", "mqttv311", "mqttv5"];
+
+/// A process that is killed at the end of the test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    /// Returns all output of the process, after it has ended.
+    fn output(mut self) -> String {
+        let mut output = Vec::new();
+        self.0.stdout.take().unwrap().read_to_end(&mut output).unwrap();
+        let status = self.0.wait().unwrap();
+        let output = String::from_utf8_lossy(&output).into_owned();
+        assert!(status.success(), "{status} {output}");
+        output
+    }
+}
+
+/// A program for publishers and one for subscribers.
+#[derive(Clone, Copy)]
+enum Make {
+    Ours,
+    Mosquitto,
+}
+
+impl Make {
+    fn command(self, name: &str, port: u16, arguments: &[&str]) -> Command {
+        let mut command = match self {
+            Self::Ours => client(&[name]),
+            Self::Mosquitto => Command::new(format!("mosquitto_{name}")),
+        };
+        command.args(["-h", "127.0.0.1", "-p", &port.to_string()]).args(arguments);
+        command
+    }
+
+    fn publish(self, port: u16, arguments: &[&str]) {
+        let status = self.command("pub", port, arguments).status().unwrap();
+        assert!(status.success(), "{arguments:?}: {status}");
+    }
+
+    /// Starts a subscriber, and gives it time to subscribe.
+    fn subscribe(self, port: u16, arguments: &[&str]) -> Process {
+        let mut command = self.command("sub", port, arguments);
+        let subscriber = command.args(["-W", "60"]).stdout(Stdio::piped()).spawn().unwrap();
+        sleep(Duration::from_millis(300));
+        Process(subscriber)
+    }
+}
+
+fn client(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_client"));
+    command.args(arguments).env_remove("RUST_LOG");
+    command
+}
+
+/// Tests every version and QoS, retained messages, a will, a subscriber that was offline, and a
+/// message of 16 MiB.
+fn exchange(publisher: Make, subscriber: Make, port: u16) {
+    for version in VERSIONS {
+        for qos in ["0", "1", "2"] {
+            let flags = ["-V", version, "-q", qos, "-t", "a/#", "-C", "3"];
+            let process = subscriber.subscribe(port, &flags);
+            for message in ["one", "two", "three"] {
+                publisher.publish(port, &["-V", version, "-q", qos, "-t", "a/b", "-m", message]);
+            }
+            assert_eq!(process.output(), "one\ntwo\nthree\n", "{version} QoS {qos}");
+        }
+        // A subscriber gets the retained message, and those after it.
+        publisher.publish(port, &["-V", version, "-t", "kept/1", "-m", "old", "-r", "-q", "1"]);
+        let process = subscriber.subscribe(port, &["-V", version, "-t", "kept/#", "-C", "3"]);
+        publisher.publish(port, &["-V", version, "-t", "kept/1", "-m", "new"]);
+        publisher.publish(port, &["-V", version, "-t", "kept/2", "-m", "newer", "-q", "1"]);
+        assert_eq!(process.output(), "old\nnew\nnewer\n");
+        publisher.publish(port, &["-V", version, "-t", "kept/1", "-n", "-r", "-q", "1"]);
+
+        let watcher = subscriber.subscribe(port, &["-V", version, "-t", "will", "-C", "1"]);
+        let will = ["--will-topic", "will", "--will-payload", "killed"];
+        drop(subscriber.subscribe(port, &[&["-V", version, "-t", "x"], &will[..]].concat()));
+        assert_eq!(watcher.output(), "killed\n");
+
+        // `mosquitto_sub` can end before it has acknowledged its last message.
+        let qualities = if matches!(subscriber, Make::Ours) { &["1", "2"][..] } else { &[] };
+        for &qos in qualities {
+            let name = format!("{version}-{qos}");
+            let session = |count| {
+                let flags =
+                    ["-V", version, "-i", &name, "-c", "-q", "2", "-t", "away", "-C", count];
+                let expiry = if version == "mqttv5" { &["-x", "300"][..] } else { &[] };
+                subscriber.subscribe(port, &[&flags, expiry].concat())
+            };
+            let process = session("1");
+            publisher.publish(port, &["-V", version, "-q", "1", "-t", "away", "-m", "here"]);
+            assert_eq!(process.output(), "here\n");
+            let expected = ["one", "two", "three", "four", "five"];
+            for message in expected {
+                publisher.publish(port, &["-V", version, "-q", qos, "-t", "away", "-m", message]);
+            }
+            assert_eq!(session("5").output(), expected.join("\n") + "\n");
+        }
+    }
+    let folder = Folder::new();
+    let (file, payload) = (folder.path("large"), large());
+    std::fs::write(&file, &payload).unwrap();
+    for version in VERSIONS {
+        let flags = ["-V", version, "-q", "2", "-t", "large", "-C", "1", "-N"];
+        let mut process = subscriber.subscribe(port, &flags);
+        let output = read_all(process.0.stdout.take().unwrap());
+        let file = file.to_str().unwrap();
+        publisher.publish(port, &["-V", version, "-q", "2", "-t", "large", "-f", file]);
+        assert!(output.join().unwrap() == payload, "{version}: 16 MiB arrive intact");
+    }
+}
+
+fn read_all(mut output: ChildStdout) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        output.read_to_end(&mut bytes).unwrap();
+        bytes
+    })
+}
+
+fn large() -> Vec<u8> {
+    let mut state = 1_u32;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    };
+    std::iter::repeat_with(next).take(16 << 20).collect()
+}
+
+#[test]
+fn program_works_with_mosquitto() {
+    if has("mosquitto") && has("mosquitto_sub") {
+        let folder = Folder::new();
+        let broker = Broker::start(Kind::Mosquitto, &folder);
+        exchange(Make::Ours, Make::Ours, broker.port);
+        exchange(Make::Ours, Make::Mosquitto, broker.port);
+        exchange(Make::Mosquitto, Make::Ours, broker.port);
+    }
+}
+
+#[test]
+fn program_works_with_our_broker() {
+    let folder = Folder::new();
+    let broker = Broker::start(Kind::Ours, &folder);
+    exchange(Make::Ours, Make::Ours, broker.port);
+}
+
+fn run(command: &mut Command, input: &[u8]) -> Output {
+    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = pipes.spawn().unwrap();
+    process.stdin.take().unwrap().write_all(input).unwrap();
+    process.wait_with_output().unwrap()
+}
+
+#[test]
+fn formats_and_properties_are_printed() {
+    for kind in kinds() {
+        let folder = Folder::new();
+        let broker = Broker::start(kind, &folder);
+        let url = format!("mqtt://127.0.0.1:{}/room/4", broker.port);
+        let publish = ["pub", "-L", &url, "-m", "21.5", "-r", "-q", "1"];
+        let properties = ["-D", "publish", "user-property", "unit", "°C"];
+        let more = ["-D", "PUBLISH", "content-type", "text/plain"];
+        let published = client(&[&publish, &properties[..], &more].concat()).output().unwrap();
+        assert!(published.status.success(), "{published:?}");
+        let print = |format: &str| {
+            let flags = ["sub", "-L", &url, "-C", "1", "-W", "20", "-F", format];
+            String::from_utf8(client(&flags).output().unwrap().stdout).unwrap()
+        };
+        assert_eq!(
+            print("%t|%p|%l|%q|%r|%C|%P|%x"),
+            "room/4|21.5|4|0|1|text/plain|unit:°C|32312e35\n"
+        );
+        let json: serde_json::Value = serde_json::from_str(&print("%J")).unwrap();
+        assert_eq!(json["payload"], 21.5);
+        assert_eq!(json["properties"]["content-type"], "text/plain");
+    }
+}
+
+#[test]
+fn lines_of_stdin_are_messages() {
+    let folder = Folder::new();
+    let broker = Broker::start(kinds()[0], &folder);
+    let process = Make::Ours.subscribe(broker.port, &["-t", "a", "-q", "1", "-C", "2000"]);
+    let lines: Vec<_> = (0..2000).map(|number| number.to_string()).collect();
+    let mut publish = Make::Ours.command("pub", broker.port, &["-t", "a", "-q", "1", "-l"]);
+    let published = run(&mut publish, (lines.join("\n\n") + "\n").as_bytes());
+    assert!(published.status.success(), "{published:?}");
+    assert_eq!(process.output(), lines.join("\n") + "\n");
+}
+
+#[test]
+fn request_prints_its_response() {
+    for kind in kinds() {
+        let folder = Folder::new();
+        let broker = Broker::start(kind, &folder);
+        let port = broker.port;
+        for version in ["mqttv311", "mqttv5"] {
+            let responder = Make::Ours.subscribe(port, &["-V", version, "-t", "ask", "-C", "1"]);
+            let flags = ["-V", version, "-t", "ask", "-e", "answer", "-m", "?", "-W", "20"];
+            let mut request = Make::Ours.command("rr", port, &flags);
+            let request = Process(request.stdout(Stdio::piped()).spawn().unwrap());
+            assert_eq!(responder.output(), "?\n");
+            Make::Ours.publish(port, &["-V", version, "-t", "answer", "-m", "42"]);
+            assert_eq!(request.output(), "42\n");
+        }
+    }
+}
+
+#[test]
+fn failures_have_exit_codes_and_texts() {
+    let folder = Folder::new();
+    let broker = Broker::start(kinds()[0], &folder);
+    let code = |arguments: &[&str]| {
+        let output = client(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let port = broker.port.to_string();
+    assert_eq!(code(&["sub", "-p", &port, "-t", "a", "-W", "1"]), (Some(27), "Timed out\n".into()));
+    assert_eq!(code(&["sub", "-p", &port, "-t", "a", "-E", "-W", "9"]).0, Some(0));
+    let (refused, text) = code(&["pub", "-p", "1", "-t", "a", "-m", ""]);
+    assert_eq!(refused, Some(1));
+    assert!(text.starts_with("Error: cannot connect to mqtt://localhost:1"), "{text}");
+    let (_, text) = code(&["pub", "-t", "a", "-m", "", "-D", "publish", "colour", "red"]);
+    assert!(text.contains("as a property of publish, got \"colour\""), "{text}");
+    let (_, text) = code(&["pub", "-p", &port, "-t", "a/#", "-m", ""]);
+    assert!(text.contains("topic name contains a wildcard"), "{text}");
+}
