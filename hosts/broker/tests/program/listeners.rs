@@ -21,12 +21,12 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
 /// The files of an authority, and of a server and a client with certificates from it.
-struct Certificates {
+pub(crate) struct Certificates {
     directory: Directory,
 }
 
 impl Certificates {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = Directory::new();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, "authority");
@@ -64,7 +64,7 @@ impl Certificates {
         Self { directory }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.directory.path(name)
     }
 }

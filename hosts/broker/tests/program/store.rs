@@ -156,6 +156,28 @@ fn full_disk_stops_acknowledgements_until_there_is_room() {
     assert!(run("umount", &[&disk]));
 }
 
+#[test]
+fn connections_are_read_again_when_the_store_has_caught_up() {
+    let directory = Directory::new();
+    let data = directory.path("data");
+    let flags = ["--data-dir", &data, "--max-unsynced-bytes", "20000"];
+    let broker = Broker::start(&[&LISTEN[..], &flags].concat());
+    let address = broker.address("tcp");
+    subscribe(&mut resume(&address, "away").0, "t", 1);
+    let mut publishers: Vec<_> = (0..50)
+        .map(|number| Client::connected(&address, &format!("publisher-{number}"), None))
+        .collect();
+    for publisher in &mut publishers {
+        let packets = (1..=4).map(|number| publish(1, number, "t", &"x".repeat(4_000)));
+        publisher.send(&packets.collect::<Vec<_>>().concat());
+    }
+    for publisher in &mut publishers {
+        for number in 1..=4 {
+            assert_eq!(publisher.receive(), [0x40, 2, 0, number]);
+        }
+    }
+}
+
 /// Messages with QoS 1 and 2 go through a broker that is killed again and again: none that was
 /// acknowledged is lost, none with QoS 2 is doubled, and their order is kept. `ROUNDS=100` kills
 /// more often.
