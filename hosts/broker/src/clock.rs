@@ -3,8 +3,8 @@
 use mqtt_sansio::{Clock, Instant};
 use std::time::{self, Duration, SystemTime};
 
-/// A clock whose epoch is that of Unix, so that the times of stored records hold after a restart. It
-/// goes on steadily, whatever happens to the clock of the system meanwhile.
+/// A clock whose epoch is that of Unix, so that the times of stored records hold after a restart.
+/// It does not follow later changes of the system's clock.
 pub(crate) struct UnixClock {
     clock: Clock,
     /// From the epoch to the start of `clock`.

@@ -13,8 +13,8 @@ use tracing::{info, warn};
 /// A record and its new value, or its end.
 pub(crate) type Change = (Vec<u8>, Option<Vec<u8>>);
 
-/// The longest key that the engine takes. A longer one, with a long topic, is stored as `LONG` and a
-/// hash, and stands before the value.
+/// The longest key that the engine takes. A longer one, with a long topic, is stored as `LONG` and
+/// a hash, and stands before the value.
 const LONGEST_KEY: usize = u16::MAX as usize;
 const LONG: u8 = b'L';
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Connects with each address and version, receives what it publishes, and reports the first problem
-/// or `ok`.
+/// Connects with each address and version, receives what it publishes, and reports the first
+/// problem or `ok`.
 const PAGE: &str = r#"<script src="mqtt.js"></script><script>
 const large = "x".repeat(100000);
 function play(url, protocolVersion) {
@@ -77,7 +77,8 @@ fn serve(listener: &TcpListener, page: &str, script: &[u8]) -> Option<String> {
             _ => ("text/plain", &[][..]),
         };
         let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n",
             answer.len()
         );
         let _ = stream.write_all(&[head.as_bytes(), answer].concat());

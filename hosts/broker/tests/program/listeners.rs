@@ -69,7 +69,7 @@ impl Certificates {
     }
 }
 
-fn tls(address: &str, certificates: &Certificates) -> impl Transport + 'static {
+pub(crate) fn tls(address: &str, certificates: &Certificates) -> impl Transport + 'static {
     let config = tls_config(certificates).with_no_client_auth();
     let name = ServerName::try_from("localhost").unwrap();
     StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), open(address))
@@ -94,13 +94,13 @@ fn tls_config(certificates: &Certificates) -> ConfigBuilder<ClientConfig, WantsC
 }
 
 /// A WebSocket as a stream, with a message for each write.
-struct Stream<T> {
+pub(crate) struct Stream<T> {
     socket: WebSocket<T>,
     received: Vec<u8>,
 }
 
 impl<T: Transport> Stream<T> {
-    fn new(transport: T) -> Self {
+    pub(crate) fn new(transport: T) -> Self {
         let mut request = "ws://localhost/any/path".into_client_request().unwrap();
         request.headers_mut().insert("Sec-WebSocket-Protocol", "mqtt".parse().unwrap());
         let (socket, response) = tungstenite::client(request, transport).ok().unwrap();

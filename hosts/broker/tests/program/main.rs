@@ -10,6 +10,7 @@ mod connections;
 mod listeners;
 mod operation;
 mod security;
+mod soak;
 mod store;
 
 use std::io::{BufRead as _, BufReader, Write as _, stderr};

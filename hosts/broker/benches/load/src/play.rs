@@ -7,7 +7,7 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::time::{Duration, Instant};
 
-/// What is published, and to how many.
+/// The number of publishers and subscribers, and their messages.
 #[derive(Clone, Copy)]
 pub struct Cell {
     pub publishers: usize,
@@ -29,7 +29,7 @@ impl Cell {
         cells
     }
 
-    /// The messages that are under way at a time.
+    /// Returns how many messages are on their way at a time.
     const fn window(&self) -> usize {
         match (self.publishers, self.subscribers) {
             (1, 1) => 100,
@@ -49,13 +49,13 @@ impl fmt::Display for Cell {
 /// How fast messages are published.
 #[derive(Clone, Copy)]
 pub enum Pace {
-    /// As long as fewer than the window are under way.
+    /// While fewer than the window are on their way.
     Window,
-    /// So many in each second.
+    /// At a fixed number in each second.
     Rate(u32),
 }
 
-/// What has been received.
+/// The messages that were received.
 #[derive(Default)]
 pub struct Played {
     /// After the warm-up.

@@ -1,0 +1,79 @@
+//! A long run with all at once.
+
+use crate::client::{Client, open};
+use crate::listeners::{Certificates, Stream, tls};
+use crate::store::{free_address, play};
+use crate::{Broker, Directory};
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{scope, sleep};
+use std::time::Duration;
+
+/// Publishers and a subscriber with QoS 1 and 2, clients that come and go over TCP, TLS and
+/// WebSocket, and a kill of the broker every half a minute:
+///
+/// ```sh
+/// MINUTES=10 cargo test -p mqtt-sansio-broker --test program soak -- --ignored --nocapture
+/// ```
+#[test]
+#[ignore = "runs for MINUTES, 1 if not set"]
+fn soak_loses_nothing_and_keeps_memory_flat() {
+    const LIFE: Duration = Duration::from_secs(30);
+    let minutes = std::env::var("MINUTES").map_or(1, |minutes| minutes.parse().unwrap());
+    let (directory, certificates) = (Directory::new(), Certificates::new());
+    let (cert, key) = (certificates.path("server.pem"), certificates.path("server.key"));
+    let [plain, secure, web] = [(); 3].map(|()| free_address());
+    let urls = [format!("tls://{secure}"), format!("ws://{web}")];
+    let data = directory.path("data");
+    let mut flags = vec!["--listen", &plain, "--data-dir", &data, "--cert", &cert, "--key", &key];
+    urls.iter().for_each(|url| flags.extend(["--listen", url]));
+    let mut broker = Broker::start(&flags);
+    // Clients that come and go do not see the kills.
+    let (alive, stop, visits) = (RwLock::new(()), AtomicBool::new(false), AtomicU32::new(0));
+    let mut memory = Vec::new();
+    let flows = scope(|scope| {
+        for kind in 0..3 {
+            let (alive, stop, visits, certificates) = (&alive, &stop, &visits, &certificates);
+            let (plain, secure, web) = (&plain, &secure, &web);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let alive = alive.read().unwrap();
+                    let mut client = match kind {
+                        0 => Client::tcp(plain),
+                        1 => Client::new(tls(secure, certificates)),
+                        _ => Client::new(Stream::new(open(web))),
+                    };
+                    let number = visits.fetch_add(1, Ordering::Relaxed);
+                    let topic = format!("visit/{kind}");
+                    assert_eq!(client.connect(4, &format!("visitor-{number}"), None), 0);
+                    assert_eq!(client.subscribe(&topic), 0);
+                    client.publish(&topic, &number.to_string());
+                    client.expect(&topic, &number.to_string());
+                    drop(alive);
+                    sleep(Duration::from_millis(5));
+                }
+            });
+        }
+        let flows = play(&plain, || {
+            for _ in 0..2 * minutes {
+                sleep(LIFE);
+                let _dead = alive.write().unwrap();
+                memory.push(broker.resident_bytes() / 1024);
+                let _ = broker.process.kill();
+                let _ = broker.process.wait();
+                broker = Broker::start(&flags);
+            }
+        });
+        stop.store(true, Ordering::Relaxed);
+        flows
+    });
+    println!("resident KiB at the end of each life: {memory:?}");
+    println!(
+        "{} visits, messages: {:?}",
+        visits.into_inner(),
+        flows.each_ref().map(|flow| flow.sent)
+    );
+    assert_eq!(flows.map(|flow| flow.problem()), [None, None]);
+    let (first, last) = (memory[0], memory[memory.len() - 1]);
+    assert!(last < first * 2, "{memory:?}");
+}
