@@ -4,9 +4,9 @@ use crate::access::{Credentials, Decision};
 use crate::clock::UnixClock;
 use crate::connection::Spare;
 use crate::figures::{self, Counters, Family};
+use crate::journal::Journal;
 use crate::limits::{Limit, Place, Places};
 use crate::settings::Settings;
-use crate::store::{Change, Store};
 use crate::tls::ClientCertificate;
 use mqtt_sansio::Instant;
 use mqtt_sansio::broker::{
@@ -16,7 +16,6 @@ use mqtt_sansio::codec::{ConnackProperties, Disconnect, Packet, ReasonCode, Vers
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 use std::cell::{Cell, Ref, RefCell};
-use std::mem;
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
@@ -24,23 +23,16 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::{spawn_blocking, spawn_local, yield_now};
 use tokio::time::{sleep, sleep_until};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 /// The time between two reports of dropped messages.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
-
-/// The time before the next attempt to store what could not be stored.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The broker and what belongs to it. The broker is never borrowed across an `await`.
 pub(crate) struct Host {
     broker: RefCell<Broker>,
     clock: UnixClock,
-    /// The broker has records for the store.
-    journal_moved: Notify,
-    /// The store has synced records, or has none to sync.
-    synced: Notify,
-    is_syncing: Cell<bool>,
+    pub(crate) journal: Journal,
     pub(crate) links: RefCell<FxHashMap<ConnectionId, Box<Link>>>,
     /// The connection whose task calls the broker.
     current: Cell<Option<ConnectionId>>,
@@ -134,9 +126,7 @@ impl Host {
         Self {
             broker: RefCell::new(broker),
             clock,
-            journal_moved: Notify::new(),
-            synced: Notify::new(),
-            is_syncing: Cell::default(),
+            journal: Journal::default(),
             links: RefCell::default(),
             current: Cell::default(),
             timer_moved: Notify::new(),
@@ -169,9 +159,7 @@ impl Host {
         if broker.poll_timeout() != before {
             self.timer_moved.notify_one();
         }
-        if broker.wants_journal() && !self.is_syncing.get() {
-            self.journal_moved.notify_one();
-        }
+        self.journal.look(broker);
         result
     }
 
@@ -359,64 +347,6 @@ impl Host {
                 }
             }
         });
-    }
-
-    // ---- the store ----
-
-    /// Stores the records of the broker for ever. While a batch is synced, the next one gathers.
-    pub(crate) async fn run_store(self: Rc<Self>, mut store: Store) {
-        loop {
-            let mut changes: Vec<Change> = Vec::new();
-            let batch = self.with_broker(|broker, _| {
-                broker.poll_journal(|record| {
-                    changes.push((record.key.to_vec(), record.value.map(<[u8]>::to_vec)));
-                })
-            });
-            let Some(batch) = batch else {
-                self.is_syncing.set(false);
-                self.synced.notify_waiters();
-                self.journal_moved.notified().await;
-                continue;
-            };
-            self.is_syncing.set(true);
-            self.counters.borrow_mut().stored_records += changes.len() as u64;
-            loop {
-                let commit = move || {
-                    let result = store.commit(&changes);
-                    (store, changes, result)
-                };
-                let result;
-                (store, changes, result) = match spawn_blocking(commit).await {
-                    Ok(done) => done,
-                    Err(error) => return error!(%error, "the store has failed"),
-                };
-                let Err(error) = result else { break };
-                if !self.counters.borrow().store_fails {
-                    let error = format!("{error:#}");
-                    error!(error, "cannot store: until it is possible, nothing is acknowledged");
-                }
-                self.counters.borrow_mut().store_fails = true;
-                sleep(STORE_PAUSE).await;
-            }
-            let was_failing = mem::take(&mut self.counters.borrow_mut().store_fails);
-            if was_failing {
-                info!("stored: messages are acknowledged again");
-            }
-            self.counters.borrow_mut().stored_batches += 1;
-            self.with_broker(|broker, _| broker.durable(batch));
-            self.synced.notify_waiters();
-        }
-    }
-
-    /// Waits until the store has synced the records that there are.
-    pub(crate) async fn all_synced(&self) {
-        let batches = || self.counters.borrow().stored_batches;
-        // One batch can be on its way, without the latest records.
-        let target = batches() + 1 + u64::from(self.is_syncing.get());
-        while batches() < target && (self.is_syncing.get() || self.broker.borrow().wants_journal())
-        {
-            self.synced.notified().await;
-        }
     }
 
     // ---- figures ----

@@ -18,6 +18,7 @@ mod failures;
 mod figures;
 mod flags;
 mod host;
+mod journal;
 mod limits;
 mod lines;
 mod listener;

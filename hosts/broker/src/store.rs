@@ -18,6 +18,9 @@ pub(crate) type Change = (Vec<u8>, Option<Vec<u8>>);
 const LONGEST_KEY: usize = u16::MAX as usize;
 const LONG: u8 = b'L';
 
+/// The number of unreadable parts at which reading ends.
+const UNREADABLE: usize = 1_000;
+
 /// The records on disk.
 pub(crate) struct Store {
     directory: PathBuf,
@@ -92,17 +95,29 @@ impl Store {
         Ok(())
     }
 
-    /// Calls `each` with each record.
+    /// Calls `each` with each record. Passes over what the engine cannot read, as far as it goes on
+    /// after that, and returns the first such error.
     pub(crate) fn read(&self, mut each: impl FnMut(&[u8], &[u8])) -> anyhow::Result<()> {
         let Some(engine) = &self.engine else { bail!("the store is not open") };
+        let (mut first_error, mut left) = (Ok(()), UNREADABLE);
         for record in engine.records.iter() {
-            let (key, value) = record.into_inner().map_err(plain)?;
+            let (key, value) = match record.into_inner() {
+                Ok(record) => record,
+                Err(error) => {
+                    first_error = first_error.and(Err(plain(error)));
+                    left -= 1;
+                    match left {
+                        0 => break,
+                        _ => continue,
+                    }
+                }
+            };
             match lengthen(&value).filter(|_| key.first() == Some(&LONG)) {
                 Some((key, value)) => each(key, value),
                 None => each(&key, &value),
             }
         }
-        Ok(())
+        first_error
     }
 
     /// Restores a broker. Reports what is damaged or of no use, and leaves it out.
@@ -114,11 +129,14 @@ impl Store {
         mut report: impl FnMut(&[u8], &dyn std::error::Error),
     ) -> anyhow::Result<Broker> {
         let mut restore = Restore::new(config, seed, now);
-        self.read(|key, value| {
+        let read = self.read(|key, value| {
             if let Err(error) = restore.record(key, value) {
                 report(key, &error);
             }
-        })?;
+        });
+        if let Err(error) = read {
+            report(b"", &*error);
+        }
         Ok(restore.finish(|key, error| report(key, &error))?)
     }
 }
