@@ -31,7 +31,7 @@
 //! # Not included
 //!
 //! Sockets, TLS, WebSocket framing, async runtimes, threads, reconnect timers and configuration
-//! files belong to the host. `hosts/broker` and `examples/client` are complete hosts.
+//! files belong to the host. `hosts/broker` and `hosts/client` are complete hosts.
 //!
 //! # Layers
 //!

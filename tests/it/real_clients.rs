@@ -1,15 +1,12 @@
-//! The programs against other implementations: mosquitto's clients and paho-mqtt with the broker
-//! program, the example client with mosquitto's broker. If a program is not installed, its
+//! The broker program with mosquitto's clients and paho-mqtt. If a program is not installed, its
 //! tests print SKIPPED and pass; in CI they fail.
 
 use core::time::Duration;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _, stderr};
-use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::thread::sleep;
-use std::time::Instant;
 
 const VERSIONS: [&str; 3] = ["mqttv31", "mqttv311", "mqttv5"];
 
@@ -33,7 +30,7 @@ fn program(name: &str) -> Command {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let folder = BUILT.get_or_init(|| {
         let profile: &[_] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
-        let build = ["build", "--quiet", "--bins", "--examples"].iter().chain(profile);
+        let build = ["build", "--quiet", "--bins"].iter().chain(profile);
         let built = Command::new(env!("CARGO")).args(build).status().unwrap();
         assert!(built.success());
         // The programs are above `deps`, which has this test.
@@ -87,21 +84,6 @@ fn broker() -> (Process, String) {
     (broker, line.rsplit(':').next().unwrap().to_owned())
 }
 
-/// Starts mosquitto's broker on a free port.
-fn mosquitto() -> (Process, String) {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-    let quiet = || Stdio::null();
-    let process = Process::start(
-        Command::new("mosquitto").args(["-p", &port]).stdout(quiet()).stderr(quiet()),
-    );
-    let start = Instant::now();
-    while TcpStream::connect(format!("127.0.0.1:{port}")).is_err() {
-        assert!(start.elapsed() < Duration::from_secs(10), "mosquitto does not listen");
-        sleep(Duration::from_millis(20));
-    }
-    (process, port)
-}
-
 /// A publisher and a subscriber of the same implementation.
 struct Make {
     publish: fn() -> Command,
@@ -112,20 +94,6 @@ struct Make {
 const MOSQUITTO: Make = Make {
     publish: || Command::new("mosquitto_pub"),
     subscribe: || Command::new("mosquitto_sub"),
-    host: &["-h", "127.0.0.1", "-p"],
-};
-
-const EXAMPLE: Make = Make {
-    publish: || {
-        let mut command = program("examples/client");
-        command.arg("pub");
-        command
-    },
-    subscribe: || {
-        let mut command = program("examples/client");
-        command.arg("sub");
-        command
-    },
     host: &["-h", "127.0.0.1", "-p"],
 };
 
@@ -248,20 +216,6 @@ fn mosquitto_clients_work_with_the_broker_program() {
         let (_broker, port) = broker();
         exchange(&MOSQUITTO, &port);
     }
-}
-
-#[test]
-fn example_client_works_with_mosquitto() {
-    if has("mosquitto", &["-h"], false) {
-        let (_broker, port) = mosquitto();
-        exchange(&EXAMPLE, &port);
-    }
-}
-
-#[test]
-fn example_client_works_with_the_broker_program() {
-    let (_broker, port) = broker();
-    exchange(&EXAMPLE, &port);
 }
 
 #[test]
