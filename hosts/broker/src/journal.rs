@@ -8,7 +8,7 @@ use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::task::spawn_blocking;
+use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::sleep;
 use tracing::{error, info};
 
@@ -39,6 +39,9 @@ impl Host {
     pub(crate) async fn run_store(self: Rc<Self>, mut store: Store) {
         let Journal { moved, synced, is_syncing } = &self.journal;
         loop {
+            // Connections that can be served now have their turn: their records join the batch, and
+            // what they acknowledge needs none.
+            yield_now().await;
             let mut changes: Vec<Change> = Vec::new();
             let batch = self.with_broker(|broker, _| {
                 broker.poll_journal(|record| {

@@ -1,16 +1,16 @@
 //! The floor: a forwarder that moves the same bytes as a broker with the same system calls, and
 //! looks nothing up.
 
-use crate::play::frame;
+use crate::play::{Output, frame};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use std::collections::HashMap;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Read as _};
 
 struct Peer {
     stream: TcpStream,
     input: Vec<u8>,
-    output: Vec<u8>,
+    output: Output,
 }
 
 /// Forwards each PUBLISH to all subscribers, for ever.
@@ -30,7 +30,10 @@ pub fn run(port: u16) -> anyhow::Result<()> {
                     stream.set_nodelay(true)?;
                     let interest = Interest::READABLE | Interest::WRITABLE;
                     poll.registry().register(&mut stream, Token(next), interest)?;
-                    peers.insert(next, Peer { stream, input: Vec::new(), output: Vec::new() });
+                    peers.insert(
+                        next,
+                        Peer { stream, input: Vec::new(), output: Output::default() },
+                    );
                     next += 1;
                 }
                 continue;
@@ -43,7 +46,7 @@ pub fn run(port: u16) -> anyhow::Result<()> {
             }
             for subscriber in if forwarded.is_empty() { &[][..] } else { &subscribers[..] } {
                 if let Some(peer) = peers.get_mut(subscriber) {
-                    peer.output.extend_from_slice(&forwarded);
+                    peer.output.bytes.extend_from_slice(&forwarded);
                     flush(peer);
                 }
             }
@@ -77,20 +80,20 @@ fn serve(
         let packet = &peer.input[start..start + length];
         start += length;
         match first >> 4 {
-            1 => peer.output.extend([0x20, 2, 0, 0]),
+            1 => peer.output.bytes.extend([0x20, 2, 0, 0]),
             8 => {
                 subscribers.push(id);
-                peer.output.extend([0x90, 3, 0, 1, body[body.len() - 1]]);
+                peer.output.bytes.extend([0x90, 3, 0, 1, body[body.len() - 1]]);
             }
             3 => {
                 forwarded.extend_from_slice(packet);
                 match first >> 1 & 3 {
                     0 => {}
-                    qos => peer.output.extend([0x30 + 0x10 * qos, 2, body[3], body[4]]),
+                    qos => peer.output.bytes.extend([0x30 + 0x10 * qos, 2, body[3], body[4]]),
                 }
             }
-            5 => peer.output.extend([0x62, 2, body[0], body[1]]),
-            6 => peer.output.extend([0x70, 2, body[0], body[1]]),
+            5 => peer.output.bytes.extend([0x62, 2, body[0], body[1]]),
+            6 => peer.output.bytes.extend([0x70, 2, body[0], body[1]]),
             _ => {}
         }
     }
@@ -100,10 +103,6 @@ fn serve(
 }
 
 fn flush(peer: &mut Peer) {
-    while !peer.output.is_empty() {
-        match peer.stream.write(&peer.output) {
-            Ok(count) => drop(peer.output.drain(..count)),
-            Err(_) => break,
-        }
-    }
+    // A peer that has gone is noticed when it is read from.
+    let _ = peer.output.flush(&mut peer.stream);
 }

@@ -67,7 +67,7 @@ pub struct Played {
 struct Client {
     stream: TcpStream,
     input: Vec<u8>,
-    output: Vec<u8>,
+    output: Output,
     in_flight: usize,
     next_identifier: u16,
 }
@@ -89,34 +89,29 @@ impl Client {
     fn new(stream: std::net::TcpStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         let stream = TcpStream::from_std(stream);
-        Ok(Self { stream, input: Vec::new(), output: Vec::new(), in_flight: 0, next_identifier: 1 })
+        let (input, output) = (Vec::new(), Output::default());
+        Ok(Self { stream, input, output, in_flight: 0, next_identifier: 1 })
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        while !self.output.is_empty() {
-            match self.stream.write(&self.output) {
-                Ok(count) => drop(self.output.drain(..count)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        self.output.flush(&mut self.stream)
     }
 
     fn publish(&mut self, cell: &Cell, now: Duration) {
         let length = 3 + 2 * usize::from(cell.qos > 0) + cell.size;
-        self.output.push(0x30 | cell.qos << 1);
+        self.output.bytes.push(0x30 | cell.qos << 1);
         match (length % 128, length / 128) {
-            (low, 0) => self.output.push(low as u8),
-            (low, high) => self.output.extend([low as u8 | 0x80, high as u8]),
+            (low, 0) => self.output.bytes.push(low as u8),
+            (low, high) => self.output.bytes.extend([low as u8 | 0x80, high as u8]),
         }
-        self.output.extend([0, 1, b't']);
+        self.output.bytes.extend([0, 1, b't']);
         if cell.qos > 0 {
-            self.output.extend(self.next_identifier.to_be_bytes());
+            self.output.bytes.extend(self.next_identifier.to_be_bytes());
             self.next_identifier = self.next_identifier % 60_000 + 1;
         }
-        self.output.extend((now.as_nanos() as u64).to_be_bytes());
-        self.output.resize(self.output.len() + cell.size - 8, b'x');
+        self.output.bytes.extend((now.as_nanos() as u64).to_be_bytes());
+        let length = self.output.bytes.len() + cell.size - 8;
+        self.output.bytes.resize(length, b'x');
         self.in_flight += 1;
     }
 
@@ -144,17 +139,43 @@ impl Client {
                     on_publish(&body[topic + 2 * usize::from(qos > 0)..]);
                     if qos > 0 {
                         let kind = if qos == 1 { 0x40 } else { 0x50 };
-                        self.output.extend([kind, 2, body[topic], body[topic + 1]]);
+                        self.output.bytes.extend([kind, 2, body[topic], body[topic + 1]]);
                     }
                 }
                 4 | 7 => self.in_flight -= 1,
-                5 => self.output.extend([0x62, 2, body[0], body[1]]),
-                6 => self.output.extend([0x70, 2, body[0], body[1]]),
+                5 => self.output.bytes.extend([0x62, 2, body[0], body[1]]),
+                6 => self.output.bytes.extend([0x70, 2, body[0], body[1]]),
                 _ => {}
             }
         }
         self.input.drain(..start);
         self.flush()?;
+        Ok(())
+    }
+}
+
+/// Bytes that are written as far as a socket takes them.
+#[derive(Default)]
+pub struct Output {
+    pub bytes: Vec<u8>,
+    /// The bytes that are written already.
+    start: usize,
+}
+
+impl Output {
+    pub fn flush(&mut self, stream: &mut TcpStream) -> io::Result<()> {
+        while self.start < self.bytes.len() {
+            match stream.write(&self.bytes[self.start..]) {
+                Ok(count) => self.start += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        // Not after each write, because moving the rest takes time.
+        if self.start == self.bytes.len() || self.start > 1 << 20 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
         Ok(())
     }
 }
