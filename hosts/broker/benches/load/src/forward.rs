@@ -40,7 +40,7 @@ pub fn run(port: u16) -> anyhow::Result<()> {
             }
             let id = event.token().0;
             let (is_open, forwarded) = serve(&mut peers, id, &mut buffer, &mut subscribers);
-            if !is_open {
+            if !is_open || event.is_read_closed() {
                 peers.remove(&id);
                 subscribers.retain(|one| *one != id);
             }
