@@ -12,7 +12,7 @@ use crate::server::Server;
 use crate::session::Outgoing;
 use crate::time::Instant;
 use alloc::boxed::Box;
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -36,8 +36,8 @@ pub(super) struct Connections {
     durable: u64,
     /// The connections whose output is held back, and the batches that they wait for.
     held: VecDeque<(u64, ConnectionId)>,
-    /// The connections that were not read from because of records that are not durable.
-    stopped: BTreeSet<ConnectionId>,
+    /// The position of the next connection that is told that it can be read from again.
+    sweep: Option<usize>,
 }
 
 /// One connection.
@@ -295,23 +295,25 @@ impl Connections {
         self.durable = durable;
     }
 
-    /// Notes that a connection was not read from because of records that are not durable.
-    pub(super) fn stop(&mut self, id: ConnectionId) {
-        self.stopped.insert(id);
+    /// Makes a hint due for each connection, because all can be read from again.
+    pub(super) const fn hint_all(&mut self) {
+        self.sweep = Some(0);
     }
 
     /// Queues a hint for the next connection whose output is not held back any more, or that can be
     /// read from again. Returns whether there was one.
-    fn hint_released(&mut self, can_read: bool) -> bool {
+    fn hint_released(&mut self) -> bool {
         if self.held.front().is_some_and(|(batch, _)| *batch <= self.durable) {
             if let Some((_, id)) = self.held.pop_front() {
                 self.hint_again(id);
             }
             return true;
         }
-        let stopped = if can_read { self.stopped.pop_first() } else { None };
-        stopped.is_some_and(|id| {
-            self.hint(id);
+        let Some(position) = self.sweep else { return false };
+        let next = self.connections.next_key(position);
+        self.sweep = next.map(|(_, position)| position);
+        next.is_some_and(|(key, _)| {
+            self.hint(ConnectionId(key));
             true
         })
     }
@@ -336,7 +338,6 @@ impl Connections {
         if self.held.len() > 4 * self.connections.len() + 64 {
             self.held.retain(|(_, id)| self.connections.get(id.0).is_some());
         }
-        self.stopped.remove(&id);
         removed
     }
 
@@ -388,8 +389,8 @@ impl Connections {
     }
 
     /// Takes the first hint that is due out of the queue. The host then counts as told.
-    pub(super) fn next_action(&mut self, can_read: bool) -> Option<Action> {
-        while !self.hints.is_empty() || self.hint_released(can_read) {
+    pub(super) fn next_action(&mut self) -> Option<Action> {
+        while !self.hints.is_empty() || self.hint_released() {
             let Some(id) = self.hints.pop_front() else { continue };
             let Some(connection) = self.connections.get_mut(id.0) else { continue };
             if connection.hint == Hint::Outdated {

@@ -7,12 +7,14 @@ use super::deliver::is_only_for_the_connected;
 use super::journal::{self, Journal, Left, StoredRetained, StoredSession, StoredSubscription};
 use super::sessions::{Presence, SessionState};
 use super::subscription::Subscriber;
+use super::tasks::Task;
 use super::wills::StoredWill;
 use crate::codec::{Expiry, Filter, QoS, TopicName};
 use crate::router::{GroupId, Retained};
 use crate::session::{Change, Outgoing, OwedRef, Published, Session};
 use crate::time::Instant;
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 /// The journal of a broker that is durable.
 pub(super) type OptionalJournal = Option<Box<Journal>>;
@@ -24,13 +26,21 @@ pub(super) fn admit(broker: &mut Broker, id: ConnectionId, session: SessionId) {
     let Some(state) = broker.sessions.get_mut(session) else { return };
     let is_new = state.number.is_none();
     if is_new && connection.server.session_expiry() == Expiry::AT_DISCONNECT {
-        return;
+        // The client must not find a session again that it was told is gone.
+        return hold_output(&mut broker.journal);
     }
     if is_new {
         state.number = Some(journal.new_session());
         connection.server.record_changes();
     }
     put_session(broker, session, is_new);
+}
+
+/// Holds the output of this call back until all changes so far are durable.
+pub(super) fn hold_output(journal: &mut OptionalJournal) {
+    if let Some(journal) = journal {
+        journal.hold_output();
+    }
 }
 
 /// Stores what has changed of a session, except for its subscriptions and messages.
@@ -76,12 +86,15 @@ pub(super) fn stored_session<'b>(
 /// Ends what is stored of a session, except for its subscriptions, and for the messages that other
 /// members of a group can receive.
 pub(super) fn end_session(
-    journal: &mut OptionalJournal,
+    broker: &mut Broker,
     number: Option<SessionNumber>,
     session: &Session,
+    now: Instant,
 ) {
-    let (Some(journal), Some(number)) = (journal, number) else { return };
+    let Broker { journal: Some(journal), tasks, .. } = broker else { return };
+    let Some(number) = number else { return };
     journal.delete_session(number);
+    let mut exchanges = Vec::new();
     let leave = |journal: &mut Journal, outgoing: &Outgoing, can_be_handed_on: bool| {
         if let Some(key) = outgoing.key {
             if !can_be_handed_on || Journal::group(Some(journal), key).is_none() {
@@ -97,13 +110,36 @@ pub(super) fn end_session(
             }
             OwedRef::Publish(outgoing) => {
                 leave(journal, outgoing, false);
-                journal.ended(number, identifier);
+                exchanges.push(Change::Ended { packet_identifier: identifier });
             }
-            OwedRef::Pubrel | OwedRef::Nothing => journal.ended(number, identifier),
+            OwedRef::Pubrel | OwedRef::Nothing => {
+                exchanges.push(Change::Ended { packet_identifier: identifier });
+            }
         }
     }
     session.waiting().for_each(|outgoing| leave(journal, outgoing, true));
-    session.accepted().for_each(|identifier| journal.completed(number, identifier));
+    let accepted = session.accepted();
+    exchanges.extend(accepted.map(|packet_identifier| Change::Completed { packet_identifier }));
+    if !exchanges.is_empty() {
+        tasks.push(Task::Forget(number, exchanges), now);
+    }
+}
+
+/// Ends stored exchanges of a session that has ended, as far as the steps of this call reach.
+pub(super) fn forget(
+    broker: &mut Broker,
+    number: SessionNumber,
+    mut exchanges: Vec<Change>,
+    now: Instant,
+) {
+    let Broker { journal: Some(journal), tasks, .. } = broker else { return };
+    while let Some(change) = exchanges.pop() {
+        store(journal, number, change);
+        tasks.take(1);
+        if !tasks.may_go_on() {
+            return tasks.push(Task::Forget(number, exchanges), now);
+        }
+    }
 }
 
 /// Stores a subscription that was added or replaced.
@@ -135,8 +171,7 @@ pub(super) fn retain(
     old: Option<&Retained>,
 ) {
     let Some(journal) = journal else { return };
-    // Figures are published again.
-    if topic_name.as_text().as_bytes().starts_with(b"$SYS/") {
+    if !is_stored(&topic_name) {
         return;
     }
     let stored = retained.map(|retained| StoredRetained {
@@ -145,6 +180,11 @@ pub(super) fn retain(
         publisher: &retained.publisher,
     });
     journal.retain(stored, topic_name.into_topic(), old.map(|old| &old.message));
+}
+
+/// Whether the retained message of a topic is stored. Figures are published again.
+pub(super) fn is_stored(topic_name: &TopicName<'_>) -> bool {
+    !topic_name.as_text().as_bytes().starts_with(b"$SYS/")
 }
 
 /// Stores a message that is about to be queued for a session, and gives it its key there.

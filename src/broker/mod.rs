@@ -215,6 +215,7 @@ impl Broker {
     /// Begins a call of the host. Returns the time that it goes by.
     fn begin(&mut self, now: Instant) -> Instant {
         self.tasks.begin();
+        self.note_journal();
         if let Some(journal) = &mut self.journal {
             journal.begin();
         }
@@ -342,8 +343,8 @@ impl Broker {
     /// Returns the next hint for the host.
     #[must_use]
     pub fn poll_action(&mut self) -> Option<Action> {
-        let can_read = !self.is_unsynced();
-        self.connections.next_action(can_read)
+        self.note_journal();
+        self.connections.next_action()
     }
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) is due, if at all.
@@ -373,7 +374,8 @@ impl Broker {
 
     /// Whether [`handle_input`](Self::handle_input) would consume input. Returns false while a
     /// [question](Self::question) or a SUBSCRIBE of the client is open, while the client must wait
-    /// because of its [`Rates`], while 64 KiB of output or more wait for
+    /// because of its [`Rates`], while too many records are
+    /// [not durable](BrokerConfig::maximum_unsynced), while 64 KiB of output or more wait for
     /// [`transmit`](Self::transmit), and after the connection has ended.
     #[must_use]
     pub fn wants_input(&self, id: ConnectionId) -> bool {
@@ -410,11 +412,15 @@ impl Broker {
 
     /// Hands out the records that have changed since the last call, as one batch that belongs into
     /// one transaction. Returns its number, which the host passes to [`durable`](Self::durable)
-    /// when it has stored them. `None` if nothing has changed.
+    /// when it has stored them. `None` if there is nothing to store.
+    ///
+    /// Afterwards output can have been released, so the host fetches [actions](Self::poll_action)
+    /// after this method and after [`durable`](Self::durable).
     ///
     /// Without [`BrokerConfig::durable`] there are no records.
     #[must_use = "what waits for the batch is sent when it is reported as durable"]
     pub fn poll_journal(&mut self, record: impl FnMut(Record<'_>)) -> Option<Batch> {
+        self.note_journal();
         let journal = self.journal.as_mut()?;
         let batch = journal.poll(record);
         self.connections.release_output(journal.durable());
@@ -430,9 +436,20 @@ impl Broker {
     /// Notes that the batches up to this one will survive a crash. Output that waited for them can
     /// be transmitted now.
     pub fn durable(&mut self, batch: Batch) {
+        self.note_journal();
         if let Some(journal) = &mut self.journal {
             let durable = journal.synced(batch);
             self.connections.release_output(durable);
+        }
+    }
+
+    /// Notes whether the journal is full, and makes hints due when it is no longer.
+    fn note_journal(&mut self) {
+        let is_full = self.is_unsynced();
+        if let Some(journal) = &mut self.journal {
+            if journal.note_full(is_full) {
+                self.connections.hint_all();
+            }
         }
     }
 
@@ -518,7 +535,8 @@ impl Broker {
         close::set_grants(self, id, grants);
     }
 
-    /// Publishes a message of the host, which needs no connection and no grants.
+    /// Publishes a message of the host, which needs no connection and no grants. A host that must
+    /// not lose it waits until the next batch of the journal is durable.
     ///
     /// Returns [`SUCCESS`](ReasonCode::SUCCESS),
     /// [`NO_MATCHING_SUBSCRIBERS`](ReasonCode::NO_MATCHING_SUBSCRIBERS), or

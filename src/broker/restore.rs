@@ -11,6 +11,7 @@ use super::timers::Timer;
 use super::wills::StoredWill;
 use super::{Broker, BrokerConfig, flow, keep};
 use crate::codec::{Expiry, Filter, PacketIdentifier, QoS, Topic};
+use crate::router::Retained;
 use crate::session::{Message, Outgoing, Owed, OwedRef, Session};
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -33,6 +34,8 @@ pub struct Restore {
     retained: Vec<(Topic, LoadedRetained)>,
     /// The sessions whose own record is damaged. Their other records are not touched.
     damaged: BTreeSet<u64>,
+    /// Whether any record is damaged.
+    is_damaged: bool,
     /// The greatest number in any record.
     last: u64,
 }
@@ -62,14 +65,21 @@ impl Restore {
             sessions: BTreeMap::new(),
             retained: Vec::new(),
             damaged: BTreeSet::new(),
+            is_damaged: false,
             last: 0,
         }
     }
 
     /// Takes a record. After an error the host passes the next one.
     pub fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
+        let taken = self.take(key, value);
+        self.is_damaged |= taken.is_err();
+        taken
+    }
+
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
         let key = Key::read(key)?;
-        self.note(key.greatest_number());
+        let number = key.greatest_number();
         match key {
             Key::Format => {
                 let version = check_version(value);
@@ -108,6 +118,7 @@ impl Restore {
                 self.retained.push((topic, retained));
             }
         }
+        self.note(number);
         Ok(())
     }
 
@@ -127,7 +138,9 @@ impl Restore {
     /// format.
     pub fn finish(self, mut report: impl FnMut(&[u8], RecordError)) -> Result<Broker, RecordError> {
         self.version?;
-        let Self { config, seed, now, messages, sessions, retained, damaged, last, .. } = self;
+        let Self {
+            config, seed, now, messages, sessions, retained, damaged, last, is_damaged, ..
+        } = self;
         let mut broker = Broker::new(config, seed, now);
         let mut journal = Journal::restored(last);
         messages.iter().for_each(|(number, message)| journal.adopt(*number, message));
@@ -150,12 +163,12 @@ impl Restore {
         }
         let mut orphans = VecDeque::new();
         for (number, session, parts) in found {
-            let exchanges = building.restore_messages(number, session, parts);
+            let exchanges = building.restore_messages(number, session, parts, last);
             orphans.extend(exchanges);
         }
         let mut broker = building.broker;
         if let Some(journal) = &mut broker.journal {
-            journal.drop_unused_messages();
+            journal.drop_unused_messages(is_damaged);
         }
         if !orphans.is_empty() {
             broker.tasks.push(Task::HandOn(orphans), now);
@@ -207,6 +220,7 @@ impl Building<'_> {
         let Self { broker, now, .. } = self;
         if broker.sessions.find(&client_identifier).is_some() {
             self.report(&Key::Session(number.get()), RecordError::DuplicateClient);
+            self.journal().delete_session(number);
             return None;
         }
         let expires_at = match left {
@@ -260,12 +274,14 @@ impl Building<'_> {
         number: SessionNumber,
         session: Option<SessionId>,
         parts: Parts,
+        last: u64,
     ) -> Vec<Outgoing> {
         let Parts { queued, mut outbound, inbound, .. } = parts;
         let mut waiting = BTreeMap::new();
         for (position, loaded) in queued {
             match self.restore_message(number, position, loaded) {
                 Some(outgoing) => _ = waiting.insert(position, outgoing),
+                None if session.is_none() => self.journal().delete_queued(number, position),
                 None => {
                     self.report(&Key::Queued(number.get(), position), RecordError::MessageMissing);
                 }
@@ -280,6 +296,13 @@ impl Building<'_> {
             let what = match stored {
                 StoredOutbound::Publish(position) => {
                     let outgoing = waiting.remove(&position);
+                    let is_one = |one: &Outgoing| one.message.qos() == QoS::AtLeastOnce;
+                    if let Some(outgoing) = outgoing.as_ref().filter(|one| is_one(one)) {
+                        // Only QoS 2 messages keep their identifier.
+                        self.journal().ended(number, identifier);
+                        waiting.insert(position, outgoing.clone());
+                        continue;
+                    }
                     if outgoing.is_none() {
                         let key = Key::Outbound(number.get(), identifier);
                         self.report(&key, RecordError::MessageMissing);
@@ -297,6 +320,8 @@ impl Building<'_> {
             let restored = Session::restore(owed, inbound, waiting.into_values());
             let mut restored = restored.unwrap_or_default();
             restored.record_changes();
+            // A late answer to a packet before the crash must not answer another one.
+            restored.set_next_identifier(last);
             if let Presence::Away { session, .. } = &mut state.presence {
                 **session = restored;
             }
@@ -341,7 +366,9 @@ impl Broker {
     /// what [`poll_journal`](Self::poll_journal) has not handed out yet.
     ///
     /// Without [`BrokerConfig::durable`] there are no records.
-    pub fn snapshot(&self, mut record: impl FnMut(Record<'_>)) {
+    pub fn snapshot(&mut self, mut record: impl FnMut(Record<'_>)) {
+        let Some(journal) = &mut self.journal else { return };
+        journal.note_snapshot();
         let Some(journal) = &self.journal else { return };
         let mut bytes = Vec::new();
         let mut put = |key: Key, value: &[u8]| {
@@ -370,7 +397,9 @@ impl Broker {
             for (order, (identifier, owed)) in (0..).zip(messages.owed()) {
                 let stored = match owed {
                     OwedRef::Publish(outgoing) => {
-                        let Some((position, stored)) = journal.queued(outgoing) else { continue };
+                        let Some((_, position, stored)) = journal.queued(outgoing) else {
+                            continue;
+                        };
                         let value = self.with_share(stored, outgoing).write();
                         put(Key::Queued(session, position), &value);
                         StoredOutbound::Publish(position)
@@ -385,14 +414,20 @@ impl Broker {
                 }
             }
             for outgoing in messages.waiting() {
-                let Some((position, stored)) = journal.queued(outgoing) else { continue };
+                let Some((_, position, stored)) = journal.queued(outgoing) else { continue };
                 put(Key::Queued(session, position), &self.with_share(stored, outgoing).write());
             }
             for identifier in messages.accepted() {
                 put(Key::Inbound(session, identifier), &[]);
             }
         }
-        for retained in self.retained.iter() {
+        for outgoing in self.tasks.handed_on() {
+            let Some((session, position, stored)) = journal.queued(outgoing) else { continue };
+            let value = self.with_share(stored, outgoing).write();
+            put(Key::Queued(session.get(), position), &value);
+        }
+        let is_stored = |one: &&Retained| keep::is_stored(&one.message.topic_name());
+        for retained in self.retained.iter().filter(is_stored) {
             let Some(number) = journal.number_of(&retained.message) else { continue };
             let stored = StoredRetained {
                 message: &retained.message,

@@ -2,9 +2,10 @@
 
 use super::action::{ConnectionId, SessionId, SessionNumber};
 use super::subscription::Subscriptions;
-use crate::session::Outgoing;
+use crate::session::{Change, Outgoing};
 use crate::time::Instant;
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 /// The steps that one call may take, beyond those of the packet at hand. A step is a packet, a copy
 /// of a message, a subscription or a retained message that is looked at: about a microsecond at
@@ -28,6 +29,8 @@ pub(super) enum Task {
     Overflow(ConnectionId),
     /// A session has ended: its subscriptions are removed.
     Unsubscribe(SessionId, Option<SessionNumber>, Subscriptions),
+    /// A stored session has ended: its exchanges are removed from the journal.
+    Forget(SessionNumber, Vec<Change>),
     /// A session has ended: other members of its groups receive its messages. [5.0 §4.8.2]
     HandOn(VecDeque<Outgoing>),
 }
@@ -84,6 +87,15 @@ impl Tasks {
     pub(super) fn push(&mut self, task: Task, now: Instant) {
         self.waiting.push_back(task);
         self.since = self.since.or(Some(now));
+    }
+
+    /// Returns the messages that are on their way to other members of a group.
+    pub(super) fn handed_on(&self) -> impl Iterator<Item = &Outgoing> {
+        let messages = |task| {
+            let task: &Task = task;
+            if let Task::HandOn(messages) = task { Some(messages) } else { None }
+        };
+        self.waiting.iter().filter_map(messages).flatten()
     }
 
     pub(super) fn pop(&mut self) -> Option<Task> {

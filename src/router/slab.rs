@@ -72,6 +72,14 @@ impl<T> Slab<T> {
         Some(value)
     }
 
+    /// Returns the key of the first value at a position or after it, and the position after that.
+    pub(crate) fn next_key(&self, position: usize) -> Option<(u64, usize)> {
+        let places = self.pages.iter().flatten().enumerate().skip(position);
+        let mut values = places.filter(|(_, place)| place.value.is_some());
+        let (position, place) = values.next()?;
+        Some((u64::from(place.generation) << 32 | position as u64, position + 1))
+    }
+
     pub(crate) const fn len(&self) -> usize {
         self.length
     }

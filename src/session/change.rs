@@ -163,6 +163,12 @@ impl Session {
         Some(Self { outbound, inbound: accepted.collect(), ..Self::default() })
     }
 
+    /// Chooses the next packet identifier by any number.
+    pub(crate) fn set_next_identifier(&mut self, number: u64) {
+        let [.., high, low] = number.to_be_bytes();
+        self.outbound.slots.next = u16::from_be_bytes([high, low]).max(1);
+    }
+
     /// Returns what is owed to the peer, in the order in which it is resent.
     pub(crate) fn owed(&self) -> impl Iterator<Item = (PacketIdentifier, OwedRef<'_>)> {
         self.outbound.slots.iter().filter_map(|(identifier, slot)| {

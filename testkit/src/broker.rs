@@ -73,6 +73,7 @@ struct Host {
     written: Records,
     durable: Records,
     batch: Option<Batch>,
+    fetched: usize,
     has_crashed: bool,
 }
 
@@ -108,6 +109,7 @@ impl Host {
             written: Records::new(),
             durable: Records::new(),
             batch: None,
+            fetched: 0,
             has_crashed: false,
         }
     }
@@ -160,7 +162,7 @@ impl Host {
             30 => match draw() % 4 {
                 0 => self.fetch_batch(),
                 1 => self.sync(),
-                2 => self.crash(tally),
+                2 if draw() & 3 == 0 => self.crash(tally),
                 _ => while self.broker.poll_action().is_some() {},
             },
             _ => {
@@ -297,6 +299,11 @@ impl Host {
     }
 
     fn transmit(&mut self, slot: usize, tally: &mut Tally) {
+        // Most of the time the store is fast.
+        if tally.events & 3 != 0 {
+            self.fetch_batch();
+            self.sync();
+        }
         let Some(peer) = &mut self.peers[slot] else { return };
         let wants_transmit = self.broker.wants_transmit(peer.id);
         let mut out = Vec::new();
@@ -378,12 +385,18 @@ impl Host {
     // ---- the store ----
 
     fn fetch_batch(&mut self) {
+        // The exchanges of ended sessions are removed in steps.
+        self.settle();
         let written = &mut self.written;
         let batch = self.broker.poll_journal(|record| match record.value {
             Some(value) => _ = written.insert(record.key.into(), value.into()),
             None => assert!(written.remove(record.key).is_some(), "{:x?} is unknown", record.key),
         });
         self.batch = batch.or(self.batch);
+        self.fetched += 1;
+        if self.fetched & 7 != 0 {
+            return;
+        }
         let mut all = Records::new();
         self.broker
             .snapshot(|record| _ = all.insert(record.key.into(), record.value.unwrap().into()));

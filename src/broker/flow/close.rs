@@ -148,7 +148,7 @@ pub(super) fn end_session(broker: &mut Broker, id: SessionId, now: Instant) {
     broker.timers.disarm(Timer::Session(id), state.expires_at());
     broker.cursors.remove_session(id);
     if let Presence::Away { session, .. } = state.presence {
-        keep::end_session(&mut broker.journal, state.number, &session);
+        keep::end_session(broker, state.number, &session, now);
         let messages: VecDeque<_> = session.into_undelivered().collect();
         hand_on(broker, messages, now);
     }

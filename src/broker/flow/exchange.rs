@@ -41,7 +41,6 @@ pub(crate) fn handle_input(
             break false;
         }
         if journal_is_full(&broker.journal, &broker.config) {
-            broker.connections.stop(id);
             break false;
         }
         if !broker.tasks.may_go_on() {
@@ -81,7 +80,7 @@ pub(crate) fn handle_input(
 
 /// Whether too many records of the journal are not durable.
 pub(crate) fn journal_is_full(journal: &OptionalJournal, config: &BrokerConfig) -> bool {
-    journal.as_ref().is_some_and(|journal| journal.unsynced_bytes() >= config.maximum_unsynced)
+    journal.as_ref().is_some_and(|journal| journal.unsynced_bytes() > config.maximum_unsynced)
 }
 
 /// Lets a flow handle what a step of a connection's server has brought. Returns the answer to a
@@ -239,6 +238,7 @@ pub(crate) fn handle_timeout(broker: &mut Broker, now: Instant) {
             Task::Unsubscribe(session, number, subscriptions) => {
                 close::remove_subscriptions(broker, session, number, subscriptions, now);
             }
+            Task::Forget(session, exchanges) => keep::forget(broker, session, exchanges, now),
             Task::HandOn(messages) => hand_on(broker, messages, now),
         }
         broker.tasks.give_back(rest);
@@ -257,7 +257,8 @@ fn handle_deadline(broker: &mut Broker, id: ConnectionId, now: Instant) {
     if connection.question.as_ref().is_some_and(|question| is_due(question.deadline)) {
         return connect::answer_late(broker, id, now);
     }
-    if connection.session().is_some() && connection.is_held() {
+    let is_full = journal_is_full(&broker.journal, &broker.config);
+    if connection.session().is_some() && (is_full || connection.is_held()) {
         connection.server.handle_progress(now);
     }
     let action = connection.server.handle_timeout(now, &mut connection.output);

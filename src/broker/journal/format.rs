@@ -15,6 +15,9 @@ use alloc::vec::Vec;
 /// The version of the format.
 pub(in crate::broker) const VERSION: u8 = 1;
 
+/// All numbers of messages, sessions and positions are below this.
+const MAXIMUM_NUMBER: u64 = 1 << 62;
+
 /// Checks the version of records.
 pub(in crate::broker) fn check_version(value: &[u8]) -> Result<(), RecordError> {
     match value {
@@ -148,7 +151,7 @@ impl Key {
 }
 
 fn number(reader: &mut Reader<'_>) -> Option<u64> {
-    u64_of(reader).ok()
+    number_of(reader).ok()
 }
 
 // ---- values ----
@@ -323,7 +326,7 @@ impl<'o> StoredQueued<'o> {
 impl LoadedQueued {
     pub(in crate::broker) fn read(bytes: &[u8]) -> Result<Self, RecordError> {
         let mut reader = Reader(bytes);
-        let message = u64_of(&mut reader)?;
+        let message = number_of(&mut reader)?;
         let flags = reader.u8()?;
         let qos = match QoS::from_u8(flags & 3) {
             Some(qos) if qos > QoS::AtMostOnce => qos,
@@ -369,8 +372,8 @@ impl StoredOutbound {
     pub(in crate::broker) fn read(bytes: &[u8]) -> Result<Self, RecordError> {
         let mut reader = Reader(bytes);
         let owed = match reader.u8()? {
-            1 => Self::Publish(u64_of(&mut reader)?),
-            2 => Self::Pubrel(u64_of(&mut reader)?),
+            1 => Self::Publish(number_of(&mut reader)?),
+            2 => Self::Pubrel(number_of(&mut reader)?),
             3 => Self::Nothing,
             _ => return Err(RecordError::Value),
         };
@@ -408,7 +411,7 @@ impl StoredRetained<'_> {
 impl LoadedRetained {
     pub(in crate::broker) fn read(bytes: &[u8]) -> Result<Self, RecordError> {
         let mut reader = Reader(bytes);
-        let message = u64_of(&mut reader)?;
+        let message = number_of(&mut reader)?;
         let qos = QoS::from_u8(reader.u8()?).ok_or(RecordError::Value)?;
         let expires_at = time(&mut reader)?;
         let publisher = Text::decode(&mut reader)?.as_bytes().into();
@@ -441,6 +444,13 @@ fn time(reader: &mut Reader<'_>) -> Result<Option<Instant>, RecordError> {
 
 fn u64_of(reader: &mut Reader<'_>) -> Result<u64, RecordError> {
     Ok(u64::from(reader.u32()?) << 32 | u64::from(reader.u32()?))
+}
+
+/// Reads a number that the journal has given out.
+fn number_of(reader: &mut Reader<'_>) -> Result<u64, RecordError> {
+    let number = u64_of(reader)?;
+    // At a thousand million a second they last for a hundred years.
+    if number < MAXIMUM_NUMBER { Ok(number) } else { Err(RecordError::Value) }
 }
 
 fn identifier(number: u32) -> Result<SubscriptionIdentifier, RecordError> {

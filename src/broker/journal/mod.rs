@@ -52,8 +52,10 @@
 //!
 //! The durable state is that of the last batch. A client that was connected counts as having lost
 //! its connection when the broker is restored: the delay of its will and the expiry of its session
-//! begin then. A QoS 1 message in flight is sent again as a new packet. Retained messages that a
-//! new subscription had not received yet are not sent for it any more.
+//! begin then. A QoS 1 message in flight is sent again as a new packet, without DUP, and not at all
+//! if it has expired. A will, and any message with QoS 2 to a subscriber with a lesser QoS, can
+//! arrive there once before the crash and once after it. Retained messages that a new subscription
+//! had not received yet are not sent for it any more.
 //!
 //! Times in records are [`Instant`]s. So the host's clock must have the same epoch in each run, for
 //! instance that of Unix.
@@ -137,6 +139,8 @@ pub(super) struct Journal {
     holds_output: bool,
     /// Whether output waits for the batch that is collected.
     is_awaited: bool,
+    /// Whether there were too many records when the broker last looked.
+    was_full: bool,
     /// The stored messages, by the address of their bytes, which all copies share.
     messages: BTreeMap<usize, Kept>,
     /// The stored messages of sessions, by their key.
@@ -217,6 +221,7 @@ impl Journal {
             unsynced_bytes: 0,
             holds_output: false,
             is_awaited: false,
+            was_full: false,
             messages: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             last,
@@ -290,6 +295,22 @@ impl Journal {
     /// Returns the bytes of records that are not durable.
     pub(super) const fn unsynced_bytes(&self) -> usize {
         self.unsynced_bytes + self.bytes
+    }
+
+    /// Notes whether there are too many records. Returns whether there were and are no longer.
+    pub(super) const fn note_full(&mut self, is_full: bool) -> bool {
+        let was_full = core::mem::replace(&mut self.was_full, is_full);
+        was_full && !is_full
+    }
+
+    /// Notes that the output of this call must wait for all records that are not durable.
+    pub(super) fn hold_output(&mut self) {
+        self.holds_output |= !self.pending.is_empty() || !self.unsynced.is_empty();
+    }
+
+    /// Notes that the host has all records in its store, as a snapshot hands them out.
+    pub(super) fn note_snapshot(&mut self) {
+        self.pending.values_mut().for_each(|pending| pending.is_new = false);
     }
 
     /// Returns the batch that the output of this call must wait for, if it must wait.
@@ -427,14 +448,17 @@ impl Journal {
         STORED | position
     }
 
-    /// Ends the stored messages to which nothing refers.
-    pub(super) fn drop_unused_messages(&mut self) {
+    /// Forgets the stored messages to which nothing refers, and ends their records unless other
+    /// records are damaged, which may refer to them.
+    pub(super) fn drop_unused_messages(&mut self, is_damaged: bool) {
         let mut unused = Vec::new();
         self.messages.retain(|_, kept| {
             unused.extend((kept.references == 0).then_some(kept.number));
             kept.references > 0
         });
-        unused.into_iter().for_each(|number| self.delete(Key::Message(number)));
+        if !is_damaged {
+            unused.into_iter().for_each(|number| self.delete(Key::Message(number)));
+        }
     }
 
     /// Returns the stored messages and their numbers.
@@ -447,12 +471,21 @@ impl Journal {
         self.messages.get(&message.address()).map(|kept| kept.number)
     }
 
-    /// Returns the position of a message that is stored for a session, and its record without the
-    /// group.
-    pub(super) fn queued<'o>(&self, outgoing: &'o Outgoing) -> Option<(u64, StoredQueued<'o>)> {
-        let key = outgoing.key.filter(|key| key & STORED != 0)?;
+    /// Returns the session and the position of a message that is stored, and its record without
+    /// the group.
+    pub(super) fn queued<'o>(
+        &self,
+        outgoing: &'o Outgoing,
+    ) -> Option<(SessionNumber, u64, StoredQueued<'o>)> {
+        let position = outgoing.key.filter(|key| key & STORED != 0)? & !STORED;
+        let session = self.deliveries.get(&position)?.session;
         let number = self.number_of(&outgoing.message)?;
-        Some((key & !STORED, StoredQueued::new(number, outgoing, None)))
+        Some((session, position, StoredQueued::new(number, outgoing, None)))
+    }
+
+    /// Ends a stored message of a session that cannot be restored.
+    pub(super) fn delete_queued(&mut self, session: SessionNumber, position: u64) {
+        self.delete(Key::Queued(session.get(), position));
     }
 
     /// Returns the group of a message by its key in a session.
