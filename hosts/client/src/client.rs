@@ -159,7 +159,7 @@ impl Client {
     }
 
     /// Ends the client with a DISCONNECT, and waits for the end. [Flush](Self::flush) first if
-    /// messages must still be delivered. What is in flight then remains in the
+    /// messages must still be delivered. Messages in flight remain in the
     /// [store](Options::store), if there is one.
     ///
     /// If CONNECT had Clean Start, the session of the server ends, too.

@@ -30,10 +30,11 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 const OUTPUT_LIMIT: usize = 256 * 1024;
 
 /// Returns the data of the next AUTH or CONNECT; the argument is the AUTH of the server, if any.
-pub(crate) type Authenticator = Box<
-    dyn FnMut(Option<&Auth<'_>>) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>>
-        + Send,
->;
+pub(crate) type Authenticator =
+    Box<dyn FnMut(Option<&Auth<'_>>) -> Result<Vec<u8>, AuthenticatorError> + Send>;
+
+/// Any error of an authenticator.
+pub(crate) type AuthenticatorError = Box<dyn std::error::Error + Send + Sync>;
 
 pub(crate) type RequestResult = Result<Vec<ReasonCode>, RequestError>;
 
@@ -123,7 +124,7 @@ enum Progress {
     Active,
 }
 
-/// What the driver carries from one [step](Shared::step) to the next.
+/// The state that the driver carries from one [step](Shared::step) to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Link {
     pub(crate) received: BytesMut,
@@ -511,7 +512,7 @@ impl Core {
         }
         debug!("connected, {} session", if connack.session_present { "resumed" } else { "new" });
         if is_first || !connack.session_present {
-            // Nobody reads a stream that was dropped.
+            // A stream that was dropped is not read.
             self.subscriptions.retain(|subscribed| !subscribed.sender.is_closed());
             for subscribed in &mut self.subscriptions {
                 subscribed.progress = Progress::Due;

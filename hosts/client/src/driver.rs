@@ -3,7 +3,7 @@
 use crate::core::{Link, Shared};
 use crate::error::Ended;
 use crate::store::Store;
-use crate::transport::{Endpoint, Transport};
+use crate::transport::Endpoint;
 use log::{debug, info};
 use mqtt_sansio::codec::OwnedPacket;
 use std::io;
@@ -22,7 +22,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// A connection that lasted this long is no reason to wait longer before the next attempt.
 const STABLE: Duration = Duration::from_secs(10);
 
-/// What a client is doing.
+/// The state of a client.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub enum Status {
@@ -82,7 +82,7 @@ impl Driver {
         let mut over = pin!(sleep(delay));
         while !self.shared.is_closing() {
             if let Err(error) = self.save().await {
-                // What waits to be stored goes on waiting.
+                // The next attempt stores it.
                 log::error!("{error}");
             }
             let shared = self.shared.clone();
@@ -100,7 +100,10 @@ impl Driver {
             opened = timeout(self.connect_timeout, self.endpoint.open()) => match opened {
                 Ok(Ok(transport)) => transport,
                 Ok(Err(error)) => return error.into(),
-                Err(_) => return io::Error::new(io::ErrorKind::TimedOut, "server did not answer in time").into(),
+                Err(_) => {
+                    let late = "server did not answer in time";
+                    return io::Error::new(io::ErrorKind::TimedOut, late).into();
+                }
             },
             () = closing(&self.shared) => return Ended::Requested,
         };
@@ -236,11 +239,4 @@ async fn farewell(
     writer.write_all_buf(&mut link.sending).await?;
     writer.shutdown().await?;
     tokio::io::copy(reader, &mut tokio::io::sink()).await.map(drop)
-}
-
-/// The halves of a transport are read and written by one task.
-impl std::fmt::Debug for dyn Transport {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Transport")
-    }
 }

@@ -76,3 +76,7 @@ pub use mqtt_sansio::client::ClientConfig;
 pub use mqtt_sansio::codec;
 #[cfg(feature = "tls")]
 pub use tokio_rustls::rustls;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -159,8 +159,8 @@ impl Message {
     /// Acknowledges the message manually. In 5.0 an error code refuses it.
     ///
     /// Does nothing for QoS 0, and unless the client
-    /// [acknowledges manually](crate::Options::manual_acknowledgement). Acknowledgements are sent in
-    /// the order in which the messages arrived. [`Stale`](AcknowledgeError::Stale) means that the
+    /// [acknowledges manually](crate::Options::manual_acknowledgement). Acknowledgements are sent
+    /// in the order in which the messages arrived. [`Stale`](AcknowledgeError::Stale) means that the
     /// connection has ended, and that the server will send the message again.
     pub fn acknowledge<'a>(
         &self,
@@ -170,8 +170,8 @@ impl Message {
         shared.acknowledge(*token, acknowledgement.into())
     }
 
-    /// Whether the message comes again, because it was not acknowledged on a connection whose
-    /// session was resumed.
+    /// Whether the server resends the message: it was not acknowledged on a connection whose session
+    /// was resumed.
     fn comes_again(&self) -> bool {
         self.acknowledge.as_ref().is_some_and(|Acknowledge { connection, shared, .. }| {
             *connection < shared.resumed.load(Ordering::Acquire)

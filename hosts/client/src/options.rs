@@ -1,6 +1,6 @@
 //! How to connect, and the start of a client.
 
-use crate::core::{Authenticator, Parts, Shared, Subscribed};
+use crate::core::{Authenticator, AuthenticatorError, Parts, Shared, Subscribed};
 use crate::driver::{Driver, Status};
 use crate::error::{RequestError, StartError, UrlError};
 use crate::messages::{Message, Messages};
@@ -14,7 +14,6 @@ use mqtt_sansio::codec::{
     SubscribeProperties, Subscription, Text, Version,
 };
 use mqtt_sansio::session::Session;
-use std::error::Error;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -219,7 +218,7 @@ impl Options {
     #[must_use]
     pub fn authenticator(
         self,
-        authenticator: impl FnMut(Option<&Auth<'_>>) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>>
+        authenticator: impl FnMut(Option<&Auth<'_>>) -> Result<Vec<u8>, AuthenticatorError>
         + Send
         + 'static,
     ) -> Self {

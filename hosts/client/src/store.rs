@@ -2,8 +2,8 @@
 //!
 //! It holds, with all numbers big-endian: `MQC\x01`, the time of writing in milliseconds of Unix
 //! time (8 bytes), the last key (8 bytes), and the session in the format of
-//! [`mqtt_sansio::session::stored`]. A new file replaces the old one at once, so that a crash leaves
-//! one of the two.
+//! [`mqtt_sansio::session::stored`]. A new file replaces the old one at once, so a crash leaves one
+//! of the two.
 
 use mqtt_sansio::Instant;
 use mqtt_sansio::session::Session;

@@ -78,7 +78,7 @@ impl Endpoint {
         let user = if user.is_empty() { None } else { Some(decode(user)?.into_owned()) };
         let server: http::uri::Authority = server.parse().map_err(|_| syntax())?;
         let (host, given) = (server.host().to_owned(), server.port_u16());
-        // What follows the host is a colon and a port, or nothing.
+        // A colon and a port follow the host, or nothing.
         let (_, after) = server.as_str().split_at(host.len());
         if host.is_empty() || !after.is_empty() && given.is_none() {
             return Err(syntax());

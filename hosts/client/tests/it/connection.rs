@@ -145,7 +145,7 @@ async fn publish_waits_while_offline_queue_is_full() {
     let client = client.connect().await.unwrap();
     let mut messages = client.subscribe("a", QoS::AtLeastOnce).await.unwrap();
     broker.signal("-STOP");
-    // What the server does not acknowledge is in flight; the rest waits.
+    // Messages that the server does not acknowledge are in flight; the rest waits.
     let publisher = client.clone();
     let task = tokio::spawn(async move {
         for number in 0..3_000_u32 {

@@ -6,8 +6,10 @@
 
 mod authentication;
 mod connection;
+mod inspect;
 mod manual;
 mod program;
+mod readme;
 mod requests;
 mod restarts;
 mod store;

@@ -23,7 +23,7 @@ async fn publish(client: &Client, payload: &str) {
     client.publish(publish).await.unwrap().await.unwrap();
 }
 
-/// What is in the buffer of the stream when the connection is lost comes again, and only once.
+/// Messages in the buffer of the stream are resent after the connection is lost, and seen once.
 #[tokio::test]
 async fn unacknowledged_messages_come_again_once_after_a_cut() {
     for kind in kinds() {

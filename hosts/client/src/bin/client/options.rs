@@ -237,7 +237,8 @@ pub(crate) struct InspectOptions {
     #[arg(long, num_args = 1.., conflicts_with = "file")]
     pub(crate) hex: Vec<String>,
     /// Accept connections at an address, and forward them to another
-    #[arg(long, num_args = 2, value_names = ["LISTEN", "UPSTREAM"], conflicts_with_all = ["file", "hex"])]
+    #[arg(long, num_args = 2, value_names = ["LISTEN", "UPSTREAM"])]
+    #[arg(conflicts_with_all = ["file", "hex"])]
     pub(crate) proxy: Vec<String>,
     /// MQTT version of bytes without a CONNECT: 31, 311 or 5
     #[arg(short = 'V', long, default_value = "5", value_parser = parse_version)]

@@ -25,7 +25,7 @@ pub(crate) async fn run(options: SubOptions) -> Result<ExitCode> {
         let subscribed = client.subscribe_with(&subscriptions, properties.subscribe(&user)?);
         messages = Some(subscribed.context("cannot subscribe")?);
     }
-    // Those of a session that is resumed.
+    // A session that is resumed can have other filters.
     let streams = Streams { messages, others: client.others() };
     let client = client.connect().await?;
     let code = tokio::select! {

@@ -59,7 +59,7 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
     Ok(certificates)
 }
 
-/// `--insecure`: the certificate must be valid, but for any name.
+/// The verifier of `--insecure`: the certificate must be valid, for any name.
 #[derive(Debug)]
 struct AnyName(Arc<WebPkiServerVerifier>);
 

@@ -45,7 +45,7 @@ pub(crate) struct Conversation {
 #[derive(Default)]
 struct Direction {
     received: BytesMut,
-    /// Where packets begin is unknown since an error.
+    /// Whether the start of the next packet is unknown, since an error.
     is_lost: bool,
     topics: HashMap<u16, String>,
 }

@@ -9,49 +9,49 @@ use serde_json::{Map, Value, json};
 macro_rules! insert {
     ($object:ident, $properties:expr, $($name:literal: $field:ident),* $(,)?) => {
         $(if let Some(value) = $properties.$field {
-            $object.insert($name.into(), value.to_string_or_number());
+            $object.insert($name.into(), value.to_json());
         })*
     };
 }
 
 /// A value of a property.
 trait ToJson {
-    fn to_string_or_number(self) -> Value;
+    fn to_json(self) -> Value;
 }
 
 impl ToJson for u16 {
-    fn to_string_or_number(self) -> Value {
+    fn to_json(self) -> Value {
         self.into()
     }
 }
 
 impl ToJson for u32 {
-    fn to_string_or_number(self) -> Value {
+    fn to_json(self) -> Value {
         self.into()
     }
 }
 
 impl ToJson for bool {
-    fn to_string_or_number(self) -> Value {
+    fn to_json(self) -> Value {
         self.into()
     }
 }
 
 impl ToJson for mqtt_sansio_client::codec::QoS {
-    fn to_string_or_number(self) -> Value {
+    fn to_json(self) -> Value {
         self.as_u8().into()
     }
 }
 
 impl ToJson for mqtt_sansio_client::codec::Text<'_> {
-    fn to_string_or_number(self) -> Value {
+    fn to_json(self) -> Value {
         self.to_str().into()
     }
 }
 
 impl ToJson for &[u8] {
-    /// Text if it is text, and else hex digits.
-    fn to_string_or_number(self) -> Value {
+    /// Returns text if the bytes are text, and else hex digits.
+    fn to_json(self) -> Value {
         match std::str::from_utf8(self) {
             Ok(text) => text.into(),
             Err(_) => self.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
@@ -60,7 +60,7 @@ impl ToJson for &[u8] {
 }
 
 impl ToJson for mqtt_sansio_client::codec::SubscriptionIdentifier {
-    fn to_string_or_number(self) -> Value {
+    fn to_json(self) -> Value {
         self.get().into()
     }
 }
@@ -143,7 +143,7 @@ pub(crate) fn fields(packet: &Packet<'_>) -> Value {
                     "topic": will.topic.to_str(),
                     "qos": will.qos.as_u8(),
                     "retain": will.retain,
-                    "payload": will.payload.to_string_or_number(),
+                    "payload": will.payload.to_json(),
                     "properties": will_properties(&will.properties),
                 })),
                 "properties": properties,
@@ -182,7 +182,7 @@ pub(crate) fn fields(packet: &Packet<'_>) -> Value {
             "retain": publish.retain,
             "dup": publish.dup,
             "properties": publish_properties(&publish.properties),
-            "payload": publish.payload.to_string_or_number(),
+            "payload": publish.payload.to_json(),
         }),
         Packet::Puback(ack) | Packet::Pubrec(ack) | Packet::Pubrel(ack) | Packet::Pubcomp(ack) => {
             json!({
@@ -193,7 +193,9 @@ pub(crate) fn fields(packet: &Packet<'_>) -> Value {
         }
         Packet::Subscribe(subscribe) => {
             let mut properties = Map::new();
-            insert!(properties, subscribe.properties, "subscription-identifier": subscription_identifier);
+            insert!(properties, subscribe.properties,
+                "subscription-identifier": subscription_identifier,
+            );
             user(&mut properties, subscribe.properties.user_properties);
             let subscriptions = subscribe.subscriptions.iter().map(|one| {
                 json!({

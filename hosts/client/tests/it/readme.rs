@@ -1,0 +1,47 @@
+//! Each command of the README.
+
+use crate::support::{Broker, Folder, Kind};
+use std::process::Command;
+
+/// Sends the commands to the broker of the test, and ends them if they hang.
+const PRELUDE: &str = r#"
+set -euo pipefail
+client() {
+    if [ "$1" = inspect ]; then timeout 30 "$CLIENT" "$@"; return; fi
+    local command=$1; shift
+    timeout 30 "$CLIENT" "$command" -p "$PORT" "$@"
+}
+"#;
+
+#[test]
+fn each_command_of_the_readme_works() {
+    let readme = include_str!("../../README.md");
+    let blocks: Vec<_> =
+        readme.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let folder = Folder::new();
+    let broker = Broker::start(Kind::Ours, &folder);
+    let mut printed = String::new();
+    for block in &blocks {
+        let output = Command::new("bash")
+            .args(["-c", &format!("{PRELUDE}{block}")])
+            .env("CLIENT", env!("CARGO_BIN_EXE_client"))
+            .env("PORT", broker.port.to_string())
+            .current_dir(folder.path(""))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{block}{output:?}");
+        printed += &String::from_utf8(output.stdout).unwrap();
+    }
+    for expected in [
+        "room/4 21.5\nroom/5 21.6\n",
+        "room/6 is 21.7, QoS 0, 4 bytes\n",
+        "\"payload\":21.7",
+        "clean\n",
+        "noon\n",
+        "13 B  PUBLISH     topic=\"room/4\" qos=0 payload=2 bytes \"21\"\n",
+        "broken: packet ends inside a field [5.0 §4.13.1], answered with 0x81",
+        "\"packet\":\"PINGREQ\"",
+    ] {
+        assert!(printed.contains(expected), "{expected} is not in {printed}");
+    }
+}
