@@ -160,8 +160,8 @@ impl Message {
     ///
     /// Does nothing for QoS 0, and unless the client
     /// [acknowledges manually](crate::Options::manual_acknowledgement). Acknowledgements are sent
-    /// in the order in which the messages arrived. [`Stale`](AcknowledgeError::Stale) means that the
-    /// connection has ended, and that the server will send the message again.
+    /// in the order in which the messages arrived. [`Stale`](AcknowledgeError::Stale) means that
+    /// the connection has ended, and that the server will send the message again.
     pub fn acknowledge<'a>(
         &self,
         acknowledgement: impl Into<Acknowledgement<'a>>,
