@@ -170,8 +170,8 @@ impl Message {
         shared.acknowledge(*token, acknowledgement.into())
     }
 
-    /// Whether the server resends the message: it was not acknowledged on a connection whose session
-    /// was resumed.
+    /// Whether the server resends the message: it was not acknowledged, and its session was resumed
+    /// by a later connection.
     fn comes_again(&self) -> bool {
         self.acknowledge.as_ref().is_some_and(|Acknowledge { connection, shared, .. }| {
             *connection < shared.resumed.load(Ordering::Acquire)
