@@ -37,7 +37,8 @@ pub(crate) enum Command {
 
 #[derive(Args)]
 pub(crate) struct ConnectOptions {
-    /// Server, user and topic: mqtt(s)://[USER[:PASSWORD]@]HOST[:PORT][/TOPIC], or ws(s)://…/PATH
+    /// All in one: mqtt(s)://USER:PASSWORD@HOST:PORT/TOPIC, of which only HOST is needed; or
+    /// ws(s)://HOST/PATH, or unix:PATH
     #[arg(short = 'L', long, conflicts_with_all = ["host", "unix"])]
     url: Option<String>,
     /// Name or address of the server [default: localhost]
