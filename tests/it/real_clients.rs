@@ -30,7 +30,7 @@ fn program(name: &str) -> Command {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let folder = BUILT.get_or_init(|| {
         let profile: &[_] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
-        let build = ["build", "--quiet", "--bins"].iter().chain(profile);
+        let build = ["build", "--quiet", "--bin", "broker"].iter().chain(profile);
         let built = Command::new(env!("CARGO")).args(build).status().unwrap();
         assert!(built.success());
         // The programs are above `deps`, which has this test.
