@@ -112,11 +112,8 @@
 //! [`Options`](codec::Options). All are off by default.
 //!
 //! Known gaps:
-//! - The broker has no shared subscriptions (CONNACK says so), no enhanced authentication (it
-//!   refuses with 0x8C; the two machines have it), no authorisation of single messages, no
-//!   durability, and no `$SYS` topics.
-//! - The lookup of retained messages for a filter with wildcards looks at all topics below the
-//!   filter's first levels.
+//! - The broker is one node: there are no hooks for other nodes and no bridge.
+//! - A PUBLISH is matched and handed to all its subscribers in one call, however many they are.
 //! - Encoding checks and measures what it writes, so it is slower than encoders that do not.
 //!   [`Prepared`](codec::Prepared) does both once for a packet that is written often.
 //!

@@ -131,7 +131,8 @@ pub enum Outcome<'a> {
     /// of a server counts as delivered. [5.0 MQTT-3.1.2-25] [5.0 MQTT-3.2.2-15]
     NotAllowed(Message),
     /// The peer has lost the session, so it is unknown whether the message has arrived. A message
-    /// that is published again can arrive twice. `None` means that the message has arrived, and
-    /// only the end of its QoS 2 exchange is missing.
+    /// that is published again can arrive twice. `None` means that the peer has received the
+    /// message, and only the end of its QoS 2 exchange is missing. A server that delivers a message
+    /// at PUBREL may have lost it.
     SessionLost(Option<Message>),
 }
