@@ -1,6 +1,6 @@
 //! An MQTT broker that people keep running: `cargo run --release --bin broker -- --help`.
 //!
-//! The library's [`Broker`](mqtt_sansio::broker::Broker) decides. This program owns the sockets,
+//! The library's [`Broker`] decides. This program owns the sockets,
 //! the clock and the files. One thread runs the broker: a task for each listener, one for each
 //! connection, and one for the broker's timer. Other threads only check passwords and do TLS
 //! handshakes.
