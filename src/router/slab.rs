@@ -74,8 +74,10 @@ impl<T> Slab<T> {
 
     /// Returns the key of the first value at a position or after it, and the position after that.
     pub(crate) fn next_key(&self, position: usize) -> Option<(u64, usize)> {
-        let places = self.pages.iter().flatten().enumerate().skip(position);
-        let mut values = places.filter(|(_, place)| place.value.is_some());
+        // Each page is full but for the last.
+        let pages = self.pages.iter().enumerate().skip(position / PAGE);
+        let places = pages.flat_map(|(page, places)| (page * PAGE..).zip(places));
+        let mut values = places.skip(position % PAGE).filter(|(_, place)| place.value.is_some());
         let (position, place) = values.next()?;
         Some((u64::from(place.generation) << 32 | position as u64, position + 1))
     }
@@ -116,5 +118,22 @@ mod tests {
         assert_ne!(first, second);
         assert_eq!((slab.get(first), slab.get(second), slab.len()), (None, Some(&'b'), 1));
         assert_eq!(slab.remove(first), None);
+    }
+
+    #[test]
+    fn keys_follow_each_other_by_position() {
+        let mut slab = Slab::default();
+        let mut keys: Vec<_> = (0..300).map(|number| slab.insert(number)).collect();
+        for position in (0..300).filter(|position| position % 7 != 3 || *position < 140) {
+            slab.remove(keys[position]);
+        }
+        keys.retain(|key| slab.get(*key).is_some());
+        let mut position = 0;
+        let found = core::iter::from_fn(|| {
+            let (key, next) = slab.next_key(position)?;
+            position = next;
+            Some(key)
+        });
+        assert_eq!(found.collect::<Vec<_>>(), keys);
     }
 }
