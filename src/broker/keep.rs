@@ -1,14 +1,14 @@
 //! The durable state follows the stores: what the flows change is journaled here, and output waits
 //! for it. Without a journal nothing here does anything.
 
-use super::Broker;
 use super::action::{ConnectionId, SessionId, SessionNumber};
 use super::deliver::is_only_for_the_connected;
-use super::journal::{self, Journal, Left, StoredRetained, StoredSession, StoredSubscription};
+use super::journal::{self, Journal, Left, StoredSession, StoredSubscription};
 use super::sessions::{Presence, SessionState};
 use super::subscription::Subscriber;
 use super::tasks::Task;
 use super::wills::StoredWill;
+use super::{Broker, BrokerConfig};
 use crate::codec::{Expiry, Filter, QoS, TopicName};
 use crate::router::{GroupId, Retained};
 use crate::session::{Change, Outgoing, OwedRef, Published, Session};
@@ -41,6 +41,11 @@ pub(super) fn hold_output(journal: &mut OptionalJournal) {
     if let Some(journal) = journal {
         journal.hold_output();
     }
+}
+
+/// Whether too many records are not durable.
+pub(super) fn is_full(journal: &OptionalJournal, config: &BrokerConfig) -> bool {
+    journal.as_ref().is_some_and(|journal| journal.unsynced_bytes() > config.maximum_unsynced)
 }
 
 /// Stores what has changed of a session, except for its subscriptions and messages.
@@ -174,12 +179,7 @@ pub(super) fn retain(
     if !is_stored(&topic_name) {
         return;
     }
-    let stored = retained.map(|retained| StoredRetained {
-        message: &retained.message,
-        expires_at: retained.expires_at,
-        publisher: &retained.publisher,
-    });
-    journal.retain(stored, topic_name.into_topic(), old.map(|old| &old.message));
+    journal.retain(retained, topic_name.into_topic(), old.map(|old| &old.message));
 }
 
 /// Whether the retained message of a topic is stored. Figures are published again.
@@ -221,18 +221,16 @@ pub(super) fn take_outcomes(broker: &mut Broker, session: SessionId) {
     let Broker { journal: Some(journal), sessions, connections, .. } = broker else { return };
     let Some(state) = sessions.get_mut(session) else { return };
     match &mut state.presence {
-        Presence::Away { session, .. } => {
-            while let Some(Published { key, .. }) = session.next_completed() {
-                journal.leave(key);
-            }
-        }
+        Presence::Away { session, .. } => leave_all(journal, || session.next_completed()),
         Presence::Connected(id) => {
             let Some(connection) = connections.get_mut(*id) else { return };
-            while let Some(Published { key, .. }) = connection.server.next_completed() {
-                journal.leave(key);
-            }
+            leave_all(journal, || connection.server.next_completed());
         }
     }
+}
+
+fn leave_all(journal: &mut Journal, next: impl FnMut() -> Option<Published<'static>>) {
+    core::iter::from_fn(next).for_each(|published| journal.leave(published.key));
 }
 
 /// Stores what a call has changed of the session of a connection, and holds its output back until
@@ -240,9 +238,7 @@ pub(super) fn take_outcomes(broker: &mut Broker, session: SessionId) {
 pub(super) fn settle(broker: &mut Broker, id: ConnectionId) {
     let Some(journal) = &mut broker.journal else { return };
     let Some(connection) = broker.connections.get_mut(id) else { return };
-    while let Some(Published { key, .. }) = connection.server.next_completed() {
-        journal.leave(key);
-    }
+    leave_all(journal, || connection.server.next_completed());
     let session = connection.session().and_then(|session| broker.sessions.get(session));
     let number = session.and_then(|state| state.number);
     while let Some(change) = connection.server.next_change() {

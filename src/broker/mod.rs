@@ -238,7 +238,7 @@ impl Broker {
 
     /// Returns the figures of all clients that have a session, in the order of their identifiers.
     pub fn clients(&self) -> impl Iterator<Item = ClientStats<'_>> {
-        self.sessions.iter().map(|state| self.client_stats(state))
+        self.sessions.iter().map(|(_, state)| self.client_stats(state))
     }
 
     /// Returns the figures of a client that has a session.
@@ -455,7 +455,7 @@ impl Broker {
 
     /// Whether too many records are not durable.
     fn is_unsynced(&self) -> bool {
-        exchange::journal_is_full(&self.journal, &self.config)
+        keep::is_full(&self.journal, &self.config)
     }
 
     // ---- answers ----

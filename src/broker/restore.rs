@@ -380,13 +380,8 @@ impl Broker {
         for (number, message) in journal.messages() {
             put(Key::Message(number), &message.to_bytes());
         }
-        for state in self.sessions.iter() {
-            let (Some(number), Some(id)) =
-                (state.number, self.sessions.find(state.client_identifier()))
-            else {
-                continue;
-            };
-            let session = number.get();
+        for (id, state) in self.sessions.iter() {
+            let Some(session) = state.number.map(SessionNumber::get) else { continue };
             put(Key::Session(session), &keep::stored_session(self, id, state).write());
             for (filter, subscriber) in state.subscriptions.iter() {
                 let (options, identifier) = (subscriber.options, subscriber.identifier);
@@ -397,11 +392,10 @@ impl Broker {
             for (order, (identifier, owed)) in (0..).zip(messages.owed()) {
                 let stored = match owed {
                     OwedRef::Publish(outgoing) => {
-                        let Some((_, position, stored)) = journal.queued(outgoing) else {
+                        let Some((key, position, value)) = self.queued(journal, outgoing) else {
                             continue;
                         };
-                        let value = self.with_share(stored, outgoing).write();
-                        put(Key::Queued(session, position), &value);
+                        put(key, &value);
                         StoredOutbound::Publish(position)
                     }
                     OwedRef::Pubrel => StoredOutbound::Pubrel(order),
@@ -413,36 +407,28 @@ impl Broker {
                     put(Key::Outbound(session, identifier), &stored.write());
                 }
             }
-            for outgoing in messages.waiting() {
-                let Some((_, position, stored)) = journal.queued(outgoing) else { continue };
-                put(Key::Queued(session, position), &self.with_share(stored, outgoing).write());
-            }
+            let waiting = messages.waiting().filter_map(|one| self.queued(journal, one));
+            waiting.for_each(|(key, _, value)| put(key, &value));
             for identifier in messages.accepted() {
                 put(Key::Inbound(session, identifier), &[]);
             }
         }
-        for outgoing in self.tasks.handed_on() {
-            let Some((session, position, stored)) = journal.queued(outgoing) else { continue };
-            let value = self.with_share(stored, outgoing).write();
-            put(Key::Queued(session.get(), position), &value);
-        }
+        let handed_on = self.tasks.handed_on().filter_map(|one| self.queued(journal, one));
+        handed_on.for_each(|(key, _, value)| put(key, &value));
         let is_stored = |one: &&Retained| keep::is_stored(&one.message.topic_name());
         for retained in self.retained.iter().filter(is_stored) {
             let Some(number) = journal.number_of(&retained.message) else { continue };
-            let stored = StoredRetained {
-                message: &retained.message,
-                expires_at: retained.expires_at,
-                publisher: &retained.publisher,
-            };
             let topic = retained.message.topic_name().into_topic();
-            put(Key::Retained(topic), &stored.write(number));
+            put(Key::Retained(topic), &StoredRetained { number, retained }.write());
         }
     }
 
-    /// Names the group of a message of a shared subscription.
-    fn with_share<'o>(&self, stored: StoredQueued<'o>, outgoing: &'o Outgoing) -> StoredQueued<'o> {
-        let group = outgoing.key.and_then(|key| Journal::group(self.journal.as_deref(), key));
+    /// Returns the record of a message of a session, with its position, if it is stored.
+    fn queued(&self, journal: &Journal, outgoing: &Outgoing) -> Option<(Key, u64, Vec<u8>)> {
+        let (session, position, group) = journal.place(outgoing)?;
+        let number = journal.number_of(&outgoing.message)?;
         let share = group.and_then(|group| self.groups.filter(group)).cloned();
-        StoredQueued { share, ..stored }
+        let value = StoredQueued::new(number, outgoing, share).write();
+        Some((Key::Queued(session.get(), position), position, value))
     }
 }

@@ -77,8 +77,8 @@ impl Sessions {
     }
 
     /// Returns an iterator over all sessions, in the order of their Client Identifiers.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &SessionState> {
-        self.by_client.values().filter_map(|id| self.get(*id))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (SessionId, &SessionState)> {
+        self.by_client.values().filter_map(|id| Some((*id, self.get(*id)?)))
     }
 
     pub(super) fn get(&self, id: SessionId) -> Option<&SessionState> {

@@ -4,10 +4,10 @@ use super::{close, connect, publish, subscribe};
 use crate::broker::action::ConnectionId;
 use crate::broker::connections::{Connection, OUTPUT_LIMIT};
 use crate::broker::deliver::{deliver_retained, hand_on};
-use crate::broker::keep::{self, OptionalJournal};
+use crate::broker::keep;
 use crate::broker::tasks::Task;
 use crate::broker::timers::Timer;
-use crate::broker::{Broker, BrokerConfig, sys};
+use crate::broker::{Broker, sys};
 use crate::codec::ReasonCode;
 use crate::server;
 use crate::session::{AckToken, Published};
@@ -40,7 +40,7 @@ pub(crate) fn handle_input(
         if !connection.may_read() {
             break false;
         }
-        if journal_is_full(&broker.journal, &broker.config) {
+        if keep::is_full(&broker.journal, &broker.config) {
             break false;
         }
         if !broker.tasks.may_go_on() {
@@ -76,11 +76,6 @@ pub(crate) fn handle_input(
     broker.connections.take_back_output(id);
     settle(broker, id, now);
     is_put_off
-}
-
-/// Whether too many records of the journal are not durable.
-pub(crate) fn journal_is_full(journal: &OptionalJournal, config: &BrokerConfig) -> bool {
-    journal.as_ref().is_some_and(|journal| journal.unsynced_bytes() > config.maximum_unsynced)
 }
 
 /// Lets a flow handle what a step of a connection's server has brought. Returns the answer to a
@@ -257,7 +252,7 @@ fn handle_deadline(broker: &mut Broker, id: ConnectionId, now: Instant) {
     if connection.question.as_ref().is_some_and(|question| is_due(question.deadline)) {
         return connect::answer_late(broker, id, now);
     }
-    let is_full = journal_is_full(&broker.journal, &broker.config);
+    let is_full = keep::is_full(&broker.journal, &broker.config);
     if connection.session().is_some() && (is_full || connection.is_held()) {
         connection.server.handle_progress(now);
     }

@@ -237,8 +237,11 @@ pub(super) fn forget(broker: &mut Broker, session: SessionId, filter: &Filter) {
 fn answer(broker: &mut Broker, id: ConnectionId, now: Instant) {
     let Some(connection) = broker.connections.get_mut(id) else { return };
     let Some(request) = connection.request.take() else { return };
-    // Earlier calls may have changed subscriptions.
-    keep::hold_output(&mut broker.journal);
+    let session = connection.session().and_then(|session| broker.sessions.get(session));
+    if session.is_some_and(|state| state.number.is_some()) {
+        // Earlier calls may have changed subscriptions.
+        keep::hold_output(&mut broker.journal);
+    }
     let Request { token, kind, codes, .. } = *request;
     let (server, output) = (&mut connection.server, &mut connection.output);
     let properties = AckProperties::default();

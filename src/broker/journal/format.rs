@@ -5,6 +5,7 @@ use crate::codec::{
     DecodeError, Expiry, Filter, PacketIdentifier, QoS, Reader, SubscriptionIdentifier,
     SubscriptionOptions, Text, Topic, Version,
 };
+use crate::router::Retained;
 use crate::session::stored::LoadError;
 use crate::session::{Message, Outgoing};
 use crate::time::Instant;
@@ -298,7 +299,11 @@ const RETAIN: u8 = 4;
 const SHARED: u8 = 8;
 
 impl<'o> StoredQueued<'o> {
-    pub(super) fn new(message: u64, outgoing: &'o Outgoing, share: Option<Filter>) -> Self {
+    pub(in crate::broker) fn new(
+        message: u64,
+        outgoing: &'o Outgoing,
+        share: Option<Filter>,
+    ) -> Self {
         let Outgoing { message: one, subscription_identifiers, expires_at, .. } = outgoing;
         let (qos, retain, expires_at) = (one.qos(), one.retain(), *expires_at);
         Self { message, qos, retain, expires_at, subscription_identifiers, share }
@@ -384,9 +389,9 @@ impl StoredOutbound {
 
 #[derive(Debug)]
 pub(in crate::broker) struct StoredRetained<'a> {
-    pub(in crate::broker) message: &'a Message,
-    pub(in crate::broker) expires_at: Option<Instant>,
-    pub(in crate::broker) publisher: &'a [u8],
+    /// The number of the message.
+    pub(in crate::broker) number: u64,
+    pub(in crate::broker) retained: &'a Retained,
 }
 
 /// The same as it was read.
@@ -399,11 +404,12 @@ pub(in crate::broker) struct LoadedRetained {
 }
 
 impl StoredRetained<'_> {
-    pub(in crate::broker) fn write(&self, number: u64) -> Vec<u8> {
+    pub(in crate::broker) fn write(&self) -> Vec<u8> {
+        let Self { number, retained } = self;
         let mut out = number.to_be_bytes().to_vec();
-        out.push(self.message.qos().as_u8());
-        put_time(&mut out, self.expires_at);
-        put_string(&mut out, self.publisher);
+        out.push(retained.message.qos().as_u8());
+        put_time(&mut out, retained.expires_at);
+        put_string(&mut out, &retained.publisher);
         out
     }
 }

@@ -90,7 +90,7 @@ use super::action::SessionNumber;
 #[cfg(doc)]
 use super::{Broker, BrokerConfig, Restore};
 use crate::codec::{Filter, PacketIdentifier, Topic};
-use crate::router::GroupId;
+use crate::router::{GroupId, Retained};
 use crate::session::{Message, Outgoing};
 #[cfg(doc)]
 use crate::time::Instant;
@@ -471,16 +471,14 @@ impl Journal {
         self.messages.get(&message.address()).map(|kept| kept.number)
     }
 
-    /// Returns the session and the position of a message that is stored, and its record without
-    /// the group.
-    pub(super) fn queued<'o>(
+    /// Returns the session, the position and the group of a message, if it is stored.
+    pub(super) fn place(
         &self,
-        outgoing: &'o Outgoing,
-    ) -> Option<(SessionNumber, u64, StoredQueued<'o>)> {
+        outgoing: &Outgoing,
+    ) -> Option<(SessionNumber, u64, Option<GroupId>)> {
         let position = outgoing.key.filter(|key| key & STORED != 0)? & !STORED;
-        let session = self.deliveries.get(&position)?.session;
-        let number = self.number_of(&outgoing.message)?;
-        Some((session, position, StoredQueued::new(number, outgoing, None)))
+        let delivery = self.deliveries.get(&position)?;
+        Some((delivery.session, position, delivery.group))
     }
 
     /// Ends a stored message of a session that cannot be restored.
@@ -499,15 +497,15 @@ impl Journal {
     /// Stores a retained message in place of `old`.
     pub(super) fn retain(
         &mut self,
-        retained: Option<StoredRetained<'_>>,
+        retained: Option<&Retained>,
         topic: Topic,
         old: Option<&Message>,
     ) {
         let key = Key::Retained(topic);
         match retained {
             Some(retained) => {
-                let number = self.hold(retained.message);
-                self.put_bytes(key, old.is_none(), retained.write(number));
+                let number = self.hold(&retained.message);
+                self.put_bytes(key, old.is_none(), StoredRetained { number, retained }.write());
             }
             None if old.is_some() => {
                 self.delete(key);

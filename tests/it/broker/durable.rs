@@ -382,6 +382,17 @@ fn suback_waits_for_the_records_of_earlier_calls() {
     assert_eq!(host.sent(id), "suback #1 01 87");
 }
 
+/// Records of others are no matter of a session that is not stored.
+#[test]
+fn suback_of_a_clean_session_waits_for_nothing() {
+    let mut host = Host::new();
+    let id = host.join(clean(V5_0, "clean"));
+    host.broker.publish(&Publish { retain: true, ..message("r", "x", 1) }, NOW).unwrap();
+    assert!(host.broker.wants_journal());
+    host.feed(id, Subscribe::new(identifier(1), &[Subscription::new("a", QoS::AtLeastOnce)]));
+    assert_eq!(host.sent(id), "suback #1 01");
+}
+
 #[test]
 fn connack_waits_for_the_end_of_an_earlier_session() {
     let mut host = Host::new();
