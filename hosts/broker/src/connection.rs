@@ -188,8 +188,6 @@ impl<T: Transport> Connection<T> {
         if !wants_input && !self.input_ended {
             // This side does not read, so the client is not silent.
             broker.handle_progress(id, now);
-            // If the store is behind, the broker hints only at connections that have tried to read.
-            let _ = broker.handle_input(id, &mut &[][..], now);
         }
         Next { is_closed, wants_input, has_input, has_output, is_behind }
     }

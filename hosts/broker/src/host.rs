@@ -16,6 +16,7 @@ use mqtt_sansio::codec::{ConnackProperties, Disconnect, Packet, ReasonCode, Vers
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 use std::cell::{Cell, Ref, RefCell};
+use std::mem;
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub(crate) struct Host {
     pub(crate) limit: Rc<Limit>,
     pub(crate) places: Rc<Places>,
     pub(crate) counters: RefCell<Counters>,
+    /// The drops that are logged already, by cause.
+    reported: Cell<[u64; 6]>,
     /// Runs handshakes of TLS on another thread.
     pub(crate) handshakes: Handle,
     /// The input of the connection that reads at the moment.
@@ -134,6 +137,7 @@ impl Host {
             limit,
             places: Rc::new(places),
             counters: RefCell::default(),
+            reported: Cell::default(),
             handshakes,
             buffer: RefCell::new(vec![0; 64 * 1024].into()),
             spare: Cell::default(),
@@ -358,23 +362,27 @@ impl Host {
 
     /// Logs dropped messages and unanswered connections for ever, with one line for each cause in
     /// each interval.
-    pub(crate) async fn report_drops(self: Rc<Self>) {
-        let mut before = Vec::new();
+    pub(crate) async fn run_reports(self: Rc<Self>) {
         loop {
-            let dropped = figures::dropped(&self.broker.borrow().stats().dropped);
-            let unanswered = ("beyond_limit", self.counters.borrow().closed_unanswered);
-            let counts: Vec<_> = dropped.into_iter().chain([unanswered]).collect();
-            for ((cause, count), (_, before)) in counts.iter().zip(&before) {
-                let count = count - before;
-                match *cause {
-                    _ if count == 0 => {}
-                    "beyond_limit" => warn!(count, "connections closed without an answer"),
-                    cause => warn!(cause, count, "messages dropped"),
-                }
-            }
-            before = counts;
+            self.report_drops();
             sleep(REPORT_INTERVAL).await;
         }
+    }
+
+    /// Logs dropped messages and unanswered connections since the last report.
+    pub(crate) fn report_drops(&self) {
+        let dropped = figures::dropped(&self.broker.borrow().stats().dropped);
+        let unanswered = ("beyond_limit", self.counters.borrow().closed_unanswered);
+        let mut reported = self.reported.get();
+        for ((cause, count), reported) in dropped.into_iter().chain([unanswered]).zip(&mut reported)
+        {
+            match (cause, count - mem::replace(reported, count)) {
+                (_, 0) => {}
+                ("beyond_limit", count) => warn!(count, "connections closed without an answer"),
+                (cause, count) => warn!(cause, count, "messages dropped"),
+            }
+        }
+        self.reported.set(reported);
     }
 
     /// Runs the timer of the broker for ever.

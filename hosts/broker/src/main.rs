@@ -164,7 +164,7 @@ async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Resul
         handshakes,
     ));
     spawn_local(host.clone().run_timer());
-    spawn_local(host.clone().report_drops());
+    spawn_local(host.clone().run_reports());
     if let Some(store) = store {
         spawn_local(host.clone().run_store(store));
     }
@@ -203,6 +203,7 @@ async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Resul
     if timeout(Duration::from_secs(5), host.all_synced()).await.is_err() {
         warn!("some records were not stored in time");
     }
+    host.report_drops();
     Ok(())
 }
 
