@@ -126,7 +126,8 @@ impl Ledger {
     }
 
     fn read_tests(&mut self) {
-        let found = ["src", "tests"].map(|folder| files::with_extension(folder, "rs"));
+        let found = ["src", "tests", "hosts/broker/tests"]
+            .map(|folder| files::with_extension(folder, "rs"));
         for path in found.into_iter().flatten() {
             let place =
                 path.strip_prefix(files::root()).unwrap().to_str().unwrap().replace('\\', "/");

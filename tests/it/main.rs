@@ -28,7 +28,6 @@ mod limits;
 mod model;
 mod must_use;
 mod options;
-mod real_clients;
 mod secrets;
 mod sequences;
 mod session;

@@ -5,6 +5,7 @@
 
 mod browser;
 mod client;
+mod clients;
 mod configuration;
 mod connections;
 mod listeners;

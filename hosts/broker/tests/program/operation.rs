@@ -89,6 +89,20 @@ fn dropped_messages_are_logged_by_cause() {
     assert_eq!(broker.log().matches("messages dropped").count(), 1);
 }
 
+/// The last interval is cut short.
+#[test]
+fn dropped_messages_are_logged_when_the_broker_stops() {
+    let directory = Directory::new();
+    let acl = directory.write("acl", "topic read a\n");
+    let mut broker = Broker::start(&[&LISTEN[..], &["--acl-file", &acl]].concat());
+    let mut client = Client::connected(&broker.address("tcp"), "a", None);
+    client.publish("b", "not allowed");
+    client.ping();
+    broker.signal("-TERM");
+    assert!(broker.end());
+    broker.wait(|log| log.contains("messages dropped cause=\"not_authorized\" count=1\n"));
+}
+
 #[test]
 fn ctl_lists_shows_publishes_disconnects_and_ends() {
     let directory = Directory::new();

@@ -147,18 +147,28 @@ impl Drop for Broker {
     }
 }
 
-/// Returns the broker program, which is built if only this package is tested.
+/// Returns the broker program, which is built if only this package is tested. `cargo test` has
+/// built it with the same features, so after that it is found as it is.
 pub(crate) fn broker_program() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let profile: &[_] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
-        let build = ["build", "--quiet", "-p", "mqtt-sansio-broker"];
-        let built = Command::new(env!("CARGO")).args(build).args(profile).status().unwrap();
+        let mut build = Command::new(env!("CARGO"));
+        build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+        // Cargo names this package to its tests, which would build some dependencies again.
+        for (name, _) in std::env::vars().filter(|(name, _)| is_of_package(name)) {
+            build.env_remove(name);
+        }
+        let built = build.args(["test", "--no-run", "--quiet"]).args(profile).status().unwrap();
         assert!(built.success());
         // The programs are above `deps`, which has this test.
         let test = std::env::current_exe().unwrap();
         test.ancestors().nth(2).unwrap().join("broker")
     })
+}
+
+fn is_of_package(variable: &str) -> bool {
+    ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| variable.starts_with(prefix))
 }
 
 fn search_path() -> String {
