@@ -28,6 +28,9 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! The [guide] has a page for each thing that people want to do: a first client, a first broker,
+//! restarts, limits, security, testing, and a cookbook.
+//!
 //! # Not included
 //!
 //! Sockets, TLS, WebSocket framing, async runtimes, threads, reconnect timers and configuration
@@ -138,6 +141,8 @@ extern crate std;
 pub mod broker;
 pub mod client;
 pub mod codec;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 pub mod router;
 pub mod server;
 pub mod session;

@@ -4,6 +4,7 @@
 //! - [`watch`]: an independent account of what one end of a connection is allowed to do.
 //! - [`properties`], [`machines`] and [`broker`]: the properties that the fuzz targets check, as
 //!   functions of arbitrary data.
+//! - [`server`]: a broker on a socket, for the examples of the guides.
 //! - [`vectors`]: the bytes of `spec-vectors/`.
 //! - [`wire`]: packets to and from bytes.
 //! - [`files`], [`heap`], [`random`]: the files of the repository, a count of allocations, a
@@ -26,6 +27,7 @@ pub mod machines;
 pub mod pair;
 pub mod properties;
 pub mod random;
+pub mod server;
 pub mod simulation;
 pub mod vectors;
 pub mod watch;
