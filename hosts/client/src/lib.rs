@@ -32,6 +32,9 @@
 //! - TCP, TLS, WebSocket and Unix sockets are chosen by the URL, see [`Options::new`]. Any other
 //!   transport is a function, see [`Options::transport`].
 //!
+//! The [guide] has a page for each thing that people want to do, pages for users of rumqttc and
+//! paho, and a cookbook.
+//!
 //! # Cancel safety
 //!
 //! Each future of this crate can be dropped at any time, in `select!` for instance:
@@ -55,6 +58,8 @@ mod core;
 mod delivery;
 mod driver;
 mod error;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod messages;
 mod options;
 mod request;
