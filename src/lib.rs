@@ -126,7 +126,9 @@
 //!   `no_std` + `alloc`. The target needs atomics with compare-and-swap of pointer width: messages
 //!   and topics are shared by reference count. Cortex-M3 has them, Cortex-M0 does not.
 //! - `arbitrary`: `arbitrary::Arbitrary` for every packet, for fuzzing programs built on the crate.
-//! - `serde`: `Serialize` and `Deserialize` for [`Session`](session::Session), in its
+//! - `serde`: `Serialize` for [`Packet`](codec::Packet), as a map for logs without secrets;
+//!   `Serialize` and `Deserialize` for small values, for [`OwnedPacket`](codec::OwnedPacket) with
+//!   its rules, and for [`Session`](session::Session) and [`Message`](session::Message) in their
 //!   [byte format](session::stored).
 //!
 //! The minimum supported Rust version is 1.85.

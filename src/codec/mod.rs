@@ -76,6 +76,8 @@ mod reason;
 mod rules;
 mod scan;
 mod sequence;
+#[cfg(feature = "serde")]
+mod serialize;
 mod shown;
 mod suback;
 mod subscribe;
@@ -120,5 +122,7 @@ pub(crate) use connect::connect_version;
 pub use message::Message;
 pub(crate) use publish::DecodedPublish;
 pub(crate) use read::Reader;
+#[cfg(feature = "serde")]
+pub(crate) use serialize::Octets;
 pub(crate) use topic::{is_hidden, levels};
 pub(crate) use write::Size;

@@ -27,6 +27,11 @@ use core::fmt;
 /// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(from = "u8", into = "u8")
+)]
 pub struct ReasonCode(u8);
 
 impl ReasonCode {

@@ -85,6 +85,11 @@ pub enum Role {
 #[expect(clippy::exhaustive_enums, reason = "the standard has closed the set")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(try_from = "u8", into = "u8")
+)]
 pub enum QoS {
     /// QoS 0: sent once, not acknowledged.
     #[default]
@@ -130,6 +135,11 @@ impl QoS {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(try_from = "u16", into = "u16")
+)]
 pub struct PacketIdentifier(NonZeroU16);
 
 impl PacketIdentifier {

@@ -24,8 +24,8 @@
 //! a length of 4. An outcome is a key of 8 bytes and a kind: 0 for expired; 1 and a message for not
 //! allowed; 2, or 3 and a message, for a lost session.
 //!
-//! With the feature `serde` a [`Session`] is serialized as these bytes, with the expiry on the
-//! host's clock. The clock must then continue from one run to the next.
+//! With the feature `serde` a [`Session`] and a [`Message`] are serialized as these bytes. In a
+//! session the expiry is on the host's clock, which must then continue from one run to the next.
 
 use super::inbound::Exchange;
 use super::outbound::Outbound;
@@ -346,9 +346,9 @@ impl From<DecodeError> for LoadError {
 
 #[cfg(feature = "serde")]
 mod with_serde {
-    use super::{Duration, Instant, Session, Vec};
-    use core::fmt;
-    use serde::de::{Error, SeqAccess, Visitor};
+    use super::{Duration, Instant, Message, Session};
+    use crate::codec::Octets;
+    use serde::de::Error as _;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     impl Serialize for Session {
@@ -359,34 +359,21 @@ mod with_serde {
 
     impl<'de> Deserialize<'de> for Session {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            struct Bytes;
+            let Octets(bytes) = Octets::deserialize(deserializer)?;
+            Self::from_bytes(&bytes, Instant::default(), Duration::ZERO).map_err(D::Error::custom)
+        }
+    }
 
-            impl<'de> Visitor<'de> for Bytes {
-                type Value = Session;
+    impl Serialize for Message {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_bytes(&self.to_bytes())
+        }
+    }
 
-                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                    f.write_str("the bytes of a session")
-                }
-
-                fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Session, E> {
-                    Session::from_bytes(bytes, Instant::default(), Duration::ZERO)
-                        .map_err(E::custom)
-                }
-
-                /// Reads the bytes from a format that has none, such as JSON.
-                fn visit_seq<A: SeqAccess<'de>>(
-                    self,
-                    mut sequence: A,
-                ) -> Result<Session, A::Error> {
-                    let mut bytes = Vec::new();
-                    while let Some(byte) = sequence.next_element()? {
-                        bytes.push(byte);
-                    }
-                    self.visit_bytes(&bytes)
-                }
-            }
-
-            deserializer.deserialize_bytes(Bytes)
+    impl<'de> Deserialize<'de> for Message {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let Octets(bytes) = Octets::deserialize(deserializer)?;
+            Self::from_bytes(&bytes).map_err(D::Error::custom)
         }
     }
 }

@@ -30,6 +30,7 @@ mod must_use;
 mod options;
 mod secrets;
 mod sequences;
+mod serialized;
 mod session;
 mod stored;
 mod table;

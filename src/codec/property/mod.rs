@@ -58,6 +58,11 @@ impl<'a> Value<'a> for UserProperty<'a> {
 /// A Subscription Identifier, 1 to 268,435,455: the number that a client assigns to a subscription,
 /// and that the server adds to each message for it. [5.0 §3.8.2.1.2]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(try_from = "u32", into = "u32")
+)]
 pub struct SubscriptionIdentifier(core::num::NonZeroU32);
 
 impl SubscriptionIdentifier {
@@ -412,6 +417,28 @@ macro_rules! properties {
                 $(if !self.$repeated.is_empty() {
                     self.$repeated.write(sink);
                 })*
+            }
+        }
+
+        /// Serializes the properties that are present. Authentication data is hidden.
+        #[cfg(feature = "serde")]
+        impl serde::Serialize for $name<'_> {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                #[allow(unused_imports, reason = "one packet has no such property")]
+                use crate::codec::serialize;
+                use serde::ser::SerializeMap as _;
+                let mut map = serializer.serialize_map(None)?;
+                $(match self.$field {
+                    Some(_) if $field::ID == authentication_data::ID => {
+                        map.serialize_entry(stringify!($field), serialize::HIDDEN)?;
+                    }
+                    Some(value) => serialize::entry(&mut map, stringify!($field), &value)?,
+                    None => {}
+                })*
+                $(if !self.$repeated.is_empty() {
+                    map.serialize_entry(stringify!($repeated), &self.$repeated)?;
+                })*
+                map.end()
             }
         }
 
