@@ -56,6 +56,8 @@ mod disconnect;
 mod display;
 mod encode;
 mod ending;
+#[cfg(feature = "serde")]
+mod entry;
 mod error;
 #[cfg(feature = "arbitrary")]
 mod examples;

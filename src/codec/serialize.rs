@@ -5,27 +5,23 @@
 //! [`OwnedPacket`] is its bytes and rules, with all secrets, and is checked when it is read.
 
 use super::connect::Will;
+use super::entry::{Binary, HIDDEN};
 use super::options::Options;
 use super::owned::OwnedPacket;
 use super::packet::Packet;
 use super::property::UserProperty;
 use super::rules::Rules;
-use super::sequence::{Element, Sequence};
 use super::subscribe::Subscription;
-use super::text::Text;
 use super::topic::Topic;
 use super::types::{Role, Version};
 use alloc::borrow::Cow;
-use alloc::string::{String, ToString as _};
+use alloc::string::ToString as _;
 use alloc::vec::Vec;
 use bytes::BytesMut;
-use core::fmt::{self, Write as _};
+use core::fmt;
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-/// The place of a secret.
-pub(super) const HIDDEN: &str = "***";
 
 // ---- packets, for logs ----
 
@@ -147,78 +143,6 @@ impl Serialize for Subscription<'_> {
 impl Serialize for UserProperty<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         (self.name, self.value).serialize(serializer)
-    }
-}
-
-impl Serialize for Text<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.to_str())
-    }
-}
-
-impl<'a, T: Element<'a> + Serialize> Serialize for Sequence<'a, T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self)
-    }
-}
-
-/// Bytes for people.
-struct Binary<'a>(&'a [u8]);
-
-impl Serialize for Binary<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match core::str::from_utf8(self.0) {
-            Ok(text) if !text.contains(char::is_control) => serializer.serialize_str(text),
-            _ => {
-                let mut hex = String::new();
-                self.0.iter().try_for_each(|byte| write!(hex, "{byte:02x}")).unwrap_or_default();
-                serializer.collect_map([("hex", hex)])
-            }
-        }
-    }
-}
-
-/// The value of a property, as [`Binary`] if it is bytes.
-pub(super) trait Property {
-    fn serialize_as<M: SerializeMap>(
-        &self,
-        map: &mut M,
-        name: &'static str,
-    ) -> Result<(), M::Error>;
-}
-
-/// Adds a property.
-pub(super) fn entry<M: SerializeMap>(
-    map: &mut M,
-    name: &'static str,
-    value: &impl Property,
-) -> Result<(), M::Error> {
-    value.serialize_as(map, name)
-}
-
-macro_rules! plain_properties {
-    ($($type:ty)*) => {
-        $(impl Property for $type {
-            fn serialize_as<M: SerializeMap>(
-                &self,
-                map: &mut M,
-                name: &'static str,
-            ) -> Result<(), M::Error> {
-                map.serialize_entry(name, self)
-            }
-        })*
-    };
-}
-
-plain_properties! { bool u16 u32 super::types::QoS super::property::SubscriptionIdentifier Text<'_> }
-
-impl Property for &[u8] {
-    fn serialize_as<M: SerializeMap>(
-        &self,
-        map: &mut M,
-        name: &'static str,
-    ) -> Result<(), M::Error> {
-        map.serialize_entry(name, &Binary(self))
     }
 }
 

@@ -97,6 +97,9 @@ impl Show for SubscriptionIdentifier {
     }
 }
 
+#[cfg(feature = "serde")]
+crate::codec::entry::plain_properties! { SubscriptionIdentifier }
+
 /// Implements the iteration over a property that repeats.
 macro_rules! repeated_properties {
     ($($type:ty: $property:ident, $decode_again:expr;)*) => {
@@ -425,14 +428,14 @@ macro_rules! properties {
         impl serde::Serialize for $name<'_> {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 #[allow(unused_imports, reason = "one packet has no such property")]
-                use crate::codec::serialize;
+                use crate::codec::entry::{HIDDEN, Property as _};
                 use serde::ser::SerializeMap as _;
                 let mut map = serializer.serialize_map(None)?;
                 $(match self.$field {
                     Some(_) if $field::ID == authentication_data::ID => {
-                        map.serialize_entry(stringify!($field), serialize::HIDDEN)?;
+                        map.serialize_entry(stringify!($field), HIDDEN)?;
                     }
-                    Some(value) => serialize::entry(&mut map, stringify!($field), &value)?,
+                    Some(value) => value.add_to(&mut map, stringify!($field))?,
                     None => {}
                 })*
                 $(if !self.$repeated.is_empty() {
