@@ -125,7 +125,8 @@
 //! - `std` (default): `Clock`, which reads the clock of `std`. Without this feature the crate is
 //!   `no_std` + `alloc`. The target needs atomics with compare-and-swap of pointer width: messages
 //!   and topics are shared by reference count. Cortex-M3 has them, Cortex-M0 does not.
-//! - `arbitrary`: `arbitrary::Arbitrary` for every packet, for fuzzing programs built on the crate.
+//! - `arbitrary`: `arbitrary::Arbitrary` for every packet, and `codec::Malformed`, for fuzzing
+//!   programs built on the crate and other decoders.
 //! - `serde`: `Serialize` for [`Packet`](codec::Packet), as a map for logs without secrets;
 //!   `Serialize` and `Deserialize` for small values, for [`OwnedPacket`](codec::OwnedPacket) with
 //!   its rules, and for [`Session`](session::Session) and [`Message`](session::Message) in their

@@ -26,7 +26,6 @@ use super::write::Sink;
 /// The content of the four acknowledgements of a PUBLISH. [5.0 §3.4 to §3.7] [3.1.1 §3.4 to §3.7]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Ack<'a> {
     /// The packet identifier of the acknowledged PUBLISH.
     pub packet_identifier: PacketIdentifier,

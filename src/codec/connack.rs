@@ -24,7 +24,6 @@ use super::write::Sink;
 /// A CONNACK packet. [5.0 §3.2] [3.1.1 §3.2]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Connack<'a> {
     /// Whether the server resumes a session; always false in 3.1. [5.0 §3.2.2.1.1] [3.1.1 §3.2.2.2]
     pub session_present: bool,

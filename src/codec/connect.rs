@@ -45,7 +45,6 @@ const USER_NAME: u8 = 0x80;
 /// The packet carries its own version, which takes precedence over that of the [`Rules`].
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Connect<'a> {
     /// The version that the client requests.
     pub version: Version,
@@ -75,7 +74,6 @@ pub struct Connect<'a> {
 /// The Will Message of a CONNECT. [5.0 §3.1.2.5] [3.1.1 §3.1.2.5]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Will<'a> {
     /// The QoS at which the server publishes. [5.0 §3.1.2.6] [3.1.1 §3.1.2.6]
     pub qos: QoS,

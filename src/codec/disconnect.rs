@@ -25,7 +25,6 @@ use super::write::Sink;
 /// A DISCONNECT packet: the last packet of its sender. [5.0 §3.14] [3.1.1 §3.14]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Disconnect<'a> {
     /// The reason; always [`ReasonCode::SUCCESS`] before 5.0, which has no such field.
     pub reason_code: ReasonCode,
@@ -111,7 +110,6 @@ fn check_version(rules: Rules) -> Result<(), DecodeError> {
 /// An AUTH packet: a step of enhanced authentication, in 5.0 only. [5.0 §3.15]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Auth<'a> {
     /// [`SUCCESS`](ReasonCode::SUCCESS),
     /// [`CONTINUE_AUTHENTICATION`](ReasonCode::CONTINUE_AUTHENTICATION) or

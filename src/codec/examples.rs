@@ -1,17 +1,27 @@
 //! `Arbitrary` for types that cannot derive it: values with conditions, and borrowed sequences.
 
+use super::packet_type::PacketType;
 use super::property::{SubscriptionIdentifier, UserProperty};
 use super::read::Reader;
 use super::reason::ReasonCode;
 use super::sequence::{Element, Sequence};
 use super::subscribe::{RetainHandling, Subscription, SubscriptionOptions};
 use super::text::Text;
-use super::types::QoS;
+use super::types::{QoS, Version};
 use arbitrary::{Arbitrary, Result, Unstructured};
 
+/// Draws a string that a field has room for. Few contain U+0000, which no field can have.
 impl<'a> Arbitrary<'a> for Text<'a> {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
-        <&str>::arbitrary(u).map(Self::from)
+        let mut text = <&str>::arbitrary(u)?;
+        if text.contains('\0') && u.int_in_range(0..=31)? < 31 {
+            text = text.split('\0').next().unwrap_or_default();
+        }
+        if text.len() > 65_535 {
+            // A character has at most four bytes.
+            text = (65_532..=65_535).find_map(|end| text.get(..end)).unwrap_or_default();
+        }
+        Ok(text.into())
     }
 }
 
@@ -25,7 +35,7 @@ impl Arbitrary<'_> for SubscriptionIdentifier {
 pub(super) trait Examples<'a>: Sized + 'a {
     fn examples() -> &'a [Self];
 
-    /// Whether the strings of the value are UTF-8. They were read without a check.
+    /// Whether the strings of the value are UTF-8 without U+0000. They were read without a check.
     fn is_text(&self) -> bool;
 }
 
@@ -75,23 +85,33 @@ const fn subscription(topic_filter: &'static str, no_local: bool) -> Subscriptio
     Subscription { topic_filter: Text::literal(topic_filter), options }
 }
 
-fn is_utf8(text: Text<'_>) -> bool {
-    core::str::from_utf8(text.as_bytes()).is_ok()
+const fn plain(topic_filter: &'static str, maximum_qos: QoS) -> Subscription<'static> {
+    let options = SubscriptionOptions {
+        maximum_qos,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::Send,
+    };
+    Subscription { topic_filter: Text::literal(topic_filter), options }
+}
+
+fn is_text(text: Text<'_>) -> bool {
+    core::str::from_utf8(text.as_bytes()).is_ok_and(|text| !text.contains('\0'))
 }
 
 // The last values of a list are invalid where they can be encoded.
 examples! {
-    UserProperty<'a>, UserProperty<'_>, |property| is_utf8(property.name) && is_utf8(property.value), [
+    UserProperty<'a>, UserProperty<'_>, |property| is_text(property.name) && is_text(property.value), [
         UserProperty { name: Text::literal("a"), value: Text::literal("b") },
         UserProperty { name: Text::literal(""), value: Text::literal("\u{20AC}") },
-        UserProperty { name: Text::literal("a"), value: Text::literal("\0") },
+        UserProperty { name: Text::literal("a"), value: Text::literal("") },
     ];
-    Subscription<'a>, Subscription<'_>, |subscription| is_utf8(subscription.topic_filter), [
+    Subscription<'a>, Subscription<'_>, |subscription| is_text(subscription.topic_filter), [
         subscription("a/+/#", true),
         subscription("$share/g/x", false),
         subscription("$share/g/x", true),
     ];
-    Text<'a>, Text<'_>, |text| is_utf8(*text), [
+    Text<'a>, Text<'_>, |text| is_text(*text), [
         Text::literal("a"),
         Text::literal("#"),
         Text::literal("$share//x"),
@@ -99,4 +119,67 @@ examples! {
     ];
     ReasonCode, ReasonCode, |_| true, [ReasonCode::SUCCESS, ReasonCode::NOT_AUTHORIZED, ReasonCode::new(0x03)];
     SubscriptionIdentifier, SubscriptionIdentifier, |_| true, [SubscriptionIdentifier::MAX, SubscriptionIdentifier::MAX];
+}
+
+/// Returns subscriptions that are valid, also before 5.0 unless `v5`.
+pub(super) const fn subscriptions(v5: bool) -> &'static [Subscription<'static>] {
+    const ANY: &[Subscription<'_>] = &[
+        plain("a", QoS::AtMostOnce),
+        plain("a/b/+", QoS::AtLeastOnce),
+        plain("#", QoS::ExactlyOnce),
+        plain("/", QoS::AtLeastOnce),
+        plain("$SYS/+/\u{20AC}/#", QoS::AtMostOnce),
+    ];
+    const V5: &[Subscription<'_>] = &[
+        subscription("a/+/#", true),
+        plain("a", QoS::AtMostOnce),
+        subscription("$share/g/x", false),
+        plain("#", QoS::ExactlyOnce),
+        subscription("+", true),
+        plain("$share/g//", QoS::AtLeastOnce),
+    ];
+    if v5 { V5 } else { ANY }
+}
+
+/// Returns topic filters that are valid in each version.
+pub(super) const fn filters() -> &'static [Text<'static>] {
+    const FILTERS: &[Text<'_>] = &[
+        Text::literal("a"),
+        Text::literal("a/+/#"),
+        Text::literal("$share/g/x"),
+        Text::literal("#"),
+        Text::literal("//\u{20AC}"),
+    ];
+    FILTERS
+}
+
+/// Returns reason codes that a SUBACK or UNSUBACK can carry, which has codes in this version.
+pub(super) const fn suback_codes(packet: PacketType, version: Version) -> &'static [ReasonCode] {
+    const GRANTED: &[ReasonCode] =
+        &[ReasonCode::SUCCESS, ReasonCode::GRANTED_QOS_1, ReasonCode::GRANTED_QOS_2];
+    const OLD: &[ReasonCode] = &[
+        ReasonCode::UNSPECIFIED_ERROR,
+        ReasonCode::GRANTED_QOS_2,
+        ReasonCode::GRANTED_QOS_1,
+        ReasonCode::SUCCESS,
+    ];
+    const SUBACK: &[ReasonCode] = &[
+        ReasonCode::GRANTED_QOS_1,
+        ReasonCode::NOT_AUTHORIZED,
+        ReasonCode::SUCCESS,
+        ReasonCode::QUOTA_EXCEEDED,
+        ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
+    ];
+    const UNSUBACK: &[ReasonCode] = &[
+        ReasonCode::NO_SUBSCRIPTION_EXISTED,
+        ReasonCode::SUCCESS,
+        ReasonCode::NOT_AUTHORIZED,
+        ReasonCode::PACKET_IDENTIFIER_IN_USE,
+    ];
+    match (packet, version) {
+        (PacketType::Suback, Version::V5_0) => SUBACK,
+        (PacketType::Suback, Version::V3_1_1) => OLD,
+        (PacketType::Suback, Version::V3_1) => GRANTED,
+        _ => UNSUBACK,
+    }
 }

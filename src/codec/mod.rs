@@ -54,6 +54,8 @@ mod connect;
 mod convert;
 mod disconnect;
 mod display;
+#[cfg(feature = "arbitrary")]
+mod drawn;
 mod encode;
 mod ending;
 #[cfg(feature = "serde")]
@@ -64,6 +66,8 @@ mod examples;
 mod expiry;
 mod filter;
 mod frame;
+#[cfg(feature = "arbitrary")]
+mod malformed;
 mod message;
 mod options;
 mod output;
@@ -99,6 +103,8 @@ pub use error::{DecodeError, EncodeError};
 pub use expiry::Expiry;
 pub use filter::{Filter, TopicFilter};
 pub use frame::{Frame, Header, frame, header};
+#[cfg(feature = "arbitrary")]
+pub use malformed::Malformed;
 pub use options::Options;
 pub use output::{Fixed, Output};
 pub use owned::OwnedPacket;

@@ -27,7 +27,6 @@ use super::types::{PacketIdentifier, Version};
 /// type matches on [`Frame::packet_type`] first.
 #[expect(clippy::exhaustive_enums, reason = "the standard has closed the set")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 #[expect(missing_docs, reason = "the types have the names of the variants")]
 pub enum Packet<'a> {
     Connect(Connect<'a>),
@@ -89,6 +88,12 @@ impl Packet<'_> {
             *user_properties = Sequence::default();
         }
         self
+    }
+
+    /// Whether the packet can be encoded.
+    #[cfg(feature = "arbitrary")]
+    pub(super) fn is_valid(&self, rules: Rules) -> bool {
+        super::body::Encode::measure(self, rules).is_ok()
     }
 
     /// Returns the type of the packet.

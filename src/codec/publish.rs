@@ -37,7 +37,6 @@ const DUP: u8 = 0x08;
 /// ```
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Publish<'a> {
     /// Whether the sender might have sent the message before. [5.0 §3.3.1.1] [3.1.1 §3.3.1.1]
     pub dup: bool,

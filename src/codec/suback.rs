@@ -26,7 +26,6 @@ use super::write::Sink;
 /// The content of a SUBACK and an UNSUBACK. [5.0 §3.9] [5.0 §3.11] [3.1.1 §3.9] [3.1.1 §3.11]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Suback<'a> {
     /// The packet identifier of the SUBSCRIBE or UNSUBSCRIBE.
     pub packet_identifier: PacketIdentifier,

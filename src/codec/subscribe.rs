@@ -28,7 +28,6 @@ use super::write::Sink;
 /// A SUBSCRIBE packet. [5.0 §3.8] [3.1.1 §3.8]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Subscribe<'a> {
     /// The packet identifier, which the SUBACK repeats.
     pub packet_identifier: PacketIdentifier,
@@ -254,7 +253,6 @@ impl Body for &Subscribe<'_> {
 /// An UNSUBSCRIBE packet. [5.0 §3.10] [3.1.1 §3.10]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Unsubscribe<'a> {
     /// The packet identifier, which the UNSUBACK repeats.
     pub packet_identifier: PacketIdentifier,

@@ -330,7 +330,6 @@ macro_rules! properties {
         $(#[$meta])*
         #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the standard")]
         #[derive(Clone, Copy, Default, PartialEq, Eq)]
-        #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
         pub struct $name<'a> {
             $($(#[$field_meta])* pub $field: Option<property_type!($field)>,)*
             $($(#[$repeated_meta])* pub $repeated: Sequence<'a, property_type!($element)>,)*
@@ -420,6 +419,19 @@ macro_rules! properties {
                 $(if !self.$repeated.is_empty() {
                     self.$repeated.write(sink);
                 })*
+            }
+        }
+
+        /// Draws properties. A value that its property cannot have is left out.
+        #[cfg(feature = "arbitrary")]
+        impl<'a> arbitrary::Arbitrary<'a> for $name<'a> {
+            fn arbitrary(u: &mut arbitrary::Unstructured<'a>) -> arbitrary::Result<Self> {
+                Ok(Self {
+                    $($field: u
+                        .arbitrary::<Option<property_type!($field)>>()?
+                        .filter(|value| $field::check(*value).is_ok()),)*
+                    $($repeated: u.arbitrary()?,)*
+                })
             }
         }
 
