@@ -6,9 +6,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::scope;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LISTEN: [&str; 2] = ["--listen", "tcp://127.0.0.1:0"];
 
@@ -228,8 +228,15 @@ impl Flow {
     }
 }
 
+/// Returns an address that stays free while a broker is restarted: the system gives no port below
+/// 32,768 to a connection.
 pub(crate) fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let ports = std::iter::repeat_with(|| {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) + std::process::id() * 16;
+        format!("127.0.0.1:{}", 10_000 + number % 20_000)
+    });
+    ports.take(20_000).find(|address| TcpListener::bind(address).is_ok()).unwrap()
 }
 
 /// Kills a broker again and again. Calls `damage` with its directory each time.
@@ -280,7 +287,9 @@ fn subscribe_all(address: &str) -> Client {
 
 /// Connects until it succeeds.
 fn reconnect(address: &str, id: &str) -> TcpStream {
+    let start = Instant::now();
     loop {
+        assert!(start.elapsed() < Duration::from_secs(60), "the broker does not come back");
         if let Ok(mut stream) = TcpStream::connect(address) {
             stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
             stream.set_nodelay(true).unwrap();

@@ -70,48 +70,11 @@ fn client(arguments: &[&str]) -> Command {
 /// Tests every version and QoS, retained messages, a will, a subscriber that was offline, and a
 /// message of 16 MiB.
 fn exchange(publisher: Make, subscriber: Make, port: u16) {
-    for version in VERSIONS {
-        for qos in ["0", "1", "2"] {
-            let flags = ["-V", version, "-q", qos, "-t", "a/#", "-C", "3"];
-            let process = subscriber.subscribe(port, &flags);
-            for message in ["one", "two", "three"] {
-                publisher.publish(port, &["-V", version, "-q", qos, "-t", "a/b", "-m", message]);
-            }
-            assert_eq!(process.output(), "one\ntwo\nthree\n", "{version} QoS {qos}");
+    std::thread::scope(|scope| {
+        for version in VERSIONS {
+            scope.spawn(move || exchange_with(version, publisher, subscriber, port));
         }
-        // A subscriber gets the retained message, and those after it.
-        publisher.publish(port, &["-V", version, "-t", "kept/1", "-m", "old", "-r", "-q", "1"]);
-        let process = subscriber.subscribe(port, &["-V", version, "-t", "kept/#", "-C", "3"]);
-        publisher.publish(port, &["-V", version, "-t", "kept/1", "-m", "new"]);
-        publisher.publish(port, &["-V", version, "-t", "kept/2", "-m", "newer", "-q", "1"]);
-        assert_eq!(process.output(), "old\nnew\nnewer\n");
-        publisher.publish(port, &["-V", version, "-t", "kept/1", "-n", "-r", "-q", "1"]);
-
-        let watcher = subscriber.subscribe(port, &["-V", version, "-t", "will", "-C", "1"]);
-        let will = ["--will-topic", "will", "--will-payload", "killed"];
-        drop(subscriber.subscribe(port, &[&["-V", version, "-t", "x"], &will[..]].concat()));
-        assert_eq!(watcher.output(), "killed\n");
-
-        // `mosquitto_sub` can end before it has acknowledged its last message.
-        let qualities = if matches!(subscriber, Make::Ours) { &["1", "2"][..] } else { &[] };
-        for &qos in qualities {
-            let name = format!("{version}-{qos}");
-            let session = |count| {
-                let flags =
-                    ["-V", version, "-i", &name, "-c", "-q", "2", "-t", "away", "-C", count];
-                let expiry = if version == "mqttv5" { &["-x", "300"][..] } else { &[] };
-                subscriber.subscribe(port, &[&flags, expiry].concat())
-            };
-            let process = session("1");
-            publisher.publish(port, &["-V", version, "-q", "1", "-t", "away", "-m", "here"]);
-            assert_eq!(process.output(), "here\n");
-            let expected = ["one", "two", "three", "four", "five"];
-            for message in expected {
-                publisher.publish(port, &["-V", version, "-q", qos, "-t", "away", "-m", message]);
-            }
-            assert_eq!(session("5").output(), expected.join("\n") + "\n");
-        }
-    }
+    });
     let folder = Folder::new();
     let (file, payload) = (folder.path("large"), large());
     std::fs::write(&file, &payload).unwrap();
@@ -122,6 +85,54 @@ fn exchange(publisher: Make, subscriber: Make, port: u16) {
         let file = file.to_str().unwrap();
         publisher.publish(port, &["-V", version, "-q", "2", "-t", "large", "-f", file]);
         assert!(output.join().unwrap() == payload, "{version}: 16 MiB arrive intact");
+    }
+}
+
+fn exchange_with(version: &str, publisher: Make, subscriber: Make, port: u16) {
+    // The versions are tested at the same time.
+    let topic = |name: &str| format!("{version}/{name}");
+    let publish = |name: &str, flags: &[&str]| {
+        publisher.publish(port, &[&["-V", version, "-t", &topic(name)], flags].concat());
+    };
+    let subscribe = |name: &str, flags: &[&str]| {
+        subscriber.subscribe(port, &[&["-V", version, "-t", &topic(name)], flags].concat())
+    };
+    for qos in ["0", "1", "2"] {
+        let process = subscribe("a/#", &["-q", qos, "-C", "3"]);
+        for message in ["one", "two", "three"] {
+            publish("a/b", &["-q", qos, "-m", message]);
+        }
+        assert_eq!(process.output(), "one\ntwo\nthree\n", "{version} QoS {qos}");
+    }
+    // A subscriber gets the retained message, and those after it.
+    publish("kept/1", &["-m", "old", "-r", "-q", "1"]);
+    let process = subscribe("kept/#", &["-C", "3"]);
+    publish("kept/1", &["-m", "new"]);
+    publish("kept/2", &["-m", "newer", "-q", "1"]);
+    assert_eq!(process.output(), "old\nnew\nnewer\n");
+    publish("kept/1", &["-n", "-r", "-q", "1"]);
+
+    let watcher = subscribe("will", &["-C", "1"]);
+    drop(subscribe("x", &["--will-topic", &topic("will"), "--will-payload", "killed"]));
+    assert_eq!(watcher.output(), "killed\n");
+
+    // `mosquitto_sub` can end before it has acknowledged its last message.
+    let qualities = if matches!(subscriber, Make::Ours) { &["1", "2"][..] } else { &[] };
+    for &qos in qualities {
+        let name = format!("{version}-{qos}");
+        let session = |count| {
+            let flags = ["-i", &name, "-c", "-q", "2", "-C", count];
+            let expiry = if version == "mqttv5" { &["-x", "300"][..] } else { &[] };
+            subscribe("away", &[&flags, expiry].concat())
+        };
+        let process = session("1");
+        publish("away", &["-q", "1", "-m", "here"]);
+        assert_eq!(process.output(), "here\n");
+        let expected = ["one", "two", "three", "four", "five"];
+        for message in expected {
+            publish("away", &["-q", qos, "-m", message]);
+        }
+        assert_eq!(session("5").output(), expected.join("\n") + "\n");
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct Broker {
 const SCHEMES: [&str; 4] = ["mqtt", "mqtts", "ws", "wss"];
 
 impl Broker {
-    /// Starts a broker on a free port of 127.0.0.1. Mosquitto keeps its state in the folder.
+    /// Starts a broker on a free port of 127.0.0.1. It keeps its state in the folder.
     pub(crate) fn start(kind: Kind, folder: &Folder) -> Self {
         Self::start_on(kind, folder, free_port(1))
     }
@@ -47,7 +47,7 @@ impl Broker {
         let certified = rcgen::generate_simple_self_signed(names).unwrap();
         std::fs::write(folder.path("cert.pem"), certified.cert.pem()).unwrap();
         std::fs::write(folder.path("key.pem"), certified.signing_key.serialize_pem()).unwrap();
-        Self::start_on(kind, folder, free_port(SCHEMES.len()))
+        Self::start_on(kind, folder, free_port(SCHEMES.len() as u16))
     }
 
     fn start_on(kind: Kind, folder: &Folder, port: u16) -> Self {
@@ -90,12 +90,16 @@ impl Broker {
     }
 }
 
-/// Returns the first of that many ports in a row, which are free now.
-fn free_port(count: usize) -> u16 {
-    let bind = |port| TcpListener::bind(("127.0.0.1", port)).ok();
-    std::iter::repeat_with(|| bind(0).unwrap().local_addr().unwrap().port())
-        .find(|first| (*first..).take(count).all(|port| bind(port).is_some()))
-        .unwrap()
+/// Returns the first of that many ports in a row. They stay free while a broker is restarted: the
+/// system gives no port below 32,768 to a connection.
+fn free_port(count: u16) -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let firsts = std::iter::repeat_with(|| {
+        let number = NEXT.fetch_add(count.into(), Ordering::Relaxed) + std::process::id() * 16;
+        10_000 + (number % 20_000) as u16
+    });
+    let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    firsts.take(20_000).find(|first| (*first..first + count).all(is_free)).unwrap()
 }
 
 /// Starts the program, with all listeners if there is a certificate.
@@ -125,7 +129,7 @@ fn spawn(kind: Kind, port: u16, folder: &Path) -> Child {
         }
         Kind::Ours => {
             let mut command = Command::new(broker_program());
-            command.args(["--max-queued-messages", "1000000"]);
+            command.args(["--max-queued-messages", "1000000", "--data-dir", &path("store")]);
             command.args(["--listen", &format!("tcp://127.0.0.1:{port}")]);
             if has_all {
                 command.args(["--cert", &cert, "--key", &key]);
