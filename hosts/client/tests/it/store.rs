@@ -84,8 +84,9 @@ fn messages_arrive_exactly_once_over_crashes_of_subscriber() {
                 let mut jobs = options.subscribe("jobs/#", QoS::ExactlyOnce).unwrap();
                 let client = options.connect().await.unwrap();
                 receive(&mut jobs, numbers).await;
-                // Until the acknowledgements are stored.
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                // The acknowledgements are stored and sent before this message.
+                let last = Publish { qos: QoS::AtLeastOnce, ..Publish::new("last", b"") };
+                client.publish(last).await.unwrap().await.unwrap();
                 std::mem::forget(client);
             });
             drop(runtime);
