@@ -41,6 +41,7 @@
 //! ```text
 //!  host      sockets, clocks, buffers, randomness, storage
 //! ──────────────────────────────────────────────────────────────────────────────────────────
+//!  bridge    messages of one broker become messages of another: a client of both
 //!  broker    many sessions: which client gets which message, wills, absent clients
 //!  router    subscription index, retained messages                (usable without the broker)
 //!  client    one connection's end, client rules   ┐ siblings;
@@ -115,7 +116,7 @@
 //! [`Options`](codec::Options). All are off by default.
 //!
 //! Known gaps:
-//! - The broker is one node: there are no hooks for other nodes and no bridge.
+//! - The broker is one node: there are no hooks for other nodes. A [`bridge`] links it to others.
 //! - A PUBLISH is matched and handed to all its subscribers in one call, however many they are.
 //! - Encoding checks and measures what it writes, so it is slower than encoders that do not.
 //!   [`Prepared`](codec::Prepared) does both once for a packet that is written often.
@@ -141,6 +142,7 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+pub mod bridge;
 pub mod broker;
 pub mod client;
 pub mod codec;

@@ -10,9 +10,9 @@ pub use action::Action;
 pub use config::ClientConfig;
 
 use crate::codec::{
-    Auth, Connect, DecodeError, Disconnect, Encode, EncodeError, Expiry, Output, Packet, Publish,
-    ReasonCode, Role, Rules, Subscribe, SubscribeProperties, Subscription, Text, Unsubscribe,
-    UnsubscribeProperties,
+    Auth, Connect, DecodeError, Disconnect, Encode, EncodeError, Expiry, Output, Packet,
+    PacketIdentifier, Publish, ReasonCode, Role, Rules, Subscribe, SubscribeProperties,
+    Subscription, Text, Unsubscribe, UnsubscribeProperties,
 };
 use crate::session::{
     AckToken, AcknowledgeError, Acknowledgement, Available, Change, Ending, Endpoint, Limits,
@@ -561,6 +561,11 @@ impl Client {
     }
 
     // ---- helpers ----
+
+    /// Returns the packet identifier of a message that is not acknowledged.
+    pub(crate) fn packet_identifier(&self, token: AckToken) -> Option<PacketIdentifier> {
+        self.endpoint.packet_identifier(token)
+    }
 
     fn silence_deadline(&self) -> Option<Instant> {
         self.keep_alive.deadline(self.endpoint.clock.last_received, self.config.ping_timeout)

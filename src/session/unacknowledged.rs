@@ -101,9 +101,18 @@ impl Unacknowledged {
         }
     }
 
+    /// Returns the message of a number, unless it is acknowledged.
+    pub(crate) fn get(&self, number: u64) -> Option<&Waiting> {
+        self.waiting.get(self.index(number)?)
+    }
+
     fn get_mut(&mut self, number: u64) -> Option<&mut Waiting> {
-        let index = number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok())?;
+        let index = self.index(number)?;
         self.waiting.get_mut(index)
+    }
+
+    fn index(&self, number: u64) -> Option<usize> {
+        number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok())
     }
 
     #[inline]

@@ -43,13 +43,14 @@ const ROOMS: [(&str, &[Room]); 2] = [
 ];
 
 /// The layers, each with the layers below it that it can import.
-const LAYERS: [(&str, &[&str]); 6] = [
+const LAYERS: [(&str, &[&str]); 7] = [
     ("codec", &[]),
     ("session", &["codec", "time"]),
     ("client", &["codec", "session", "time"]),
     ("server", &["codec", "session", "time"]),
     ("router", &["codec", "session", "time"]),
     ("broker", &["codec", "session", "server", "router", "time"]),
+    ("bridge", &["codec", "session", "client", "time"]),
 ];
 
 /// Adds what the files of a module import from other modules of `root`.

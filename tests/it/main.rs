@@ -14,6 +14,7 @@
 
 mod aliases;
 mod authentication;
+mod bridge;
 mod broker;
 mod citations;
 mod connections;

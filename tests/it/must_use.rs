@@ -5,7 +5,7 @@ use testkit::files;
 
 /// Directories in which each public method that changes its receiver and returns an `Option` or a
 /// `bool` has `#[must_use]`.
-const ROOMS: [&str; 4] = ["src/broker", "src/client", "src/server", "src/session"];
+const ROOMS: [&str; 5] = ["src/bridge", "src/broker", "src/client", "src/server", "src/session"];
 
 /// Returns the public methods in a source whose result can be dropped without a warning.
 fn droppable(text: &str) -> Vec<String> {

@@ -157,6 +157,13 @@ impl Endpoint {
         self.send_acknowledgements(step.out)
     }
 
+    /// Returns the packet identifier of a message of this connection that is not acknowledged.
+    pub(crate) fn packet_identifier(&self, token: AckToken) -> Option<PacketIdentifier> {
+        let is_current = token.connection == self.session.connections;
+        let waiting = self.connection.unacknowledged.get(token.number).filter(|_| is_current)?;
+        Some(waiting.packet_identifier)
+    }
+
     /// Notes what the host decides about a message, and sends what is due.
     pub(crate) fn acknowledge(
         &mut self,
