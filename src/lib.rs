@@ -124,8 +124,9 @@
 //! # Features
 //!
 //! - `std` (default): `Clock`, which reads the clock of `std`. Without this feature the crate is
-//!   `no_std` + `alloc`. The target needs atomics with compare-and-swap of pointer width: messages
-//!   and topics are shared by reference count. Cortex-M3 has them, Cortex-M0 does not.
+//!   `no_std` + `alloc`. Messages and topics are shared by reference count. A target without
+//!   compare-and-swap, such as Cortex-M0, counts with `portable-atomic`: the program enables one of
+//!   its features, such as `critical-section`.
 //! - `arbitrary`: `arbitrary::Arbitrary` for every packet, and `codec::Malformed`, for fuzzing
 //!   programs built on the crate and other decoders.
 //! - `serde`: `Serialize` for [`Packet`](codec::Packet), as a map for logs without secrets;
@@ -151,6 +152,7 @@ pub mod guide;
 pub mod router;
 pub mod server;
 pub mod session;
+mod sync;
 mod time;
 
 #[cfg(feature = "std")]

@@ -2,8 +2,8 @@
 
 use crate::codec::ReasonCode;
 use crate::session::{self, ProtocolError};
+use crate::sync::Arc;
 use alloc::boxed::Box;
-use alloc::sync::Arc;
 use core::fmt;
 
 /// The end of a connection: who it was, and why it has ended.

@@ -1,7 +1,7 @@
 //! Grants: the topics that a client may publish to, subscribe to, and receive.
 
 use crate::codec::{Filter, TopicFilter, TopicName, levels};
-use alloc::sync::Arc;
+use crate::sync::Arc;
 use alloc::vec::Vec;
 
 /// The ways in which a client uses topics.

@@ -64,10 +64,10 @@ use crate::codec::{Auth, ConnackProperties, Disconnect, EncodeError, Filter, Pub
 use crate::router::{RetainedStore, ShareGroups, SubscriptionIndex};
 use crate::server::{Server, ServerConfig};
 use crate::session::{Message, Session};
+use crate::sync::Arc;
 use crate::time::Instant;
 use action::SessionId;
 use alloc::boxed::Box;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use connections::{Connection, Connections};
 use core::fmt;

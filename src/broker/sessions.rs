@@ -5,12 +5,12 @@ use super::grants::Grants;
 use super::subscription::Subscriptions;
 use crate::router::Slab;
 use crate::session::Session;
+use crate::sync::Arc;
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
-use alloc::sync::Arc;
 use core::hash::{Hash, Hasher as _};
 
 #[derive(Debug)]

@@ -9,9 +9,9 @@ use super::error::{DecodeError, EncodeError};
 use super::read::Reader;
 use super::scan;
 use super::text::{Text, look_closer, no_null, shown_as_text};
-use super::topic::{is_hidden, levels};
+use super::topic::is_hidden;
 use super::types::Version;
-use alloc::sync::Arc;
+use crate::sync::Arc;
 use core::str::FromStr;
 
 pub(super) const SHARE: &[u8] = b"$share/";
@@ -92,17 +92,25 @@ impl<'a> TopicFilter<'a> {
         if is_hidden(topic_name) && matches!(filter.as_bytes(), [b'+' | b'#', ..]) {
             return false;
         }
-        let mut names = levels(topic_name);
-        for level in levels(filter) {
-            if level == b"#" {
-                return true;
-            }
-            match names.next() {
-                Some(name) if level == b"+" || level == name => {}
+        let (mut filter, mut name) = (filter.as_bytes(), topic_name.as_bytes());
+        loop {
+            let is_same = |(a, b): &(&u8, &u8)| a == b && !matches!(**a, b'+' | b'#');
+            let same = filter.iter().zip(name).take_while(is_same).count();
+            filter = filter.get(same..).unwrap_or_default();
+            name = name.get(same..).unwrap_or_default();
+            match filter {
+                [] => return name.is_empty(),
+                [b'#', ..] => return true,
+                // `a/#` matches `a`.
+                b"/#" => return name.is_empty(),
+                [b'+', rest @ ..] => {
+                    let end = name.iter().position(|&byte| byte == b'/').unwrap_or(name.len());
+                    name = name.get(end..).unwrap_or_default();
+                    filter = rest;
+                }
                 _ => return false,
             }
         }
-        names.next().is_none()
     }
 
     /// Returns the filter as an owned one. Copies it.

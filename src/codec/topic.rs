@@ -2,7 +2,7 @@
 
 use super::error::{DecodeError, EncodeError};
 use super::text::{Text, shown_as_text};
-use alloc::sync::Arc;
+use crate::sync::Arc;
 use core::borrow::Borrow;
 use core::str::FromStr;
 

@@ -2,9 +2,9 @@
 
 use crate::codec::{Filter, TopicFilter, TopicName};
 use crate::session::{Message, QueueLimit};
+use crate::sync::Arc;
 use crate::time::Instant;
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 use core::ops::Bound;

@@ -18,8 +18,8 @@ use crate::session::{
     AckToken, AcknowledgeError, Acknowledgement, Available, Change, Ending, Endpoint, Limits,
     Machine, Outgoing, Published, Reauthentication, Request, Requested, Session, advance,
 };
+use crate::sync::Arc;
 use crate::time::Instant;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 /// The state of the connection.

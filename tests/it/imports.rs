@@ -44,13 +44,13 @@ const ROOMS: [(&str, &[Room]); 2] = [
 
 /// The layers, each with the layers below it that it can import.
 const LAYERS: [(&str, &[&str]); 7] = [
-    ("codec", &[]),
-    ("session", &["codec", "time"]),
-    ("client", &["codec", "session", "time"]),
-    ("server", &["codec", "session", "time"]),
-    ("router", &["codec", "session", "time"]),
-    ("broker", &["codec", "session", "server", "router", "time"]),
-    ("bridge", &["codec", "session", "client", "time"]),
+    ("codec", &["sync"]),
+    ("session", &["codec", "sync", "time"]),
+    ("client", &["codec", "session", "sync", "time"]),
+    ("server", &["codec", "session", "sync", "time"]),
+    ("router", &["codec", "session", "sync", "time"]),
+    ("broker", &["codec", "session", "server", "router", "sync", "time"]),
+    ("bridge", &["codec", "session", "client", "sync", "time"]),
 ];
 
 /// Adds what the files of a module import from other modules of `root`.

@@ -1,18 +1,22 @@
-//! A static library without `std`, that uses the codec and both machines. It links only if nothing
-//! below it needs `std`: there would be two panic handlers.
+//! A library without `std`. As a static library with the feature `exchange` it shows that nothing
+//! below it needs `std`: it would not link, because of two panic handlers. With `codec`, `client` or
+//! none of them it is the program whose size `.ci/sizes` measures. `client.mjs` drives `client` as
+//! WebAssembly.
 
 #![no_std]
 
 extern crate alloc;
 
-use alloc::vec::Vec;
+#[cfg(feature = "client")]
+mod client;
+#[cfg(feature = "codec")]
+mod codec;
+#[cfg(feature = "exchange")]
+mod exchange;
+
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use mqtt_sansio::Instant;
-use mqtt_sansio::client::{self, Client, ClientConfig};
-use mqtt_sansio::codec::{ConnackProperties, Connect, Publish, QoS, Version};
-use mqtt_sansio::server::{self, Server, ServerConfig};
 
 /// Gives out memory and takes none back: enough for one exchange.
 struct Bump {
@@ -52,42 +56,37 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// Connects a client machine to a server machine and publishes a message with QoS 2. Gives the
-/// number of messages that have arrived and ended: 11.
+/// A value that only one thread uses.
+pub struct Single<T>(UnsafeCell<T>);
+
+// SAFETY: the programs of this crate have one thread.
+unsafe impl<T> Sync for Single<T> {}
+
+impl<T> Single<T> {
+    pub const fn new(value: T) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
+    /// Calls `f` with the value. `f` must not call it again.
+    pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        // SAFETY: there is one thread, and each `f` here is a leaf.
+        f(unsafe { &mut *self.0.get() })
+    }
+}
+
+/// The bytes that the caller passes and receives.
+pub static BUFFER: Single<[u8; 4096]> = Single::new([0; 4096]);
+
+/// Returns where the bytes are.
 #[unsafe(no_mangle)]
-pub extern "C" fn mqtt_exchange() -> u32 {
-    let now = Instant::from_millis(0);
-    let mut client = Client::new(ClientConfig::new());
-    let mut server = Server::new(ServerConfig::new(), now);
-    let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
-    if client.connect(&Connect::new(Version::V5_0, "c"), now, &mut to_server).is_err() {
-        return 0;
-    }
-    let publish = Publish { qos: QoS::ExactlyOnce, ..Publish::new("t", b"hello") };
-    if client.publish(1, &publish, now, &mut to_server).is_err() {
-        return 0;
-    }
-    let mut count = 0;
-    for _ in 0..8 {
-        let sent = core::mem::take(&mut to_server);
-        let mut input = sent.as_slice();
-        while let Some(action) = server.handle_input(&mut input, now, &mut to_client) {
-            match action {
-                server::Action::Connect(_) => {
-                    let _ =
-                        server.accept(None, ConnackProperties::default(), now, &mut to_client);
-                }
-                server::Action::Message(message) => count += u32::from(message.payload == b"hello"),
-                _ => {}
-            }
-        }
-        let sent = core::mem::take(&mut to_client);
-        let mut input = sent.as_slice();
-        while let Some(action) = client.handle_input(&mut input, now, &mut to_server) {
-            if let client::Action::Published(published) = action {
-                count += 10 * u32::from(published.key == 1);
-            }
-        }
-    }
-    count
+pub extern "C" fn buffer() -> *mut u8 {
+    BUFFER.with(|buffer| buffer.as_mut_ptr())
+}
+
+/// The entry of a program that does nothing, the floor of the others.
+#[cfg(not(any(feature = "client", feature = "codec", feature = "exchange")))]
+#[unsafe(no_mangle)]
+pub extern "C" fn call(_: u32, length: usize, _: u32) -> usize {
+    let memory = alloc::vec::Vec::<u8>::with_capacity(length);
+    memory.as_ptr() as usize
 }

@@ -552,14 +552,15 @@ impl Core {
             return debug!("a message cannot be kept");
         };
         let acknowledge = received.token.filter(|_| self.manual_acknowledgement).map(|token| {
-            Acknowledge { token, connection: self.connection, shared: shared.clone() }
+            Box::new(Acknowledge { token, connection: self.connection, shared: shared.clone() })
         });
         let message = Message::new(message, received.dup, acknowledge);
         let identifiers = received.properties.subscription_identifiers;
         let identifiers = Some(identifiers).filter(|identifiers| !identifiers.is_empty());
-        let rest = self.deliver(message, identifiers);
+        let topic = received.topic_name.as_text();
+        let rest = self.deliver(topic, message, identifiers);
         // The identifiers can be those of an earlier run.
-        let rest = rest.and_then(|message| self.deliver(message, None));
+        let rest = rest.and_then(|message| self.deliver(topic, message, None));
         let Some(message) = rest else { return };
         if let Some(others) = self.others.as_ref().filter(|others| !others.is_closed()) {
             offer(others, message, &mut self.overflow);
@@ -575,11 +576,11 @@ impl Core {
     /// Offers a message to each stream that it is for. Returns it if there is none.
     fn deliver(
         &mut self,
+        topic: Text<'_>,
         message: Message,
         identifiers: Option<Sequence<'_, SubscriptionIdentifier>>,
     ) -> Option<Message> {
         let Self { subscriptions, overflow, .. } = self;
-        let topic = Text::from(message.topic());
         let takes = |subscribed: &&Subscribed| {
             !subscribed.sender.is_closed() && subscribed.takes(topic, identifiers)
         };

@@ -26,6 +26,9 @@ use tokio::sync::{mpsc, oneshot};
 #[derive(Debug)]
 pub struct Messages {
     receiver: mpsc::Receiver<Message>,
+    /// The next messages, the first one last. The channel gives them in batches, because each call
+    /// costs an operation of its semaphore.
+    batch: Vec<Message>,
     granted: Vec<ReasonCode>,
     /// The answer that is still to come.
     answer: Option<oneshot::Receiver<RequestResult>>,
@@ -37,7 +40,7 @@ impl Messages {
         granted: Vec<ReasonCode>,
         answer: Option<oneshot::Receiver<RequestResult>>,
     ) -> Self {
-        Self { receiver, granted, answer }
+        Self { receiver, batch: Vec::new(), granted, answer }
     }
 
     /// Waits for the next message.
@@ -47,7 +50,8 @@ impl Messages {
 
     /// Returns a message that has arrived already.
     pub fn try_recv(&mut self) -> Option<Message> {
-        std::iter::from_fn(|| self.receiver.try_recv().ok()).find(|message| !message.comes_again())
+        let next = || self.batch.pop().or_else(|| self.receiver.try_recv().ok());
+        std::iter::from_fn(next).find(|message| !message.comes_again())
     }
 
     /// Returns the answer of the server to each filter: a granted QoS or an error. Empty for a
@@ -71,9 +75,17 @@ impl Messages {
 
     fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<Message>> {
         loop {
-            match ready!(self.receiver.poll_recv(context)) {
+            match self.batch.pop() {
                 Some(message) if message.comes_again() => {}
-                next => return Poll::Ready(next),
+                Some(message) => return Poll::Ready(Some(message)),
+                None => {
+                    // A part of the channel, so that a stream holds little more than its buffer.
+                    let most = (self.receiver.max_capacity() / 8).clamp(1, 64);
+                    if ready!(self.receiver.poll_recv_many(context, &mut self.batch, most)) == 0 {
+                        return Poll::Ready(None);
+                    }
+                    self.batch.reverse();
+                }
             }
         }
     }
@@ -92,8 +104,8 @@ impl Stream for Messages {
 pub struct Message {
     message: codec::Message,
     dup: bool,
-    /// Only if the client acknowledges manually.
-    acknowledge: Option<Acknowledge>,
+    /// Only if the client acknowledges manually. In a box, because a message is moved often.
+    acknowledge: Option<Box<Acknowledge>>,
 }
 
 #[derive(Clone)]
@@ -108,7 +120,7 @@ impl Message {
     pub(crate) const fn new(
         message: codec::Message,
         dup: bool,
-        acknowledge: Option<Acknowledge>,
+        acknowledge: Option<Box<Acknowledge>>,
     ) -> Self {
         Self { message, dup, acknowledge }
     }
@@ -166,16 +178,15 @@ impl Message {
         &self,
         acknowledgement: impl Into<Acknowledgement<'a>>,
     ) -> Result<(), AcknowledgeError> {
-        let Some(Acknowledge { token, shared, .. }) = &self.acknowledge else { return Ok(()) };
-        shared.acknowledge(*token, acknowledgement.into())
+        let Some(own) = &self.acknowledge else { return Ok(()) };
+        own.shared.acknowledge(own.token, acknowledgement.into())
     }
 
     /// Whether the server resends the message: it was not acknowledged, and its session was resumed
     /// by a later connection.
     fn comes_again(&self) -> bool {
-        self.acknowledge.as_ref().is_some_and(|Acknowledge { connection, shared, .. }| {
-            *connection < shared.resumed.load(Ordering::Acquire)
-        })
+        let own = self.acknowledge.as_ref();
+        own.is_some_and(|own| own.connection < own.shared.resumed.load(Ordering::Acquire))
     }
 }
 

@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
+#[cfg(feature = "tls")]
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -36,6 +37,10 @@ pub(crate) enum Kind {
 }
 
 #[derive(Clone, Copy)]
+#[cfg_attr(
+    not(all(feature = "tls", feature = "websocket")),
+    expect(dead_code, reason = "without the features, no URL asks for a layer")
+)]
 pub(crate) struct Layers {
     tls: bool,
     websocket: bool,

@@ -12,8 +12,8 @@ use crate::broker::wills::StoredWill;
 use crate::broker::{sparkplug, stats};
 use crate::codec::{QoS, ReasonCode, TopicName, Version};
 use crate::session::{AckToken, Acknowledgement, Message, Received};
+use crate::sync::Arc;
 use crate::time::Instant;
-use alloc::sync::Arc;
 
 /// Publishes a message of a client. Returns the reason code of the acknowledgement, unless the host
 /// decides first. [5.0 §3.3.4] [3.1.1 §3.3.5]

@@ -8,9 +8,9 @@ use crate::codec::{
 use crate::router::Retained;
 use crate::session::stored::LoadError;
 use crate::session::{Message, Outgoing};
+use crate::sync::Arc;
 use crate::time::Instant;
 use alloc::string::String;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 /// The version of the format.

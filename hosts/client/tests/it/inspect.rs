@@ -91,6 +91,18 @@ fn capture_is_put_together_from_segments() {
     }
 }
 
+/// Of mosquitto's programs, and a program that sends an invalid packet.
+#[test]
+fn capture_of_mosquitto_is_explained() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../web/tests/mosquitto.pcap");
+    let output = inspect(&[file]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let count = |name: &str| text.matches(&format!(" B  {name} ")).count();
+    assert_eq!((count("CONNECT"), count("PUBLISH"), count("broken: PUBLISH")), (6, 7, 1));
+    assert!(text.contains("id=1  (for room/4 after 0.1 ms)"));
+    assert_eq!(output.status.code(), Some(1));
+}
+
 #[test]
 fn damaged_input_is_reported() {
     let folder = Folder::new();

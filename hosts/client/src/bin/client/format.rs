@@ -112,7 +112,8 @@ impl Printer {
         object.insert("retain".into(), u8::from(message.retain()).into());
         object.insert("payloadlen".into(), message.payload().len().into());
         if self.version == Version::V5_0 && !properties.is_empty() {
-            object.insert("properties".into(), crate::inspect::publish_properties(&properties));
+            object
+                .insert("properties".into(), mqtt_sansio_inspect::publish_properties(&properties));
         }
         object.insert("payload".into(), payload);
         let object = json!(object);

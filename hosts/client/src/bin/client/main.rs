@@ -5,6 +5,7 @@ mod format;
 mod inspect;
 mod options;
 mod properties;
+mod proxy;
 mod publish;
 mod request;
 mod subscribe;

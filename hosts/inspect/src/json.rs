@@ -1,6 +1,6 @@
 //! Packets as JSON. Passwords and authentication data are left out.
 
-use mqtt_sansio_client::codec::{
+use mqtt_sansio::codec::{
     AckProperties, Packet, PublishProperties, ReasonCode, Sequence, UserProperty, WillProperties,
 };
 use serde_json::{Map, Value, json};
@@ -37,13 +37,13 @@ impl ToJson for bool {
     }
 }
 
-impl ToJson for mqtt_sansio_client::codec::QoS {
+impl ToJson for mqtt_sansio::codec::QoS {
     fn to_json(self) -> Value {
         self.as_u8().into()
     }
 }
 
-impl ToJson for mqtt_sansio_client::codec::Text<'_> {
+impl ToJson for mqtt_sansio::codec::Text<'_> {
     fn to_json(self) -> Value {
         self.to_str().into()
     }
@@ -59,7 +59,7 @@ impl ToJson for &[u8] {
     }
 }
 
-impl ToJson for mqtt_sansio_client::codec::SubscriptionIdentifier {
+impl ToJson for mqtt_sansio::codec::SubscriptionIdentifier {
     fn to_json(self) -> Value {
         self.get().into()
     }
@@ -73,7 +73,7 @@ fn user(object: &mut Map<String, Value>, user: Sequence<'_, UserProperty<'_>>) {
 }
 
 /// Returns the properties of a PUBLISH, with the names of mosquitto.
-pub(crate) fn publish_properties(properties: &PublishProperties<'_>) -> Value {
+pub fn publish_properties(properties: &PublishProperties<'_>) -> Value {
     let mut object = Map::new();
     insert!(object, properties,
         "payload-format-indicator": payload_format_indicator,

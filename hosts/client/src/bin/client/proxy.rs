@@ -1,14 +1,17 @@
-//! `--proxy LISTEN UPSTREAM`: between a client and a server.
+//! `inspect --proxy LISTEN UPSTREAM`: between a client and a server.
 
-use super::READ_SIZE;
-use super::conversation::{Conversation, Side, Style};
 use crate::interrupted;
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
+use mqtt_sansio_inspect::{Conversation, Side, Style};
+use std::io;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+
+/// The room for one read.
+const READ_SIZE: usize = 64 * 1024;
 
 pub(crate) async fn run(listen: &str, upstream: &str, style: Style) -> Result<ExitCode> {
     let listens = || format!("cannot listen on {listen}");
@@ -43,7 +46,7 @@ async fn forward(near: TcpStream, upstream: &str, name: String, style: Style) ->
     let to_server = copy(near_read, far_write, Side::Client, conversation.clone());
     let to_client = copy(far_read, near_write, Side::Server, conversation.clone());
     let (there, back) = tokio::join!(to_server, to_client);
-    conversation.lock().unwrap_or_else(PoisonError::into_inner).end()?;
+    conversation.lock().unwrap_or_else(PoisonError::into_inner).end(&mut io::stdout())?;
     there.and(back)
 }
 
@@ -64,6 +67,6 @@ async fn copy(
         writer.write_all(bytes).await?;
         let now = Some(Timestamp::now());
         let mut conversation = conversation.lock().unwrap_or_else(PoisonError::into_inner);
-        conversation.feed(side, bytes, now)?;
+        conversation.feed(side, bytes, now, &mut io::stdout())?;
     }
 }

@@ -1,37 +1,43 @@
 //! Both directions of a connection: packets, what answers what, and broken rules.
 
-use super::json;
+use crate::json;
 use anyhow::Result;
 use bytes::BytesMut;
 use jiff::Timestamp;
-use mqtt_sansio_client::codec::{DecodeError, Packet, Role, Rules, Version, decode, frame};
+use mqtt_sansio::codec::{DecodeError, Packet, Role, Rules, Version, decode, frame};
 use serde_json::json;
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io;
 
 /// How packets are printed.
-#[derive(Clone, Copy)]
-pub(crate) struct Style {
-    pub(crate) json: bool,
-    pub(crate) colour: bool,
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// Whether each packet is a JSON object in a line of its own.
+    pub json: bool,
+    /// Whether text has the colours of a terminal.
+    pub colour: bool,
     /// The version before a CONNECT is seen.
-    pub(crate) version: Version,
+    pub version: Version,
 }
 
 /// The sender of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Side {
+pub enum Side {
+    /// The client.
     Client,
+    /// The server.
     Server,
-    /// In a file of bytes.
+    /// Either, in a file of bytes.
     Unknown,
 }
 
 /// The bytes of a broken packet that are shown.
 const SHOWN: usize = 64;
 
-pub(crate) struct Conversation {
+/// A connection, or bytes of one direction.
+#[derive(Debug)]
+pub struct Conversation {
     /// The addresses of client and server.
     name: Option<String>,
     style: Style,
@@ -42,7 +48,7 @@ pub(crate) struct Conversation {
     valid: bool,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Direction {
     received: BytesMut,
     /// Whether the start of the next packet is unknown, since an error.
@@ -50,13 +56,15 @@ struct Direction {
     topics: HashMap<u16, String>,
 }
 
+#[derive(Debug)]
 struct Open {
     what: String,
     time: Option<Timestamp>,
 }
 
 impl Conversation {
-    pub(crate) fn new(name: Option<String>, style: Style) -> Self {
+    /// Creates a conversation without packets. The name has the addresses of client and server.
+    pub fn new(name: Option<String>, style: Style) -> Self {
         Self {
             name,
             version: style.version,
@@ -68,12 +76,18 @@ impl Conversation {
     }
 
     /// Explains each packet that is complete with these bytes.
-    pub(crate) fn feed(&mut self, side: Side, bytes: &[u8], time: Option<Timestamp>) -> Result<()> {
+    pub fn feed(
+        &mut self,
+        side: Side,
+        bytes: &[u8],
+        time: Option<Timestamp>,
+        out: &mut dyn io::Write,
+    ) -> Result<()> {
         let mut direction = self.directions.remove(&side).unwrap_or_default();
         if !direction.is_lost {
             direction.received.extend_from_slice(bytes);
         }
-        let result = self.take_packets(side, &mut direction, time);
+        let result = self.take_packets(side, &mut direction, time, out);
         self.directions.insert(side, direction);
         result
     }
@@ -83,6 +97,7 @@ impl Conversation {
         side: Side,
         direction: &mut Direction,
         time: Option<Timestamp>,
+        out: &mut dyn io::Write,
     ) -> Result<()> {
         while !direction.is_lost {
             let frame = match frame(&direction.received, u32::MAX) {
@@ -91,7 +106,7 @@ impl Conversation {
                 Err(error) => {
                     direction.is_lost = true;
                     let rest = std::mem::take(&mut direction.received);
-                    return self.broken(side, error, &rest, time);
+                    return self.broken(side, error, &rest, time, out);
                 }
             };
             let size = frame.as_bytes().len();
@@ -107,11 +122,11 @@ impl Conversation {
             match decode(frame, rules) {
                 Ok(packet) => {
                     let note = self.note(side, &mut direction.topics, &packet, time);
-                    self.packet(side, &packet, size, &note, time)?;
+                    self.packet(side, &packet, size, &note, time, out)?;
                 }
                 Err(error) => {
                     let packet = frame.as_bytes();
-                    self.broken(side, error, packet, time)?;
+                    self.broken(side, error, packet, time, out)?;
                 }
             }
             let _ = direction.received.split_to(size);
@@ -120,12 +135,12 @@ impl Conversation {
     }
 
     /// Reports what is left. Returns whether all packets were valid.
-    pub(crate) fn end(&mut self) -> Result<bool> {
+    pub fn end(&mut self, out: &mut dyn io::Write) -> Result<bool> {
         for (side, direction) in std::mem::take(&mut self.directions) {
             if !direction.received.is_empty() {
                 let rest = &direction.received;
                 let text = format!("{} bytes of an incomplete packet", rest.len());
-                self.line(side, &text, "33", None, rest)?;
+                self.line(side, &text, "33", None, rest, out)?;
             }
         }
         Ok(self.valid)
@@ -137,9 +152,14 @@ impl Conversation {
     }
 
     /// Reports that bytes are missing in a capture.
-    pub(crate) fn gap(&mut self, side: Side, time: Option<Timestamp>) -> Result<()> {
+    pub(crate) fn gap(
+        &mut self,
+        side: Side,
+        time: Option<Timestamp>,
+        out: &mut dyn io::Write,
+    ) -> Result<()> {
         self.directions.entry(side).or_default().is_lost = true;
-        self.line(side, "bytes are missing in the capture", "33", time, &[])
+        self.line(side, "bytes are missing in the capture", "33", time, &[], out)
     }
 
     /// Returns what the packet answers, and the topic of its alias.
@@ -218,6 +238,7 @@ impl Conversation {
         size: usize,
         note: &str,
         time: Option<Timestamp>,
+        out: &mut dyn io::Write,
     ) -> Result<()> {
         if self.style.json {
             let mut object = self.object(side, time, size);
@@ -226,7 +247,7 @@ impl Conversation {
             if !note.is_empty() {
                 object.insert("note".into(), note.into());
             }
-            return print(&json!(object).to_string());
+            return Ok(writeln!(out, "{}", json!(object))?);
         }
         let text = packet.to_string();
         let (name, fields) = text.split_once(' ').unwrap_or((&text, ""));
@@ -246,7 +267,7 @@ impl Conversation {
         if !note.is_empty() {
             let _ = write!(line, "  {}", self.paint("90", &format!("({note})")));
         }
-        print(line.trim_end())
+        Ok(writeln!(out, "{}", line.trim_end())?)
     }
 
     /// Reports the rule that a packet breaks, with its place in the standard.
@@ -256,6 +277,7 @@ impl Conversation {
         error: DecodeError,
         bytes: &[u8],
         time: Option<Timestamp>,
+        out: &mut dyn io::Write,
     ) -> Result<()> {
         self.valid = false;
         let (version, code) = (self.version, error.reason_code());
@@ -266,10 +288,10 @@ impl Conversation {
             object.insert("citation".into(), citation.into());
             object.insert("reason_code".into(), code.get().into());
             object.insert("bytes".into(), hex(bytes, usize::MAX, "").into());
-            return print(&json!(object).to_string());
+            return Ok(writeln!(out, "{}", json!(object))?);
         }
         let text = format!("{error} [{version} {citation}], answered with {code:#04x} ({code})");
-        self.line(side, &format!("broken: {text}"), "1;31", time, bytes)
+        self.line(side, &format!("broken: {text}"), "1;31", time, bytes, out)
     }
 
     fn line(
@@ -279,18 +301,19 @@ impl Conversation {
         colour: &str,
         time: Option<Timestamp>,
         bytes: &[u8],
+        out: &mut dyn io::Write,
     ) -> Result<()> {
         if self.style.json {
             let mut object = self.object(side, time, bytes.len());
             object.insert("warning".into(), text.into());
-            return print(&json!(object).to_string());
+            return Ok(writeln!(out, "{}", json!(object))?);
         }
         let mut line = self.start(side, time);
         let _ = write!(line, "{:>6} B  {}", bytes.len(), self.paint(colour, text));
         if !bytes.is_empty() {
             let _ = write!(line, "\n            {}", self.paint("90", &hex(bytes, SHOWN, " ")));
         }
-        print(&line)
+        Ok(writeln!(out, "{line}")?)
     }
 
     /// Returns time, connection and direction.
@@ -336,10 +359,6 @@ impl Conversation {
     fn paint(&self, colour: &str, text: &str) -> String {
         if self.style.colour { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
     }
-}
-
-fn print(line: &str) -> Result<()> {
-    Ok(writeln!(io::stdout().lock(), "{line}")?)
 }
 
 fn hex(bytes: &[u8], most: usize, between: &str) -> String {

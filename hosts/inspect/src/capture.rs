@@ -1,13 +1,13 @@
 //! Captures: pcap and pcapng files, and the TCP connections in them.
 
-use super::conversation::{Conversation, Side, Style};
+use crate::conversation::{Conversation, Side, Style};
 use anyhow::{Result, bail};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use jiff::Timestamp;
 use log::debug;
 use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
 use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
 
 /// The room for a block of a capture.
@@ -27,7 +27,12 @@ pub(crate) fn is_capture(start: &[u8]) -> bool {
 }
 
 /// Explains the MQTT connections of a capture.
-pub(crate) fn inspect(input: impl Read + Send, port: u16, style: Style) -> Result<bool> {
+pub(crate) fn inspect(
+    input: impl Read + Send,
+    port: u16,
+    style: Style,
+    out: &mut dyn Write,
+) -> Result<bool> {
     let mut reader = match create_reader(CAPACITY, input) {
         Ok(reader) => reader,
         Err(error) => bail!("expected a capture: {error:?}"),
@@ -47,7 +52,7 @@ pub(crate) fn inspect(input: impl Read + Send, port: u16, style: Style) -> Resul
                         if let Some((kind, _, per_second)) = interfaces.first().copied() {
                             let fraction = u64::from(packet.ts_usec) * (1_000_000_000 / per_second);
                             let time = time(packet.ts_sec.into(), fraction);
-                            flows.packet(kind, packet.data, time)?;
+                            flows.packet(kind, packet.data, time, out)?;
                         }
                     }
                     PcapBlockOwned::NG(Block::SectionHeader(_)) => interfaces.clear(),
@@ -61,7 +66,7 @@ pub(crate) fn inspect(input: impl Read + Send, port: u16, style: Style) -> Resul
                         if let Some((kind, offset, resolution)) = interface {
                             let seconds = packet.decode_ts_f64(offset, resolution);
                             let time = time(seconds as u64, (seconds.fract() * 1e9) as u64);
-                            flows.packet(kind, packet.data, time)?;
+                            flows.packet(kind, packet.data, time, out)?;
                         }
                     }
                     PcapBlockOwned::NG(_) => {}
@@ -78,7 +83,7 @@ pub(crate) fn inspect(input: impl Read + Send, port: u16, style: Style) -> Resul
     }
     let mut valid = true;
     for flow in flows.all.values_mut().flatten() {
-        valid &= flow.conversation.end()?;
+        valid &= flow.conversation.end(out)?;
     }
     Ok(valid)
 }
@@ -112,7 +117,13 @@ struct Stream {
 }
 
 impl Flows {
-    fn packet(&mut self, kind: Linktype, data: &[u8], time: Option<Timestamp>) -> Result<()> {
+    fn packet(
+        &mut self,
+        kind: Linktype,
+        data: &[u8],
+        time: Option<Timestamp>,
+        out: &mut dyn Write,
+    ) -> Result<()> {
         let sliced = match kind {
             Linktype::ETHERNET => SlicedPacket::from_ethernet(data).ok(),
             Linktype::LINUX_SLL => SlicedPacket::from_linux_sll(data).ok(),
@@ -146,7 +157,7 @@ impl Flows {
         if tcp.syn() && !tcp.ack() {
             // The ports can have been used before.
             if let Some(Some(mut old)) = self.all.remove(&key) {
-                old.conversation.end()?;
+                old.conversation.end(out)?;
             }
         }
         let is_known = self.all.contains_key(&key);
@@ -173,7 +184,7 @@ impl Flows {
         }
         let Some(flow) = flow else { return Ok(()) };
         let side = if source == flow.client { Side::Client } else { Side::Server };
-        flow.segment(side, number, tcp.syn(), payload, time)
+        flow.segment(side, number, tcp.syn(), payload, time, out)
     }
 }
 
@@ -190,6 +201,7 @@ impl Flow {
         is_syn: bool,
         payload: &[u8],
         time: Option<Timestamp>,
+        out: &mut dyn Write,
     ) -> Result<()> {
         let [client, server] = &mut self.streams;
         let stream = if side == Side::Client { client } else { server };
@@ -208,7 +220,7 @@ impl Flow {
             let waiting: usize = stream.waiting.values().map(Vec::len).sum();
             if waiting > MOST_WAITING {
                 stream.waiting.clear();
-                return self.conversation.gap(side, time);
+                return self.conversation.gap(side, time, out);
             }
             return Ok(());
         }
@@ -220,9 +232,9 @@ impl Flow {
         let after = next.wrapping_add(u32::try_from(fresh.len()).unwrap_or(0));
         stream.next = Some(after);
         let waiting = stream.waiting.remove(&after);
-        self.conversation.feed(side, fresh, time)?;
+        self.conversation.feed(side, fresh, time, out)?;
         match waiting {
-            Some(segment) => self.segment(side, after, false, &segment, time),
+            Some(segment) => self.segment(side, after, false, &segment, time, out),
             None => Ok(()),
         }
     }

@@ -1,0 +1,76 @@
+//! Explains MQTT packets: fields, properties, sizes, what answers what, and for a broken packet the
+//! rule with its place in the standard. The program `client inspect` and the page of `hosts/web`
+//! show the same.
+//!
+//! Passwords and authentication data are never shown.
+
+mod capture;
+mod conversation;
+mod json;
+
+pub use conversation::{Conversation, Side, Style};
+pub use json::publish_properties;
+
+use anyhow::{Context as _, Result, ensure};
+use std::io::{BufRead as _, BufReader, Read, Write};
+
+/// The room for one read.
+const READ_SIZE: usize = 64 * 1024;
+
+/// Explains a capture, bytes, or hex digits, whichever the input looks like. Returns whether each
+/// packet was valid. The port tells the server's side of a capture.
+pub fn inspect(
+    input: impl Read + Send,
+    port: u16,
+    style: Style,
+    out: &mut dyn Write,
+) -> Result<bool> {
+    let mut input = BufReader::with_capacity(READ_SIZE, input);
+    let start = input.fill_buf()?;
+    if capture::is_capture(start) {
+        return capture::inspect(input, port, style, out);
+    }
+    if looks_like_hex(start) {
+        let mut text = String::new();
+        input.read_to_string(&mut text)?;
+        return inspect_hex(&text, style, out);
+    }
+    let mut conversation = Conversation::new(None, style);
+    loop {
+        let bytes = input.fill_buf()?;
+        if bytes.is_empty() {
+            return conversation.end(out);
+        }
+        conversation.feed(Side::Unknown, bytes, None, out)?;
+        let count = bytes.len();
+        input.consume(count);
+    }
+}
+
+/// Explains hex digits. Returns whether each packet was valid.
+pub fn inspect_hex(text: &str, style: Style, out: &mut dyn Write) -> Result<bool> {
+    let mut conversation = Conversation::new(None, style);
+    conversation.feed(Side::Unknown, &parse_hex(text)?, None, out)?;
+    conversation.end(out)
+}
+
+fn looks_like_hex(start: &[u8]) -> bool {
+    let is_hex = |byte: &u8| byte.is_ascii_hexdigit() || b" \t\r\n:,x".contains(byte);
+    // No packet begins with two digits of ASCII that announce so long a rest.
+    start.len() >= 4 && start.iter().all(is_hex)
+}
+
+/// Reads hex digits, with or without spaces, colons, commas and `0x`.
+fn parse_hex(text: &str) -> Result<Vec<u8>> {
+    let text = text.replace("0x", "");
+    let digits: Vec<_> = text.chars().filter(|letter| !" \t\r\n:,".contains(*letter)).collect();
+    ensure!(digits.len() % 2 == 0, "expected two hex digits for each byte, got {}", digits.len());
+    let value = |digit: char| digit.to_digit(16).and_then(|value| u8::try_from(value).ok());
+    let mut bytes = Vec::new();
+    for pair in digits.chunks(2) {
+        let [high, low] = pair else { continue };
+        let byte = value(*high).zip(value(*low)).map(|(high, low)| high << 4 | low);
+        bytes.push(byte.with_context(|| format!("expected hex digits, got {high}{low}"))?);
+    }
+    Ok(bytes)
+}
