@@ -2,8 +2,8 @@
 //! session that survives restarts, so that each reading arrives exactly once.
 //!
 //! The device wakes up, sends one reading, and sleeps. CI builds this file for Cortex-M4. With
-//! embassy, `network` is a `TcpSocket` of `embassy-net`, and `flash` a sector of `embedded-storage`.
-//! An allocator is needed, for the messages of the session.
+//! embassy, `network` is a `TcpSocket` of `embassy-net`, and `flash` is a sector of
+//! `embedded-storage`. An allocator is needed, for the messages of the session.
 
 #![cfg_attr(not(test), no_std)]
 
