@@ -290,6 +290,12 @@ impl Bridge {
         None
     }
 
+    /// Reports that a part of a long output was written to a side, as
+    /// [`Client::handle_progress`](crate::client::Client::handle_progress) explains.
+    pub fn handle_progress(&mut self, side: Side, now: Instant) {
+        self.ends(side).0.client.handle_progress(now);
+    }
+
     /// Ends the connection of a side because its transport is closed or broken. Returns
     /// [`Event::Closed`], unless the host has it already.
     #[must_use = "the host can log how the connection has ended"]

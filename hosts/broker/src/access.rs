@@ -48,6 +48,18 @@ impl Credentials {
 }
 
 impl Access {
+    /// Accepts each client, with all rights.
+    pub(crate) fn all() -> Self {
+        Self {
+            password_file: None,
+            acl_file: None,
+            users: None,
+            acl: None,
+            allow_anonymous: true,
+            failures: RefCell::default(),
+        }
+    }
+
     pub(crate) fn read(arguments: &ListenerArguments) -> anyhow::Result<Self> {
         let users = arguments.password_file.as_deref().map(Users::read).transpose()?;
         let acl = arguments.acl_file.as_deref().map(Acl::read).transpose()?;

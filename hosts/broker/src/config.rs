@@ -1,6 +1,7 @@
 //! The configuration: the flags of the command line and of the configuration file, which has the
 //! same names.
 
+use crate::bridge;
 use crate::flags::{Arguments, ListenerArguments};
 use crate::listener::Endpoint;
 use anyhow::{Context as _, anyhow, bail, ensure};
@@ -19,6 +20,7 @@ pub(crate) struct Configuration {
     pub(crate) arguments: Rc<Arguments>,
     /// A listener without settings of its own shares those of the program.
     pub(crate) listeners: Vec<(Endpoint, Rc<Arguments>)>,
+    pub(crate) bridges: Vec<Rc<bridge::Settings>>,
 }
 
 impl Configuration {
@@ -35,8 +37,8 @@ impl Configuration {
 
     fn from_file(text: &str, command_line: Vec<OsString>) -> anyhow::Result<Self> {
         let mut table: Table = text.parse()?;
-        let tables = table.remove("listener").unwrap_or_else(|| Value::Array(Vec::new()));
-        let Value::Array(tables) = tables else { bail!("expected [[listener]], found listener") };
+        let tables = take_tables(&mut table, "listener")?;
+        let bridges = take_tables(&mut table, "bridge")?;
         let program = command_line.iter().take(1).cloned();
         let mut flags: Vec<OsString> =
             program.chain(to_flags(table, &Arguments::command())?).collect();
@@ -49,7 +51,19 @@ impl Configuration {
             let listener = read_listener(table, &flags);
             listeners.push(listener.with_context(|| format!("listener {number}"))?);
         }
-        Self::new(arguments, listeners)
+        let mut configuration = Self::new(arguments, listeners)?;
+        for (number, table) in (1..).zip(bridges) {
+            let bridge = bridge::Settings::read(table);
+            let bridge = bridge.with_context(|| format!("bridge {number}"))?;
+            let is_same = |other: &Rc<bridge::Settings>| other.name == bridge.name;
+            ensure!(
+                !configuration.bridges.iter().any(is_same),
+                "bridge {number}: the name {:?} is given twice",
+                bridge.name
+            );
+            configuration.bridges.push(bridge.into());
+        }
+        Ok(configuration)
     }
 
     fn new(arguments: Arguments, own: Vec<(Endpoint, Arguments)>) -> anyhow::Result<Self> {
@@ -61,7 +75,7 @@ impl Configuration {
             let endpoint = DEFAULT_LISTENER.parse().map_err(anyhow::Error::msg)?;
             listeners.push((endpoint, arguments.clone()));
         }
-        let configuration = Self { arguments, listeners };
+        let configuration = Self { arguments, listeners, bridges: Vec::new() };
         configuration.check()?;
         Ok(configuration)
     }
@@ -97,6 +111,15 @@ pub(crate) fn is_open(endpoint: &Endpoint, arguments: &Arguments) -> bool {
     let ListenerArguments { allow_anonymous, password_file, client_ca, .. } = &arguments.listener;
     let has_certificate = endpoint.has_tls() && client_ca.is_some();
     allow_anonymous.is_none() && password_file.is_none() && !has_certificate
+}
+
+/// Removes the tables of an array.
+fn take_tables(table: &mut Table, name: &str) -> anyhow::Result<Vec<Value>> {
+    match table.remove(name) {
+        None => Ok(Vec::new()),
+        Some(Value::Array(tables)) => Ok(tables),
+        Some(_) => bail!("expected [[{name}]], found {name}"),
+    }
 }
 
 /// Reads a `[[listener]]`. The other settings are those of `flags`.

@@ -1,9 +1,11 @@
 //! The figures of the broker and of the program, for `/metrics` and `broker ctl stats`.
 
+use crate::bridge;
 use mqtt_sansio::broker::{CloseCause, Dropped, Stats};
 use mqtt_sansio::codec::ReasonCode;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::rc::Rc;
 
 /// The counters of the program itself since its start.
 #[derive(Debug, Default)]
@@ -62,7 +64,11 @@ pub(crate) struct Family {
 }
 
 /// Returns all figures.
-pub(crate) fn families(stats: &Stats, counters: &Counters) -> Vec<Family> {
+pub(crate) fn families(
+    stats: &Stats,
+    counters: &Counters,
+    bridges: &[Rc<bridge::Figures>],
+) -> Vec<Family> {
     let one = |name, help, value: f64| Family {
         name,
         help,
@@ -81,6 +87,9 @@ pub(crate) fn families(stats: &Stats, counters: &Counters) -> Vec<Family> {
         (0..).zip(counts).map(|(qos, n): (u8, _)| (qos.to_string(), n)).collect()
     };
     let named = |name: &dyn ToString, count: &u64| (name.to_string(), *count);
+    let of_bridges = |count: &dyn Fn(&bridge::Figures) -> u64| {
+        bridges.iter().map(|bridge| (bridge.name.clone(), count(bridge))).collect()
+    };
     vec![
         gauge("mqtt_connections", "Open connections.", stats.connections),
         gauge("mqtt_sessions", "Sessions, with those of absent clients.", stats.sessions),
@@ -137,6 +146,30 @@ pub(crate) fn families(stats: &Stats, counters: &Counters) -> Vec<Family> {
             "mqtt_store_fails",
             "Whether the last write to disk has failed.",
             usize::from(counters.store_fails),
+        ),
+        by(
+            "mqtt_bridge_connected",
+            "Whether the bridge is connected to the remote broker.",
+            "bridge",
+            of_bridges(&|bridge| bridge.is_connected.get().into()),
+        ),
+        by(
+            "mqtt_bridge_messages_out_total",
+            "Messages that the bridge has published to the remote broker.",
+            "bridge",
+            of_bridges(&|bridge| bridge.stats.get()[1].sent),
+        ),
+        by(
+            "mqtt_bridge_messages_in_total",
+            "Messages that the bridge has published to this broker.",
+            "bridge",
+            of_bridges(&|bridge| bridge.stats.get()[0].sent),
+        ),
+        by(
+            "mqtt_bridge_messages_dropped_total",
+            "Messages that the bridge could not publish.",
+            "bridge",
+            of_bridges(&|bridge| bridge.stats.get().iter().map(|side| side.dropped).sum()),
         ),
         one("process_cpu_seconds_total", "Processor time of the program.", cpu_seconds()),
         one("process_resident_memory_bytes", "Resident memory of the program.", resident_bytes()),

@@ -1,6 +1,7 @@
 //! The broker, and how it wakes the tasks around it.
 
 use crate::access::{Credentials, Decision};
+use crate::bridge;
 use crate::clock::UnixClock;
 use crate::connection::Spare;
 use crate::figures::{self, Counters, Family};
@@ -45,6 +46,7 @@ pub(crate) struct Host {
     pub(crate) limit: Rc<Limit>,
     pub(crate) places: Rc<Places>,
     pub(crate) counters: RefCell<Counters>,
+    pub(crate) bridges: RefCell<Vec<Rc<bridge::Figures>>>,
     /// The drops that are logged already, by cause.
     reported: Cell<[u64; 6]>,
     /// Runs handshakes of TLS on another thread.
@@ -137,6 +139,7 @@ impl Host {
             limit,
             places: Rc::new(places),
             counters: RefCell::default(),
+            bridges: RefCell::default(),
             reported: Cell::default(),
             handshakes,
             buffer: RefCell::new(vec![0; 64 * 1024].into()),
@@ -357,7 +360,8 @@ impl Host {
 
     /// Returns all figures.
     pub(crate) fn families(&self) -> Vec<Family> {
-        figures::families(&self.broker.borrow().stats(), &self.counters.borrow())
+        let (stats, bridges) = (self.broker.borrow().stats(), self.bridges.borrow());
+        figures::families(&stats, &self.counters.borrow(), &bridges)
     }
 
     /// Logs dropped messages and unanswered connections for ever, with one line for each cause in

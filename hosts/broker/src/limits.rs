@@ -105,13 +105,15 @@ pub(crate) enum Address {
     Ip(SocketAddr),
     /// A program of this machine, through this unix socket.
     Unix(Rc<str>),
+    /// The bridge of that name, in this program.
+    Bridge(Rc<str>),
 }
 
 impl Address {
     pub(crate) fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Ip(address) => Some(address.ip()),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Bridge(_) => None,
         }
     }
 
@@ -125,6 +127,7 @@ impl fmt::Display for Address {
         match self {
             Self::Ip(address) => address.fmt(f),
             Self::Unix(name) => name.fmt(f),
+            Self::Bridge(name) => write!(f, "bridge {name}"),
         }
     }
 }

@@ -9,6 +9,7 @@
 
 mod access;
 mod acl;
+mod bridge;
 mod clock;
 mod config;
 mod connection;
@@ -51,6 +52,7 @@ use store::Store;
 use tokio::net::TcpListener;
 use tokio::runtime::{self, Handle};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 use tracing::{Level, info, warn};
@@ -106,7 +108,7 @@ fn start_log(arguments: &Arguments) {
 }
 
 async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Result<()> {
-    let Configuration { arguments, listeners } = configuration;
+    let Configuration { arguments, listeners, bridges } = configuration;
     check_listeners(configuration)?;
     let global = Rc::new(Settings::read(arguments)?);
     let mut settings = Vec::new();
@@ -181,6 +183,14 @@ async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Resul
         info!("listening on {}", listener.endpoint());
         tasks.push(spawn_local(listener.run(host.clone())));
     }
+    let link_settings = Rc::new(Settings::of_bridges(arguments)?);
+    let bridges = bridges.iter().map(|bridge| {
+        info!(bridge = bridge.name, address = bridge.address, "starting a bridge");
+        let (stop, stopped) = oneshot::channel();
+        let run = bridge::run(host.clone(), bridge.clone(), link_settings.clone(), stopped);
+        (stop, spawn_local(run))
+    });
+    let (stops, bridges): (Vec<oneshot::Sender<()>>, Vec<_>) = bridges.unzip();
     notify("READY=1");
     loop {
         tokio::select! {
@@ -194,6 +204,11 @@ async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Resul
         task.abort();
         // Its socket is closed now.
         let _ = task.await;
+    }
+    // Bridges first, so that they do not connect again.
+    drop(stops);
+    for bridge in bridges {
+        let _ = bridge.await;
     }
     info!(connections = host.places.open(), "shutting down");
     host.shut_down();

@@ -41,6 +41,13 @@ impl Settings {
         })
     }
 
+    /// Returns the settings of the connections of bridges, which this program itself opens.
+    pub(crate) fn of_bridges(arguments: &Arguments) -> anyhow::Result<Self> {
+        let access = RefCell::new(Access::all());
+        let (certificates, rates) = (RefCell::default(), Rates::default());
+        Ok(Self { access, certificates, rates, ..Self::read(arguments)? })
+    }
+
     /// Returns the acceptor of TLS connections, if there is a certificate.
     pub(crate) fn acceptor(&self) -> Option<TlsAcceptor> {
         self.certificates.borrow().as_ref().map(Certificates::acceptor)

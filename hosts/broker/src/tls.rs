@@ -4,13 +4,13 @@ use crate::flags::ListenerArguments;
 use anyhow::{Context as _, ensure};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
-use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tracing::{info, warn};
 
 /// The certificates, as the files had them when they were last read.
@@ -76,10 +76,7 @@ impl Files {
             .context("TLS")?;
         let verifier = match client_ca {
             Some(path) => {
-                let mut roots = RootCertStore::empty();
-                for certificate in read_all::<CertificateDer<'_>>(path)? {
-                    roots.add(certificate).with_context(|| name(path))?;
-                }
+                let roots = read_roots(path)?;
                 let crls = client_crl.as_deref().map(read_all).transpose()?;
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
@@ -101,6 +98,36 @@ impl Files {
             .with_context(|| format!("{} and {}", name(cert), name(key)))?;
         Ok((Arc::new(config).into(), verifier))
     }
+}
+
+/// Returns what connects to a server whose certificate is from the authority of the file `ca`, with
+/// the files of the certificate and the key of this client, if it has them.
+pub(crate) fn connector(
+    ca: &Path,
+    identity: Option<(&Path, &Path)>,
+) -> anyhow::Result<TlsConnector> {
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .context("TLS")?
+        .with_root_certificates(read_roots(ca)?);
+    let config = match identity {
+        None => config.with_no_client_auth(),
+        Some((cert, key)) => {
+            let secret = PrivateKeyDer::from_pem_file(key).with_context(|| name(key))?;
+            config
+                .with_client_auth_cert(read_all(cert)?, secret)
+                .with_context(|| format!("{} and {}", name(cert), name(key)))?
+        }
+    };
+    Ok(Arc::new(config).into())
+}
+
+fn read_roots(path: &Path) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for certificate in read_all::<CertificateDer<'_>>(path)? {
+        roots.add(certificate).with_context(|| name(path))?;
+    }
+    Ok(roots)
 }
 
 /// Reads all items of a kind from a file.
