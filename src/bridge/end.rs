@@ -149,8 +149,8 @@ impl End {
         self.exchanges.insert(identifier, Exchange { key, token: Some(token), outcome: None });
     }
 
-    /// Whether a message that the broker sends is one that this side has already passed on. The
-    /// token then acknowledges it.
+    /// Returns whether a message that the broker sends is one that this side has already passed on.
+    /// The token then acknowledges it.
     ///
     /// A packet identifier stays in use until its message is acknowledged, also over connections of
     /// the session, and resent messages have DUP. [5.0 MQTT-4.4.0-1] [5.0 MQTT-3.3.1-1]

@@ -219,6 +219,17 @@ mod tests {
             ("[listener]", "expected [[listener]], found listener"),
             ("[[listener]]", "listener 1: expected listen = "),
             ("[[listener]]\nlisten = \"a\"", "listener 1: listen: expected tcp://ADDR:PORT"),
+            ("[bridge]", "expected [[bridge]], found bridge"),
+            ("[[bridge]]\nname = \"a\"", "bridge 1: missing field `address`"),
+            (
+                "[[bridge]]\nname = \"a\"\naddress = \"mqtt://a\"\ntopics = [\"a/b#\"]",
+                "bridge 1: a: topic \"a/b#\": local prefix and the pattern are no topic filter",
+            ),
+            (
+                "[[bridge]]\nname = \"a\"\naddress = \"mqtt://a\"\ntopics = [\"t\"]\n\
+                 [[bridge]]\nname = \"a\"\naddress = \"mqtt://a\"\ntopics = [\"t\"]",
+                "bridge 2: the name \"a\" is given twice",
+            ),
             (
                 "[[listener]]\nlisten = \"tcp://a:1\"\nsparkplug = true",
                 "listener 1: there is no setting \"sparkplug\"",

@@ -19,7 +19,7 @@ pub struct World {
     pub clients: Vec<Tester>,
     pub bridges: Vec<Bridge>,
     pub links: Vec<Link>,
-    /// What the bridges have reported.
+    /// The events of the bridges, as text.
     pub events: Vec<String>,
     /// The grants of the bridges.
     pub grants: Grants,

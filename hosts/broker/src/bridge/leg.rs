@@ -22,7 +22,7 @@ pub(super) enum Leg {
     Open(Pipe),
 }
 
-/// What has happened to a transport.
+/// An event of a transport.
 pub(super) enum Progress {
     /// An attempt to open it is due.
     Due,

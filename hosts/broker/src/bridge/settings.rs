@@ -179,7 +179,7 @@ impl Settings {
         }
     }
 
-    /// With Clean Start, the sessions end with the connections.
+    /// Returns the properties of a CONNECT. With Clean Start, the session ends with the connection.
     fn properties(&self, version: Version) -> ConnectProperties<'static> {
         let ends = self.clean_start && version == Version::V5_0;
         ConnectProperties {

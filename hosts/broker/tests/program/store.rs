@@ -211,7 +211,7 @@ fn kills_under_load_show_a_store_that_loses_records() {
 
 /// The messages of a publisher.
 pub(crate) struct Flow {
-    qos: u8,
+    pub(crate) qos: u8,
     pub(crate) sent: u32,
     arrived: Vec<u32>,
 }
@@ -258,17 +258,28 @@ fn play_with_kills(rounds: u32, damage: impl Fn(&str)) -> [Flow; 2] {
 
 /// Lets two publishers and a subscriber exchange messages while `disturb` runs.
 pub(crate) fn play(address: &str, disturb: impl FnOnce()) -> [Flow; 2] {
-    drop(subscribe_all(address));
+    play_between(address, address, Duration::from_secs(2), disturb)
+}
+
+/// Does the same with the publishers at one broker and the subscriber at another, which receives the
+/// last message within `rest`.
+pub(crate) fn play_between(
+    from: &str,
+    to: &str,
+    rest: Duration,
+    disturb: impl FnOnce(),
+) -> [Flow; 2] {
+    drop(subscribe_all(to));
     let (stop, done) = (AtomicBool::new(false), AtomicBool::new(false));
     scope(|scope| {
         let stop = &stop;
-        let publishers = [1, 2].map(|qos| scope.spawn(move || publish_all(address, qos, stop)));
-        let subscriber = scope.spawn(|| receive_all(address, &done));
+        let publishers = [1, 2].map(|qos| scope.spawn(move || publish_all(from, qos, stop)));
+        let subscriber = scope.spawn(|| receive_all(to, &done));
         disturb();
         stop.store(true, Ordering::Relaxed);
         let sent = publishers.map(|publisher| publisher.join().unwrap());
         // All of them have been forwarded by now, or never will be.
-        std::thread::sleep(Duration::from_secs(2));
+        std::thread::sleep(rest);
         done.store(true, Ordering::Relaxed);
         let [once, twice] = subscriber.join().unwrap();
         [
