@@ -36,6 +36,10 @@ pub(crate) enum Kind {
     User(Opener),
 }
 
+#[cfg_attr(
+    not(all(feature = "tls", feature = "websocket")),
+    allow(dead_code, reason = "a layer without its feature is not asked for")
+)]
 #[derive(Clone, Copy)]
 #[cfg_attr(
     not(all(feature = "tls", feature = "websocket")),

@@ -13,8 +13,8 @@
 //! | to port a program | [coming from rumqttc](from_rumqttc), [coming from paho](from_paho) |
 //! | one small thing | [cookbook] |
 //!
-//! The library `mqtt-sansio`, on which this crate is built, has a guide of its own: brokers, clients
-//! without tokio or without an operating system, security, versions, testing and fuzzing.
+//! The library `mqtt-sansio`, on which this crate is built, has a guide of its own: brokers,
+//! clients without tokio or without an operating system, security, versions, testing and fuzzing.
 //!
 //! This module exists in the documentation only. It adds no code to a program.
 

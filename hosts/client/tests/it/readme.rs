@@ -45,3 +45,30 @@ fn each_command_of_the_readme_works() {
         assert!(printed.contains(expected), "{expected} is not in {printed}");
     }
 }
+
+#[test]
+fn each_flag_of_the_readme_exists() {
+    let mut help = String::new();
+    for command in ["pub", "sub", "rr", "inspect"] {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_client"));
+        let output = program.args([command, "--help"]).output().unwrap();
+        help += &String::from_utf8(output.stdout).unwrap();
+    }
+    let readme = include_str!("../../README.md");
+    let words = readme.split('`').skip(1).step_by(2).flat_map(|code| {
+        code.split(|next: char| !next.is_alphanumeric() && !matches!(next, '-' | '@' | '%'))
+    });
+    let is_flag = |word: &&str| {
+        let name = word.trim_start_matches('-');
+        word.starts_with('-') && name.starts_with(|first: char| first.is_ascii_alphabetic())
+    };
+    let of_others = ["--release", "--bin", "--open", "-i", "-w", "-c", "-e"];
+    let flags: Vec<_> = words.filter(is_flag).filter(|word| !of_others.contains(word)).collect();
+    assert!(flags.len() > 30, "{flags:?}");
+    for flag in flags {
+        let exists = help.match_indices(flag).any(|(at, _)| {
+            !help[at + flag.len()..].starts_with(|next: char| next.is_alphanumeric() || next == '-')
+        });
+        assert!(exists, "{flag} is not in the help");
+    }
+}
