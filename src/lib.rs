@@ -116,7 +116,7 @@
 //! [`Options`](codec::Options). All are off by default.
 //!
 //! Known gaps:
-//! - The broker is one node: there are no hooks for other nodes. A [`bridge`] links it to others.
+//! - A shared subscription has a group of its own at each [node](broker#other-nodes).
 //! - A PUBLISH is matched and handed to all its subscribers in one call, however many they are.
 //! - Encoding checks and measures what it writes, so it is slower than encoders that do not.
 //!   [`Prepared`](codec::Prepared) does both once for a packet that is written often.

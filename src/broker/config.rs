@@ -29,6 +29,8 @@ pub struct BrokerConfig {
     pub(super) sparkplug_aware: bool,
     pub(super) durable: bool,
     pub(super) maximum_unsynced: usize,
+    pub(super) is_node: bool,
+    pub(super) maximum_forwarded: usize,
 }
 
 /// A limit in items and in bytes.
@@ -97,6 +99,8 @@ impl BrokerConfig {
             sparkplug_aware: false,
             durable: false,
             maximum_unsynced: 1024 * 1024,
+            is_node: false,
+            maximum_forwarded: 16 * 1024 * 1024,
         }
     }
 
@@ -180,6 +184,22 @@ impl BrokerConfig {
     #[must_use]
     pub const fn maximum_unsynced(self, bytes: usize) -> Self {
         Self { maximum_unsynced: bytes, ..self }
+    }
+
+    /// Sets whether the broker is one of several [nodes](crate::broker#other-nodes). The default is
+    /// false.
+    #[must_use]
+    pub const fn is_node(self, is_node: bool) -> Self {
+        Self { is_node, ..self }
+    }
+
+    /// Limits the bytes of messages that wait for [`Broker::poll_forward`]. Beyond it, messages
+    /// with QoS 0 are dropped. The default is 16 MiB.
+    ///
+    /// [`Broker::poll_forward`]: crate::broker::Broker::poll_forward
+    #[must_use]
+    pub const fn maximum_forwarded(self, bytes: usize) -> Self {
+        Self { maximum_forwarded: bytes, ..self }
     }
 
     /// Sets how often the broker publishes its figures as retained messages below `$SYS/broker/`.

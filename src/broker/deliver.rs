@@ -40,7 +40,8 @@ pub(super) fn deliver_to_all(
                 let outgoing = Outgoing { expires_at, ..Outgoing::new(None, message.clone()) };
                 deliver_to_group(broker, *group, outgoing, now);
             }
-            None => {}
+            // The host forwards the message.
+            Some((Target::Node(_), _)) | None => {}
         }
     }
 }

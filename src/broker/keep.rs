@@ -4,14 +4,15 @@
 use super::action::{ConnectionId, SessionId, SessionNumber};
 use super::deliver::is_only_for_the_connected;
 use super::journal::{self, Journal, Left, StoredSession, StoredSubscription};
+use super::nodes::NodeId;
 use super::sessions::{Presence, SessionState};
 use super::subscription::Subscriber;
 use super::tasks::Task;
 use super::wills::StoredWill;
 use super::{Broker, BrokerConfig};
-use crate::codec::{Expiry, Filter, QoS, TopicName};
+use crate::codec::{Expiry, Filter, PacketIdentifier, QoS, TopicName};
 use crate::router::{GroupId, Retained};
-use crate::session::{Change, Outgoing, OwedRef, Published, Session};
+use crate::session::{Change, Outgoing, Owed, OwedRef, Published, Session};
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -34,6 +35,41 @@ pub(super) fn admit(broker: &mut Broker, id: ConnectionId, session: SessionId) {
         connection.server.record_changes();
     }
     put_session(broker, session, is_new);
+}
+
+/// Stores a session that has come with its state, except for its subscriptions and messages.
+pub(super) fn insert(broker: &mut Broker, session: SessionId) {
+    put_session(broker, session, true);
+}
+
+/// Stores the exchanges of a session that has come with its state.
+pub(super) fn insert_exchanges(
+    broker: &mut Broker,
+    session: SessionId,
+    owed: &[(PacketIdentifier, Owed)],
+    accepted: &[PacketIdentifier],
+) {
+    let Broker { journal: Some(journal), sessions, .. } = broker else { return };
+    let Some(number) = sessions.get(session).and_then(|state| state.number) else { return };
+    let owed = owed.iter().filter_map(|(packet_identifier, owed)| {
+        let packet_identifier = *packet_identifier;
+        match owed {
+            Owed::Publish(outgoing) if outgoing.message.qos() == QoS::AtLeastOnce => None,
+            Owed::Publish(outgoing) => Some(Change::Sent { packet_identifier, key: outgoing.key }),
+            Owed::Pubrel(key) => Some(Change::Released { packet_identifier, key: *key }),
+            Owed::Nothing => Some(Change::Withheld { packet_identifier }),
+        }
+    });
+    let accepted = accepted.iter();
+    let accepted = accepted.map(|&packet_identifier| Change::Accepted { packet_identifier });
+    owed.chain(accepted).for_each(|change| store(journal, number, change));
+}
+
+/// Stores the position up to which the messages of a node are handled.
+pub(super) fn advance(broker: &mut Broker, node: NodeId, position: u64) {
+    if let Some(journal) = &mut broker.journal {
+        journal.put_position(node, position);
+    }
 }
 
 /// Holds the output of this call back until all changes so far are durable.

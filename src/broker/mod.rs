@@ -21,12 +21,33 @@
 //! A broker that is [durable](BrokerConfig::durable) reports its state as a [`journal`], which the
 //! host stores. [`Restore`] makes a broker of it.
 //!
+//! # Other nodes
+//!
+//! A broker can be [one of several nodes](BrokerConfig::is_node) that share their clients, without
+//! knowing a network. The host connects them:
+//!
+//! - It tells the other nodes which filters this one [wants](Broker::poll_interest), and the broker
+//!   what they want, with [`Broker::forward`]. Too many filters do no harm.
+//! - It passes each message that other nodes want to them: one with QoS 1 or 2 when the broker
+//!   [asks](Question::Forward), others from [`Broker::poll_forward`]. There it is
+//!   [`remote`](Broker::remote). A log that all nodes read in the same order gives all of them the
+//!   same retained messages.
+//! - When a client asks to connect, it finds out whether another node has its session.
+//!   [`Broker::evict`] takes it out there, and [`Broker::import_session`] adds it here, before the
+//!   client is [accepted](Broker::accept). Both nodes must have handled the log up to the same
+//!   position, and the one that gives the session up must know what the other one wanted before.
+//!   The others must know the interest of the new node before that of the old one ends.
+//!
+//! A shared subscription has a group at each node, and each of them receives the message. A client
+//! whose connection ends before the host has answered for its message sends it again: the host must
+//! find it in its log, or it arrives twice, also with QoS 2.
+//!
 //! # Inside
 //!
 //! Internally, *stores* own state and *flows* borrow it. A store is a type in its own file that
-//! imports no other store of this module: `connections`, `sessions`, `tasks`, `timers`, `wills`,
-//! and the cursors in `retained`. A flow handles one event from its first step to its last. Each
-//! file in `flow` is a flow; they share `deliver`.
+//! imports no other store of this module: `connections`, `nodes`, `sessions`, `tasks`, `timers`,
+//! `wills`, and the cursors in `retained`. A flow handles one event from its first step to its
+//! last. Each file in `flow` is a flow; they share `deliver`.
 
 mod action;
 mod closed;
@@ -37,6 +58,7 @@ mod flow;
 mod grants;
 pub mod journal;
 mod keep;
+mod nodes;
 mod question;
 mod request;
 mod restore;
@@ -49,16 +71,19 @@ mod sys;
 mod tasks;
 mod throttle;
 mod timers;
+mod transfer;
 mod wills;
 
 pub use action::{Action, ConnectionId};
 pub use closed::{CloseCause, Closed};
 pub use config::{BrokerConfig, Overflow, SharedStrategy};
 pub use grants::{Access, Grants};
+pub use nodes::{Forward, Interest, NodeId};
 pub use question::{Admission, AnswerError, Question, QuestionId};
 pub use restore::Restore;
 pub use stats::{ClientStats, Counted, Dropped, Stats};
 pub use throttle::Rates;
+pub use transfer::ImportError;
 
 use crate::codec::{Auth, ConnackProperties, Disconnect, EncodeError, Filter, Publish, ReasonCode};
 use crate::router::{RetainedStore, ShareGroups, SubscriptionIndex};
@@ -74,6 +99,7 @@ use core::fmt;
 use flow::{close, connect, exchange, publish};
 use journal::{Batch, Journal, Record};
 use keep::OptionalJournal;
+use nodes::Nodes;
 use retained::Cursors;
 use sessions::{Presence, SessionState, Sessions};
 use subscription::{Subscriber, Target};
@@ -157,6 +183,8 @@ pub struct Broker {
     cursors: Cursors,
     wills: Wills,
     journal: OptionalJournal,
+    /// The state for other nodes, if the broker is one of several.
+    nodes: Option<Box<Nodes>>,
     timers: Timers,
     tasks: Tasks,
     /// The counters. The figures of the stores are added when the host asks.
@@ -193,6 +221,7 @@ impl Broker {
             timers.arm(Timer::Sys, now);
         }
         let journal = config.durable.then(|| Box::new(Journal::new()));
+        let nodes = config.is_node.then(Box::default);
         Self {
             server_config: Arc::new(config.server.clone()),
             config,
@@ -204,6 +233,7 @@ impl Broker {
             cursors: Cursors::default(),
             wills: Wills::default(),
             journal,
+            nodes,
             timers,
             tasks: Tasks::default(),
             stats: Stats::default(),
@@ -456,6 +486,85 @@ impl Broker {
     /// Whether too many records are not durable.
     fn is_unsynced(&self) -> bool {
         keep::is_full(&self.journal, &self.config)
+    }
+
+    // ---- other nodes ----
+
+    /// Forwards the messages of this broker's clients that match a filter to another node. A share
+    /// name in the filter has no effect.
+    ///
+    /// Does nothing if the broker is not [one of several nodes](BrokerConfig::is_node).
+    pub fn forward(&mut self, node: NodeId, filter: &Filter) {
+        if self.nodes.is_some() {
+            self.subscriptions.insert(filter, Target::Node(node), Subscriber::NODE);
+        }
+    }
+
+    /// Forwards the messages that match a filter to another node no longer. Returns whether it was
+    /// forwarded.
+    #[must_use = "the node may not have wanted the filter"]
+    pub fn stop_forwarding(&mut self, node: NodeId, filter: &Filter) -> bool {
+        self.subscriptions.remove(filter, &Target::Node(node)).is_some()
+    }
+
+    /// Returns the next filter that this broker wants the messages of other nodes for, or wants
+    /// them for no longer. A change that is undone before the host fetches it is never reported.
+    #[must_use = "other nodes must know what this one wants"]
+    pub fn poll_interest(&mut self) -> Option<Interest> {
+        self.nodes.as_mut()?.next_interest()
+    }
+
+    /// Returns all filters that this broker wants the messages of other nodes for, for a node that
+    /// has just come.
+    pub fn interests(&self) -> impl Iterator<Item = &Filter> {
+        self.nodes.iter().flat_map(|nodes| nodes.wanted())
+    }
+
+    /// Returns the next message for other nodes whose publisher does not wait until they have it:
+    /// one with QoS 0, a will, or a message of the host.
+    #[must_use = "a message that is dropped does not arrive"]
+    pub fn poll_forward(&mut self) -> Option<Forward> {
+        self.nodes.as_mut()?.next_forward()
+    }
+
+    /// Delivers a message of another node to the clients of this one, and retains it if it says so.
+    /// It is not forwarded again.
+    ///
+    /// `position` is its place in the log of a node, or of all nodes: a message that is not behind
+    /// all earlier ones of the same log is dropped. A durable broker stores the position together
+    /// with the message, so that it is neither lost nor doubled when the host repeats messages
+    /// after a crash.
+    pub fn remote(
+        &mut self,
+        message: &Message,
+        expires_at: Option<Instant>,
+        position: Option<(NodeId, u64)>,
+        now: Instant,
+    ) {
+        let now = self.begin(now);
+        if self.advance(position) {
+            publish::remote(self, message.clone(), expires_at, now);
+        }
+    }
+
+    /// Notes that this broker has handled a log up to a position, such as that of a message that it
+    /// has forwarded itself. Returns whether the position is a new one.
+    #[must_use = "a message at an old position is handled already"]
+    pub fn advance(&mut self, position: Option<(NodeId, u64)>) -> bool {
+        let (Some(nodes), Some((node, position))) = (&mut self.nodes, position) else {
+            return true;
+        };
+        let is_new = nodes.advance(node, position);
+        if is_new {
+            keep::advance(self, node, position);
+        }
+        is_new
+    }
+
+    /// Returns the position up to which the messages of a log are handled.
+    #[must_use]
+    pub fn position(&self, log: NodeId) -> Option<u64> {
+        self.nodes.as_ref()?.position(log)
     }
 
     // ---- answers ----

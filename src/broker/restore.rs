@@ -5,6 +5,7 @@ use super::journal::{
     Journal, Key, Left, LoadedQueued, LoadedRetained, LoadedSession, Record, RecordError,
     StoredOutbound, StoredQueued, StoredRetained, StoredSubscription, check_version,
 };
+use super::nodes::NodeId;
 use super::sessions::Presence;
 use super::tasks::Task;
 use super::timers::Timer;
@@ -27,27 +28,7 @@ pub struct Restore {
     config: BrokerConfig,
     seed: u128,
     now: Instant,
-    /// That the records are of a later version of the format.
-    version: Result<(), RecordError>,
-    messages: BTreeMap<u64, Message>,
-    sessions: BTreeMap<u64, Parts>,
-    retained: Vec<(Topic, LoadedRetained)>,
-    /// The sessions whose own record is damaged. Their other records are not touched.
-    damaged: BTreeSet<u64>,
-    /// Whether any record is damaged.
-    is_damaged: bool,
-    /// The greatest number in any record.
-    last: u64,
-}
-
-/// The records of a session.
-#[derive(Debug, Default)]
-struct Parts {
-    session: Option<LoadedSession>,
-    subscriptions: Vec<(Filter, StoredSubscription)>,
-    queued: BTreeMap<u64, LoadedQueued>,
-    outbound: Vec<(PacketIdentifier, StoredOutbound)>,
-    inbound: Vec<PacketIdentifier>,
+    records: Records,
 }
 
 impl Restore {
@@ -55,79 +36,13 @@ impl Restore {
     ///
     /// The broker is durable, whatever `config` says. `seed` must be random and secret.
     #[must_use]
-    pub const fn new(config: BrokerConfig, seed: u128, now: Instant) -> Self {
-        Self {
-            config: config.durable(true),
-            seed,
-            now,
-            version: Ok(()),
-            messages: BTreeMap::new(),
-            sessions: BTreeMap::new(),
-            retained: Vec::new(),
-            damaged: BTreeSet::new(),
-            is_damaged: false,
-            last: 0,
-        }
+    pub fn new(config: BrokerConfig, seed: u128, now: Instant) -> Self {
+        Self { config: config.durable(true), seed, now, records: Records::default() }
     }
 
     /// Takes a record. After an error the host passes the next one.
     pub fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
-        let taken = self.take(key, value);
-        self.is_damaged |= taken.is_err();
-        taken
-    }
-
-    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
-        let key = Key::read(key)?;
-        let number = key.greatest_number();
-        match key {
-            Key::Format => {
-                let version = check_version(value);
-                if matches!(version, Err(RecordError::Version(_))) {
-                    self.version = version;
-                }
-                return version;
-            }
-            Key::Message(number) => _ = self.messages.insert(number, Message::from_bytes(value)?),
-            Key::Session(number) => {
-                let session = LoadedSession::read(value);
-                self.damaged.extend(session.is_err().then_some(number));
-                self.parts(number).session = Some(session?);
-            }
-            Key::Subscription(session, filter) => {
-                let stored = StoredSubscription::read(value)?;
-                self.parts(session).subscriptions.push((filter, stored));
-            }
-            Key::Queued(session, position) => {
-                let queued = LoadedQueued::read(value)?;
-                self.note(queued.message);
-                self.parts(session).queued.insert(position, queued);
-            }
-            Key::Outbound(session, identifier) => {
-                let owed = StoredOutbound::read(value)?;
-                if let StoredOutbound::Publish(number) | StoredOutbound::Pubrel(number) = owed {
-                    self.note(number);
-                }
-                self.parts(session).outbound.push((identifier, owed));
-            }
-            Key::Inbound(..) if !value.is_empty() => return Err(RecordError::Value),
-            Key::Inbound(session, identifier) => self.parts(session).inbound.push(identifier),
-            Key::Retained(topic) => {
-                let retained = LoadedRetained::read(value)?;
-                self.note(retained.message);
-                self.retained.push((topic, retained));
-            }
-        }
-        self.note(number);
-        Ok(())
-    }
-
-    fn note(&mut self, number: u64) {
-        self.last = self.last.max(number);
-    }
-
-    fn parts(&mut self, session: u64) -> &mut Parts {
-        self.sessions.entry(session).or_default()
+        self.records.take(key, value)
     }
 
     /// Makes the broker. Reports each record that is of no use because another one is missing, by
@@ -137,15 +52,22 @@ impl Restore {
     /// Damaged records stay as they are. Fails only if the records are of a later version of the
     /// format.
     pub fn finish(self, mut report: impl FnMut(&[u8], RecordError)) -> Result<Broker, RecordError> {
-        self.version?;
-        let Self {
-            config, seed, now, messages, sessions, retained, damaged, last, is_damaged, ..
-        } = self;
+        let Self { config, seed, now, records } = self;
+        let Records { version, messages, sessions, retained, positions, .. } = records;
+        let Records { damaged, is_damaged, last, .. } = records;
+        if let Some(version) = version {
+            return Err(version);
+        }
         let mut broker = Broker::new(config, seed, now);
         let mut journal = Journal::restored(last);
         messages.iter().for_each(|(number, message)| journal.adopt(*number, message));
         broker.journal = Some(Box::new(journal));
         let mut building = Building { broker, messages, now, report: &mut report };
+        for (node, position) in positions {
+            if let Some(nodes) = &mut building.broker.nodes {
+                nodes.advance(node, position);
+            }
+        }
         building.restore_retained(retained);
         // All subscriptions come first: a message of a shared subscription names its group.
         let mut found = Vec::new();
@@ -174,6 +96,99 @@ impl Restore {
             broker.tasks.push(Task::HandOn(orphans), now);
         }
         Ok(broker)
+    }
+}
+
+/// Records that were read.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    /// The later version of the format that they have.
+    version: Option<RecordError>,
+    pub(super) messages: BTreeMap<u64, Message>,
+    pub(super) sessions: BTreeMap<u64, Parts>,
+    retained: Vec<(Topic, LoadedRetained)>,
+    positions: Vec<(NodeId, u64)>,
+    /// The sessions whose own record is damaged. Their other records are not touched.
+    damaged: BTreeSet<u64>,
+    /// Whether any record is damaged.
+    is_damaged: bool,
+    /// The greatest number in any record.
+    pub(super) last: u64,
+}
+
+/// The records of a session.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    pub(super) session: Option<LoadedSession>,
+    pub(super) subscriptions: Vec<(Filter, StoredSubscription)>,
+    pub(super) queued: BTreeMap<u64, LoadedQueued>,
+    pub(super) outbound: Vec<(PacketIdentifier, StoredOutbound)>,
+    pub(super) inbound: Vec<PacketIdentifier>,
+}
+
+impl Records {
+    /// Takes a record.
+    pub(super) fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
+        let taken = self.try_take(key, value);
+        self.is_damaged |= taken.is_err();
+        taken
+    }
+
+    fn try_take(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
+        let key = Key::read(key)?;
+        let number = key.greatest_number();
+        match key {
+            Key::Format => {
+                let version = check_version(value);
+                if matches!(version, Err(RecordError::Version(_))) {
+                    self.version = version.err();
+                }
+                return version;
+            }
+            Key::Message(number) => _ = self.messages.insert(number, Message::from_bytes(value)?),
+            Key::Session(number) => {
+                let session = LoadedSession::read(value);
+                self.damaged.extend(session.is_err().then_some(number));
+                self.parts(number).session = Some(session?);
+            }
+            Key::Subscription(session, filter) => {
+                let stored = StoredSubscription::read(value)?;
+                self.parts(session).subscriptions.push((filter, stored));
+            }
+            Key::Queued(session, position) => {
+                let queued = LoadedQueued::read(value)?;
+                self.note(queued.message);
+                self.parts(session).queued.insert(position, queued);
+            }
+            Key::Outbound(session, identifier) => {
+                let owed = StoredOutbound::read(value)?;
+                if let StoredOutbound::Publish(number) | StoredOutbound::Pubrel(number) = owed {
+                    self.note(number);
+                }
+                self.parts(session).outbound.push((identifier, owed));
+            }
+            Key::Inbound(..) if !value.is_empty() => return Err(RecordError::Value),
+            Key::Inbound(session, identifier) => self.parts(session).inbound.push(identifier),
+            Key::Node(node) => {
+                let position = value.try_into().map_err(|_| RecordError::Value)?;
+                self.positions.push((NodeId(node), u64::from_be_bytes(position)));
+            }
+            Key::Retained(topic) => {
+                let retained = LoadedRetained::read(value)?;
+                self.note(retained.message);
+                self.retained.push((topic, retained));
+            }
+        }
+        self.note(number);
+        Ok(())
+    }
+
+    fn note(&mut self, number: u64) {
+        self.last = self.last.max(number);
+    }
+
+    fn parts(&mut self, session: u64) -> &mut Parts {
+        self.sessions.entry(session).or_default()
     }
 }
 
@@ -216,35 +231,15 @@ impl Building<'_> {
         number: SessionNumber,
         loaded: LoadedSession,
     ) -> Option<SessionId> {
-        let LoadedSession { client_identifier, left, will, grants } = loaded;
-        let Self { broker, now, .. } = self;
-        if broker.sessions.find(&client_identifier).is_some() {
+        if self.broker.sessions.find(&loaded.client_identifier).is_some() {
             self.report(&Key::Session(number.get()), RecordError::DuplicateClient);
             self.journal().delete_session(number);
             return None;
         }
-        let expires_at = match left {
-            Left::Away(expires_at) => expires_at,
-            Left::Connected(Expiry::Never) => None,
-            Left::Connected(Expiry::After(seconds)) => Some(now.plus_seconds(seconds)),
-        };
-        let presence = Presence::Away { session: Box::default(), expires_at };
-        let id = broker.sessions.insert(&client_identifier, presence);
-        if let Some(at) = expires_at {
-            broker.timers.arm(Timer::Session(id), at);
-        }
-        if let Some((delay, due, message)) = will {
-            let due = due.unwrap_or_else(|| now.plus_seconds(delay));
-            let message_expiry_interval = message.message_expiry_interval();
-            let will = StoredWill { message, message_expiry_interval, delay, due: Some(due) };
-            broker.wills.insert(id, will);
-            broker.timers.arm(Timer::Will(id), due);
-        }
-        if let Some(state) = broker.sessions.get_mut(id) {
-            (state.grants, state.number) = (grants, Some(number));
-        }
-        if matches!(left, Left::Connected(_)) {
-            keep::update(broker, id);
+        let was_connected = matches!(loaded.left, Left::Connected(_));
+        let id = self.broker.insert_loaded(loaded, Some(number), self.now);
+        if was_connected {
+            keep::update(&mut self.broker, id);
         }
         Some(id)
     }
@@ -262,7 +257,7 @@ impl Building<'_> {
                 continue;
             };
             let (subscriber, _) = state.subscriptions.insert(&filter, options, identifier);
-            self.broker.stats.subscriptions += 1;
+            flow::subscribe::note_subscribed(&mut self.broker, &filter);
             flow::subscribe::index(&mut self.broker, session, &filter, subscriber);
         }
     }
@@ -276,7 +271,7 @@ impl Building<'_> {
         parts: Parts,
         last: u64,
     ) -> Vec<Outgoing> {
-        let Parts { queued, mut outbound, inbound, .. } = parts;
+        let Parts { queued, outbound, inbound, .. } = parts;
         let mut waiting = BTreeMap::new();
         for (position, loaded) in queued {
             match self.restore_message(number, position, loaded) {
@@ -287,33 +282,21 @@ impl Building<'_> {
                 }
             }
         }
-        outbound.sort_unstable_by_key(|(_, owed)| match owed {
-            StoredOutbound::Publish(number) | StoredOutbound::Pubrel(number) => *number,
-            StoredOutbound::Nothing => 0,
+        let owed = owed(outbound, |identifier, position| {
+            let outgoing = waiting.remove(&position);
+            let is_one = |one: &Outgoing| one.message.qos() == QoS::AtLeastOnce;
+            if let Some(outgoing) = outgoing.as_ref().filter(|one| is_one(one)) {
+                // Only QoS 2 messages keep their identifier.
+                self.journal().ended(number, identifier);
+                waiting.insert(position, outgoing.clone());
+                return None;
+            }
+            if outgoing.is_none() {
+                let key = Key::Outbound(number.get(), identifier);
+                self.report(&key, RecordError::MessageMissing);
+            }
+            Some(outgoing.map_or(Owed::Nothing, Owed::Publish))
         });
-        let mut owed = Vec::new();
-        for (identifier, stored) in outbound {
-            let what = match stored {
-                StoredOutbound::Publish(position) => {
-                    let outgoing = waiting.remove(&position);
-                    let is_one = |one: &Outgoing| one.message.qos() == QoS::AtLeastOnce;
-                    if let Some(outgoing) = outgoing.as_ref().filter(|one| is_one(one)) {
-                        // Only QoS 2 messages keep their identifier.
-                        self.journal().ended(number, identifier);
-                        waiting.insert(position, outgoing.clone());
-                        continue;
-                    }
-                    if outgoing.is_none() {
-                        let key = Key::Outbound(number.get(), identifier);
-                        self.report(&key, RecordError::MessageMissing);
-                    }
-                    outgoing.map_or(Owed::Nothing, Owed::Publish)
-                }
-                StoredOutbound::Pubrel(_) => Owed::Pubrel(None),
-                StoredOutbound::Nothing => Owed::Nothing,
-            };
-            owed.push((identifier, what));
-        }
         let state = session.and_then(|session| self.broker.sessions.get_mut(session));
         if let Some(state) = state {
             // No key occurs twice, so no identifier does.
@@ -361,7 +344,59 @@ impl Building<'_> {
     }
 }
 
+/// Returns what is owed under each identifier, in the order in which it is resent. `publish` takes
+/// the message at a position.
+pub(super) fn owed(
+    mut outbound: Vec<(PacketIdentifier, StoredOutbound)>,
+    mut publish: impl FnMut(PacketIdentifier, u64) -> Option<Owed>,
+) -> Vec<(PacketIdentifier, Owed)> {
+    outbound.sort_unstable_by_key(|(_, owed)| match owed {
+        StoredOutbound::Publish(number) | StoredOutbound::Pubrel(number) => *number,
+        StoredOutbound::Nothing => 0,
+    });
+    let owed = outbound.into_iter().filter_map(|(identifier, stored)| {
+        let owed = match stored {
+            StoredOutbound::Publish(position) => publish(identifier, position)?,
+            StoredOutbound::Pubrel(_) => Owed::Pubrel(None),
+            StoredOutbound::Nothing => Owed::Nothing,
+        };
+        Some((identifier, owed))
+    });
+    owed.collect()
+}
+
 impl Broker {
+    /// Adds a session that was stored, without its subscriptions and messages.
+    pub(super) fn insert_loaded(
+        &mut self,
+        loaded: LoadedSession,
+        number: Option<SessionNumber>,
+        now: Instant,
+    ) -> SessionId {
+        let LoadedSession { client_identifier, left, will, grants } = loaded;
+        let expires_at = match left {
+            Left::Away(expires_at) => expires_at,
+            Left::Connected(Expiry::Never) => None,
+            Left::Connected(Expiry::After(seconds)) => Some(now.plus_seconds(seconds)),
+        };
+        let presence = Presence::Away { session: Box::default(), expires_at };
+        let id = self.sessions.insert(&client_identifier, presence);
+        if let Some(at) = expires_at {
+            self.timers.arm(Timer::Session(id), at);
+        }
+        if let Some((delay, due, message)) = will {
+            let due = due.unwrap_or_else(|| now.plus_seconds(delay));
+            let message_expiry_interval = message.message_expiry_interval();
+            let will = StoredWill { message, message_expiry_interval, delay, due: Some(due) };
+            self.wills.insert(id, will);
+            self.timers.arm(Timer::Will(id), due);
+        }
+        if let Some(state) = self.sessions.get_mut(id) {
+            (state.grants, state.number) = (grants, number);
+        }
+        id
+    }
+
     /// Hands out all records of the state as it is, for a host whose store is a log. They include
     /// what [`poll_journal`](Self::poll_journal) has not handed out yet.
     ///
@@ -380,38 +415,18 @@ impl Broker {
         for (number, message) in journal.messages() {
             put(Key::Message(number), &message.to_bytes());
         }
+        let put_queued = |outgoing: &Outgoing, put: &mut dyn FnMut(Key, &[u8])| {
+            let (key, position, value) = self.queued(journal, outgoing)?;
+            put(key, &value);
+            // A QoS 1 message that is in flight is sent again as a new packet.
+            Some(position).filter(|_| outgoing.message.qos() == QoS::ExactlyOnce)
+        };
         for (id, state) in self.sessions.iter() {
             let Some(session) = state.number.map(SessionNumber::get) else { continue };
-            put(Key::Session(session), &keep::stored_session(self, id, state).write());
-            for (filter, subscriber) in state.subscriptions.iter() {
-                let (options, identifier) = (subscriber.options, subscriber.identifier);
-                let stored = StoredSubscription { options, identifier };
-                put(Key::Subscription(session, filter.clone()), &stored.write());
-            }
-            let Some(messages) = self.session_of(state) else { continue };
-            for (order, (identifier, owed)) in (0..).zip(messages.owed()) {
-                let stored = match owed {
-                    OwedRef::Publish(outgoing) => {
-                        let Some((key, position, value)) = self.queued(journal, outgoing) else {
-                            continue;
-                        };
-                        put(key, &value);
-                        StoredOutbound::Publish(position)
-                    }
-                    OwedRef::Pubrel => StoredOutbound::Pubrel(order),
-                    OwedRef::Nothing => StoredOutbound::Nothing,
-                };
-                // A QoS 1 message is sent again as a new packet.
-                let is_new_packet = |one: &Outgoing| one.message.qos() == QoS::AtLeastOnce;
-                if !matches!(owed, OwedRef::Publish(outgoing) if is_new_packet(outgoing)) {
-                    put(Key::Outbound(session, identifier), &stored.write());
-                }
-            }
-            let waiting = messages.waiting().filter_map(|one| self.queued(journal, one));
-            waiting.for_each(|(key, _, value)| put(key, &value));
-            for identifier in messages.accepted() {
-                put(Key::Inbound(session, identifier), &[]);
-            }
+            self.put_session(id, session, &mut put, put_queued);
+        }
+        for (NodeId(node), position) in self.nodes.iter().flat_map(|nodes| nodes.positions()) {
+            put(Key::Node(node), &position.to_be_bytes());
         }
         let handed_on = self.tasks.handed_on().filter_map(|one| self.queued(journal, one));
         handed_on.for_each(|(key, _, value)| put(key, &value));
@@ -420,6 +435,42 @@ impl Broker {
             let Some(number) = journal.number_of(&retained.message) else { continue };
             let topic = retained.message.topic_name().into_topic();
             put(Key::Retained(topic), &StoredRetained { number, retained }.write());
+        }
+    }
+
+    /// Hands out the records of a session, with that number. `put_queued` hands out those of a
+    /// message, and returns its position if it keeps its packet identifier.
+    pub(super) fn put_session(
+        &self,
+        id: SessionId,
+        number: u64,
+        put: &mut dyn FnMut(Key, &[u8]),
+        mut put_queued: impl FnMut(&Outgoing, &mut dyn FnMut(Key, &[u8])) -> Option<u64>,
+    ) {
+        let Some(state) = self.sessions.get(id) else { return };
+        put(Key::Session(number), &keep::stored_session(self, id, state).write());
+        for (filter, subscriber) in state.subscriptions.iter() {
+            let (options, identifier) = (subscriber.options, subscriber.identifier);
+            let stored = StoredSubscription { options, identifier };
+            put(Key::Subscription(number, filter.clone()), &stored.write());
+        }
+        let Some(messages) = self.session_of(state) else { return };
+        for (order, (identifier, owed)) in (0..).zip(messages.owed()) {
+            let stored = match owed {
+                OwedRef::Publish(outgoing) => {
+                    let Some(position) = put_queued(outgoing, put) else { continue };
+                    StoredOutbound::Publish(position)
+                }
+                OwedRef::Pubrel => StoredOutbound::Pubrel(order),
+                OwedRef::Nothing => StoredOutbound::Nothing,
+            };
+            put(Key::Outbound(number, identifier), &stored.write());
+        }
+        for outgoing in messages.waiting() {
+            put_queued(outgoing, put);
+        }
+        for identifier in messages.accepted() {
+            put(Key::Inbound(number, identifier), &[]);
         }
     }
 

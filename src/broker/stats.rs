@@ -45,14 +45,17 @@ pub struct Dropped {
     pub reserved_topic: u64,
     /// Messages of shared subscriptions that no member could take.
     pub no_member: u64,
+    /// Messages for [other nodes](super#other-nodes) that the host refused or did not fetch.
+    pub not_forwarded: u64,
 }
 
 impl Dropped {
     /// Returns the number of all dropped messages.
     #[must_use]
     pub const fn total(&self) -> u64 {
-        let Self { queue_full, retained_full, not_authorized, reserved_topic, no_member } = *self;
-        queue_full + retained_full + not_authorized + reserved_topic + no_member
+        let Self { queue_full, retained_full, not_authorized, .. } = *self;
+        let Self { reserved_topic, no_member, not_forwarded, .. } = *self;
+        queue_full + retained_full + not_authorized + reserved_topic + no_member + not_forwarded
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::action::SessionId;
 use super::config::Limit;
-use crate::codec::{Filter, SubscriptionIdentifier, SubscriptionOptions};
+use super::nodes::NodeId;
+use crate::codec::{Filter, QoS, RetainHandling, SubscriptionIdentifier, SubscriptionOptions};
 use crate::router::GroupId;
 use alloc::collections::BTreeMap;
 
@@ -12,6 +13,8 @@ pub(super) enum Target {
     Session(SessionId),
     /// A group, which has the values of its members.
     Group(GroupId),
+    /// Another broker, which delivers the message to its own clients.
+    Node(NodeId),
 }
 
 /// The options and the identifier that a session gave to one of its filters.
@@ -30,6 +33,20 @@ pub(super) struct Subscriptions {
     bytes: usize,
     /// Numbers the subscriptions.
     last: u32,
+}
+
+impl Subscriber {
+    /// The value of another node, which has no options.
+    pub(super) const NODE: Self = Self {
+        options: SubscriptionOptions {
+            maximum_qos: QoS::ExactlyOnce,
+            no_local: false,
+            retain_as_published: true,
+            retain_handling: RetainHandling::DoNotSend,
+        },
+        identifier: None,
+        number: 0,
+    };
 }
 
 impl Subscriptions {

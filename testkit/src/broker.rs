@@ -6,10 +6,10 @@ use crate::wire::{VERSIONS, identifier};
 use core::num::NonZeroU32;
 use core::time::Duration;
 use mqtt_sansio::Instant;
-use mqtt_sansio::broker::journal::Batch;
+use mqtt_sansio::broker::journal::{Batch, Record};
 use mqtt_sansio::broker::{
-    Access, Admission, Broker, BrokerConfig, ConnectionId, Grants, Overflow, Question, Rates,
-    Restore, SharedStrategy,
+    Access, Admission, Broker, BrokerConfig, ConnectionId, Grants, NodeId, Overflow, Question,
+    Rates, Restore, SharedStrategy,
 };
 use mqtt_sansio::codec::{
     self, Ack, Auth, AuthProperties, ConnackProperties, Connect, ConnectProperties, Disconnect,
@@ -17,6 +17,7 @@ use mqtt_sansio::codec::{
     Subscribe, Subscription, SubscriptionOptions, Unsubscribe, Version, Will, WillProperties,
 };
 use mqtt_sansio::server::ServerConfig;
+use mqtt_sansio::session::Message;
 use std::collections::BTreeMap;
 
 /// Counts of events, so that a test can check that they occur.
@@ -96,6 +97,7 @@ impl Host {
             .maximum_retained(RETAINED.0, RETAINED.1)
             .overflow(overflow[usize::from(setup % 3)])
             .shared_strategy(strategy[usize::from(setup / 3 % 3)])
+            .is_node(setup & 16 != 0)
             .durable(setup & 32 != 0)
             .maximum_unsynced(2_000)
             .shared_before_5_0(setup & 64 != 0)
@@ -156,8 +158,14 @@ impl Host {
             }
             29 => {
                 let name = NAMES[usize::from(draw()) % NAMES.len()];
-                let _ = self.broker.end_session(name, &Disconnect::default(), self.now);
-                assert!(self.broker.client(name).is_none());
+                match draw() % 4 {
+                    0 => self.move_session(name, draw),
+                    1 => self.act_as_node(draw),
+                    _ => {
+                        let _ = self.broker.end_session(name, &Disconnect::default(), self.now);
+                        assert!(self.broker.client(name).is_none());
+                    }
+                }
             }
             30 => match draw() % 4 {
                 0 => self.fetch_batch(),
@@ -382,6 +390,49 @@ impl Host {
         self.feed(slot, &[], tally);
     }
 
+    /// Takes a session out, and puts it back. Its records can be damaged.
+    fn move_session(&mut self, name: &str, draw: &mut impl FnMut() -> u8) {
+        let (to, mut records) = (Some(NodeId(draw().into())), Records::new());
+        let put = |record: Record<'_>| {
+            records.insert(record.key.into(), record.value.unwrap().into());
+        };
+        let had = self.broker.evict(name, to, &Disconnect::default(), self.now, put);
+        assert_eq!(had, !records.is_empty());
+        assert!(self.broker.client(name).is_none());
+        let (which, change) = (usize::from(draw()), draw());
+        let damage = change & 7 == 0;
+        if let Some(value) = records.values_mut().nth(which % 8).filter(|_| damage) {
+            value.truncate(usize::from(change >> 3));
+        }
+        let records = records.iter().map(|(key, value)| Record { key, value: Some(value) });
+        let imported = self.broker.import_session(records, self.now);
+        assert!(damage || !had || imported.is_ok(), "{imported:?}");
+    }
+
+    /// Does what the host of one of several nodes does.
+    fn act_as_node(&mut self, draw: &mut impl FnMut() -> u8) {
+        let (node, bits) = (NodeId(u32::from(draw() % 3)), draw());
+        let filter =
+            Filter::new(FILTERS[usize::from(bits) % FILTERS.len()], Version::V5_0).unwrap();
+        match bits % 4 {
+            0 => self.broker.forward(node, &filter),
+            1 => _ = self.broker.stop_forwarding(node, &filter),
+            2 => {
+                while let Some(interest) = self.broker.poll_interest() {
+                    let is_wanted = self.broker.interests().any(|one| *one == interest.filter);
+                    assert_eq!(is_wanted, interest.is_wanted);
+                }
+                while self.broker.poll_forward().is_some() {}
+            }
+            _ => {
+                let topic = TOPICS[usize::from(bits >> 2) % TOPICS.len()];
+                let publish = Publish { retain: bits & 16 != 0, ..Publish::new(topic, b"remote") };
+                let message = Message::new(&publish).unwrap();
+                self.broker.remote(&message, None, Some((node, u64::from(draw()))), self.now);
+            }
+        }
+    }
+
     // ---- the store ----
 
     fn fetch_batch(&mut self) {
@@ -467,6 +518,8 @@ impl Host {
             assert!(self.broker.end_session(&name, &Disconnect::default(), self.now));
         }
         self.settle();
+        while self.broker.poll_interest().is_some() {}
+        assert_eq!(self.broker.interests().count(), 0);
         let stats = self.broker.stats();
         assert_eq!((stats.connections, stats.sessions, stats.subscriptions), (0, 0, 0));
         self.fetch_batch();

@@ -24,6 +24,7 @@ pub mod files;
 pub mod heap;
 pub mod machine;
 pub mod machines;
+pub mod nodes;
 pub mod pair;
 pub mod properties;
 pub mod random;

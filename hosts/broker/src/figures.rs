@@ -44,13 +44,14 @@ impl Counters {
 }
 
 /// Returns the dropped messages by cause.
-pub(crate) fn dropped(dropped: &Dropped) -> [(&'static str, u64); 5] {
+pub(crate) fn dropped(dropped: &Dropped) -> [(&'static str, u64); 6] {
     [
         ("queue_full", dropped.queue_full),
         ("retained_full", dropped.retained_full),
         ("not_authorized", dropped.not_authorized),
         ("reserved_topic", dropped.reserved_topic),
         ("no_member", dropped.no_member),
+        ("not_forwarded", dropped.not_forwarded),
     ]
 }
 

@@ -48,7 +48,7 @@ pub(crate) struct Host {
     pub(crate) counters: RefCell<Counters>,
     pub(crate) bridges: RefCell<Vec<Rc<bridge::Figures>>>,
     /// The drops that are logged already, by cause.
-    reported: Cell<[u64; 6]>,
+    reported: Cell<[u64; 7]>,
     /// Runs handshakes of TLS on another thread.
     pub(crate) handshakes: Handle,
     /// The input of the connection that reads at the moment.

@@ -15,7 +15,7 @@ use crate::broker::timers::Timer;
 use crate::broker::wills::StoredWill;
 use crate::codec::{Disconnect, Expiry, Filter, ReasonCode};
 use crate::server;
-use crate::session;
+use crate::session::{self, Outgoing};
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -132,25 +132,53 @@ pub(crate) fn end_client(
     now: Instant,
 ) -> bool {
     let Some(id) = broker.sessions.find(client_identifier) else { return false };
-    let connection = broker.sessions.get(id).and_then(|state| state.presence.connection());
-    if let Some(connection) = connection {
+    disconnect_client(broker, client_identifier, disconnect, now);
+    end_session(broker, id, now);
+    true
+}
+
+/// Ends the connection of a client, if it is connected.
+pub(crate) fn disconnect_client(
+    broker: &mut Broker,
+    client_identifier: &str,
+    disconnect: &Disconnect<'_>,
+    now: Instant,
+) {
+    let session = broker.sessions.find(client_identifier);
+    let state = session.and_then(|session| broker.sessions.get(session));
+    if let Some(connection) = state.and_then(|state| state.presence.connection()) {
         let cause = CloseCause::Ended(disconnect.reason_code);
         self::disconnect(broker, connection, disconnect, cause, now);
     }
-    end_session(broker, id, now);
-    true
 }
 
 /// Ends a session whose client is away. Its will does not wait any longer. [5.0 MQTT-3.1.2-8]
 pub(super) fn end_session(broker: &mut Broker, id: SessionId, now: Instant) {
     publish::publish_will(broker, id, now);
+    remove_session(broker, id, now, hand_on);
+}
+
+/// Removes a session whose client is away, and that another broker has.
+pub(crate) fn forget_session(broker: &mut Broker, id: SessionId, now: Instant) {
+    take_will(broker, id);
+    remove_session(broker, id, now, |broker, messages, _| {
+        messages.into_iter().for_each(|outgoing| keep::leave(broker, outgoing.key));
+    });
+}
+
+/// Removes a session. `treat` is given its messages that other members of a group can receive.
+fn remove_session(
+    broker: &mut Broker,
+    id: SessionId,
+    now: Instant,
+    treat: impl FnOnce(&mut Broker, VecDeque<Outgoing>, Instant),
+) {
     let Some(state) = broker.sessions.remove(id) else { return };
     broker.timers.disarm(Timer::Session(id), state.expires_at());
     broker.cursors.remove_session(id);
     if let Presence::Away { session, .. } = state.presence {
         keep::end_session(broker, state.number, &session, now);
-        let messages: VecDeque<_> = session.into_undelivered().collect();
-        hand_on(broker, messages, now);
+        treat(broker, session.into_undelivered().collect(), now);
     }
     remove_subscriptions(broker, id, state.number, state.subscriptions, now);
 }

@@ -6,6 +6,7 @@ use crate::broker::action::{ConnectionId, SessionId};
 use crate::broker::deliver::deliver_to_all;
 use crate::broker::grants::{Access, Verdict};
 use crate::broker::keep;
+use crate::broker::nodes::{Forward, take_nodes};
 use crate::broker::question::{Pending, Question};
 use crate::broker::subscription::Target;
 use crate::broker::wills::StoredWill;
@@ -44,16 +45,63 @@ pub(super) fn receive(
     };
     let expires_at =
         publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
+    let token = received.token;
     if verdict == Verdict::Asked {
-        let deadline = Some(now + broker.config.server.common.answer_timeout);
-        let question = Pending::new(Question::Publish(message));
-        let token = received.token;
-        broker.connections.ask(id, Pending { deadline, token, expires_at, ..question });
+        ask(broker, id, Question::Publish(message), token, expires_at, now);
         return None;
     }
     // Only a 5.0 client that waits for an answer can learn that there is no room.
     let is_answered = version == Version::V5_0 && received.qos > QoS::AtMostOnce;
+    if let Some(forward) = forward(broker, &message, expires_at) {
+        ask(broker, id, Question::Forward(forward), token, expires_at, now);
+        return None;
+    }
     Some(distribute(broker, Some(session), message, expires_at, is_answered, now))
+}
+
+/// Asks the host about a message.
+fn ask(
+    broker: &mut Broker,
+    id: ConnectionId,
+    question: Question,
+    token: Option<AckToken>,
+    expires_at: Option<Instant>,
+    now: Instant,
+) {
+    let deadline = Some(now + broker.config.server.common.answer_timeout);
+    let question = Pending { deadline, token, expires_at, ..Pending::new(question) };
+    broker.connections.ask(id, question);
+}
+
+/// Takes the nodes out of `broker.matches`. Returns the message for them if its publisher waits
+/// until they have it; otherwise the host fetches it later.
+fn forward(broker: &mut Broker, message: &Message, expires_at: Option<Instant>) -> Option<Forward> {
+    let forward = for_nodes(broker, message, expires_at)?;
+    // Retained messages of a topic must have the same order at all nodes.
+    if message.qos() > QoS::AtMostOnce || message.retain() {
+        return Some(forward);
+    }
+    push_forward(broker, forward);
+    None
+}
+
+/// Takes the nodes out of `broker.matches`. Returns the message for them, if there are any.
+fn for_nodes(
+    broker: &mut Broker,
+    message: &Message,
+    expires_at: Option<Instant>,
+) -> Option<Forward> {
+    broker.nodes.as_ref()?;
+    let nodes = take_nodes(&mut broker.matches);
+    let message = message.clone();
+    (!nodes.is_empty() || message.retain()).then(|| Forward { message, expires_at, nodes })
+}
+
+fn push_forward(broker: &mut Broker, forward: Forward) {
+    if let Some(nodes) = &mut broker.nodes {
+        let is_kept = nodes.push(forward, broker.config.maximum_forwarded);
+        broker.stats.dropped.not_forwarded += u64::from(!is_kept);
+    }
 }
 
 /// Checks whether a session may publish to a topic, and counts the message if not.
@@ -75,11 +123,13 @@ pub(super) fn is_reserved(broker: &Broker, topic_name: &TopicName<'_>) -> bool {
         || (broker.config.sparkplug_aware && sparkplug::is_certificate(topic_name))
 }
 
-/// Publishes or refuses a message as the host has decided.
+/// Publishes or refuses a message as the host has decided. Other nodes may have it already.
+#[expect(clippy::too_many_arguments, reason = "all but one are parts of the question")]
 pub(super) fn answered(
     broker: &mut Broker,
     id: ConnectionId,
     message: Message,
+    is_forwarded: bool,
     expires_at: Option<Instant>,
     token: Option<AckToken>,
     refusal: Option<Acknowledgement<'_>>,
@@ -87,12 +137,26 @@ pub(super) fn answered(
 ) {
     let Some(connection) = broker.connections.get(id) else { return };
     let Some(session) = connection.session() else { return };
-    broker.stats.dropped.not_authorized += u64::from(refusal.is_some());
+    let dropped = &mut broker.stats.dropped;
+    let counter =
+        if is_forwarded { &mut dropped.not_forwarded } else { &mut dropped.not_authorized };
+    *counter += u64::from(refusal.is_some());
     let is_answered = connection.server.version() == Version::V5_0 && token.is_some();
-    let acknowledgement = refusal.unwrap_or_else(|| {
-        find_subscribers(broker, Some(session), &message.topic_name());
-        distribute(broker, Some(session), message, expires_at, is_answered, now).into()
-    });
+    let acknowledgement = match refusal {
+        Some(refusal) => refusal,
+        None => {
+            find_subscribers(broker, Some(session), &message.topic_name());
+            if !is_forwarded {
+                if let Some(forward) = forward(broker, &message, expires_at) {
+                    return ask(broker, id, Question::Forward(forward), token, expires_at, now);
+                }
+            }
+            match distribute(broker, Some(session), message, expires_at, is_answered, now) {
+                ReasonCode::NO_MATCHING_SUBSCRIBERS if is_forwarded => ReasonCode::SUCCESS.into(),
+                reason_code => reason_code.into(),
+            }
+        }
+    };
     if let (Some(token), Some(connection)) = (token, broker.connections.get_mut(id)) {
         // The token is not stale: the connection has read nothing since.
         let (server, output) = (&mut connection.server, &mut connection.output);
@@ -113,12 +177,29 @@ pub(crate) fn publish(
 ) -> ReasonCode {
     find_subscribers(broker, None, &message.topic_name());
     let expires_at = message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
+    if let Some(forward) = for_nodes(broker, &message, expires_at) {
+        push_forward(broker, forward);
+    }
     distribute(broker, None, message, expires_at, true, now)
+}
+
+/// Delivers a message of another node to the clients of this broker.
+pub(crate) fn remote(
+    broker: &mut Broker,
+    message: Message,
+    expires_at: Option<Instant>,
+    now: Instant,
+) {
+    find_subscribers(broker, None, &message.topic_name());
+    take_nodes(&mut broker.matches);
+    distribute(broker, None, message, expires_at, false, now);
 }
 
 /// Publishes a message of the broker itself.
 pub(crate) fn publish_own(broker: &mut Broker, message: Message, now: Instant) {
     find_subscribers(broker, None, &message.topic_name());
+    // Each node has its own figures and certificates.
+    take_nodes(&mut broker.matches);
     distribute(broker, None, message, None, false, now);
 }
 
@@ -131,6 +212,9 @@ pub(super) fn publish_will(broker: &mut Broker, session: SessionId, now: Instant
     };
     find_subscribers(broker, Some(session), &message.topic_name());
     let expires_at = message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
+    if let Some(forward) = for_nodes(broker, &message, expires_at) {
+        push_forward(broker, forward);
+    }
     distribute(broker, Some(session), message, expires_at, false, now);
 }
 

@@ -172,11 +172,8 @@ fn add(
         return ReasonCode::QUOTA_EXCEEDED;
     }
     let granted = ReasonCode::new(options.maximum_qos.as_u8());
-    // [5.0 MQTT-3.8.4-3] [3.1.1 MQTT-3.8.4-3]
-    let (subscriber, is_new) = state.subscriptions.insert(&filter, options, identifier);
-    broker.stats.subscriptions += usize::from(is_new);
-    keep::subscribe(broker, session, &filter, subscriber, is_new);
-    index(broker, session, &filter, subscriber);
+    let inserted = insert(broker, session, &filter, options, identifier);
+    let Some((subscriber, is_new)) = inserted else { return ReasonCode::UNSPECIFIED_ERROR };
     if is_shared {
         // No retained messages are sent for it. [5.0 §4.8.2]
         return granted;
@@ -193,6 +190,33 @@ fn add(
         broker.cursors.update(session, subscriber);
     }
     granted
+}
+
+/// Adds a subscription to a session and to the index, or replaces its options. Returns it, and
+/// whether it is new. [5.0 MQTT-3.8.4-3] [3.1.1 MQTT-3.8.4-3]
+pub(crate) fn insert(
+    broker: &mut Broker,
+    session: SessionId,
+    filter: &Filter,
+    options: SubscriptionOptions,
+    identifier: Option<SubscriptionIdentifier>,
+) -> Option<(Subscriber, bool)> {
+    let state = broker.sessions.get_mut(session)?;
+    let (subscriber, is_new) = state.subscriptions.insert(filter, options, identifier);
+    if is_new {
+        note_subscribed(broker, filter);
+    }
+    keep::subscribe(broker, session, filter, subscriber, is_new);
+    index(broker, session, filter, subscriber);
+    Some((subscriber, is_new))
+}
+
+/// Counts a new subscription.
+pub(crate) fn note_subscribed(broker: &mut Broker, filter: &Filter) {
+    broker.stats.subscriptions += 1;
+    if let Some(nodes) = &mut broker.nodes {
+        nodes.subscribed(filter);
+    }
 }
 
 /// Adds a subscription of a session to the index.
@@ -226,6 +250,9 @@ pub(super) fn remove(broker: &mut Broker, session: SessionId, filter: &Filter) -
 /// Removes a subscription that its session does not have any more from the index.
 pub(super) fn forget(broker: &mut Broker, session: SessionId, filter: &Filter) {
     broker.stats.subscriptions -= 1;
+    if let Some(nodes) = &mut broker.nodes {
+        nodes.unsubscribed(filter);
+    }
     if filter.as_topic_filter().share_name().is_none() {
         broker.subscriptions.remove(filter, &Target::Session(session));
     } else if let Some(Changed { group, members: 0, .. }) = broker.groups.remove(filter, &session) {

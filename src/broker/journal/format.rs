@@ -72,6 +72,7 @@ pub(in crate::broker) enum Key {
     Queued(u64, u64),
     Outbound(u64, PacketIdentifier),
     Inbound(u64, PacketIdentifier),
+    Node(u32),
     Retained(Topic),
 }
 
@@ -85,6 +86,7 @@ impl Key {
             Self::Queued(..) => b'q',
             Self::Outbound(..) => b'o',
             Self::Inbound(..) => b'i',
+            Self::Node(_) => b'n',
             Self::Retained(_) => b'r',
         };
         out.push(kind);
@@ -104,6 +106,7 @@ impl Key {
                 out.extend(session.to_be_bytes());
                 out.extend(identifier.get().to_be_bytes());
             }
+            Self::Node(node) => out.extend(node.to_be_bytes()),
             Self::Retained(topic) => out.extend(topic.as_text().as_bytes()),
         }
     }
@@ -115,7 +118,7 @@ impl Key {
     /// Returns the greatest number in the key.
     pub(in crate::broker) fn greatest_number(&self) -> u64 {
         match *self {
-            Self::Format | Self::Retained(_) => 0,
+            Self::Format | Self::Node(_) | Self::Retained(_) => 0,
             Self::Message(number)
             | Self::Session(number)
             | Self::Subscription(number, _)
@@ -140,6 +143,7 @@ impl Key {
             b'q' => Self::Queued(number(&mut reader)?, number(&mut reader)?),
             b'o' => Self::Outbound(number(&mut reader)?, reader.packet_identifier().ok()?),
             b'i' => Self::Inbound(number(&mut reader)?, reader.packet_identifier().ok()?),
+            b'n' => Self::Node(reader.u32().ok()?),
             b'r' => {
                 let text = core::mem::replace(&mut reader, Reader(&[])).0;
                 Self::Retained(Topic::new(core::str::from_utf8(text).ok()?).ok()?)

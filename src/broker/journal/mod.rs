@@ -76,6 +76,7 @@
 //! | `q`, session (8), position (8) | message (8), flags (1): QoS in bits 0 and 1, 4 RETAIN, 8 shared; time of expiry, count (2) and Subscription Identifiers (4 each); if shared its filter |
 //! | `o`, session (8), packet identifier (2) | 1 and the position (8) of a QoS 2 PUBLISH that was sent; 2 and a number (8) that orders them for a PUBREL that is owed; 3 for an identifier that is reserved |
 //! | `i`, session (8), packet identifier (2) | empty: a QoS 2 message of the client was accepted |
+//! | `n`, node (4) | position (8): the messages of that [node](super#other-nodes) up to there are handled |
 //! | `r`, topic name | message (8), QoS (1), time of expiry, client identifier of the publisher as a string |
 //!
 //! Grants are one byte for what no grant covers (0 allowed, 1 denied, 2 asked), and two lists,
@@ -87,6 +88,7 @@ mod format;
 pub use format::RecordError;
 
 use super::action::SessionNumber;
+use super::nodes::NodeId;
 #[cfg(doc)]
 use super::{Broker, BrokerConfig, Restore};
 use crate::codec::{Filter, PacketIdentifier, Topic};
@@ -516,6 +518,11 @@ impl Journal {
         if let Some(old) = old {
             self.release(old.address());
         }
+    }
+
+    /// Stores the position up to which the messages of a node are handled.
+    pub(super) fn put_position(&mut self, NodeId(node): NodeId, position: u64) {
+        self.put_bytes(Key::Node(node), false, position.to_be_bytes().to_vec());
     }
 
     // ---- sessions ----

@@ -9,6 +9,7 @@ mod expiry;
 mod figures;
 mod grants;
 mod hosts;
+mod nodes;
 mod retained;
 mod server_limits;
 mod sessions;

@@ -207,6 +207,7 @@ fn retained_messages_with_identifiers_come_when_queue_is_small() {
 fn pending_retained_messages_come_after_resume() {
     for version in VERSIONS {
         play_on(ServerConfig::new().maximum_in_flight(2), |net| {
+            net.can_move = false;
             let expected: BTreeSet<_> =
                 retain_many(net, 200).into_iter().filter(|shown| shown.contains('q')).collect();
             let mut receiver = net.join(kept(version, "receiver"));
@@ -231,6 +232,7 @@ fn pending_retained_messages_come_after_resume() {
 fn pending_retained_messages_survive_absence_of_client() {
     for version in VERSIONS {
         play_on(ServerConfig::new().maximum_in_flight(2), |net| {
+            net.can_move = false;
             let (sender, mut receiver) =
                 (helper(net, "sender"), net.join(kept(version, "receiver")));
             let topics: Vec<_> = (0..200).map(|i| format!("many/{i}")).collect();

@@ -26,20 +26,35 @@ use testkit::wire::{VERSIONS, encoded, identifier};
 pub type C = usize;
 
 /// Plays a scenario with a broker of this configuration, with packets fed whole, byte by byte, and
-/// cut in two at each position, and with a durable broker. Each client must receive the same
-/// packets at the same times.
+/// cut in two at each position, with a durable broker, and with sessions that are exported and
+/// imported. Each client must receive the same packets at the same times.
 pub fn play_with(config: &BrokerConfig, scenario: impl Fn(&mut Net)) {
     let mut whole = Net::new(config.clone(), Feed::Whole);
     scenario(&mut whole);
     let cuts = (1..whole.longest.min(256)).map(Feed::Cut);
-    for feed in [Feed::Bytes, Feed::Stored].into_iter().chain(cuts) {
+    let others = [Feed::Bytes, Feed::Stored, Feed::Moved(false), Feed::Moved(true)];
+    for feed in others.into_iter().chain(cuts) {
         let mut net = Net::new(config.clone(), feed);
         scenario(&mut net);
         net.check_store();
         for (peer, expected) in net.peers.iter().zip(&whole.peers) {
-            assert_eq!(peer.log, expected.log, "{feed:?} makes a difference");
+            let shown = |log: &[(u64, String)]| -> Vec<(u64, String)> {
+                let is_moved = matches!(feed, Feed::Moved(_));
+                let show = |one: &str| if is_moved { without_number(one) } else { one.into() };
+                log.iter().map(|(at, one)| (*at, show(one))).collect()
+            };
+            assert_eq!(shown(&peer.log), shown(&expected.log), "{feed:?} makes a difference");
         }
         assert_eq!(net.peers.len(), whole.peers.len());
+    }
+}
+
+/// Leaves out the packet identifier of a broker's packet: a session that has moved
+/// has others.
+fn without_number(shown: &str) -> String {
+    match shown.split_once(' ') {
+        Some((number, rest)) if number.starts_with('#') => rest.into(),
+        _ => shown.into(),
     }
 }
 
@@ -66,6 +81,8 @@ pub enum Feed {
     Cut(usize),
     /// Whole, and the state of the broker is stored.
     Stored,
+    /// Whole. The session of a client that connects has been moved. It may be stored.
+    Moved(bool),
 }
 
 pub fn qos(number: u8) -> QoS {
@@ -130,6 +147,8 @@ pub struct Net {
     pub closed: Vec<Closed>,
     /// The durable state of the broker.
     pub store: Store,
+    /// Whether sessions can be moved. Retained messages that they await do not move with them.
+    pub can_move: bool,
     peers: Vec<Peer>,
     feed: Feed,
     longest: usize,
@@ -146,7 +165,7 @@ impl Drop for Net {
 
 impl Net {
     pub fn new(config: BrokerConfig, feed: Feed) -> Self {
-        let config = config.durable(matches!(feed, Feed::Stored));
+        let config = config.durable(matches!(feed, Feed::Stored | Feed::Moved(true)));
         let broker = Broker::new(config, 0x5EED, Instant::from_millis(1_000_000));
         let policy = |_: &Connect<'_>| Some(ReasonCode::SUCCESS);
         Self {
@@ -157,6 +176,7 @@ impl Net {
             admission: Admission::default(),
             closed: Vec::new(),
             store: Store::default(),
+            can_move: true,
             peers: Vec::new(),
             feed,
             longest: 0,
@@ -187,9 +207,24 @@ impl Net {
     }
 
     pub fn connect(&mut self, connect: Connect<'_>) -> C {
+        if self.can_move && matches!(self.feed, Feed::Moved(_)) {
+            self.move_session(connect.client_identifier.to_str());
+        }
         let c = self.open(connect.version);
         self.send(c, connect.into());
         c
+    }
+
+    /// Evicts the session of a client that is away, and imports it.
+    fn move_session(&mut self, name: &str) {
+        if self.broker.client(name).is_none_or(|client| client.connection.is_some()) {
+            return;
+        }
+        let (now, mut moved) = (self.instant(), Store::default());
+        let put = |record: Record<'_>| moved.put(record);
+        assert!(self.broker.evict(name, None, &Disconnect::default(), now, put));
+        assert_eq!(self.broker.client(name), None);
+        self.broker.import_session(moved.records(), now).unwrap();
     }
 
     /// Connects, and expects no session.
@@ -291,7 +326,7 @@ impl Net {
     pub fn raw(&mut self, c: C, bytes: &[u8]) {
         self.longest = self.longest.max(bytes.len());
         let size = match self.feed {
-            Feed::Whole | Feed::Stored => bytes.len(),
+            Feed::Whole | Feed::Stored | Feed::Moved(_) => bytes.len(),
             Feed::Bytes => 1,
             Feed::Cut(position) => position.min(bytes.len()),
         };
@@ -639,6 +674,11 @@ impl Store {
             Some(value) => _ = self.0.insert(record.key.into(), value.into()),
             None => assert!(self.0.remove(record.key).is_some(), "{:x?} is unknown", record.key),
         }
+    }
+
+    /// Returns all records.
+    pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
+        self.0.iter().map(|(key, value)| Record { key, value: Some(value) })
     }
 
     /// Stores what the broker hands out.

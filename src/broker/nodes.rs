@@ -1,0 +1,153 @@
+//! The store of the interests that other nodes must know, and of the messages for them.
+
+use super::subscription::{Subscriber, Target};
+use crate::codec::{Filter, QoS, Version};
+use crate::session::Message;
+use crate::time::Instant;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+
+/// The name of another broker that shares the clients with this one. The host chooses it.
+#[expect(clippy::exhaustive_structs, reason = "a name has nothing else")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u32);
+
+/// A message of a client of this broker, for other nodes. Each of them passes it to
+/// [`Broker::remote`](super::Broker::remote).
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// The message.
+    pub message: Message,
+    /// The time after which it must not be delivered. [5.0 MQTT-3.3.2-5]
+    pub expires_at: Option<Instant>,
+    /// The nodes that want it, in order. If it must be retained, all nodes need it.
+    pub nodes: Vec<NodeId>,
+}
+
+/// A topic filter that has its first subscription at this broker, or has none any more.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interest {
+    /// The filter, without the share name of a shared subscription.
+    pub filter: Filter,
+    /// Whether there is a subscription.
+    pub is_wanted: bool,
+}
+
+/// The state of a broker that is one of several nodes.
+#[derive(Debug, Default)]
+pub(super) struct Nodes {
+    /// The subscriptions of each filter, and whether the host knows that there are any.
+    filters: BTreeMap<Filter, (usize, bool)>,
+    /// The filters whose interest may have changed since the host knows of it.
+    changed: BTreeSet<Filter>,
+    /// Messages that wait for the host.
+    forwards: VecDeque<Forward>,
+    /// The bytes of these messages.
+    bytes: usize,
+    /// The positions up to which the messages of other nodes are handled.
+    positions: BTreeMap<NodeId, u64>,
+}
+
+impl Nodes {
+    /// Notes a new subscription.
+    pub(super) fn subscribed(&mut self, filter: &Filter) {
+        let filter = without_share(filter);
+        let (count, _) = self.filters.entry(filter.clone()).or_default();
+        *count += 1;
+        if *count == 1 {
+            self.changed.insert(filter);
+        }
+    }
+
+    /// Notes the end of a subscription.
+    pub(super) fn unsubscribed(&mut self, filter: &Filter) {
+        let filter = without_share(filter);
+        let Some((count, _)) = self.filters.get_mut(&filter) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.changed.insert(filter);
+        }
+    }
+
+    /// Returns the next filter whose interest has changed.
+    pub(super) fn next_interest(&mut self) -> Option<Interest> {
+        while let Some(filter) = self.changed.pop_first() {
+            let Some((count, is_told)) = self.filters.get_mut(&filter) else { continue };
+            let is_wanted = *count > 0;
+            let is_news = core::mem::replace(is_told, is_wanted) != is_wanted;
+            if !is_wanted {
+                self.filters.remove(&filter);
+            }
+            if is_news {
+                return Some(Interest { filter, is_wanted });
+            }
+        }
+        None
+    }
+
+    /// Returns the filters that have subscriptions.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = &Filter> {
+        self.filters.iter().filter(|(_, (count, _))| *count > 0).map(|(filter, _)| filter)
+    }
+
+    /// Queues a message for the host. Returns whether it was: one with QoS 0 is dropped if those
+    /// that wait have more than `maximum_bytes`.
+    pub(super) fn push(&mut self, forward: Forward, maximum_bytes: usize) -> bool {
+        let size = forward.message.size();
+        if forward.message.qos() == QoS::AtMostOnce && self.bytes + size > maximum_bytes {
+            return false;
+        }
+        self.bytes += size;
+        self.forwards.push_back(forward);
+        true
+    }
+
+    pub(super) fn next_forward(&mut self) -> Option<Forward> {
+        let forward = self.forwards.pop_front()?;
+        self.bytes -= forward.message.size();
+        Some(forward)
+    }
+
+    /// Goes on to a position. Returns whether it is a new one.
+    pub(super) fn advance(&mut self, node: NodeId, position: u64) -> bool {
+        let is_new = self.position(node).is_none_or(|last| position > last);
+        if is_new {
+            self.positions.insert(node, position);
+        }
+        is_new
+    }
+
+    pub(super) fn position(&self, node: NodeId) -> Option<u64> {
+        self.positions.get(&node).copied()
+    }
+
+    pub(super) fn positions(&self) -> impl Iterator<Item = (NodeId, u64)> + '_ {
+        self.positions.iter().map(|(node, position)| (*node, *position))
+    }
+}
+
+/// Returns the topics of a filter as a filter.
+fn without_share(filter: &Filter) -> Filter {
+    let plain = filter.as_topic_filter();
+    match plain.share_name() {
+        None => filter.clone(),
+        // It was checked with its share name.
+        Some(_) => Filter::new(plain.filter(), Version::V5_0).unwrap_or_else(|_| filter.clone()),
+    }
+}
+
+/// Takes the nodes out of the subscriptions that match a message.
+pub(super) fn take_nodes(matches: &mut Vec<(Target, Subscriber)>) -> Vec<NodeId> {
+    let mut nodes = Vec::new();
+    matches.retain(|(target, _)| {
+        if let Target::Node(node) = target {
+            nodes.push(*node);
+        }
+        !matches!(target, Target::Node(_))
+    });
+    nodes.sort_unstable();
+    nodes.dedup();
+    nodes
+}

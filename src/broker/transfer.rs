@@ -1,0 +1,211 @@
+//! A session moves from one broker to another, as records.
+
+use super::Broker;
+use super::action::SessionId;
+use super::flow::{close, subscribe};
+use super::journal::{
+    Journal, Key, LoadedQueued, Record, RecordError, StoredOutbound, StoredQueued,
+};
+use super::keep;
+use super::nodes::NodeId;
+use super::restore::{Parts, Records, owed};
+use super::sessions::Presence;
+use super::subscription::{Subscriber, Target};
+use crate::codec::{Disconnect, QoS};
+use crate::session::{Message, Outgoing, Owed, Session};
+use crate::time::Instant;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+/// Why a session was not imported.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ImportError {
+    /// A record cannot be used.
+    #[error("{error} (key {key:x?})")]
+    Record {
+        /// The key of the record.
+        key: Vec<u8>,
+        /// The fault.
+        error: RecordError,
+    },
+    /// The records are not those of one session.
+    #[error("expected the records of one session, got those of {0}")]
+    NotOneSession(usize),
+    /// The broker has [as many sessions](super::BrokerConfig::maximum_sessions) as it may have.
+    #[error("there is no room for another session")]
+    Full,
+}
+
+impl Broker {
+    /// Hands out a session as records in the [format of the journal](super::journal#the-format),
+    /// for [`import_session`](Self::import_session). Returns whether there is one.
+    ///
+    /// They have the subscriptions, the messages with QoS 1 and 2, the exchanges and the will. The
+    /// session stays as it is. Retained messages that a new subscription still awaits are not in
+    /// the records.
+    #[must_use = "there may be no session"]
+    pub fn export_session(&self, client_identifier: &str, record: impl FnMut(Record<'_>)) -> bool {
+        let session = self.sessions.find(client_identifier);
+        session.map(|session| self.export(session, record)).is_some()
+    }
+
+    fn export(&self, session: SessionId, mut record: impl FnMut(Record<'_>)) {
+        let mut bytes = Vec::new();
+        let mut put = |key: Key, value: &[u8]| {
+            bytes.clear();
+            key.write(&mut bytes);
+            record(Record { key: &bytes, value: Some(value) });
+        };
+        // The session has the number 1. Messages are stored once each, by their address.
+        let (mut last, mut numbers) = (1, BTreeMap::new());
+        let put_queued = |outgoing: &Outgoing, put: &mut dyn FnMut(Key, &[u8])| {
+            if outgoing.message.qos() == QoS::AtMostOnce {
+                return None;
+            }
+            let number = *numbers.entry(outgoing.message.address()).or_insert_with(|| {
+                last += 1;
+                put(Key::Message(last), &outgoing.message.to_bytes());
+                last
+            });
+            last += 1;
+            let group = outgoing.key.and_then(|key| Journal::group(self.journal.as_deref(), key));
+            let share = group.and_then(|group| self.groups.filter(group)).cloned();
+            put(Key::Queued(1, last), &StoredQueued::new(number, outgoing, share).write());
+            Some(last)
+        };
+        self.put_session(session, 1, &mut put, put_queued);
+    }
+
+    /// Adds a session that another broker has [exported](Self::export_session). Its client counts
+    /// as away. On error nothing has changed.
+    ///
+    /// The records have times, so the clocks of both brokers must have the same epoch. Takes a step
+    /// for each record, at once.
+    pub fn import_session<'r>(
+        &mut self,
+        records: impl IntoIterator<Item = Record<'r>>,
+        now: Instant,
+    ) -> Result<(), ImportError> {
+        let now = self.begin(now);
+        let mut found = Records::default();
+        for Record { key, value } in records {
+            let taken = value.ok_or(RecordError::Value).and_then(|value| found.take(key, value));
+            taken.map_err(|error| ImportError::Record { key: key.into(), error })?;
+        }
+        let Records { messages, mut sessions, last, .. } = found;
+        let count = sessions.len();
+        let (Some((number, parts)), 1) = (sessions.pop_first(), count) else {
+            return Err(ImportError::NotOneSession(count));
+        };
+        self.check_import(number, &parts, &messages)?;
+        self.import(parts, &messages, last, now);
+        Ok(())
+    }
+
+    fn check_import(
+        &self,
+        number: u64,
+        parts: &Parts,
+        messages: &BTreeMap<u64, Message>,
+    ) -> Result<(), ImportError> {
+        let fault = |key: Key, error| {
+            let mut bytes = Vec::new();
+            key.write(&mut bytes);
+            ImportError::Record { key: bytes, error }
+        };
+        let session = parts.session.as_ref().ok_or(ImportError::NotOneSession(0))?;
+        if self.sessions.find(&session.client_identifier).is_some() {
+            return Err(fault(Key::Session(number), RecordError::DuplicateClient));
+        }
+        if self.sessions.len() >= self.config.maximum_sessions {
+            return Err(ImportError::Full);
+        }
+        for (position, queued) in &parts.queued {
+            if !messages.contains_key(&queued.message) {
+                return Err(fault(Key::Queued(number, *position), RecordError::MessageMissing));
+            }
+        }
+        for (identifier, owed) in &parts.outbound {
+            let is_missing = |position| !parts.queued.contains_key(position);
+            if matches!(owed, StoredOutbound::Publish(position) if is_missing(position)) {
+                return Err(fault(Key::Outbound(number, *identifier), RecordError::MessageMissing));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a session whose records were checked. `last` is the greatest number in them.
+    fn import(&mut self, parts: Parts, messages: &BTreeMap<u64, Message>, last: u64, now: Instant) {
+        let Parts { session: Some(loaded), subscriptions, queued, outbound, inbound } = parts
+        else {
+            return;
+        };
+        let number = self.journal.as_mut().map(|journal| journal.new_session());
+        let id = self.insert_loaded(loaded, number, now);
+        keep::insert(self, id);
+        for (filter, stored) in subscriptions {
+            subscribe::insert(self, id, &filter, stored.options, stored.identifier);
+        }
+        let mut waiting = BTreeMap::new();
+        for (position, loaded) in queued {
+            let LoadedQueued { message, qos, retain, expires_at, .. } = loaded;
+            let LoadedQueued { subscription_identifiers, share, .. } = loaded;
+            let Some(message) = messages.get(&message) else { continue };
+            let message = message.with(qos, retain);
+            let group = share.as_ref().and_then(|filter| self.groups.find(filter));
+            let key = group.map(|group| group.as_u64());
+            let mut outgoing = Outgoing { message, key, subscription_identifiers, expires_at };
+            keep::enter(self, id, &mut outgoing, group.zip(share.as_ref()), now);
+            waiting.insert(position, outgoing);
+        }
+        let owed = owed(outbound, |_, position| waiting.remove(&position).map(Owed::Publish));
+        keep::insert_exchanges(self, id, &owed, &inbound);
+        let state = self.sessions.get_mut(id).map(|state| &mut state.presence);
+        if let Some(Presence::Away { session, .. }) = state {
+            // No key occurs twice, so no identifier does.
+            let restored = Session::restore(owed, inbound, waiting.into_values());
+            **session = restored.unwrap_or_default();
+            // A late answer to a packet of the other broker must not answer another one.
+            session.set_next_identifier(last);
+            if number.is_some() {
+                session.record_changes();
+            }
+        }
+    }
+
+    /// Gives a session up, so that another broker can [import](Self::import_session) it: ends the
+    /// connection of its client, hands out its records, and forgets it. A 5.0 client receives
+    /// `disconnect`. Its will is published if it has no delay, as with any other end of a
+    /// connection; a delayed one moves with the session.
+    ///
+    /// `to` is the [node](super#other-nodes) that will have the session. From now on messages for
+    /// the session are forwarded there.
+    ///
+    /// Returns whether there are records: a session can end with its connection. A broker that is
+    /// durable reports in its next batch that it has the session no longer. The host stores the
+    /// records elsewhere before that batch.
+    #[must_use = "there may be no session"]
+    pub fn evict(
+        &mut self,
+        client_identifier: &str,
+        to: Option<NodeId>,
+        disconnect: &Disconnect<'_>,
+        now: Instant,
+        record: impl FnMut(Record<'_>),
+    ) -> bool {
+        let now = self.begin(now);
+        close::disconnect_client(self, client_identifier, disconnect, now);
+        let Some(session) = self.sessions.find(client_identifier) else { return false };
+        self.export(session, record);
+        let Self { sessions, subscriptions, nodes, .. } = self;
+        let to = to.filter(|_| nodes.is_some());
+        if let (Some(state), Some(node)) = (sessions.get(session), to) {
+            for (filter, _) in state.subscriptions.iter() {
+                subscriptions.insert(filter, Target::Node(node), Subscriber::NODE);
+            }
+        }
+        close::forget_session(self, session, now);
+        true
+    }
+}

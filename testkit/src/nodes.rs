@@ -1,0 +1,380 @@
+//! Several brokers that share their clients over a log that all of them read, each at its own pace
+//! and some entries twice. Clients are cut off, and come back at another node. A seed replays.
+
+use crate::random::Random;
+use mqtt_sansio::Instant;
+use mqtt_sansio::broker::journal::Record;
+use mqtt_sansio::broker::{
+    Action, Admission, Broker, BrokerConfig, ConnectionId, Forward, Interest, NodeId, Question,
+    QuestionId,
+};
+use mqtt_sansio::client::{self, Client, ClientConfig};
+use mqtt_sansio::codec::{
+    Connect, ConnectProperties, Disconnect, Publish, QoS, ReasonCode, SubscribeProperties,
+    Subscription, TopicName, Version,
+};
+use std::collections::{BTreeSet, VecDeque};
+
+/// Counts of events, so that a test can check that they occur.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    pub moves: usize,
+    pub cuts: usize,
+    pub forwarded: usize,
+    pub repeated: usize,
+    pub received: usize,
+}
+
+/// How the hosts of the nodes treat the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Care {
+    /// They do as the documentation says.
+    Careful,
+    /// They pass on messages without their position.
+    WithoutPositions,
+    /// A session moves to a node that has read less of the log, or more.
+    MovesWithoutCatchingUp,
+}
+
+const NODES: usize = 3;
+/// The publishers are 0 and 1, the subscribers 2 and 3.
+const CLIENTS: usize = 4;
+const NAMES: [&str; CLIENTS] = ["p0", "p1", "s0", "s1"];
+const STEPS: usize = 300;
+/// The one log that all nodes read.
+const LOG: NodeId = NodeId(0);
+const NOW: Instant = Instant::from_millis(1_000_000);
+
+/// Runs one seed to its end. Returns what was wrong.
+pub fn run(seed: u64, care: Care, tally: &mut Tally) -> Result<(), String> {
+    let mut world = World::new(seed, care);
+    world.settle(tally);
+    for (index, qos) in [(2, QoS::ExactlyOnce), (3, QoS::AtLeastOnce)] {
+        let one = &mut world.clients[index];
+        let subscriptions = [Subscription::new("t/#", qos)];
+        let properties = SubscribeProperties::default();
+        one.client.subscribe(0, &subscriptions, properties, NOW, &mut one.up).unwrap();
+    }
+    world.settle(tally);
+    for _ in 0..STEPS {
+        world.step(tally);
+    }
+    world.settle(tally);
+    world.check()
+}
+
+struct World {
+    random: Random,
+    care: Care,
+    nodes: Vec<Node>,
+    clients: Vec<One>,
+    log: Vec<Entry>,
+}
+
+struct Node {
+    broker: Broker,
+    /// The number of entries of the log that are handled.
+    position: usize,
+    /// Interests of other nodes that have not arrived.
+    news: VecDeque<(NodeId, Interest)>,
+}
+
+/// A client and its connection.
+struct One {
+    client: Client,
+    at: Option<(usize, ConnectionId)>,
+    /// The node that has the session.
+    home: Option<usize>,
+    up: Vec<u8>,
+    input: Vec<u8>,
+    published: Vec<(String, QoS, bool)>,
+    inbox: Vec<String>,
+}
+
+struct Entry {
+    forward: Forward,
+    from: usize,
+    question: QuestionId,
+}
+
+impl World {
+    fn new(seed: u64, care: Care) -> Self {
+        let node = |_| Node {
+            broker: Broker::new(BrokerConfig::default().is_node(true), seed.into(), NOW),
+            position: 0,
+            news: VecDeque::new(),
+        };
+        let one = |_| One {
+            client: Client::new(ClientConfig::new()),
+            at: None,
+            home: None,
+            up: Vec::new(),
+            input: Vec::new(),
+            published: Vec::new(),
+            inbox: Vec::new(),
+        };
+        Self {
+            random: Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
+            care,
+            nodes: (0..NODES).map(node).collect(),
+            clients: (0..CLIENTS).map(one).collect(),
+            log: Vec::new(),
+        }
+    }
+
+    fn step(&mut self, tally: &mut Tally) {
+        let index = self.random.index(CLIENTS);
+        match self.random.below(100) {
+            0..=19 => self.publish(index % 2),
+            20..=59 => self.exchange(index, tally),
+            60..=69 => self.append(tally),
+            70..=84 => {
+                let node = self.random.index(NODES);
+                self.read_log(node, tally);
+            }
+            85..=89 => {
+                let node = self.random.index(NODES);
+                self.tell(node);
+            }
+            90..=93 => self.cut(index, tally),
+            _ => self.connect(index, tally),
+        }
+    }
+
+    // ---- clients ----
+
+    fn publish(&mut self, index: usize) {
+        let one = &mut self.clients[index];
+        let key = one.published.len();
+        let qos = self.random.pick(&[QoS::AtLeastOnce, QoS::ExactlyOnce]);
+        let retain = key.is_multiple_of(7);
+        let payload = format!("{index} {qos:?} {key:04}");
+        let publish = Publish { qos, retain, ..Publish::new("t/a", payload.as_bytes()) };
+        if one.client.publish(key as u64, &publish, NOW, &mut one.up).is_ok() {
+            one.published.push((payload, qos, false));
+        }
+    }
+
+    /// Connects a client to any node, which takes its session from the node that has it.
+    fn connect(&mut self, index: usize, tally: &mut Tally) {
+        if self.clients[index].at.is_some() {
+            return;
+        }
+        let node = self.random.index(NODES);
+        let home = self.clients[index].home.replace(node).filter(|home| *home != node);
+        let properties = ConnectProperties {
+            session_expiry_interval: Some(u32::MAX),
+            ..ConnectProperties::default()
+        };
+        let connect = Connect { properties, ..Connect::new(Version::V5_0, NAMES[index]) };
+        let one = &mut self.clients[index];
+        one.up.clear();
+        one.client.connect(&connect, NOW, &mut one.up).unwrap();
+        one.at = Some((node, self.nodes[node].broker.open(NOW)));
+        if let Some(home) = home {
+            tally.moves += 1;
+            if self.care != Care::MovesWithoutCatchingUp {
+                let last = self.nodes[home].position.max(self.nodes[node].position);
+                for node in [home, node] {
+                    while self.nodes[node].position < last {
+                        self.read_log(node, tally);
+                    }
+                }
+            }
+            while !self.nodes[home].news.is_empty() {
+                self.tell(home);
+            }
+            let disconnect = Disconnect::new(ReasonCode::SESSION_TAKEN_OVER);
+            let (mut records, broker) = (Vec::new(), &mut self.nodes[home].broker);
+            let put = |record: Record<'_>| {
+                records.push((record.key.to_vec(), record.value.unwrap().to_vec()));
+            };
+            let to = Some(NodeId(node as u32));
+            assert!(broker.evict(NAMES[index], to, &disconnect, NOW, put));
+            let records = records.iter().map(|(key, value)| Record { key, value: Some(value) });
+            self.nodes[node].broker.import_session(records, NOW).unwrap();
+            // In this order, so that there is always a node that wants the messages.
+            self.collect_interest(node);
+            self.collect_interest(home);
+        }
+        self.exchange(index, tally);
+    }
+
+    fn cut(&mut self, index: usize, tally: &mut Tally) {
+        let Some((node, id)) = self.clients[index].at else { return };
+        // The client would publish again what is in the log already.
+        let question = self.nodes[node].broker.question(id);
+        if !matches!(question, Some((_, Question::Forward(_)))) {
+            tally.cuts += 1;
+            self.lose(index);
+        }
+    }
+
+    fn lose(&mut self, index: usize) {
+        let Some((node, id)) = self.clients[index].at.take() else { return };
+        let _ = self.nodes[node].broker.connection_lost(id, NOW);
+        let one = &mut self.clients[index];
+        let _ = one.client.connection_lost();
+        one.up.clear();
+        one.input.clear();
+    }
+
+    /// Carries bytes between a client and its broker until neither has more.
+    fn exchange(&mut self, index: usize, tally: &mut Tally) {
+        let Some((node, id)) = self.clients[index].at else { return };
+        loop {
+            let (one, broker) = (&mut self.clients[index], &mut self.nodes[node].broker);
+            let mut input = &one.up[..];
+            while broker.handle_input(id, &mut input, NOW) {}
+            let read = one.up.len() - input.len();
+            one.up.drain(..read);
+            if let Some((question, Question::Connect(_))) = broker.question(id) {
+                broker.accept(question, Admission::default(), NOW).unwrap();
+            }
+            let mut down = Vec::new();
+            while broker.transmit(id, NOW, &mut down) {}
+            while broker.poll_action().is_some_and(|action| !matches!(action, Action::Closed(..))) {
+            }
+            one.input.extend(&down);
+            let (mut input, before) = (&one.input[..], one.up.len());
+            while let Some(action) = one.client.handle_input(&mut input, NOW, &mut one.up) {
+                match action {
+                    client::Action::Message(message) => {
+                        tally.received += 1;
+                        one.inbox.push(String::from_utf8(message.payload.to_vec()).unwrap());
+                    }
+                    client::Action::Published(published) => {
+                        one.published[published.key as usize].2 = true;
+                    }
+                    client::Action::Closed(cause) => panic!("{cause:?}"),
+                    _ => {}
+                }
+            }
+            let taken = one.input.len() - input.len();
+            one.input.drain(..taken);
+            if down.is_empty() && read == 0 && one.up.len() == before {
+                break;
+            }
+        }
+        self.collect_interest(node);
+    }
+
+    // ---- the hosts ----
+
+    fn collect_interest(&mut self, node: usize) {
+        while let Some(interest) = self.nodes[node].broker.poll_interest() {
+            for (other, receiver) in self.nodes.iter_mut().enumerate() {
+                if other != node {
+                    receiver.news.push_back((NodeId(node as u32), interest.clone()));
+                }
+            }
+        }
+    }
+
+    /// Tells a node what another one wants.
+    fn tell(&mut self, node: usize) {
+        let Node { broker, news, .. } = &mut self.nodes[node];
+        if let Some((other, Interest { filter, is_wanted, .. })) = news.pop_front() {
+            if is_wanted {
+                broker.forward(other, &filter);
+            } else {
+                assert!(broker.stop_forwarding(other, &filter));
+            }
+        }
+    }
+
+    /// Appends a message that a publisher waits for to the log.
+    fn append(&mut self, tally: &mut Tally) {
+        let index = self.random.index(CLIENTS);
+        let Some((node, id)) = self.clients[index].at else { return };
+        let Some((question, Question::Forward(forward))) = self.nodes[node].broker.question(id)
+        else {
+            return;
+        };
+        if self.log.iter().all(|entry| (entry.from, entry.question) != (node, question)) {
+            tally.forwarded += 1;
+            self.log.push(Entry { forward: forward.clone(), from: node, question });
+        }
+    }
+
+    /// Lets a node handle the next entry of the log, or an old one again.
+    fn read_log(&mut self, node: usize, tally: &mut Tally) {
+        let position = self.nodes[node].position;
+        let repeats = position > 0 && self.random.percent(20);
+        let position = if repeats { self.random.index(position) } else { position };
+        let Some(Entry { forward, from, question }) = self.log.get(position) else { return };
+        let place = Some((LOG, position as u64 + 1));
+        tally.repeated += usize::from(repeats);
+        self.nodes[node].position += usize::from(!repeats);
+        let broker = &mut self.nodes[node].broker;
+        if *from != node {
+            let place = place.filter(|_| self.care != Care::WithoutPositions);
+            broker.remote(&forward.message, forward.expires_at, place, NOW);
+        } else if broker.advance(place) {
+            broker.allow(*question, None, NOW).unwrap();
+        }
+    }
+
+    // ---- the end ----
+
+    /// Lets everything arrive.
+    fn settle(&mut self, tally: &mut Tally) {
+        for _ in 0..2_000 {
+            for index in 0..CLIENTS {
+                self.connect(index, tally);
+                self.exchange(index, tally);
+            }
+            for node in 0..NODES {
+                self.tell(node);
+                self.read_log(node, tally);
+            }
+            self.append(tally);
+            let is_read = self
+                .nodes
+                .iter()
+                .all(|node| node.position == self.log.len() && node.news.is_empty());
+            let mut published = self.clients.iter().flat_map(|one| &one.published);
+            if is_read && published.all(|(.., is_acknowledged)| *is_acknowledged) {
+                break;
+            }
+        }
+        (0..CLIENTS).for_each(|index| self.exchange(index, tally));
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for (payload, qos, is_acknowledged) in self.clients.iter().flat_map(|one| &one.published) {
+            if !is_acknowledged {
+                return Err(format!("{payload} was not acknowledged"));
+            }
+            for subscriber in [2, 3] {
+                let inbox = &self.clients[subscriber].inbox;
+                let times = inbox.iter().filter(|one| *one == payload).count();
+                let is_right = match qos {
+                    QoS::ExactlyOnce if subscriber == 2 => times == 1,
+                    _ => times >= 1,
+                };
+                if !is_right {
+                    return Err(format!("{payload} has arrived {times} times"));
+                }
+            }
+        }
+        for inbox in self.clients.iter().map(|one| &one.inbox) {
+            let mut seen = BTreeSet::new();
+            let first: Vec<_> = inbox.iter().filter(|one| seen.insert(one.as_str())).collect();
+            for kind in ["0 AtLeastOnce", "0 ExactlyOnce", "1 AtLeastOnce", "1 ExactlyOnce"] {
+                let of_kind = || first.iter().filter(|one| one.starts_with(kind));
+                if !of_kind().is_sorted() {
+                    return Err(format!("{kind} is out of order"));
+                }
+            }
+        }
+        let topic_name = TopicName::new("t/a").unwrap();
+        let retained = |node: &Node| {
+            node.broker.retained().get(&topic_name).map(|one| one.message.payload().to_vec())
+        };
+        if self.nodes.iter().any(|node| retained(node) != retained(&self.nodes[0])) {
+            return Err("the nodes have retained different messages".into());
+        }
+        Ok(())
+    }
+}
