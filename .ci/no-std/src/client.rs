@@ -10,9 +10,9 @@ const HALF: usize = 2048;
 
 static CLIENT: Single<Option<Client>> = Single::new(None);
 
-/// Does an operation: 0 connects with the client identifier in the input, 1 subscribes to the filter
-/// in the input with QoS 2, 2 publishes the input to the topic `wasm` with QoS 2, 3 takes a step
-/// with what was received, 4 handles what is due, 5 disconnects, 6 returns the next deadline.
+/// Does an operation: 0 connects with the client identifier in the input, 1 subscribes to the
+/// filter in the input with QoS 2, 2 publishes the input to the topic `wasm` with QoS 2, 3 takes a
+/// step with what was received, 4 handles what is due, 5 disconnects, 6 returns the next deadline.
 ///
 /// Returns `action << 24 | taken << 12 | written`: the kind of the action (0 none, 1 connected, 2
 /// message, 3 published, 4 subscribed, 5 closed, 6 another), the bytes of the input that were

@@ -3,8 +3,8 @@
 use crate::BUFFER;
 use mqtt_sansio::codec::{Fixed, Version, decode, encode, frame};
 
-/// Reads the packet that the buffer starts with, and writes it to the end of the buffer. Returns the
-/// number of bytes written.
+/// Reads the packet that the buffer starts with, and writes it to the end of the buffer. Returns
+/// the number of bytes written.
 #[unsafe(no_mangle)]
 pub extern "C" fn call(version: u32, length: usize, _: u32) -> usize {
     let version = match version {

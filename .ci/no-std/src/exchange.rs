@@ -28,8 +28,7 @@ pub extern "C" fn mqtt_exchange() -> u32 {
         while let Some(action) = server.handle_input(&mut input, now, &mut to_client) {
             match action {
                 server::Action::Connect(_) => {
-                    let _ =
-                        server.accept(None, ConnackProperties::default(), now, &mut to_client);
+                    let _ = server.accept(None, ConnackProperties::default(), now, &mut to_client);
                 }
                 server::Action::Message(message) => count += u32::from(message.payload == b"hello"),
                 _ => {}

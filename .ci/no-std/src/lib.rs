@@ -1,7 +1,7 @@
 //! A library without `std`. As a static library with the feature `exchange` it shows that nothing
-//! below it needs `std`: it would not link, because of two panic handlers. With `codec`, `client` or
-//! none of them it is the program whose size `.ci/sizes` measures. `client.mjs` drives `client` as
-//! WebAssembly.
+//! below it needs `std`: it would not link, because of two panic handlers. With `codec`, `client`
+//! or none of them it is the program whose size `.ci/sizes` measures. `client.mjs` drives `client`
+//! as WebAssembly.
 
 #![no_std]
 

@@ -32,7 +32,8 @@ pub async fn run(client: &str, case: &str, qos: u8, count: u32, port: u16) {
         }
         ("ours", "send") => {
             let client = ours(port, "ours").await;
-            let publish = Publish { qos: QoS::from_u8(qos).unwrap(), ..Publish::new(TOPIC, PAYLOAD) };
+            let publish =
+                Publish { qos: QoS::from_u8(qos).unwrap(), ..Publish::new(TOPIC, PAYLOAD) };
             let start = Start::now();
             for _ in 0..count {
                 client.publish(publish).await.unwrap();

@@ -58,7 +58,9 @@ fn compare(filter: Option<&str>) {
     });
     println!("| memory of an idle client, KiB | {:.1} | {:.1} |", idle[0], idle[1]);
     println!();
-    println!("| µs of CPU per message (messages per second) | mqtt-sansio-client | rumqttc | ratio |");
+    println!(
+        "| µs of CPU per message (messages per second) | mqtt-sansio-client | rumqttc | ratio |"
+    );
     println!("|---|---|---|---|");
     for (case, qos, count) in CASES {
         let name = format!("{case}, QoS {qos}");
@@ -68,7 +70,8 @@ fn compare(filter: Option<&str>) {
         let mut all = [Vec::new(), Vec::new()];
         for _ in 0..ROUNDS {
             for (client, measured) in CLIENTS.iter().zip(&mut all) {
-                let output = child(&["load", client, case, &qos.to_string(), &count.to_string(), &port]);
+                let output =
+                    child(&["load", client, case, &qos.to_string(), &count.to_string(), &port]);
                 let (cpu, wall) = output.split_once(' ').unwrap();
                 let (cpu, wall): (f64, f64) = (cpu.parse().unwrap(), wall.parse().unwrap());
                 measured.push((cpu / f64::from(count) / 1e3, f64::from(count) * 1e9 / wall));

@@ -261,8 +261,8 @@ pub(crate) fn play(address: &str, disturb: impl FnOnce()) -> [Flow; 2] {
     play_between(address, address, Duration::from_secs(2), disturb)
 }
 
-/// Does the same with the publishers at one broker and the subscriber at another, which receives the
-/// last message within `rest`.
+/// Does the same with the publishers at one broker and the subscriber at another, which receives
+/// the last message within `rest`.
 pub(crate) fn play_between(
     from: &str,
     to: &str,
