@@ -185,28 +185,23 @@ impl Message {
         packet_identifier: Option<PacketIdentifier>,
         out: &mut impl Output,
     ) -> Result<(), EncodeError> {
-        // The first byte, and the Remaining Length.
-        let mut head = [0; 5];
-        let mut length = 0;
-        let mut push = |byte| {
-            head.get_mut(length).into_iter().for_each(|place| *place = byte);
-            length += 1;
-        };
-        push(publish::first_byte(self.qos, self.retain, dup));
         let remaining = self.remaining_length(version);
-        varint::bytes(remaining, push);
-        let head = head.get(..length).unwrap_or_default();
-        out.append_room(head.len(), remaining as usize)?.copy_from_slice(head);
-        if version == Version::V5_0 && packet_identifier.is_none() {
-            return out.append_slice(&self.bytes);
-        }
-        let topic = 2 + usize::from(self.topic_length);
-        out.append_slice(self.bytes.get(..topic).unwrap_or_default())?;
+        // In 5.0 without an identifier, the bytes are as on the wire.
+        let is_whole = version == Version::V5_0 && packet_identifier.is_none();
+        let topic = if is_whole { 0 } else { 2 + usize::from(self.topic_length) };
+        let identifier = identifier_size(self.qos);
+        let size = 1 + varint::length(remaining) as usize + topic + identifier;
+        let room = out.append_room(size, remaining as usize - topic - identifier)?;
+        let mut writer = Writer::new(room, &Size::default());
+        writer.u8(publish::first_byte(self.qos, self.retain, dup));
+        writer.variable_byte_integer(remaining);
+        writer.copy(self.bytes.get(..topic).unwrap_or_default());
         if let Some(identifier) = packet_identifier {
-            out.append_slice(&identifier.get().to_be_bytes())?;
+            writer.u16(identifier.get());
         }
-        let properties = if version == Version::V5_0 { 0 } else { self.property_section() };
-        out.append_slice(self.bytes.get(topic + properties..).unwrap_or_default())
+        debug_assert!(writer.is_full(), "a message is written as it was measured");
+        let skipped = if version == Version::V5_0 { 0 } else { self.property_section() };
+        out.append_shared(&self.bytes, topic + skipped)
     }
 
     /// Returns the same message with another QoS and RETAIN flag, sharing the bytes.

@@ -91,6 +91,7 @@ mod text;
 mod topic;
 mod types;
 mod varint;
+mod vectored;
 mod write;
 
 pub use ack::Ack;
@@ -124,6 +125,7 @@ pub use subscribe::{RetainHandling, Subscribe, Subscription, SubscriptionOptions
 pub use text::Text;
 pub use topic::{Topic, TopicName};
 pub use types::{PacketIdentifier, QoS, Role, Version};
+pub use vectored::Vectored;
 
 pub(crate) use body::Encode;
 pub(crate) use connect::connect_version;

@@ -1,17 +1,22 @@
 //! Outputs: the memory that packets are appended to.
 
+#![expect(
+    clippy::inline_always,
+    reason = "measured: without it a short PUBLISH takes 17 % more instructions to encode"
+)]
+
 use super::error::EncodeError;
 use alloc::vec::Vec;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use core::fmt;
 
-/// The output that packets are appended to: `Vec<u8>` and [`BytesMut`], which grow, or [`Fixed`],
-/// which does not.
+/// The output that packets are appended to: `Vec<u8>` and [`BytesMut`], which grow,
+/// [`Vectored`](super::Vectored), which shares large payloads, or [`Fixed`], which does not grow.
 ///
 /// The trait is sealed. It says how much has been written and how much can still be, and has the
-/// two ways in which bytes arrive: the fields of a packet are written in place, into memory that
-/// the output provides in one piece, and a payload is appended as a slice after them. So an output
-/// need not be one piece of memory itself.
+/// ways in which bytes arrive: the fields of a packet are written in place, into memory that the
+/// output provides in one piece, and a payload is appended after them, as a slice or by reference.
+/// So an output need not be one piece of memory itself.
 #[expect(clippy::len_without_is_empty, reason = "callers compare lengths before and after")]
 pub trait Output: Sealed {
     /// Returns the number of bytes that the output holds.
@@ -22,6 +27,13 @@ pub trait Output: Sealed {
 
     /// Appends bytes, or leaves the output as it is and returns [`EncodeError::NoRoom`].
     fn append_slice(&mut self, bytes: &[u8]) -> Result<(), EncodeError>;
+
+    /// Appends bytes that are shared, from the position `from`. An output that can keep a reference
+    /// does not copy them.
+    #[inline(always)]
+    fn append_shared(&mut self, bytes: &Bytes, from: usize) -> Result<(), EncodeError> {
+        self.append_slice(bytes.get(from..).unwrap_or_default())
+    }
 
     /// Appends `size` bytes, which the caller then overwrites, if there is room for `more` after
     /// them. Otherwise leaves the output as it is and returns [`EncodeError::NoRoom`].
@@ -35,6 +47,7 @@ pub trait Sealed {}
 impl Sealed for Vec<u8> {}
 impl Sealed for BytesMut {}
 impl Sealed for Fixed<'_> {}
+impl Sealed for super::Vectored {}
 
 /// An [`Output`] of a fixed size, in the caller's memory.
 ///

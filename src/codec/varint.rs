@@ -31,7 +31,7 @@ pub(crate) const fn length(value: u32) -> u32 {
 }
 
 /// Passes the bytes of a Variable Byte Integer to `push`.
-#[inline]
+#[cfg(feature = "arbitrary")]
 pub(crate) fn bytes(mut value: u32, mut push: impl FnMut(u8)) {
     loop {
         let [low, ..] = (value & 0x7F).to_le_bytes();

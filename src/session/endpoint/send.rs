@@ -77,8 +77,13 @@ impl Endpoint {
             self.check_size(&&(full, Some(identifier)))?;
         }
         let outgoing = expiring(key, full, Message::new(full)?, step.now);
-        self.write_publish(publish, Some(identifier), step.out)?;
-        self.set_alias(publish);
+        // A message without properties is the same in all versions.
+        if publish.properties.is_empty() && self.writes_unchanged() {
+            self.write_message(&outgoing.message, Some(identifier), false, step.out)?;
+        } else {
+            self.write_publish(publish, Some(identifier), step.out)?;
+            self.set_alias(publish);
+        }
         self.connection.sent += 1;
         self.insert_sent(identifier, outgoing);
         Ok(())
@@ -280,14 +285,8 @@ impl Endpoint {
         let version = self.connection.version;
         let is_unchanged = version < Version::V5_0
             || (expires_at.is_none() && subscription_identifiers.is_empty());
-        let is_checked = !self.config.options.check_content();
-        if is_unchanged && is_checked && self.automatic_aliases() == 0 {
-            let maximum = self.connection.peer.maximum_packet_size;
-            let size = message.packet_size(version);
-            if size > maximum {
-                return Err(WriteError::TooLarge { size, maximum }.into());
-            }
-            return Ok(message.write(version, dup, packet_identifier, step.out)?);
+        if is_unchanged && self.writes_unchanged() {
+            return Ok(self.write_message(message, packet_identifier, dup, step.out)?);
         }
         let mut publish = message.to_publish();
         publish.dup = dup;
@@ -305,6 +304,29 @@ impl Endpoint {
             properties.subscription_identifiers = identifiers.into();
         }
         Ok(self.write_publish(&publish, packet_identifier, step.out)?)
+    }
+
+    /// Whether the bytes of a message are written as they are: no option asks for another check,
+    /// and no alias takes the place of its topic name.
+    fn writes_unchanged(&self) -> bool {
+        !self.config.options.check_content() && self.automatic_aliases() == 0
+    }
+
+    /// Copies the bytes of a message, which were checked, to the output.
+    fn write_message(
+        &self,
+        message: &Message,
+        packet_identifier: Option<PacketIdentifier>,
+        dup: bool,
+        out: &mut impl Output,
+    ) -> Result<(), WriteError> {
+        let (version, maximum) =
+            (self.connection.version, self.connection.peer.maximum_packet_size);
+        let size = message.packet_size(version);
+        if size > maximum {
+            return Err(WriteError::TooLarge { size, maximum });
+        }
+        Ok(message.write(version, dup, packet_identifier, out)?)
     }
 
     /// Returns how many aliases the machine can set.
