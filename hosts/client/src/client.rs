@@ -1,9 +1,9 @@
 //! The handle of a client.
 
-use crate::core::Shared;
 use crate::driver::Status;
 use crate::error::{Ended, PublishError, RequestError, StartError};
 use crate::messages::Messages;
+use crate::shared::Shared;
 use crate::{Delivery, Options, Requester};
 use mqtt_sansio::codec::{
     Disconnect, Publish, QoS, ReasonCode, SubscribeProperties, Subscription, Text,

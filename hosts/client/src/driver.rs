@@ -1,7 +1,7 @@
 //! The task of a client: opens transports, moves bytes and waits, until the client is closed.
 
-use crate::core::{Link, Shared};
 use crate::error::Ended;
+use crate::shared::{Link, Shared};
 use crate::store::Store;
 use crate::transport::Endpoint;
 use log::{debug, info};

@@ -63,6 +63,7 @@ pub mod guide;
 mod messages;
 mod options;
 mod request;
+mod shared;
 mod store;
 mod transport;
 #[cfg(feature = "websocket")]

@@ -1,7 +1,8 @@
 //! Streams of received messages.
 
 use crate::RequestError;
-use crate::core::{RequestResult, Shared};
+use crate::core::RequestResult;
+use crate::shared::Shared;
 use futures_core::Stream;
 use mqtt_sansio::codec::{self, Publish, PublishProperties, QoS, ReasonCode};
 use mqtt_sansio::session::{AckToken, AcknowledgeError, Acknowledgement};

@@ -1,9 +1,10 @@
 //! How to connect, and the start of a client.
 
-use crate::core::{Authenticator, AuthenticatorError, Parts, Shared, Subscribed};
+use crate::core::{Authenticator, AuthenticatorError, Parts, Subscribed};
 use crate::driver::{Driver, Status};
 use crate::error::{RequestError, StartError, UrlError};
 use crate::messages::{Message, Messages};
+use crate::shared::Shared;
 use crate::store::Store;
 use crate::transport::{Endpoint, Kind, Transport};
 use crate::{Client, ClientConfig};

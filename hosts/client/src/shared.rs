@@ -1,0 +1,181 @@
+//! A client as its handles, its streams and its driver share it. Each call takes the lock of the
+//! [`Core`], and wakes the tasks that can go on because of it. Nothing here waits or does I/O.
+
+use crate::core::{Core, Parts, RequestResult};
+use crate::delivery::Delivery;
+use crate::driver::Status;
+use crate::error::{Ended, PublishError, RequestError};
+use crate::messages::Message;
+use bytes::BytesMut;
+use mqtt_sansio::codec::{
+    Disconnect, Publish, SubscribeProperties, Subscription, Text, UnsubscribeProperties,
+};
+use mqtt_sansio::session::{AckToken, AcknowledgeError, Acknowledgement};
+use std::io::Cursor;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+/// A client as its handles, its streams and its driver share it.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    core: Mutex<Core>,
+    /// Wakes the driver: there is output, or the client is closing.
+    pub(crate) wake: Notify,
+    /// Wakes a publish that waits for room.
+    pub(crate) room: Notify,
+    /// Wakes those who wait until everything is sent and answered.
+    pub(crate) idle: Notify,
+    pub(crate) status: watch::Sender<Status>,
+    /// The number of changes that are stored.
+    pub(crate) stored: watch::Sender<u64>,
+    /// The number of the last connection that has resumed the session.
+    pub(crate) resumed: AtomicU64,
+}
+
+/// The state that the driver carries from one [step](Shared::step) to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Link {
+    pub(crate) received: BytesMut,
+    /// Bytes to write.
+    pub(crate) sending: Cursor<Vec<u8>>,
+    /// Whether a part of the output was written.
+    pub(crate) progressed: bool,
+    /// Whether the socket must be read.
+    pub(crate) reads: bool,
+    pub(crate) deadline: Option<std::time::Instant>,
+    /// The stream whose full buffer stops everything.
+    pub(crate) full: Option<mpsc::Sender<Message>>,
+}
+
+/// The session as bytes to store, and the number of changes in it.
+pub(crate) type Image = (Vec<u8>, u64, u64);
+
+impl Shared {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            core: Mutex::new(Core::new(parts)),
+            wake: Notify::new(),
+            room: Notify::new(),
+            idle: Notify::new(),
+            status: watch::Sender::new(Status::Connecting),
+            stored: watch::Sender::new(0),
+            resumed: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // ---- for the handles ----
+
+    /// Publishes a message. Returns the number of changes with it, for a store.
+    pub(crate) fn publish(&self, publish: &Publish<'_>) -> Result<(Delivery, u64), PublishError> {
+        let mut core = self.lock();
+        let had_output = core.has_output();
+        let delivery = core.publish(publish)?;
+        // If there was output before, the driver knows.
+        if !had_output {
+            self.wake.notify_one();
+        }
+        Ok((delivery, core.changes()))
+    }
+
+    pub(crate) fn subscribe(
+        &self,
+        subscriptions: &[Subscription<'_>],
+        properties: SubscribeProperties<'_>,
+        sender: mpsc::Sender<Message>,
+    ) -> Result<oneshot::Receiver<RequestResult>, RequestError> {
+        let answer = self.lock().subscribe(subscriptions, properties, sender)?;
+        self.wake.notify_one();
+        Ok(answer)
+    }
+
+    pub(crate) fn unsubscribe(
+        &self,
+        filters: &[Text<'_>],
+        properties: UnsubscribeProperties<'_>,
+    ) -> Result<oneshot::Receiver<RequestResult>, RequestError> {
+        let answer = self.lock().unsubscribe(filters, properties)?;
+        self.wake.notify_one();
+        Ok(answer)
+    }
+
+    pub(crate) fn acknowledge(
+        &self,
+        token: AckToken,
+        acknowledgement: Acknowledgement<'_>,
+    ) -> Result<(), AcknowledgeError> {
+        let acknowledged = self.lock().acknowledge(token, acknowledgement);
+        self.wake.notify_one();
+        acknowledged
+    }
+
+    pub(crate) fn reauthenticate(
+        &self,
+    ) -> Result<oneshot::Receiver<Result<(), RequestError>>, RequestError> {
+        let answer = self.lock().reauthenticate()?;
+        self.wake.notify_one();
+        Ok(answer)
+    }
+
+    /// Starts to end the client, with a DISCONNECT if there is a connection.
+    pub(crate) fn close(&self, disconnect: Option<&Disconnect<'_>>) {
+        self.lock().close(disconnect);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.lock().is_idle()
+    }
+
+    pub(crate) fn client_identifier(&self) -> String {
+        self.lock().client_identifier()
+    }
+
+    // ---- for the driver ----
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.lock().is_closing()
+    }
+
+    /// Starts MQTT on a new transport.
+    pub(crate) fn connect(&self) -> Result<(), Ended> {
+        self.lock().connect()
+    }
+
+    /// Handles what was received and what is due, and takes the output. Returns the end of the
+    /// connection.
+    pub(crate) fn step(self: &Arc<Self>, link: &mut Link) -> Option<Ended> {
+        let mut core = self.lock();
+        let ended = core.step(link, self);
+        if core.has_room() {
+            self.room.notify_one();
+        }
+        if core.is_idle() {
+            self.idle.notify_waiters();
+        }
+        ended
+    }
+
+    /// Ends the connection because the transport has failed.
+    pub(crate) fn connection_lost(self: &Arc<Self>) {
+        self.lock().connection_lost(self);
+    }
+
+    /// Returns the session, if it has changed since `stored` changes.
+    pub(crate) fn image(&self, stored: u64) -> Option<Image> {
+        self.lock().image(stored)
+    }
+
+    /// Ends the client: all who wait are told.
+    pub(crate) fn closed(&self, ended: Ended) {
+        self.lock().closed();
+        self.status.send_replace(Status::Closed(ended));
+        self.room.notify_waiters();
+        self.room.notify_one();
+        self.idle.notify_waiters();
+    }
+}
