@@ -1,4 +1,4 @@
-"""Checks each file of vectors against schema.json, and their numbers in the README.
+"""Checks each file of vectors against its schema, and their numbers in the README.
 
 Run python3 spec-vectors/check.py.
 Needs Python 3.11, and jsonschema from PyPI.
@@ -12,7 +12,13 @@ from pathlib import Path
 from jsonschema import Draft202012Validator
 
 folder = Path(__file__).parent
-validator = Draft202012Validator(json.loads((folder / "schema.json").read_text(encoding="utf-8")))
+
+
+def schema(name):
+    return Draft202012Validator(json.loads((folder / name).read_text(encoding="utf-8")))
+
+
+validator = schema("schema.json")
 count = wrong = 0
 kinds = {}
 for path in sorted(folder.glob("v*/*.toml")):
@@ -21,6 +27,13 @@ for path in sorted(folder.glob("v*/*.toml")):
     kind = kinds.setdefault(path.parent.name, [0, 0])
     kind[0] += sum("packet" in vector for vector in file["vector"])
     kind[1] += sum("error" in vector for vector in file["vector"])
+    for error in validator.iter_errors(file):
+        wrong += 1
+        print(f"{path}: {error.json_path}: {error.message[:200]}")
+validator = schema("schema-sn.json")
+for path in sorted(folder.glob("sn-v*/*.toml")):
+    file = tomllib.loads(path.read_text(encoding="utf-8"))
+    count += len(file["vector"])
     for error in validator.iter_errors(file):
         wrong += 1
         print(f"{path}: {error.json_path}: {error.message[:200]}")

@@ -133,6 +133,7 @@
 //!   `Serialize` and `Deserialize` for small values, for [`OwnedPacket`](codec::OwnedPacket) with
 //!   its rules, and for [`Session`](session::Session) and [`Message`](session::Message) in their
 //!   [byte format](session::stored).
+//! - `sn`: MQTT-SN 1.2, for devices on UDP and radio.
 //!
 //! The minimum supported Rust version is 1.85.
 
@@ -152,6 +153,8 @@ pub mod guide;
 pub mod router;
 pub mod server;
 pub mod session;
+#[cfg(feature = "sn")]
+pub mod sn;
 mod sync;
 mod time;
 

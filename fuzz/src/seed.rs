@@ -17,6 +17,11 @@ fn main() -> io::Result<()> {
             fs::write(folder.join(format!("vector-{index}")), [&[first], &bytes[..]].concat())?;
         }
     }
+    let folder = fuzz.join("corpus/sn");
+    fs::create_dir_all(&folder)?;
+    for (index, bytes) in vectors::sn(4096).into_iter().enumerate() {
+        fs::write(folder.join(format!("vector-{index}")), bytes)?;
+    }
     for target in ["client", "server", "router"] {
         let folder = fuzz.join("corpus").join(target);
         fs::create_dir_all(&folder)?;

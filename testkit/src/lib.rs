@@ -5,6 +5,7 @@
 //! - [`properties`], [`machines`] and [`broker`]: the properties that the fuzz targets check, as
 //!   functions of arbitrary data.
 //! - [`server`]: a broker on a socket, for the examples of the guides.
+//! - [`sn`]: the same for MQTT-SN.
 //! - [`vectors`]: the bytes of `spec-vectors/`.
 //! - [`wire`]: packets to and from bytes.
 //! - [`files`], [`heap`], [`random`]: the files of the repository, a count of allocations, a
@@ -30,6 +31,7 @@ pub mod properties;
 pub mod random;
 pub mod server;
 pub mod simulation;
+pub mod sn;
 pub mod vectors;
 pub mod watch;
 pub mod wire;

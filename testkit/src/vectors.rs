@@ -53,6 +53,13 @@ pub fn all(largest: usize) -> Vec<(u8, Vec<u8>)> {
     all
 }
 
+/// Returns the bytes of each vector of MQTT-SN of at most `largest` bytes.
+pub fn sn(largest: usize) -> Vec<Vec<u8>> {
+    let vectors = tables("sn-v1.2").into_iter();
+    let all = vectors.map(|(_, vector)| hex(vector["bytes"].as_str().unwrap()));
+    all.filter(|bytes| bytes.len() <= largest).collect()
+}
+
 /// Reads the notation of `spec-vectors/README.md`.
 pub fn hex(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();

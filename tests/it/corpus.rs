@@ -9,7 +9,7 @@ use std::fs;
 use testkit::machines::{self, Tally};
 use testkit::random::Random;
 use testkit::wire::VERSIONS;
-use testkit::{broker, files, properties, vectors};
+use testkit::{broker, files, properties, sn, vectors};
 
 /// Returns each vector unchanged, and with a byte changed, removed or doubled at several places.
 fn inputs() -> impl Iterator<Item = Vec<u8>> {
@@ -73,6 +73,24 @@ fn topic_property_holds_for_vectors_and_mutations() {
     run("topic", properties::topic);
 }
 
+#[test]
+fn sn_property_holds_for_vectors_and_mutations() {
+    for bytes in vectors::sn(70_000) {
+        sn::codec(&bytes);
+        for at in (0..bytes.len()).step_by(bytes.len().div_ceil(12).max(1)) {
+            let [mut changed, mut removed, mut doubled] = [&bytes; 3].map(Vec::clone);
+            (0..8).for_each(|bit| {
+                changed[at] = bytes[at] ^ 1 << bit;
+                sn::codec(&changed);
+            });
+            removed.remove(at);
+            doubled.insert(at, bytes[at]);
+            [removed, doubled].iter().for_each(|bytes| sn::codec(bytes));
+        }
+    }
+    regressions("sn").iter().for_each(|data| sn::codec(data));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(20_000))]
 
@@ -80,6 +98,12 @@ proptest! {
     #[test]
     fn arbitrary_packets_encode_and_decode_equal_or_are_refused(data in prop::collection::vec(any::<u8>(), 0..300)) {
         properties::encode(&data);
+    }
+
+    /// [SN §5.4]
+    #[test]
+    fn arbitrary_sn_messages_encode_and_decode_equal_or_are_refused(data in prop::collection::vec(any::<u8>(), 0..100)) {
+        sn::codec(&data);
     }
 
     #[test]

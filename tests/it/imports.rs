@@ -43,7 +43,7 @@ const ROOMS: [(&str, &[Room]); 2] = [
 ];
 
 /// The layers, each with the layers below it that it can import.
-const LAYERS: [(&str, &[&str]); 7] = [
+const LAYERS: [(&str, &[&str]); 8] = [
     ("codec", &["sync"]),
     ("session", &["codec", "sync", "time"]),
     ("client", &["codec", "session", "sync", "time"]),
@@ -51,6 +51,7 @@ const LAYERS: [(&str, &[&str]); 7] = [
     ("router", &["codec", "session", "sync", "time"]),
     ("broker", &["codec", "session", "server", "router", "sync", "time"]),
     ("bridge", &["codec", "session", "client", "sync", "time"]),
+    ("sn", &["codec", "session", "client", "sync", "time"]),
 ];
 
 /// Adds what the files of a module import from other modules of `root`.

@@ -19,7 +19,8 @@ fn decoded_packet_serializes_like_its_vector() {
         let (Some(hex), Some(expected)) = (vector["bytes"].as_str(), vector.get("packet")) else {
             continue;
         };
-        let version = vector["version"].as_str().unwrap().parse().unwrap();
+        // MQTT-SN has no `Packet`.
+        let Ok(version) = vector["version"].as_str().unwrap().parse() else { continue };
         let rules = Rules::new(version);
         let rules = match vector["from"].as_str() {
             Some("client") => rules.sent_by(Role::Client),

@@ -1,0 +1,5 @@
+#![no_main]
+
+use testkit::sn;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sn::codec(data));
