@@ -10,4 +10,5 @@
     reason = "tests may panic"
 )]
 
+mod gateway;
 mod vectors;

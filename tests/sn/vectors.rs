@@ -69,7 +69,7 @@ fn check(vector: &Table) -> Result<(), String> {
     Ok(())
 }
 
-fn compare<T: PartialEq + std::fmt::Debug>(found: &T, expected: &T) -> Result<(), String> {
+fn compare<T: PartialEq + core::fmt::Debug>(found: &T, expected: &T) -> Result<(), String> {
     if found == expected { Ok(()) } else { Err(format!("{found:?}, expected {expected:?}")) }
 }
 
@@ -206,7 +206,7 @@ impl Fields<'_> {
     }
 
     fn text(&self, name: &str) -> &'static str {
-        std::str::from_utf8(self.bytes(name)).unwrap()
+        core::str::from_utf8(self.bytes(name)).unwrap()
     }
 
     fn bytes(&self, name: &str) -> &'static [u8] {

@@ -148,7 +148,7 @@ impl<'a> Field<'a> for Text<'a> {
     }
 }
 
-/// A field at the end of a message that can be omitted: the header alone is then the message.
+/// The last field of a message, if it can be omitted: the header alone is then the message.
 macro_rules! optional {
     ($($field:ty),*) => {
         $(impl<'a> Field<'a> for Option<$field> {

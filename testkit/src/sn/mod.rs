@@ -1,4 +1,8 @@
-//! MQTT-SN: the properties of its fuzz target.
+//! MQTT-SN: the property of its fuzz target, and a gateway with a broker.
+
+mod site;
+
+pub use site::{Peer, Site};
 
 use arbitrary::{Arbitrary, Unstructured};
 use mqtt_sansio::sn::v1_2::{Encapsulated, Message, decode, encode};
