@@ -57,7 +57,7 @@ struct Case {
     reason_code: ReasonCode,
 }
 
-/// What the client does with an invalid packet.
+/// The answer of the client to an invalid packet.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     /// It goes on: it has a fault.

@@ -80,7 +80,7 @@ pub async fn send(
             if is_done {
                 let _ = client.disconnect(&Disconnect::default(), now(), &mut out);
             }
-            // What the server will know must not be forgotten: store first, then write.
+            // The device must not forget a state that the server knows: store first, then write.
             let image: Vec<u8> = client.session().to_bytes(now());
             if image != flash.load() {
                 flash.store(&image);

@@ -29,7 +29,9 @@ fn main() -> io::Result<()> {
 
 const USERS: [(&str, &[u8]); 2] = [("ann", b"a"), ("bob", b"b")];
 
-/// The access list: a user has the topics below `user/NAME/`, and all share those below `jobs/`.
+/// Whether a user can use a topic: those below `user/NAME/` are its own, those below `jobs/` are
+/// shared by all.
+///
 /// A filter that begins with these levels matches no topic outside them.
 fn is_allowed(user: &str, topic_or_filter: &str) -> bool {
     let own = topic_or_filter.strip_prefix("user/").and_then(|rest| rest.strip_prefix(user));

@@ -502,7 +502,7 @@ impl Broker {
 
     /// Forwards the messages that match a filter to another node no longer. Returns whether it was
     /// forwarded.
-    #[must_use = "the node may not have wanted the filter"]
+    #[must_use = "the filter was possibly not forwarded to the node"]
     pub fn stop_forwarding(&mut self, node: NodeId, filter: &Filter) -> bool {
         self.subscriptions.remove(filter, &Target::Node(node)).is_some()
     }

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 use core::fmt;
 
 /// From this length on, a payload is handed on by reference. To count a reference, and to write one
-/// slice more, costs about as much as copying so many bytes.
+/// slice more, costs about as much as copying that many bytes.
 const SHARED_FROM: usize = 2_048;
 
 /// The number of bytes sent from which on they are removed from memory.
@@ -118,7 +118,7 @@ impl Output for Vectored {
     #[inline]
     fn append_room(&mut self, size: usize, more: usize) -> Result<&mut [u8], EncodeError> {
         self.compact();
-        // What follows may be shared, so no room is reserved for it.
+        // The bytes that follow may be shared, so no room is reserved for them.
         self.copied.append_room(size, if more < SHARED_FROM { more } else { 0 })
     }
 }

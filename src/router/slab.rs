@@ -74,7 +74,7 @@ impl<T> Slab<T> {
 
     /// Returns the key of the first value at a position or after it, and the position after that.
     pub(crate) fn next_key(&self, position: usize) -> Option<(u64, usize)> {
-        // Each page is full but for the last.
+        // Each page is full, except for the last one.
         let pages = self.pages.iter().enumerate().skip(position / PAGE);
         let places = pages.flat_map(|(page, places)| (page * PAGE..).zip(places));
         let mut values = places.skip(position % PAGE).filter(|(_, place)| place.value.is_some());

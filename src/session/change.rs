@@ -163,6 +163,17 @@ impl Session {
         Some(Self { outbound, inbound: accepted.collect(), ..Self::default() })
     }
 
+    /// Returns the session as that of a client which the server can have kept, like an
+    /// [`established`](Self::established) one, and binds it to the client identifier, if there is
+    /// one.
+    ///
+    /// A client that has stored its session in pieces continues with it after a crash.
+    #[must_use]
+    pub fn established_for(self, client_identifier: Option<&str>) -> Self {
+        let client_identifier = client_identifier.filter(|text| !text.is_empty()).map(Into::into);
+        Self { established: true, client_identifier, ..self }
+    }
+
     /// Chooses the next packet identifier by any number.
     pub(crate) fn set_next_identifier(&mut self, number: u64) {
         let [.., high, low] = number.to_be_bytes();

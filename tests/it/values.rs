@@ -22,8 +22,9 @@ fn all_public_types_are_send_and_sync() {
     }
     all! {
         codec: Ack Auth Connack Connect Disconnect Packet Publish Suback Subscribe Subscription
-            SubscriptionOptions RetainHandling Unsubscribe Will OwnedPacket Frame Header Fixed Vectored
-            AckProperties AuthProperties ConnackProperties ConnectProperties DisconnectProperties
+            SubscriptionOptions RetainHandling Unsubscribe Will OwnedPacket Frame Header Fixed
+            Vectored AckProperties AuthProperties ConnackProperties ConnectProperties
+            DisconnectProperties
             PublishProperties SubscribeProperties UnsubscribeProperties WillProperties UserProperty
             Sequence<Text<'static>> SequenceIter<Text<'static>> Text TopicFilter Topic TopicName
             Filter Expiry Options Rules Role QoS Version PacketIdentifier PacketType

@@ -57,7 +57,7 @@ pub extern "C" fn call(operation: u32, length: usize, now: u32) -> u32 {
     })
 }
 
-/// A command that fails is reported as the end of the connection.
+/// Returns the number that reports a command that failed: that of the end of the connection.
 fn failed(failed: bool) -> u32 {
     if failed { 5 } else { 0 }
 }

@@ -10,7 +10,7 @@ mod server;
 
 use std::process::Command;
 
-/// What a process measures.
+/// The cases: the direction, the QoS and the number of messages of a process.
 const CASES: [(&str, u8, u32); 6] = [
     ("send", 0, 1_000_000),
     ("send", 1, 300_000),

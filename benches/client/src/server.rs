@@ -59,7 +59,7 @@ fn serve(mut socket: TcpStream) -> Option<()> {
         }
         let taken = received.len() - input.len();
         received.drain(..taken);
-        // What the queue takes is written before it gets more.
+        // The queue is written before it gets more.
         loop {
             if let Some((message, count)) = &mut due {
                 let outgoing = || Outgoing::new(None, message.clone());

@@ -66,13 +66,13 @@ impl Client {
         loop {
             let room = shared.room.notified();
             match shared.publish(&publish) {
-                Ok((delivery, change)) => {
+                Ok((delivery, number)) => {
                     // If there is more room, the next one can have it.
                     shared.room.notify_one();
                     if self.0.has_store {
                         let mut stored = shared.stored.subscribe();
                         // It fails only with the client.
-                        let _ = stored.wait_for(|stored| *stored >= change).await;
+                        let _ = stored.wait_for(|stored| *stored >= number).await;
                     }
                     return Ok(delivery);
                 }

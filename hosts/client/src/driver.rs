@@ -105,7 +105,7 @@ impl Driver {
                     return io::Error::new(io::ErrorKind::TimedOut, late).into();
                 }
             },
-            () = closing(&self.shared) => return Ended::Requested,
+            () = closing(&self.shared, self.store.as_mut()) => return Ended::Requested,
         };
         if let Err(ended) = self.shared.connect() {
             return ended;
@@ -168,21 +168,28 @@ impl Driver {
         }
     }
 
-    /// Stores the session if it has changed. Nothing that depends on a change is written before.
     async fn save(&mut self) -> io::Result<()> {
-        let Some(store) = &mut self.store else { return Ok(()) };
-        let stored = *self.shared.stored.borrow();
-        if let Some((session, changes, next_key)) = self.shared.image(stored) {
-            store.save(session, next_key).await?;
-            self.shared.stored.send_replace(changes);
-        }
-        Ok(())
+        save(&self.shared, self.store.as_mut()).await
     }
 }
 
-/// Completes when the client is closing.
-async fn closing(shared: &Shared) {
+/// Stores the changes of the session. Nothing that depends on a change is written before.
+async fn save(shared: &Shared, store: Option<&mut Store>) -> io::Result<()> {
+    let Some(store) = store else { return Ok(()) };
+    if let Some((records, messages)) = shared.take_records() {
+        store.save(records).await?;
+        shared.stored.send_replace(messages);
+    }
+    Ok(())
+}
+
+/// Stores what is published, and completes when the client is closing.
+async fn closing(shared: &Shared, mut store: Option<&mut Store>) {
     while !shared.is_closing() {
+        if let Err(error) = save(shared, store.as_deref_mut()).await {
+            // The next call stores it.
+            log::error!("{error}");
+        }
         shared.wake.notified().await;
     }
 }

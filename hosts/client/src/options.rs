@@ -176,14 +176,16 @@ impl Options {
         Self { connect_timeout, ..self }
     }
 
-    /// Keeps the session in a file: what waits to be sent, what is in flight, and the QoS 2
-    /// messages that were received. If the file exists, its session is resumed, and Clean Start is
-    /// not sent. It belongs to one client identifier and one server.
+    /// Keeps the session in a file: the messages of QoS 1 and 2 that wait to be sent or are in
+    /// flight, and the QoS 2 messages that were received. If the file exists, its session is
+    /// resumed, and Clean Start is not sent. It belongs to one client identifier and one server.
     ///
     /// Nothing is sent before the state that it leads to is in the file, and
     /// [`Client::publish`] returns when the message is. With QoS 2 and manual acknowledgement,
-    /// each message then is sent and received exactly once over any crash. The file is written and
-    /// synchronized as a whole after each group of changes, so its cost grows with what waits.
+    /// each message then is sent and received exactly once over any crash.
+    ///
+    /// The file is a log: each group of changes is appended and synchronized. A QoS 1 message with
+    /// 22 bytes of topic and payload costs 73 bytes, with 1 message waiting as with 10,000.
     #[must_use]
     pub fn store(self, path: impl Into<PathBuf>) -> Self {
         Self { store: Some(path.into()), ..self }
@@ -298,16 +300,22 @@ impl Options {
             connect.clean_start &= loaded.is_none();
         }
         let is_clean = matches!(connect, Packet::Connect(Connect { clean_start: true, .. }));
-        let (session, next_key) = loaded.unwrap_or_else(|| {
+        let config = self.config.manual_acknowledgement(self.manual_acknowledgement);
+        let (session, next_key) = match loaded {
+            Some(stored) => (stored.session, stored.last_key),
+            None if is_clean => (Session::new(), 0),
             // Without its state, this client can still resume what the server has kept.
-            (if is_clean { Session::new() } else { Session::established() }, 0)
-        });
+            None => (Session::established(), 0),
+        };
+        let mut machine = Machine::with_session(config, session);
+        if store.is_some() {
+            machine.record_changes();
+        }
         let rules = self.connect.rules();
         // It only differs in fields that were checked.
         let connect = OwnedPacket::new(&connect, rules).unwrap_or_else(|_| self.connect.clone());
-        let config = self.config.manual_acknowledgement(self.manual_acknowledgement);
         let shared = Arc::new(Shared::new(Parts {
-            machine: Machine::with_session(config, session),
+            machine,
             clock,
             connect,
             authenticator: self.authenticator,
@@ -315,6 +323,7 @@ impl Options {
             subscriptions: self.subscriptions,
             others: self.others,
             next_key,
+            has_store: store.is_some(),
         }));
         let driver = Driver {
             shared: shared.clone(),

@@ -6,6 +6,7 @@ use crate::delivery::Delivery;
 use crate::driver::Status;
 use crate::error::{Ended, PublishError, RequestError};
 use crate::messages::Message;
+use crate::store::Records;
 use bytes::BytesMut;
 use mqtt_sansio::codec::{
     Disconnect, Publish, SubscribeProperties, Subscription, Text, UnsubscribeProperties,
@@ -27,7 +28,7 @@ pub(crate) struct Shared {
     /// Wakes those who wait until everything is sent and answered.
     pub(crate) idle: Notify,
     pub(crate) status: watch::Sender<Status>,
-    /// The number of changes that are stored.
+    /// The number of messages that are stored.
     pub(crate) stored: watch::Sender<u64>,
     /// The number of the last connection that has resumed the session.
     pub(crate) resumed: AtomicU64,
@@ -48,9 +49,6 @@ pub(crate) struct Link {
     pub(crate) full: Option<mpsc::Sender<Message>>,
 }
 
-/// The session as bytes to store, and the number of changes in it.
-pub(crate) type Image = (Vec<u8>, u64, u64);
-
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
@@ -70,7 +68,7 @@ impl Shared {
 
     // ---- for the handles ----
 
-    /// Publishes a message. Returns the number of changes with it, for a store.
+    /// Publishes a message. Returns the number of recorded messages with it, for a store.
     pub(crate) fn publish(&self, publish: &Publish<'_>) -> Result<(Delivery, u64), PublishError> {
         let mut core = self.lock();
         let had_output = core.has_output();
@@ -79,7 +77,7 @@ impl Shared {
         if !had_output {
             self.wake.notify_one();
         }
-        Ok((delivery, core.changes()))
+        Ok((delivery, core.recorded()))
     }
 
     pub(crate) fn subscribe(
@@ -165,9 +163,9 @@ impl Shared {
         self.lock().connection_lost(self);
     }
 
-    /// Returns the session, if it has changed since `stored` changes.
-    pub(crate) fn image(&self, stored: u64) -> Option<Image> {
-        self.lock().image(stored)
+    /// Returns what must be stored, and the number of messages that were recorded so far.
+    pub(crate) fn take_records(&self) -> Option<(Records, u64)> {
+        self.lock().take_records()
     }
 
     /// Ends the client: all who wait are told.

@@ -38,8 +38,6 @@ impl Core {
         }
         let taken = received.len() - input.len();
         received.advance(taken);
-        // A PUBREC, for instance, changes the session without an action.
-        self.changes += u64::from(taken > 0);
         ended
     }
 
@@ -50,7 +48,6 @@ impl Core {
     pub(super) fn handle_timeout(&mut self, shared: &Arc<Shared>) -> Option<Ended> {
         loop {
             let action = self.machine.handle_timeout(self.clock.now(), &mut self.out)?;
-            self.changes += 1;
             let ended = self.on_action(action, shared);
             if ended.is_some() {
                 return ended;
@@ -112,6 +109,9 @@ impl Core {
             {
                 return;
             }
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.records.outcome(key);
         }
         if let Some(sender) = self.deliveries.remove(&key) {
             let _ = sender.send(delivery::result(outcome));

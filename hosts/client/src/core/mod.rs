@@ -1,6 +1,6 @@
 //! The state of a client, under the lock of [`Shared`](crate::shared::Shared): the machine of
-//! `mqtt_sansio`, and who waits for what. Nothing here waits or does I/O. A handle calls the
-//! machine directly, in its own task; the driver task writes the output.
+//! `mqtt_sansio`, and the tasks that wait for its outcomes. Nothing here waits or does I/O. A
+//! handle calls the machine directly, in its own task; the driver task writes the output.
 //!
 //! This file has the state, and what the client sends, except for the packets of [`requests`] and
 //! [`authentication`]. [`input`] has what it receives.
@@ -12,7 +12,8 @@ mod requests;
 use crate::delivery::{Delivery, DeliveryResult};
 use crate::error::{Ended, PublishError, RequestError};
 use crate::messages::Message;
-use crate::shared::{Image, Link, Shared};
+use crate::shared::{Link, Shared};
+use crate::store::Records;
 use bytes::Buf as _;
 use log::debug;
 use mqtt_sansio::Clock;
@@ -64,8 +65,8 @@ pub(crate) struct Core {
     next_key: u64,
     /// The number of the current connection. 0 before the first.
     connection: u64,
-    /// Counts what a store must keep.
-    changes: u64,
+    /// The changes for the store, if there is one.
+    journal: Option<Journal>,
     closing: bool,
 }
 
@@ -79,6 +80,17 @@ pub(crate) struct Parts {
     pub(crate) subscriptions: Vec<Subscribed>,
     pub(crate) others: Option<mpsc::Sender<Message>>,
     pub(crate) next_key: u64,
+    pub(crate) has_store: bool,
+}
+
+/// The records that the driver has not taken yet.
+#[derive(Default)]
+struct Journal {
+    records: Records,
+    /// The number of messages that were recorded so far.
+    messages: u64,
+    /// Whether the client identifier was recorded.
+    is_named: bool,
 }
 
 impl Core {
@@ -100,7 +112,7 @@ impl Core {
             overflow: VecDeque::new(),
             next_key: parts.next_key,
             connection: 0,
-            changes: 1,
+            journal: parts.has_store.then(Journal::default),
             closing: false,
         }
     }
@@ -121,9 +133,9 @@ impl Core {
         self.closing
     }
 
-    /// Returns the number of changes that a store must keep, so far.
-    pub(crate) const fn changes(&self) -> u64 {
-        self.changes
+    /// Returns the number of messages that the journal has had so far.
+    pub(crate) fn recorded(&self) -> u64 {
+        self.journal.as_ref().map_or(0, |journal| journal.messages)
     }
 
     pub(crate) fn has_output(&self) -> bool {
@@ -161,7 +173,10 @@ impl Core {
         let key = self.next_key + 1;
         self.machine.publish(key, publish, self.clock.now(), &mut self.out)?;
         self.next_key = key;
-        self.changes += 1;
+        if let Some(journal) = &mut self.journal {
+            journal.records.message(key, publish);
+            journal.messages += 1;
+        }
         if publish.qos == QoS::AtMostOnce {
             return Ok(Delivery::DONE);
         }
@@ -171,7 +186,6 @@ impl Core {
     }
 
     pub(crate) fn connect(&mut self) -> Result<(), Ended> {
-        self.changes += 1;
         self.out.clear();
         // The last step before a lost connection can have left actions.
         while self.machine.connection_lost().is_some() {}
@@ -225,7 +239,6 @@ impl Core {
         token: AckToken,
         acknowledgement: Acknowledgement<'_>,
     ) -> Result<(), AcknowledgeError> {
-        self.changes += 1;
         self.machine.acknowledge(token, acknowledgement, self.clock.now(), &mut self.out)
     }
 
@@ -255,18 +268,25 @@ impl Core {
 
     /// Ends the connection because the transport has failed.
     pub(crate) fn connection_lost(&mut self, shared: &Arc<Shared>) {
-        self.changes += 1;
         while let Some(action) = self.machine.connection_lost() {
             self.on_action(action, shared);
         }
     }
 
-    /// Returns the session, if it has changed since `stored` changes.
-    pub(crate) fn image(&self, stored: u64) -> Option<Image> {
-        (self.changes > stored).then(|| {
-            let session = self.machine.session().to_bytes(self.clock.now());
-            (session, self.changes, self.next_key)
-        })
+    /// Returns the records of all changes since the last call, and the number of messages that
+    /// were recorded so far.
+    pub(crate) fn take_records(&mut self) -> Option<(Records, u64)> {
+        let journal = self.journal.as_mut()?;
+        if !journal.is_named {
+            if let Some(identifier) = self.machine.session().client_identifier() {
+                journal.records.client_identifier(identifier);
+                journal.is_named = true;
+            }
+        }
+        while let Some(change) = self.machine.next_change() {
+            journal.records.change(change);
+        }
+        Some((std::mem::take(&mut journal.records), journal.messages))
     }
 
     /// Ends the client: drops each sender, which wakes its receiver.

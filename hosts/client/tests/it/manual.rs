@@ -31,7 +31,7 @@ async fn unacknowledged_messages_come_again_once_after_a_cut() {
         let broker = Broker::start(kind, &folder);
         let relay = Relay::start(broker.port).await;
         let publisher = Client::connect(&broker.url()).await.unwrap();
-        let client = options(&relay.url()).connect().await.unwrap();
+        let client = options(&relay.url("mqtt")).connect().await.unwrap();
         let mut messages = client.subscribe("a", QoS::ExactlyOnce).await.unwrap();
         for payload in ["1", "2", "3", "4"] {
             publish(&publisher, payload).await;

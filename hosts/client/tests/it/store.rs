@@ -3,9 +3,9 @@
 use crate::connection::LONG;
 use crate::support::{Broker, Folder, kinds};
 use mqtt_sansio_client::codec::{Connect, ConnectProperties, Publish, QoS, ReasonCode, Version};
-use mqtt_sansio_client::{Client, Messages, Options};
+use mqtt_sansio_client::{Client, ClientConfig, Messages, Options};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
@@ -114,4 +114,34 @@ fn damaged_file_is_reported_and_kept() {
     let error = options("mqtt://127.0.0.1:1", "a", &store).start().unwrap_err();
     assert!(error.to_string().starts_with("cannot load the session from "), "{error}");
     assert_eq!(std::fs::read(&store).unwrap(), b"MQC\x01 something else");
+}
+
+/// Prints how many bytes are written for a message of QoS 1, by the number that wait.
+#[test]
+#[ignore = "measures, with --nocapture and alone"]
+fn measure_bytes_written_per_message() {
+    let written = || {
+        let text = std::fs::read_to_string("/proc/self/io").unwrap();
+        let line = text.lines().find(|line| line.starts_with("wchar")).unwrap();
+        line.split(' ').nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    for waiting in [1, 100, 10_000] {
+        let folder = Folder::new();
+        Runtime::new().unwrap().block_on(async {
+            let config = ClientConfig::new().maximum_queued(20_000, 100_000_000);
+            let options = options("mqtt://127.0.0.1:1", "a", &folder.path("store"));
+            let client = options.config(config).start().unwrap();
+            let publish = Publish { qos: QoS::AtLeastOnce, ..Publish::new("jobs/a", &[0; 16]) };
+            for _ in 1..waiting {
+                client.try_publish(publish).unwrap();
+            }
+            client.publish(publish).await.unwrap();
+            let (before, start) = (written(), Instant::now());
+            for _ in 0..20 {
+                client.publish(publish).await.unwrap();
+            }
+            let bytes = (written() - before) / 20;
+            println!("{waiting} wait: {bytes} bytes and {:?} each", start.elapsed() / 20);
+        });
+    }
 }

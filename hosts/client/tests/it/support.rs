@@ -1,11 +1,14 @@
 //! Brokers as processes, and the folder of a test.
 
+use mqtt_sansio_client::rustls::pki_types::CertificateDer;
+use mqtt_sansio_client::rustls::pki_types::pem::PemObject as _;
+use mqtt_sansio_client::rustls::{ClientConfig, RootCertStore, crypto};
 use std::io::{Write as _, stderr};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -17,7 +20,7 @@ pub(crate) enum Kind {
     Ours,
 }
 
-/// The kinds of brokers that are installed.
+/// Returns the kinds of brokers that are installed.
 pub(crate) fn kinds() -> Vec<Kind> {
     let all = [Kind::Ours, Kind::Mosquitto];
     all.into_iter().filter(|kind| *kind == Kind::Ours || has("mosquitto")).collect()
@@ -28,31 +31,36 @@ pub(crate) struct Broker {
     kind: Kind,
     process: Child,
     folder: PathBuf,
+    /// Whether it keeps its state in the folder.
+    is_durable: bool,
     /// The port of its plain listener. The next ones are those of TLS, WebSocket, and both.
     pub(crate) port: u16,
 }
 
 /// The schemes of the listeners, in the order of the ports.
-const SCHEMES: [&str; 4] = ["mqtt", "mqtts", "ws", "wss"];
+pub(crate) const SCHEMES: [&str; 4] = ["mqtt", "mqtts", "ws", "wss"];
 
 impl Broker {
     /// Starts a broker on a free port of 127.0.0.1. It keeps its state in the folder.
     pub(crate) fn start(kind: Kind, folder: &Folder) -> Self {
-        Self::start_on(kind, folder, free_port(1))
+        Self::start_on(kind, folder, free_port(1), true)
     }
 
     /// Starts a broker with each kind of listener. Its certificate is in the folder as `cert.pem`.
     pub(crate) fn start_with_all_listeners(kind: Kind, folder: &Folder) -> Self {
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let certified = rcgen::generate_simple_self_signed(names).unwrap();
-        std::fs::write(folder.path("cert.pem"), certified.cert.pem()).unwrap();
-        std::fs::write(folder.path("key.pem"), certified.signing_key.serialize_pem()).unwrap();
-        Self::start_on(kind, folder, free_port(SCHEMES.len() as u16))
+        make_certificate(folder);
+        Self::start_on(kind, folder, free_port(SCHEMES.len() as u16), true)
     }
 
-    fn start_on(kind: Kind, folder: &Folder, port: u16) -> Self {
-        let process = spawn(kind, port, &folder.0);
-        let broker = Self { kind, process, folder: folder.0.clone(), port };
+    /// Starts a broker with each kind of listener, whose state ends with its process.
+    pub(crate) fn start_in_memory(kind: Kind, folder: &Folder) -> Self {
+        make_certificate(folder);
+        Self::start_on(kind, folder, free_port(SCHEMES.len() as u16), false)
+    }
+
+    fn start_on(kind: Kind, folder: &Folder, port: u16, is_durable: bool) -> Self {
+        let process = spawn(kind, port, &folder.0, is_durable);
+        let broker = Self { kind, process, folder: folder.0.clone(), is_durable, port };
         broker.wait_until_it_listens();
         broker
     }
@@ -72,7 +80,7 @@ impl Broker {
     pub(crate) fn restart(&mut self, signal: &str) {
         self.signal(signal);
         self.process.wait().unwrap();
-        self.process = spawn(self.kind, self.port, &self.folder);
+        self.process = spawn(self.kind, self.port, &self.folder, self.is_durable);
         self.wait_until_it_listens();
     }
 
@@ -83,11 +91,34 @@ impl Broker {
 
     fn wait_until_it_listens(&self) {
         let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(start.elapsed() < Duration::from_secs(20), "{:?} does not listen", self.kind);
-            sleep(Duration::from_millis(5));
+        let has_all = self.folder.join("cert.pem").exists();
+        for port in (self.port..).take(if has_all { SCHEMES.len() } else { 1 }) {
+            while TcpStream::connect(("127.0.0.1", port)).is_err() {
+                assert!(
+                    start.elapsed() < Duration::from_secs(20),
+                    "{:?} does not listen",
+                    self.kind
+                );
+                sleep(Duration::from_millis(5));
+            }
         }
     }
+}
+
+fn make_certificate(folder: &Folder) {
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let certified = rcgen::generate_simple_self_signed(names).unwrap();
+    std::fs::write(folder.path("cert.pem"), certified.cert.pem()).unwrap();
+    std::fs::write(folder.path("key.pem"), certified.signing_key.serialize_pem()).unwrap();
+}
+
+/// Returns a configuration that trusts one certificate.
+pub(crate) fn trust(certificate: &Path) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap();
+    Arc::new(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// Returns the first of that many ports in a row. They stay free while a broker is restarted: the
@@ -103,14 +134,14 @@ fn free_port(count: u16) -> u16 {
 }
 
 /// Starts the program, with all listeners if there is a certificate.
-fn spawn(kind: Kind, port: u16, folder: &Path) -> Child {
+fn spawn(kind: Kind, port: u16, folder: &Path, is_durable: bool) -> Child {
     let path = |name| folder.join(name).display().to_string();
     let (cert, key, socket) = (path("cert.pem"), path("key.pem"), path("socket"));
     let has_all = Path::new(&cert).exists();
     let mut command = match kind {
         Kind::Mosquitto => {
             let mut text = format!(
-                "allow_anonymous true\npersistence true\npersistence_location {}/\n\
+                "allow_anonymous true\npersistence {is_durable}\npersistence_location {}/\n\
                  max_queued_messages 0\nuser root\nlistener {port} 127.0.0.1\n",
                 folder.display()
             );
@@ -129,7 +160,10 @@ fn spawn(kind: Kind, port: u16, folder: &Path) -> Child {
         }
         Kind::Ours => {
             let mut command = Command::new(broker_program());
-            command.args(["--max-queued-messages", "1000000", "--data-dir", &path("store")]);
+            command.args(["--max-queued-messages", "1000000"]);
+            if is_durable {
+                command.args(["--data-dir", &path("store")]);
+            }
             command.args(["--listen", &format!("tcp://127.0.0.1:{port}")]);
             if has_all {
                 command.args(["--cert", &cert, "--key", &key]);
@@ -152,10 +186,13 @@ impl Drop for Broker {
 }
 
 /// Returns the broker program, which is built if only this package is tested. `cargo test` has
-/// built it with the same features, so after that it is found as it is.
+/// built it with the same features, so after that it is found as it is. `BROKER` names another one.
 pub(crate) fn broker_program() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
+        if let Some(program) = std::env::var_os("BROKER") {
+            return program.into();
+        }
         let profile: &[_] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
         let mut build = Command::new(env!("CARGO"));
         build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
@@ -223,6 +260,7 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
+    /// Starts a relay to a port of 127.0.0.1.
     pub(crate) async fn start(broker: u16) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -245,8 +283,8 @@ impl Relay {
         Self { port, cut, task }
     }
 
-    pub(crate) fn url(&self) -> String {
-        format!("mqtt://127.0.0.1:{}", self.port)
+    pub(crate) fn url(&self, scheme: &str) -> String {
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     pub(crate) fn cut(&self) {

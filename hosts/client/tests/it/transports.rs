@@ -1,24 +1,10 @@
 //! Each transport, against each broker.
 
 use crate::connection::LONG;
-use crate::support::{Broker, Folder, Kind, kinds};
+use crate::support::{Broker, Folder, Kind, kinds, trust};
 use mqtt_sansio_client::codec::{Connect, Publish, QoS, Version};
-use mqtt_sansio_client::rustls::pki_types::CertificateDer;
-use mqtt_sansio_client::rustls::pki_types::pem::PemObject as _;
-use mqtt_sansio_client::rustls::{ClientConfig, RootCertStore, crypto};
 use mqtt_sansio_client::{Client, Options};
-use std::path::Path;
-use std::sync::Arc;
 use tokio::time::timeout;
-
-/// Returns a configuration that trusts one certificate.
-fn trust(certificate: &Path) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()));
-    let config = config.with_safe_default_protocol_versions().unwrap();
-    Arc::new(config.with_root_certificates(roots).with_no_client_auth())
-}
 
 #[tokio::test]
 async fn each_transport_carries_messages_of_each_size() {

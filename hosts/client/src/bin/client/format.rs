@@ -41,7 +41,7 @@ impl Printer {
         Ok(Self { parts, pretty: options.pretty, version, buffer: Vec::new() })
     }
 
-    /// Prints a message. Returns false if nobody reads stdout any more.
+    /// Prints a message. Returns false if the reader of stdout has closed it.
     pub(crate) fn print(&mut self, message: &Message) -> Result<bool> {
         self.buffer.clear();
         let now = Zoned::now();
