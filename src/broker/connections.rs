@@ -9,7 +9,7 @@ use super::throttle::Throttle;
 use crate::codec::{OwnedPacket, ReasonCode};
 use crate::router::Slab;
 use crate::server::Server;
-use crate::session::Outgoing;
+use crate::session::{Message, Outgoing};
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -21,8 +21,12 @@ pub(super) const OUTPUT_LIMIT: usize = 64 * 1024;
 
 /// How many empty outputs are kept for the next ones, and how much room each has at most. So a
 /// connection needs memory for output only while it has some.
-const OUTPUTS_KEPT: usize = 64;
+const OUTPUTS_KEPT: usize = 1_024;
 const OUTPUT_KEPT: usize = 1_024;
+
+/// A message is written at once while the output of its connection is no longer than this. Written
+/// messages are not shared, and count towards no limit.
+const WRITTEN_THROUGH: usize = OUTPUT_KEPT / 2;
 
 /// All connections of a broker.
 #[derive(Debug, Default)]
@@ -245,17 +249,25 @@ impl Connections {
         }
     }
 
-    /// Moves what was written for a connection to `out`.
-    pub(super) fn take_output(&mut self, id: ConnectionId, out: &mut Vec<u8>) {
-        let connection = self.connections.get_mut(id.0);
-        let Some(connection) = connection.filter(|one| !one.output.is_empty()) else { return };
+    /// Moves what was written for a connection to `out`. Returns the connection.
+    #[inline]
+    pub(super) fn take_output(
+        &mut self,
+        id: ConnectionId,
+        out: &mut Vec<u8>,
+    ) -> Option<&mut Connection> {
+        let connection = self.connections.get_mut(id.0)?;
+        if connection.output.is_empty() {
+            return Some(connection);
+        }
         if connection.gates.is_none() {
             out.append(&mut connection.output);
         } else {
             let length = connection.pass_gates(self.durable);
             out.extend(connection.output.drain(..length));
         }
-        self.take_back_output(id);
+        take_back(&mut self.spare, connection);
+        Some(connection)
     }
 
     /// Whether there is output of a connection to send, or to write.
@@ -320,12 +332,8 @@ impl Connections {
 
     /// Takes the room of an empty output back.
     pub(super) fn take_back_output(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(id.0) else { return };
-        if connection.output.is_empty() && connection.output.capacity() > 0 {
-            let output = core::mem::take(&mut connection.output);
-            if output.capacity() <= OUTPUT_KEPT && self.spare.len() < OUTPUTS_KEPT {
-                self.spare.push(output);
-            }
+        if let Some(connection) = self.connections.get_mut(id.0) {
+            take_back(&mut self.spare, connection);
         }
     }
 
@@ -426,6 +434,32 @@ impl Connections {
         None
     }
 
+    /// Writes a message for the client of a connection at once, if it is short and none waits
+    /// before it. Returns whether it was written.
+    #[inline]
+    pub(super) fn write_through(
+        &mut self,
+        id: ConnectionId,
+        message: &Message,
+        now: Instant,
+    ) -> bool {
+        let Some(connection) = self.connections.get_mut(id.0) else { return false };
+        if connection.output.len() + message.size() > WRITTEN_THROUGH {
+            return false;
+        }
+        if connection.output.capacity() == 0 {
+            connection.output = self.spare.pop().unwrap_or_default();
+        }
+        if !connection.server.write_through(message, now, &mut connection.output) {
+            return false;
+        }
+        connection.counted.messages_queued += 1;
+        if connection.hint() {
+            self.hints.push_back(id);
+        }
+        true
+    }
+
     /// Queues a message for the client of a connection.
     pub(super) fn deliver(
         &mut self,
@@ -441,5 +475,15 @@ impl Connections {
             self.hints.push_back(id);
         }
         Ok(())
+    }
+}
+
+/// Takes the room of an empty output back.
+fn take_back(spare: &mut Vec<Vec<u8>>, connection: &mut Connection) {
+    if connection.output.is_empty() && connection.output.capacity() > 0 {
+        let output = core::mem::take(&mut connection.output);
+        if output.capacity() <= OUTPUT_KEPT && spare.len() < OUTPUTS_KEPT {
+            spare.push(output);
+        }
     }
 }

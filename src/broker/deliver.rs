@@ -16,6 +16,7 @@ use crate::router::GroupId;
 use crate::session::{Message, Outgoing, QueueLimit, Session};
 use crate::time::Instant;
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 /// A session is given more retained messages while fewer messages than this wait for its client.
 const RETAINED_AT_ONCE: usize = 16;
@@ -24,17 +25,22 @@ const RETAINED_AT_ONCE: usize = 16;
 /// and one for each shared subscription. [5.0 MQTT-3.3.4-2] [3.1.1 MQTT-3.3.5-1]
 pub(super) fn deliver_to_all(
     broker: &mut Broker,
+    from: Option<SessionId>,
     matches: &mut [(Target, Subscriber)],
     message: &Message,
     expires_at: Option<Instant>,
     now: Instant,
 ) {
     matches.sort_unstable_by_key(|(target, _)| *target);
+    let topic_name = message.topic_name();
     for same in matches.chunk_by(|(one, _), (other, _)| one == other) {
         broker.tasks.take(same.len());
         match same.first() {
             Some((Target::Session(session), _)) => {
-                deliver_to_session(broker, *session, same, message, expires_at, now);
+                let one = (message, &topic_name);
+                // The publisher's own copy comes after the acknowledgement.
+                let at_once = from != Some(*session);
+                deliver_to_session(broker, *session, same, one, expires_at, at_once, now);
             }
             Some((Target::Group(group), _)) => {
                 let outgoing = Outgoing { expires_at, ..Outgoing::new(None, message.clone()) };
@@ -51,26 +57,41 @@ fn deliver_to_session(
     broker: &mut Broker,
     session: SessionId,
     same: &[(Target, Subscriber)],
-    message: &Message,
+    (message, topic_name): (&Message, &TopicName<'_>),
     expires_at: Option<Instant>,
+    at_once: bool,
     now: Instant,
 ) {
-    if !may_receive(broker, session, message) {
+    // A session that has ended receives nothing.
+    let Some(state) = broker.sessions.get(session) else { return };
+    if state.grants.check(Access::Receive, topic_name) != Verdict::Allowed {
         return;
     }
-    let subscribers = || same.iter().map(|(_, subscriber)| subscriber);
-    let granted = subscribers().map(|subscriber| subscriber.options.maximum_qos).max();
-    let as_published = subscribers().any(|subscriber| subscriber.options.retain_as_published);
+    let mut granted = QoS::AtMostOnce;
+    let mut as_published = false;
+    let mut subscription_identifiers = Vec::new();
+    for (_, Subscriber { options, identifier, .. }) in same {
+        granted = granted.max(options.maximum_qos);
+        as_published |= options.retain_as_published;
+        // [5.0 MQTT-3.3.4-3] [5.0 MQTT-3.3.4-4]
+        subscription_identifiers.extend(*identifier);
+    }
     // [5.0 MQTT-3.8.4-8] [3.1.1 MQTT-3.8.4-6]
-    let qos = message.qos().min(granted.unwrap_or_default());
+    let qos = message.qos().min(granted);
     // [5.0 MQTT-3.3.1-12] [5.0 MQTT-3.3.1-13] [3.1.1 MQTT-3.3.1-9]
-    let copy = message.with(qos, message.retain() && as_published);
-    // [5.0 MQTT-3.3.4-3] [5.0 MQTT-3.3.4-4]
-    let subscription_identifiers =
-        subscribers().filter_map(|subscriber| subscriber.identifier).collect();
-    let outgoing = Outgoing { subscription_identifiers, expires_at, ..Outgoing::new(None, copy) };
-    let is_next = !broker.cursors.is_due(session)
-        || deliver_retained_before(broker, session, same, &message.topic_name(), now);
+    let message = message.with(qos, message.retain() && as_published);
+    let is_due = broker.cursors.is_due(session);
+    let is_plain = subscription_identifiers.is_empty() && expires_at.is_none();
+    if at_once && is_plain && !is_due && broker.journal.is_none() {
+        if let Presence::Connected(id) = state.presence {
+            if broker.connections.write_through(id, &message, now) {
+                stats::count(&mut broker.stats.messages_queued, qos);
+                return;
+            }
+        }
+    }
+    let outgoing = Outgoing { message, key: None, subscription_identifiers, expires_at };
+    let is_next = !is_due || deliver_retained_before(broker, session, same, topic_name, now);
     if is_next {
         deliver_or_drop(broker, session, outgoing, now);
     } else {
@@ -81,15 +102,22 @@ fn deliver_to_session(
 
 /// Whether the grants of a session let it receive a message. A session that has ended receives
 /// none.
-fn may_receive(broker: &Broker, session: SessionId, message: &Message) -> bool {
-    broker.sessions.get(session).is_some_and(|state| {
-        state.grants.check(Access::Receive, &message.topic_name()) == Verdict::Allowed
-    })
+fn may_receive(broker: &Broker, session: SessionId, topic_name: &TopicName<'_>) -> bool {
+    let state = broker.sessions.get(session);
+    state.is_some_and(|state| state.grants.check(Access::Receive, topic_name) == Verdict::Allowed)
 }
 
 /// Queues a message for a client. If its queue is full, something is dropped.
+#[inline]
 fn deliver_or_drop(broker: &mut Broker, session: SessionId, outgoing: Outgoing, now: Instant) {
-    let Err(outgoing) = deliver(broker, session, outgoing, None, now) else { return };
+    if let Err(outgoing) = deliver(broker, session, outgoing, None, now) {
+        drop_one(broker, session, outgoing, now);
+    }
+}
+
+/// Drops a message because the queue of its client is full, or another one in its place.
+#[cold]
+fn drop_one(broker: &mut Broker, session: SessionId, outgoing: Outgoing, now: Instant) {
     broker.stats.dropped.queue_full += 1;
     let connected = broker.sessions.get(session).and_then(|state| state.presence.connection());
     match broker.config.overflow {
@@ -125,6 +153,7 @@ fn overflow(broker: &mut Broker, session: SessionId, now: Instant) {
 
 /// Queues a message for a client, for its own or for a shared subscription. Returns it if there is
 /// no room. [5.0 MQTT-4.5.0-1] [3.1.1 MQTT-3.1.2-5]
+#[inline]
 fn deliver(
     broker: &mut Broker,
     session: SessionId,
@@ -143,6 +172,7 @@ fn deliver(
 }
 
 /// Queues a message for a client, connected or away.
+#[inline]
 fn queue(
     broker: &mut Broker,
     session: SessionId,
@@ -233,7 +263,7 @@ fn try_members(
     let picked = groups.pick(group, first, |session, subscriber| {
         let state = broker.sessions.get(*session);
         if state.is_none_or(|state| state.presence.connection().is_some() != is_connected)
-            || !may_receive(broker, *session, &outgoing.message)
+            || !may_receive(broker, *session, &outgoing.message.topic_name())
         {
             return false;
         }

@@ -170,7 +170,8 @@ use wills::Wills;
 ///
 /// Messages wait in the sessions, bounded by the configuration, until [`transmit`](Self::transmit)
 /// encodes them. The host calls it when the socket can take more, and so keeps no copies in its
-/// buffers.
+/// buffers. Short messages for which none waits are encoded at once, up to 512 bytes for a
+/// connection.
 pub struct Broker {
     config: BrokerConfig,
     /// The configuration of each connection, which they share.

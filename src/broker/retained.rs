@@ -112,9 +112,14 @@ impl Cursors {
         self.sessions.remove(&session);
     }
 
+    /// Whether no session awaits retained messages.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
     /// Whether the session awaits retained messages.
     pub(super) fn is_due(&self, session: SessionId) -> bool {
-        !self.sessions.is_empty() && self.sessions.contains_key(&session)
+        !self.is_empty() && self.sessions.contains_key(&session)
     }
 
     /// Returns the next retained message for a session, and passes those that it does not want.

@@ -16,12 +16,11 @@ use super::topic::TopicName;
 use super::types::{PacketIdentifier, QoS, Version};
 use super::varint;
 use super::write::{Sink as _, Size, Writer};
-use alloc::vec::Vec;
-use bytes::Bytes;
+use crate::sync::Arc;
 use core::fmt;
 
 /// A stored message. Clones share the topic name, properties and payload, which are in one
-/// allocation; the first clone adds a small allocation for the reference count.
+/// allocation.
 ///
 /// It does not depend on a version or a connection: it can be sent to clients of any version, and
 /// resent after a reconnect.
@@ -41,7 +40,7 @@ use core::fmt;
 pub struct Message {
     /// The topic name, the properties and the payload as a PUBLISH of 5.0 has them, each of the
     /// first two with its length.
-    bytes: Bytes,
+    bytes: Arc<[u8]>,
     topic_length: u16,
     properties_length: u32,
     qos: QoS,
@@ -80,8 +79,9 @@ impl Message {
         let length = fields.saturating_add(publish.payload.len());
         // A message that fits no packet is not kept.
         varint::check(length.saturating_add(identifier_size(publish.qos)))?;
-        let mut bytes = Vec::with_capacity(length);
-        let room = bytes.append_room(fields, publish.payload.len())?;
+        let mut bytes: Arc<[u8]> = core::iter::repeat_n(0, length).collect();
+        // Nobody shares it yet.
+        let room = Arc::get_mut(&mut bytes).unwrap_or_default();
         let mut writer = Writer::new(room, &size);
         writer.bytes(topic_length.to_be_bytes());
         writer.copy(topic);
@@ -89,10 +89,10 @@ impl Message {
         if let Some(properties) = &properties {
             properties.write_section(&mut writer);
         }
+        writer.copy(publish.payload);
         debug_assert!(writer.is_full(), "a message is written as it was measured");
-        bytes.append_slice(publish.payload)?;
         Ok(Self {
-            bytes: bytes.into(),
+            bytes,
             topic_length,
             properties_length,
             qos: publish.qos,
@@ -185,15 +185,20 @@ impl Message {
         packet_identifier: Option<PacketIdentifier>,
         out: &mut impl Output,
     ) -> Result<(), EncodeError> {
+        let first = publish::first_byte(self.qos, self.retain, dup);
         let remaining = self.remaining_length(version);
         // In 5.0 without an identifier, the bytes are as on the wire.
         let is_whole = version == Version::V5_0 && packet_identifier.is_none();
+        if let (true, Ok(short @ ..0x80)) = (is_whole, u8::try_from(remaining)) {
+            out.append_room(2, remaining as usize)?.copy_from_slice(&[first, short]);
+            return out.append_shared(&self.bytes, 0);
+        }
         let topic = if is_whole { 0 } else { 2 + usize::from(self.topic_length) };
         let identifier = identifier_size(self.qos);
         let size = 1 + varint::length(remaining) as usize + topic + identifier;
         let room = out.append_room(size, remaining as usize - topic - identifier)?;
         let mut writer = Writer::new(room, &Size::default());
-        writer.u8(publish::first_byte(self.qos, self.retain, dup));
+        writer.u8(first);
         writer.variable_byte_integer(remaining);
         writer.copy(self.bytes.get(..topic).unwrap_or_default());
         if let Some(identifier) = packet_identifier {

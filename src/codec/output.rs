@@ -6,8 +6,9 @@
 )]
 
 use super::error::EncodeError;
+use crate::sync::Arc;
 use alloc::vec::Vec;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use core::fmt;
 
 /// The output that packets are appended to: `Vec<u8>` and [`BytesMut`], which grow,
@@ -31,7 +32,7 @@ pub trait Output: Sealed {
     /// Appends bytes that are shared, from the position `from`. An output that can keep a reference
     /// does not copy them.
     #[inline(always)]
-    fn append_shared(&mut self, bytes: &Bytes, from: usize) -> Result<(), EncodeError> {
+    fn append_shared(&mut self, bytes: &Arc<[u8]>, from: usize) -> Result<(), EncodeError> {
         self.append_slice(bytes.get(from..).unwrap_or_default())
     }
 

@@ -2,9 +2,10 @@
 
 use super::error::EncodeError;
 use super::output::Output;
+use crate::sync::Arc;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use core::fmt;
 
 /// From this length on, a payload is handed on by reference. To count a reference, and to write one
@@ -39,9 +40,22 @@ pub struct Vectored {
     /// The number of bytes of `copied` that are removed.
     removed: usize,
     /// Each shared slice, and the number of bytes of `copied` before it, in order.
-    shared: VecDeque<(usize, Bytes)>,
+    shared: VecDeque<(usize, Shared)>,
     /// The length of all shared slices.
     shared_length: usize,
+}
+
+/// The rest of a message from a position on.
+#[derive(Clone)]
+struct Shared {
+    bytes: Arc<[u8]>,
+    from: usize,
+}
+
+impl Shared {
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.from..).unwrap_or_default()
+    }
 }
 
 impl Vectored {
@@ -66,7 +80,7 @@ impl Vectored {
 
     /// Returns the slices to write, in order. None is empty.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        let ends = self.shared.iter().map(|(end, shared)| (*end, &shared[..]));
+        let ends = self.shared.iter().map(|(end, shared)| (*end, shared.rest()));
         let mut start = self.removed;
         ends.chain([(self.copied.len(), &[][..])])
             .flat_map(move |(end, shared)| {
@@ -105,12 +119,12 @@ impl Output for Vectored {
     }
 
     #[inline]
-    fn append_shared(&mut self, bytes: &Bytes, from: usize) -> Result<(), EncodeError> {
+    fn append_shared(&mut self, bytes: &Arc<[u8]>, from: usize) -> Result<(), EncodeError> {
         let length = bytes.len().saturating_sub(from);
         if length < SHARED_FROM {
             return self.append_slice(bytes.get(from..).unwrap_or_default());
         }
-        self.shared.push_back((self.copied.len(), bytes.slice(from..)));
+        self.shared.push_back((self.copied.len(), Shared { bytes: bytes.clone(), from }));
         self.shared_length += length;
         Ok(())
     }
@@ -146,11 +160,11 @@ impl Buf for Vectored {
             self.removed += copied;
             count -= copied;
             let Some((_, shared)) = self.shared.front_mut() else { break };
-            let length = count.min(shared.len());
-            shared.advance(length);
+            let length = count.min(shared.rest().len());
+            shared.from += length;
             self.shared_length -= length;
             count -= length;
-            if !shared.is_empty() {
+            if !shared.rest().is_empty() {
                 break;
             }
             self.shared.pop_front();
@@ -184,7 +198,7 @@ mod tests {
         for step in [1, 7, SHARED_FROM, 3_001, usize::MAX] {
             let (mut out, mut expected) = (Vectored::new(), vec![]);
             for (byte, length) in (0..).zip(lengths.repeat(5)) {
-                let bytes = Bytes::from(vec![byte; length + 1]);
+                let bytes = Arc::from(vec![byte; length + 1]);
                 out.append_shared(&bytes, 1).unwrap();
                 out.append_room(2, length).unwrap().copy_from_slice(&[byte, 0]);
                 out.append_slice(&[byte; 40]).unwrap();
@@ -236,7 +250,7 @@ mod tests {
     fn vectored_write_gets_each_slice() {
         let mut out = Vectored::new();
         out.append_slice(b"ab").unwrap();
-        out.append_shared(&Bytes::from(vec![1; SHARED_FROM]), 0).unwrap();
+        out.append_shared(&Arc::from(vec![1; SHARED_FROM]), 0).unwrap();
         out.append_slice(b"c").unwrap();
         let mut places = [std::io::IoSlice::new(&[]); 4];
         assert_eq!(out.chunks_vectored(&mut places), 3);

@@ -239,8 +239,9 @@ impl<K: Ord, V> SubscriptionIndex<K, V> {
                     report(node.here);
                 }
             } else {
-                let (level, topic) = place.level(self.key);
+                // Without such children nothing needs the hash of the level.
                 if node.children > 0 {
+                    let (level, topic) = place.level(self.key);
                     next = self.child(number, level, topic);
                 }
                 if node.any != NONE {

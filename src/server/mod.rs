@@ -16,7 +16,7 @@ use crate::codec::{
 };
 use crate::session::{
     AckToken, AcknowledgeError, Acknowledgement, Available, Change, Ending, Endpoint, Limits,
-    Machine, Outgoing, Published, Reauthentication, Request, Requested, Session, advance,
+    Machine, Message, Outgoing, Published, Reauthentication, Request, Requested, Session, advance,
 };
 use crate::sync::Arc;
 use crate::time::Instant;
@@ -388,9 +388,25 @@ impl Server {
     ///
     /// Without a connection, or without room in the queue, the message is returned. So it is while
     /// as many outcomes as the queue holds messages are not reported.
+    #[inline]
     pub fn deliver(&mut self, outgoing: Outgoing, now: Instant) -> Result<(), Outgoing> {
         let now = self.endpoint.advance_to(now);
         if self.endpoint.is_open() { self.endpoint.enqueue(outgoing, now) } else { Err(outgoing) }
+    }
+
+    /// Writes a message at once, unless it must be [queued](Self::deliver). Returns whether it was
+    /// written.
+    #[inline]
+    pub(crate) fn write_through(
+        &mut self,
+        message: &Message,
+        now: Instant,
+        out: &mut impl Output,
+    ) -> bool {
+        let mut step = self.endpoint.step(now, out);
+        let is_written = self.endpoint.write_through(message, &mut step);
+        self.endpoint.finish(&step);
+        is_written
     }
 
     /// Drops the outcomes that no step has reported. A full list of them would close the queue.

@@ -147,6 +147,7 @@ impl Session {
     ///
     /// Expired messages are not purged while `limit.messages` outcomes are still
     /// [unreported](Self::next_completed), which bounds that list too.
+    #[inline]
     pub fn enqueue(
         &mut self,
         outgoing: Outgoing,

@@ -101,7 +101,7 @@ impl Outbound {
     }
 
     /// Whether the session is not resent completely. New messages wait until it is.
-    const fn is_resuming(&self) -> bool {
+    pub(crate) const fn is_resuming(&self) -> bool {
         self.is_resuming_publish() || self.is_resuming_pubrel()
     }
 

@@ -18,6 +18,7 @@ pub(crate) struct Queue {
 const KEPT_CAPACITY: usize = 64;
 
 impl Queue {
+    #[inline]
     pub(crate) fn push(&mut self, outgoing: Outgoing) {
         self.bytes += outgoing.size();
         if let Some(at) = outgoing.expires_at {

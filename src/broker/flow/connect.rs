@@ -125,6 +125,7 @@ fn begin(
     }
     broker.stats.connected += 1;
     broker.connections.enter(id, Phase::Connected(session_id));
+    broker.connections.lend_output(id);
     if let Some(connection) = broker.connections.get_mut(id) {
         connection.throttle = Throttle::new(rates, now).map(Box::new);
         // `check_accept` has proved that it can be written.

@@ -142,6 +142,10 @@ pub(super) fn resume(broker: &mut Broker, id: ConnectionId, now: Instant) {
 }
 
 fn awaits_retained(broker: &Broker, id: ConnectionId) -> bool {
+    // For most connections there is nothing to look up.
+    if broker.cursors.is_empty() {
+        return false;
+    }
     let session = broker.connections.get(id).and_then(Connection::session);
     session.is_some_and(|session| broker.cursors.is_due(session))
 }
@@ -155,28 +159,21 @@ pub(crate) fn transmit(
     out: &mut Vec<u8>,
 ) -> bool {
     let before = out.len();
-    broker.connections.take_output(id, out);
-    let mut has_more = flush(broker, id, now, out, before);
+    let mut has_more = flush(broker, id, now, out);
     while !has_more && awaits_retained(broker, id) && deliver_retained(broker, id, now) {
-        let length = out.len();
-        has_more = flush(broker, id, now, out, length);
+        has_more = flush(broker, id, now, out);
     }
     broker.stats.bytes_sent += (out.len() - before) as u64;
     has_more
 }
 
-/// Lets the server of a connection write messages that wait, and counts the output after `before`.
-/// Returns whether it would write more.
+/// Moves what was written for a connection to `out`, and then lets its server write messages that
+/// wait. Returns whether it would write more.
 ///
 /// With a journal they pass through the output of the connection, where they may have to wait.
-fn flush(
-    broker: &mut Broker,
-    id: ConnectionId,
-    now: Instant,
-    out: &mut Vec<u8>,
-    before: usize,
-) -> bool {
-    let Some(connection) = broker.connections.get_mut(id) else { return false };
+fn flush(broker: &mut Broker, id: ConnectionId, now: Instant, out: &mut Vec<u8>) -> bool {
+    let before = out.len();
+    let Some(connection) = broker.connections.take_output(id, out) else { return false };
     connection.forget_hint();
     if broker.journal.is_none() {
         let has_more = connection.server.flush(now, out);
@@ -189,7 +186,7 @@ fn flush(
             let _ = server.flush(now, output);
         }
         keep::settle(broker, id);
-        broker.connections.take_output(id, out);
+        let _ = broker.connections.take_output(id, out);
     }
     if let Some(connection) = broker.connections.get_mut(id) {
         connection.counted.bytes_sent += (out.len() - before) as u64;

@@ -94,7 +94,7 @@ fn for_nodes(
     broker.nodes.as_ref()?;
     let nodes = take_nodes(&mut broker.matches);
     let message = message.clone();
-    (!nodes.is_empty() || message.retain()).then(|| Forward { message, expires_at, nodes })
+    (!nodes.is_empty() || message.retain()).then_some(Forward { message, expires_at, nodes })
 }
 
 fn push_forward(broker: &mut Broker, forward: Forward) {
@@ -271,7 +271,7 @@ fn distribute(
         broker.stats.dropped.retained_full += 1;
     }
     let mut matches = core::mem::take(&mut broker.matches);
-    deliver_to_all(broker, &mut matches, &message, expires_at, now);
+    deliver_to_all(broker, from, &mut matches, &message, expires_at, now);
     if broker.config.sparkplug_aware {
         sparkplug::certify(broker, &message, now);
     }

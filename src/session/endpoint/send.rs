@@ -78,7 +78,7 @@ impl Endpoint {
         }
         let outgoing = expiring(key, full, Message::new(full)?, step.now);
         // A message without properties is the same in all versions.
-        if publish.properties.is_empty() && self.writes_unchanged() {
+        if publish.properties.is_empty() && self.is_sent_unchanged() {
             self.write_message(&outgoing.message, Some(identifier), false, step.out)?;
         } else {
             self.write_publish(publish, Some(identifier), step.out)?;
@@ -113,7 +113,37 @@ impl Endpoint {
         queued.map_err(|_| PublishError::QueueFull)
     }
 
+    /// Writes a message at once as it is, unless it must wait or change. Returns whether it was
+    /// written.
+    #[inline]
+    pub(crate) fn write_through(
+        &mut self,
+        message: &Message,
+        step: &mut Step<'_, impl Output>,
+    ) -> bool {
+        let is_acknowledged = message.qos() > QoS::AtMostOnce;
+        if !self.is_open()
+            || self.session.outbound.waits()
+            || !self.is_sent_unchanged()
+            || (is_acknowledged && !self.has_quota())
+        {
+            return false;
+        }
+        let identifier =
+            if is_acknowledged { self.session.outbound.slots.allocate() } else { None };
+        // A message that is not allowed is reported where it leaves the queue.
+        if self.write_message(message, identifier, false, step.out).is_err() {
+            return false;
+        }
+        if let Some(identifier) = identifier {
+            self.connection.sent += 1;
+            self.insert_sent(identifier, Outgoing::new(None, message.clone()));
+        }
+        true
+    }
+
     /// Queues a message, if there is room.
+    #[inline]
     pub(crate) fn enqueue(&mut self, mut outgoing: Outgoing, now: Instant) -> Result<(), Outgoing> {
         // A host that flushes and takes no steps must not make the list of outcomes grow.
         if self.session.completed.len() >= self.config.queue.messages.max(1) {
@@ -142,29 +172,31 @@ impl Endpoint {
 
     #[inline(never)]
     fn flush_waiting(&mut self, step: &mut Step<'_, impl Output>) {
-        loop {
-            let due_pubrel = self.session.outbound.next_due_pubrel();
-            let due_publish = self.session.outbound.next_due_publish();
-            if !self.has_room(step.out) {
-                return;
-            }
-            let has_sent = if let Some(identifier) = due_pubrel {
-                self.session.outbound.resent_pubrel(identifier);
-                // A peer whose Maximum Packet Size is below four bytes does not receive the PUBREL.
-                let code = ReasonCode::SUCCESS;
-                let _ = self.write_ack(PacketType::Pubrel, identifier, code, step.out);
-                true
-            } else if let Some(identifier) = due_publish {
-                self.connection.may_send() && self.resend(identifier, step)
-            } else if self.can_send_front() {
-                self.session.outbound.queue.pop().is_some_and(|outgoing| self.send(outgoing, step))
-            } else {
-                false
+        while self.has_room(step.out) {
+            let is_resuming = self.session.outbound.is_resuming();
+            let has_sent = match is_resuming.then(|| self.resend_next(step)).flatten() {
+                Some(has_sent) => has_sent,
+                None if self.can_send_front() => self.send_front(step),
+                None => false,
             };
             if !has_sent || !self.session.outbound.waits() {
                 return;
             }
         }
+    }
+
+    /// Resends the next packet that is due. Returns whether that was possible now, or `None` if
+    /// none is due.
+    #[inline(never)]
+    fn resend_next(&mut self, step: &mut Step<'_, impl Output>) -> Option<bool> {
+        if let Some(identifier) = self.session.outbound.next_due_pubrel() {
+            self.session.outbound.resent_pubrel(identifier);
+            // A peer whose Maximum Packet Size is below four bytes does not receive the PUBREL.
+            let _ = self.write_ack(PacketType::Pubrel, identifier, ReasonCode::SUCCESS, step.out);
+            return Some(true);
+        }
+        let identifier = self.session.outbound.next_due_publish()?;
+        Some(self.connection.may_send() && self.resend(identifier, step))
     }
 
     fn has_room(&self, out: &impl Output) -> bool {
@@ -234,9 +266,11 @@ impl Endpoint {
         written.is_ok()
     }
 
-    /// Sends a message of the queue, or reports why it is not sent. Returns false if the output
-    /// has no room for it.
-    fn send(&mut self, outgoing: Outgoing, step: &mut Step<'_, impl Output>) -> bool {
+    /// Sends the first message of the queue, or reports why it is not sent. Returns false if the
+    /// output has no room for it.
+    #[inline]
+    fn send_front(&mut self, step: &mut Step<'_, impl Output>) -> bool {
+        let Some(outgoing) = self.session.outbound.queue.pop() else { return false };
         if outgoing.expires_at.is_some_and(|at| at <= step.now) {
             self.session.completed.extend(outgoing.ended(Outcome::Expired));
             return true;
@@ -273,6 +307,7 @@ impl Endpoint {
         self.session.completed.extend(outgoing.ended(Outcome::NotAllowed(message)));
     }
 
+    #[inline]
     fn write_outgoing(
         &mut self,
         outgoing: &Outgoing,
@@ -281,14 +316,51 @@ impl Endpoint {
         step: &mut Step<'_, impl Output>,
     ) -> Result<(), PublishError> {
         let Outgoing { message, subscription_identifiers, expires_at, .. } = outgoing;
+        let is_unchanged = self.connection.version < Version::V5_0
+            || (expires_at.is_none() && subscription_identifiers.is_empty());
+        if is_unchanged && self.is_sent_unchanged() {
+            self.write_message(message, packet_identifier, dup, step.out)
+        } else {
+            self.write_changed(outgoing, packet_identifier, dup, step)
+        }
+    }
+
+    /// Whether the bytes of a message are written as they are: no option asks for another check,
+    /// and no alias takes the place of its topic name.
+    fn is_sent_unchanged(&self) -> bool {
+        !self.config.options.check_content() && self.automatic_aliases() == 0
+    }
+
+    /// Copies the bytes of a message, which were checked, to the output.
+    #[inline]
+    fn write_message(
+        &self,
+        message: &Message,
+        packet_identifier: Option<PacketIdentifier>,
+        dup: bool,
+        out: &mut impl Output,
+    ) -> Result<(), PublishError> {
         self.check_allowed(message.qos(), message.retain())?;
         let version = self.connection.version;
-        let is_unchanged = version < Version::V5_0
-            || (expires_at.is_none() && subscription_identifiers.is_empty());
-        if is_unchanged && self.writes_unchanged() {
-            return Ok(self.write_message(message, packet_identifier, dup, step.out)?);
+        let maximum = self.connection.peer.maximum_packet_size;
+        let size = message.packet_size(version);
+        if size > maximum {
+            return Err(WriteError::TooLarge { size, maximum }.into());
         }
-        let mut publish = message.to_publish();
+        Ok(message.write(version, dup, packet_identifier, out)?)
+    }
+
+    /// Writes a message with properties of the receiver's own, or checks it again.
+    #[inline(never)]
+    fn write_changed(
+        &mut self,
+        outgoing: &Outgoing,
+        packet_identifier: Option<PacketIdentifier>,
+        dup: bool,
+        step: &mut Step<'_, impl Output>,
+    ) -> Result<(), PublishError> {
+        self.check_allowed(outgoing.message.qos(), outgoing.message.retain())?;
+        let mut publish = outgoing.message.to_publish();
         publish.dup = dup;
         let properties = &mut publish.properties;
         if self.connection.version < Version::V5_0 {
@@ -304,29 +376,6 @@ impl Endpoint {
             properties.subscription_identifiers = identifiers.into();
         }
         Ok(self.write_publish(&publish, packet_identifier, step.out)?)
-    }
-
-    /// Whether the bytes of a message are written as they are: no option asks for another check,
-    /// and no alias takes the place of its topic name.
-    fn writes_unchanged(&self) -> bool {
-        !self.config.options.check_content() && self.automatic_aliases() == 0
-    }
-
-    /// Copies the bytes of a message, which were checked, to the output.
-    fn write_message(
-        &self,
-        message: &Message,
-        packet_identifier: Option<PacketIdentifier>,
-        dup: bool,
-        out: &mut impl Output,
-    ) -> Result<(), WriteError> {
-        let (version, maximum) =
-            (self.connection.version, self.connection.peer.maximum_packet_size);
-        let size = message.packet_size(version);
-        if size > maximum {
-            return Err(WriteError::TooLarge { size, maximum });
-        }
-        Ok(message.write(version, dup, packet_identifier, out)?)
     }
 
     /// Returns how many aliases the machine can set.

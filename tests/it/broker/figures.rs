@@ -197,13 +197,15 @@ fn overflow_of_many_clients_is_not_recursive() {
     let config = BrokerConfig::new(server).overflow(Overflow::Disconnect);
     let mut net = Net::new(config, support::Feed::Whole);
     const COUNT: usize = 3_000;
+    // A shorter message would be written at once.
+    const LONG: [u8; 600] = [b'x'; 600];
     for number in 0..COUNT {
         let (name, topic) = (format!("client-{number}"), format!("will/{}", number + 1));
-        let will = Some(Will::new(topic.as_str(), b"x"));
+        let will = Some(Will::new(topic.as_str(), &LONG));
         let client = net.join(Connect { will, ..clean(V5_0, &name) });
         net.subscribe(client, &format!("will/{number}"), 0);
         net.stall(client, true);
-        let full = Publish::new(format!("will/{number}").leak() as &str, b"full");
+        let full = Publish::new(format!("will/{number}").leak() as &str, &LONG);
         net.broker.publish(&full, net.instant()).unwrap();
     }
     net.broker.publish(&message("will/0", "x", 0), net.instant()).unwrap();
