@@ -6,10 +6,12 @@
 //! A citation such as `[SN §6.14]` is a section of the specification, Version 1.2 of November 14,
 //! 2013.
 
+pub mod client;
 mod gateway;
 mod hash;
 mod time;
 pub mod v1_2;
 
+pub use client::Client;
 pub use gateway::{Destination, Event, Gateway, GatewayConfig, GatewayStats, Link, State};
 pub use time::Retry;

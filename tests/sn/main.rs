@@ -11,4 +11,5 @@
 )]
 
 mod gateway;
+mod simulation;
 mod vectors;

@@ -9,7 +9,7 @@ use crate::session::{AckToken, Received};
 use crate::sn::v1_2::{Message, Puback, Publish, Regack, Register, ReturnCode, TopicId};
 use crate::time::Instant;
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 
 /// The messages that are sent in a call. The next call sends more.
 const BURST: usize = 16;
@@ -23,6 +23,9 @@ pub(super) struct Outbound {
     /// When the next message can be sent, after the client has rejected one, or after a burst.
     resume_at: Option<Instant>,
     last_id: u16,
+    /// The packet identifiers of messages that the client has, and that the server will send again
+    /// because there was no connection to acknowledge them.
+    settled: BTreeSet<PacketIdentifier>,
 }
 
 /// A message for the client. The first one of the queue can be in flight.
@@ -68,6 +71,11 @@ impl Outbound {
         self.queue.len()
     }
 
+    /// Returns the bytes of the topic names and payloads of buffered messages.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether the buffer has no room for a message with QoS 1 or 2.
     pub(super) fn is_full(&self, config: &GatewayConfig) -> bool {
         let (messages, bytes) = config.maximum_buffered;
@@ -111,6 +119,7 @@ impl Outbound {
     /// Notes that the server has no session, so that it sends nothing again.
     pub(super) fn forget_session(&mut self) {
         self.queue.iter_mut().for_each(|delivery| delivery.identifier = None);
+        self.settled.clear();
     }
 
     fn next_id(&mut self) -> PacketIdentifier {
@@ -134,7 +143,10 @@ impl<P: Clone + Ord> Device<P> {
         let token = message.token;
         let client = &self.uplink.client;
         let identifier = token.and_then(|token| client.packet_identifier(token));
-        if identifier.is_some() {
+        if let Some(settled) = identifier {
+            if self.outbound.settled.remove(&settled) && message.dup {
+                return self.acknowledge(token, context);
+            }
             let is_same = |delivery: &&mut Delivery| delivery.identifier == identifier;
             if let Some(delivery) = self.outbound.queue.iter_mut().find(is_same) {
                 // A packet identifier is in use until its message is acknowledged, also over
@@ -282,7 +294,10 @@ impl<P: Clone + Ord> Device<P> {
         if let Phase::Awake { remaining } = &mut self.phase {
             *remaining = remaining.saturating_sub(1);
         }
-        self.acknowledge(delivery.token, context);
+        match (delivery.token, delivery.identifier) {
+            (None, Some(identifier)) => _ = self.outbound.settled.insert(identifier),
+            (token, _) => self.acknowledge(token, context),
+        }
     }
 
     fn acknowledge(&mut self, token: Option<AckToken>, context: &Context<'_, P>) {

@@ -1,6 +1,7 @@
 //! One client of the gateway: its state, its timers, and its connection to the server.
 //! [SN §6.14]
 
+use super::config::GatewayConfig;
 use super::connect::{Connecting, Will};
 use super::deliver::Outbound;
 use super::output::{Address, Context};
@@ -105,6 +106,11 @@ impl<P: Clone + Ord> Device<P> {
     /// Whether the client receives messages now.
     const fn is_listening(&self) -> bool {
         matches!(self.phase, Phase::Active | Phase::Awake { .. })
+    }
+
+    /// Whether messages of the server are not read, because the buffer is full.
+    pub(super) fn is_paused(&self, config: &GatewayConfig) -> bool {
+        self.uplink.client.is_connected() && self.outbound.is_full(config)
     }
 
     /// Whether nothing of the client must be kept.
@@ -249,7 +255,7 @@ impl<P: Clone + Ord> Device<P> {
     /// Consumes packets of the server.
     pub(super) fn handle_input(&mut self, input: &mut &[u8], context: &mut Context<'_, P>) {
         loop {
-            let (now, is_paused) = (context.now, self.outbound.is_full(context.config));
+            let (now, is_paused) = (context.now, self.is_paused(context.config));
             let Uplink { client, out, .. } = &mut self.uplink;
             if is_paused {
                 // The connection is not read, so the server is not silent.
@@ -326,8 +332,7 @@ impl<P: Clone + Ord> Device<P> {
     pub(super) fn handle_timeout(&mut self, context: &mut Context<'_, P>) {
         let now = context.now;
         if self.uplink.poll_timeout().is_some_and(|at| at <= now) {
-            let is_paused = self.outbound.is_full(context.config);
-            if is_paused {
+            if self.is_paused(context.config) {
                 self.uplink.client.handle_progress(now);
             }
             loop {

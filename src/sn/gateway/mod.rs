@@ -258,6 +258,13 @@ impl<P: Clone + Ord> Gateway<P> {
         self.devices.get(self.by_client_id.get(client_id)?).map(Device::state)
     }
 
+    /// Returns the number of messages that are buffered for a client, and their bytes.
+    #[must_use]
+    pub fn buffered(&self, client_id: &str) -> Option<(usize, usize)> {
+        let device = self.devices.get(self.by_client_id.get(client_id)?)?;
+        Some((device.outbound.waiting(), device.outbound.bytes()))
+    }
+
     /// Sets whether the server can be reached, which is true at first. A gateway that has no server
     /// does not advertise, and does not answer SEARCHGW. [SN §6.1]
     pub fn set_available(&mut self, is_available: bool) {
@@ -324,8 +331,8 @@ impl<P: Clone + Ord> Gateway<P> {
     /// after the connection has ended, and while the buffer of the client is full.
     #[must_use]
     pub fn wants_input(&self, link: Link) -> bool {
-        let is_full = |device: &Device<P>| device.outbound.is_full(&self.config);
-        let is_paused = self.devices.get(&link.device).is_some_and(is_full);
+        let device = self.devices.get(&link.device);
+        let is_paused = device.is_some_and(|device| device.is_paused(&self.config));
         self.uplink(link).is_some_and(|uplink| uplink.client.wants_input()) && !is_paused
     }
 

@@ -108,6 +108,12 @@ pub enum TopicRef {
     Short([u8; 2]),
 }
 
+impl From<TopicId> for TopicRef {
+    fn from(id: TopicId) -> Self {
+        Self::Normal(id)
+    }
+}
+
 impl TopicRef {
     /// Makes a short topic from a name of two octets. Another length is refused as
     /// [`Truncated`](DecodeError::Truncated) or [`TrailingBytes`](DecodeError::TrailingBytes).

@@ -1,5 +1,6 @@
-//! MQTT-SN: the property of its fuzz target, and a gateway with a broker.
+//! MQTT-SN: the property of its fuzz target, a gateway with a broker, and a simulation of both.
 
+pub mod simulation;
 mod site;
 
 pub use site::{Peer, Site};
