@@ -339,6 +339,11 @@ fn sleeping_client_receives_buffered_messages_when_it_wakes() {
     site.send(2, &resume("b"));
     expect(&mut site, 2, &[CONNACK]);
     assert_eq!(site.gateway.state("b"), Some(State::Active));
+    // Also if it returns with the same CONNECT after a moment.
+    site.send(2, &Message::Disconnect(Some(100)));
+    site.send(2, &resume("b"));
+    expect(&mut site, 2, &[Message::Disconnect(None), CONNACK]);
+    assert_eq!(site.gateway.state("b"), Some(State::Active));
     site.send(2, &Message::Disconnect(Some(100)));
     site.pass(111 * SECOND);
     assert_eq!(site.gateway.state("b"), None);

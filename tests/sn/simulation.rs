@@ -18,6 +18,13 @@ fn run_seeds(seeds: core::ops::Range<u64>) {
 /// [SN §6.6] [SN §6.13] [SN §6.14]
 #[test]
 fn qos_1_arrives_at_least_once_and_qos_2_exactly_once() {
+    run_seeds(0..1_000);
+}
+
+/// `SEEDS=1000000 cargo test --release --test sn -- --ignored` runs more.
+#[test]
+#[ignore = "takes a minute"]
+fn qos_holds_for_ten_thousand_seeds() {
     let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok());
     run_seeds(0..seeds.unwrap_or(10_000));
 }

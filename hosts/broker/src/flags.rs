@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use mqtt_sansio::broker::{BrokerConfig, Overflow, Rates, SharedStrategy};
 use mqtt_sansio::codec::{Expiry, Options, QoS};
 use mqtt_sansio::server::ServerConfig;
+use mqtt_sansio_sn_gateway::PredefinedTopic;
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -29,6 +30,13 @@ pub(crate) struct Arguments {
     /// repeated [default: tcp://127.0.0.1:1883].
     #[arg(long, value_name = "URL", action = ArgAction::Append)]
     pub(crate) listen: Vec<Endpoint>,
+    /// A UDP address for clients of MQTT-SN 1.2, which has no encryption and no passwords. They need
+    /// `--allow-anonymous true` if there is a password file, or if the network reaches the address.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) sn: Option<SocketAddr>,
+    /// A predefined topic of MQTT-SN: `7=room/4`. Can be repeated.
+    #[arg(long, value_name = "ID=TOPIC", action = ArgAction::Append)]
+    pub(crate) sn_topic: Vec<PredefinedTopic>,
     /// A TOML file with flags: `max-qos = 1`, `no-retain = true`, `listen = ["tcp://[::]:1883"]`.
     /// Flags of the command line take precedence; listeners and options of both count.
     #[arg(long, value_name = "FILE")]

@@ -107,13 +107,15 @@ pub(crate) enum Address {
     Unix(Rc<str>),
     /// The bridge of that name, in this program.
     Bridge(Rc<str>),
+    /// A client of MQTT-SN, through the gateway of this program.
+    Sn,
 }
 
 impl Address {
     pub(crate) fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Ip(address) => Some(address.ip()),
-            Self::Unix(_) | Self::Bridge(_) => None,
+            Self::Unix(_) | Self::Bridge(_) | Self::Sn => None,
         }
     }
 
@@ -128,6 +130,7 @@ impl fmt::Display for Address {
             Self::Ip(address) => address.fmt(f),
             Self::Unix(name) => name.fmt(f),
             Self::Bridge(name) => write!(f, "bridge {name}"),
+            Self::Sn => f.write_str("MQTT-SN"),
         }
     }
 }

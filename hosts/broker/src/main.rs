@@ -27,6 +27,7 @@ mod metrics;
 mod notify;
 mod proxy;
 mod settings;
+mod sn;
 mod store;
 mod tls;
 mod users;
@@ -134,6 +135,7 @@ async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Resul
         let listener = Listener::bind(endpoint, settings.clone()).await;
         bound.push(listener.with_context(|| format!("cannot listen on {endpoint}"))?);
     }
+    let sn_socket = sn::bind(arguments).await?;
     let metrics = match arguments.metrics {
         Some(address) => Some(TcpListener::bind(address).await.context("--metrics")?),
         None => None,
@@ -147,7 +149,7 @@ async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Resul
     };
     let limit = global.limit.clone();
     settings.retain(|own| !Rc::ptr_eq(own, &global));
-    settings.push(global);
+    settings.push(global.clone());
     let mut seed = [0; 16];
     getrandom::fill(&mut seed).context("the system has no randomness")?;
     let (config, seed, clock) =
@@ -182,6 +184,10 @@ async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Resul
     for listener in bound {
         info!("listening on {}", listener.endpoint());
         tasks.push(spawn_local(listener.run(host.clone())));
+    }
+    if let Some(socket) = sn_socket {
+        let topics = arguments.sn_topic.clone();
+        tasks.push(spawn_local(sn::run(host.clone(), socket, topics, global)));
     }
     let link_settings = Rc::new(Settings::of_bridges(arguments)?);
     let bridges = bridges.iter().map(|bridge| {

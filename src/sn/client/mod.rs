@@ -23,7 +23,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 /// The QoS 2 exchanges that are remembered after their end.
-const RECENT: usize = 4;
+const RECENT: usize = 16;
 
 /// The state of a client. [SN §6.14]
 ///

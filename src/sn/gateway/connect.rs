@@ -77,7 +77,8 @@ impl<P: Clone + Ord> Device<P> {
         if let Phase::Connecting(connecting) = &self.phase {
             return connecting.hash == hash;
         }
-        self.is_connected()
+        // A client that sleeps returns with the same CONNECT.
+        matches!(self.phase, Phase::Active)
             && self.connected.is_some_and(|(last, at)| {
                 let is_recent = context.now - at < context.config.duplicate_window;
                 last == hash && (self.is_fresh || is_recent)

@@ -40,13 +40,19 @@ struct Delivery {
     token: Option<AckToken>,
     /// The message id, once the message was sent.
     message_id: Option<PacketIdentifier>,
-    /// Whether the client did not know the topic id.
-    was_rejected: bool,
+    /// How often the client did not know the topic id.
+    rejections: u8,
 }
 
 impl Delivery {
     fn size(&self) -> usize {
         self.topic.as_text().len() + self.payload.len()
+    }
+
+    /// Whether an answer belongs to the message. It can arrive late, while the client that has
+    /// connected again is told the topic before the message is sent again.
+    fn is_answered_by(&self, message_id: u16) -> bool {
+        self.message_id.is_some_and(|id| id.get() == message_id)
     }
 }
 
@@ -169,7 +175,7 @@ impl<P: Clone + Ord> Device<P> {
             identifier,
             token,
             message_id: None,
-            was_rejected: false,
+            rejections: 0,
         };
         let size = delivery.size();
         if message.qos == QoS::AtMostOnce && !self.outbound.has_room(size, context.config) {
@@ -349,43 +355,43 @@ impl<P: Clone + Ord> Device<P> {
 
     /// Handles a PUBACK, which also rejects messages with QoS 0 and 2. [SN §6.6] [SN §6.10]
     pub(super) fn on_puback(&mut self, puback: &Puback, context: &mut Context<'_, P>) {
-        let is_open = self.outbound.opened(puback.message_id) == Some(Kind::Publish);
-        let first = self.outbound.queue.front_mut().filter(|_| is_open);
+        let message_id = puback.message_id;
+        // A copy of a rejection must not reject the next try.
+        let is_open = self.outbound.opened(message_id) == Some(Kind::Publish);
+        let first = self.outbound.queue.front_mut().filter(|it| it.is_answered_by(message_id));
         match (puback.return_code, first) {
             (ReturnCode::Accepted, Some(first)) if first.qos == QoS::AtLeastOnce => {
                 context.stats.delivered += 1;
                 self.outbound.open = None;
                 self.pop(context);
             }
-            (ReturnCode::Accepted, _) | (ReturnCode::Congestion, None) => {}
-            (ReturnCode::Congestion, Some(_)) => return self.hold(context),
             (ReturnCode::InvalidTopicId, first) => {
-                let was_rejected =
-                    first.map(|first| core::mem::replace(&mut first.was_rejected, true));
                 let known = puback.topic_id.filter(|id| self.topics.name(*id).is_some());
-                if let Some(id) = known {
+                if let Some(id) = known.filter(|_| is_open || message_id == 0) {
                     self.topics.set_known(id, false);
                 }
-                match was_rejected {
-                    None => return,
+                let Some(first) = first.filter(|_| is_open) else { return };
+                first.rejections += 1;
+                if known.is_some() && first.rejections <= context.config.retry.count {
                     // The next try begins with REGISTER.
-                    Some(false) if known.is_some() => self.outbound.open = None,
-                    Some(_) => self.drop_first(context),
+                    self.outbound.open = None;
+                } else {
+                    self.drop_first(context);
                 }
             }
-            (ReturnCode::NotSupported, None) => return,
-            (ReturnCode::NotSupported, Some(_)) => self.drop_first(context),
+            (ReturnCode::Congestion, Some(_)) if is_open => return self.hold(context),
+            (ReturnCode::NotSupported, Some(_)) if is_open => self.drop_first(context),
+            (ReturnCode::Accepted | ReturnCode::Congestion | ReturnCode::NotSupported, _) => return,
         }
         self.pump(context);
     }
 
     /// Handles a PUBREC: the client has the message.
     pub(super) fn on_pubrec(&mut self, id: PacketIdentifier, context: &mut Context<'_, P>) {
-        let is_qos_2 = |first: &Delivery| first.qos == QoS::ExactlyOnce;
-        if self.outbound.opened(id.get()) == Some(Kind::Publish) {
-            if !self.outbound.queue.front().is_some_and(is_qos_2) {
-                return;
-            }
+        let first = self.outbound.queue.front();
+        if first
+            .is_some_and(|first| first.qos == QoS::ExactlyOnce && first.is_answered_by(id.get()))
+        {
             context.stats.delivered += 1;
             self.pop(context);
             let retry_at = context.now + context.config.retry.interval;

@@ -16,7 +16,7 @@ use crate::time::Instant;
 use alloc::collections::VecDeque;
 
 /// The exchanges that are remembered after their end.
-const RECENT: usize = 8;
+const RECENT: usize = 16;
 
 #[derive(Default)]
 pub(super) struct Inbound {

@@ -236,7 +236,7 @@ impl World {
         self.tally.dropped += u64::from(copies == 0);
         self.tally.copied += u64::from(copies == 2);
         for _ in 0..copies {
-            let delay = if self.is_bad { 1 + self.random.below(DELAY) } else { 1 };
+            let delay = if self.is_bad { 1 + self.random.below(DELAY) } else { 20 };
             let at = self.site.now + Duration::from_millis(delay);
             self.last_datagram += 1;
             let Datagram { peer, is_to_gateway, ref bytes } = datagram;
@@ -249,7 +249,7 @@ impl World {
     fn act(&mut self, index: usize) {
         let (now, is_bad, random) = (self.site.now, self.is_bad, &mut self.random);
         let node = &mut self.nodes[index];
-        let pause = if is_bad { 100 + random.below(8_000) } else { 200 };
+        let pause = if is_bad { 100 + random.below(8_000) } else { 1_000 };
         node.act_at = now + Duration::from_millis(pause);
         node.actions -= usize::from(is_bad && node.actions > 0);
         if is_bad && random.percent(4) {

@@ -13,6 +13,7 @@ mod listeners;
 mod operation;
 mod readme;
 mod security;
+mod sn;
 mod soak;
 mod store;
 

@@ -1,0 +1,34 @@
+//! Clients of MQTT-SN through `--sn`.
+
+use crate::{Broker, has, skip};
+use std::process::Command;
+
+#[test]
+fn client_of_pypi_publishes_subscribes_sleeps_and_wakes() {
+    let has_client = Command::new("python3").args(["-c", "import mqttsn12"]).output();
+    let has_client = has_client.is_ok_and(|output| output.status.success());
+    if !has("python3") || !has_client {
+        assert!(std::env::var_os("CI").is_none(), "mqtt-sn-12 of PyPI is not installed");
+        return skip("mqtt-sn-12 of PyPI is not installed");
+    }
+    let flags = ["--sn", "127.0.0.1:0", "--sn-topic", "7=pre/seven"];
+    let mut broker =
+        Broker::start_without_waiting(&[&["--listen", "127.0.0.1:0"], &flags[..]].concat());
+    broker.wait(|log| log.matches("listening on").count() == 2);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../sn-gateway/tests/pypi.py");
+    let (sn, mqtt) = (broker.port("udp"), broker.port("tcp"));
+    let output = Command::new("python3").args([script, &sn, &mqtt]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn sn_needs_permission_because_it_has_no_passwords() {
+    for flags in
+        [&["--sn", "0.0.0.0:0"][..], &["--sn", "127.0.0.1:0", "--allow-anonymous", "false"]]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+        let output = command.args(["--listen", "127.0.0.1:0"]).args(flags).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && error.contains("has no passwords"), "{error}");
+    }
+}
