@@ -61,6 +61,8 @@ impl Client {
     /// Messages are sent in the order of the calls. Without a connection they wait for the next
     /// one, also with QoS 0. A queued message that a 5.0 server does not allow then ends with
     /// [`NotAllowed`](crate::DeliveryError::NotAllowed).
+    ///
+    /// If the call is dropped, the message was not queued; with a store, it can be.
     pub async fn publish(&self, publish: Publish<'_>) -> Result<Delivery, PublishError> {
         let shared = &self.0.shared;
         loop {
@@ -89,6 +91,9 @@ impl Client {
 
     /// Subscribes to a filter, and waits for the answer of the server. If there is no connection,
     /// it waits for one.
+    ///
+    /// If the call is dropped, the server can have the subscription. Its messages are discarded, and
+    /// the client forgets it with the next call.
     pub async fn subscribe(&self, filter: &str, qos: QoS) -> Result<Messages, RequestError> {
         let subscription = Subscription::new(filter, qos);
         self.subscribe_with(&[subscription], SubscribeProperties::default()).await
@@ -116,6 +121,9 @@ impl Client {
     ///
     /// Returns the reason code for each filter. There are none before 5.0, and if the server has
     /// lost the session.
+    ///
+    /// If the call is dropped after its first poll, the streams end all the same, and UNSUBSCRIBE is
+    /// sent.
     pub async fn unsubscribe(&self, filters: &[&str]) -> Result<Vec<ReasonCode>, RequestError> {
         let filters: Vec<_> = filters.iter().map(|filter| Text::from(*filter)).collect();
         self.unsubscribe_with(&filters, UnsubscribeProperties::default()).await
@@ -139,6 +147,8 @@ impl Client {
 
     /// Authenticates again on the same connection, with the
     /// [authenticator](Options::authenticator). [5.0 §4.12.1]
+    ///
+    /// If the call is dropped, the exchange goes on without it.
     pub async fn reauthenticate(&self) -> Result<(), RequestError> {
         let answer = self.0.shared.reauthenticate()?;
         answer.await.map_err(|_| RequestError::Closed)?
@@ -163,6 +173,8 @@ impl Client {
     /// [store](Options::store), if there is one.
     ///
     /// If CONNECT had Clean Start, the session of the server ends, too.
+    ///
+    /// If the call is dropped after its first poll, the client ends in the background.
     pub async fn disconnect(&self) -> Ended {
         self.0.shared.close(None);
         self.closed().await
@@ -200,6 +212,9 @@ impl Client {
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("status", &self.shared.status.borrow()).finish()
+        f.debug_struct("Handle")
+            .field("status", &self.shared.status.borrow())
+            .field("core", &format_args!("{}", self.shared.debug_core()))
+            .finish()
     }
 }

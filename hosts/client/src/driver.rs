@@ -196,8 +196,8 @@ async fn closing(shared: &Shared, mut store: Option<&mut Store>) {
 
 /// Sets the timer, unless it fires early enough: the machine then finds nothing due, and the timer
 /// is set again. Otherwise each packet would move it.
-fn arm(mut timer: Pin<&mut Sleep>, deadline: Option<std::time::Instant>) {
-    if let Some(deadline) = deadline.map(Instant::from_std) {
+fn arm(mut timer: Pin<&mut Sleep>, deadline: Option<Instant>) {
+    if let Some(deadline) = deadline {
         if timer.is_elapsed() || deadline < timer.deadline() {
             timer.as_mut().reset(deadline);
         }

@@ -37,23 +37,29 @@
 //!
 //! # Cancel safety
 //!
-//! Each future of this crate can be dropped at any time, in `select!` for instance:
+//! Each future of this crate, except for one, can be dropped at any time, in `select!` for instance.
+//! Tests drop them after each number of polls.
 //!
 //! | future | if it is dropped |
 //! |---|---|
 //! | [`Client::publish`] | the message was not queued; with a [store](Options::store), it can be |
 //! | [`Delivery`] | the message is sent all the same |
 //! | [`Messages::recv`] | no message is lost |
-//! | [`Client::subscribe`], [`Client::unsubscribe`] | the request can have been sent |
-//! | [`Client::flush`] | nothing changes |
+//! | [`Client::subscribe`] | the server can have the subscription, whose messages are discarded |
+//! | [`Client::unsubscribe`] | the streams end, and the request is sent |
+//! | [`Client::requester`] | as with [`Client::subscribe`] |
+//! | [`Client::reauthenticate`] | the exchange goes on |
+//! | [`Messages::answer`] | the answer is lost; this future must be kept |
+//! | [`Client::flush`], [`Client::closed`] | nothing changes |
 //! | [`Client::disconnect`] | the connection ends in the background |
-//! | [`Requester::request`] | a response that still arrives is dropped |
+//! | [`Requester::request`] | a response that still arrives is discarded |
 //!
 //! # Features
 //!
 //! `tls` and `websocket`, both on by default, add these transports.
 
 mod client;
+mod clock;
 mod core;
 mod delivery;
 mod driver;

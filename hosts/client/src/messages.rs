@@ -44,7 +44,7 @@ impl Messages {
         Self { receiver, batch: Vec::new(), granted, answer }
     }
 
-    /// Waits for the next message.
+    /// Waits for the next message. If the call is dropped, no message is lost.
     pub async fn recv(&mut self) -> Option<Message> {
         std::future::poll_fn(|context| self.poll_recv(context)).await
     }
@@ -63,7 +63,7 @@ impl Messages {
     }
 
     /// Waits for the first answer to a subscription of [`Options`](crate::Options). Only the first
-    /// call has it.
+    /// call has it: its future must not be dropped before it is complete.
     pub fn answer(
         &mut self,
     ) -> impl Future<Output = Result<Vec<ReasonCode>, RequestError>> + use<> {

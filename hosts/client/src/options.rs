@@ -1,5 +1,6 @@
 //! How to connect, and the start of a client.
 
+use crate::clock::Clock;
 use crate::core::{Authenticator, AuthenticatorError, Parts, Subscribed};
 use crate::driver::{Driver, Status};
 use crate::error::{RequestError, StartError, UrlError};
@@ -8,7 +9,6 @@ use crate::shared::Shared;
 use crate::store::Store;
 use crate::transport::{Endpoint, Kind, Transport};
 use crate::{Client, ClientConfig};
-use mqtt_sansio::Clock;
 use mqtt_sansio::client::Client as Machine;
 use mqtt_sansio::codec::{
     Auth, Connect, ConnectProperties, EncodeError, OwnedPacket, Packet, QoS, Role, Rules,

@@ -59,6 +59,8 @@ impl Requester {
 
     /// Publishes a request, whose Response Topic and Correlation Data this call sets, and waits for
     /// the first response.
+    ///
+    /// If the call is dropped, a response that still arrives is discarded.
     pub async fn request(&self, request: Publish<'_>) -> Result<Message, RequestError> {
         let data = fastrand::u128(..).to_be_bytes();
         let (waiter, response) = oneshot::channel();

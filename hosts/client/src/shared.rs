@@ -44,7 +44,7 @@ pub(crate) struct Link {
     pub(crate) progressed: bool,
     /// Whether the socket must be read.
     pub(crate) reads: bool,
-    pub(crate) deadline: Option<std::time::Instant>,
+    pub(crate) deadline: Option<tokio::time::Instant>,
     /// The stream whose full buffer stops everything.
     pub(crate) full: Option<mpsc::Sender<Message>>,
 }
@@ -123,6 +123,11 @@ impl Shared {
     pub(crate) fn close(&self, disconnect: Option<&Disconnect<'_>>) {
         self.lock().close(disconnect);
         self.wake.notify_one();
+    }
+
+    /// Writes the state of the core for people.
+    pub(crate) fn debug_core(&self) -> String {
+        format!("{:?}", *self.lock())
     }
 
     pub(crate) fn is_idle(&self) -> bool {

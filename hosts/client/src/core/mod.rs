@@ -9,6 +9,7 @@ mod authentication;
 mod input;
 mod requests;
 
+use crate::clock::Clock;
 use crate::delivery::{Delivery, DeliveryResult};
 use crate::error::{Ended, PublishError, RequestError};
 use crate::messages::Message;
@@ -16,7 +17,6 @@ use crate::shared::{Link, Shared};
 use crate::store::Records;
 use bytes::Buf as _;
 use log::debug;
-use mqtt_sansio::Clock;
 use mqtt_sansio::client::{Client as Machine, ConnectError};
 use mqtt_sansio::codec::{
     Auth, Connect, Disconnect, OwnedPacket, Packet, Publish, QoS, ReasonCode, Version,
@@ -262,7 +262,7 @@ impl Core {
         self.is_sending = link.sending.has_remaining();
         link.full = self.overflow.front().map(|(sender, _)| sender.clone());
         link.reads = link.full.is_none() && self.has_room();
-        link.deadline = self.machine.poll_timeout().map(|deadline| self.clock.to_std(deadline));
+        link.deadline = self.machine.poll_timeout().map(|deadline| self.clock.timer(deadline));
         ended
     }
 
@@ -309,6 +309,11 @@ fn connect_of(packet: &OwnedPacket) -> Connect<'_> {
 
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Core").field("connection", &self.connection).finish_non_exhaustive()
+        f.debug_struct("Core")
+            .field("connection", &self.connection)
+            .field("deliveries", &self.deliveries.len())
+            .field("subscriptions", &self.subscriptions.len())
+            .field("unsubscriptions", &self.unsubscriptions.len())
+            .finish_non_exhaustive()
     }
 }

@@ -52,6 +52,8 @@ impl Core {
         let (waiter, answer) = oneshot::channel();
         let version = self.version();
         let subscribed = Subscribed::new(version, subscriptions, properties, sender, Some(waiter))?;
+        // Without this, each stream that was dropped would stay in the list.
+        self.subscriptions.retain(|subscribed| !subscribed.sender.is_closed());
         self.subscriptions.push(subscribed);
         self.send_requests();
         Ok(answer)
@@ -70,6 +72,10 @@ impl Core {
             subscribed.filters.retain(|(filter, _)| !filters.contains(&filter.as_text()));
         }
         self.subscriptions.retain(|subscribed| !subscribed.filters.is_empty());
+        // A call that is dropped and repeated while there is no connection counts once.
+        self.unsubscriptions.retain(|one| {
+            one.progress != Progress::Due || !one.waiter.is_closed() || one.packet != packet
+        });
         let (waiter, answer) = oneshot::channel();
         self.unsubscriptions.push(Unsubscribing { packet, progress: Progress::Due, waiter });
         self.send_requests();

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
 
 mod authentication;
+mod cancellation;
 mod connection;
 mod inspect;
 mod manual;
@@ -12,6 +13,7 @@ mod program;
 mod readme;
 mod requests;
 mod restarts;
+mod simulation;
 mod store;
 mod support;
 mod transports;
