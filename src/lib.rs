@@ -42,6 +42,7 @@
 //!  host      sockets, clocks, buffers, randomness, storage
 //! ──────────────────────────────────────────────────────────────────────────────────────────
 //!  bridge    messages of one broker become messages of another: a client of both
+//!  sn        MQTT-SN: codec, device, and a gateway to clients      (with the feature `sn`)
 //!  broker    many sessions: which client gets which message, wills, absent clients
 //!  router    subscription index, retained messages                (usable without the broker)
 //!  client    one connection's end, client rules   ┐ siblings;

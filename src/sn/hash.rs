@@ -26,7 +26,7 @@ impl Hash {
             .bytes(client_id.as_bytes())
     }
 
-    /// Without DUP and the message id.
+    /// Adds a PUBLISH without DUP and the message id.
     pub(super) fn publish(self, publish: &Publish<'_>) -> Self {
         let (kind, octets) = match publish.topic {
             TopicRef::Normal(id) => (0, id.get().to_be_bytes()),

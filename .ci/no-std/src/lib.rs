@@ -13,6 +13,10 @@ mod client;
 mod codec;
 #[cfg(feature = "exchange")]
 mod exchange;
+#[cfg(feature = "sn-client")]
+mod sn_client;
+#[cfg(feature = "sn-codec")]
+mod sn_codec;
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;

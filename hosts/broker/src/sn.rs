@@ -1,5 +1,5 @@
-//! Clients of MQTT-SN over UDP. The library's gateway makes each of them a connection of the broker,
-//! through a pipe in memory.
+//! Clients of MQTT-SN over UDP. The library's gateway makes each of them a connection of the
+//! broker, through a pipe in memory.
 
 use crate::connection::serve;
 use crate::flags::Arguments;

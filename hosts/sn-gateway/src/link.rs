@@ -10,7 +10,7 @@ use tokio::time::timeout;
 /// The bytes that are read at once.
 const CHUNK: usize = 16 * 1024;
 
-/// What the host tells the task.
+/// A command of the host for the task.
 pub(crate) enum Command {
     Write(Vec<u8>),
     /// The gateway has consumed what was read.
@@ -18,7 +18,7 @@ pub(crate) enum Command {
     Close,
 }
 
-/// What the task reports to the host.
+/// A report of the task to the host.
 pub(crate) enum Progress {
     /// The transport is open, or has taken the last output.
     Written,

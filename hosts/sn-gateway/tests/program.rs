@@ -84,6 +84,20 @@ fn client_of_pypi_works_in_front_of_mosquitto() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+#[test]
+fn each_flag_of_the_readme_exists() {
+    let output = Command::new(env!("CARGO_BIN_EXE_sn-gateway")).arg("--help").output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let words = include_str!("../README.md").split(|c: char| !c.is_alphanumeric() && c != '-');
+    let mut count = 0;
+    for flag in words.filter(|word| word.starts_with("--") && word.len() > 2) {
+        let of_others = ["--release", "--help", "--sn"].contains(&flag);
+        assert!(of_others || help.contains(flag), "{flag}");
+        count += 1;
+    }
+    assert!(count > 12, "{count}");
+}
+
 /// A device with a socket.
 struct Device {
     client: Client,

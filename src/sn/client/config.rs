@@ -12,7 +12,8 @@ use core::time::Duration;
 /// use mqtt_sansio::codec::QoS;
 /// use mqtt_sansio::sn::client::ClientConfig;
 ///
-/// let config = ClientConfig::new("sn-45")?.keep_alive(300).will("will", QoS::AtMostOnce, false, b"lost")?;
+/// let config = ClientConfig::new("sn-45")?.keep_alive(300);
+/// let config = config.will("will", QoS::AtMostOnce, false, b"lost")?;
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]

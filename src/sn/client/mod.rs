@@ -90,8 +90,8 @@ pub enum ClientState {
 ///
 /// - A request waits for its answer, and there is one request at a time. The client sends it again
 ///   at [`poll_timeout`](Self::poll_timeout).
-/// - A message with QoS 1 or 2 that is not acknowledged when the connection ends is sent again after
-///   a [`connect`](Self::connect) without Clean Session.
+/// - A message with QoS 1 or 2 that is not acknowledged when the connection ends is sent again
+///   after a [`connect`](Self::connect) without Clean Session.
 /// - Messages of the gateway can arrive in any state except asleep and disconnected. Their
 ///   acknowledgement is in the output when they are reported.
 /// - Memory: the topics, the request that is not answered, and a few numbers.
@@ -247,7 +247,8 @@ impl Client {
 
     /// Publishes a message. [SN §6.6]
     ///
-    /// With QoS 0 there is no answer. The message can be sent while another request is not answered.
+    /// With QoS 0 there is no answer. The message can be sent while another request is not
+    /// answered.
     pub fn publish(
         &mut self,
         topic: TopicRef,
@@ -433,7 +434,7 @@ impl Client {
         None
     }
 
-    /// When a PINGREQ is due: after three quarters of the Keep Alive, so that one can be lost.
+    /// Returns when a PINGREQ is due: after three quarters of the Keep Alive, so that one can be lost.
     fn ping_due(&self) -> Option<Instant> {
         let is_due = self.state == ClientState::Active && self.transition.is_none();
         let interval = core::time::Duration::from_millis(u64::from(self.config.keep_alive) * 750);
@@ -528,7 +529,7 @@ impl Client {
         now: Instant,
         out: &mut impl Output,
     ) -> Option<Action<'d>> {
-        // An awake client waits anew after each message. [SN §6.14]
+        // An awake client waits again after each message. [SN §6.14]
         if let Some(pending) = self.transition.as_mut().filter(|_| self.state == ClientState::Awake)
         {
             (pending.tries, pending.retry_at) = (0, now + self.config.retry.interval);

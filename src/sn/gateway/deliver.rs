@@ -34,7 +34,7 @@ struct Delivery {
     payload: Box<[u8]>,
     qos: QoS,
     retain: bool,
-    /// The packet identifier at the server, with QoS 1 and 2, as long as the server has its session.
+    /// The packet identifier at the server, with QoS 1 and 2, while the server has its session.
     identifier: Option<PacketIdentifier>,
     /// `None` if the connection has ended and the server has not sent the message again.
     token: Option<AckToken>,

@@ -322,7 +322,7 @@ impl<P: Clone + Ord> Device<P> {
         [own, outbound, self.uplink.poll_timeout()].into_iter().flatten().min()
     }
 
-    /// When the client is lost if it stays silent.
+    /// Returns when the client is lost if it stays silent.
     fn silence_deadline(&self) -> Option<Instant> {
         let sleeps = matches!(self.phase, Phase::Asleep | Phase::Awake { .. });
         let seconds = if sleeps { self.sleep } else { self.keep_alive };

@@ -136,8 +136,8 @@ pub struct GatewayStats {
 /// Each client of MQTT-SN has a [`Client`](crate::client::Client) of MQTT 3.1.1, which knows the
 /// rules of the session. The gateway translates between both. The host carries datagrams between
 /// the network and the gateway, and for each [`Link`] bytes between the gateway and a server: over
-/// TCP, or in memory if the server is a [`Broker`](crate::broker::Broker) of the same program. After
-/// each call the host fetches all datagrams and events, and writes the output of the links.
+/// TCP, or in memory if the server is a [`Broker`](crate::broker::Broker) of the same program.
+/// After each call the host fetches all datagrams and events, and writes the output of the links.
 ///
 /// ```
 /// use mqtt_sansio::Instant;
@@ -410,7 +410,7 @@ impl<P: Clone + Ord> Gateway<P> {
         self.latest
     }
 
-    /// [SN §6.1]
+    /// Sends an ADVERTISE if there is a server. [SN §6.1]
     fn advertise(&mut self, interval: Duration, now: Instant) {
         self.advertise_at = Some(now + interval.max(Duration::from_secs(1)));
         if self.is_available {

@@ -1,4 +1,4 @@
-//! What a client asks for: REGISTER, SUBSCRIBE, UNSUBSCRIBE and PUBLISH. [SN §6.5 to §6.9]
+//! The requests of a client: REGISTER, SUBSCRIBE, UNSUBSCRIBE and PUBLISH. [SN §6.5 to §6.9]
 
 use super::device::{Device, Phase};
 use super::output::Context;

@@ -28,7 +28,7 @@ pub struct Tally {
     pub resent: u64,
 }
 
-/// What goes wrong on purpose, so that the simulation can be seen to notice.
+/// A fault on purpose, so that the simulation can be seen to notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     None,
