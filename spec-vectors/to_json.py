@@ -44,7 +44,8 @@ for version in ["v3.1", "v3.1.1", "v5.0", "sn-v1.2"]:
     for path in sorted((folder / version).glob("*.toml")):
         for vector in tomllib.loads(path.read_text(encoding="utf-8"))["vector"]:
             vector["bytes"] = bytes_of(vector["bytes"])
-            vectors.append({"version": version.replace("v", ""), "file": path.stem, **value(vector)})
+            name = version.replace("v", "")
+            vectors.append({"version": name, "file": path.stem, **value(vector)})
 lines = ",\n".join(json.dumps(vector, ensure_ascii=False) for vector in vectors)
 text = f'{{"vectors": [\n{lines}\n]}}\n'
 target = folder / "vectors.json"

@@ -7,13 +7,13 @@
 //! - [`Gateway`] makes each device a client of an MQTT server.
 //!
 //! ```text
-//!  Client ◄── datagrams ──► Gateway: a client machine of 3.1.1 for each device ◄── bytes ──► server
+//!  Client ◄─ datagrams ─► Gateway: a client machine of 3.1.1 for each device ◄─ bytes ─► server
 //! ```
 //!
 //! The gateway has no rule of an MQTT session of its own: each device drives a
 //! [`client::Client`](crate::client::Client), whose bytes the host carries. Over TCP the server
-//! can be any broker. A host of [`Broker`](crate::broker::Broker) passes the bytes to it in memory. In
-//! the repository, `hosts/sn-gateway` does the first, and `broker --sn` the second.
+//! can be any broker. A host of [`Broker`](crate::broker::Broker) passes the bytes to it in memory.
+//! In the repository, `hosts/sn-gateway` does the first, and `broker --sn` the second.
 //!
 //! # Delivery
 //!
@@ -22,8 +22,8 @@
 //! reorders datagrams, with devices that sleep and restart, that QoS 1 arrives at least once and
 //! QoS 2 exactly once. Two things bound this:
 //!
-//! - A copy of a datagram must arrive within the duplicate window, 5 seconds by default, and at most
-//!   16 exchanges later. MQTT-SN cannot tell an older copy from a new message.
+//! - A copy of a datagram must arrive within the duplicate window, 5 seconds by default, and at
+//!   most 16 exchanges later. MQTT-SN cannot tell an older copy from a new message.
 //! - A device that restarts without its memory can receive a message again.
 //!
 //! # Security

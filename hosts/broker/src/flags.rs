@@ -30,8 +30,8 @@ pub(crate) struct Arguments {
     /// repeated [default: tcp://127.0.0.1:1883].
     #[arg(long, value_name = "URL", action = ArgAction::Append)]
     pub(crate) listen: Vec<Endpoint>,
-    /// A UDP address for clients of MQTT-SN 1.2, which has no encryption and no passwords. They need
-    /// `--allow-anonymous true` if there is a password file, or if the network reaches the address.
+    /// A UDP address for clients of MQTT-SN 1.2, which has no encryption and no passwords. It needs
+    /// `--allow-anonymous true` if there is a password file, or if the network reaches it.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) sn: Option<SocketAddr>,
     /// A predefined topic of MQTT-SN: `7=room/4`. Can be repeated.

@@ -434,7 +434,8 @@ impl Client {
         None
     }
 
-    /// Returns when a PINGREQ is due: after three quarters of the Keep Alive, so that one can be lost.
+    /// Returns when a PINGREQ is due: after three quarters of the Keep Alive, so that one can be
+    /// lost.
     fn ping_due(&self) -> Option<Instant> {
         let is_due = self.state == ClientState::Active && self.transition.is_none();
         let interval = core::time::Duration::from_millis(u64::from(self.config.keep_alive) * 750);
