@@ -119,8 +119,8 @@
 //! Known gaps:
 //! - A shared subscription has a group of its own at each [node](broker#other-nodes).
 //! - A PUBLISH is matched and handed to all its subscribers in one call, however many they are.
-//! - Encoding checks and measures what it writes, so it is slower than encoders that do not.
-//!   [`Prepared`](codec::Prepared) does both once for a packet that is written often.
+//! - Encoding checks a string that is given as a `&str` each time. A [`Text`](codec::Text) that was
+//!   checked when it was made, or decoded, is only copied.
 //!
 //! # Features
 //!

@@ -5,8 +5,8 @@ use crate::{Cases, MOST, Repeat};
 use bytes::BytesMut;
 use core::hint::black_box;
 use mqtt_sansio::codec::{
-    self, OwnedPacket, Packet, Prepared, Publish, PublishProperties, QoS, Subscribe,
-    SubscribeProperties, Subscription, TopicFilter, UserProperty, Version,
+    self, OwnedPacket, Packet, Publish, PublishProperties, QoS, Subscribe, SubscribeProperties,
+    Subscription, UserProperty, Version,
 };
 
 pub fn add(cases: &mut Cases) {
@@ -16,6 +16,21 @@ pub fn add(cases: &mut Cases) {
         }
         for (name, packet) in samples::packets(version) {
             cases.add(format!("encode {version} {name}"), move || encode(packet, version));
+        }
+        for (name, packet) in samples::packets(version) {
+            let has_strings = matches!(
+                packet,
+                Packet::Publish(_)
+                    | Packet::Connect(_)
+                    | Packet::Subscribe(_)
+                    | Packet::Unsubscribe(_)
+                    | Packet::Auth(_)
+            );
+            if has_strings || name == "connack 10 properties" {
+                cases.add(format!("encode checked {version} {name}"), move || {
+                    encode(samples::checked(packet), version)
+                });
+            }
         }
         cases.add(format!("make and encode {version} publish 64 B"), move || make_publish(version));
         cases.add(format!("make and encode {version} subscribe 10"), move || {
@@ -31,9 +46,6 @@ pub fn add(cases: &mut Cases) {
         (Version::V5_0, "subscribe 10"),
     ] {
         let packet = sample(name, version);
-        cases.add(format!("write prepared {version} {name}"), move || {
-            write_prepared(packet, version)
-        });
         cases.add(format!("split owned {version} {name}"), move || split_owned(packet, version));
         cases.add(format!("decode owned {version} {name}"), move || decode_owned(packet, version));
         cases.add(format!("new owned {version} {name}"), move || new_owned(packet, version));
@@ -52,14 +64,6 @@ pub fn add(cases: &mut Cases) {
             encode(codec::decode(frame, version).unwrap(), version)
         });
     }
-    cases.add("encode checked 5.0 subscribe 10", || {
-        let subscriptions = samples::FILTERS.map(|filter| {
-            let filter = TopicFilter::new(filter, Version::V5_0).unwrap();
-            Subscription::new(filter, QoS::AtLeastOnce)
-        });
-        let subscriptions: &'static [_] = subscriptions.to_vec().leak();
-        encode(Subscribe::new(identifier(), subscriptions).into(), Version::V5_0)
-    });
 }
 
 fn sample(name: &str, version: Version) -> Packet<'static> {
@@ -159,19 +163,6 @@ fn make_subscribe(version: Version) -> Repeat {
                 subscriptions: (&subscriptions).into(),
             };
             codec::encode(&packet.into(), version, &mut out).unwrap();
-            black_box(&out);
-        }
-    })
-}
-
-fn write_prepared(packet: Packet<'static>, version: Version) -> Repeat {
-    let packet: &'static Packet<'static> = Box::leak(Box::new(packet));
-    let prepared = Prepared::new(packet, version).unwrap();
-    let mut out = Vec::with_capacity(70_000);
-    Box::new(move |count| {
-        for _ in 0..count {
-            out.clear();
-            black_box(&prepared).write(&mut out).unwrap();
             black_box(&out);
         }
     })

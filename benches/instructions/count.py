@@ -5,9 +5,11 @@
     benches/instructions/count.py --against COMMIT  compare with the column of another commit
     benches/instructions/count.py --record NAME     add or replace a column of table.tsv
     benches/instructions/count.py --case WORDS      only cases whose names contain WORDS
+    benches/instructions/count.py --check           for CI: compare with the last column
 
-Ends with 1 if a case takes more than 1 % more than the recorded count, and at least 2 instructions
-more. A case is run with two counts of operations. The difference of the totals, divided by the
+Ends with 1 if a case takes more than 1 % more than the recorded count (with --check: 2 %), and at
+least 2 instructions more. With another compiler than the one that the first line of the table names
+--check says SKIPPED. A case is run with two counts of operations. The difference of the totals, divided by the
 difference of the counts, is the number of instructions per operation: start, preparation and end
 of the program cancel out. It is exact and the same in each run with one compiler and one C library,
 so a column holds on the machine that it was taken on. The table also has the lines of code.
@@ -25,7 +27,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 TABLE = HERE / "table.tsv"
 FEW, MANY = 300, 1300
-TOLERANCE = 1.01
+TOLERANCE, CHECK_TOLERANCE = 1.01, 1.02
 
 
 def build():
@@ -45,6 +47,10 @@ def total(program, case, count):
     if run.returncode or not found:
         sys.exit(f"{case}: {run.stderr}")
     return int(found[1])
+
+
+def output(*command):
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def instructions(program, case):
@@ -82,7 +88,13 @@ def main():
     arguments.add_argument("--against")
     arguments.add_argument("--record")
     arguments.add_argument("--case", default="")
+    arguments.add_argument("--check", action="store_true")
     arguments = arguments.parse_args()
+    tolerance = CHECK_TOLERANCE if arguments.check else TOLERANCE
+    compiler = " ".join(output("rustc", "--version").split()[:2])
+    if arguments.check and compiler not in TABLE.read_text().splitlines()[0]:
+        print(f"SKIPPED: the table was not counted with {compiler}")
+        return 0
 
     program = build()
     listed = subprocess.run([program, "--list"], check=True, stdout=subprocess.PIPE, text=True)
@@ -91,7 +103,7 @@ def main():
         counted = dict(zip(cases, pool.map(lambda case: instructions(program, case), cases)))
 
     head, table = read()
-    against = arguments.against or (head[0] if head else None)
+    against = arguments.against or (head[-1 if arguments.check else 0] if head else None)
     print(f"{'case':48} {against or '-':>10} {'now':>10}")
     worse = 0
     for case, now in {**counted, **({} if arguments.case else lines())}.items():
@@ -99,7 +111,7 @@ def main():
         note = ""
         if before:
             note = f"{100 * (now / float(before) - 1):+7.1f} %" if float(before) else ""
-            if (case in counted and now > TOLERANCE * float(before) and now >= float(before) + 2):
+            if (case in counted and now > tolerance * float(before) and now >= float(before) + 2):
                 worse += 1
                 note += "  MORE THAN RECORDED"
         print(f"{case:48} {before or '-':>10} {shown(now):>10} {note}")

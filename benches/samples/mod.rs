@@ -3,12 +3,17 @@
 use mqtt_sansio::codec::{
     Ack, AckProperties, Auth, AuthProperties, Connack, ConnackProperties, Connect,
     ConnectProperties, Disconnect, Packet, PacketIdentifier, Publish, PublishProperties, QoS,
-    ReasonCode, Sequence, Suback, Subscribe, SubscribeProperties, Subscription, Text, Unsubscribe,
-    UnsubscribeProperties, UserProperty, Version, Will, WillProperties,
+    ReasonCode, Sequence, Suback, Subscribe, SubscribeProperties, Subscription, Text, TopicFilter,
+    TopicName, Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will, WillProperties,
 };
 
 /// The topic name of the PUBLISH packets.
 pub const TOPIC: &str = "sensors/room4/temp/1";
+
+/// Topic names in other scripts: 48 bytes of two each, 41 of three, 26 of four.
+pub const CYRILLIC: &str = "датчики/кухня/температура";
+pub const CHINESE: &str = "传感器/四号房间/温度/一";
+pub const EMOJI: &str = "🏠/🛋/🌡/🔋/💡";
 
 /// Returns the packet identifier of every packet that has one.
 pub fn identifier() -> PacketIdentifier {
@@ -93,7 +98,9 @@ pub fn packets(version: Version) -> Vec<(&'static str, Packet<'static>)> {
             .into(),
         ),
         ("publish 64 KiB", publish(65_536).into()),
-        ("publish UTF-8", Publish::new("датчики/кухня/температура", &PAYLOAD[..64]).into()),
+        ("publish UTF-8", Publish::new(CYRILLIC, &PAYLOAD[..64]).into()),
+        ("publish Chinese", Publish::new(CHINESE, &PAYLOAD[..64]).into()),
+        ("publish emoji", Publish::new(EMOJI, &PAYLOAD[..64]).into()),
         ("puback", Packet::Puback(ack)),
         ("pubrec", Packet::Pubrec(ack)),
         ("pubrel", Packet::Pubrel(ack)),
@@ -167,6 +174,81 @@ pub fn packets(version: Version) -> Vec<(&'static str, Packet<'static>)> {
         ));
     }
     packets
+}
+
+/// Returns a packet whose strings are checked, so that `encode` does not check them again.
+#[allow(dead_code, reason = "not each bench has it")]
+pub fn checked(packet: Packet<'static>) -> Packet<'static> {
+    let text = |text: Text<'static>| Text::new(text.to_str()).unwrap();
+    let name = |name: Text<'static>| -> Text<'static> {
+        let name: &'static TopicName<'static> =
+            Box::leak(Box::new(TopicName::new(name.to_str()).unwrap()));
+        name.into()
+    };
+    let filter = |filter: Text<'static>| -> Text<'static> {
+        TopicFilter::new(filter.to_str(), Version::V3_1_1).unwrap().into()
+    };
+    let user = |properties: Sequence<'static, UserProperty<'static>>| {
+        let checked = properties.iter().map(|property| UserProperty {
+            name: text(property.name),
+            value: text(property.value),
+        });
+        let checked: &'static [_] = checked.collect::<Vec<_>>().leak();
+        Sequence::from(checked)
+    };
+    match packet {
+        Packet::Publish(mut publish) => {
+            publish.topic_name = name(publish.topic_name);
+            let properties = &mut publish.properties;
+            properties.content_type = properties.content_type.map(text);
+            properties.response_topic = properties.response_topic.map(name);
+            properties.user_properties = user(properties.user_properties);
+            publish.into()
+        }
+        Packet::Connect(mut connect) => {
+            connect.client_identifier = text(connect.client_identifier);
+            connect.user_name = connect.user_name.map(text);
+            let properties = &mut connect.properties;
+            properties.authentication_method = properties.authentication_method.map(text);
+            properties.user_properties = user(properties.user_properties);
+            if let Some(will) = &mut connect.will {
+                will.topic = name(will.topic);
+                let properties = &mut will.properties;
+                properties.content_type = properties.content_type.map(text);
+                properties.response_topic = properties.response_topic.map(name);
+                properties.user_properties = user(properties.user_properties);
+            }
+            connect.into()
+        }
+        Packet::Connack(mut connack) => {
+            let properties = &mut connack.properties;
+            properties.assigned_client_identifier = properties.assigned_client_identifier.map(text);
+            properties.reason_string = properties.reason_string.map(text);
+            properties.user_properties = user(properties.user_properties);
+            connack.into()
+        }
+        Packet::Subscribe(mut subscribe) => {
+            let subscriptions = subscribe.subscriptions.iter().map(|subscription| {
+                let topic_filter = filter(subscription.topic_filter);
+                Subscription { topic_filter, ..subscription }
+            });
+            let subscriptions: &'static [_] = subscriptions.collect::<Vec<_>>().leak();
+            subscribe.subscriptions = subscriptions.into();
+            subscribe.into()
+        }
+        Packet::Unsubscribe(mut unsubscribe) => {
+            let filters: &'static [_] =
+                unsubscribe.topic_filters.iter().map(filter).collect::<Vec<_>>().leak();
+            unsubscribe.topic_filters = filters.into();
+            unsubscribe.into()
+        }
+        Packet::Auth(mut auth) => {
+            let properties = &mut auth.properties;
+            properties.authentication_method = properties.authentication_method.map(text);
+            auth.into()
+        }
+        other => other,
+    }
 }
 
 /// Returns a CONNECT with every field and property of 5.0.

@@ -10,7 +10,7 @@ pub use action::Action;
 pub use config::ClientConfig;
 
 use crate::codec::{
-    Auth, Connect, DecodeError, Disconnect, Encode, EncodeError, Expiry, Output, Packet,
+    Auth, Body, Connect, DecodeError, Disconnect, EncodeError, Expiry, Output, Packet,
     PacketIdentifier, Publish, ReasonCode, Role, Rules, Subscribe, SubscribeProperties,
     Subscription, Text, Unsubscribe, UnsubscribeProperties,
 };

@@ -70,7 +70,7 @@ impl<'a> Ack<'a> {
         if rules.version == Version::V5_0 {
             ack.reason_code = ReasonCode::new(r.u8()?);
             if !r.is_empty() {
-                ack.properties.read(&mut r, rules.version)?;
+                ack.properties.read(&mut r, rules)?;
             }
         }
         r.end()?;

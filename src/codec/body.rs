@@ -1,4 +1,4 @@
-//! How a packet of one type is measured, checked and written.
+//! How a packet is measured, checked and written.
 
 #![expect(
     clippy::inline_always,
@@ -10,20 +10,8 @@ use super::output::Output;
 use super::rules::Rules;
 use super::write::{Sink, Size, Writer};
 
-/// A packet that can be encoded: of one type, by its [`Body`], or of any.
-pub(crate) trait Encode {
-    /// Checks and measures the packet, which finds all errors but that of an output without room.
-    fn measure(&self, rules: Rules) -> Result<Size, EncodeError>;
-
-    /// Writes the packet after it was measured by the same rules.
-    fn write(&self, size: &Size, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError>;
-
-    /// Measures and writes the packet. On error the output is unchanged.
-    fn encode(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError>;
-}
-
-/// A packet of one type: a reference, which is passed in registers.
-pub(super) trait Body: Copy {
+/// A packet that can be encoded, of one type or of any: a reference, which is passed in registers.
+pub(crate) trait Body: Copy {
     /// Returns the packet type and the flags.
     fn first_byte(self) -> u8;
 
@@ -34,10 +22,16 @@ pub(super) trait Body: Copy {
     /// Writes all that follows the Remaining Length except the payload; into a [`Size`] first.
     fn write<S: Sink>(self, sink: &mut S, rules: Rules);
 
-    /// Returns the payload, which only a PUBLISH has.
+    /// Returns the length of the payload, which only a PUBLISH has.
     #[inline(always)]
-    fn payload(&self) -> &[u8] {
-        &[]
+    fn payload_length(self) -> usize {
+        0
+    }
+
+    /// Appends the payload.
+    #[inline(always)]
+    fn append_payload(self, _: &mut impl Output) -> Result<(), EncodeError> {
+        Ok(())
     }
 
     /// Returns the whole packet, if it is valid and as short as packets of its type can be.
@@ -45,48 +39,43 @@ pub(super) trait Body: Copy {
     fn short_form(self, _: Rules) -> Option<Short> {
         None
     }
+
+    /// Checks and measures the packet, which finds all errors but that of an output without room.
+    fn measure(self, rules: Rules) -> Result<Size, EncodeError> {
+        let mut size = Size::default();
+        measure_into(self, rules, &mut size)?;
+        Ok(size)
+    }
+
+    /// Writes the packet after it was measured by the same rules.
+    fn write_measured(
+        self,
+        size: &Size,
+        rules: Rules,
+        out: &mut impl Output,
+    ) -> Result<(), EncodeError> {
+        write_head(self, self.payload_length(), size, rules, out)?;
+        self.append_payload(out)
+    }
+
+    /// Measures and writes the packet. On error the output is unchanged.
+    #[inline(always)]
+    fn encode(self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
+        match self.short_form(rules) {
+            Some(Short::Two(bytes)) => append_short(bytes, out),
+            Some(Short::Four(bytes)) => append_short(bytes, out),
+            None => measure_and_write(self, rules, out),
+        }
+    }
 }
 
 /// A whole packet.
-pub(super) enum Short {
+pub(crate) enum Short {
     Two([u8; 2]),
     Four([u8; 4]),
 }
 
-impl Short {
-    #[inline(always)]
-    fn append_to(self, out: &mut impl Output) -> Result<(), EncodeError> {
-        match self {
-            Self::Two(bytes) => append_short(bytes, out),
-            Self::Four(bytes) => append_short(bytes, out),
-        }
-    }
-}
-
-impl<T: Body> Encode for T {
-    fn measure(&self, rules: Rules) -> Result<Size, EncodeError> {
-        let mut size = Size::default();
-        measure_into(*self, rules, &mut size)?;
-        Ok(size)
-    }
-
-    fn write(&self, size: &Size, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
-        match self.short_form(rules) {
-            Some(short) => short.append_to(out),
-            None => write_alone(*self, size, rules, out),
-        }
-    }
-
-    #[inline(always)]
-    fn encode(&self, rules: Rules, out: &mut impl Output) -> Result<(), EncodeError> {
-        match self.short_form(rules) {
-            Some(short) => short.append_to(out),
-            None => measure_and_write(*self, rules, out),
-        }
-    }
-}
-
-// The next three functions are not inlined, so that the function that chooses the packet type saves
+// The next two functions are not inlined, so that the function that chooses the packet type saves
 // no registers.
 
 #[inline(never)]
@@ -95,24 +84,15 @@ fn append_short<const N: usize>(packet: [u8; N], out: &mut impl Output) -> Resul
 }
 
 #[inline(never)]
-fn measure_and_write(
+pub(super) fn measure_and_write(
     packet: impl Body,
     rules: Rules,
     out: &mut impl Output,
 ) -> Result<(), EncodeError> {
     let mut size = Size::default();
     measure_into(packet, rules, &mut size)?;
-    write_measured(packet, packet.payload(), &size, rules, out)
-}
-
-#[inline(never)]
-fn write_alone(
-    packet: impl Body,
-    size: &Size,
-    rules: Rules,
-    out: &mut impl Output,
-) -> Result<(), EncodeError> {
-    write_measured(packet, packet.payload(), size, rules, out)
+    write_head(packet, packet.payload_length(), &size, rules, out)?;
+    packet.append_payload(out)
 }
 
 /// Measures through a reference: a `Size` inside a `Result` is copied piecewise, and the reader
@@ -124,24 +104,24 @@ pub(super) fn measure_into(
     size: &mut Size,
 ) -> Result<(), EncodeError> {
     packet.write(size, rules);
-    size.end(packet.payload())?;
+    size.end(packet.payload_length())?;
     packet.check(rules)
 }
 
-/// Writes a packet with `payload` in place of its own, which was measured all the same.
+/// Writes a packet without its payload, if there is room for `more` bytes after it.
 #[inline(always)]
-pub(super) fn write_measured(
+pub(super) fn write_head(
     packet: impl Body,
-    payload: &[u8],
+    more: usize,
     size: &Size,
     rules: Rules,
     out: &mut impl Output,
 ) -> Result<(), EncodeError> {
-    let room = out.append_room(size.header_size() + size.total(), payload.len())?;
+    let room = out.append_room(size.header_size() + size.total(), more)?;
     let mut writer = Writer::new(room, size);
     writer.u8(packet.first_byte());
     writer.variable_byte_integer(size.remaining_length());
     packet.write(&mut writer, rules);
     debug_assert!(writer.is_full(), "a packet is written as it was measured");
-    out.append_slice(payload)
+    Ok(())
 }

@@ -71,7 +71,7 @@ impl<'a> Connack<'a> {
     ) -> Result<Self, DecodeError> {
         let mut connack =
             Self { session_present, reason_code, properties: ConnackProperties::default() };
-        connack.properties.read(&mut r, rules.version)?;
+        connack.properties.read(&mut r, rules)?;
         r.end()?;
         rules.check_texts(|| connack.properties.is_clean())?;
         Ok(connack)

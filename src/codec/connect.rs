@@ -167,6 +167,7 @@ impl<'a> Connect<'a> {
         let r = &mut reader;
         let version = Version::decode(r, rules.options)?;
         self.version = version;
+        let own = Rules { version, ..rules };
         let flags = r.u8()?;
         // 3.1 calls the bit unused, and ignores the flags of a will that is absent.
         let strict = version > Version::V3_1;
@@ -184,20 +185,20 @@ impl<'a> Connect<'a> {
         }
         self.clean_start = flags & CLEAN_START != 0;
         self.keep_alive = r.u16()?;
-        self.properties.read(r, version)?;
-        self.client_identifier = Text::decode(r)?;
+        self.properties.read(r, own)?;
+        self.client_identifier = Text::read(r, rules.is_checked)?;
         if flags & WILL != 0 {
             let qos = will_qos.ok_or(DecodeError::InvalidWillQos)?;
             let will =
                 self.will.insert(Will { qos, retain: flags & WILL_RETAIN != 0, ..Will::default() });
-            will.properties.read(r, version)?;
-            will.topic = Text::decode_topic_name(r)?;
+            will.properties.read(r, own)?;
+            will.topic = Text::read_topic_name(r, rules.is_checked)?;
             will.payload = r.binary()?;
         }
         // 3.1 §3.1: a packet that ends before a field that a flag announces is valid.
         let cut_off = |r: &Reader<'_>| !strict && r.is_empty();
         if flags & USER_NAME != 0 && !cut_off(r) {
-            self.user_name = Some(Text::decode(r)?);
+            self.user_name = Some(Text::read(r, rules.is_checked)?);
         }
         if flags & PASSWORD != 0 && !cut_off(r) {
             self.password = Some(r.binary()?);

@@ -60,7 +60,7 @@ impl<'a> Disconnect<'a> {
     fn decode_reason(mut r: Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
         let mut disconnect = Self::new(ReasonCode::new(r.u8()?));
         if !r.is_empty() {
-            disconnect.properties.read(&mut r, rules.version)?;
+            disconnect.properties.read(&mut r, rules)?;
         }
         r.end()?;
         disconnect.check_content(rules)?;
@@ -130,7 +130,7 @@ impl<'a> Auth<'a> {
             return self.check_reason_code(rules);
         }
         self.reason_code = ReasonCode::new(r.u8()?);
-        self.properties.read(&mut r, rules.version)?;
+        self.properties.read(&mut r, rules)?;
         r.end()?;
         self.check_content(rules)
     }

@@ -1,5 +1,6 @@
 //! `Arbitrary` for types that cannot derive it: values with conditions, and borrowed sequences.
 
+use super::filter::TopicFilter;
 use super::packet_type::PacketType;
 use super::property::{SubscriptionIdentifier, UserProperty};
 use super::read::Reader;
@@ -35,8 +36,8 @@ impl Arbitrary<'_> for SubscriptionIdentifier {
 pub(super) trait Examples<'a>: Sized + 'a {
     fn examples() -> &'a [Self];
 
-    /// Whether the strings of the value are UTF-8 without U+0000. They were read without a check.
-    fn is_text(&self) -> bool;
+    /// Whether the strings of the value are right. They were read without a check.
+    fn is_right(&self) -> bool;
 }
 
 /// Either the first examples, or the start of arbitrary bytes that is in wire form.
@@ -51,7 +52,7 @@ impl<'a, T: Element<'a> + Examples<'a>> Arbitrary<'a> for Sequence<'a, T> {
         let mut reader = Reader(bytes);
         let mut valid = 0;
         while T::next(&mut reader, 0xFF)
-            .is_ok_and(|value| value.is_some_and(|value| value.is_text()))
+            .is_ok_and(|value| value.is_some_and(|value| value.is_right()))
         {
             valid = bytes.len() - reader.0.len();
         }
@@ -60,16 +61,16 @@ impl<'a, T: Element<'a> + Examples<'a>> Arbitrary<'a> for Sequence<'a, T> {
 }
 
 macro_rules! examples {
-    ($($type:ty, $constant:ty, $is_text:expr, [$($value:expr),* $(,)?];)*) => {
+    ($($type:ty, $constant:ty, $is_right:expr, [$($value:expr),* $(,)?];)*) => {
         $(impl<'a> Examples<'a> for $type {
             fn examples() -> &'a [Self] {
                 const VALUES: &[$constant] = &[$($value),*];
                 VALUES
             }
 
-            fn is_text(&self) -> bool {
-                let is_text: fn(&Self) -> bool = $is_text;
-                is_text(self)
+            fn is_right(&self) -> bool {
+                let is_right: fn(&Self) -> bool = $is_right;
+                is_right(self)
             }
         })*
     };
@@ -99,6 +100,10 @@ fn is_text(text: Text<'_>) -> bool {
     core::str::from_utf8(text.as_bytes()).is_ok_and(|text| !text.contains('\0'))
 }
 
+fn is_filter(text: Text<'_>) -> bool {
+    is_text(text) && TopicFilter::new(text.to_str(), Version::V3_1_1).is_ok()
+}
+
 // The last values of a list are invalid where they can be encoded.
 examples! {
     UserProperty<'a>, UserProperty<'_>, |property| is_text(property.name) && is_text(property.value), [
@@ -106,12 +111,12 @@ examples! {
         UserProperty { name: Text::literal(""), value: Text::literal("\u{20AC}") },
         UserProperty { name: Text::literal("a"), value: Text::literal("") },
     ];
-    Subscription<'a>, Subscription<'_>, |subscription| is_text(subscription.topic_filter), [
+    Subscription<'a>, Subscription<'_>, |subscription| is_filter(subscription.topic_filter), [
         subscription("a/+/#", true),
         subscription("$share/g/x", false),
         subscription("$share/g/x", true),
     ];
-    Text<'a>, Text<'_>, |text| is_text(*text), [
+    Text<'a>, Text<'_>, |text| is_filter(*text), [
         Text::literal("a"),
         Text::literal("#"),
         Text::literal("$share//x"),

@@ -46,10 +46,8 @@ impl<'a> TopicFilter<'a> {
     /// `$share/{ShareName}/{filter}` is a shared subscription in 5.0 only.
     pub fn new(filter: impl Into<Text<'a>>, version: Version) -> Result<Self, EncodeError> {
         let text = filter.into();
-        if text.as_bytes().len() > usize::from(u16::MAX) {
-            return Err(EncodeError::FieldTooLong);
-        }
         Self::check(text, version)?;
+        let text = Text::assume_filter(text.as_bytes());
         let start = if version == Version::V5_0 { shared_start(text.as_bytes())? } else { 0 };
         // The start is not greater than the length.
         Ok(Self { text, start: u16::try_from(start).unwrap_or(0) })
@@ -66,7 +64,7 @@ impl<'a> TopicFilter<'a> {
     pub fn share_name(self) -> Option<Text<'a>> {
         let end = usize::from(self.start).checked_sub(1)?;
         // Both ends are ASCII characters.
-        self.text.as_bytes().get(SHARE.len()..end).map(Text::assume_checked)
+        self.text.as_bytes().get(SHARE.len()..end).map(Text::assume_topic_name)
     }
 
     /// Returns the filter without `$share/{ShareName}/`.
@@ -74,7 +72,7 @@ impl<'a> TopicFilter<'a> {
     pub fn filter(self) -> Text<'a> {
         // The part before it ends with an ASCII character.
         let filter = self.text.as_bytes().get(self.start.into()..);
-        Text::assume_checked(filter.unwrap_or_default())
+        Text::assume_filter(filter.unwrap_or_default())
     }
 
     /// Whether the filter has a `+` or `#`.
@@ -126,14 +124,18 @@ impl<'a> TopicFilter<'a> {
         version: Version,
     ) -> Result<&'a [u8], DecodeError> {
         let bytes = reader.binary()?;
-        check(bytes, version, look_closer)?;
+        check(bytes, version, look_closer::<false>)?;
         Ok(bytes)
     }
 
-    /// Refuses a filter that `decode` refuses.
+    /// Refuses a filter that `decode` refuses, or that is too long.
     #[inline(always)]
-    pub(crate) fn check(text: Text<'a>, version: Version) -> Result<(), DecodeError> {
-        check(text.as_bytes(), version, no_null)
+    pub(crate) fn check(text: Text<'a>, version: Version) -> Result<(), EncodeError> {
+        if text.is_filter() {
+            return Ok(check_share_name(text.as_bytes(), version)?);
+        }
+        text.check_length()?;
+        Ok(check(text.as_bytes(), version, no_null)?)
     }
 }
 
@@ -177,7 +179,7 @@ impl Filter {
     #[must_use]
     pub fn as_topic_filter(&self) -> TopicFilter<'_> {
         // Each constructor has checked the bytes.
-        TopicFilter { text: Text::assume_checked(&self.bytes), start: self.start }
+        TopicFilter { text: Text::assume_filter(&self.bytes), start: self.start }
     }
 }
 
@@ -240,14 +242,20 @@ fn check(
     if found & scan::HIGHS != 0 {
         look_closer(bytes)?;
     }
-    match bytes {
-        [] => return Err(DecodeError::EmptyTopicFilter),
-        [b'$', ..] if version == Version::V5_0 => {
-            shared_start(bytes)?;
-        }
-        _ => {}
+    if bytes.is_empty() {
+        return Err(DecodeError::EmptyTopicFilter);
     }
+    check_share_name(bytes, version)?;
     if wildcards_stand_alone { Ok(()) } else { Err(DecodeError::InvalidWildcard) }
+}
+
+/// Refuses a filter of 5.0 that begins as a shared subscription and is none.
+#[inline(always)]
+fn check_share_name(bytes: &[u8], version: Version) -> Result<(), DecodeError> {
+    match bytes {
+        [b'$', ..] if version == Version::V5_0 => shared_start(bytes).map(|_| ()),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a wildcard occupies its whole level and, if it is `#`, the last one.

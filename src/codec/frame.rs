@@ -200,7 +200,7 @@ fn any_frame(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Frame<'_>>
         return Ok(None);
     };
     let body = bytes.get(header_size..).unwrap_or_default();
-    let minimal = varint::check(body.len())
+    let minimal = varint::check(body.len() as u64)
         .is_ok_and(|length| header_size == 1 + varint::length(length) as usize);
     Ok(Some(Frame { packet_type, flags, minimal, bytes, body }))
 }

@@ -1,6 +1,6 @@
 //! Packets that break a rule, for fuzzing programs that decode.
 
-use super::body::Encode as _;
+use super::body::Body as _;
 use super::error::DecodeError;
 use super::frame::frame;
 use super::packet::{Packet, decode};

@@ -70,7 +70,7 @@ impl Message {
         if let Some(properties) = &properties {
             properties.write_section(&mut size);
         }
-        size.end(&[])?;
+        size.end(0)?;
         let properties_length = size.remaining_length();
         let topic_name = topic_name.as_text();
         let topic = topic_name.as_bytes();
@@ -78,7 +78,7 @@ impl Message {
         let fields = 2 + topic.len() + varint::length(properties_length) as usize + size.total();
         let length = fields.saturating_add(publish.payload.len());
         // A message that fits no packet is not kept.
-        varint::check(length.saturating_add(identifier_size(publish.qos)))?;
+        varint::check((length as u64).saturating_add(identifier_size(publish.qos) as u64))?;
         let mut bytes: Arc<[u8]> = core::iter::repeat_n(0, length).collect();
         // Nobody shares it yet.
         let room = Arc::get_mut(&mut bytes).unwrap_or_default();
@@ -107,7 +107,7 @@ impl Message {
     }
 
     fn topic_text(&self) -> Text<'_> {
-        Text::assume_checked(self.parts().0)
+        Text::assume_topic_name(self.parts().0)
     }
 
     /// Returns the payload, which can be any bytes.
@@ -134,7 +134,7 @@ impl Message {
         let (_, properties, payload) = self.parts();
         let (qos, retain, topic_name) = (self.qos, self.retain, self.topic_text());
         let mut publish = Publish { qos, retain, topic_name, payload, ..Publish::default() };
-        let read = publish.properties.read_section(Reader(properties));
+        let read = publish.properties.read_section(Reader(properties), true);
         debug_assert!(read.is_ok(), "`copy` has written the properties");
         publish
     }

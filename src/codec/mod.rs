@@ -3,8 +3,7 @@
 //! Reading takes two steps. [`frame`](fn@frame) finds one packet at the start of the received
 //! bytes, or returns `None` while the packet is incomplete. [`decode`] checks and reads it. A
 //! decoded [`Packet`] is a view of the bytes: no packet needs an allocation. [`encode`](fn@encode)
-//! writes a packet, and [`Prepared`] writes the same packet more than once. An [`OwnedPacket`] owns
-//! its bytes, so it can be kept or sent to another task.
+//! writes a packet. An [`OwnedPacket`] owns its bytes, so it can be kept or sent to another task.
 //!
 //! ```
 //! use mqtt_sansio::codec::{self, Packet, Publish, Version};
@@ -41,7 +40,8 @@
 //! `read(&mut self, …)`, which fills in a blank packet that already is in its place.
 //!
 //! A packet is written in two walks by the same `write` function of its `Body`. The first walk goes
-//! into a `Size`: it adds up the lengths, checks each string, and fails if the packet is not valid.
+//! into a `Size`: it adds up the lengths, checks each string that was not checked when it was made or
+//! decoded, and fails if the packet is not valid.
 //! The second goes into a `Writer`, which fills in room of exactly that size. So there is no second
 //! function for lengths that could disagree, an output grows once, and nothing is written of a
 //! packet with an error. Packets of two or four bytes skip both walks (`short_form`). Encoding a
@@ -99,7 +99,7 @@ pub use connack::Connack;
 pub use connect::{Connect, Will};
 pub use convert::ConversionError;
 pub use disconnect::{Auth, Disconnect};
-pub use encode::{Prepared, encode, encode_publish_header};
+pub use encode::{encode, encode_publish_header, packet_size};
 pub use error::{DecodeError, EncodeError};
 pub use expiry::Expiry;
 pub use filter::{Filter, TopicFilter};
@@ -127,7 +127,7 @@ pub use topic::{Topic, TopicName};
 pub use types::{PacketIdentifier, QoS, Role, Version};
 pub use vectored::Vectored;
 
-pub(crate) use body::Encode;
+pub(crate) use body::Body;
 pub(crate) use connect::connect_version;
 pub use message::Message;
 pub(crate) use publish::DecodedPublish;

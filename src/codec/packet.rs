@@ -93,7 +93,7 @@ impl Packet<'_> {
     /// Whether the packet can be encoded.
     #[cfg(feature = "arbitrary")]
     pub(super) fn is_valid(&self, rules: Rules) -> bool {
-        super::body::Encode::measure(self, rules).is_ok()
+        super::body::Body::measure(self, rules).is_ok()
     }
 
     /// Returns the type of the packet.
@@ -159,9 +159,19 @@ impl<'a> Frame<'a> {
 ///
 /// A CONNECT carries its own version.
 #[inline(always)]
-#[expect(clippy::wildcard_enum_match_arm, reason = "the other function has them all")]
 pub fn decode<'a>(frame: Frame<'a>, rules: impl Into<Rules>) -> Result<Packet<'a>, DecodeError> {
-    let rules = rules.into();
+    decode_by(frame, Rules { is_checked: false, ..rules.into() })
+}
+
+/// Reads a packet that was checked by the same rules before.
+#[inline(always)]
+pub(super) fn decode_again(frame: Frame<'_>, rules: Rules) -> Result<Packet<'_>, DecodeError> {
+    decode_by(frame, Rules { is_checked: true, ..rules })
+}
+
+#[inline(always)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the other function has them all")]
+fn decode_by(frame: Frame<'_>, rules: Rules) -> Result<Packet<'_>, DecodeError> {
     // The common packet types are decoded inline, so that the optimizer sees how the result is
     // used: moving a packet through memory costs more than reading it.
     match frame.packet_type {

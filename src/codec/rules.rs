@@ -33,6 +33,9 @@ pub struct Rules {
     pub(crate) from_server: bool,
     pub(crate) options: Options,
     pub(crate) forwarding: bool,
+    /// Whether the packet was decoded by these rules before, so that its strings and lists need not
+    /// be checked again.
+    pub(crate) is_checked: bool,
 }
 
 impl Rules {
@@ -40,7 +43,8 @@ impl Rules {
     #[must_use]
     pub const fn new(version: Version) -> Self {
         let (from_client, from_server) = (true, true);
-        Self { version, from_client, from_server, options: Options::NONE, forwarding: false }
+        let (options, forwarding, is_checked) = (Options::NONE, false, false);
+        Self { version, from_client, from_server, options, forwarding, is_checked }
     }
 
     /// Adds the rules for what `sender` must not send.

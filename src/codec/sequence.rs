@@ -1,5 +1,10 @@
 //! Repeated parts: user properties, subscription identifiers, topic filters, reason codes.
 
+#![expect(
+    clippy::inline_always,
+    reason = "measured: without it a SUBSCRIBE takes 10 % more instructions to encode"
+)]
+
 use super::error::DecodeError;
 use super::read::Reader;
 use super::write::Sink;
@@ -108,11 +113,30 @@ impl<'a, T: Element<'a>> Sequence<'a, T> {
         Self(Source::Wire(bytes, bits))
     }
 
-    /// Writes each value.
-    #[inline]
+    /// Returns the values that the sequence was made of, unless it is in wire form.
+    #[inline(always)]
+    pub(super) const fn as_slice(&self) -> Option<&'a [T]> {
+        match self.0 {
+            Source::Wire(..) => None,
+            Source::Values(values) => Some(values),
+        }
+    }
+
+    /// Writes each value. Chooses the source once, not for each value.
+    #[inline(always)]
     pub(crate) fn write<S: Sink>(&self, sink: &mut S) {
-        for value in self.iter() {
-            value.write(sink);
+        // Loops, because a call of `Iterator::for_each` would keep the sink in memory.
+        match self.as_slice() {
+            Some(values) => {
+                for value in values {
+                    value.write(sink);
+                }
+            }
+            None => {
+                for value in self {
+                    value.write(sink);
+                }
+            }
         }
     }
 }

@@ -81,9 +81,11 @@ impl<'a> Suback<'a> {
         rules: Rules,
     ) -> Result<Self, DecodeError> {
         let mut properties = AckProperties::default();
-        properties.read(&mut r, rules.version)?;
+        properties.read(&mut r, rules)?;
         let suback = Self { packet_identifier, properties, reason_codes: Sequence::wire(r.0) };
-        suback.check_content(packet, rules)?;
+        if !rules.is_checked {
+            suback.check_content(packet, rules)?;
+        }
         Ok(suback)
     }
 
@@ -139,6 +141,7 @@ impl Element<'_> for ReasonCode {
         if r.is_empty() { Ok(None) } else { r.u8().map(Self::new).map(Some) }
     }
 
+    #[inline(always)]
     fn write<S: Sink>(self, sink: &mut S) {
         sink.u8(self.get());
     }

@@ -16,6 +16,7 @@
 use super::body::Body;
 use super::error::{DecodeError, EncodeError};
 use super::filter::{SHARE, TopicFilter};
+use super::options::Options;
 use super::packet_type::PacketType;
 use super::property::{SubscribeProperties, UnsubscribeProperties};
 use super::read::Reader;
@@ -110,9 +111,10 @@ impl SubscriptionOptions {
         })
     }
 
+    #[inline(always)]
     fn as_u8(self) -> u8 {
-        let no_local = if self.no_local { NO_LOCAL } else { 0 };
-        let retain_as_published = if self.retain_as_published { RETAIN_AS_PUBLISHED } else { 0 };
+        let no_local = u8::from(self.no_local) * NO_LOCAL;
+        let retain_as_published = u8::from(self.retain_as_published) * RETAIN_AS_PUBLISHED;
         let retain_handling = (self.retain_handling as u8) << 4;
         retain_handling | retain_as_published | no_local | self.maximum_qos.as_u8()
     }
@@ -172,24 +174,26 @@ impl<'a> Element<'a> for Subscription<'a> {
         }
         // Before 5.0 the bits that only 5.0 uses are zero or do not count, so its rules read all
         // versions.
-        let topic_filter = Text::decode_again(r)?;
+        let topic_filter = Text::assume_filter(r.binary()?);
         Ok(Some(Self { topic_filter, options: (r.u8()? & bits).try_into()? }))
     }
 
+    #[inline(always)]
     fn write<S: Sink>(self, sink: &mut S) {
         // The packet checks the syntax of each filter, which includes the rules of a string.
-        sink.binary(self.topic_filter.as_bytes());
+        sink.field(self.topic_filter.as_bytes());
         sink.u8(self.options.as_u8());
     }
 }
 
 impl<'a> Element<'a> for Text<'a> {
     fn next(r: &mut Reader<'a>, _: u8) -> Result<Option<Self>, DecodeError> {
-        if r.is_empty() { Ok(None) } else { Text::decode_again(r).map(Some) }
+        if r.is_empty() { Ok(None) } else { r.binary().map(Text::assume_filter).map(Some) }
     }
 
+    #[inline(always)]
     fn write<S: Sink>(self, sink: &mut S) {
-        sink.binary(self.as_bytes());
+        sink.field(self.as_bytes());
     }
 }
 
@@ -216,9 +220,9 @@ impl<'a> Subscribe<'a> {
     pub(crate) fn read(&mut self, mut r: Reader<'a>, rules: Rules) -> Result<(), DecodeError> {
         rules.only_from(Role::Client)?;
         self.packet_identifier = r.packet_identifier()?;
-        self.properties.read(&mut r, rules.version)?;
+        self.properties.read(&mut r, rules)?;
         let bits = rules.subscription_bits();
-        self.subscriptions = decode_list(r, bits, |r| Subscription::decode(r, rules))?;
+        self.subscriptions = decode_list(r, bits, rules, |r| Subscription::decode(r, rules))?;
         rules.check_texts(|| self.properties.is_clean())
     }
 }
@@ -234,7 +238,11 @@ impl Body for &Subscribe<'_> {
         rules.only_from(Role::Client)?;
         rules.since_5_0_if(|| !self.properties.is_empty())?;
         rules.check_texts(|| self.properties.is_clean())?;
-        check_list(self.subscriptions, |subscription| {
+        let v5 = rules.version == Version::V5_0;
+        let is_simple = |subscription: Subscription<'_>| {
+            is_simple(subscription.topic_filter) & (v5 | (subscription.options.as_u8() <= 2))
+        };
+        check_list(self.subscriptions, rules, is_simple, |subscription| {
             let Subscription { topic_filter, options } = subscription;
             TopicFilter::check(topic_filter, rules.version)?;
             rules.since_5_0_if(|| options.as_u8() > 2)?;
@@ -285,8 +293,8 @@ impl<'a> Unsubscribe<'a> {
     pub(crate) fn read(&mut self, mut r: Reader<'a>, rules: Rules) -> Result<(), DecodeError> {
         rules.only_from(Role::Client)?;
         self.packet_identifier = r.packet_identifier()?;
-        self.properties.read(&mut r, rules.version)?;
-        self.topic_filters = decode_list(r, 0xFF, |r| {
+        self.properties.read(&mut r, rules)?;
+        self.topic_filters = decode_list(r, 0xFF, rules, |r| {
             let filter = TopicFilter::decode(r, rules.version)?;
             rules.check_texts(|| Text::assume_checked(filter).is_clean())
         })?;
@@ -305,7 +313,7 @@ impl Body for &Unsubscribe<'_> {
         rules.only_from(Role::Client)?;
         rules.since_5_0_if(|| !self.properties.is_empty())?;
         rules.check_texts(|| self.properties.is_clean())?;
-        check_list(self.topic_filters, |filter| {
+        check_list(self.topic_filters, rules, is_simple, |filter| {
             TopicFilter::check(filter, rules.version)?;
             Ok(rules.check_texts(|| filter.is_clean())?)
         })
@@ -319,32 +327,45 @@ impl Body for &Unsubscribe<'_> {
     }
 }
 
-/// Checks the rest of the packet as a list that is not empty.
+/// Checks the rest of the packet as a list that is not empty, unless it was decoded before.
 #[inline(always)]
 fn decode_list<'a, T: Element<'a>>(
     mut r: Reader<'a>,
     bits: u8,
+    rules: Rules,
     check: impl Fn(&mut Reader<'a>) -> Result<(), DecodeError>,
 ) -> Result<Sequence<'a, T>, DecodeError> {
     if r.is_empty() {
         return Err(DecodeError::EmptySubscribe);
     }
     let list = Sequence::masked_wire(r.0, bits);
-    while !r.is_empty() {
+    while !rules.is_checked && !r.is_empty() {
         check(&mut r)?;
     }
     Ok(list)
 }
 
-/// Checks that a list is not empty, and each of its elements.
+/// Whether a filter was checked, and cannot be a shared subscription.
+#[inline(always)]
+fn is_simple(filter: Text<'_>) -> bool {
+    let bytes = filter.as_bytes();
+    filter.is_filter() && !(bytes.first() == Some(&b'$') && bytes.starts_with(SHARE))
+}
+
+/// Checks that a list is not empty, and each of its elements unless all are simple.
 #[inline(always)]
 fn check_list<'a, T: Element<'a>>(
     list: Sequence<'a, T>,
+    rules: Rules,
+    is_simple: impl Fn(T) -> bool,
     check: impl Fn(T) -> Result<(), EncodeError>,
 ) -> Result<(), EncodeError> {
     if list.is_empty() {
-        Err(DecodeError::EmptySubscribe.into())
-    } else {
-        list.iter().try_for_each(check)
+        return Err(DecodeError::EmptySubscribe.into());
     }
+    let values = list.as_slice().filter(|_| rules.options == Options::NONE);
+    if values.is_some_and(|values| values.iter().all(|value| is_simple(*value))) {
+        return Ok(());
+    }
+    list.iter().try_for_each(check)
 }

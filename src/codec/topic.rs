@@ -33,7 +33,7 @@ impl Topic {
     #[must_use]
     pub fn as_text(&self) -> Text<'_> {
         // Each constructor has checked the bytes.
-        Text::assume_checked(&self.0)
+        Text::assume_topic_name(&self.0)
     }
 }
 
@@ -81,11 +81,8 @@ impl<'a> TopicName<'a> {
         if name.is_empty() {
             return Err(DecodeError::EmptyTopicName.into());
         }
-        if name.as_bytes().len() > usize::from(u16::MAX) {
-            return Err(EncodeError::FieldTooLong);
-        }
         name.check_topic_name()?;
-        Ok(Self(Name::Borrowed(name)))
+        Ok(Self(Name::Borrowed(Text::assume_topic_name(name.as_bytes()))))
     }
 
     /// Wraps the topic name of a PUBLISH that was decoded, without checking it again.

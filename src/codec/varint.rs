@@ -45,7 +45,7 @@ pub(crate) fn bytes(mut value: u32, mut push: impl FnMut(u8)) {
 
 /// Checks that a Variable Byte Integer can state a length. [5.0 §1.5.5]
 #[inline]
-pub(crate) fn check(length: usize) -> Result<u32, EncodeError> {
+pub(crate) fn check(length: u64) -> Result<u32, EncodeError> {
     u32::try_from(length)
         .ok()
         .filter(|&length| length <= 268_435_455)

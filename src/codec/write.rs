@@ -6,7 +6,7 @@
     reason = "measured: without it a short PUBLISH takes 17 % more instructions to encode"
 )]
 
-use super::error::{DecodeError, EncodeError};
+use super::error::EncodeError;
 use super::text::Text;
 use super::varint;
 
@@ -14,31 +14,47 @@ use super::varint;
 pub(crate) trait Sink {
     fn bytes<const N: usize>(&mut self, bytes: [u8; N]);
 
-    /// Writes Binary Data, or a string that was checked. [5.0 §1.5.6]
-    fn binary(&mut self, bytes: &[u8]);
+    /// Writes a field with its length, which was checked.
+    fn field(&mut self, bytes: &[u8]);
 
     /// Checks a rule, in [`Size`] only.
-    fn check(&mut self, rule: impl FnOnce() -> Result<(), DecodeError>);
+    fn check<E: Into<EncodeError>>(&mut self, rule: impl FnOnce() -> Result<(), E>);
 
     /// Writes a number of up to 28 bits. [5.0 §1.5.5]
     fn variable_byte_integer(&mut self, value: u32);
 
-    /// Begins a property section with its length, or returns `None` if it is known to be empty.
-    /// [5.0 §2.2.2.1]
-    fn begin_section(&mut self) -> Option<usize>;
+    /// Begins a property section that is not empty, with its length. [5.0 §2.2.2.1]
+    fn begin_section(&mut self) -> u64;
 
-    fn end_section(&mut self, start: usize);
+    fn end_section(&mut self, start: u64);
+
+    /// Whether the sink checks what it gets.
+    const CHECKS: bool;
 
     #[inline(always)]
     fn text(&mut self, text: Text<'_>) {
-        self.binary(text.as_bytes());
-        self.check(|| text.check());
+        if Self::CHECKS && !text.is_plain_string() {
+            self.check(|| text.check());
+        }
+        self.field(text.as_bytes());
     }
 
     #[inline(always)]
     fn topic_name(&mut self, name: Text<'_>) {
-        self.binary(name.as_bytes());
-        self.check(|| name.check_topic_name());
+        if Self::CHECKS && !name.is_plain_topic_name() {
+            self.check(|| name.check_topic_name());
+        }
+        self.field(name.as_bytes());
+    }
+
+    /// Writes Binary Data. [5.0 §1.5.6]
+    #[inline(always)]
+    fn binary(&mut self, bytes: &[u8]) {
+        self.check(|| {
+            let is_right = bytes.len() <= usize::from(u16::MAX);
+            if is_right { Ok(()) } else { Err(EncodeError::FieldTooLong) }
+        });
+        self.field(bytes);
     }
 
     #[inline(always)]
@@ -60,12 +76,13 @@ pub(crate) trait Sink {
 /// The size of a packet, added up by the code that writes it, which also checks it. [5.0 §2.1.4]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Size {
-    /// The bytes written so far: of a packet, all after the Remaining Length except the payload.
-    total: usize,
+    /// The bytes written so far: of a packet, all after the Remaining Length except the payload. A
+    /// sequence of references can be longer than memory, but no number of them has 64 bits.
+    total: u64,
     /// The lengths of the property sections, each in half of the bits, the first in the lower half.
     /// A CONNECT with a will has two.
     sections: u64,
-    /// The bit at which the next section begins.
+    /// The bit at which the length of the next section begins.
     next: u32,
     /// Zero until [`end`](Self::end).
     remaining_length: u32,
@@ -75,8 +92,9 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    pub(crate) const fn total(&self) -> usize {
-        self.total
+    pub(crate) fn total(&self) -> usize {
+        // Less than 2^28, because it is part of a Remaining Length.
+        usize::try_from(self.total).unwrap_or(usize::MAX)
     }
 
     /// Returns the size of the whole packet.
@@ -94,66 +112,60 @@ impl Size {
 
     /// Adds the payload, which completes the size of a packet. Returns the first error.
     #[inline(always)]
-    pub(super) fn end(&mut self, payload: &[u8]) -> Result<(), EncodeError> {
+    pub(super) fn end(&mut self, payload: usize) -> Result<(), EncodeError> {
         if let Some(error) = self.error {
             return Err(error);
         }
-        self.remaining_length = varint::check(self.total.saturating_add(payload.len()))?;
+        self.remaining_length = varint::check(self.total.saturating_add(payload as u64))?;
         Ok(())
     }
+}
 
-    #[inline(always)]
-    const fn add(&mut self, size: usize) {
-        // A sequence of references can be longer than any memory.
-        self.total = self.total.saturating_add(size);
-    }
-
-    #[cold]
-    fn fail(&mut self, error: EncodeError) {
-        self.error = self.error.or(Some(error));
-    }
+#[cold]
+fn first_error(before: Option<EncodeError>, error: EncodeError) -> Option<EncodeError> {
+    before.or(Some(error))
 }
 
 impl Sink for Size {
     #[inline(always)]
     fn bytes<const N: usize>(&mut self, _: [u8; N]) {
-        self.add(N);
+        self.total += N as u64;
     }
 
     #[inline(always)]
-    fn binary(&mut self, bytes: &[u8]) {
-        if bytes.len() > usize::from(u16::MAX) {
-            self.fail(EncodeError::FieldTooLong);
-        }
-        self.add(2 + bytes.len());
+    fn field(&mut self, bytes: &[u8]) {
+        self.total += 2 + bytes.len() as u64;
     }
 
     #[inline(always)]
-    fn check(&mut self, rule: impl FnOnce() -> Result<(), DecodeError>) {
+    fn check<E: Into<EncodeError>>(&mut self, rule: impl FnOnce() -> Result<(), E>) {
         if let Err(error) = rule() {
-            self.fail(error.into());
+            // By value: a reference would keep the whole `Size` in memory.
+            self.error = first_error(self.error, error.into());
         }
     }
 
     #[inline(always)]
     fn variable_byte_integer(&mut self, value: u32) {
-        self.add(varint::length(value) as usize);
+        self.total += u64::from(varint::length(value));
     }
 
     #[inline(always)]
-    fn begin_section(&mut self) -> Option<usize> {
-        Some(self.total)
+    fn begin_section(&mut self) -> u64 {
+        self.total
     }
 
     #[inline(always)]
-    fn end_section(&mut self, start: usize) {
-        debug_assert!(self.next < u64::BITS, "a packet has two property sections at most");
+    fn end_section(&mut self, start: u64) {
         // One that is too long makes the packet too long.
         let length = u32::try_from(self.total - start).unwrap_or(u32::MAX);
-        self.sections |= u64::from(length) << (self.next & 32);
-        self.next += 32;
-        self.variable_byte_integer(length);
+        // The first section is in the lower half.
+        self.sections |= u64::from(length) << self.next;
+        self.next = 32;
+        self.total += u64::from(varint::length(length));
     }
+
+    const CHECKS: bool = true;
 }
 
 const TOO_SMALL: &str = "a packet is measured as it is written";
@@ -199,14 +211,14 @@ impl Sink for Writer<'_> {
     }
 
     #[inline(always)]
-    fn binary(&mut self, bytes: &[u8]) {
+    fn field(&mut self, bytes: &[u8]) {
         let [.., high, low] = bytes.len().to_be_bytes();
         self.bytes([high, low]);
         self.copy(bytes);
     }
 
     #[inline(always)]
-    fn check(&mut self, _: impl FnOnce() -> Result<(), DecodeError>) {}
+    fn check<E: Into<EncodeError>>(&mut self, _: impl FnOnce() -> Result<(), E>) {}
 
     #[inline(always)]
     fn variable_byte_integer(&mut self, value: u32) {
@@ -219,15 +231,17 @@ impl Sink for Writer<'_> {
     }
 
     #[inline(always)]
-    fn begin_section(&mut self) -> Option<usize> {
+    fn begin_section(&mut self) -> u64 {
         let length = u32::try_from(self.sections & u64::from(u32::MAX)).unwrap_or(0);
         self.sections >>= 32;
         self.variable_byte_integer(length);
-        (length > 0).then_some(0)
+        0
     }
 
     #[inline(always)]
-    fn end_section(&mut self, _: usize) {}
+    fn end_section(&mut self, _: u64) {}
+
+    const CHECKS: bool = false;
 }
 
 /// Copies between slices of the same length. Most strings are too short for a call of `memcpy` to
@@ -239,7 +253,8 @@ fn copy_between(from: &[u8], to: &mut [u8]) {
         16.. => copy_ends::<16>(from, to),
         8.. => copy_ends::<8>(from, to),
         4.. => copy_ends::<4>(from, to),
-        _ => to.copy_from_slice(from),
+        2.. => copy_ends::<2>(from, to),
+        _ => copy_ends::<1>(from, to),
     }
 }
 

@@ -327,7 +327,7 @@ impl<'a> Loader<'a> {
         let qos = QoS::from_u8(flags & 3).ok_or(LoadError::Damaged)?;
         let mut publish = Publish { qos, retain: flags & RETAIN != 0, ..Publish::default() };
         publish.topic_name = Text::decode_topic_name(&mut self.reader)?;
-        publish.properties.read_section(Reader(self.long()?))?;
+        publish.properties.read_section(Reader(self.long()?), false)?;
         publish.payload = self.long()?;
         if publish.properties.topic_alias.is_some()
             || !publish.properties.subscription_identifiers.is_empty()

@@ -3,9 +3,9 @@
 use mqtt_sansio::codec::{
     self, Ack, AckProperties, Auth, AuthProperties, Connack, Connect, ConnectProperties,
     DecodeError, Disconnect, DisconnectProperties, EncodeError, Fixed, OwnedPacket, Packet,
-    Prepared, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Sequence, Suback,
-    Subscribe, SubscribeProperties, Subscription, SubscriptionOptions, Text, TopicFilter,
-    Unsubscribe, UnsubscribeProperties, UserProperty, Version, Will,
+    Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Sequence, Suback, Subscribe,
+    SubscribeProperties, Subscription, SubscriptionOptions, Text, TopicFilter, Unsubscribe,
+    UnsubscribeProperties, UserProperty, Vectored, Version, Will,
 };
 use mqtt_sansio::session::Message;
 use testkit::wire::{VERSIONS, identifier};
@@ -23,18 +23,18 @@ fn encode(packet: &Packet<'_>, rules: impl Into<Rules> + Copy) -> Result<Vec<u8>
     codec::encode(&Packet::Pingreq, Version::V5_0, &mut fixed).unwrap();
     assert_eq!(codec::encode(packet, rules, &mut fixed), result);
     assert_eq!(fixed.written()[2..], vec[6..]);
-    let prepared = Prepared::new(packet, rules);
-    assert_eq!(prepared.as_ref().map(|_| ()).map_err(|error| *error), result);
-    if let Ok(prepared) = prepared {
-        let mut twice = Vec::new();
-        assert_eq!([prepared.write(&mut twice), prepared.write(&mut twice)], [Ok(()); 2]);
-        assert_eq!((prepared.packet_size() as usize, twice), (vec.len() - 6, vec[6..].repeat(2)));
-        let mut memory = vec![0; 2 * (vec.len() - 6) - 1];
+    let mut vectored = Vectored::new();
+    assert_eq!(codec::encode(packet, rules, &mut vectored), result);
+    assert_eq!(vectored.slices().collect::<Vec<_>>().concat(), vec[6..]);
+    let size = vec.len() - 6;
+    let sized = codec::packet_size(packet, rules);
+    assert_eq!(sized, result.map(|()| u32::try_from(size).unwrap()));
+    if result.is_ok() {
+        // Room for the packet once, but not twice.
+        let mut memory = vec![0; 2 * size - 1];
         let mut fixed = Fixed::new(&mut memory);
-        assert_eq!(
-            [prepared.write(&mut fixed), prepared.write(&mut fixed)],
-            [Ok(()), Err(EncodeError::NoRoom(vec.len() - 6))]
-        );
+        assert_eq!(codec::encode(packet, rules, &mut fixed), Ok(()));
+        assert_eq!(codec::encode(packet, rules, &mut fixed), Err(EncodeError::NoRoom(size)));
         assert_eq!(fixed.written(), &vec[6..]);
     }
     let owned = OwnedPacket::new(packet, rules);

@@ -6,7 +6,7 @@ use mqtt_sansio::Instant;
 use mqtt_sansio::broker::{self, Admission, Broker, BrokerConfig, Question};
 use mqtt_sansio::codec::{
     self, Auth, AuthProperties, Connack, ConnackProperties, Connect, ConnectProperties, Fixed,
-    OwnedPacket, Packet, Prepared, ReasonCode, Version,
+    OwnedPacket, Packet, ReasonCode, Vectored, Version,
 };
 use mqtt_sansio::server::{self, Server, ServerConfig};
 
@@ -110,7 +110,9 @@ fn bytes_of_packets_hide_secrets() {
         let mut received = BytesMut::from(frame.as_bytes());
         let owned = OwnedPacket::split_from(&mut received, u32::MAX, Version::V5_0);
         check_debug(&owned.unwrap().unwrap());
-        check_debug(&Prepared::new(&packet, Version::V5_0).unwrap());
+        let mut out = Vectored::new();
+        codec::encode(&packet, Version::V5_0, &mut out).unwrap();
+        check_debug(&out);
     }
 }
 

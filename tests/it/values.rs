@@ -28,7 +28,7 @@ fn all_public_types_are_send_and_sync() {
             PublishProperties SubscribeProperties UnsubscribeProperties WillProperties UserProperty
             Sequence<Text<'static>> SequenceIter<Text<'static>> Text TopicFilter Topic TopicName
             Filter Expiry Options Rules Role QoS Version PacketIdentifier PacketType
-            SubscriptionIdentifier ReasonCode Prepared
+            SubscriptionIdentifier ReasonCode
             ConversionError DecodeError EncodeError;
         client: Action Client ClientConfig ConnectError;
         server: Action AnswerError Server ServerConfig;

@@ -11,7 +11,7 @@ use crate::codec::read::Reader;
 use crate::codec::rules::Rules;
 use crate::codec::sequence::{Element, Sequence};
 use crate::codec::shown::{Hidden, Show, Shown};
-use crate::codec::text::Text;
+use crate::codec::text::{Text, in_response_topic};
 use crate::codec::types::{QoS, Version};
 use crate::codec::write::Sink;
 use core::fmt;
@@ -37,14 +37,16 @@ impl<'a> UserProperty<'a> {
 
 impl<'a> Value<'a> for UserProperty<'a> {
     #[inline(always)]
-    fn decode(reader: &mut Reader<'a>, _: u32) -> Result<Self, DecodeError> {
-        Ok(Self { name: Text::decode(reader)?, value: Text::decode(reader)? })
+    fn decode(reader: &mut Reader<'a>, _: u32, is_checked: bool) -> Result<Self, DecodeError> {
+        let name = Text::read(reader, is_checked)?;
+        Ok(Self { name, value: Text::read(reader, is_checked)? })
     }
 
     fn skip(reader: &mut Reader<'a>) -> Result<(), DecodeError> {
         reader.binary().and_then(|_| reader.binary()).map(|_| ())
     }
 
+    #[inline(always)]
     fn write<S: Sink>(self, sink: &mut S) {
         sink.text(self.name);
         sink.text(self.value);
@@ -116,7 +118,7 @@ macro_rules! repeated_properties {
                 Ok(None)
             }
 
-            #[inline]
+            #[inline(always)]
             fn write<S: Sink>(self, sink: &mut S) {
                 sink.variable_byte_integer(tables::$property::ID);
                 Value::write(self, sink);
@@ -130,14 +132,19 @@ repeated_properties! {
         Ok(Self { name: Text::decode_again(reader)?, value: Text::decode_again(reader)? })
     };
     SubscriptionIdentifier: subscription_identifier, |reader: &mut Reader<'a>| {
-        Value::decode(reader, tables::subscription_identifier::ID)
+        Value::decode(reader, tables::subscription_identifier::ID, true)
     };
 }
 
 /// The type of the value of a property.
 trait Value<'a>: Copy {
-    /// Reads a value. `identifier` is that of the property, for the error.
-    fn decode(reader: &mut Reader<'a>, identifier: u32) -> Result<Self, DecodeError>;
+    /// Reads a value, and checks its strings unless they were decoded before. `identifier` is that of
+    /// the property, for the error.
+    fn decode(
+        reader: &mut Reader<'a>,
+        identifier: u32,
+        is_checked: bool,
+    ) -> Result<Self, DecodeError>;
 
     /// Skips a value that was checked.
     fn skip(reader: &mut Reader<'a>) -> Result<(), DecodeError>;
@@ -151,7 +158,7 @@ trait Value<'a>: Copy {
 }
 
 impl Value<'_> for bool {
-    fn decode(reader: &mut Reader<'_>, identifier: u32) -> Result<Self, DecodeError> {
+    fn decode(reader: &mut Reader<'_>, identifier: u32, _: bool) -> Result<Self, DecodeError> {
         match reader.u8()? {
             0 => Ok(false),
             1 => Ok(true),
@@ -163,13 +170,14 @@ impl Value<'_> for bool {
         reader.take(1).map(|_| ())
     }
 
+    #[inline(always)]
     fn write<S: Sink>(self, sink: &mut S) {
         sink.u8(self.into());
     }
 }
 
 impl Value<'_> for QoS {
-    fn decode(reader: &mut Reader<'_>, identifier: u32) -> Result<Self, DecodeError> {
+    fn decode(reader: &mut Reader<'_>, identifier: u32, _: bool) -> Result<Self, DecodeError> {
         Self::from_u8(reader.u8()?).ok_or(DecodeError::InvalidPropertyValue(identifier))
     }
 
@@ -177,13 +185,14 @@ impl Value<'_> for QoS {
         reader.take(1).map(|_| ())
     }
 
+    #[inline(always)]
     fn write<S: Sink>(self, sink: &mut S) {
         sink.u8(self.as_u8());
     }
 }
 
 impl Value<'_> for u16 {
-    fn decode(reader: &mut Reader<'_>, _: u32) -> Result<Self, DecodeError> {
+    fn decode(reader: &mut Reader<'_>, _: u32, _: bool) -> Result<Self, DecodeError> {
         reader.u16()
     }
 
@@ -191,13 +200,14 @@ impl Value<'_> for u16 {
         reader.take(2).map(|_| ())
     }
 
+    #[inline(always)]
     fn write<S: Sink>(self, sink: &mut S) {
         sink.u16(self);
     }
 }
 
 impl Value<'_> for u32 {
-    fn decode(reader: &mut Reader<'_>, _: u32) -> Result<Self, DecodeError> {
+    fn decode(reader: &mut Reader<'_>, _: u32, _: bool) -> Result<Self, DecodeError> {
         reader.u32()
     }
 
@@ -205,13 +215,14 @@ impl Value<'_> for u32 {
         reader.take(4).map(|_| ())
     }
 
+    #[inline(always)]
     fn write<S: Sink>(self, sink: &mut S) {
         sink.u32(self);
     }
 }
 
 impl Value<'_> for SubscriptionIdentifier {
-    fn decode(reader: &mut Reader<'_>, identifier: u32) -> Result<Self, DecodeError> {
+    fn decode(reader: &mut Reader<'_>, identifier: u32, _: bool) -> Result<Self, DecodeError> {
         Self::new(reader.variable_byte_integer()?)
             .ok_or(DecodeError::InvalidPropertyValue(identifier))
     }
@@ -220,20 +231,31 @@ impl Value<'_> for SubscriptionIdentifier {
         reader.variable_byte_integer().map(|_| ())
     }
 
+    #[inline(always)]
     fn write<S: Sink>(self, sink: &mut S) {
         sink.variable_byte_integer(self.get());
     }
 }
 
 impl<'a> Value<'a> for Text<'a> {
-    fn decode(reader: &mut Reader<'a>, _: u32) -> Result<Self, DecodeError> {
-        Text::decode(reader)
+    #[inline(always)]
+    fn decode(
+        reader: &mut Reader<'a>,
+        identifier: u32,
+        is_checked: bool,
+    ) -> Result<Self, DecodeError> {
+        if identifier == tables::response_topic::ID {
+            Text::read_response_topic(reader, is_checked)
+        } else {
+            Text::read(reader, is_checked)
+        }
     }
 
     fn skip(reader: &mut Reader<'a>) -> Result<(), DecodeError> {
         reader.binary().map(|_| ())
     }
 
+    #[inline(always)]
     fn write<S: Sink>(self, sink: &mut S) {
         sink.text(self);
     }
@@ -244,7 +266,7 @@ impl<'a> Value<'a> for Text<'a> {
 }
 
 impl<'a> Value<'a> for &'a [u8] {
-    fn decode(reader: &mut Reader<'a>, _: u32) -> Result<Self, DecodeError> {
+    fn decode(reader: &mut Reader<'a>, _: u32, _: bool) -> Result<Self, DecodeError> {
         reader.binary()
     }
 
@@ -252,6 +274,7 @@ impl<'a> Value<'a> for &'a [u8] {
         reader.binary().map(|_| ())
     }
 
+    #[inline(always)]
     fn write<S: Sink>(self, sink: &mut S) {
         sink.binary(self);
     }
@@ -275,10 +298,7 @@ fn check_response_topic(topic: Text<'_>, _: u32) -> Result<(), DecodeError> {
     if topic.is_empty() {
         return Err(DecodeError::EmptyTopicName);
     }
-    topic.check_topic_name().map_err(|error| {
-        let is_wildcard = error == DecodeError::WildcardInTopicName;
-        if is_wildcard { DecodeError::WildcardInResponseTopic } else { error }
-    })
+    topic.check_wildcards().map_err(in_response_topic)
 }
 
 /// Declares all properties: identifier, name, type, and the check of the value where the type
@@ -338,6 +358,7 @@ macro_rules! properties {
         impl<'a> $name<'a> {
             /// Whether there are no properties.
             #[must_use]
+            #[inline]
             pub fn is_empty(&self) -> bool {
                 $(self.$field.is_none() &&)* $(self.$repeated.is_empty() &&)* true
             }
@@ -355,17 +376,20 @@ macro_rules! properties {
             pub(crate) fn read(
                 &mut self,
                 reader: &mut Reader<'a>,
-                version: Version,
+                rules: Rules,
             ) -> Result<(), DecodeError> {
                 // Most packets have none.
-                let is_absent = version < Version::V5_0 || reader.skip_zero();
-                if is_absent { Ok(()) } else { self.read_section(reader.section()?) }
+                if rules.version < Version::V5_0 || reader.skip_zero() {
+                    return Ok(());
+                }
+                self.read_section(reader.section()?, rules.is_checked)
             }
 
             /// Reads properties that have no length before them.
             pub(crate) fn read_section(
                 &mut self,
                 mut section: Reader<'a>,
+                is_checked: bool,
             ) -> Result<(), DecodeError> {
                 while !section.is_empty() {
                     let start = section.0;
@@ -375,7 +399,7 @@ macro_rules! properties {
                             if self.$field.is_some() {
                                 return Err(DecodeError::DuplicateProperty(identifier));
                             }
-                            let value = Value::decode(&mut section, $field::ID)?;
+                            let value = Value::decode(&mut section, $field::ID, is_checked)?;
                             $field::check(value)?;
                             self.$field = Some(value);
                         })*
@@ -383,8 +407,12 @@ macro_rules! properties {
                             if self.$repeated.is_empty() {
                                 self.$repeated = Sequence::wire(start);
                             }
+                            if is_checked {
+                                <property_type!($element) as Value>::skip(&mut section)?;
+                                continue;
+                            }
                             let value: property_type!($element) =
-                                Value::decode(&mut section, $element::ID)?;
+                                Value::decode(&mut section, $element::ID, false)?;
                             $element::check(value)?;
                         })*
                         _ => return Err(DecodeError::PropertyNotAllowed(identifier)),
@@ -401,8 +429,14 @@ macro_rules! properties {
                 version: Version,
                 sink: &mut S,
             ) {
-                let section = if version == Version::V5_0 { sink.begin_section() } else { None };
-                if let Some(start) = section {
+                if version < Version::V5_0 {
+                    return;
+                }
+                // Most packets have none.
+                if self.is_empty() {
+                    sink.u8(0);
+                } else {
+                    let start = sink.begin_section();
                     self.write_section(sink);
                     sink.end_section(start);
                 }

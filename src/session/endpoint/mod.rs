@@ -8,7 +8,7 @@ mod send;
 
 use super::error::WriteError;
 use super::{Change, CommonConfig, Limits, ProtocolError, Session};
-use crate::codec::{Encode, Output, Packet, Role, Rules, Size, Version};
+use crate::codec::{Body, Output, Packet, Role, Rules, Size, Version};
 use crate::time::Instant;
 use connection::Connection;
 pub(crate) use send::REPLY_ROOM;
@@ -172,11 +172,7 @@ impl Endpoint {
 
     /// Writes a packet, unless it exceeds the peer's Maximum Packet Size.
     #[inline]
-    pub(crate) fn write(
-        &self,
-        packet: &impl Encode,
-        out: &mut impl Output,
-    ) -> Result<(), WriteError> {
+    pub(crate) fn write(&self, packet: impl Body, out: &mut impl Output) -> Result<(), WriteError> {
         if self.connection.peer.maximum_packet_size == u32::MAX {
             return Ok(packet.encode(self.rules(), out)?);
         }
@@ -184,13 +180,13 @@ impl Endpoint {
     }
 
     #[inline(never)]
-    fn write_limited(&self, packet: &impl Encode, out: &mut impl Output) -> Result<(), WriteError> {
+    fn write_limited(&self, packet: impl Body, out: &mut impl Output) -> Result<(), WriteError> {
         let size = self.check_size(packet)?;
-        Ok(packet.write(&size, self.rules(), out)?)
+        Ok(packet.write_measured(&size, self.rules(), out)?)
     }
 
     /// Checks that a packet can be encoded and does not exceed the peer's Maximum Packet Size.
-    fn check_size(&self, packet: &impl Encode) -> Result<Size, WriteError> {
+    fn check_size(&self, packet: impl Body) -> Result<Size, WriteError> {
         let measured = packet.measure(self.rules())?;
         let (size, maximum) = (measured.packet_size(), self.connection.peer.maximum_packet_size);
         if size > maximum { Err(WriteError::TooLarge { size, maximum }) } else { Ok(measured) }
@@ -217,7 +213,7 @@ impl Endpoint {
     /// Writes a packet without which the connection cannot continue.
     pub(crate) fn answer(
         &self,
-        packet: &impl Encode,
+        packet: impl Body,
         out: &mut impl Output,
     ) -> Result<(), ProtocolError> {
         self.write(packet, out).map_err(|_| ProtocolError::NoRoomForAnswer)

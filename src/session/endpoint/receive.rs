@@ -393,7 +393,7 @@ impl Endpoint {
     ) -> Result<(), ProtocolError> {
         let is_5_0 = self.connection.version == Version::V5_0;
         let reason_code = if is_5_0 { reason_code } else { ReasonCode::SUCCESS };
-        self.answer(&(packet, &Ack::new(identifier, reason_code)), out)
+        self.answer((packet, &Ack::new(identifier, reason_code)), out)
     }
 }
 

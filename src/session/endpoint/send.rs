@@ -5,7 +5,7 @@ use super::super::slot::{Request, Slot};
 use super::super::{Change, Message, Outcome, Outgoing, PublishError, RequestError};
 use super::{Endpoint, Step};
 use crate::codec::{
-    Encode, EncodeError, Output, PacketIdentifier, PacketType, Publish, PublishProperties, QoS,
+    Body, EncodeError, Output, PacketIdentifier, PacketType, Publish, PublishProperties, QoS,
     ReasonCode, Role, Text, Topic, Version,
 };
 use crate::time::Instant;
@@ -60,7 +60,7 @@ impl Endpoint {
         let Some(identifier) = identifier else {
             // Whether a message can be encoded does not depend on its identifier.
             let any = Some(PacketIdentifier::FIRST).filter(|_| is_acknowledged);
-            self.check_size(&&(full, any))?;
+            self.check_size((full, any))?;
             let outgoing = expiring(key, full, Message::new(full)?, step.now);
             self.queue(outgoing, step.now)?;
             // The topic was not sent, so the alias does not stand for what the caller means.
@@ -74,7 +74,7 @@ impl Endpoint {
         // payload that cannot fit need not be copied first.
         let is_huge = full.payload.len() > self.connection.peer.maximum_packet_size as usize;
         if publish.properties.topic_alias.is_some() || is_huge {
-            self.check_size(&&(full, Some(identifier)))?;
+            self.check_size((full, Some(identifier)))?;
         }
         let outgoing = expiring(key, full, Message::new(full)?, step.now);
         // A message without properties is the same in all versions.
@@ -396,7 +396,7 @@ impl Endpoint {
             || publish.topic_name.as_bytes().len() < LEAST_ALIASED
             || publish.properties.topic_alias.is_some()
         {
-            return self.write(&&(publish, packet_identifier), out);
+            return self.write((publish, packet_identifier), out);
         }
         self.write_aliased(publish, packet_identifier, maximum, out)
     }
@@ -416,22 +416,22 @@ impl Endpoint {
         if let Some(alias) = self.connection.automatic_aliases.get(publish.topic_name) {
             // It is resent with its topic name, and must fit then too.
             if packet_identifier.is_some() {
-                self.check_size(&&(publish, packet_identifier))?;
+                self.check_size((publish, packet_identifier))?;
             }
             let aliased = with_alias(alias, Text::default());
-            return self.write(&&(&aliased, packet_identifier), out);
+            return self.write((&aliased, packet_identifier), out);
         }
         if let Some(alias) = self.connection.automatic_aliases.next(maximum) {
             // A message that would be too large with its new alias is sent without.
             let aliased = with_alias(alias, publish.topic_name);
-            if self.write(&&(&aliased, packet_identifier), out).is_ok() {
+            if self.write((&aliased, packet_identifier), out).is_ok() {
                 if let Ok(topic) = Topic::new(publish.topic_name) {
                     self.connection.automatic_aliases.insert(topic, alias);
                 }
                 return Ok(());
             }
         }
-        self.write(&&(publish, packet_identifier), out)
+        self.write((publish, packet_identifier), out)
     }
 
     fn check_allowed(&self, qos: QoS, retain: bool) -> Result<(), PublishError> {
