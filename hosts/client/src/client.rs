@@ -92,8 +92,8 @@ impl Client {
     /// Subscribes to a filter, and waits for the answer of the server. If there is no connection,
     /// it waits for one.
     ///
-    /// If the call is dropped, the server can have the subscription. Its messages are discarded, and
-    /// the client forgets it with the next call.
+    /// If the call is dropped, the server can have the subscription. Its messages are discarded,
+    /// and the client forgets it with the next call.
     pub async fn subscribe(&self, filter: &str, qos: QoS) -> Result<Messages, RequestError> {
         let subscription = Subscription::new(filter, qos);
         self.subscribe_with(&[subscription], SubscribeProperties::default()).await
@@ -122,8 +122,8 @@ impl Client {
     /// Returns the reason code for each filter. There are none before 5.0, and if the server has
     /// lost the session.
     ///
-    /// If the call is dropped after its first poll, the streams end all the same, and UNSUBSCRIBE is
-    /// sent.
+    /// If the call is dropped after its first poll, the streams end all the same, and UNSUBSCRIBE
+    /// is sent.
     pub async fn unsubscribe(&self, filters: &[&str]) -> Result<Vec<ReasonCode>, RequestError> {
         let filters: Vec<_> = filters.iter().map(|filter| Text::from(*filter)).collect();
         self.unsubscribe_with(&filters, UnsubscribeProperties::default()).await

@@ -53,6 +53,20 @@ impl Ended {
             _ => None,
         }
     }
+
+    /// Returns the Server Reference: another server for the client, if the server named one. The
+    /// client does not follow it: whether to trust that server is a decision of its program.
+    /// [5.0 §4.13]
+    #[must_use]
+    pub fn server_reference(&self) -> Option<String> {
+        let (Self::Refused(packet) | Self::Disconnected(packet)) = self else { return None };
+        let reference = match packet.decode() {
+            Packet::Connack(connack) => connack.properties.server_reference,
+            Packet::Disconnect(disconnect) => disconnect.properties.server_reference,
+            _ => None,
+        };
+        reference.map(|text| text.to_str().to_owned())
+    }
 }
 
 impl From<io::Error> for Ended {
@@ -72,9 +86,13 @@ impl fmt::Display for Ended {
             Self::Refused(packet) | Self::Disconnected(packet) => packet,
         };
         match packet.decode() {
-            Packet::Connack(connack) => CloseCause::Refused(connack).fmt(f),
-            Packet::Disconnect(disconnect) => CloseCause::Disconnected(disconnect).fmt(f),
-            other => other.fmt(f),
+            Packet::Connack(connack) => CloseCause::Refused(connack).fmt(f)?,
+            Packet::Disconnect(disconnect) => CloseCause::Disconnected(disconnect).fmt(f)?,
+            other => other.fmt(f)?,
+        }
+        match self.server_reference() {
+            Some(reference) => write!(f, "; the server refers to {reference}"),
+            None => Ok(()),
         }
     }
 }

@@ -37,8 +37,8 @@
 //!
 //! # Cancel safety
 //!
-//! Each future of this crate, except for one, can be dropped at any time, in `select!` for instance.
-//! Tests drop them after each number of polls.
+//! Each future of this crate, except for one, can be dropped at any time, in `select!` for
+//! instance. Tests drop them after each number of polls.
 //!
 //! | future | if it is dropped |
 //! |---|---|

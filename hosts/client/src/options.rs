@@ -200,8 +200,7 @@ impl Options {
         self
     }
 
-    /// Sets the function that opens the transport, in place of that of the URL: for a proxy, for
-    /// instance.
+    /// Sets the function that opens the transport, in place of that of the URL.
     #[must_use]
     pub fn transport<F, T>(mut self, mut open: impl FnMut() -> F + Send + 'static) -> Self
     where
@@ -211,6 +210,21 @@ impl Options {
         self.endpoint.kind = Kind::User(Box::new(move || {
             let opening = open();
             Box::pin(async move { Ok(Box::new(opening.await?) as Box<dyn Transport>) })
+        }));
+        self
+    }
+
+    /// Sets the function that opens the connection to the host and port of the URL, below TLS and
+    /// WebSocket: through a proxy, or from a certain address.
+    #[must_use]
+    pub fn dial<F, T>(mut self, mut dial: impl FnMut(String, u16) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = io::Result<T>> + Send + 'static,
+        T: Transport + 'static,
+    {
+        self.endpoint.dial = Some(Box::new(move |host, port| {
+            let dialing = dial(host, port);
+            Box::pin(async move { Ok(Box::new(dialing.await?) as Box<dyn Transport>) })
         }));
         self
     }

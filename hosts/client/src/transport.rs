@@ -21,11 +21,16 @@ type Opening = Pin<Box<dyn Future<Output = io::Result<Box<dyn Transport>>> + Sen
 /// Opens the transport of a user.
 pub(crate) type Opener = Box<dyn FnMut() -> Opening + Send>;
 
+/// Opens the connection to a host and port, below TLS and WebSocket.
+pub(crate) type Dialer = Box<dyn FnMut(String, u16) -> Opening + Send>;
+
 /// The server, and how to reach it.
 pub(crate) struct Endpoint {
     /// The address for people.
     pub(crate) name: String,
     pub(crate) kind: Kind,
+    /// In place of a TCP connection.
+    pub(crate) dial: Option<Dialer>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Arc<tokio_rustls::rustls::ClientConfig>>,
 }
@@ -60,6 +65,7 @@ impl Endpoint {
         let new = |name, kind| Self {
             name,
             kind,
+            dial: None,
             #[cfg(feature = "tls")]
             tls: None,
         };
@@ -107,16 +113,22 @@ impl Endpoint {
             Kind::Network { host, port, layers } => {
                 // The name resolver knows IPv6 addresses without brackets.
                 let host = host.trim_start_matches('[').trim_end_matches(']');
-                let socket = TcpStream::connect((host, *port)).await?;
-                // The packets of one step are written at once, so Nagle's algorithm would only
-                // delay them.
-                socket.set_nodelay(true)?;
+                let socket: Box<dyn Transport> = match &mut self.dial {
+                    Some(dial) => dial(host.to_owned(), *port).await?,
+                    None => {
+                        let socket = TcpStream::connect((host, *port)).await?;
+                        // The packets of one step are written at once, so Nagle's algorithm would
+                        // only delay them.
+                        socket.set_nodelay(true)?;
+                        Box::new(socket)
+                    }
+                };
                 let stream: Box<dyn Transport> = match *layers {
                     #[cfg(feature = "tls")]
                     Layers { tls: true, .. } => {
                         Box::new(start_tls(self.tls.as_ref(), host, socket).await?)
                     }
-                    _ => Box::new(socket),
+                    _ => socket,
                 };
                 #[cfg(feature = "websocket")]
                 if layers.websocket {
@@ -132,7 +144,7 @@ impl Endpoint {
 async fn start_tls(
     config: Option<&Arc<tokio_rustls::rustls::ClientConfig>>,
     host: &str,
-    socket: TcpStream,
+    socket: Box<dyn Transport>,
 ) -> io::Result<impl Transport + use<>> {
     let missing = || io::Error::new(io::ErrorKind::InvalidInput, "expected Options::tls for TLS");
     let connector = tokio_rustls::TlsConnector::from(config.ok_or_else(missing)?.clone());

@@ -252,3 +252,52 @@ fn failures_have_exit_codes_and_texts() {
     let (_, text) = code(&["pub", "-p", &port, "-t", "a/#", "-m", ""]);
     assert!(text.contains("topic name contains a wildcard"), "{text}");
 }
+
+#[test]
+fn program_connects_from_an_address_through_a_proxy_and_with_a_folder_of_authorities() {
+    let folder = Folder::new();
+    let broker = Broker::start_with_all_listeners(Kind::Ours, &folder);
+    let authorities = folder.path("authorities");
+    std::fs::create_dir(&authorities).unwrap();
+    std::fs::copy(folder.path("cert.pem"), authorities.join("own.pem")).unwrap();
+    std::fs::write(authorities.join("notes.txt"), "no certificate").unwrap();
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("socks5h://127.0.0.1:{}", proxy.local_addr().unwrap().port());
+    let target = std::thread::spawn(move || forward_one(&proxy));
+    Make::Ours.publish(broker.port, &["-t", "a", "-m", "1", "-q", "1", "-A", "127.0.0.9"]);
+    let capath = authorities.display().to_string();
+    Make::Ours.publish(broker.port + 1, &["-t", "a", "-m", "1", "-q", "1", "--capath", &capath]);
+    Make::Ours.publish(broker.port, &["-t", "a", "-m", "1", "-q", "1", "--proxy", &url]);
+    assert_eq!(target.join().unwrap(), broker.port);
+    let psk = ["-t", "a", "-m", "1", "--psk", "12", "--psk-identity", "a"];
+    let output = Make::Ours.command("pub", broker.port, &psk).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("pre-shared keys are not supported"), "{error}");
+}
+
+/// Forwards one connection as a SOCKS5 proxy does. Returns the port that was asked for. [RFC 1928]
+fn forward_one(proxy: &std::net::TcpListener) -> u16 {
+    let (mut near, _) = proxy.accept().unwrap();
+    let mut greeting = [0; 3];
+    near.read_exact(&mut greeting).unwrap();
+    near.write_all(&[5, 0]).unwrap();
+    // An IPv4 address: 5, 1, 0, 1, the address and the port. A text: 3, its length, and itself.
+    let mut head = [0; 4];
+    near.read_exact(&mut head).unwrap();
+    let length = if head[3] == 1 {
+        4
+    } else {
+        let mut length = [0];
+        near.read_exact(&mut length).unwrap();
+        length[0].into()
+    };
+    let mut address = vec![0; length + 2];
+    near.read_exact(&mut address).unwrap();
+    let port = u16::from_be_bytes([address[length], address[length + 1]]);
+    let mut far = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    near.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+    let (mut from_near, mut to_far) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+    std::thread::spawn(move || std::io::copy(&mut from_near, &mut to_far));
+    let _ = std::io::copy(&mut far, &mut near);
+    port
+}

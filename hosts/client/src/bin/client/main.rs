@@ -1,6 +1,7 @@
 //! Publishes, subscribes, requests and inspects from the command line, in the manner of
 //! `mosquitto_pub`, `mosquitto_sub` and `mosquitto_rr`. `README.md` has examples.
 
+mod dial;
 mod format;
 mod inspect;
 mod options;

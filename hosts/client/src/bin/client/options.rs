@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::dial;
 use crate::properties::Properties;
 use crate::tls;
 use anyhow::{Context as _, Result, bail, ensure};
@@ -56,6 +57,9 @@ pub(crate) struct ConnectOptions {
     /// Client identifier; a random one if it is not given
     #[arg(short, long)]
     id: Option<String>,
+    /// Client identifier: this prefix and the number of the process
+    #[arg(short = 'I', long, conflicts_with = "id", value_name = "PREFIX")]
+    id_prefix: Option<String>,
     /// MQTT version: mqttv31, mqttv311 or mqttv5; or 31, 311, 5
     #[arg(short = 'V', long, default_value = "5", value_parser = parse_version)]
     pub(crate) protocol_version: Version,
@@ -105,6 +109,27 @@ pub(crate) struct ConnectOptions {
     /// File with the key of this client
     #[arg(long, requires = "cert")]
     pub(crate) key: Option<PathBuf>,
+    /// Directory with files of authorities to trust; connects with TLS
+    #[arg(long)]
+    pub(crate) capath: Option<PathBuf>,
+    /// The only TLS version: tlsv1.2 or tlsv1.3
+    #[arg(long, value_parser = ["tlsv1.2", "tlsv1.3"])]
+    pub(crate) tls_version: Option<String>,
+    /// Not supported: rustls has no external pre-shared keys
+    #[arg(long, requires = "psk_identity", hide = true)]
+    psk: Option<String>,
+    /// Not supported, like --psk
+    #[arg(long, requires = "psk", hide = true)]
+    psk_identity: Option<String>,
+    /// Local address to connect from
+    #[arg(short = 'A', conflicts_with_all = ["unix", "proxy"], value_name = "ADDRESS")]
+    pub(crate) bind: Option<std::net::IpAddr>,
+    /// SOCKS5 proxy: socks5h://[USER:PASSWORD@]HOST[:PORT]; it also resolves the name of the server
+    #[arg(long, conflicts_with = "unix", value_name = "URL")]
+    pub(crate) proxy: Option<String>,
+    /// Most messages of QoS 1 and 2 in flight
+    #[arg(short = 'M', value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
+    maximum_in_flight: Option<u16>,
     /// Do not check the name in the server's certificate
     #[arg(long)]
     pub(crate) insecure: bool,
@@ -296,7 +321,10 @@ impl ConnectOptions {
         if let Some(path) = &self.unix {
             return Ok((format!("unix:{}", path.display()), None));
         }
-        let has_tls = self.cafile.is_some() || self.cert.is_some() || self.tls_use_os_certs;
+        let has_tls = self.cafile.is_some()
+            || self.capath.is_some()
+            || self.cert.is_some()
+            || self.tls_use_os_certs;
         let scheme = match (has_tls, self.ws) {
             (false, false) => "mqtt",
             (true, false) => "mqtts",
@@ -323,6 +351,11 @@ impl ConnectOptions {
 
     /// Returns the options of the library.
     pub(crate) fn options(&self, config: ClientConfig) -> Result<mqtt_sansio_client::Options> {
+        ensure!(
+            self.psk.is_none(),
+            "expected a certificate (--cafile, --cert): pre-shared keys are not supported, because \
+             rustls has none"
+        );
         let (url, _) = self.server()?;
         let properties = self.properties()?;
         let version = self.protocol_version;
@@ -345,7 +378,10 @@ impl ConnectOptions {
             payload: self.will_payload.as_bytes(),
             properties: will_properties,
         });
-        let random = format!("sansio-{:016x}", fastrand::u64(..));
+        let random = match &self.id_prefix {
+            Some(prefix) => format!("{prefix}{}", std::process::id()),
+            None => format!("sansio-{:016x}", fastrand::u64(..)),
+        };
         let identifier = self.id.as_deref().unwrap_or(&random);
         let connect = Connect {
             clean_start: !self.disable_clean_session,
@@ -361,10 +397,14 @@ impl ConnectOptions {
         if url.starts_with("mqtts:") || url.starts_with("wss:") {
             options = options.tls(tls::config(self)?);
         }
+        options = dial::set(options, self)?;
         if let Some(store) = &self.store {
             options = options.store(store);
         }
-        Ok(options.config(config))
+        Ok(options.config(match self.maximum_in_flight {
+            Some(most) => config.maximum_in_flight(most),
+            None => config,
+        }))
     }
 
     /// Ends the client, with the properties of `-D disconnect`.

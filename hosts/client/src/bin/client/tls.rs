@@ -9,8 +9,8 @@ use mqtt_sansio_client::rustls::client::danger::{
 use mqtt_sansio_client::rustls::pki_types::pem::PemObject as _;
 use mqtt_sansio_client::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use mqtt_sansio_client::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-    crypto::ring,
+    ALL_VERSIONS, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
+    SignatureScheme, crypto::ring, version,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +24,15 @@ pub(crate) fn config(options: &ConnectOptions) -> Result<Arc<ClientConfig>> {
             roots.add(certificate).with_context(|| format!("cannot use {}", file.display()))?;
         }
     }
-    if options.tls_use_os_certs || options.cafile.is_none() {
+    if let Some(folder) = &options.capath {
+        let files = std::fs::read_dir(folder);
+        for file in files.with_context(|| format!("cannot read {}", folder.display()))? {
+            // Other files can be in it, as in the folder of the system.
+            let found = certificates(&file?.path()).unwrap_or_default();
+            roots.add_parsable_certificates(found);
+        }
+    }
+    if options.tls_use_os_certs || options.cafile.is_none() && options.capath.is_none() {
         let found = rustls_native_certs::load_native_certs();
         found.errors.iter().for_each(|error| log::warn!("{error}"));
         roots.add_parsable_certificates(found.certs);
@@ -34,9 +42,15 @@ pub(crate) fn config(options: &ConnectOptions) -> Result<Arc<ClientConfig>> {
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
     let verifier: Arc<dyn ServerCertVerifier> =
         if options.insecure { Arc::new(AnyName(verifier)) } else { verifier };
+    let (old, new) = ([&version::TLS12], [&version::TLS13]);
+    let versions = match options.tls_version.as_deref() {
+        Some("tlsv1.2") => &old[..],
+        Some("tlsv1.3") => &new[..],
+        _ => ALL_VERSIONS,
+    };
     // A verifier of any kind has to be set in this way.
     let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
+        .with_protocol_versions(versions)?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let mut config = match (&options.cert, &options.key) {
