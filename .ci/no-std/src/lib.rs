@@ -88,7 +88,13 @@ pub extern "C" fn buffer() -> *mut u8 {
 }
 
 /// The entry of a program that does nothing, the floor of the others.
-#[cfg(not(any(feature = "client", feature = "codec", feature = "exchange")))]
+#[cfg(not(any(
+    feature = "client",
+    feature = "sn-codec",
+    feature = "sn-client",
+    feature = "codec",
+    feature = "exchange"
+)))]
 #[unsafe(no_mangle)]
 pub extern "C" fn call(_: u32, length: usize, _: u32) -> usize {
     let memory = alloc::vec::Vec::<u8>::with_capacity(length);
