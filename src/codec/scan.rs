@@ -77,6 +77,7 @@ const AFTER_F4: u32 = 19;
 /// The bit of an entry that marks a wildcard. No state uses it.
 const WILDCARD: u32 = 1 << 31;
 
+#[expect(clippy::indexing_slicing, reason = "checked when it is compiled")]
 static ENTRIES: [u32; 256] = {
     let mut entries = [0; 256];
     let mut byte: u8 = 1;

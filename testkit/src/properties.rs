@@ -78,7 +78,7 @@ pub fn roundtrip(data: &[u8]) {
     codec::encode(&decoded, rules, &mut twice).unwrap();
     assert_eq!(twice, encoded);
     let owned = OwnedPacket::new(&packet, rules).unwrap();
-    assert_eq!((owned.decode(), &owned.as_bytes()[..]), (packet, &encoded[..]));
+    assert_eq!((owned.decode(), owned.as_bytes()), (packet, &encoded[..]));
 }
 
 /// Checks that every division of a stream gives the same packets and the same error, and nothing

@@ -124,7 +124,7 @@ fn actions_and_machines_hide_secrets() {
     let (now, mut out) = (Instant::from_millis(0), Vec::new());
 
     let mut server = Server::new(ServerConfig::new(), now);
-    let mut input = &bytes.as_bytes()[..];
+    let mut input = bytes.as_bytes();
     let action = server.handle_input(&mut input, now, &mut out);
     check_debug(&action);
     assert!(matches!(action, Some(server::Action::Connect(_))));

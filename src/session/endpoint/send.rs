@@ -104,7 +104,7 @@ impl Endpoint {
         let properties = PublishProperties { topic_alias: None, ..publish.properties };
         let full = Publish { properties, ..*publish };
         let any = Some(PacketIdentifier::FIRST).filter(|_| publish.qos > QoS::AtMostOnce);
-        (&(&full, any)).measure(self.application_rules(Version::V5_0))?;
+        (&full, any).measure(self.application_rules(Version::V5_0))?;
         self.queue(expiring(key, &full, Message::new(&full)?, now), now)
     }
 
