@@ -44,6 +44,9 @@ mod machines;
 mod measure;
 mod peers;
 mod routing;
+#[path = "../../samples/mod.rs"]
+#[allow(dead_code, reason = "the cases have packets of their own")]
+mod samples;
 mod strictness;
 
 use cases::Task;

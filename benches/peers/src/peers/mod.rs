@@ -89,13 +89,13 @@ pub fn columns() -> Vec<Column> {
             .with(version, Owned, move || ours::Owned::<false>(Rules::new(version)))
             .with(version, OwnedAndRead, move || ours::Owned::<true>(Rules::new(version)));
     }
-    let prepared = Column { only_encodes: true, ..Column::new("mqtt-sansio, prepared") };
+    let checked = Column { only_encodes: true, ..Column::new("mqtt-sansio, checked") };
     vec![
         us,
-        prepared.with(Version::V3_1_1, Borrowed, || ours::Prepared::<false>).with(
+        checked.with(Version::V3_1_1, Borrowed, || ours::Checked::<false>).with(
             Version::V5_0,
             Borrowed,
-            || ours::Prepared::<true>,
+            || ours::Checked::<true>,
         ),
         Column::new(FLOOR).with(Version::V3_1_1, Borrowed, || floor::Floor::<false>).with(
             Version::V5_0,

@@ -2,6 +2,7 @@
 
 use crate::cases::{IDENTIFIER, Values};
 use crate::codec::{Codec, Refused, Seen, Unread};
+use crate::samples;
 use bytes::BytesMut;
 use mqtt_sansio::codec::{
     self, OwnedPacket, Packet, PacketIdentifier, Publish, PublishProperties, QoS, Role, Rules,
@@ -97,14 +98,14 @@ impl Codec for Borrowed {
     }
 }
 
-/// `codec::Prepared`, which is checked and measured when it is made, not when it is encoded. The
-/// packets of `mqtt-codec-kit` are measured when they are made, too.
-pub struct Prepared<const V5: bool>;
+/// A packet whose strings were checked when it was made, not when it is encoded. The packets of
+/// `mqtt-codec-kit` are checked and measured when they are made, too.
+pub struct Checked<const V5: bool>;
 
-impl<const V5: bool> Codec for Prepared<V5> {
+impl<const V5: bool> Codec for Checked<V5> {
     type Buffer = Unread;
-    type Packet<'a> = codec::Prepared<'a, 'a>;
-    type Outgoing<'a> = &'a codec::Prepared<'a, 'a>;
+    type Packet<'a> = Packet<'a>;
+    type Outgoing<'a> = &'a Packet<'a>;
     type Output = Vec<u8>;
 
     fn decode<'a, R>(
@@ -115,29 +116,26 @@ impl<const V5: bool> Codec for Prepared<V5> {
         Err(Refused)
     }
 
-    fn outgoing<'a>(packet: &'a codec::Prepared<'_, '_>) -> &'a codec::Prepared<'a, 'a> {
+    fn outgoing<'a>(packet: &'a Packet<'_>) -> &'a Packet<'a> {
         packet
     }
 
     #[inline(always)]
-    fn encode(
-        &mut self,
-        packet: &codec::Prepared<'_, '_>,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Refused> {
-        packet.write(out).map_err(|_| Refused)
+    fn encode(&mut self, packet: &Packet<'_>, out: &mut Vec<u8>) -> Result<(), Refused> {
+        let version = if V5 { Version::V5_0 } else { Version::V3_1_1 };
+        codec::encode(packet, version, out).map_err(|_| Refused)
     }
 
-    fn seen(_: &codec::Prepared<'_, '_>) -> Option<Seen> {
+    fn seen(_: &Packet<'_>) -> Option<Seen> {
         None
     }
 
-    fn from_values(packet: &'static Packet<'static>) -> Option<codec::Prepared<'static, 'static>> {
-        codec::Prepared::new(packet, if V5 { Version::V5_0 } else { Version::V3_1_1 }).ok()
+    fn from_values(packet: &'static Packet<'static>) -> Option<Packet<'static>> {
+        Some(samples::checked(*packet))
     }
 }
 
-/// `OwnedPacket::split_from`, and with `READ` also `OwnedPacket::packet`, by which the fields are
+/// `OwnedPacket::split_from`, and with `READ` also `OwnedPacket::decode`, by which the fields are
 /// got at.
 pub struct Owned<const READ: bool>(pub Rules);
 

@@ -144,10 +144,15 @@ write! {
     Packet::Disconnect(disconnect) => disconnect
 }
 
+/// Its users can share a static topic, because the topic of 5.0 is `Bytes`.
+fn static_bytes(topic: &'static str) -> Bytes {
+    Bytes::from_static(topic.as_bytes())
+}
+
 /// Makes packets; packets of 5.0 have `$properties`.
 macro_rules! make {
     (
-        $name:ident, [$($path:tt)*], $version:ident, $filter:expr,
+        $name:ident, [$($path:tt)*], $version:ident, $topic:expr, $filter:expr,
         $request:expr $(, $properties:ident)?
     ) => {
         fn $name(values: Values) -> Result<$($path)*::$version::Packet, Refused> {
@@ -158,7 +163,7 @@ macro_rules! make {
                     dup: false,
                     qos: QoS::AtMostOnce,
                     retain: false,
-                    topic: topic.to_owned().into(),
+                    topic: $topic(topic),
                     pkid: 0,
                     payload: Bytes::from_static(payload),
                     $($properties: None,)?
@@ -178,7 +183,7 @@ macro_rules! make {
 }
 
 macro_rules! request {
-    ($($path:tt)*) => {
+    ($topic:expr, $($path:tt)*) => {
         |request: &'static Request| {
             use $($path)*::v5::{Publish, PublishProperties};
             let (name, value) = request.user_property;
@@ -196,7 +201,7 @@ macro_rules! request {
                 dup: false,
                 qos: $($path)*::QoS::AtLeastOnce,
                 retain: false,
-                topic: request.topic.to_owned().into(),
+                topic: $topic(request.topic),
                 pkid: IDENTIFIER,
                 payload: Bytes::from_static(request.payload),
                 properties: Some(properties),
@@ -205,23 +210,32 @@ macro_rules! request {
     };
 }
 
-make!(rumqttc_v4, [rumqttc::mqttbytes], v4, rumqttc::mqttbytes::v4::SubscribeFilter::new, |_| Err(
+make!(
+    rumqttc_v4,
+    [rumqttc::mqttbytes],
+    v4,
+    str::to_owned,
+    rumqttc::mqttbytes::v4::SubscribeFilter::new,
+    |_| Err(Refused)
+);
+make!(mqttbytes_v4, [mqttbytes], v4, str::to_owned, mqttbytes::v4::SubscribeFilter::new, |_| Err(
     Refused
 ));
-make!(mqttbytes_v4, [mqttbytes], v4, mqttbytes::v4::SubscribeFilter::new, |_| Err(Refused));
 make!(
     rumqttc_v5,
     [rumqttc::v5::mqttbytes],
     v5,
+    static_bytes,
     rumqttc::v5::mqttbytes::v5::Filter::new,
-    request!(rumqttc::v5::mqttbytes),
+    request!(static_bytes, rumqttc::v5::mqttbytes),
     properties
 );
 make!(
     mqttbytes_v5,
     [mqttbytes],
     v5,
+    str::to_owned,
     mqttbytes::v5::SubscribeFilter::new,
-    request!(mqttbytes),
+    request!(str::to_owned, mqttbytes),
     properties
 );
