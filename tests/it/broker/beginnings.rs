@@ -94,7 +94,7 @@ fn refusal_by_host_has_the_form_of_the_version() {
     };
     each(|net, version| {
         for (policy, v5, v3) in refusals {
-            net.policy = policy;
+            *net.policy = policy;
             let client = net.connect(clean(version, "client"));
             assert!(!net.is_open(client));
             let received = net.take(client);
@@ -121,14 +121,14 @@ fn input_after_connect_is_read_only_when_client_is_accepted() {
             encoded(Packet::Pingreq, version),
         ]
         .concat();
-        net.policy = |_| Some(ReasonCode::NOT_AUTHORIZED);
+        *net.policy = |_| Some(ReasonCode::NOT_AUTHORIZED);
         let refused = net.open(version);
         net.raw(refused, &bytes);
         assert_eq!(
             (net.take(refused), net.messages(watcher)),
             (vec!["connack 87".to_owned(), "closed".to_owned()], vec![])
         );
-        net.policy = |_| None;
+        *net.policy = |_| None;
         let client = net.open(version);
         net.raw(client, &bytes);
         assert_eq!((net.take(client), net.messages(watcher)), (vec![], vec![]));
@@ -247,7 +247,7 @@ fn host_disconnects_without_packet_before_connack_and_before_5_0() {
         let client = net.join(clean(version, "client"));
         net.disconnect(client, ReasonCode::ADMINISTRATIVE_ACTION);
         assert_eq!(net.take(client), expected);
-        net.policy = |_| None;
+        *net.policy = |_| None;
         let (silent, waiting) = (net.open(version), net.connect(clean(version, "client")));
         for early in [silent, waiting] {
             net.disconnect(early, ReasonCode::ADMINISTRATIVE_ACTION);

@@ -206,9 +206,9 @@ fn overflow_of_many_clients_is_not_recursive() {
         net.subscribe(client, &format!("will/{number}"), 0);
         net.stall(client, true);
         let full = Publish::new(format!("will/{number}").leak() as &str, &LONG);
-        net.broker.publish(&full, net.instant()).unwrap();
+        net.broker.publish(&full, Instant::from_millis(net.now)).unwrap();
     }
-    net.broker.publish(&message("will/0", "x", 0), net.instant()).unwrap();
+    net.broker.publish(&message("will/0", "x", 0), Instant::from_millis(net.now)).unwrap();
     net.advance(1);
     assert_eq!(net.broker.stats().connected, 0);
     assert_eq!(net.closed.len(), COUNT);

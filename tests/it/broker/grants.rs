@@ -16,9 +16,9 @@ fn filter(text: &str) -> Filter {
 
 /// Connects a client with these grants, and lets later ones do everything.
 fn granted(net: &mut Net, connect: Connect<'_>, grants: Grants) -> C {
-    net.admission = Admission { grants, ..Admission::default() };
+    *net.admission = Admission { grants, ..Admission::default() };
     let client = net.join(connect);
-    net.admission = Admission::default();
+    *net.admission = Admission::default();
     client
 }
 
@@ -102,7 +102,7 @@ fn host_decides_about_what_no_grant_covers() {
         let code = if version == V5_0 { "90" } else { "00" };
         assert_eq!(net.take(client), [format!("puback #101 {code}"), "pingresp".to_owned()]);
         assert_eq!(net.messages(watcher), NONE);
-        let again = net.broker.allow(question, None, net.instant());
+        let again = net.broker.allow(question, None, Instant::from_millis(net.now));
         assert_eq!(again, Err(AnswerError::NotOpen));
     });
 }
@@ -121,7 +121,8 @@ fn each_filter_of_a_subscribe_is_a_question() {
             let Question::Subscribe(filter, options) = content else { panic!("{content:?}") };
             let text = filter.as_topic_filter().as_text().to_str().to_owned();
             asked.push((text.clone(), options.maximum_qos.as_u8()));
-            let wrong = net.broker.accept(question, Admission::default(), net.instant());
+            let wrong =
+                net.broker.accept(question, Admission::default(), Instant::from_millis(net.now));
             assert_eq!(wrong, Err(AnswerError::WrongKind));
             match &*text {
                 "b" => net.refuse(question, ReasonCode::NOT_AUTHORIZED),
@@ -145,7 +146,7 @@ fn answer_can_spare_later_questions() {
             net.send(client, message(topic, "x", 0).into());
             if let Some((question, _)) = net.asked.pop() {
                 let all = filter("a/#");
-                net.broker.allow(question, Some(&all), net.instant()).unwrap();
+                net.broker.allow(question, Some(&all), Instant::from_millis(net.now)).unwrap();
                 assert_ne!(topic, "a/2");
             }
         }
@@ -181,7 +182,7 @@ fn will_that_is_denied_refuses_the_client() {
         let watcher = watcher(net);
         let grants = Grants::asked().deny(PUBLISH, &filter("no"));
         for (topic, is_accepted) in [("no", false), ("yes", true), ("$SYS/x", false)] {
-            net.admission = Admission { grants: grants.clone(), ..Admission::default() };
+            *net.admission = Admission { grants: grants.clone(), ..Admission::default() };
             let will = Some(Will::new(topic, b"will"));
             let client = net.connect(Connect { will, ..clean(version, "client") });
             if is_accepted {
@@ -234,7 +235,7 @@ fn client_authenticates_by_steps_and_again() {
                 ..AuthProperties::default()
             },
         };
-        net.policy = |_| None;
+        *net.policy = |_| None;
         let properties = ConnectProperties { authentication_method: method, ..Default::default() };
         let client = net.connect(Connect { properties, ..clean(V5_0, "client") });
         let (question, content) = net.asked.pop().unwrap();
@@ -253,7 +254,7 @@ fn client_authenticates_by_steps_and_again() {
         assert!(matches!(content, Question::Authenticate(_)), "{content:?}");
         let properties =
             ConnackProperties { authentication_method: method, ..ConnackProperties::default() };
-        net.admission = Admission { properties, ..Admission::default() };
+        *net.admission = Admission { properties, ..Admission::default() };
         net.accept(question);
         assert_eq!(net.take(client), ["connack 00"]);
         for (code, expected) in [
@@ -277,9 +278,9 @@ fn client_authenticates_by_steps_and_again() {
 fn client_that_exceeds_its_rate_is_slowed_down() {
     play(|net| {
         let rates = Rates { messages_per_second: NonZeroU32::new(10), ..Rates::default() };
-        net.admission = Admission { rates, ..Admission::default() };
+        *net.admission = Admission { rates, ..Admission::default() };
         let client = net.join(Connect { keep_alive: 1, ..clean(V5_0, "client") });
-        net.admission = Admission::default();
+        *net.admission = Admission::default();
         let watcher = watcher(net);
         let bytes = encoded(message("t", "x", 0), V5_0).repeat(40);
         net.raw(client, &bytes);
@@ -340,7 +341,7 @@ fn end_of_a_connection_has_a_cause_and_a_name() {
         let (who, cause) = name(net);
         assert!(matches!(cause, CloseCause::Violation(_)), "{cause:?}");
         assert_eq!(who.as_deref(), Some("client"));
-        net.policy = |_| Some(ReasonCode::BANNED);
+        *net.policy = |_| Some(ReasonCode::BANNED);
         net.connect(clean(V5_0, "client"));
         assert_eq!(name(net), (None, CloseCause::Refused(ReasonCode::BANNED)));
         net.open(V5_0);

@@ -10,6 +10,7 @@ mod figures;
 mod grants;
 mod hosts;
 mod nodes;
+mod program;
 mod retained;
 mod server_limits;
 mod sessions;

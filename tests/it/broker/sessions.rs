@@ -654,9 +654,9 @@ fn session_that_ends_with_its_connection_is_not_taken_over() {
 #[test]
 fn last_accepted_of_two_waiting_connections_stays() {
     each(|net, version| {
-        net.policy = |_| None;
+        *net.policy = |_| None;
         let clients = [net.connect(kept(version, "same")), net.connect(kept(version, "same"))];
-        let asked = core::mem::take(&mut net.asked);
+        let asked = core::mem::take(&mut *net.asked);
         assert_eq!((net.take(clients[0]), net.take(clients[1])), (vec![], vec![]));
         net.accept(asked[1].0);
         net.accept(asked[0].0);
@@ -670,7 +670,7 @@ fn last_accepted_of_two_waiting_connections_stays() {
 #[test]
 fn answer_of_host_can_come_after_client_is_gone() {
     each(|net, version| {
-        net.policy = |_| None;
+        *net.policy = |_| None;
         let client = net.connect(kept(version, "client"));
         let (asked, _) = net.asked.pop().unwrap();
         net.cut(client);

@@ -4,22 +4,25 @@
 //! with QoS 1 and RETAIN, `suback #1 00 80` is a SUBACK for packet 1, `closed` is the end of the
 //! connection.
 
+use super::program::{self, CoreOnly, NotPlayed, Program, Socket};
 use bytes::BytesMut;
 use core::fmt::Write as _;
 use core::mem;
+use core::time::Duration;
 use mqtt_sansio::Instant;
 use mqtt_sansio::broker::journal::{Batch, Record, RecordError};
 use mqtt_sansio::broker::{
     Action, Admission, Broker, BrokerConfig, Closed, ConnectionId, Question, QuestionId, Restore,
 };
 use mqtt_sansio::codec::{
-    Ack, ConnackProperties, Connect, ConnectProperties, Disconnect, OwnedPacket, Packet,
-    PacketIdentifier, Publish, QoS, ReasonCode, Role, Rules, Subscribe, SubscribeProperties,
-    Subscription, SubscriptionIdentifier, SubscriptionOptions, Text, Unsubscribe,
-    UnsubscribeProperties, Version,
+    self, Ack, ConnackProperties, Connect, ConnectProperties, Disconnect, OwnedPacket, Packet,
+    PacketIdentifier, PacketType, Publish, QoS, ReasonCode, Role, Rules, Subscribe,
+    SubscribeProperties, Subscription, SubscriptionIdentifier, SubscriptionOptions, Text,
+    Unsubscribe, UnsubscribeProperties, Version,
 };
 use mqtt_sansio::server::ServerConfig;
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use testkit::wire::{VERSIONS, encoded, identifier};
 
 /// The number of a client, in the order of the connections.
@@ -28,7 +31,15 @@ pub type C = usize;
 /// Plays a scenario with a broker of this configuration, with packets fed whole, byte by byte, and
 /// cut in two at each position, with a durable broker, and with sessions that are exported and
 /// imported. Each client must receive the same packets at the same times.
+///
+/// With a [program](super::program) it is played once, if it needs no configuration.
 pub fn play_with(config: &BrokerConfig, scenario: impl Fn(&mut Net)) {
+    if let Some(command) = program::command() {
+        let is_default = format!("{config:?}") == format!("{:?}", BrokerConfig::default());
+        return if is_default {
+            play_with_program(&command, scenario)
+        };
+    }
     let mut whole = Net::new(config.clone(), Feed::Whole);
     scenario(&mut whole);
     let cuts = (1..whole.longest.min(256)).map(Feed::Cut);
@@ -46,6 +57,17 @@ pub fn play_with(config: &BrokerConfig, scenario: impl Fn(&mut Net)) {
             assert_eq!(shown(&peer.log), shown(&expected.log), "{feed:?} makes a difference");
         }
         assert_eq!(net.peers.len(), whole.peers.len());
+    }
+}
+
+/// Plays a scenario with a program, up to where it needs the core.
+fn play_with_program(command: &str, scenario: impl Fn(&mut Net)) {
+    let mut net = Net::with_program(Program::start(command));
+    let played = std::panic::catch_unwind(AssertUnwindSafe(|| scenario(&mut net)));
+    match played {
+        Ok(()) => println!("played with the program"),
+        Err(payload) if payload.is::<NotPlayed>() => {}
+        Err(payload) => std::panic::resume_unwind(payload),
     }
 }
 
@@ -123,6 +145,13 @@ pub fn message<'a>(topic: &'a str, payload: &'a str, number: u8) -> Publish<'a> 
 
 struct Peer {
     id: ConnectionId,
+    /// The connection to the program.
+    socket: Option<Socket>,
+    /// The start of a packet that was not sent to the end.
+    unfinished: Vec<u8>,
+    has_sent: bool,
+    /// The unanswered PINGREQ packets of the scenario, and of the network.
+    pings: [usize; 2],
     version: Version,
     is_open: bool,
     is_stalled: bool,
@@ -136,15 +165,16 @@ struct Peer {
 }
 
 pub struct Net {
-    pub broker: Broker,
+    pub broker: CoreOnly<Broker>,
+    program: Option<Program>,
     pub now: u64,
     /// The answer to CONNECT. `None` leaves it for later, in `asked`.
-    pub policy: fn(&Connect<'_>) -> Option<ReasonCode>,
-    pub asked: Vec<(QuestionId, Question)>,
+    pub policy: CoreOnly<fn(&Connect<'_>) -> Option<ReasonCode>>,
+    pub asked: CoreOnly<Vec<(QuestionId, Question)>>,
     /// The terms on which clients are accepted.
-    pub admission: Admission<'static>,
+    pub admission: CoreOnly<Admission<'static>>,
     /// How connections have ended, in order.
-    pub closed: Vec<Closed>,
+    pub closed: CoreOnly<Vec<Closed>>,
     /// The durable state of the broker.
     pub store: Store,
     /// Whether sessions can be moved. Retained messages that they await do not move with them.
@@ -165,16 +195,26 @@ impl Drop for Net {
 
 impl Net {
     pub fn new(config: BrokerConfig, feed: Feed) -> Self {
+        Self::create(config, feed, None)
+    }
+
+    fn with_program(program: Program) -> Self {
+        Self::create(BrokerConfig::default(), Feed::Whole, Some(program))
+    }
+
+    fn create(config: BrokerConfig, feed: Feed, program: Option<Program>) -> Self {
+        let is_program = program.is_some();
         let config = config.durable(matches!(feed, Feed::Stored | Feed::Moved(true)));
         let broker = Broker::new(config, 0x5EED, Instant::from_millis(1_000_000));
-        let policy = |_: &Connect<'_>| Some(ReasonCode::SUCCESS);
+        let policy: fn(&Connect<'_>) -> _ = |_| Some(ReasonCode::SUCCESS);
         Self {
-            broker,
+            broker: CoreOnly::new(broker, is_program),
+            program,
             now: 1_000_000,
-            policy,
-            asked: Vec::new(),
-            admission: Admission::default(),
-            closed: Vec::new(),
+            policy: CoreOnly::new(policy, is_program),
+            asked: CoreOnly::new(Vec::new(), is_program),
+            admission: CoreOnly::new(Admission::default(), is_program),
+            closed: CoreOnly::new(Vec::new(), is_program),
             store: Store::default(),
             can_move: true,
             peers: Vec::new(),
@@ -190,9 +230,19 @@ impl Net {
     // ---- connections ----
 
     pub fn open(&mut self, version: Version) -> C {
-        let id = self.broker.open(self.instant());
+        let socket = self.program.as_ref().map(|program| Socket::new(program.connect()));
+        let now = self.instant();
+        let id = match socket {
+            // A name that is not used.
+            Some(_) => Broker::new(BrokerConfig::default(), 0, now).open(now),
+            None => self.broker.open(now),
+        };
         self.peers.push(Peer {
             id,
+            socket,
+            unfinished: Vec::new(),
+            has_sent: false,
+            pings: [0; 2],
             version,
             is_open: true,
             is_stalled: false,
@@ -220,7 +270,7 @@ impl Net {
         if self.broker.client(name).is_none_or(|client| client.connection.is_some()) {
             return;
         }
-        let (now, mut moved) = (self.instant(), Store::default());
+        let (now, mut moved) = (Instant::from_millis(self.now), Store::default());
         let put = |record: Record<'_>| moved.put(record);
         assert!(self.broker.evict(name, None, &Disconnect::default(), now, put));
         assert_eq!(self.broker.client(name), None);
@@ -249,14 +299,25 @@ impl Net {
 
     /// Lets the transport fail.
     pub fn cut(&mut self, c: C) {
-        if mem::take(&mut self.peers[c].is_open) {
-            self.closed.extend(self.broker.connection_lost(self.peers[c].id, self.instant()));
+        if self.peers[c].socket.take().is_some() {
+            self.peers[c].is_open = false;
+            // Nothing shows when the program has noticed the end.
+            std::thread::sleep(program::QUIET);
+            self.meet_all();
+        } else if mem::take(&mut self.peers[c].is_open) {
+            self.closed.extend(
+                self.broker.connection_lost(self.peers[c].id, Instant::from_millis(self.now)),
+            );
             self.drain();
         }
     }
 
     pub fn disconnect(&mut self, c: C, reason_code: ReasonCode) {
-        self.broker.disconnect(self.peers[c].id, &Disconnect::new(reason_code), self.instant());
+        self.broker.disconnect(
+            self.peers[c].id,
+            &Disconnect::new(reason_code),
+            Instant::from_millis(self.now),
+        );
         self.drain();
     }
 
@@ -266,29 +327,40 @@ impl Net {
 
     /// Accepts a client that was left waiting.
     pub fn accept(&mut self, question: QuestionId) {
-        self.broker.accept(question, self.admission.clone(), self.instant()).unwrap();
+        self.broker
+            .accept(question, self.admission.clone(), Instant::from_millis(self.now))
+            .unwrap();
         self.drain();
     }
 
     /// Allows what a client asked for.
     pub fn allow(&mut self, question: QuestionId) {
-        self.broker.allow(question, None, self.instant()).unwrap();
+        self.broker.allow(question, None, Instant::from_millis(self.now)).unwrap();
         self.drain();
     }
 
     /// Refuses what a client asked for.
     pub fn refuse(&mut self, question: QuestionId, reason_code: ReasonCode) {
         let properties = ConnackProperties::default();
-        self.broker.refuse(question, reason_code, properties, self.instant()).unwrap();
+        self.broker
+            .refuse(question, reason_code, properties, Instant::from_millis(self.now))
+            .unwrap();
         self.drain();
     }
 
     pub fn id(&self, c: C) -> ConnectionId {
+        if self.program.is_some() {
+            program::not_played();
+        }
         self.peers[c].id
     }
 
     /// Sets whether the client reads nothing.
     pub fn stall(&mut self, c: C, is_stalled: bool) {
+        if self.program.is_some() {
+            // The system's buffers would take what the client leaves.
+            program::not_played();
+        }
         self.peers[c].is_stalled = is_stalled;
         if !is_stalled {
             self.transmit(c);
@@ -298,7 +370,7 @@ impl Net {
 
     /// Reports to the broker that the host was not reading from the client.
     pub fn progress(&mut self, c: C) {
-        self.broker.handle_progress(self.peers[c].id, self.instant());
+        self.broker.handle_progress(self.peers[c].id, Instant::from_millis(self.now));
     }
 
     // ---- time ----
@@ -311,7 +383,7 @@ impl Net {
             stuck = if due.as_millis() > self.now { 0 } else { stuck + 1 };
             assert!(stuck < 100, "the broker must not be woken at one deadline again and again");
             self.now = self.now.max(due.as_millis());
-            self.broker.handle_timeout(self.instant());
+            self.broker.handle_timeout(Instant::from_millis(self.now));
             self.drain();
         }
         self.now = end;
@@ -342,7 +414,12 @@ impl Net {
     fn feed(&mut self, c: C, bytes: &[u8]) {
         let now = self.instant();
         let peer = &mut self.peers[c];
-        if peer.is_open {
+        if let Some(socket) = &mut peer.socket {
+            socket.write(bytes);
+            peer.note_sent(bytes);
+            self.meet(c);
+            self.meet_all();
+        } else if peer.is_open {
             peer.input.extend_from_slice(bytes);
             let mut input = &peer.input[..];
             while self.broker.handle_input(peer.id, &mut input, now) {}
@@ -350,6 +427,46 @@ impl Net {
             peer.input.drain(..peer.input.len() - rest);
             self.drain();
         }
+    }
+
+    /// Reads what a program has sent to a client because of all that it has read so far from it.
+    fn meet(&mut self, c: C) {
+        let peer = &mut self.peers[c];
+        let Some(socket) = &mut peer.socket else { return };
+        // What came before the end of the connection must not be lost to a reset.
+        socket.read(Duration::ZERO, &mut peer.output);
+        let is_accepted = peer.log.iter().any(|(_, shown)| shown.starts_with("connack 00"));
+        if is_accepted && peer.unfinished.is_empty() {
+            // The answer comes after everything that the program has sent before.
+            socket.write(&[0xC0, 0]);
+            peer.pings[1] += 1;
+        }
+        let mut socket = peer.socket.take().expect("it was there");
+        let mut output = mem::take(&mut peer.output);
+        let is_asked = peer.log.is_empty() && peer.has_sent && peer.unfinished.is_empty();
+        if peer.pings[1] > 0 || is_asked {
+            socket.read_until(&mut output, |output| {
+                mem::swap(&mut peer.output, output);
+                peer.read(0);
+                mem::swap(&mut peer.output, output);
+                peer.pings[1] == 0 && !peer.log.is_empty()
+            });
+        } else if peer.has_sent {
+            socket.read_rest(&mut output);
+        }
+        peer.output = output;
+        if socket.is_closed {
+            peer.is_open = false;
+            peer.ended = true;
+        } else {
+            peer.socket = Some(socket);
+        }
+        peer.read(0);
+    }
+
+    /// Reads what a program has sent to all clients.
+    fn meet_all(&mut self) {
+        (0..self.peers.len()).for_each(|c| self.meet(c));
     }
 
     /// Sends a message and completes its exchange. Returns the reason code of the first answer.
@@ -577,7 +694,8 @@ impl Net {
     fn transmit(&mut self, c: C) {
         for _ in 0..100_000 {
             let mut out = Vec::new();
-            let more = self.broker.transmit(self.peers[c].id, self.instant(), &mut out);
+            let more =
+                self.broker.transmit(self.peers[c].id, Instant::from_millis(self.now), &mut out);
             self.peers[c].output.extend_from_slice(&out);
             if !more {
                 return;
@@ -590,7 +708,7 @@ impl Net {
     pub fn transmit_once(&mut self, c: C) -> (bool, usize) {
         self.drain();
         let mut out = Vec::new();
-        let more = self.broker.transmit(self.peers[c].id, self.instant(), &mut out);
+        let more = self.broker.transmit(self.peers[c].id, Instant::from_millis(self.now), &mut out);
         self.peers[c].output.extend_from_slice(&out);
         let caused = core::iter::from_fn(|| self.broker.poll_action()).count();
         self.drain();
@@ -608,10 +726,10 @@ impl Net {
                 continue;
             }
             // The broker puts work off to a time that has come already.
-            if self.broker.poll_timeout().is_none_or(|due| due > self.instant()) {
+            if self.broker.poll_timeout().is_none_or(|due| due > Instant::from_millis(self.now)) {
                 break;
             }
-            self.broker.handle_timeout(self.instant());
+            self.broker.handle_timeout(Instant::from_millis(self.now));
         }
         self.peers.iter_mut().for_each(|peer| peer.read(self.now));
     }
@@ -653,7 +771,7 @@ impl Net {
                     self.peers[c].ended = true;
                     assert_eq!(self.broker.closed(id), Some(&closed));
                     assert_eq!(
-                        self.broker.connection_lost(id, self.instant()).as_ref(),
+                        self.broker.connection_lost(id, Instant::from_millis(self.now)).as_ref(),
                         Some(&closed)
                     );
                     self.closed.push(closed);
@@ -720,11 +838,35 @@ impl Store {
 }
 
 impl Peer {
+    /// Notes what a scenario has sent to a program.
+    fn note_sent(&mut self, bytes: &[u8]) {
+        self.has_sent = true;
+        self.unfinished.extend_from_slice(bytes);
+        // The rest of what is no packet is never finished.
+        while let Ok(Some(frame)) = codec::frame(&self.unfinished, u32::MAX) {
+            self.pings[0] += usize::from(frame.packet_type() == PacketType::Pingreq);
+            let length = frame.as_bytes().len();
+            self.unfinished.drain(..length);
+        }
+    }
+
+    /// Whether a PINGRESP answers the network, and not the scenario.
+    fn is_own_answer(&mut self) -> bool {
+        let [scenario, network] = &mut self.pings;
+        let is_own = *scenario == 0 && *network > 0;
+        let answered = if is_own { network } else { scenario };
+        *answered = answered.saturating_sub(1);
+        is_own
+    }
+
     fn read(&mut self, now: u64) {
         let rules = Rules::new(self.version).sent_by(Role::Server);
         while let Some(packet) = OwnedPacket::split_from(&mut self.output, u32::MAX, rules)
             .expect("the broker's packets are right")
         {
+            if matches!(packet.decode(), Packet::Pingresp) && self.is_own_answer() {
+                continue;
+            }
             let shown = show(&packet.decode(), true);
             // [5.0 MQTT-3.14.4-1]
             assert!(
@@ -776,7 +918,9 @@ pub fn show(packet: &Packet<'_>, is_numbered: bool) -> String {
             let _ = p
                 .assigned_client_identifier
                 .map(|value| write!(shown, " assigned={}", value.to_str()));
-            let _ = p.server_keep_alive.map(|value| write!(shown, " keep-alive={value}"));
+            // Mosquitto offers the greatest value to a client that asks for none.
+            let keep_alive = p.server_keep_alive.filter(|value| *value < u16::MAX);
+            let _ = keep_alive.map(|value| write!(shown, " keep-alive={value}"));
             shown
         }
         Packet::Publish(publish) => chosen + &show_publish(publish),

@@ -286,7 +286,7 @@ fn refused_client_leaves_no_will_and_takes_nothing_over() {
     each(|net, version| {
         let watcher = watcher(net);
         let first = net.join(kept(version, "same"));
-        net.policy = |_| Some(ReasonCode::NOT_AUTHORIZED);
+        *net.policy = |_| Some(ReasonCode::NOT_AUTHORIZED);
         let will = Will { topic: "will".into(), ..Default::default() };
         let second =
             net.connect(Connect { will: Some(will), clean_start: true, ..kept(version, "same") });
@@ -295,7 +295,7 @@ fn refused_client_leaves_no_will_and_takes_nothing_over() {
         net.send(first, Packet::Pingreq);
         assert_eq!((net.take(first), net.messages(watcher)), (vec!["pingresp".to_owned()], vec![]));
         net.cut(first);
-        net.policy = |_| Some(ReasonCode::SUCCESS);
+        *net.policy = |_| Some(ReasonCode::SUCCESS);
         net.resume(kept(version, "same"));
     });
 }
