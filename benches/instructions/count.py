@@ -9,10 +9,11 @@
 
 Ends with 1 if a case takes more than 1 % more than the recorded count (with --check: 2 %), and at
 least 2 instructions more. With another compiler than the one that the first line of the table names
---check says SKIPPED. A case is run with two counts of operations. The difference of the totals, divided by the
-difference of the counts, is the number of instructions per operation: start, preparation and end
-of the program cancel out. It is exact and the same in each run with one compiler and one C library,
-so a column holds on the machine that it was taken on. The table also has the lines of code.
+--check says SKIPPED. A case is run with two counts of operations. The difference of the totals,
+divided by the difference of the counts, is the number of instructions per operation: start,
+preparation and end of the program cancel out. It is exact and the same in each run with one
+compiler and one C library, so a column holds on the machine that it was taken on. The table also
+has the lines of code.
 """
 
 import argparse

@@ -247,7 +247,15 @@ pub fn checked(packet: Packet<'static>) -> Packet<'static> {
             properties.authentication_method = properties.authentication_method.map(text);
             auth.into()
         }
-        other => other,
+        other @ (Packet::Puback(_)
+        | Packet::Pubrec(_)
+        | Packet::Pubrel(_)
+        | Packet::Pubcomp(_)
+        | Packet::Suback(_)
+        | Packet::Unsuback(_)
+        | Packet::Pingreq
+        | Packet::Pingresp
+        | Packet::Disconnect(_)) => other,
     }
 }
 

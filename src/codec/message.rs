@@ -80,7 +80,7 @@ impl Message {
         // A message that fits no packet is not kept.
         varint::check((length as u64).saturating_add(identifier_size(publish.qos) as u64))?;
         let mut bytes: Arc<[u8]> = core::iter::repeat_n(0, length).collect();
-        // Nobody shares it yet.
+        // It is not shared yet.
         let room = Arc::get_mut(&mut bytes).unwrap_or_default();
         let mut writer = Writer::new(room, &size);
         writer.bytes(topic_length.to_be_bytes());

@@ -40,12 +40,12 @@
 //! `read(&mut self, …)`, which fills in a blank packet that already is in its place.
 //!
 //! A packet is written in two walks by the same `write` function of its `Body`. The first walk goes
-//! into a `Size`: it adds up the lengths, checks each string that was not checked when it was made or
-//! decoded, and fails if the packet is not valid.
-//! The second goes into a `Writer`, which fills in room of exactly that size. So there is no second
-//! function for lengths that could disagree, an output grows once, and nothing is written of a
-//! packet with an error. Packets of two or four bytes skip both walks (`short_form`). Encoding a
-//! PUBACK takes 55 instructions, and twice as many with both walks.
+//! into a `Size`: it adds up the lengths, checks each string that was not checked when it was made
+//! or decoded, and fails if the packet is not valid. The second goes into a `Writer`, which fills
+//! in room of exactly that size. So there is no second function for lengths that could disagree, an
+//! output grows once, and nothing is written of a packet with an error. Packets of two or four
+//! bytes skip both walks (`short_form`). Encoding a PUBACK takes 55 instructions, and twice as many
+//! with both walks.
 
 mod ack;
 mod body;

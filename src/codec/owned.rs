@@ -12,10 +12,10 @@ use core::hash::{Hash, Hasher};
 
 /// The checked bytes of one packet, for callers that keep it, queue it, or send it to another task.
 ///
-/// A packet of up to 22 bytes, such as an acknowledgement, is copied. A longer one shares the memory
-/// that it was received in, which is not freed before all packets in it are dropped: a short packet
-/// can keep a large buffer alive. [`compact`](Self::compact) copies it out. Cloning shares the
-/// bytes.
+/// A packet of up to 22 bytes, such as an acknowledgement, is copied. A longer one shares the
+/// memory that it was received in, which is freed when all packets in it are dropped: a short
+/// packet can keep a large buffer alive. [`compact`](Self::compact) copies it out. Cloning shares
+/// the bytes.
 ///
 /// ```
 /// use bytes::BytesMut;

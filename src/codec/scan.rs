@@ -37,9 +37,9 @@ pub(super) fn is_plain<const WILDCARDS: bool>(bytes: &[u8]) -> bool {
 
 /// Whether the bytes are well-formed UTF-8 without U+0000 and, with `WILDCARDS`, without wildcards.
 ///
-/// An automaton with one look-up for each byte, whatever the script: the state is the number of bits
-/// by which the entry of the next byte is shifted. 40 bytes of Chinese take 190 instructions, and
-/// `core::str::from_utf8` and one pass for each rule took 840.
+/// An automaton with one look-up for each byte, whatever the script: the state is the number of
+/// bits by which the entry of the next byte is shifted. 40 bytes of Chinese take 190 instructions,
+/// and `core::str::from_utf8` and one pass for each rule took 840.
 #[inline(never)]
 pub(super) fn is_text<const WILDCARDS: bool>(bytes: &[u8]) -> bool {
     let (mut state, mut marks) = (BEGIN, 0);
@@ -61,8 +61,8 @@ pub(super) fn is_text<const WILDCARDS: bool>(bytes: &[u8]) -> bool {
     state & 31 == BEGIN && marks & WILDCARD == 0
 }
 
-/// The states of [`is_text`], as places of five bits in an entry. A search has found places in which
-/// the entries of all bytes fit. The state of an error is 0, and stays 0.
+/// The states of [`is_text`], as places of five bits in an entry. A search has found places in
+/// which the entries of all bytes fit. The state of an error is 0, and stays 0.
 const BEGIN: u32 = 26;
 /// One continuation byte must follow; two; three.
 const LAST: u32 = 8;
@@ -104,7 +104,7 @@ static ENTRIES: [u32; 256] = {
     }
 };
 
-/// What any continuation byte does in the states that any can follow.
+/// The entry of a continuation byte, for the states that any of them can follow.
 const CONTINUATION: u32 = BEGIN << LAST | LAST << LAST_TWO | LAST_TWO << LAST_THREE;
 
 /// Calls `look` with each word of eight bytes and its position. The last word overlaps the one

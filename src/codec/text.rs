@@ -177,14 +177,14 @@ impl<'a> Text<'a> {
         reader.binary().map(|bytes| Self { bytes, known: Known::STRING })
     }
 
-    /// Whether the string was checked, or is seen at once to be right. If not, [`check`](Self::check)
-    /// decides.
+    /// Whether the string was checked, or is seen at once to be right. If not,
+    /// [`check`](Self::check) decides.
     #[inline(always)]
     pub(super) fn is_plain_string(self) -> bool {
         self.known.contains(Known::STRING) || self.is_short() && scan::is_plain::<false>(self.bytes)
     }
 
-    /// The same for a Topic Name.
+    /// Whether the same holds for it as a Topic Name.
     #[inline(always)]
     pub(super) fn is_plain_topic_name(self) -> bool {
         self.known.contains(Known::TOPIC_NAME)
@@ -340,7 +340,7 @@ impl Default for Text<'_> {
     }
 }
 
-// What is known of a string is no part of its value.
+// Two strings are equal whether or not they were checked.
 
 impl PartialEq for Text<'_> {
     fn eq(&self, other: &Self) -> bool {

@@ -138,8 +138,8 @@ repeated_properties! {
 
 /// The type of the value of a property.
 trait Value<'a>: Copy {
-    /// Reads a value, and checks its strings unless they were decoded before. `identifier` is that of
-    /// the property, for the error.
+    /// Reads a value, and checks its strings unless they were decoded before. `identifier` is that
+    /// of the property, for the error.
     fn decode(
         reader: &mut Reader<'a>,
         identifier: u32,

@@ -123,7 +123,7 @@ struct Outgoing {
     is_predefined: bool,
 }
 
-/// What an application does after it has started.
+/// The first exchange of an application after its start.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Setup {
     Wildcard,
@@ -343,8 +343,8 @@ impl World {
         missing
     }
 
-    /// QoS 1 at least once, QoS 2 exactly once. A client that has restarted can receive a message
-    /// again, because it has forgotten that it had it.
+    /// Checks that QoS 1 messages arrive at least once, and QoS 2 messages exactly once. A client
+    /// that has restarted can receive a message again, because it has forgotten that it had it.
     fn check(&self) -> Result<(), String> {
         let published: BTreeMap<_, _> =
             self.nodes.iter().flat_map(|node| &node.published).collect();

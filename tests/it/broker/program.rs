@@ -1,16 +1,17 @@
 //! Scenarios over sockets: with `SCENARIO_BROKER` set, each scenario is played with a program that
 //! is started for it, in place of the core. `.ci/scenarios` does this for several programs.
 //!
-//! The value is a command of the shell in which `{port}` stands for a free TCP port. What a
-//! scenario does to the core itself ends it there, and counts as not played.
+//! The value is a command of the shell in which `{port}` stands for a free TCP port. A scenario
+//! ends where it needs the core itself, and counts as not played.
 
 use core::ops::{Deref, DerefMut};
+use core::time::Duration;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The most time that the program has for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);

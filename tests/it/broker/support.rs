@@ -8,6 +8,7 @@ use super::program::{self, CoreOnly, NotPlayed, Program, Socket};
 use bytes::BytesMut;
 use core::fmt::Write as _;
 use core::mem;
+use core::panic::AssertUnwindSafe;
 use core::time::Duration;
 use mqtt_sansio::Instant;
 use mqtt_sansio::broker::journal::{Batch, Record, RecordError};
@@ -22,7 +23,6 @@ use mqtt_sansio::codec::{
 };
 use mqtt_sansio::server::ServerConfig;
 use std::collections::BTreeMap;
-use std::panic::AssertUnwindSafe;
 use testkit::wire::{VERSIONS, encoded, identifier};
 
 /// The number of a client, in the order of the connections.
@@ -36,9 +36,10 @@ pub type C = usize;
 pub fn play_with(config: &BrokerConfig, scenario: impl Fn(&mut Net)) {
     if let Some(command) = program::command() {
         let is_default = format!("{config:?}") == format!("{:?}", BrokerConfig::default());
-        return if is_default {
-            play_with_program(&command, scenario)
-        };
+        if is_default {
+            play_with_program(&command, scenario);
+        }
+        return;
     }
     let mut whole = Net::new(config.clone(), Feed::Whole);
     scenario(&mut whole);
@@ -433,7 +434,7 @@ impl Net {
     fn meet(&mut self, c: C) {
         let peer = &mut self.peers[c];
         let Some(socket) = &mut peer.socket else { return };
-        // What came before the end of the connection must not be lost to a reset.
+        // A reset must not lose the bytes that came before the end of the connection.
         socket.read(Duration::ZERO, &mut peer.output);
         let is_accepted = peer.log.iter().any(|(_, shown)| shown.starts_with("connack 00"));
         if is_accepted && peer.unfinished.is_empty() {
