@@ -467,7 +467,8 @@ impl Net {
 
     /// Reads what a program has sent to all clients.
     fn meet_all(&mut self) {
-        (0..self.peers.len()).for_each(|c| self.meet(c));
+        // Mosquitto writes messages after the answers to all packets of the same turn of its loop.
+        (0..2 * self.peers.len()).for_each(|turn| self.meet(turn % self.peers.len()));
     }
 
     /// Sends a message and completes its exchange. Returns the reason code of the first answer.
