@@ -1,4 +1,4 @@
-//! The state of a client, under the lock of [`Shared`](crate::shared::Shared): the machine of
+//! The state of a client, under the lock of [`Shared`]: the machine of
 //! `mqtt_sansio`, and the tasks that wait for its outcomes. Nothing here waits or does I/O. A
 //! handle calls the machine directly, in its own task; the driver task writes the output.
 //!
