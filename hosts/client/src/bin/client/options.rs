@@ -124,7 +124,7 @@ pub(crate) struct ConnectOptions {
     /// Local address to connect from
     #[arg(short = 'A', conflicts_with_all = ["unix", "proxy"], value_name = "ADDRESS")]
     pub(crate) bind: Option<std::net::IpAddr>,
-    /// SOCKS5 proxy: socks5h://[USER:PASSWORD@]HOST[:PORT]; it also resolves the name of the server
+    /// SOCKS5 proxy, such as socks5h://USER:PASSWORD@HOST:PORT. It also resolves the server's name
     #[arg(long, conflicts_with = "unix", value_name = "URL")]
     pub(crate) proxy: Option<String>,
     /// Most messages of QoS 1 and 2 in flight
