@@ -243,9 +243,8 @@ impl Connections {
 
     /// Gives a connection an output with room before something is written to it.
     pub(super) fn lend_output(&mut self, id: ConnectionId) {
-        let connection = self.connections.get_mut(id.0);
-        if let Some(connection) = connection.filter(|one| one.output.capacity() == 0) {
-            connection.output = self.spare.pop().unwrap_or_default();
+        if let Some(connection) = self.connections.get_mut(id.0) {
+            lend(&mut self.spare, connection);
         }
     }
 
@@ -447,9 +446,7 @@ impl Connections {
         if connection.output.len() + message.size() > WRITTEN_THROUGH {
             return false;
         }
-        if connection.output.capacity() == 0 {
-            connection.output = self.spare.pop().unwrap_or_default();
-        }
+        lend(&mut self.spare, connection);
         if !connection.server.write_through(message, now, &mut connection.output) {
             return false;
         }
@@ -475,6 +472,13 @@ impl Connections {
             self.hints.push_back(id);
         }
         Ok(())
+    }
+}
+
+/// Gives a connection an output with room, if it has none.
+fn lend(spare: &mut Vec<Vec<u8>>, connection: &mut Connection) {
+    if connection.output.capacity() == 0 {
+        connection.output = spare.pop().unwrap_or_default();
     }
 }
 

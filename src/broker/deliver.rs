@@ -7,7 +7,7 @@ use super::connections::Connection;
 use super::grants::{Access, Verdict};
 use super::journal::Journal;
 use super::keep;
-use super::sessions::Presence;
+use super::sessions::{Presence, SessionState};
 use super::stats;
 use super::subscription::{Subscriber, Target};
 use super::tasks::Task;
@@ -64,7 +64,7 @@ fn deliver_to_session(
 ) {
     // A session that has ended receives nothing.
     let Some(state) = broker.sessions.get(session) else { return };
-    if state.grants.check(Access::Receive, topic_name) != Verdict::Allowed {
+    if !may_receive(state, topic_name) {
         return;
     }
     let mut granted = QoS::AtMostOnce;
@@ -100,11 +100,9 @@ fn deliver_to_session(
     }
 }
 
-/// Whether the grants of a session let it receive a message. A session that has ended receives
-/// none.
-fn may_receive(broker: &Broker, session: SessionId, topic_name: &TopicName<'_>) -> bool {
-    let state = broker.sessions.get(session);
-    state.is_some_and(|state| state.grants.check(Access::Receive, topic_name) == Verdict::Allowed)
+/// Whether the grants of a session let it receive messages of a topic.
+fn may_receive(state: &SessionState, topic_name: &TopicName<'_>) -> bool {
+    state.grants.check(Access::Receive, topic_name) == Verdict::Allowed
 }
 
 /// Queues a message for a client. If its queue is full, something is dropped.
@@ -261,9 +259,9 @@ fn try_members(
     let filter = groups.filter(group).cloned();
     let share = filter.as_ref().map(|filter| (group, filter));
     let picked = groups.pick(group, first, |session, subscriber| {
-        let state = broker.sessions.get(*session);
-        if state.is_none_or(|state| state.presence.connection().is_some() != is_connected)
-            || !may_receive(broker, *session, &outgoing.message.topic_name())
+        let Some(state) = broker.sessions.get(*session) else { return false };
+        if state.presence.connection().is_some() != is_connected
+            || !may_receive(state, &outgoing.message.topic_name())
         {
             return false;
         }
@@ -372,7 +370,7 @@ pub(super) fn deliver_retained(broker: &mut Broker, id: ConnectionId, now: Insta
             break;
         };
         let topic_name = outgoing.message.topic_name();
-        if state.grants.check(Access::Receive, &topic_name) == Verdict::Allowed {
+        if may_receive(state, &topic_name) {
             if !connection.server.session().has_room(outgoing.size(), limit) {
                 break;
             }

@@ -123,7 +123,7 @@ struct Outgoing {
     is_predefined: bool,
 }
 
-/// The first exchange of an application after its start.
+/// The next exchange of an application after its start.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Setup {
     Wildcard,
