@@ -1,11 +1,12 @@
 //! The task of a client: opens transports, moves bytes and waits, until the client is closed.
 
 use crate::error::Ended;
+use crate::redirection::{Redirection, ServerReference};
 use crate::shared::{Link, Shared};
 use crate::store::Store;
 use crate::transport::Endpoint;
-use log::{debug, info};
-use mqtt_sansio::codec::OwnedPacket;
+use log::{Level, debug, log};
+use mqtt_sansio::codec::{OwnedPacket, ReasonCode};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -30,6 +31,13 @@ pub enum Status {
     Connecting,
     /// The server has accepted it, with this CONNACK.
     Connected(OwnedPacket),
+    /// The server has referred the client to another one, to which it opens a connection.
+    Redirected {
+        /// Why the last connection or attempt has ended.
+        cause: Ended,
+        /// The other server.
+        server: ServerReference,
+    },
     /// There is no connection, and the next attempt begins after a delay.
     Waiting {
         /// Why the last connection or attempt has ended.
@@ -48,33 +56,54 @@ pub(crate) struct Driver {
     /// The first and the longest delay between attempts. None: there is one attempt only.
     pub(crate) backoff: Option<(Duration, Duration)>,
     pub(crate) connect_timeout: Duration,
+    /// None: Server References are not followed.
+    pub(crate) redirection: Option<Redirection>,
 }
 
 impl Driver {
     pub(crate) async fn run(mut self) {
         let mut delay = Duration::ZERO;
         let ended = loop {
-            self.shared.status.send_replace(Status::Connecting);
             let start = Instant::now();
             let cause = self.connection().await;
             if self.shared.is_closing() {
                 break cause;
             }
-            let Some((first, longest)) = self.backoff else { break cause };
+            // A server that sends its clients elsewhere is worth a line in each log.
+            let is_elsewhere = matches!(
+                cause.reason_code(),
+                Some(ReasonCode::USE_ANOTHER_SERVER | ReasonCode::SERVER_MOVED)
+            );
+            let level = if is_elsewhere { Level::Warn } else { Level::Info };
             let is_stable = start.elapsed() > STABLE.max(delay);
+            let last = self.endpoint.to_string();
+            if let Some(server) = self.redirect(&cause, is_stable) {
+                log!(level, "{last}: {cause}; following to {}", self.endpoint);
+                self.shared.status.send_replace(Status::Redirected { cause, server });
+                continue;
+            }
+            let Some((first, longest)) = self.backoff else { break cause };
             delay = if is_stable { first } else { (delay * 2).clamp(first, longest) };
             // Clients that have lost the same server must not come back at the same moment.
             let delay = delay.mul_f64(0.5 + fastrand::f64() / 2.0);
-            info!("{}: {cause}; next attempt in {delay:.1?}", self.endpoint);
+            log!(level, "{last}: {cause}; next attempt in {delay:.1?}");
             self.shared.status.send_replace(Status::Waiting { cause: cause.clone(), delay });
             if !self.wait(delay).await {
                 break Ended::Requested;
             }
+            self.shared.status.send_replace(Status::Connecting);
         };
         if let Err(error) = self.save().await {
             log::error!("{error}");
         }
         self.shared.closed(ended);
+    }
+
+    /// Sets the server of the next attempt. Returns it if the last one has referred to it.
+    fn redirect(&mut self, cause: &Ended, is_stable: bool) -> Option<ServerReference> {
+        let was_accepted = matches!(*self.shared.status.borrow(), Status::Connected(_));
+        let redirection = self.redirection.as_mut()?;
+        redirection.next(&mut self.endpoint, cause, was_accepted, is_stable)
     }
 
     /// Waits before the next attempt. Returns false if the client was closed.
@@ -107,7 +136,7 @@ impl Driver {
             },
             () = closing(&self.shared, self.store.as_mut()) => return Ended::Requested,
         };
-        if let Err(ended) = self.shared.connect() {
+        if let Err(ended) = self.shared.connect(&self.endpoint.to_string()) {
             return ended;
         }
         let (mut reader, mut writer) = tokio::io::split(transport);
@@ -170,6 +199,17 @@ impl Driver {
 
     async fn save(&mut self) -> io::Result<()> {
         save(&self.shared, self.store.as_mut()).await
+    }
+}
+
+/// Ends the client also if a function of its user has panicked, or if the runtime was shut down:
+/// otherwise its handles would wait for ever.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let is_closed = matches!(*self.shared.status.borrow(), Status::Closed(_));
+        if !is_closed {
+            self.shared.closed(io::Error::other("the task of the client was stopped").into());
+        }
     }
 }
 

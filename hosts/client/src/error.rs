@@ -54,9 +54,9 @@ impl Ended {
         }
     }
 
-    /// Returns the Server Reference: another server for the client, if the server named one. The
-    /// client does not follow it: whether to trust that server is a decision of its program.
-    /// [5.0 §4.13]
+    /// Returns the Server Reference of the server, if there is one: a list of other servers for the
+    /// client, separated by spaces. The client follows it only with
+    /// [`follow_server_reference`](crate::Options::follow_server_reference). [5.0 §4.11]
     #[must_use]
     pub fn server_reference(&self) -> Option<String> {
         let (Self::Refused(packet) | Self::Disconnected(packet)) = self else { return None };

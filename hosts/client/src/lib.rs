@@ -68,6 +68,7 @@ mod error;
 pub mod guide;
 mod messages;
 mod options;
+mod redirection;
 mod request;
 mod shared;
 mod store;
@@ -81,6 +82,7 @@ pub use driver::Status;
 pub use error::{DeliveryError, Ended, PublishError, RequestError, StartError, UrlError};
 pub use messages::{Message, Messages};
 pub use options::Options;
+pub use redirection::ServerReference;
 pub use request::Requester;
 pub use transport::Transport;
 

@@ -5,6 +5,7 @@ use crate::core::{Authenticator, AuthenticatorError, Parts, Subscribed};
 use crate::driver::{Driver, Status};
 use crate::error::{RequestError, StartError, UrlError};
 use crate::messages::{Message, Messages};
+use crate::redirection::{Redirection, ServerReference};
 use crate::shared::Shared;
 use crate::store::Store;
 use crate::transport::{Endpoint, Kind, Transport};
@@ -60,6 +61,7 @@ pub struct Options {
     config: ClientConfig,
     backoff: Option<(Duration, Duration)>,
     connect_timeout: Duration,
+    redirection: Option<Redirection>,
     buffer: usize,
     manual_acknowledgement: bool,
     store: Option<PathBuf>,
@@ -102,6 +104,7 @@ impl Options {
             config: ClientConfig::new(),
             backoff: Some((Duration::from_millis(250), Duration::from_secs(60))),
             connect_timeout: Duration::from_secs(30),
+            redirection: None,
             buffer: 1_000,
             manual_acknowledgement: false,
             store: None,
@@ -174,6 +177,49 @@ impl Options {
     #[must_use]
     pub fn connect_timeout(self, connect_timeout: Duration) -> Self {
         Self { connect_timeout, ..self }
+    }
+
+    /// Makes the client follow Server References of 5.0 to each server for which `allow` returns
+    /// true. By default it follows none: a server, or an attacker on a connection without TLS,
+    /// could send the client and its password anywhere. [5.0 §4.11]
+    ///
+    /// ```
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let options = mqtt_sansio_client::Options::new("mqtts://broker.example")?;
+    /// let options = options.follow_server_reference(3, |server| {
+    ///     server.host.ends_with(".broker.example") && server.port == 8883
+    /// });
+    /// # drop(options);
+    /// # Ok(())
+    /// # }
+    /// # example().unwrap();
+    /// ```
+    ///
+    /// - The scheme and the path of the URL stay, so a connection with TLS is followed by one with
+    ///   TLS, whose certificate must name the other server. Unix sockets and
+    ///   [transports](Self::transport) of a program are not redirected.
+    /// - The servers of a list are tried in their order, without a delay, until one accepts the
+    ///   client. After `most` attempts in a row, the client waits as after any lost connection, and
+    ///   returns to the server of the URL. So servers that refer to each other make no endless
+    ///   loop.
+    /// - After "Use another server" (0x9C), the client returns to the server of the URL when the
+    ///   connection to the other one ends. After "Server moved" (0x9D), the other server takes the
+    ///   place of the URL, once it has accepted the client. A restarted program begins with its URL
+    ///   again.
+    /// - The client first tries to resume its session at the other server, because the nodes of a
+    ///   cluster share sessions. If that server does not have it, the session is
+    ///   [lost](crate::DeliveryError::SessionLost), and from then on each change of the server
+    ///   begins with Clean Start. With a [store](Self::store), the servers must share sessions.
+    ///
+    /// [`Status::Redirected`] reports each step. This also works with
+    /// [`no_reconnect`](Self::no_reconnect).
+    #[must_use]
+    pub fn follow_server_reference(
+        self,
+        most: u8,
+        allow: impl FnMut(&ServerReference) -> bool + Send + 'static,
+    ) -> Self {
+        Self { redirection: Some(Redirection::new(most, Box::new(allow))), ..self }
     }
 
     /// Keeps the session in a file: the messages of QoS 1 and 2 that wait to be sent or are in
@@ -272,13 +318,14 @@ impl Options {
     }
 
     /// Starts the client, and waits until the server accepts the first connection. If the first
-    /// attempt fails, the client ends.
+    /// attempt fails, with the servers that it is
+    /// [referred](Self::follow_server_reference) to, the client ends.
     pub async fn connect(self) -> Result<Client, StartError> {
         let url = self.endpoint.name.clone();
         let client = self.start()?;
         let mut status = client.status();
         let decided = status
-            .wait_for(|status| !matches!(status, Status::Connecting))
+            .wait_for(|status| !matches!(status, Status::Connecting | Status::Redirected { .. }))
             .await
             .map(|it| it.clone());
         match decided {
@@ -344,6 +391,7 @@ impl Options {
             endpoint: self.endpoint,
             backoff: self.backoff,
             connect_timeout: self.connect_timeout,
+            redirection: self.redirection,
             store,
         };
         let has_store = driver.store.is_some();

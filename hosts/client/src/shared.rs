@@ -144,9 +144,9 @@ impl Shared {
         self.lock().is_closing()
     }
 
-    /// Starts MQTT on a new transport.
-    pub(crate) fn connect(&self) -> Result<(), Ended> {
-        self.lock().connect()
+    /// Starts MQTT on a new transport to that server.
+    pub(crate) fn connect(&self, server: &str) -> Result<(), Ended> {
+        self.lock().connect(server)
     }
 
     /// Handles what was received and what is due, and takes the output. Returns the end of the

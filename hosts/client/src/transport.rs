@@ -55,6 +55,22 @@ pub(crate) struct Layers {
     websocket: bool,
 }
 
+impl Layers {
+    const fn port(self) -> u16 {
+        match (self.tls, self.websocket) {
+            (false, false) => 1883,
+            (true, false) => 8883,
+            (false, true) => 80,
+            (true, true) => 443,
+        }
+    }
+}
+
+/// Splits a URL without its scheme in front of the path.
+fn split_path(rest: &str) -> (&str, &str) {
+    rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()))
+}
+
 /// The user name and the password of a URL.
 pub(crate) type Credentials = (Option<String>, Option<Vec<u8>>);
 
@@ -74,17 +90,17 @@ impl Endpoint {
             return Ok((new(url.to_owned(), Kind::Unix(path.into())), (None, None)));
         }
         let (scheme, rest) = url.split_once("://").ok_or_else(syntax)?;
-        let (layers, port) = match scheme {
-            "mqtt" | "tcp" => (Layers { tls: false, websocket: false }, 1883),
+        let layers = match scheme {
+            "mqtt" | "tcp" => Layers { tls: false, websocket: false },
             #[cfg(feature = "tls")]
-            "mqtts" | "tls" | "ssl" => (Layers { tls: true, websocket: false }, 8883),
+            "mqtts" | "tls" | "ssl" => Layers { tls: true, websocket: false },
             #[cfg(feature = "websocket")]
-            "ws" => (Layers { tls: false, websocket: true }, 80),
+            "ws" => Layers { tls: false, websocket: true },
             #[cfg(all(feature = "websocket", feature = "tls"))]
-            "wss" => (Layers { tls: true, websocket: true }, 443),
+            "wss" => Layers { tls: true, websocket: true },
             other => return Err(UrlError::Scheme(other.to_owned())),
         };
-        let (authority, _) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (authority, path) = split_path(rest);
         let (user, server) = authority.rsplit_once('@').unwrap_or(("", authority));
         let decode = |text| percent_decode_str(text).decode_utf8().map_err(|_| syntax());
         let (user, password) = user.split_once(':').map_or((user, None), |(user, password)| {
@@ -98,9 +114,29 @@ impl Endpoint {
         if host.is_empty() || !after.is_empty() && given.is_none() {
             return Err(syntax());
         }
-        let name = format!("{scheme}://{server}{}", rest.get(authority.len()..).unwrap_or(""));
-        let kind = Kind::Network { host, port: given.unwrap_or(port), layers };
+        let name = format!("{scheme}://{server}{path}");
+        let kind = Kind::Network { host, port: given.unwrap_or(layers.port()), layers };
         Ok((new(name, kind), (user, password)))
+    }
+
+    /// Returns the host, the port, and the default port of the scheme, if there is a URL.
+    pub(crate) fn server(&self) -> Option<(&str, u16, u16)> {
+        match &self.kind {
+            Kind::Network { host, port, layers } => Some((host, *port, layers.port())),
+            Kind::Unix(_) | Kind::User(_) => None,
+        }
+    }
+
+    /// Replaces the host and the port of a URL. An IPv6 address can be without brackets.
+    pub(crate) fn set_server(&mut self, name: &str, number: u16) {
+        let Kind::Network { host, port, .. } = &mut self.kind else { return };
+        let is_bare = name.contains(':') && !name.starts_with('[');
+        *host = if is_bare { format!("[{name}]") } else { name.to_owned() };
+        *port = number;
+        if let Some((scheme, rest)) = self.name.split_once("://") {
+            let (_, path) = split_path(rest);
+            self.name = format!("{scheme}://{host}:{port}{path}");
+        }
     }
 
     pub(crate) async fn open(&mut self) -> io::Result<Box<dyn Transport>> {
@@ -189,6 +225,16 @@ mod tests {
         let (name, _, _, _, user, password) = parse("mqtt://al%40ice:p:%2F@broker.example/a");
         assert_eq!(name, "mqtt://broker.example/a");
         assert_eq!((user.as_deref(), password.as_deref()), (Some("al@ice"), Some("p:/")));
+    }
+
+    #[test]
+    fn other_server_keeps_scheme_and_path_of_url() {
+        let (mut endpoint, _) = Endpoint::parse("wss://joe@a.example/mqtt?x=1").unwrap();
+        endpoint.set_server("fe80::1", 8443);
+        assert_eq!(endpoint.name, "wss://[fe80::1]:8443/mqtt?x=1");
+        assert_eq!(endpoint.server(), Some(("[fe80::1]", 8443, 443)));
+        endpoint.set_server("b.example", 443);
+        assert_eq!(endpoint.name, "wss://b.example:443/mqtt?x=1");
     }
 
     #[test]

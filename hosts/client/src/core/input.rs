@@ -76,6 +76,11 @@ impl Core {
     fn on_connected(&mut self, connack: &Connack<'_>, shared: &Arc<Shared>) {
         let is_first = self.connection == 0;
         self.connection += 1;
+        let is_other = self.server != self.session_server;
+        if is_other && !is_first && !connack.session_present {
+            self.shares_sessions = false;
+        }
+        self.session_server.clone_from(&self.server);
         if connack.session_present {
             shared.resumed.store(self.connection, Ordering::Release);
         }

@@ -65,6 +65,11 @@ pub(crate) struct Core {
     next_key: u64,
     /// The number of the current connection. 0 before the first.
     connection: u64,
+    /// The server of the current connection, and the one that last had the session.
+    server: String,
+    session_server: String,
+    /// Whether a server can have the session of another one. False after one did not.
+    shares_sessions: bool,
     /// The changes for the store, if there is one.
     journal: Option<Journal>,
     closing: bool,
@@ -112,6 +117,9 @@ impl Core {
             overflow: VecDeque::new(),
             next_key: parts.next_key,
             connection: 0,
+            server: String::new(),
+            session_server: String::new(),
+            shares_sessions: true,
             journal: parts.has_store.then(Journal::default),
             closing: false,
         }
@@ -185,7 +193,7 @@ impl Core {
         Ok(Delivery::new(receiver))
     }
 
-    pub(crate) fn connect(&mut self) -> Result<(), Ended> {
+    pub(crate) fn connect(&mut self, server: &str) -> Result<(), Ended> {
         self.out.clear();
         // The last step before a lost connection can have left actions.
         while self.machine.connection_lost().is_some() {}
@@ -199,8 +207,11 @@ impl Core {
         }
         // Before 5.0 a clean session cannot be resumed.
         let was_connected = self.connection > 0 && connect.version == Version::V5_0;
+        server.clone_into(&mut self.server);
+        // An earlier session of that server does not fit the state of this client.
+        let is_stale = was_connected && !self.shares_sessions && self.server != self.session_server;
         let connect = Connect {
-            clean_start: connect.clean_start && !was_connected,
+            clean_start: connect.clean_start && !was_connected || is_stale,
             client_identifier: (&identifier).into(),
             properties,
             ..connect

@@ -6,10 +6,16 @@ use mqtt_sansio_client::codec::{
     Packet, ReasonCode, Version, encode,
 };
 use mqtt_sansio_client::{Ended, Options, StartError};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, duplex,
+};
 use tokio::time::timeout;
 
-async fn read(stream: &mut DuplexStream, received: &mut bytes::BytesMut) -> Option<OwnedPacket> {
+/// Reads a packet of 5.0. None: the connection has ended.
+pub(crate) async fn read(
+    stream: &mut (impl AsyncRead + Unpin),
+    received: &mut bytes::BytesMut,
+) -> Option<OwnedPacket> {
     loop {
         let packet = OwnedPacket::split_from(received, u32::MAX, Version::V5_0).unwrap();
         if packet.is_some() || stream.read_buf(received).await.unwrap() == 0 {
@@ -18,7 +24,8 @@ async fn read(stream: &mut DuplexStream, received: &mut bytes::BytesMut) -> Opti
     }
 }
 
-async fn send(stream: &mut DuplexStream, packet: Packet<'_>) {
+/// Sends a packet of 5.0.
+pub(crate) async fn send(stream: &mut (impl AsyncWrite + Unpin), packet: Packet<'_>) {
     let mut out = Vec::new();
     encode(&packet, Version::V5_0, &mut out).unwrap();
     stream.write_all(&out).await.unwrap();

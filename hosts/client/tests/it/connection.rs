@@ -188,3 +188,14 @@ async fn last_handle_ends_the_task() {
     // The driver holds the other end.
     assert!(timeout(LONG, async { while status.changed().await.is_ok() {} }).await.is_ok());
 }
+
+/// The functions of a user run in the task of the client.
+#[tokio::test]
+async fn panic_of_the_task_ends_the_client() {
+    let options = Options::new("mqtt://a").unwrap();
+    let options = options.transport(|| -> std::future::Ready<std::io::Result<tokio::io::Empty>> {
+        panic!("the function of the user")
+    });
+    let error = timeout(LONG, options.connect()).await.unwrap().unwrap_err();
+    assert!(error.to_string().ends_with("the task of the client was stopped"), "{error}");
+}

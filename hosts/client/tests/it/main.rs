@@ -11,6 +11,7 @@ mod inspect;
 mod manual;
 mod program;
 mod readme;
+mod redirection;
 mod requests;
 mod restarts;
 mod simulation;

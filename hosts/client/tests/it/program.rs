@@ -253,6 +253,39 @@ fn failures_have_exit_codes_and_texts() {
     assert!(text.contains("topic name contains a wildcard"), "{text}");
 }
 
+/// [5.0 §4.11]
+#[test]
+fn program_shows_server_reference_and_follows_it_to_named_hosts() {
+    let folder = Folder::new();
+    let broker = Broker::start(kinds()[0], &folder);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let reference = format!("127.0.0.1:{}", broker.port);
+    // A CONNACK with "Use another server" and a Server Reference.
+    let length = reference.len() as u8;
+    let mut connack = vec![0x20, length + 6, 0, 0x9c, length + 3, 0x1c, 0, length];
+    connack.extend(reference.as_bytes());
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            let _ = socket.read(&mut [0; 1000]);
+            socket.write_all(&connack).unwrap();
+        }
+    });
+    let flags = ["-t", "a", "-m", "1", "-q", "1", "--follow-server-reference"];
+    let publish = |host| {
+        let output = Make::Ours.command("pub", port, &[&flags[..], &[host]].concat()).output();
+        let output = output.unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let shown = format!("; the server refers to {reference}");
+    for (host, is_followed) in [("127.0.0.1", true), ("0.0.1", false), ("27.0.0.1", false)] {
+        let (succeeds, text) = publish(host);
+        assert_eq!(succeeds, is_followed, "{host}: {text}");
+        assert!(text.contains(&shown), "{text}");
+    }
+}
+
 #[test]
 fn program_connects_from_an_address_through_a_proxy_and_with_a_folder_of_authorities() {
     let folder = Folder::new();

@@ -7,7 +7,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use mqtt_sansio_client::codec::{Connect, Disconnect, QoS, Text, Version, Will};
 use mqtt_sansio_client::{Client, ClientConfig};
+use std::net::IpAddr;
 use std::path::PathBuf;
+
+/// The most Server References that are followed in a row.
+const MOST_REDIRECTIONS: u8 = 5;
 
 #[derive(Parser)]
 #[command(
@@ -123,10 +127,14 @@ pub(crate) struct ConnectOptions {
     psk_identity: Option<String>,
     /// Local address to connect from
     #[arg(short = 'A', conflicts_with_all = ["unix", "proxy"], value_name = "ADDRESS")]
-    pub(crate) bind: Option<std::net::IpAddr>,
+    pub(crate) bind: Option<IpAddr>,
     /// SOCKS5 proxy, such as socks5h://USER:PASSWORD@HOST:PORT. It also resolves the server's name
     #[arg(long, conflicts_with = "unix", value_name = "URL")]
     pub(crate) proxy: Option<String>,
+    /// Follow a 5.0 server to another one at this host or below this domain (Server Reference); can
+    /// be repeated
+    #[arg(long, value_name = "HOST")]
+    follow_server_reference: Vec<String>,
     /// Most messages of QoS 1 and 2 in flight
     #[arg(short = 'M', value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
     maximum_in_flight: Option<u16>,
@@ -401,6 +409,12 @@ impl ConnectOptions {
         if let Some(store) = &self.store {
             options = options.store(store);
         }
+        if !self.follow_server_reference.is_empty() {
+            let hosts = self.follow_server_reference.clone();
+            options = options.follow_server_reference(MOST_REDIRECTIONS, move |server| {
+                hosts.iter().any(|host| is_at_or_below(&server.host, host))
+            });
+        }
         Ok(options.config(match self.maximum_in_flight {
             Some(most) => config.maximum_in_flight(most),
             None => config,
@@ -420,6 +434,14 @@ impl ConnectOptions {
         };
         Ok(())
     }
+}
+
+/// Whether a host is the other one, or below it as a domain.
+fn is_at_or_below(host: &str, domain: &str) -> bool {
+    let (host, domain) = (host.to_ascii_lowercase(), domain.to_ascii_lowercase());
+    let is_address = host.parse::<IpAddr>().is_ok();
+    host.strip_suffix(&domain)
+        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.') && !is_address)
 }
 
 fn parse_version(text: &str) -> Result<Version, String> {
