@@ -12,6 +12,7 @@ use mqtt_sansio::codec::{
 use mqtt_sansio::session;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, watch};
 
 /// A client: a connection to a server, which is opened again whenever it is lost.
@@ -200,6 +201,13 @@ impl Client {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
         self.0.shared.status.subscribe()
+    }
+
+    /// Returns how many bytes of MQTT packets were written to the connections so far, for the
+    /// progress of a large message.
+    #[must_use]
+    pub fn bytes_written(&self) -> u64 {
+        self.0.shared.written.load(Ordering::Relaxed)
     }
 
     /// Returns the client identifier. It is empty until a server has assigned one, if CONNECT has

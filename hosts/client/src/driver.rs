@@ -10,6 +10,7 @@ use mqtt_sansio::codec::{OwnedPacket, ReasonCode};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
@@ -170,6 +171,7 @@ impl Driver {
                 return ended;
             }
             arm(timer.as_mut(), link.deadline);
+            let before = link.sending.position();
             let writes = is_writable && (bytes::Buf::has_remaining(&link.sending) || !is_flushed);
             tokio::select! {
                 // Reading comes before the timer: an answer that came in time counts.
@@ -193,6 +195,10 @@ impl Driver {
                 _ = reserve(&link.full), if link.full.is_some() => {}
                 () = shared.wake.notified() => {}
                 () = timer.as_mut(), if link.deadline.is_some() => {}
+            }
+            let written = link.sending.position() - before;
+            if written > 0 {
+                shared.written.fetch_add(written, Ordering::Relaxed);
             }
         }
     }

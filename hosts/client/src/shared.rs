@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) status: watch::Sender<Status>,
     /// The number of messages that are stored.
     pub(crate) stored: watch::Sender<u64>,
+    /// The bytes that the transports have accepted.
+    pub(crate) written: AtomicU64,
     /// The number of the last connection that has resumed the session.
     pub(crate) resumed: AtomicU64,
 }
@@ -58,6 +60,7 @@ impl Shared {
             idle: Notify::new(),
             status: watch::Sender::new(Status::Connecting),
             stored: watch::Sender::new(0),
+            written: AtomicU64::new(0),
             resumed: AtomicU64::new(0),
         }
     }

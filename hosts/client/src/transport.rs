@@ -41,15 +41,7 @@ pub(crate) enum Kind {
     User(Opener),
 }
 
-#[cfg_attr(
-    not(all(feature = "tls", feature = "websocket")),
-    allow(dead_code, reason = "a layer without its feature is not asked for")
-)]
 #[derive(Clone, Copy)]
-#[cfg_attr(
-    not(all(feature = "tls", feature = "websocket")),
-    expect(dead_code, reason = "without the features, no URL asks for a layer")
-)]
 pub(crate) struct Layers {
     tls: bool,
     websocket: bool,

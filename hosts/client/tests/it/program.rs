@@ -286,6 +286,69 @@ fn program_shows_server_reference_and_follows_it_to_named_hosts() {
     }
 }
 
+/// Runs a shell command whose stderr is a terminal, and whose stdout is not.
+fn run_on_terminal(command: &str) -> Child {
+    let command = format!("{} {command} > /dev/null", env!("CARGO_BIN_EXE_client"));
+    let mut script = Command::new("script");
+    script.args(["-qec", &command, "/dev/null"]).stdin(Stdio::null()).env_remove("RUST_LOG");
+    script.stdout(Stdio::piped()).spawn().unwrap()
+}
+
+/// Starts a server that takes a second to read the message of `large`. Returns its port.
+fn slow_server() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            std::thread::spawn(move || {
+                let (mut socket, mut chunk) = (socket.unwrap(), vec![0; 256 * 1024]);
+                let _ = socket.read(&mut chunk);
+                socket.write_all(&[0x20, 3, 0, 0, 0]).unwrap();
+                let mut rest = 16_usize << 20;
+                while rest > 0 {
+                    sleep(Duration::from_millis(15));
+                    rest = rest.saturating_sub(socket.read(&mut chunk).unwrap());
+                }
+                socket.write_all(&[0x40, 2, 0, 1]).unwrap();
+            });
+        }
+    });
+    port
+}
+
+#[test]
+fn progress_is_shown_on_a_terminal_and_removed() {
+    if !has("script") {
+        return;
+    }
+    let folder = Folder::new();
+    let broker = Broker::start(Kind::Ours, &folder);
+    let (file, packets) = (folder.path("large"), folder.path("packets"));
+    std::fs::write(&file, large()).unwrap();
+    std::fs::write(&packets, [0xc0, 0].repeat(500_000)).unwrap();
+    let port = slow_server();
+    let publish = format!("pub -p {port} -t a -q 1 -f {}", file.display());
+    let shown = |process: Child| {
+        let output = process.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let processes = ["", " --quiet"].map(|flag| run_on_terminal(&(publish.clone() + flag)));
+    let [text, quiet] = processes.map(shown);
+    assert!(text.contains(" of 16.0 MiB sent\x1b[K\r"), "{text:?}");
+    assert!(text.ends_with("\r\x1b[K"), "{text:?}");
+    assert_eq!(quiet, "");
+    let text = shown(run_on_terminal(&format!("inspect {}", packets.display())));
+    assert!(text.contains(" of 1.0 MiB\x1b[K"), "{text:?}");
+    assert!(text.ends_with("\r\x1b[K"), "{text:?}");
+    let lines = "yes 1 | head -n 20 | while read n; do echo $n; sleep 0.1; done";
+    let client = env!("CARGO_BIN_EXE_client");
+    let command = format!("{lines} | {client} pub -p {} -t a -q 1 -l", broker.port);
+    let output = Command::new("script").args(["-qec", &command, "/dev/null"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains(" messages completed\x1b[K"), "{text:?}");
+}
+
 #[test]
 fn program_connects_from_an_address_through_a_proxy_and_with_a_folder_of_authorities() {
     let folder = Folder::new();

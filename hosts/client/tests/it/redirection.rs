@@ -219,8 +219,7 @@ async fn loop_of_references_ends_in_a_delay() {
     assert!((40..120).contains(&attempts), "{attempts}");
 }
 
-/// What was not acknowledged is published again at the other server, and the subscription is made
-/// there. Status reports the step.
+/// The client publishes the unacknowledged message again at the other server, and subscribes there.
 #[tokio::test(start_paused = true)]
 async fn disconnect_with_reference_moves_subscription_and_messages() {
     let parts: Parts = &[

@@ -1,6 +1,7 @@
 //! `inspect`: explains packets of captures, files, hex digits and live connections.
 
 use crate::options::InspectOptions;
+use crate::progress::{Progress, Reading};
 use crate::proxy;
 use anyhow::{Context as _, Result};
 use mqtt_sansio_inspect::{Style, inspect, inspect_hex};
@@ -23,7 +24,13 @@ pub(crate) async fn run(options: InspectOptions) -> Result<ExitCode> {
         let reads = || format!("cannot read {}", file.display());
         let input: Box<dyn Read + Send> = match file.as_os_str() == "-" {
             true => Box::new(io::stdin()),
-            false => Box::new(File::open(file).with_context(reads)?),
+            false => {
+                let input = File::open(file).with_context(reads)?;
+                let length = input.metadata().with_context(reads)?.len();
+                // The packets themselves show the progress on a terminal.
+                let progress = Progress::new(!io::stdout().is_terminal());
+                Box::new(Reading::new(input, length, progress))
+            }
         };
         inspect(input, options.port, style, &mut io::stdout()).with_context(reads)
     } else {

@@ -5,6 +5,7 @@ mod dial;
 mod format;
 mod inspect;
 mod options;
+mod progress;
 mod properties;
 mod proxy;
 mod publish;

@@ -304,6 +304,11 @@ impl ConnectOptions {
         }
     }
 
+    /// Whether a terminal shows how far a long command is.
+    pub(crate) const fn shows_progress(&self) -> bool {
+        !self.quiet && !self.debug
+    }
+
     pub(crate) fn properties(&self) -> Result<Properties> {
         let is_allowed = self.property.is_empty() || self.protocol_version == Version::V5_0;
         ensure!(is_allowed, "-D needs MQTT 5.0 (-V 5)");

@@ -2,17 +2,22 @@
 
 use crate::interrupted;
 use crate::options::{ConnectOptions, PayloadOptions, PubOptions};
+use crate::progress::{Progress, of};
 use anyhow::{Context as _, Result};
 use mqtt_sansio_client::codec::Publish;
 use mqtt_sansio_client::{Client, ClientConfig, Delivery};
+use std::cell::Cell;
 use std::collections::VecDeque;
-use std::io::{self, IsTerminal as _, Read as _};
+use std::io::{self, Read as _};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 /// Outcomes that are not looked at yet.
 const MOST_OPEN: usize = 1_000;
+
+/// Bytes of all messages from which the progress counts bytes in place of messages.
+const LARGE: u64 = 1024 * 1024;
 
 pub(crate) async fn run(options: PubOptions) -> Result<ExitCode> {
     let connect = &options.connect;
@@ -27,6 +32,7 @@ pub(crate) async fn run(options: PubOptions) -> Result<ExitCode> {
         ..Publish::new(&topic, b"")
     };
     let client = connect.options(ClientConfig::new())?.connect().await?;
+    let settled = Cell::new(0);
     let mut publisher = Publisher {
         client: &client,
         options: connect,
@@ -34,8 +40,14 @@ pub(crate) async fn run(options: PubOptions) -> Result<ExitCode> {
         open: VecDeque::new(),
         count: 0,
         failed: false,
-        shown: Instant::now(),
+        settled: &settled,
     };
+    let total = fixed.as_ref().map(|payload| payload.len() as u64 * options.repeat);
+    let text = || match total {
+        Some(total) if total >= LARGE => format!("{} sent", of(client.bytes_written(), total)),
+        _ => format!("{} messages completed", settled.get()),
+    };
+    let mut progress = Progress::new(connect.shows_progress());
     let published = async {
         match &fixed {
             Some(payload) => {
@@ -68,7 +80,9 @@ pub(crate) async fn run(options: PubOptions) -> Result<ExitCode> {
             Ok(true)
         }
         ended = client.closed() => Err(ended.into()),
+        () = progress.repeat(text) => Ok(false),
     };
+    drop(progress);
     connect.disconnect(&client).await?;
     Ok(if failed? { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -93,7 +107,8 @@ struct Publisher<'a> {
     open: VecDeque<(u64, Delivery)>,
     count: u64,
     failed: bool,
-    shown: Instant,
+    /// The number of the last message whose outcome is known.
+    settled: &'a Cell<u64>,
 }
 
 impl Publisher<'_> {
@@ -119,10 +134,7 @@ impl Publisher<'_> {
                 self.options.report(&format!("Error: message {number} was not published: {error}"));
             }
         }
-        if io::stderr().is_terminal() && self.shown.elapsed() > Duration::from_millis(500) {
-            self.shown = Instant::now();
-            self.options.report(&format!("\x1b[A\r{number} messages completed\x1b[K"));
-        }
+        self.settled.set(number);
     }
 
     async fn finish(&mut self) {
