@@ -177,12 +177,14 @@ impl<P: Clone + Ord> Device<P> {
 
     /// Accepts the client if its connection to the server can be kept, or begins another one.
     ///
-    /// A client that returns from sleep keeps its connection, and so its subscriptions.
+    /// A client that returns from sleep keeps its connection, and so its subscriptions. So does an
+    /// active one, unless its session ends with its connection. [3.1.1 MQTT-3.1.2-6]
     fn reach_server(&mut self, context: &mut Context<'_, P>) {
         let Phase::Connecting(Connecting { clean_session, was_active, .. }) = self.phase else {
             return;
         };
-        if self.uplink.is_open() && self.uplink.client.is_connected() && !clean_session {
+        let is_over = clean_session || was_active && self.is_clean;
+        if self.uplink.is_open() && self.uplink.client.is_connected() && !is_over {
             return self.accept(context);
         }
         if self.uplink.link().is_none() {

@@ -15,6 +15,7 @@ mod retained;
 mod server_limits;
 mod sessions;
 mod shared;
+mod sn;
 mod sparkplug;
 mod subscriptions;
 mod support;

@@ -5,6 +5,7 @@
 //! connection.
 
 use super::program::{self, CoreOnly, NotPlayed, Program, Socket};
+use super::sn::{self, Meaning, Site};
 use bytes::BytesMut;
 use core::fmt::Write as _;
 use core::mem;
@@ -22,6 +23,7 @@ use mqtt_sansio::codec::{
     Unsubscribe, UnsubscribeProperties, Version,
 };
 use mqtt_sansio::server::ServerConfig;
+use mqtt_sansio::sn::Event;
 use std::collections::BTreeMap;
 use testkit::wire::{VERSIONS, encoded, identifier};
 
@@ -35,6 +37,9 @@ pub type C = usize;
 /// With a [program](super::program) it is played once, if it needs no configuration.
 pub fn play_with(config: &BrokerConfig, scenario: impl Fn(&mut Net)) {
     if let Some(command) = program::command() {
+        if command == sn::COMMAND {
+            return sn::play(config, scenario);
+        }
         let is_default = format!("{config:?}") == format!("{:?}", BrokerConfig::default());
         if is_default {
             play_with_program(&command, scenario);
@@ -148,6 +153,8 @@ struct Peer {
     id: ConnectionId,
     /// The connection to the program.
     socket: Option<Socket>,
+    /// Whether the client is a device in front of the gateway of MQTT-SN.
+    is_device: bool,
     /// The start of a packet that was not sent to the end.
     unfinished: Vec<u8>,
     has_sent: bool,
@@ -168,6 +175,7 @@ struct Peer {
 pub struct Net {
     pub broker: CoreOnly<Broker>,
     program: Option<Program>,
+    site: Option<Site>,
     pub now: u64,
     /// The answer to CONNECT. `None` leaves it for later, in `asked`.
     pub policy: CoreOnly<fn(&Connect<'_>) -> Option<ReasonCode>>,
@@ -203,6 +211,17 @@ impl Net {
         Self::create(BrokerConfig::default(), Feed::Whole, Some(program))
     }
 
+    /// Makes each client of 3.1.1 a device in front of a gateway of MQTT-SN.
+    pub fn through_gateway(config: BrokerConfig) -> Self {
+        let mut net = Self::new(config, Feed::Whole);
+        net.site = Some(Site::new());
+        net
+    }
+
+    pub fn has_devices(&self) -> bool {
+        self.peers.iter().any(|peer| peer.is_device)
+    }
+
     fn create(config: BrokerConfig, feed: Feed, program: Option<Program>) -> Self {
         let is_program = program.is_some();
         let config = config.durable(matches!(feed, Feed::Stored | Feed::Moved(true)));
@@ -211,6 +230,7 @@ impl Net {
         Self {
             broker: CoreOnly::new(broker, is_program),
             program,
+            site: None,
             now: 1_000_000,
             policy: CoreOnly::new(policy, is_program),
             asked: CoreOnly::new(Vec::new(), is_program),
@@ -232,15 +252,18 @@ impl Net {
 
     pub fn open(&mut self, version: Version) -> C {
         let socket = self.program.as_ref().map(|program| Socket::new(program.connect()));
+        let is_device = self.site.is_some() && version == Version::V3_1_1;
         let now = self.instant();
-        let id = match socket {
+        let id = if socket.is_some() || is_device {
             // A name that is not used.
-            Some(_) => Broker::new(BrokerConfig::default(), 0, now).open(now),
-            None => self.broker.open(now),
+            Broker::new(BrokerConfig::default(), 0, now).open(now)
+        } else {
+            self.broker.open(now)
         };
         self.peers.push(Peer {
             id,
             socket,
+            is_device,
             unfinished: Vec::new(),
             has_sent: false,
             pings: [0; 2],
@@ -305,6 +328,10 @@ impl Net {
             // Nothing shows when the program has noticed the end.
             std::thread::sleep(program::QUIET);
             self.meet_all();
+        } else if self.peers[c].is_device {
+            // The network of the gateway fails: no device can end a connection without a word.
+            self.peers[c].is_open = false;
+            self.cut_link(c);
         } else if mem::take(&mut self.peers[c].is_open) {
             self.closed.extend(
                 self.broker.connection_lost(self.peers[c].id, Instant::from_millis(self.now)),
@@ -314,11 +341,8 @@ impl Net {
     }
 
     pub fn disconnect(&mut self, c: C, reason_code: ReasonCode) {
-        self.broker.disconnect(
-            self.peers[c].id,
-            &Disconnect::new(reason_code),
-            Instant::from_millis(self.now),
-        );
+        let (id, now) = (self.id(c), self.instant());
+        self.broker.disconnect(id, &Disconnect::new(reason_code), now);
         self.drain();
     }
 
@@ -353,7 +377,10 @@ impl Net {
         if self.program.is_some() {
             program::not_played();
         }
-        self.peers[c].id
+        match &self.site {
+            Some(site) if self.peers[c].is_device => site.link(c).expect("a connection").1,
+            _ => self.peers[c].id,
+        }
     }
 
     /// Sets whether the client reads nothing.
@@ -362,6 +389,7 @@ impl Net {
             // The system's buffers would take what the client leaves.
             program::not_played();
         }
+        assert!(!self.peers[c].is_device, "a device cannot stop reading");
         self.peers[c].is_stalled = is_stalled;
         if !is_stalled {
             self.transmit(c);
@@ -371,7 +399,8 @@ impl Net {
 
     /// Reports to the broker that the host was not reading from the client.
     pub fn progress(&mut self, c: C) {
-        self.broker.handle_progress(self.peers[c].id, Instant::from_millis(self.now));
+        let (id, now) = (self.id(c), self.instant());
+        self.broker.handle_progress(id, now);
     }
 
     // ---- time ----
@@ -380,14 +409,27 @@ impl Net {
     pub fn advance(&mut self, milliseconds: u64) {
         let end = self.now + milliseconds;
         let mut stuck = 0;
-        while let Some(due) = self.broker.poll_timeout().filter(|due| due.as_millis() <= end) {
+        while let Some(due) = self.poll_timeout().filter(|due| due.as_millis() <= end) {
             stuck = if due.as_millis() > self.now { 0 } else { stuck + 1 };
             assert!(stuck < 100, "the broker must not be woken at one deadline again and again");
             self.now = self.now.max(due.as_millis());
-            self.broker.handle_timeout(Instant::from_millis(self.now));
+            self.handle_timeout();
             self.drain();
         }
         self.now = end;
+    }
+
+    fn handle_timeout(&mut self) {
+        let now = self.instant();
+        self.broker.handle_timeout(now);
+        if let Some(site) = &mut self.site {
+            site.gateway.handle_timeout(now);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let gateway = self.site.as_ref().and_then(|site| site.gateway.poll_timeout());
+        [self.broker.poll_timeout(), gateway].into_iter().flatten().min()
     }
 
     // ---- to the broker ----
@@ -420,6 +462,8 @@ impl Net {
             peer.note_sent(bytes);
             self.meet(c);
             self.meet_all();
+        } else if peer.is_device {
+            self.feed_device(c, bytes);
         } else if peer.is_open {
             peer.input.extend_from_slice(bytes);
             let mut input = &peer.input[..];
@@ -428,6 +472,92 @@ impl Net {
             peer.input.drain(..peer.input.len() - rest);
             self.drain();
         }
+    }
+
+    /// Lets a device say what the packets of the scenario say.
+    fn feed_device(&mut self, c: C, bytes: &[u8]) {
+        let rules = Rules::new(self.peers[c].version).sent_by(Role::Client);
+        let mut input = BytesMut::from(bytes);
+        while self.peers[c].is_open {
+            let packet = OwnedPacket::split_from(&mut input, u32::MAX, rules);
+            let packet = packet.expect("MQTT-SN says what is a packet");
+            let Some(packet) = packet else { break };
+            let (now, mut is_done) = (self.instant(), false);
+            while !is_done {
+                let site = self.site.as_mut().expect("a device has a gateway");
+                is_done = site.send(c, &packet.decode(), now);
+                self.drain();
+            }
+        }
+        assert!(input.is_empty(), "MQTT-SN has no incomplete packets");
+    }
+
+    fn cut_link(&mut self, c: C) {
+        let now = self.instant();
+        let Some(site) = &mut self.site else { return };
+        if let Some((link, id)) = site.link(c) {
+            site.links.remove(&link);
+            self.closed.extend(self.broker.connection_lost(id, now));
+            site.gateway.closed(link, now);
+            self.drain();
+        }
+    }
+
+    /// Carries bytes between the gateway and the broker, and datagrams. Returns whether there were
+    /// any.
+    fn carry(&mut self) -> bool {
+        let now = self.instant();
+        let Some(site) = &mut self.site else { return false };
+        let mut has_moved = false;
+        while let Some(event) = site.gateway.poll_event() {
+            has_moved = true;
+            match event {
+                Event::Open(link) => site.open(link, self.broker.open(now)),
+                Event::Close(link) => {
+                    if let Some(mut pipe) = site.links.remove(&link) {
+                        site.gateway.transmit(link, &mut pipe.to_broker);
+                        let mut input = &pipe.to_broker[..];
+                        while self.broker.handle_input(pipe.id, &mut input, now) {}
+                        self.closed.extend(self.broker.connection_lost(pipe.id, now));
+                    }
+                    site.gateway.closed(link, now);
+                }
+                _ => {}
+            }
+        }
+        for (link, pipe) in &mut site.links {
+            has_moved |= site.gateway.wants_transmit(*link);
+            site.gateway.transmit(*link, &mut pipe.to_broker);
+            let mut input = &pipe.to_broker[..];
+            while self.broker.handle_input(pipe.id, &mut input, now) {}
+            let rest = input.len();
+            pipe.to_broker.drain(..pipe.to_broker.len() - rest);
+            let before = pipe.to_gateway.len();
+            while self.broker.transmit(pipe.id, now, &mut pipe.to_gateway) {}
+            has_moved |= pipe.to_gateway.len() > before;
+            if let ([0x20, 2, present, _, ..], Some(device)) =
+                (&pipe.to_gateway[..], site.devices.get_mut(&pipe.c))
+            {
+                device.session_present = *present == 1;
+            }
+            let mut input = &pipe.to_gateway[..];
+            site.gateway.handle_input(*link, &mut input, now);
+            let rest = input.len();
+            pipe.to_gateway.drain(..pipe.to_gateway.len() - rest);
+        }
+        for (c, meaning) in site.receive(now) {
+            has_moved = true;
+            let peer = &mut self.peers[c];
+            match meaning {
+                _ if !peer.is_open => {}
+                Meaning::Packet(bytes) => peer.output.extend_from_slice(&bytes),
+                Meaning::End(bytes) => {
+                    peer.output.extend_from_slice(&bytes);
+                    (peer.is_open, peer.ended) = (false, true);
+                }
+            }
+        }
+        has_moved
     }
 
     /// Reads what a program has sent to a client because of all that it has read so far from it.
@@ -689,8 +819,15 @@ impl Net {
 
     // ---- the host's loop ----
 
+    /// Whether a connection is, or was, one of the gateway.
+    fn is_of_gateway(&self, id: ConnectionId) -> bool {
+        let is_other = self.peers.iter().any(|peer| peer.id == id && !peer.is_device);
+        self.site.is_some() && !is_other
+    }
+
     fn peer(&self, id: ConnectionId) -> C {
-        self.peers.iter().position(|peer| peer.id == id).expect("the connection is one of ours")
+        let is_it = |peer: &Peer| peer.id == id && !peer.is_device;
+        self.peers.iter().position(is_it).expect("the connection is one of ours")
     }
 
     fn transmit(&mut self, c: C) {
@@ -710,6 +847,7 @@ impl Net {
     pub fn transmit_once(&mut self, c: C) -> (bool, usize) {
         self.drain();
         let mut out = Vec::new();
+        assert!(!self.peers[c].is_device, "a device has no output");
         let more = self.broker.transmit(self.peers[c].id, Instant::from_millis(self.now), &mut out);
         self.peers[c].output.extend_from_slice(&out);
         let caused = core::iter::from_fn(|| self.broker.poll_action()).count();
@@ -727,11 +865,14 @@ impl Net {
                 batch.into_iter().for_each(|batch| self.broker.durable(batch));
                 continue;
             }
-            // The broker puts work off to a time that has come already.
-            if self.broker.poll_timeout().is_none_or(|due| due > Instant::from_millis(self.now)) {
+            if self.carry() {
+                continue;
+            }
+            // Work can be put off to a time that has come already.
+            if self.poll_timeout().is_none_or(|due| due > self.instant()) {
                 break;
             }
-            self.broker.handle_timeout(Instant::from_millis(self.now));
+            self.handle_timeout();
         }
         self.peers.iter_mut().for_each(|peer| peer.read(self.now));
     }
@@ -754,6 +895,21 @@ impl Net {
                     None => return self.asked.push((question, content)),
                 };
                 answered.unwrap();
+            }
+            // `carry` asks each of its connections for output.
+            Action::Ready(id) if self.is_of_gateway(id) => {}
+            Action::Closed(id, closed) if self.is_of_gateway(id) => {
+                let now = self.instant();
+                let site = self.site.as_mut().expect("the connection is the gateway's");
+                let link = site.links.iter().find(|(_, pipe)| pipe.id == id).map(|(link, _)| *link);
+                if let Some((link, mut pipe)) = link.and_then(|link| site.links.remove_entry(&link))
+                {
+                    while self.broker.transmit(id, now, &mut pipe.to_gateway) {}
+                    site.gateway.handle_input(link, &mut &pipe.to_gateway[..], now);
+                    let _ = self.broker.connection_lost(id, now);
+                    site.gateway.closed(link, now);
+                }
+                self.closed.push(closed);
             }
             Action::Ready(id) => {
                 let c = self.peer(id);
