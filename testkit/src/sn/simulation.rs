@@ -39,6 +39,7 @@ pub enum Fault {
 }
 
 const CLIENTS: usize = 3;
+const NAMES: [&str; CLIENTS] = ["node-0", "node-1", "node-2"];
 /// The actions of each client while the network is bad.
 const ACTIONS: usize = 24;
 /// The most messages and bytes that the gateway buffers for a client.
@@ -153,10 +154,13 @@ impl World {
     /// Runs on a good network until all have received and acknowledged everything.
     fn run_until_idle(&mut self) -> Result<(), String> {
         let end = self.site.now + Duration::from_secs(3_000);
-        let is_idle = |world: &Self| world.nodes.iter().all(Node::is_idle) && world.is_complete();
+        let is_idle = |world: &Self| {
+            world.nodes.iter().all(Node::is_idle) && world.missing().next().is_none()
+        };
         while !is_idle(self) {
             if self.site.now > end {
-                return Err(format!("not idle: {} {}", self.missing(), self.shown()));
+                let missing: Vec<_> = self.missing().collect();
+                return Err(format!("not idle: {missing:?} {}", self.shown()));
             }
             self.step()?;
         }
@@ -165,11 +169,13 @@ impl World {
 
     /// Advances to the next event, and handles it.
     fn step(&mut self) -> Result<(), String> {
+        let far = Instant::from_millis(u64::MAX);
         let site = [self.site.gateway.poll_timeout(), self.site.broker.poll_timeout()];
-        let nodes =
-            self.nodes.iter().flat_map(|node| [node.client.poll_timeout(), Some(node.act_at)]);
-        let network = self.network.keys().next().map(|(at, _)| *at);
-        let next = site.into_iter().chain(nodes).chain([network]).flatten().min().unwrap();
+        let site = site.map(|at| at.unwrap_or(far)).into_iter().min().unwrap_or(far);
+        let mut next = self.network.first_key_value().map_or(far, |((at, _), _)| *at).min(site);
+        for node in &self.nodes {
+            next = next.min(node.act_at).min(node.client.poll_timeout().unwrap_or(far));
+        }
         self.site.now = self.site.now.max(next);
         let now = self.site.now;
         while let Some(entry) = self.network.first_entry().filter(|entry| entry.key().0 <= now) {
@@ -177,6 +183,7 @@ impl World {
             if is_to_gateway {
                 self.site.send_bytes(peer, &bytes);
                 self.carry();
+                self.check_memory()?;
             } else if let Some(index) = self.nodes.iter().position(|node| node.peer == peer) {
                 let mut out = Vec::new();
                 let action = self.nodes[index].client.handle_datagram(&bytes, now, &mut out);
@@ -184,11 +191,12 @@ impl World {
                 self.send(index, out);
             }
         }
-        if site.into_iter().flatten().any(|at| at <= now) {
+        if site <= now {
             self.site.gateway.handle_timeout(now);
             self.site.broker.handle_timeout(now);
             self.site.settle();
             self.carry();
+            self.check_memory()?;
         }
         for index in 0..CLIENTS {
             let node = &mut self.nodes[index];
@@ -202,7 +210,7 @@ impl World {
                 self.act(index);
             }
         }
-        self.check_memory()
+        Ok(())
     }
 
     /// Sends the datagrams of the gateway.
@@ -304,8 +312,8 @@ impl World {
         if self.site.gateway.clients().count() > CLIENTS {
             return Err("more clients than there are".to_owned());
         }
-        for index in 0..CLIENTS {
-            if let Some((messages, bytes)) = self.site.gateway.buffered(&name(index)) {
+        for name in NAMES {
+            if let Some((messages, bytes)) = self.site.gateway.buffered(name) {
                 self.tally.buffered = self.tally.buffered.max(messages as u64);
                 if messages > BUFFER.0 || bytes > BUFFER.1 + LARGEST {
                     return Err(format!("{messages} messages of {bytes} bytes are buffered"));
@@ -315,32 +323,25 @@ impl World {
         Ok(())
     }
 
-    /// Whether all acknowledged messages have arrived at all clients.
-    fn is_complete(&self) -> bool {
-        self.missing().is_empty()
-    }
-
     fn shown(&self) -> String {
         let nodes = self.nodes.iter().enumerate().map(|(index, node)| {
-            let buffered = self.site.gateway.buffered(&name(index));
-            let state = self.site.gateway.state(&name(index));
+            let buffered = self.site.gateway.buffered(NAMES[index]);
+            let state = self.site.gateway.state(NAMES[index]);
             let (client, waiting) = (&node.client, node.waiting.len());
             format!("\n{client:?}, {waiting} waiting, at the gateway {state:?} with {buffered:?}")
         });
         format!("{:?}{}", self.site.gateway.stats(), nodes.collect::<String>())
     }
 
-    fn missing(&self) -> String {
-        let mut missing = String::new();
-        for (payload, (qos, is_acknowledged)) in self.nodes.iter().flat_map(|node| &node.published)
-        {
-            for (index, node) in self.nodes.iter().enumerate() {
-                if *is_acknowledged && !node.inbox.contains_key(payload) {
-                    missing += &format!("{payload} with {qos:?} at client {index}; ");
-                }
-            }
-        }
-        missing
+    /// Returns the acknowledged messages that have not arrived everywhere.
+    fn missing(&self) -> impl Iterator<Item = (&String, QoS, usize)> {
+        let published = self.nodes.iter().flat_map(|node| &node.published);
+        let acknowledged = published.filter(|(_, (_, is_acknowledged))| *is_acknowledged);
+        acknowledged.flat_map(move |(payload, (qos, _))| {
+            let nodes = self.nodes.iter().enumerate();
+            let without = nodes.filter(move |(_, node)| !node.inbox.contains_key(payload));
+            without.map(move |(index, _)| (payload, *qos, index))
+        })
     }
 
     /// Checks that QoS 1 messages arrive at least once, and QoS 2 messages exactly once. A client
@@ -363,10 +364,6 @@ impl World {
     }
 }
 
-fn name(index: usize) -> String {
-    format!("node-{index}")
-}
-
 impl Node {
     fn new(index: usize, now: Instant, random: &mut Random) -> Self {
         Self {
@@ -386,7 +383,7 @@ impl Node {
 
     fn new_client(index: usize, random: &mut Random) -> Client {
         let first = random.below(65_000) as u16 + 1;
-        let config = ClientConfig::new(&name(index)).unwrap().maximum_topics(3);
+        let config = ClientConfig::new(NAMES[index]).unwrap().maximum_topics(3);
         Client::new(config.first_message_id(first))
     }
 
