@@ -545,6 +545,67 @@ fn limits_of_clients_hold() {
     assert_eq!(site.gateway.stats().rejected, 2);
 }
 
+/// [3.1.1 MQTT-3.1.2-6]
+#[test]
+fn clean_session_of_active_client_is_not_resumed() {
+    let mut site = connected(config(), &[(1, "a"), (2, "b")]);
+    subscribed(&mut site, 2, "t4", QoS::AtLeastOnce);
+    // It has restarted, at another address.
+    site.send(3, &resume("b"));
+    expect(&mut site, 3, &[CONNACK]);
+    site.send(1, &publish(TopicRef::short("t4").unwrap(), QoS::AtMostOnce, 0, b"x"));
+    expect(&mut site, 3, &[]);
+}
+
+/// Peers of the same hundred are one source.
+#[test]
+fn limits_of_a_source_hold_for_all_its_peers() {
+    let rate = core::num::NonZeroU32::new(5);
+    let config = config().maximum_connecting_per_source(2).maximum_per_source(3);
+    let mut site = Site::new(config.maximum_connect_rate_per_source(rate));
+    site.gateway = site.gateway.with_source(|peer| peer / 100 * 100);
+    let congestion = Message::Connack(ReturnCode::Congestion);
+    let with_will = |client_id: &'static str| {
+        let client_id = client_id.into();
+        Message::Connect(Connect { will: true, clean_session: true, duration: 60, client_id })
+    };
+    // Two wait for the Will.
+    for (peer, client_id) in [(1, "a"), (2, "b")] {
+        site.send(peer, &with_will(client_id));
+        expect(&mut site, peer, &[Message::WillTopicReq]);
+    }
+    site.send(3, &connect("c"));
+    expect(&mut site, 3, &[congestion]);
+    site.send(101, &connect("other"));
+    expect(&mut site, 101, &[CONNACK]);
+    site.send(1, &Message::WillTopic(None));
+    expect(&mut site, 1, &[CONNACK]);
+    site.send(3, &connect("c"));
+    expect(&mut site, 3, &[CONNACK]);
+    site.send(2, &Message::WillTopic(None));
+    expect(&mut site, 2, &[CONNACK]);
+    // The fourth client is one too many, until another one is gone.
+    site.send(4, &connect("d"));
+    expect(&mut site, 4, &[congestion]);
+    site.send(3, &Message::Disconnect(None));
+    expect(&mut site, 3, &[Message::Disconnect(None)]);
+    site.send(4, &connect("d"));
+    expect(&mut site, 4, &[CONNACK]);
+    // A client that comes from another source leaves the first one.
+    site.send(102, &connect("d"));
+    expect(&mut site, 102, &[CONNACK]);
+    site.send(5, &connect("e"));
+    expect(&mut site, 5, &[CONNACK]);
+    // The sixth attempt in a second is too fast.
+    site.send(5, &Message::Disconnect(None));
+    site.take(5);
+    site.send(5, &connect("e"));
+    expect(&mut site, 5, &[congestion]);
+    site.pass(SECOND);
+    site.send(5, &connect("e"));
+    expect(&mut site, 5, &[CONNACK]);
+}
+
 #[test]
 fn gateway_replaces_its_own_oldest_topic_id() {
     let mut site = connected(config().maximum_topics(2), &[(1, "a"), (2, "b")]);

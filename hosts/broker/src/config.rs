@@ -102,6 +102,26 @@ impl Configuration {
         let has_tls = self.listeners.iter().any(|(endpoint, _)| endpoint.has_tls());
         let has_certificate = self.arguments.listener.cert.is_some();
         ensure!(has_tls || !has_certificate, "--cert needs a --listen with tls or wss");
+        self.check_sn()
+    }
+
+    /// Refuses MQTT-SN where the other flags ask for passwords, which it does not have.
+    fn check_sn(&self) -> anyhow::Result<()> {
+        let Arguments { sn, gateway, listener, .. } = &*self.arguments;
+        let Some(address) = sn else {
+            let default = parse(&["broker".into()])?.gateway;
+            ensure!(*gateway == default, "flags that begin with --sn- need --sn");
+            return Ok(());
+        };
+        let ListenerArguments { allow_anonymous, password_file, .. } = listener;
+        ensure!(
+            allow_anonymous.unwrap_or(address.ip().is_loopback()),
+            "--sn {address} has no passwords: give --allow-anonymous true if that is wanted"
+        );
+        ensure!(
+            allow_anonymous.is_some() || password_file.is_none(),
+            "--sn has no passwords: give --allow-anonymous true, and limit it by --acl-file"
+        );
         Ok(())
     }
 }
@@ -249,6 +269,9 @@ mod tests {
             ("--cert a --key b", "--cert needs a --listen with tls or wss"),
             ("--allow-anonymous false", "--allow-anonymous false needs --password-file"),
             ("--listen tcp://a:1 --listen a:1", "--listen tcp://a:1 is given twice"),
+            ("--sn 0.0.0.0:1", "--sn 0.0.0.0:1 has no passwords: give --allow-anonymous true"),
+            ("--sn 127.0.0.1:1 --password-file a", "--sn has no passwords: give"),
+            ("--sn-max-clients 7", "flags that begin with --sn- need --sn"),
         ] {
             let error = Configuration::new(parse(flags).unwrap(), Vec::new()).unwrap_err();
             assert!(error.to_string().starts_with(expected), "{error}");

@@ -7,7 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use mqtt_sansio::broker::{BrokerConfig, Overflow, Rates, SharedStrategy};
 use mqtt_sansio::codec::{Expiry, Options, QoS};
 use mqtt_sansio::server::ServerConfig;
-use mqtt_sansio_sn_gateway::PredefinedTopic;
+use mqtt_sansio_sn_gateway::GatewayArguments;
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -34,9 +34,6 @@ pub(crate) struct Arguments {
     /// `--allow-anonymous true` if there is a password file, or if the network reaches it.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) sn: Option<SocketAddr>,
-    /// A predefined topic of MQTT-SN: `7=room/4`. Can be repeated.
-    #[arg(long, value_name = "ID=TOPIC", action = ArgAction::Append)]
-    pub(crate) sn_topic: Vec<PredefinedTopic>,
     /// A TOML file with flags: `max-qos = 1`, `no-retain = true`, `listen = ["tcp://[::]:1883"]`.
     /// Flags of the command line take precedence; listeners and options of both count.
     #[arg(long, value_name = "FILE")]
@@ -47,6 +44,8 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     pub(crate) listener: ListenerArguments,
+    #[command(flatten)]
+    pub(crate) gateway: GatewayArguments,
 
     /// Keep sessions and retained messages in this directory. Without it they end with the program.
     #[arg(long, value_name = "DIR", help_heading = "Operation")]

@@ -135,7 +135,10 @@ async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Resul
         let listener = Listener::bind(endpoint, settings.clone()).await;
         bound.push(listener.with_context(|| format!("cannot listen on {endpoint}"))?);
     }
-    let sn_socket = sn::bind(arguments).await?;
+    let sn_socket = match arguments.sn {
+        Some(address) => Some(sn::bind(address).await?),
+        None => None,
+    };
     let metrics = match arguments.metrics {
         Some(address) => Some(TcpListener::bind(address).await.context("--metrics")?),
         None => None,
@@ -186,8 +189,8 @@ async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Resul
         tasks.push(spawn_local(listener.run(host.clone())));
     }
     if let Some(socket) = sn_socket {
-        let topics = arguments.sn_topic.clone();
-        tasks.push(spawn_local(sn::run(host.clone(), socket, topics, global)));
+        let gateway = arguments.gateway.clone();
+        tasks.push(spawn_local(sn::run(host.clone(), socket, gateway, global)));
     }
     let link_settings = Rc::new(Settings::of_bridges(arguments)?);
     let bridges = bridges.iter().map(|bridge| {

@@ -4,9 +4,13 @@
 //! the gateway and a transport to the server. The caller opens the transports: over TCP for any
 //! broker, or in memory for a broker of the same program.
 
+#[cfg(feature = "flags")]
+mod flags;
 mod link;
 mod topic;
 
+#[cfg(feature = "flags")]
+pub use flags::GatewayArguments;
 pub use topic::PredefinedTopic;
 
 use link::{Command, Progress};
@@ -14,7 +18,7 @@ use mqtt_sansio::Instant;
 use mqtt_sansio::sn::{Destination, Event, Gateway, Link};
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UdpSocket;
@@ -33,7 +37,8 @@ pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for T {}
 
-/// Runs a gateway until the socket fails, which is the result.
+/// Runs a gateway until the socket fails, which is the result. Its limits per source are limits
+/// per IP address, and per /64 network of IPv6.
 ///
 /// `open` returns a future that opens a transport to the server. `now` returns the time. A
 /// broadcast is sent to `broadcast`, if given; otherwise the answer to a SEARCHGW is sent to the
@@ -52,6 +57,10 @@ where
     let (progress, reports) = mpsc::channel(64);
     let links = HashMap::new();
     let tasks = JoinSet::new();
+    let gateway = gateway.with_source(source);
+    if let Err(error) = socket.set_broadcast(broadcast.is_some()) {
+        return error;
+    }
     Host { socket, gateway, broadcast, now, open, links, tasks, progress }.run(reports).await
 }
 
@@ -199,6 +208,15 @@ where
             }
         }
     }
+}
+
+/// Returns what stands for all peers of one source. A host of IPv6 has all of a /64 network.
+fn source(peer: &SocketAddr) -> SocketAddr {
+    let ip = match peer.ip().to_canonical() {
+        IpAddr::V4(ip) => ip.into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+    };
+    SocketAddr::new(ip, 0)
 }
 
 fn is_of_peer(error: &io::Error) -> bool {

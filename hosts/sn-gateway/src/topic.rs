@@ -6,7 +6,7 @@ use mqtt_sansio::sn::v1_2::TopicId;
 use std::str::FromStr;
 
 /// A predefined topic, as in `7=room/4`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PredefinedTopic {
     id: TopicId,
     name: Topic,

@@ -45,7 +45,7 @@ fn mosquitto() -> (Process, String) {
 fn gateway(broker: &str) -> (Process, String) {
     let mut process = Command::new(env!("CARGO_BIN_EXE_sn-gateway"))
         .args(["--listen", "127.0.0.1:0", "--broker", &format!("127.0.0.1:{broker}")])
-        .args(["--topic", "7=pre/seven"])
+        .args(["--sn-topic", "7=pre/seven"])
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();

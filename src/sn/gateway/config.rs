@@ -6,6 +6,7 @@ use crate::sn::v1_2::TopicId;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use core::fmt;
+use core::num::NonZeroU32;
 use core::time::Duration;
 
 /// The configuration of a [`Gateway`](super::Gateway).
@@ -32,8 +33,11 @@ pub struct GatewayConfig {
     pub(super) password: Option<Box<[u8]>>,
     pub(super) server_keep_alive: u16,
     pub(super) maximum_clients: usize,
+    pub(super) maximum_per_source: usize,
     pub(super) maximum_connecting: usize,
-    pub(super) maximum_per_peer: usize,
+    pub(super) maximum_connecting_per_source: usize,
+    pub(super) maximum_connect_rate: Option<NonZeroU32>,
+    pub(super) maximum_connect_rate_per_source: Option<NonZeroU32>,
     pub(super) maximum_topics: usize,
     pub(super) maximum_buffered: (usize, usize),
     pub(super) maximum_datagram: usize,
@@ -55,8 +59,11 @@ impl GatewayConfig {
             password: None,
             server_keep_alive: 60,
             maximum_clients: 1_000,
+            maximum_per_source: 1_000,
             maximum_connecting: 100,
-            maximum_per_peer: 1_000,
+            maximum_connecting_per_source: 50,
+            maximum_connect_rate: None,
+            maximum_connect_rate_per_source: None,
             maximum_topics: 256,
             maximum_buffered: (100, 65_536),
             maximum_datagram: 1_400,
@@ -127,17 +134,37 @@ impl GatewayConfig {
         Self { maximum_clients, ..self }
     }
 
-    /// Sets how many clients can be connecting at the same time. The default is 100.
+    /// Sets how many clients of a [source](super::Gateway::with_source), such as an IP address or a
+    /// forwarder, can be connected, active or asleep. The default is 1,000.
+    #[must_use]
+    pub fn maximum_per_source(self, maximum_per_source: usize) -> Self {
+        Self { maximum_per_source, ..self }
+    }
+
+    /// Sets how many clients can be connecting at the same time, in all. The default is 100.
     #[must_use]
     pub fn maximum_connecting(self, maximum_connecting: usize) -> Self {
         Self { maximum_connecting, ..self }
     }
 
-    /// Sets how many clients can have the same peer, which is then a forwarder. The default is
-    /// 1,000.
+    /// Sets how many clients of a source can be connecting at the same time. The default is 50, so
+    /// that one source alone cannot keep all others out.
     #[must_use]
-    pub fn maximum_per_peer(self, maximum_per_peer: usize) -> Self {
-        Self { maximum_per_peer, ..self }
+    pub fn maximum_connecting_per_source(self, maximum: usize) -> Self {
+        Self { maximum_connecting_per_source: maximum, ..self }
+    }
+
+    /// Sets how many clients can begin to connect in a second, in all. The default is no limit:
+    /// each of them is a connection to the server, which can have limits.
+    #[must_use]
+    pub fn maximum_connect_rate(self, maximum: Option<NonZeroU32>) -> Self {
+        Self { maximum_connect_rate: maximum, ..self }
+    }
+
+    /// Sets how many clients of a source can begin to connect in a second. The default is no limit.
+    #[must_use]
+    pub fn maximum_connect_rate_per_source(self, maximum: Option<NonZeroU32>) -> Self {
+        Self { maximum_connect_rate_per_source: maximum, ..self }
     }
 
     /// Sets how many topic ids a client can have, at most 65,534. The default is 256. A client's
@@ -171,7 +198,22 @@ impl fmt::Debug for GatewayConfig {
         f.debug_struct("GatewayConfig")
             .field("gateway_id", &self.gateway_id)
             .field("predefined", &self.predefined)
+            .field("retry", &self.retry)
+            .field("duplicate_window", &self.duplicate_window)
+            .field("wait", &self.wait)
+            .field("advertise", &self.advertise)
+            .field("qos_minus_one", &self.qos_minus_one)
+            .field("user_name", &self.user_name)
+            .field("server_keep_alive", &self.server_keep_alive)
             .field("maximum_clients", &self.maximum_clients)
+            .field("maximum_per_source", &self.maximum_per_source)
+            .field("maximum_connecting", &self.maximum_connecting)
+            .field("maximum_connecting_per_source", &self.maximum_connecting_per_source)
+            .field("maximum_connect_rate", &self.maximum_connect_rate)
+            .field("maximum_connect_rate_per_source", &self.maximum_connect_rate_per_source)
+            .field("maximum_topics", &self.maximum_topics)
+            .field("maximum_buffered", &self.maximum_buffered)
+            .field("maximum_datagram", &self.maximum_datagram)
             .finish_non_exhaustive()
     }
 }

@@ -37,7 +37,7 @@ pub(super) enum Phase {
 pub(super) struct Device<P> {
     pub(super) number: u64,
     pub(super) client_id: Box<str>,
-    /// `None` after another client has connected from the address.
+    /// `None` after another client has connected from the address, and without a connection.
     pub(super) address: Option<Address<P>>,
     pub(super) phase: Phase,
     pub(super) uplink: Uplink,

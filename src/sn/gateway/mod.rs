@@ -7,6 +7,7 @@ mod device;
 mod output;
 mod publisher;
 mod receive;
+mod sources;
 mod topics;
 mod uplink;
 
@@ -26,6 +27,7 @@ use core::time::Duration;
 use device::{Device, Phase};
 use output::{Address, Context, Output};
 use publisher::Publisher;
+use sources::Sources;
 use uplink::Uplink;
 
 /// The number of the connection for messages with QoS −1.
@@ -195,12 +197,11 @@ pub struct Gateway<P> {
     devices: BTreeMap<u64, Device<P>>,
     by_client_id: BTreeMap<Box<str>, u64>,
     by_address: BTreeMap<Address<P>, u64>,
+    sources: Sources<P>,
     timers: BTreeSet<(Instant, u64)>,
     publisher: Publisher,
     output: Output<P>,
     stats: GatewayStats,
-    /// The number of clients that are connecting.
-    connecting: usize,
     last_number: u64,
     is_available: bool,
     advertise_at: Option<Instant>,
@@ -230,15 +231,24 @@ impl<P: Clone + Ord> Gateway<P> {
             devices: BTreeMap::new(),
             by_client_id: BTreeMap::new(),
             by_address: BTreeMap::new(),
+            sources: Sources::new(),
             timers: BTreeSet::new(),
             output: Output { datagrams: VecDeque::new(), events: VecDeque::new() },
             stats: GatewayStats::default(),
-            connecting: 0,
             last_number: PUBLISHER,
             is_available: true,
             gwinfo_at: None,
             latest: Instant::default(),
         }
+    }
+
+    /// Sets which peers are one source, to which limits apply. The function returns the same peer
+    /// for all peers of a source: for a socket address, the IP address with port 0. By default,
+    /// each peer is a source. Call it before the first datagram.
+    #[must_use]
+    pub fn with_source(mut self, source: fn(&P) -> P) -> Self {
+        self.sources.source = source;
+        self
     }
 
     /// Returns the counters.
@@ -491,35 +501,35 @@ impl<P: Clone + Ord> Gateway<P> {
         if is_repeat {
             return;
         }
-        let is_full = self.connecting >= self.config.maximum_connecting
-            || known != same_address
-                && self.clients_of(&address.peer) >= self.config.maximum_per_peer;
-        let number = if is_full { None } else { known.or_else(|| self.new_device(client_id, now)) };
+        let is_new = known.is_none() || known != same_address;
+        let is_accepted = self.sources.accept(&address.peer, is_new, &self.config, now);
+        let number = known.filter(|_| is_accepted);
+        let number =
+            number.or_else(|| is_accepted.then(|| self.new_device(client_id, now)).flatten());
         let Some(number) = number else {
             self.stats.rejected += 1;
             return self.output.send(address, &Message::Connack(ReturnCode::Congestion));
         };
         if same_address != Some(number) {
             // Another client was at this address. Its state stays its own.
-            if let Some(other) = same_address.and_then(|other| self.devices.get_mut(&other)) {
-                other.address = None;
+            if let Some(other) = same_address {
+                self.set_address(other, None);
             }
-            if let Some(device) = self.devices.get_mut(&number) {
-                if let Some(before) = device.address.replace(address.clone()) {
-                    self.by_address.remove(&before);
-                }
-            }
-            self.by_address.insert(address.clone(), number);
+            self.set_address(number, Some(address));
         }
         self.with_device(number, now, |device, context| device.on_connect(connect, hash, context));
     }
 
-    /// Returns the number of clients behind a peer, as far as the limit needs it.
-    fn clients_of(&self, peer: &P) -> usize {
-        let first = Address { peer: peer.clone(), node: None };
-        let same = |(address, _): &(&Address<P>, &u64)| address.peer == *peer;
-        let clients = self.by_address.range(first..).take_while(same);
-        clients.take(self.config.maximum_per_peer).count()
+    fn set_address(&mut self, number: u64, address: Option<&Address<P>>) {
+        let Some(device) = self.devices.get_mut(&number) else { return };
+        if let Some(before) = core::mem::replace(&mut device.address, address.cloned()) {
+            self.by_address.remove(&before);
+            self.sources.count_client(&before.peer, device.is_counted, false);
+        }
+        if let Some(address) = address {
+            self.by_address.insert(address.clone(), number);
+            self.sources.count_client(&address.peer, device.is_counted, true);
+        }
     }
 
     /// Returns the number of a new client. If there are too many, forgets one that is disconnected.
@@ -537,11 +547,9 @@ impl<P: Clone + Ord> Gateway<P> {
     }
 
     fn remove(&mut self, number: u64) {
+        self.set_address(number, None);
         let Some(device) = self.devices.remove(&number) else { return };
         self.by_client_id.remove(&device.client_id);
-        if let Some(address) = &device.address {
-            self.by_address.remove(address);
-        }
         if let Some(at) = device.timer {
             self.timers.remove(&(at, number));
         }
@@ -560,15 +568,16 @@ impl<P: Clone + Ord> Gateway<P> {
         call(device, &mut Context { config, output, stats, now });
         let is_connecting = matches!(device.phase, Phase::Connecting(_));
         if is_connecting != core::mem::replace(&mut device.is_counted, is_connecting) {
-            self.connecting = match is_connecting {
-                true => self.connecting + 1,
-                false => self.connecting - 1,
-            };
+            let peer = device.address.as_ref().map(|address| &address.peer);
+            self.sources.count_connecting(peer, is_connecting);
         }
         let timer = device.deadline();
         set_timer(&mut self.timers, &mut device.timer, timer, number);
         if device.is_over() {
             self.remove(number);
+        } else if matches!(device.phase, Phase::Lost { .. } | Phase::Disconnected) {
+            // It counts no longer, and the answer to what it sends is that of an unknown client.
+            self.set_address(number, None);
         }
     }
 
