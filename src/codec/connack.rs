@@ -49,12 +49,15 @@ impl<'a> Connack<'a> {
         let code = r.u8()?;
         let session_present = flags == 1 && rules.version > Version::V3_1;
         let reason_code = match rules.version {
-            Version::V5_0 => ReasonCode::new(code),
+            Version::V5_0 => {
+                rules.check_reason_code(ReasonCode::new(code), PacketType::Connack)?;
+                ReasonCode::new(code)
+            }
             Version::V3_1 | Version::V3_1_1 => {
                 ReasonCode::from_return_code(code).ok_or(DecodeError::InvalidReasonCode(code))?
             }
         };
-        check_code(session_present, reason_code, rules)?;
+        check_session_present(session_present, reason_code)?;
         if rules.version == Version::V5_0 && !r.skip_zero() {
             return Self::decode_properties(session_present, reason_code, r, rules).map(wrap);
         }
@@ -91,7 +94,8 @@ impl Body for &Connack<'_> {
             return Err(EncodeError::NotInVersion(rules.version));
         }
         rules.since_5_0_if(|| !self.properties.is_empty())?;
-        check_code(self.session_present, self.reason_code, rules)?;
+        rules.check_reason_code(self.reason_code, PacketType::Connack)?;
+        check_session_present(self.session_present, self.reason_code)?;
         Ok(rules.check_texts(|| self.properties.is_clean())?)
     }
 
@@ -107,13 +111,9 @@ impl Body for &Connack<'_> {
     }
 }
 
-fn check_code(
-    session_present: bool,
-    reason_code: ReasonCode,
-    rules: Rules,
-) -> Result<(), DecodeError> {
-    rules.check_reason_code(reason_code, PacketType::Connack)?;
-    if session_present && reason_code != ReasonCode::SUCCESS {
+/// Refuses a session together with a refusal. [5.0 MQTT-3.2.2-6] [3.1.1 MQTT-3.2.2-4]
+fn check_session_present(is_present: bool, reason_code: ReasonCode) -> Result<(), DecodeError> {
+    if is_present && reason_code != ReasonCode::SUCCESS {
         Err(DecodeError::SessionPresentWithError)
     } else {
         Ok(())

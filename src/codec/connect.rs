@@ -281,16 +281,20 @@ impl Body for &Connect<'_> {
 
     #[inline(always)]
     fn write<S: Sink>(self, sink: &mut S, _: Rules) {
-        sink.binary(self.version.protocol_name());
-        sink.u8(self.version.level());
+        // The Protocol Name and the version, each in one piece.
+        match self.version {
+            Version::V3_1 => sink.bytes(*b"\0\x06MQIsdp\x03"),
+            Version::V3_1_1 => sink.bytes(*b"\0\x04MQTT\x04"),
+            Version::V5_0 => sink.bytes(*b"\0\x04MQTT\x05"),
+        }
         let will = self.will.map_or(0, |will| {
             WILL | will.qos.as_u8() << 3 | if will.retain { WILL_RETAIN } else { 0 }
         });
         let clean_start = if self.clean_start { CLEAN_START } else { 0 };
         let user_name = self.user_name.map_or(0, |_| USER_NAME);
         let password = self.password.map_or(0, |_| PASSWORD);
-        sink.u8(clean_start | will | user_name | password);
-        sink.u16(self.keep_alive);
+        let [high, low] = self.keep_alive.to_be_bytes();
+        sink.bytes([clean_start | will | user_name | password, high, low]);
         self.properties.write(self.version, sink);
         sink.text(self.client_identifier);
         if let Some(will) = &self.will {

@@ -100,8 +100,9 @@ impl fmt::Debug for Fixed<'_> {
     }
 }
 
-/// Room for most of the packets that are written most often.
+/// Room for most of the packets that are written most often, and for most others.
 const SHORT: usize = 64;
+const MEDIUM: usize = 256;
 
 macro_rules! growing {
     ($($buffer:ty)*) => {
@@ -123,9 +124,13 @@ macro_rules! growing {
             #[inline(always)]
             fn append_room(&mut self, size: usize, more: usize) -> Result<&mut [u8], EncodeError> {
                 let start = self.len();
-                if size <= SHORT && SHORT.max(size + more) <= self.capacity() - start {
-                    // To fill memory of a size that the compiler knows costs next to nothing.
+                let free = self.capacity() - start;
+                // To fill memory of a size that the compiler knows costs next to nothing.
+                if size <= SHORT && SHORT.max(size + more) <= free {
                     self.extend_from_slice(&[0; SHORT]);
+                    self.truncate(start + size);
+                } else if size <= MEDIUM && MEDIUM.max(size + more) <= free {
+                    self.extend_from_slice(&[0; MEDIUM]);
                     self.truncate(start + size);
                 } else {
                     self.reserve(size + more);

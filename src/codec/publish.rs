@@ -290,7 +290,7 @@ fn encode_simple(
     let mut writer = Writer::new(room, &Size::default());
     writer.u8(first_byte(publish.qos, publish.retain, publish.dup));
     writer.variable_byte_integer(remaining);
-    writer.field(topic.as_bytes());
+    writer.only_field(topic.as_bytes());
     if let Some(packet_identifier) = packet_identifier {
         writer.u16(packet_identifier.get());
     }

@@ -66,9 +66,6 @@ pub(crate) trait Element<'a>: Copy + PartialEq {
     /// Reads the next value, if there is one, and skips other values before it. `bits` are the bits
     /// of an options byte that count.
     fn next(reader: &mut Reader<'a>, bits: u8) -> Result<Option<Self>, DecodeError>;
-
-    /// Writes the value.
-    fn write<S: Sink>(self, sink: &mut S);
 }
 
 #[expect(private_bounds, reason = "only types of the codec are elements")]
@@ -113,28 +110,19 @@ impl<'a, T: Element<'a>> Sequence<'a, T> {
         Self(Source::Wire(bytes, bits))
     }
 
-    /// Returns the values that the sequence was made of, unless it is in wire form.
-    #[inline(always)]
-    pub(super) const fn as_slice(&self) -> Option<&'a [T]> {
-        match self.0 {
-            Source::Wire(..) => None,
-            Source::Values(values) => Some(values),
-        }
-    }
-
     /// Writes each value. Chooses the source once, not for each value.
     #[inline(always)]
-    pub(crate) fn write<S: Sink>(&self, sink: &mut S) {
+    pub(crate) fn write<S: Sink>(&self, sink: &mut S, mut write: impl FnMut(T, &mut S)) {
         // Loops, because a call of `Iterator::for_each` would keep the sink in memory.
-        match self.as_slice() {
-            Some(values) => {
+        match self.0 {
+            Source::Values(values) => {
                 for value in values {
-                    value.write(sink);
+                    write(*value, sink);
                 }
             }
-            None => {
+            Source::Wire(..) => {
                 for value in self {
-                    value.write(sink);
+                    write(value, sink);
                 }
             }
         }

@@ -116,7 +116,7 @@ impl Body for (PacketType, &Suback<'_>) {
     fn write<S: Sink>(self, sink: &mut S, rules: Rules) {
         sink.u16(self.1.packet_identifier.get());
         self.1.properties.write(rules.version, sink);
-        self.1.reason_codes.write(sink);
+        self.1.reason_codes.write(sink, |code, sink| sink.u8(code.get()));
     }
 
     #[inline(always)]
@@ -139,10 +139,5 @@ fn has_codes(packet: PacketType, rules: Rules) -> bool {
 impl Element<'_> for ReasonCode {
     fn next(r: &mut Reader<'_>, _: u8) -> Result<Option<Self>, DecodeError> {
         if r.is_empty() { Ok(None) } else { r.u8().map(Self::new).map(Some) }
-    }
-
-    #[inline(always)]
-    fn write<S: Sink>(self, sink: &mut S) {
-        sink.u8(self.get());
     }
 }

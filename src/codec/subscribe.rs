@@ -177,23 +177,11 @@ impl<'a> Element<'a> for Subscription<'a> {
         let topic_filter = Text::assume_filter(r.binary()?);
         Ok(Some(Self { topic_filter, options: (r.u8()? & bits).try_into()? }))
     }
-
-    #[inline(always)]
-    fn write<S: Sink>(self, sink: &mut S) {
-        // The packet checks the syntax of each filter, which includes the rules of a string.
-        sink.field(self.topic_filter.as_bytes());
-        sink.u8(self.options.as_u8());
-    }
 }
 
 impl<'a> Element<'a> for Text<'a> {
     fn next(r: &mut Reader<'a>, _: u8) -> Result<Option<Self>, DecodeError> {
         if r.is_empty() { Ok(None) } else { r.binary().map(Text::assume_filter).map(Some) }
-    }
-
-    #[inline(always)]
-    fn write<S: Sink>(self, sink: &mut S) {
-        sink.field(self.as_bytes());
     }
 }
 
@@ -238,24 +226,35 @@ impl Body for &Subscribe<'_> {
         rules.only_from(Role::Client)?;
         rules.since_5_0_if(|| !self.properties.is_empty())?;
         rules.check_texts(|| self.properties.is_clean())?;
-        let v5 = rules.version == Version::V5_0;
-        let is_simple = |subscription: Subscription<'_>| {
-            is_simple(subscription.topic_filter) & (v5 | (subscription.options.as_u8() <= 2))
-        };
-        check_list(self.subscriptions, rules, is_simple, |subscription| {
-            let Subscription { topic_filter, options } = subscription;
-            TopicFilter::check(topic_filter, rules.version)?;
-            rules.since_5_0_if(|| options.as_u8() > 2)?;
-            Ok(check_subscription(topic_filter.as_bytes(), options, rules)?)
-        })
+        not_empty(self.subscriptions)
     }
 
     #[inline(always)]
     fn write<S: Sink>(self, sink: &mut S, rules: Rules) {
         sink.u16(self.packet_identifier.get());
         self.properties.write(rules.version, sink);
-        self.subscriptions.write(sink);
+        let mut are_simple = rules.options == Options::NONE;
+        self.subscriptions.write(sink, |Subscription { topic_filter, options }, sink| {
+            let options = options.as_u8();
+            are_simple &=
+                is_simple(topic_filter) & (rules.version == Version::V5_0 || options <= 2);
+            sink.field(topic_filter.as_bytes());
+            sink.u8(options);
+        });
+        sink.check(|| if are_simple { Ok(()) } else { check_each(self.subscriptions, rules) });
     }
+}
+
+#[inline(never)]
+fn check_each(
+    subscriptions: Sequence<'_, Subscription<'_>>,
+    rules: Rules,
+) -> Result<(), EncodeError> {
+    subscriptions.iter().try_for_each(|Subscription { topic_filter, options }| {
+        TopicFilter::check(topic_filter, rules.version)?;
+        rules.since_5_0_if(|| options.as_u8() > 2)?;
+        Ok(check_subscription(topic_filter.as_bytes(), options, rules)?)
+    })
 }
 
 /// An UNSUBSCRIBE packet. [5.0 §3.10] [3.1.1 §3.10]
@@ -313,18 +312,28 @@ impl Body for &Unsubscribe<'_> {
         rules.only_from(Role::Client)?;
         rules.since_5_0_if(|| !self.properties.is_empty())?;
         rules.check_texts(|| self.properties.is_clean())?;
-        check_list(self.topic_filters, rules, is_simple, |filter| {
-            TopicFilter::check(filter, rules.version)?;
-            Ok(rules.check_texts(|| filter.is_clean())?)
-        })
+        not_empty(self.topic_filters)
     }
 
     #[inline(always)]
     fn write<S: Sink>(self, sink: &mut S, rules: Rules) {
         sink.u16(self.packet_identifier.get());
         self.properties.write(rules.version, sink);
-        self.topic_filters.write(sink);
+        let mut are_simple = rules.options == Options::NONE;
+        self.topic_filters.write(sink, |filter, sink| {
+            are_simple &= is_simple(filter);
+            sink.field(filter.as_bytes());
+        });
+        sink.check(|| if are_simple { Ok(()) } else { check_filters(self.topic_filters, rules) });
     }
+}
+
+#[inline(never)]
+fn check_filters(filters: Sequence<'_, Text<'_>>, rules: Rules) -> Result<(), EncodeError> {
+    filters.iter().try_for_each(|filter| {
+        TopicFilter::check(filter, rules.version)?;
+        Ok(rules.check_texts(|| filter.is_clean())?)
+    })
 }
 
 /// Checks the rest of the packet as a list that is not empty, unless it was decoded before.
@@ -345,27 +354,13 @@ fn decode_list<'a, T: Element<'a>>(
     Ok(list)
 }
 
-/// Whether a filter was checked, and cannot be a shared subscription.
+/// Whether a filter was checked by rules that do not depend on the version.
 #[inline(always)]
 fn is_simple(filter: Text<'_>) -> bool {
     let bytes = filter.as_bytes();
     filter.is_filter() && !(bytes.first() == Some(&b'$') && bytes.starts_with(SHARE))
 }
 
-/// Checks that a list is not empty, and each of its elements unless all are simple.
-#[inline(always)]
-fn check_list<'a, T: Element<'a>>(
-    list: Sequence<'a, T>,
-    rules: Rules,
-    is_simple: impl Fn(T) -> bool,
-    check: impl Fn(T) -> Result<(), EncodeError>,
-) -> Result<(), EncodeError> {
-    if list.is_empty() {
-        return Err(DecodeError::EmptySubscribe.into());
-    }
-    let values = list.as_slice().filter(|_| rules.options == Options::NONE);
-    if values.is_some_and(|values| values.iter().all(|value| is_simple(*value))) {
-        return Ok(());
-    }
-    list.iter().try_for_each(check)
+fn not_empty<'a, T: Element<'a>>(list: Sequence<'a, T>) -> Result<(), EncodeError> {
+    if list.is_empty() { Err(DecodeError::EmptySubscribe.into()) } else { Ok(()) }
 }

@@ -17,44 +17,55 @@ pub(crate) trait Sink {
     /// Writes a field with its length, which was checked.
     fn field(&mut self, bytes: &[u8]);
 
+    /// Writes a property whose value is such a field.
+    fn field_property(&mut self, identifier: u8, bytes: &[u8]);
+
+    /// Writes a property whose value is two such fields.
+    fn pair_property(&mut self, identifier: u8, name: &[u8], value: &[u8]);
+
     /// Checks a rule, in [`Size`] only.
     fn check<E: Into<EncodeError>>(&mut self, rule: impl FnOnce() -> Result<(), E>);
+
+    /// Checks a string, in [`Size`] only.
+    fn check_text(&mut self, text: Text<'_>);
+
+    /// Checks a Topic Name, in [`Size`] only.
+    fn check_topic_name(&mut self, name: Text<'_>);
 
     /// Writes a number of up to 28 bits. [5.0 §1.5.5]
     fn variable_byte_integer(&mut self, value: u32);
 
-    /// Begins a property section that is not empty, with its length. [5.0 §2.2.2.1]
-    fn begin_section(&mut self) -> u64;
+    /// Begins a property section, with its length. Returns `None` if it is known to be empty.
+    /// [5.0 §2.2.2.1]
+    fn begin_section(&mut self) -> Option<u64>;
 
     fn end_section(&mut self, start: u64);
 
-    /// Whether the sink checks what it gets.
-    const CHECKS: bool;
-
     #[inline(always)]
     fn text(&mut self, text: Text<'_>) {
-        if Self::CHECKS && !text.is_plain_string() {
-            self.check(|| text.check());
-        }
+        self.check_text(text);
         self.field(text.as_bytes());
     }
 
     #[inline(always)]
     fn topic_name(&mut self, name: Text<'_>) {
-        if Self::CHECKS && !name.is_plain_topic_name() {
-            self.check(|| name.check_topic_name());
-        }
+        self.check_topic_name(name);
         self.field(name.as_bytes());
     }
 
     /// Writes Binary Data. [5.0 §1.5.6]
     #[inline(always)]
     fn binary(&mut self, bytes: &[u8]) {
+        self.check_length(bytes);
+        self.field(bytes);
+    }
+
+    #[inline(always)]
+    fn check_length(&mut self, bytes: &[u8]) {
         self.check(|| {
             let is_right = bytes.len() <= usize::from(u16::MAX);
             if is_right { Ok(()) } else { Err(EncodeError::FieldTooLong) }
         });
-        self.field(bytes);
     }
 
     #[inline(always)]
@@ -64,11 +75,6 @@ pub(crate) trait Sink {
 
     #[inline(always)]
     fn u16(&mut self, value: u16) {
-        self.bytes(value.to_be_bytes());
-    }
-
-    #[inline(always)]
-    fn u32(&mut self, value: u32) {
         self.bytes(value.to_be_bytes());
     }
 }
@@ -121,9 +127,23 @@ impl Size {
     }
 }
 
+// By value: a reference would keep the whole `Size` in memory.
+
 #[cold]
 fn first_error(before: Option<EncodeError>, error: EncodeError) -> Option<EncodeError> {
     before.or(Some(error))
+}
+
+#[cold]
+#[inline(never)]
+fn text_error(before: Option<EncodeError>, text: Text<'_>) -> Option<EncodeError> {
+    before.or_else(|| text.check().err())
+}
+
+#[cold]
+#[inline(never)]
+fn topic_name_error(before: Option<EncodeError>, name: Text<'_>) -> Option<EncodeError> {
+    before.or_else(|| name.check_topic_name().err())
 }
 
 impl Sink for Size {
@@ -138,10 +158,33 @@ impl Sink for Size {
     }
 
     #[inline(always)]
+    fn field_property(&mut self, _: u8, bytes: &[u8]) {
+        self.total += 3 + bytes.len() as u64;
+    }
+
+    #[inline(always)]
+    fn pair_property(&mut self, _: u8, name: &[u8], value: &[u8]) {
+        self.total += 5 + name.len() as u64 + value.len() as u64;
+    }
+
+    #[inline(always)]
     fn check<E: Into<EncodeError>>(&mut self, rule: impl FnOnce() -> Result<(), E>) {
         if let Err(error) = rule() {
-            // By value: a reference would keep the whole `Size` in memory.
             self.error = first_error(self.error, error.into());
+        }
+    }
+
+    #[inline(always)]
+    fn check_text(&mut self, text: Text<'_>) {
+        if !text.is_plain_string() {
+            self.error = text_error(self.error, text);
+        }
+    }
+
+    #[inline(always)]
+    fn check_topic_name(&mut self, name: Text<'_>) {
+        if !name.is_plain_topic_name() {
+            self.error = topic_name_error(self.error, name);
         }
     }
 
@@ -151,8 +194,8 @@ impl Sink for Size {
     }
 
     #[inline(always)]
-    fn begin_section(&mut self) -> u64 {
-        self.total
+    fn begin_section(&mut self) -> Option<u64> {
+        Some(self.total)
     }
 
     #[inline(always)]
@@ -164,8 +207,6 @@ impl Sink for Size {
         self.next = 32;
         self.total += u64::from(varint::length(length));
     }
-
-    const CHECKS: bool = true;
 }
 
 const TOO_SMALL: &str = "a packet is measured as it is written";
@@ -190,13 +231,18 @@ impl<'m> Writer<'m> {
     /// Writes bytes without their length.
     #[inline(always)]
     pub(crate) fn copy(&mut self, bytes: &[u8]) {
-        debug_assert!(self.room.len() >= bytes.len(), "{TOO_SMALL}");
-        if let Some((next, rest)) =
-            core::mem::take(&mut self.room).split_at_mut_checked(bytes.len())
-        {
-            copy_between(bytes, next);
-            self.room = rest;
-        }
+        self.put([], bytes);
+    }
+
+    /// Writes a field whose length takes no call, because the packet has no other one.
+    #[inline(always)]
+    pub(super) fn only_field(&mut self, bytes: &[u8]) {
+        self.put(length(bytes), bytes);
+    }
+
+    #[inline(always)]
+    fn put<const N: usize>(&mut self, head: [u8; N], bytes: &[u8]) {
+        self.room = put(core::mem::take(&mut self.room), head, bytes);
     }
 }
 
@@ -212,13 +258,28 @@ impl Sink for Writer<'_> {
 
     #[inline(always)]
     fn field(&mut self, bytes: &[u8]) {
-        let [.., high, low] = bytes.len().to_be_bytes();
-        self.bytes([high, low]);
-        self.copy(bytes);
+        self.room = put_field(core::mem::take(&mut self.room), bytes);
+    }
+
+    #[inline(always)]
+    fn field_property(&mut self, identifier: u8, bytes: &[u8]) {
+        self.room = put_property(core::mem::take(&mut self.room), identifier, bytes);
+    }
+
+    #[inline(always)]
+    fn pair_property(&mut self, identifier: u8, name: &[u8], value: &[u8]) {
+        self.field_property(identifier, name);
+        self.field(value);
     }
 
     #[inline(always)]
     fn check<E: Into<EncodeError>>(&mut self, _: impl FnOnce() -> Result<(), E>) {}
+
+    #[inline(always)]
+    fn check_text(&mut self, _: Text<'_>) {}
+
+    #[inline(always)]
+    fn check_topic_name(&mut self, _: Text<'_>) {}
 
     #[inline(always)]
     fn variable_byte_integer(&mut self, value: u32) {
@@ -231,17 +292,50 @@ impl Sink for Writer<'_> {
     }
 
     #[inline(always)]
-    fn begin_section(&mut self) -> u64 {
+    fn begin_section(&mut self) -> Option<u64> {
         let length = u32::try_from(self.sections & u64::from(u32::MAX)).unwrap_or(0);
         self.sections >>= 32;
         self.variable_byte_integer(length);
-        0
+        (length > 0).then_some(0)
     }
 
     #[inline(always)]
     fn end_section(&mut self, _: u64) {}
+}
 
-    const CHECKS: bool = false;
+// Called, because most packets have several fields: in place, they would be most of the code of
+// the encoder, and their registers would be saved in memory.
+
+#[inline(never)]
+fn put_field<'m>(room: &'m mut [u8], bytes: &[u8]) -> &'m mut [u8] {
+    put(room, length(bytes), bytes)
+}
+
+#[inline(never)]
+fn put_property<'m>(room: &'m mut [u8], identifier: u8, bytes: &[u8]) -> &'m mut [u8] {
+    let [high, low] = length(bytes);
+    put(room, [identifier, high, low], bytes)
+}
+
+/// Returns the length of a field, which was checked.
+#[inline(always)]
+const fn length(bytes: &[u8]) -> [u8; 2] {
+    let [.., high, low] = bytes.len().to_be_bytes();
+    [high, low]
+}
+
+/// Writes into the room, and returns what is left of it.
+#[inline(always)]
+fn put<'m, const N: usize>(room: &'m mut [u8], head: [u8; N], bytes: &[u8]) -> &'m mut [u8] {
+    debug_assert!(room.len() >= N + bytes.len(), "{TOO_SMALL}");
+    let Some((next, rest)) = room.split_at_mut_checked(N + bytes.len()) else {
+        return &mut [];
+    };
+    if let Some((first, after)) = next.split_first_chunk_mut() {
+        *first = head;
+        copy_between(bytes, after);
+    }
+    rest
 }
 
 /// Copies between slices of the same length. Most strings are too short for a call of `memcpy` to

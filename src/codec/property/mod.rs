@@ -36,7 +36,7 @@ impl<'a> UserProperty<'a> {
 }
 
 impl<'a> Value<'a> for UserProperty<'a> {
-    #[inline(always)]
+    #[inline]
     fn decode(reader: &mut Reader<'a>, _: u32, is_checked: bool) -> Result<Self, DecodeError> {
         let name = Text::read(reader, is_checked)?;
         Ok(Self { name, value: Text::read(reader, is_checked)? })
@@ -47,9 +47,10 @@ impl<'a> Value<'a> for UserProperty<'a> {
     }
 
     #[inline(always)]
-    fn write<S: Sink>(self, sink: &mut S) {
-        sink.text(self.name);
-        sink.text(self.value);
+    fn write<S: Sink>(self, identifier: u8, sink: &mut S) {
+        sink.check_text(self.name);
+        sink.check_text(self.value);
+        sink.pair_property(identifier, self.name.as_bytes(), self.value.as_bytes());
     }
 
     fn is_clean(self) -> bool {
@@ -118,11 +119,6 @@ macro_rules! repeated_properties {
                 Ok(None)
             }
 
-            #[inline(always)]
-            fn write<S: Sink>(self, sink: &mut S) {
-                sink.variable_byte_integer(tables::$property::ID);
-                Value::write(self, sink);
-            }
         })*
     };
 }
@@ -149,7 +145,8 @@ trait Value<'a>: Copy {
     /// Skips a value that was checked.
     fn skip(reader: &mut Reader<'a>) -> Result<(), DecodeError>;
 
-    fn write<S: Sink>(self, sink: &mut S);
+    /// Writes the property with this identifier.
+    fn write<S: Sink>(self, identifier: u8, sink: &mut S);
 
     /// Whether the strings of the value have no control characters or noncharacters.
     fn is_clean(self) -> bool {
@@ -171,8 +168,8 @@ impl Value<'_> for bool {
     }
 
     #[inline(always)]
-    fn write<S: Sink>(self, sink: &mut S) {
-        sink.u8(self.into());
+    fn write<S: Sink>(self, identifier: u8, sink: &mut S) {
+        sink.bytes([identifier, self.into()]);
     }
 }
 
@@ -186,8 +183,8 @@ impl Value<'_> for QoS {
     }
 
     #[inline(always)]
-    fn write<S: Sink>(self, sink: &mut S) {
-        sink.u8(self.as_u8());
+    fn write<S: Sink>(self, identifier: u8, sink: &mut S) {
+        sink.bytes([identifier, self.as_u8()]);
     }
 }
 
@@ -201,8 +198,9 @@ impl Value<'_> for u16 {
     }
 
     #[inline(always)]
-    fn write<S: Sink>(self, sink: &mut S) {
-        sink.u16(self);
+    fn write<S: Sink>(self, identifier: u8, sink: &mut S) {
+        let [a, b] = self.to_be_bytes();
+        sink.bytes([identifier, a, b]);
     }
 }
 
@@ -216,8 +214,9 @@ impl Value<'_> for u32 {
     }
 
     #[inline(always)]
-    fn write<S: Sink>(self, sink: &mut S) {
-        sink.u32(self);
+    fn write<S: Sink>(self, identifier: u8, sink: &mut S) {
+        let [a, b, c, d] = self.to_be_bytes();
+        sink.bytes([identifier, a, b, c, d]);
     }
 }
 
@@ -232,13 +231,14 @@ impl Value<'_> for SubscriptionIdentifier {
     }
 
     #[inline(always)]
-    fn write<S: Sink>(self, sink: &mut S) {
+    fn write<S: Sink>(self, identifier: u8, sink: &mut S) {
+        sink.u8(identifier);
         sink.variable_byte_integer(self.get());
     }
 }
 
 impl<'a> Value<'a> for Text<'a> {
-    #[inline(always)]
+    #[inline]
     fn decode(
         reader: &mut Reader<'a>,
         identifier: u32,
@@ -256,8 +256,9 @@ impl<'a> Value<'a> for Text<'a> {
     }
 
     #[inline(always)]
-    fn write<S: Sink>(self, sink: &mut S) {
-        sink.text(self);
+    fn write<S: Sink>(self, identifier: u8, sink: &mut S) {
+        sink.check_text(self);
+        sink.field_property(identifier, self.as_bytes());
     }
 
     fn is_clean(self) -> bool {
@@ -275,8 +276,9 @@ impl<'a> Value<'a> for &'a [u8] {
     }
 
     #[inline(always)]
-    fn write<S: Sink>(self, sink: &mut S) {
-        sink.binary(self);
+    fn write<S: Sink>(self, identifier: u8, sink: &mut S) {
+        sink.check_length(self);
+        sink.field_property(identifier, self);
     }
 }
 
@@ -309,6 +311,8 @@ macro_rules! property_list {
             use crate::codec::property::*;
 
             pub(crate) const ID: u32 = $id;
+            /// The identifier as it is written: each is less than 0x80.
+            pub(crate) const BYTE: u8 = $id;
 
             #[allow(clippy::extra_unused_lifetimes, reason = "some types have none")]
             #[inline(always)]
@@ -432,11 +436,7 @@ macro_rules! properties {
                 if version < Version::V5_0 {
                     return;
                 }
-                // Most packets have none.
-                if self.is_empty() {
-                    sink.u8(0);
-                } else {
-                    let start = sink.begin_section();
+                if let Some(start) = sink.begin_section() {
                     self.write_section(sink);
                     sink.end_section(start);
                 }
@@ -447,11 +447,10 @@ macro_rules! properties {
             pub(crate) fn write_section<S: Sink>(&self, sink: &mut S) {
                 $(if let Some(value) = self.$field {
                     sink.check(|| $field::check(value));
-                    sink.variable_byte_integer($field::ID);
-                    Value::write(value, sink);
+                    Value::write(value, $field::BYTE, sink);
                 })*
                 $(if !self.$repeated.is_empty() {
-                    self.$repeated.write(sink);
+                    self.$repeated.write(sink, |value, sink| value.write($element::BYTE, sink));
                 })*
             }
         }
