@@ -71,17 +71,19 @@ fn has_mosquitto() -> bool {
 }
 
 #[test]
-fn client_of_pypi_works_in_front_of_mosquitto() {
+fn clients_of_pypi_work_in_front_of_mosquitto() {
     let mut python = Command::new("python3");
-    if !has_mosquitto() || !has(python.args(["-c", "import mqttsn12, paho.mqtt.client"])) {
+    if !has_mosquitto() || !has(python.args(["-c", "import mqttsn, mqttsn12, paho.mqtt.client"])) {
         return;
     }
-    let (_mosquitto, broker) = mosquitto();
-    let (_gateway, address) = gateway(&broker);
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pypi.py");
-    let port = address.rsplit(':').next().unwrap();
-    let output = Command::new("python3").args([script, port, &broker]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for script in ["pypi.py", "pypi_mqttsn.py"] {
+        let (_mosquitto, broker) = mosquitto();
+        let (_gateway, address) = gateway(&broker);
+        let script = format!("{}/tests/{script}", env!("CARGO_MANIFEST_DIR"));
+        let port = address.rsplit(':').next().unwrap();
+        let output = Command::new("python3").args([&script, port, &broker]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 #[test]
