@@ -5,6 +5,7 @@ use clap::Parser;
 use mqtt_sansio::Clock;
 use mqtt_sansio::sn::{Gateway, GatewayConfig};
 use mqtt_sansio_sn_gateway::GatewayArguments;
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,7 +55,9 @@ impl Arguments {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(io::stderr).with_target(false).init();
+    let is_terminal = io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(is_terminal);
+    log.with_target(false).init();
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
