@@ -4,6 +4,7 @@ use crate::client::{Client, open, packet, publish, text};
 use crate::{Broker, skip};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::net::Shutdown;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::scope;
 use std::time::{Duration, Instant};
@@ -239,6 +240,22 @@ fn connections_that_come_too_fast_are_refused() {
         std::thread::sleep(Duration::from_millis(600));
         Client::connected(&address, "a", None);
     }
+}
+
+#[test]
+fn unit_of_systemd_is_valid() {
+    if !crate::has("systemd-analyze") {
+        return;
+    }
+    let directory = crate::Directory::new();
+    let unit = include_str!("../../broker.service");
+    let unit = unit.replace("/usr/local/bin/broker", env!("CARGO_BIN_EXE_broker"));
+    let path = directory.write("broker.service", &unit);
+    let output = Command::new("systemd-analyze").args(["verify", &path]).output().unwrap();
+    // It ignores what it does not know, with a warning, and succeeds.
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    let about_it: Vec<_> = said.lines().filter(|line| line.contains("broker.service")).collect();
+    assert!(output.status.success() && about_it.is_empty(), "{said}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod configuration;
 mod connections;
 mod listeners;
 mod operation;
+mod power;
 mod readme;
 mod security;
 mod sn;

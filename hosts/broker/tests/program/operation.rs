@@ -9,7 +9,7 @@ use std::process::Command;
 
 const LISTEN: [&str; 2] = ["--listen", "tcp://127.0.0.1:0"];
 
-fn get(address: &str, path: &str) -> String {
+pub(crate) fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     let mut answer = String::new();

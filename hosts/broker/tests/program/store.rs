@@ -1,6 +1,7 @@
 //! The store: nothing that was acknowledged is lost.
 
 use crate::client::{Client, open, packet, text};
+use crate::operation::get;
 use crate::{Broker, Directory, run, skip};
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{Read as _, Write as _};
@@ -209,11 +210,66 @@ fn kills_under_load_show_a_store_that_loses_records() {
     assert!(once.problem().or(twice.problem()).is_some());
 }
 
+/// Records and transactions for each message, as the README has them.
+#[test]
+fn message_costs_the_store_few_records_and_syncs() {
+    for (qos, is_away, records, syncs) in
+        [(1, false, 4, 2), (2, false, 7, 4), (1, true, 2, 1), (2, true, 2, 1)]
+    {
+        const MESSAGES: u16 = 50;
+        let directory = Directory::new();
+        let flags = ["--data-dir", &directory.path("data"), "--metrics", "127.0.0.1:0"];
+        let broker = Broker::start(&[&LISTEN[..], &flags].concat());
+        let (log, address) = (broker.log(), broker.address("tcp"));
+        let metrics = log.split_once("serving figures address=").unwrap().1;
+        let metrics = metrics.lines().next().unwrap();
+        let counters = || {
+            let answer = get(metrics, "/metrics");
+            ["mqtt_stored_records_total ", "mqtt_stored_batches_total "].map(|name| {
+                let line = answer.lines().find_map(|line| line.strip_prefix(name));
+                line.unwrap().parse::<u64>().unwrap()
+            })
+        };
+        let mut subscriber = resume(&address, "subscriber").0;
+        subscribe(&mut subscriber, "t", qos);
+        let mut publisher = Client::connected(&address, "publisher", None);
+        let mut subscriber = (!is_away).then_some(subscriber);
+        // Also until the subscriber is away.
+        std::thread::sleep(Duration::from_millis(100));
+        let before = counters();
+        for number in 1..=MESSAGES {
+            publisher.send(&publish(qos, number, "t", "x"));
+            let number = number.to_be_bytes();
+            if qos == 2 {
+                assert_eq!(publisher.receive()[0], 0x50);
+                publisher.send(&[&[0x62, 2], &number[..]].concat());
+            }
+            publisher.receive();
+            if let Some(subscriber) = &mut subscriber {
+                let identifier = subscriber.receive()[5..7].to_vec();
+                let kinds: &[u8] = if qos == 2 { &[0x50, 0x70] } else { &[0x40] };
+                for kind in kinds {
+                    subscriber.send(&[&[*kind, 2], &identifier[..]].concat());
+                    if *kind == 0x50 {
+                        assert_eq!(subscriber.receive()[0], 0x62);
+                    }
+                }
+            }
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        let after = counters();
+        let stored = [0, 1].map(|index| after[index] - before[index]);
+        println!("QoS {qos}, away: {is_away}: {stored:?} for {MESSAGES} messages");
+        let at_most = [records, syncs].map(|each| each * u64::from(MESSAGES));
+        assert!(stored[0] <= at_most[0] && stored[1] <= at_most[1], "{stored:?}");
+    }
+}
+
 /// The messages of a publisher.
 pub(crate) struct Flow {
     pub(crate) qos: u8,
     pub(crate) sent: u32,
-    arrived: Vec<u32>,
+    pub(crate) arrived: Vec<u32>,
 }
 
 impl Flow {
@@ -273,8 +329,11 @@ pub(crate) fn play_between(
     let (stop, done) = (AtomicBool::new(false), AtomicBool::new(false));
     scope(|scope| {
         let stop = &stop;
-        let publishers = [1, 2].map(|qos| scope.spawn(move || publish_all(from, qos, stop)));
-        let subscriber = scope.spawn(|| receive_all(to, &done));
+        let publishers = [1, 2].map(|qos| {
+            let publisher = Publisher { qos, sent: 0, in_flight: VecDeque::new() };
+            scope.spawn(move || publisher.run(from, stop))
+        });
+        let subscriber = scope.spawn(|| Subscriber::default().run(to, &done));
         disturb();
         stop.store(true, Ordering::Relaxed);
         let sent = publishers.map(|publisher| publisher.join().unwrap());
@@ -322,72 +381,99 @@ fn next(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     Ok(packet)
 }
 
-/// Publishes numbers until it is told to stop and all are acknowledged. Returns how many.
-fn publish_all(address: &str, qos: u8, stop: &AtomicBool) -> u32 {
-    const WINDOW: usize = 10;
-    let topic = qos.to_string();
-    let mut sent = 0;
-    // The packet identifier, and the packet that is to be sent again.
-    let mut in_flight: VecDeque<(u16, Vec<u8>)> = VecDeque::new();
-    loop {
-        let mut stream = reconnect(address, &format!("publisher-{qos}"));
-        let again: Vec<u8> = in_flight.iter().flat_map(|(_, packet)| packet.clone()).collect();
-        let mut result = stream.write_all(&again);
-        in_flight
-            .iter_mut()
-            .filter(|(_, one)| one[0] & 0xF0 == 0x30)
-            .for_each(|(_, one)| one[0] |= 8);
-        while result.is_ok() {
-            while in_flight.len() < WINDOW && !stop.load(Ordering::Relaxed) {
-                let identifier = (sent % 60_000 + 1) as u16;
-                let mut bytes = publish(qos, identifier, &topic, &sent.to_string());
-                let _ = stream.write_all(&bytes);
-                bytes[0] |= 8;
-                in_flight.push_back((identifier, bytes));
-                sent += 1;
-            }
-            if in_flight.is_empty() {
-                return sent;
-            }
-            result = next(&mut stream).map(|answer| {
-                let identifier = u16::from_be_bytes([answer[2], answer[3]]);
-                let found = in_flight.iter().position(|(one, _)| *one == identifier);
-                let (Some(found), kind) = (found, answer[0]) else { return };
-                if kind == 0x50 {
-                    in_flight[found].1 = [&[0x62, 2], &answer[2..]].concat();
-                    let _ = stream.write_all(&in_flight[found].1);
-                } else {
-                    in_flight.remove(found);
+/// Publishes numbers.
+pub(crate) struct Publisher {
+    pub(crate) qos: u8,
+    /// How many were sent.
+    pub(crate) sent: u32,
+    /// The packet identifier, and the packet that is to be sent again.
+    pub(crate) in_flight: VecDeque<(u16, Vec<u8>)>,
+}
+
+impl Publisher {
+    pub(crate) const WINDOW: usize = 10;
+
+    /// Returns the packet of a number.
+    pub(crate) fn packet(qos: u8, number: u32) -> (u16, Vec<u8>) {
+        let identifier = (number % 60_000 + 1) as u16;
+        (identifier, publish(qos, identifier, &qos.to_string(), &number.to_string()))
+    }
+
+    /// Publishes until it is told to stop and all are acknowledged. Returns how many were sent.
+    pub(crate) fn run(mut self, address: &str, stop: &AtomicBool) -> u32 {
+        let Self { qos, sent, in_flight } = &mut self;
+        loop {
+            let mut stream = reconnect(address, &format!("publisher-{qos}"));
+            let again: Vec<u8> = in_flight.iter().flat_map(|(_, packet)| packet.clone()).collect();
+            let mut result = stream.write_all(&again);
+            in_flight
+                .iter_mut()
+                .filter(|(_, one)| one[0] & 0xF0 == 0x30)
+                .for_each(|(_, one)| one[0] |= 8);
+            while result.is_ok() {
+                while in_flight.len() < Self::WINDOW && !stop.load(Ordering::Relaxed) {
+                    let (identifier, mut bytes) = Self::packet(*qos, *sent);
+                    let _ = stream.write_all(&bytes);
+                    bytes[0] |= 8;
+                    in_flight.push_back((identifier, bytes));
+                    *sent += 1;
                 }
-            });
+                if in_flight.is_empty() {
+                    return *sent;
+                }
+                result = next(&mut stream).map(|answer| {
+                    let identifier = u16::from_be_bytes([answer[2], answer[3]]);
+                    let found = in_flight.iter().position(|(one, _)| *one == identifier);
+                    let (Some(found), kind) = (found, answer[0]) else { return };
+                    if kind == 0x50 {
+                        in_flight[found].1 = [&[0x62, 2], &answer[2..]].concat();
+                        let _ = stream.write_all(&in_flight[found].1);
+                    } else {
+                        in_flight.remove(found);
+                    }
+                });
+            }
         }
     }
 }
 
-/// Receives numbers until it is told to stop, and returns those with QoS 1 and 2.
-fn receive_all(address: &str, done: &AtomicBool) -> [Vec<u32>; 2] {
-    let mut arrived = [Vec::new(), Vec::new()];
-    let mut accepted = BTreeSet::new();
-    while !done.load(Ordering::Relaxed) {
-        let mut stream = reconnect(address, "subscriber");
-        while let (Ok(packet), false) = (next(&mut stream), done.load(Ordering::Relaxed)) {
-            let answer = match packet[0] & 0xF6 {
-                0x62 => {
-                    accepted.remove(&packet[2..4]);
-                    [&[0x70, 2], &packet[2..4]].concat()
+/// Receives the numbers of the publishers.
+#[derive(Default)]
+pub(crate) struct Subscriber {
+    /// Those with QoS 1 and 2.
+    pub(crate) arrived: [Vec<u32>; 2],
+    /// The packet identifiers of messages with QoS 2 that are not released.
+    accepted: BTreeSet<Vec<u8>>,
+}
+
+impl Subscriber {
+    /// Receives until it is told to stop.
+    pub(crate) fn run(mut self, address: &str, done: &AtomicBool) -> [Vec<u32>; 2] {
+        while !done.load(Ordering::Relaxed) {
+            let mut stream = reconnect(address, "subscriber");
+            while let (Ok(packet), false) = (next(&mut stream), done.load(Ordering::Relaxed)) {
+                let _ = stream.write_all(&self.receive(&packet));
+            }
+        }
+        self.arrived
+    }
+
+    /// Receives a packet. Returns the answer.
+    pub(crate) fn receive(&mut self, packet: &[u8]) -> Vec<u8> {
+        match packet[0] & 0xF6 {
+            0x62 => {
+                self.accepted.remove(&packet[2..4]);
+                [&[0x70, 2], &packet[2..4]].concat()
+            }
+            flags => {
+                let qos = flags >> 1 & 3;
+                let (identifier, payload) = (packet[5..7].to_vec(), &packet[7..]);
+                let number = std::str::from_utf8(payload).unwrap().parse().unwrap();
+                if qos == 1 || self.accepted.insert(identifier.clone()) {
+                    self.arrived[usize::from(qos) - 1].push(number);
                 }
-                flags => {
-                    let qos = flags >> 1 & 3;
-                    let (identifier, payload) = (packet[5..7].to_vec(), &packet[7..]);
-                    let number = std::str::from_utf8(payload).unwrap().parse().unwrap();
-                    if qos == 1 || accepted.insert(identifier.clone()) {
-                        arrived[usize::from(qos) - 1].push(number);
-                    }
-                    [&[if qos == 1 { 0x40 } else { 0x50 }, 2], &identifier[..]].concat()
-                }
-            };
-            let _ = stream.write_all(&answer);
+                [&[if qos == 1 { 0x40 } else { 0x50 }, 2], &identifier[..]].concat()
+            }
         }
     }
-    arrived
 }
