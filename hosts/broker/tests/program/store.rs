@@ -440,7 +440,7 @@ impl Publisher {
 /// Receives the numbers of the publishers.
 #[derive(Default)]
 pub(crate) struct Subscriber {
-    /// Those with QoS 1 and 2.
+    /// The numbers with QoS 1, and those with QoS 2.
     pub(crate) arrived: [Vec<u32>; 2],
     /// The packet identifiers of messages with QoS 2 that are not released.
     accepted: BTreeSet<Vec<u8>>,
