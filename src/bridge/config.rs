@@ -80,8 +80,8 @@ impl BridgeConfig {
     }
 
     /// Sets how many QoS 1 and 2 messages of a side can wait for the acknowledgement of the other
-    /// one, at least 1. A 5.0 broker is told so in CONNECT. From an older one up to twice as many
-    /// are read. The default is 100.
+    /// one, at least 1. CONNECT tells a 5.0 broker so. From an older broker, the bridge reads up to
+    /// twice as many. The default is 100.
     #[must_use]
     pub fn receive_maximum(self, receive_maximum: u16) -> Self {
         let receive_maximum = if receive_maximum == 0 { 1 } else { receive_maximum };

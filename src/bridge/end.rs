@@ -38,7 +38,8 @@ pub(super) struct End {
     pub(super) refuses_mark: bool,
     limit: QueueLimit,
     receive_maximum: usize,
-    /// The messages of this side in the hands of the other one, by their packet identifiers here.
+    /// The messages of this side that are in flight on the other one, by their packet identifiers
+    /// here.
     exchanges: BTreeMap<PacketIdentifier, Exchange>,
     last_key: u64,
 }
@@ -53,8 +54,8 @@ pub(super) struct Subscriptions {
     pub(super) complete: bool,
 }
 
-/// A QoS 1 or 2 message that the other broker has not acknowledged, or has, but this side could not
-/// pass that on because its connection has ended.
+/// A QoS 1 or 2 message of this side that is not acknowledged here: the other broker has not
+/// acknowledged it, or the connection of this side ended first.
 struct Exchange {
     key: u64,
     /// `None` after the connection has ended, until the broker resends the message.
@@ -65,7 +66,7 @@ struct Exchange {
 impl End {
     pub(super) fn new(client: ClientConfig, limit: QueueLimit, receive_maximum: u16) -> Self {
         Self {
-            // After a restart the broker can have a session of which this program has nothing.
+            // After a restart the broker can have a session that this program does not know.
             client: Client::with_session(client, Session::established()),
             version: Version::V5_0,
             out: Vec::new(),
@@ -82,8 +83,8 @@ impl End {
     /// Whether this side must not be read from, so that nothing grows without bound.
     ///
     /// While only the other side is slow, this one waits for it. Two brokers that read nothing
-    /// while they cannot write would wait for each other for ever if neither was read from. So both
-    /// are, up to the limit, at which messages with QoS 0 are dropped.
+    /// while they cannot write would wait for each other for ever if the bridge read from neither.
+    /// So it reads from both, up to the limit at which it drops messages with QoS 0.
     pub(super) fn is_paused(&self, other: &Self) -> bool {
         let is_behind = other.out.len() >= HIGH_WATER && self.out.len() < HIGH_WATER;
         // The Receive Maximum keeps a 5.0 broker below this, except after it has lost a session.

@@ -371,7 +371,7 @@ impl Bridge {
                 maximum_qos: topic.maximum_qos(),
                 no_local: is_5_0,
                 retain_as_published: is_5_0,
-                // A session that is resumed has been sent the retained messages.
+                // A session that is resumed has received the retained messages.
                 retain_handling: match is_5_0 {
                     true => RetainHandling::SendIfNew,
                     false => RetainHandling::default(),
@@ -455,8 +455,8 @@ impl Bridge {
         let reason_code = match outcome {
             Outcome::Acknowledged { reason_code, .. } => reason_code,
             Outcome::Expired | Outcome::SessionLost(None) => ReasonCode::SUCCESS,
-            // The broker has other limits now, or has lost its session: a message that it may
-            // have is better than a lost one.
+            // The broker has other limits now, or has lost its session: a message that
+            // arrives twice is better than a lost one.
             Outcome::NotAllowed(message) | Outcome::SessionLost(Some(message)) => {
                 if to.publish(key, &message.to_publish(), now) > Some(QoS::AtMostOnce) {
                     return;

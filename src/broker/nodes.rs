@@ -40,7 +40,7 @@ pub struct Interest {
 pub(super) struct Nodes {
     /// The subscriptions of each filter, and whether the host knows that there are any.
     filters: BTreeMap<Filter, (usize, bool)>,
-    /// The filters whose interest may have changed since the host knows of it.
+    /// The filters whose interest can have changed since its last report to the host.
     changed: BTreeSet<Filter>,
     /// Messages that wait for the host.
     forwards: VecDeque<Forward>,
@@ -92,8 +92,8 @@ impl Nodes {
         self.filters.iter().filter(|(_, (count, _))| *count > 0).map(|(filter, _)| filter)
     }
 
-    /// Queues a message for the host. Returns whether it was: one with QoS 0 is dropped if those
-    /// that wait have more than `maximum_bytes`.
+    /// Queues a message for the host. Returns false if it was dropped: a QoS 0 message is, if the
+    /// waiting ones have more than `maximum_bytes`.
     pub(super) fn push(&mut self, forward: Forward, maximum_bytes: usize) -> bool {
         let size = forward.message.size();
         if forward.message.qos() == QoS::AtMostOnce && self.bytes + size > maximum_bytes {
@@ -110,7 +110,7 @@ impl Nodes {
         Some(forward)
     }
 
-    /// Goes on to a position. Returns whether it is a new one.
+    /// Moves the position of a node forward. Returns false if the node has passed it already.
     pub(super) fn advance(&mut self, node: NodeId, position: u64) -> bool {
         let is_new = self.position(node).is_none_or(|last| position > last);
         if is_new {
@@ -138,7 +138,7 @@ fn without_share(filter: &Filter) -> Filter {
     }
 }
 
-/// Takes the nodes out of the subscriptions that match a message.
+/// Removes the nodes from the subscriptions that match a message, and returns them.
 pub(super) fn take_nodes(matches: &mut Vec<(Target, Subscriber)>) -> Vec<NodeId> {
     let mut nodes = Vec::new();
     matches.retain(|(target, _)| {

@@ -32,8 +32,8 @@ pub enum ImportError {
     /// The records are not those of one session.
     #[error("expected the records of one session, got those of {0}")]
     NotOneSession(usize),
-    /// The broker has [as many sessions](super::BrokerConfig::maximum_sessions) as it may have.
-    #[error("there is no room for another session")]
+    /// The broker has its [maximum number of sessions](super::BrokerConfig::maximum_sessions).
+    #[error("broker has its maximum number of sessions")]
     Full,
 }
 
@@ -77,11 +77,11 @@ impl Broker {
         self.put_session(session, 1, &mut put, put_queued);
     }
 
-    /// Adds a session that another broker has [exported](Self::export_session). Its client counts
-    /// as away. On error nothing has changed.
+    /// Adds a session that another broker has [exported](Self::export_session). Its client is not
+    /// connected. On error nothing has changed.
     ///
-    /// The records have times, so the clocks of both brokers must have the same epoch. Takes a step
-    /// for each record, at once.
+    /// The records have times, so the clocks of both brokers must have the same epoch. The call
+    /// handles all records at once, so its work grows with their number.
     pub fn import_session<'r>(
         &mut self,
         records: impl IntoIterator<Item = Record<'r>>,
@@ -174,7 +174,7 @@ impl Broker {
         }
     }
 
-    /// Gives a session up, so that another broker can [import](Self::import_session) it: ends the
+    /// Ends a session here, so that another broker can [import](Self::import_session) it: ends the
     /// connection of its client, hands out its records, and forgets it. A 5.0 client receives
     /// `disconnect`. Its will is published if it has no delay, as with any other end of a
     /// connection; a delayed one moves with the session.

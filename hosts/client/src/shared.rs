@@ -25,7 +25,7 @@ pub(crate) struct Shared {
     pub(crate) wake: Notify,
     /// Wakes a publish that waits for room.
     pub(crate) room: Notify,
-    /// Wakes those who wait until everything is sent and answered.
+    /// Wakes the tasks that wait until everything is sent and answered.
     pub(crate) idle: Notify,
     pub(crate) status: watch::Sender<Status>,
     /// The number of messages that are stored.
@@ -176,7 +176,7 @@ impl Shared {
         self.lock().take_records()
     }
 
-    /// Ends the client: all who wait are told.
+    /// Ends the client, and wakes each task that waits for it.
     pub(crate) fn closed(&self, ended: Ended) {
         self.lock().closed();
         self.status.send_replace(Status::Closed(ended));

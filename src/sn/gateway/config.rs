@@ -127,8 +127,9 @@ impl GatewayConfig {
         Self { server_keep_alive, ..self }
     }
 
-    /// Sets how many clients the gateway knows. If there are more, the one of those disconnected
-    /// that was heard last is forgotten, or the CONNECT is rejected. The default is 1,000.
+    /// Sets how many clients the gateway knows. For another one, the gateway forgets the
+    /// disconnected client that has been silent for longest; if all are connected, it rejects the
+    /// CONNECT. The default is 1,000.
     #[must_use]
     pub fn maximum_clients(self, maximum_clients: usize) -> Self {
         Self { maximum_clients, ..self }

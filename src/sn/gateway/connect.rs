@@ -231,7 +231,7 @@ impl<P: Clone + Ord> Device<P> {
         }
     }
 
-    /// Handles that the server has accepted.
+    /// Handles the CONNACK with which the server accepts the client.
     pub(super) fn on_connected(&mut self, session_present: bool, context: &mut Context<'_, P>) {
         if !session_present {
             self.outbound.forget_session();

@@ -49,8 +49,8 @@ impl Delivery {
         self.topic.as_text().len() + self.payload.len()
     }
 
-    /// Whether an answer belongs to the message. It can arrive late, while the client that has
-    /// connected again is told the topic before the message is sent again.
+    /// Whether an answer belongs to the message. An answer can arrive late: the client has
+    /// connected again, and the gateway registers the topic before it resends the message.
     fn is_answered_by(&self, message_id: u16) -> bool {
         self.message_id.is_some_and(|id| id.get() == message_id)
     }
@@ -144,7 +144,7 @@ impl Outbound {
 }
 
 impl<P: Clone + Ord> Device<P> {
-    /// Takes a message of the server.
+    /// Puts a message of the server into the buffer.
     pub(super) fn on_message(&mut self, message: &Received<'_>, context: &mut Context<'_, P>) {
         let token = message.token;
         let client = &self.uplink.client;
@@ -187,8 +187,8 @@ impl<P: Clone + Ord> Device<P> {
         self.pump(context);
     }
 
-    /// Sends what can be sent. When an awake client has received what was buffered, it is told with
-    /// a PINGRESP, and asleep again. [SN §6.14]
+    /// Sends what can be sent. After the last buffered message, a PINGRESP tells an awake client
+    /// that it can sleep again. [SN §6.14]
     pub(super) fn pump(&mut self, context: &mut Context<'_, P>) {
         for sent in 0.. {
             let is_done = match self.phase {

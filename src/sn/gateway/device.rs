@@ -222,7 +222,7 @@ impl<P: Clone + Ord> Device<P> {
         self.inbound.request = None;
     }
 
-    /// Handles that the host has closed the transport.
+    /// Handles the end of the transport, which the host has closed.
     pub(super) fn on_closed(&mut self, context: &mut Context<'_, P>) {
         if self.uplink.is_open() {
             self.drain_uplink(context);

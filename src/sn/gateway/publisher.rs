@@ -85,7 +85,7 @@ impl Publisher {
         }
     }
 
-    /// Handles that the host has closed the transport.
+    /// Handles the end of the transport, which the host has closed.
     pub(super) fn on_closed<P>(&mut self, context: &mut Context<'_, P>) {
         self.end(context);
         self.uplink.set_closed();

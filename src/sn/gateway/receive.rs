@@ -309,8 +309,8 @@ impl<P: Clone + Ord> Device<P> {
 
     // ---- all messages ----
 
-    /// Handles a message of the client. Returns whether the client must be told that it is not
-    /// connected.
+    /// Handles a message of the client. Returns whether the gateway must answer that the client is
+    /// not connected.
     pub(super) fn on_client_message(
         &mut self,
         message: &Message<'_>,

@@ -210,7 +210,7 @@ pub struct Publish<'a> {
     pub dup: bool,
     /// The QoS, which can be −1 from a client.
     pub qos: PublishQos,
-    /// As in MQTT.
+    /// Whether the server retains the message.
     pub retain: bool,
     /// The topic.
     pub topic: TopicRef,
@@ -266,7 +266,7 @@ impl<'a> Field<'a> for Publish<'a> {
     }
 }
 
-/// SUBSCRIBE. [SN §5.4.15]
+/// SUBSCRIBE: a client subscribes to a topic. [SN §5.4.15]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the specification")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
@@ -337,7 +337,7 @@ impl<'a> Field<'a> for Suback {
     }
 }
 
-/// UNSUBSCRIBE. [SN §5.4.17]
+/// UNSUBSCRIBE: a client ends a subscription. [SN §5.4.17]
 #[expect(clippy::exhaustive_structs, reason = "the fields are fixed by the specification")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]

@@ -9,7 +9,7 @@ use core::fmt;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, thiserror::Error)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub enum ReturnCode {
-    /// 0x00.
+    /// 0x00: the request was accepted.
     #[default]
     #[error("accepted")]
     Accepted,
@@ -20,7 +20,7 @@ pub enum ReturnCode {
     /// 0x02. A normal topic id must be registered again. [SN §6.6]
     #[error("rejected: invalid topic id")]
     InvalidTopicId,
-    /// 0x03.
+    /// 0x03: the receiver does not support the request.
     #[error("rejected: not supported")]
     NotSupported,
 }
