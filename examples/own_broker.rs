@@ -7,8 +7,11 @@
 //! client identifier. `broker::Broker` has all of that, and `hosts/broker` is a program around it.
 //!
 //! ```sh
-//! cargo run -p mqtt-sansio-examples --example own_broker &
+//! cargo build -p mqtt-sansio-examples --example own_broker
+//! target/debug/examples/own_broker 127.0.0.1:1883 &
+//! sleep 1
 //! mosquitto_sub -V 5 -u ann -P a -t '$share/workers/jobs/#' &
+//! sleep 1
 //! mosquitto_pub -V 5 -u bob -P b -t jobs/1 -m clean
 //! ```
 
@@ -24,7 +27,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Duration;
 
 fn main() -> io::Result<()> {
-    serve(&TcpListener::bind("127.0.0.1:1883")?)
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:1883".to_owned());
+    serve(&TcpListener::bind(address)?)
 }
 
 const USERS: [(&str, &[u8]); 2] = [("ann", b"a"), ("bob", b"b")];
@@ -209,7 +213,7 @@ impl Broker {
 }
 
 impl Connection {
-    /// Reads what there is. Whether the connection is open.
+    /// Reads what there is. Returns whether the connection is open.
     fn read(&mut self) -> bool {
         let mut chunk = [0; 4096];
         match self.socket.read(&mut chunk) {

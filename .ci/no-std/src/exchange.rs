@@ -6,7 +6,7 @@ use mqtt_sansio::client::{self, Client, ClientConfig};
 use mqtt_sansio::codec::{ConnackProperties, Connect, Publish, QoS, Version};
 use mqtt_sansio::server::{self, Server, ServerConfig};
 
-/// Connects a client machine to a server machine and publishes a message with QoS 2. Gives the
+/// Connects a client machine to a server machine and publishes a message with QoS 2. Returns the
 /// number of messages that have arrived and ended: 11.
 #[unsafe(no_mangle)]
 pub extern "C" fn mqtt_exchange() -> u32 {

@@ -41,10 +41,14 @@ fn mosquitto() -> (Process, String) {
     (process, port)
 }
 
-/// Starts the gateway, and returns its address.
+/// Starts the gateway with the command of the README, and returns its address.
 fn gateway(broker: &str) -> (Process, String) {
+    let command = include_str!("../README.md").split("\ncargo run --release -p ").nth(1).unwrap();
+    let (package, flags) = command.lines().next().unwrap().split_once(" -- ").unwrap();
+    assert_eq!(package, env!("CARGO_PKG_NAME"));
+    let flags = flags.replace("127.0.0.1:1884", "127.0.0.1:0").replace("1883", broker);
     let mut process = Command::new(env!("CARGO_BIN_EXE_sn-gateway"))
-        .args(["--listen", "127.0.0.1:0", "--broker", &format!("127.0.0.1:{broker}")])
+        .args(flags.split(' '))
         .args(["--sn-topic", "7=pre/seven"])
         .stderr(Stdio::piped())
         .spawn()

@@ -6,7 +6,8 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::thread::spawn;
+use std::thread::{sleep, spawn};
+use std::time::Duration;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
@@ -57,6 +58,34 @@ fn open(address: SocketAddr, name: &str, input: &str) -> String {
         .unwrap();
     let _ = std::fs::remove_dir_all(profile);
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// The commands of the README. CI runs the first and the last.
+#[test]
+#[ignore = "needs hosts/web/build and Python"]
+fn page_is_served_by_the_command_of_the_readme() {
+    let readme = include_str!("../README.md");
+    let commands: Vec<_> = readme.lines().filter(|line| line.contains(" # ")).collect();
+    assert_eq!(commands.len(), 3);
+    let ci = std::fs::read_to_string(format!("{ROOT}/.ci/run")).unwrap();
+    for command in [commands[0], commands[2]] {
+        let command = command.split(" # ").next().unwrap().trim();
+        assert!(ci.contains(command), "{command} is not in .ci/run");
+    }
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let command = commands[1].split(" # ").next().unwrap().replace("http.server", "http.server {}");
+    let command = format!("exec {}", command.replace("{}", &port.to_string()));
+    let mut server = Command::new("sh").args(["-c", &command]).current_dir(ROOT).spawn().unwrap();
+    let mut attempts = (0..200).map(|_| {
+        sleep(Duration::from_millis(50));
+        TcpStream::connect(("127.0.0.1", port))
+    });
+    let mut stream = attempts.find_map(Result::ok).unwrap();
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let page = std::io::read_to_string(stream).unwrap();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(page.contains("<title>MQTT packets, explained</title>"), "{page}");
 }
 
 #[test]

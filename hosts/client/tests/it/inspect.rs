@@ -113,6 +113,9 @@ fn damaged_input_is_reported() {
         // Nothing panics.
         assert!(inspect(&[file.to_str().unwrap()]).status.code().unwrap() < 2, "{length}");
     }
+    std::fs::write(&file, pcap(&[segment(5000, 80, 1, 16, b"GET / HTTP/1.1")])).unwrap();
+    let output = inspect(&[file.to_str().unwrap()]);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("no MQTT packet was found"));
     let text = |arguments: &[&str]| {
         let output = inspect(arguments);
         assert_eq!(output.status.code(), Some(1));

@@ -3,14 +3,20 @@
 use crate::support::{Broker, Folder, Kind};
 use std::process::Command;
 
-/// Sends the commands to the broker of the test, and ends them if they hang.
+/// Sends the commands to the broker of the test, and ends them if they hang. A capture needs root,
+/// so it is one that was made before. The proxy runs until it is interrupted.
 const PRELUDE: &str = r#"
 set -euo pipefail
 client() {
+    if [ "$1 $2" = "inspect --proxy" ]; then
+        timeout -s INT --preserve-status 1 "$CLIENT" "${@/:1884/:0}"
+        return
+    fi
     if [ "$1" = inspect ]; then timeout 30 "$CLIENT" "$@"; return; fi
     local command=$1; shift
     timeout 30 "$CLIENT" "$command" -p "$PORT" "$@"
 }
+tcpdump() { cp "$CAPTURE" mqtt.pcap; }
 "#;
 
 #[test]
@@ -26,6 +32,7 @@ fn each_command_of_the_readme_works() {
             .args(["-c", &format!("{PRELUDE}{block}")])
             .env("CLIENT", env!("CARGO_BIN_EXE_client"))
             .env("PORT", broker.port.to_string())
+            .env("CAPTURE", concat!(env!("CARGO_MANIFEST_DIR"), "/../web/tests/mosquitto.pcap"))
             .current_dir(folder.path(""))
             .output()
             .unwrap();
@@ -41,6 +48,7 @@ fn each_command_of_the_readme_works() {
         "13 B  PUBLISH     topic=\"room/4\" qos=0 payload=2 bytes \"21\"\n",
         "broken: packet ends inside a field [5.0 §4.13.1], answered with 0x81",
         "\"packet\":\"PINGREQ\"",
+        "(for room/4 after 0.1 ms)",
     ] {
         assert!(printed.contains(expected), "{expected} is not in {printed}");
     }

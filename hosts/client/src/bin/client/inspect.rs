@@ -6,7 +6,7 @@ use crate::proxy;
 use anyhow::{Context as _, Result};
 use mqtt_sansio_inspect::{Style, inspect, inspect_hex};
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read};
+use std::io::{self, IsTerminal as _, Read, Write};
 use std::process::ExitCode;
 
 /// Explains the input, and succeeds if each packet was valid.
@@ -32,7 +32,12 @@ pub(crate) async fn run(options: InspectOptions) -> Result<ExitCode> {
                 Box::new(Reading::new(input, length, progress))
             }
         };
-        inspect(input, options.port, style, &mut io::stdout()).with_context(reads)
+        let mut out = Counted { out: io::stdout(), count: 0 };
+        let valid = inspect(input, options.port, style, &mut out).with_context(reads);
+        if out.count == 0 && valid.is_ok() {
+            eprintln!("no MQTT packet was found; --port names the port of the server in a capture");
+        }
+        valid
     } else {
         inspect_hex(&options.hex.concat(), style, &mut io::stdout())
     };
@@ -46,5 +51,23 @@ pub(crate) async fn run(options: InspectOptions) -> Result<ExitCode> {
         // The reader has stopped, as `head` does.
         Err(error) if is_closed(&error) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error),
+    }
+}
+
+/// An output that counts its bytes.
+struct Counted<W> {
+    out: W,
+    count: usize,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.out.write(bytes)?;
+        self.count += count;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
