@@ -54,6 +54,9 @@ impl ClientConfig {
 
     /// Sets how long the server can be silent after a PINGREQ. The default is the Keep Alive, as in
     /// 3.1.
+    ///
+    /// The machine sends a PINGREQ one Keep Alive after the last packet that it sent, and also one
+    /// Keep Alive after the last byte that it received.
     #[must_use]
     pub const fn ping_timeout(self, ping_timeout: Duration) -> Self {
         Self { ping_timeout: Some(ping_timeout), ..self }

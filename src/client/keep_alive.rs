@@ -15,9 +15,16 @@ pub(super) struct KeepAlive {
 }
 
 impl KeepAlive {
-    /// Returns when a PINGREQ is due: one interval after the last packet was sent.
-    pub(super) fn ping_due(&self, last_sent: Instant) -> Option<Instant> {
-        (self.interval > 0).then(|| last_sent.plus_seconds(self.interval.into()))
+    /// Returns when a PINGREQ is due: one interval after the last packet was sent, because the
+    /// server waits for packets [5.0 MQTT-3.1.2-20] [3.1.1 MQTT-3.1.2-23], and, unless a PINGREQ is
+    /// unanswered, one interval after the last byte of the server. Otherwise a client that publishes
+    /// all the time with QoS 0 would never notice that the server is gone.
+    pub(super) fn ping_due(&self, last_sent: Instant, last_received: Instant) -> Option<Instant> {
+        let since = match self.ping_sent {
+            Some(_) => last_sent,
+            None => last_sent.min(last_received.max(self.progress)),
+        };
+        (self.interval > 0).then(|| since.plus_seconds(self.interval.into()))
     }
 
     /// Returns when the server counts as silent: a timeout after the PINGREQ, the last byte of the

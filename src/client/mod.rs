@@ -491,8 +491,7 @@ impl Client {
                     Reauthentication::AwaitHost { deadline } => Some(deadline),
                     Reauthentication::None | Reauthentication::AwaitPeer => None,
                 };
-                let ping = self.keep_alive.ping_due(self.endpoint.clock.last_sent);
-                [self.silence_deadline(), ping, answer].into_iter().flatten().min()
+                [self.silence_deadline(), self.ping_due(), answer].into_iter().flatten().min()
             }
             State::Closing(_) => Some(self.endpoint.clock.latest),
         }
@@ -522,9 +521,7 @@ impl Client {
             State::Connected(_) if is_due(self.silence_deadline()) => {
                 self.end(Ending::KeepAliveTimeout);
             }
-            State::Connected(_)
-                if is_due(self.keep_alive.ping_due(self.endpoint.clock.last_sent)) =>
-            {
+            State::Connected(_) if is_due(self.ping_due()) => {
                 // A server that accepts no two bytes receives nothing, and closes the connection.
                 let written = self.endpoint.write(&Packet::Pingreq, &mut *step.out);
                 if !matches!(written, Err(WriteError::Encode(_))) {
@@ -565,6 +562,11 @@ impl Client {
     /// Returns the packet identifier of a message that is not acknowledged.
     pub(crate) fn packet_identifier(&self, token: AckToken) -> Option<PacketIdentifier> {
         self.endpoint.packet_identifier(token)
+    }
+
+    fn ping_due(&self) -> Option<Instant> {
+        let clock = &self.endpoint.clock;
+        self.keep_alive.ping_due(clock.last_sent, clock.last_received)
     }
 
     fn silence_deadline(&self) -> Option<Instant> {

@@ -31,9 +31,9 @@ fn keep_alive_sends_pings_and_times_out_to_the_millisecond() {
             "one ping every ten seconds"
         );
 
-        // Each packet sent postpones the ping.
+        // Each packet sent postpones the ping, if the server answers.
         pair.advance(Duration::from_secs(6));
-        pair.publish(1, &message(QoS::AtMostOnce, "x"));
+        pair.publish(1, &message(QoS::AtLeastOnce, "x"));
         pair.settle();
         assert_eq!(pair.client.poll_timeout(), Some(pair.now + Duration::from_secs(10)));
         assert_eq!(pair.server.poll_timeout(), Some(pair.now + Duration::from_secs(15)));
@@ -84,6 +84,31 @@ fn missing_pingresp_closes_the_connection_unless_bytes_arrive() {
     let action = client.handle_timeout(at(17_000), &mut out);
     assert!(matches!(action, Some(client::Action::Closed(CloseCause::KeepAliveTimeout))));
     assert_eq!(client.poll_timeout(), None);
+}
+
+/// A client that publishes with QoS 0 all the time has no other way to notice.
+#[test]
+fn publishing_client_pings_a_server_that_it_does_not_hear() {
+    let at = |seconds: u64| Instant::from_millis(seconds * 1_000);
+    for version in VERSIONS {
+        let mut client = Client::new(ClientConfig::new());
+        let mut out = Vec::new();
+        client.connect(&Connect { keep_alive: 10, ..lasting(version) }, at(0), &mut out).unwrap();
+        let connack = encoded(Connack::default(), version);
+        assert!(client.handle_input(&mut &connack[..], at(1), &mut out).is_some());
+        let mut pings = Vec::new();
+        let end = (2..100).find_map(|second| {
+            client.publish(second, &message(QoS::AtMostOnce, "x"), at(second), &mut out).unwrap();
+            out.clear();
+            let closed = client.handle_timeout(at(second), &mut out);
+            if packets(&out, version).contains(&Packet::Pingreq) {
+                pings.push(second);
+            }
+            closed.map(|_| second)
+        });
+        // One interval after the last byte of the server, and then the time for the answer.
+        assert_eq!((pings, end), (vec![11], Some(21)), "{version}");
+    }
 }
 
 #[test]

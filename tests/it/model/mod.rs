@@ -392,8 +392,11 @@ impl World {
             _ if !self.near.attached => None,
             None => Some(near.opened + self.plan.connect_timeout[UP]),
             Some(_) => {
-                let ping =
-                    (near.keep_alive > Duration::ZERO).then(|| near.last_written + near.keep_alive);
+                let since = match near.pinged {
+                    Some(_) => near.last_written,
+                    None => near.last_written.min(near.last_heard),
+                };
+                let ping = (near.keep_alive > Duration::ZERO).then(|| since + near.keep_alive);
                 let timeout = self.plan.ping_timeout.unwrap_or(near.keep_alive);
                 ping.into_iter()
                     .chain(near.pinged.map(|pinged| pinged.max(near.last_heard) + timeout))
