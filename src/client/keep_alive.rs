@@ -17,8 +17,8 @@ pub(super) struct KeepAlive {
 impl KeepAlive {
     /// Returns when a PINGREQ is due: one interval after the last packet was sent, because the
     /// server waits for packets [5.0 MQTT-3.1.2-20] [3.1.1 MQTT-3.1.2-23], and, unless a PINGREQ is
-    /// unanswered, one interval after the last byte of the server. Otherwise a client that publishes
-    /// all the time with QoS 0 would never notice that the server is gone.
+    /// unanswered, one interval after the last byte of the server. Otherwise a client that
+    /// publishes all the time with QoS 0 would never notice that the server is gone.
     pub(super) fn ping_due(&self, last_sent: Instant, last_received: Instant) -> Option<Instant> {
         let since = match self.ping_sent {
             Some(_) => last_sent,
