@@ -9,7 +9,7 @@
 //! let mut messages = client.subscribe("room/+", QoS::AtLeastOnce).await?;
 //! client.publish(Publish::new("room/4", b"21.5")).await?;
 //! let message = messages.recv().await.ok_or("the client was closed")?;
-//! println!("{} {:?}", message.topic(), message.payload());
+//! println!("{} {}", message.topic(), String::from_utf8_lossy(message.payload()));
 //! # Ok(())
 //! # }
 //! ```
