@@ -359,7 +359,7 @@ fn subscribe_all(address: &str) -> Client {
 fn reconnect(address: &str, id: &str) -> TcpStream {
     let start = Instant::now();
     loop {
-        assert!(start.elapsed() < Duration::from_secs(60), "the broker does not come back");
+        assert!(start.elapsed() < Duration::from_secs(120), "the broker does not come back");
         if let Ok(mut stream) = TcpStream::connect(address) {
             stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
             stream.set_nodelay(true).unwrap();
