@@ -37,6 +37,7 @@
 pub mod client;
 mod gateway;
 mod hash;
+mod recent;
 mod time;
 pub mod v1_2;
 

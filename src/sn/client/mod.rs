@@ -14,6 +14,7 @@ pub use action::{Action, Received, RequestError};
 pub use config::ClientConfig;
 pub use state::ClientState;
 
+use super::recent::Recent;
 use super::v1_2::{
     Connect, Message, Publish, PublishQos, Register, SearchGw, Subscribe, SubscriptionTopic,
     TopicId, TopicRef, Unsubscribe, WillTopic, decode, encode,
@@ -80,7 +81,7 @@ pub struct Client {
     last_id: u16,
     /// The message with QoS 2 that the gateway has not released.
     received: Option<PacketIdentifier>,
-    recent: VecDeque<(PacketIdentifier, Instant)>,
+    recent: Recent<PacketIdentifier>,
 }
 
 impl Client {
@@ -96,7 +97,7 @@ impl Client {
             topics: VecDeque::new(),
             last_sent: Instant::default(),
             received: None,
-            recent: VecDeque::new(),
+            recent: Recent::default(),
         }
     }
 

@@ -11,9 +11,6 @@ use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-/// The QoS 2 exchanges that are remembered after their end.
-const RECENT: usize = 16;
-
 impl Client {
     pub(super) fn on_disconnect(&mut self) -> Option<Action<'static>> {
         match self.state {
@@ -198,9 +195,7 @@ impl Client {
         match (qos, publish.message_id) {
             (QoS::ExactlyOnce, Some(id)) => {
                 let is_repeat = self.received == Some(id)
-                    || self.recent.iter().any(|(other, at)| {
-                        *other == id && now - *at < self.config.duplicate_window
-                    });
+                    || self.recent.contains(&id, self.config.duplicate_window, now);
                 if !is_repeat {
                     if let Some(before) = self.received.replace(id) {
                         self.remember(before, now);
@@ -237,10 +232,7 @@ impl Client {
     /// Notes that a QoS 2 exchange is over.
     fn remember(&mut self, id: PacketIdentifier, now: Instant) {
         self.received.take_if(|received| *received == id);
-        if self.recent.len() >= RECENT {
-            self.recent.pop_front();
-        }
-        self.recent.push_back((id, now));
+        self.recent.add(id, now);
     }
 
     /// Writes an answer. If there is no room for it, the gateway sends its message again.

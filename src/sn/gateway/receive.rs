@@ -8,23 +8,18 @@ use crate::codec::{
     Text, Topic, UnsubscribeProperties,
 };
 use crate::sn::hash::Hash;
+use crate::sn::recent::Recent;
 use crate::sn::v1_2::{
     Message, Puback, Publish, PublishQos, Regack, Register, ReturnCode, Suback, Subscribe,
     SubscriptionTopic, TopicId, TopicRef, Unsubscribe,
 };
-use crate::time::Instant;
-use alloc::collections::VecDeque;
-
-/// The exchanges that are remembered after their end.
-const RECENT: usize = 16;
 
 #[derive(Default)]
 pub(super) struct Inbound {
     /// The one message with QoS 1 or 2 that is not complete. [SN §6.6]
     exchange: Option<Exchange>,
-    /// Complete messages, of which the network can still have copies: message id, hash, and when
-    /// they ended.
-    recent: VecDeque<(PacketIdentifier, u64, Instant)>,
+    /// Complete messages: message id and hash.
+    recent: Recent<(PacketIdentifier, u64)>,
     /// The one SUBSCRIBE or UNSUBSCRIBE that is not answered. [SN §6.9]
     pub(super) request: Option<Request>,
 }
@@ -49,15 +44,6 @@ pub(super) struct Request {
 enum Kind {
     Subscribe { topic_id: Option<TopicId>, is_predefined: bool },
     Unsubscribe,
-}
-
-impl Inbound {
-    fn remember(&mut self, message_id: PacketIdentifier, hash: u64, now: Instant) {
-        if self.recent.len() >= RECENT {
-            self.recent.pop_front();
-        }
-        self.recent.push_back((message_id, hash, now));
-    }
 }
 
 impl<P: Clone + Ord> Device<P> {
@@ -236,7 +222,7 @@ impl<P: Clone + Ord> Device<P> {
             let topic = publish.topic;
             let exchange = Exchange { message_id, hash, key, qos, topic, await_pubrel: false };
             if let Some(other) = self.inbound.exchange.replace(exchange) {
-                self.inbound.remember(other.message_id, other.hash, context.now);
+                self.inbound.recent.add((other.message_id, other.hash), context.now);
             }
         }
     }
@@ -252,10 +238,7 @@ impl<P: Clone + Ord> Device<P> {
             exchange.await_pubrel && exchange.message_id == message_id && exchange.hash == hash
         });
         let window = context.config.duplicate_window;
-        let is_same = |(id, other, at): &(_, _, Instant)| {
-            *id == message_id && *other == hash && context.now - *at < window
-        };
-        is_open || self.inbound.recent.iter().any(is_same)
+        is_open || self.inbound.recent.contains(&(message_id, hash), window, context.now)
     }
 
     /// Passes on the answer of the server; `None` means that it is unknown whether the server has
@@ -284,7 +267,7 @@ impl<P: Clone + Ord> Device<P> {
                 Message::Pubrec(message_id)
             }
             QoS::AtLeastOnce | QoS::AtMostOnce => {
-                self.inbound.remember(message_id, hash, context.now);
+                self.inbound.recent.add((message_id, hash), context.now);
                 puback(ReturnCode::Accepted)
             }
         };
@@ -302,7 +285,7 @@ impl<P: Clone + Ord> Device<P> {
             }
             let hash = exchange.hash;
             self.inbound.exchange = None;
-            self.inbound.remember(id, hash, context.now);
+            self.inbound.recent.add((id, hash), context.now);
         }
         self.send(&Message::Pubcomp(id), context);
     }

@@ -329,7 +329,8 @@ impl Net {
             std::thread::sleep(program::QUIET);
             self.meet_all();
         } else if self.peers[c].is_device {
-            // The network of the gateway fails: no device can end a connection without a word.
+            // The network of the gateway fails: no device can end a connection without
+            // sending a packet.
             self.peers[c].is_open = false;
             self.cut_link(c);
         } else if mem::take(&mut self.peers[c].is_open) {
