@@ -8,7 +8,7 @@ use crate::settings::Settings;
 use anyhow::Context as _;
 use mqtt_sansio::sn::Gateway;
 use mqtt_sansio_sn_gateway::GatewayArguments;
-use std::future::ready;
+use std::future::{pending, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -45,6 +45,8 @@ pub(crate) async fn run(
         }))
     };
     let (broadcast, now) = (arguments.sn_broadcast, || host.now());
-    let error = mqtt_sansio_sn_gateway::run(socket, gateway, broadcast, now, open).await;
-    error!(%error, "the socket of MQTT-SN has failed");
+    let run = mqtt_sansio_sn_gateway::run(socket, gateway, broadcast, now, open, pending());
+    if let Err(error) = run.await {
+        error!(%error, "the socket of MQTT-SN has failed");
+    }
 }

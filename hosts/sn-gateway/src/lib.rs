@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 /// The largest datagram of UDP.
@@ -37,8 +38,9 @@ pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for T {}
 
-/// Runs a gateway until the socket fails, which is the result. Its limits per source are limits
-/// per IP address, and per /64 network of IPv6.
+/// Runs a gateway until `stop` is ready or the socket fails. When it stops, it ends its clients and
+/// their connections to the server, for which it takes at most two seconds. Its limits per source
+/// are limits per IP address, and per /64 network of IPv6.
 ///
 /// `open` returns a future that opens a transport to the server. `now` returns the time. A
 /// broadcast is sent to `broadcast`, if given; otherwise the answer to a SEARCHGW is sent to the
@@ -49,7 +51,8 @@ pub async fn run<T: Transport, F>(
     broadcast: Option<SocketAddr>,
     now: impl Fn() -> Instant,
     open: impl FnMut() -> F,
-) -> io::Error
+    stop: impl Future<Output = ()>,
+) -> io::Result<()>
 where
     F: Future<Output = io::Result<T>> + Send + 'static,
 {
@@ -58,10 +61,8 @@ where
     let links = HashMap::new();
     let tasks = JoinSet::new();
     let gateway = gateway.with_source(source);
-    if let Err(error) = socket.set_broadcast(broadcast.is_some()) {
-        return error;
-    }
-    Host { socket, gateway, broadcast, now, open, links, tasks, progress }.run(reports).await
+    socket.set_broadcast(broadcast.is_some())?;
+    Host { socket, gateway, broadcast, now, open, links, tasks, progress }.run(reports, stop).await
 }
 
 struct Host<N, O> {
@@ -95,7 +96,32 @@ where
     N: Fn() -> Instant,
     O: FnMut() -> F,
 {
-    async fn run(mut self, mut reports: mpsc::Receiver<(Link, Progress)>) -> io::Error {
+    async fn run(
+        mut self,
+        mut reports: mpsc::Receiver<(Link, Progress)>,
+        stop: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        tokio::select! {
+            error = self.serve(&mut reports) => return Err(error),
+            () = stop => {}
+        }
+        self.gateway.shut_down((self.now)());
+        let rest = async {
+            self.exchange().await;
+            while !self.links.is_empty() {
+                let Some((link, progress)) = reports.recv().await else { return };
+                self.on_progress(link, progress);
+                self.exchange().await;
+            }
+        };
+        if timeout(LAST_OUTPUT, rest).await.is_err() {
+            warn!("a connection to the server did not end in time");
+        }
+        Ok(())
+    }
+
+    /// Serves clients until the socket fails.
+    async fn serve(&mut self, reports: &mut mpsc::Receiver<(Link, Progress)>) -> io::Error {
         let mut datagram = vec![0; DATAGRAM];
         loop {
             self.exchange().await;

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use std::{fs, io};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tracing::info;
 
@@ -75,6 +76,15 @@ async fn start() -> anyhow::Result<()> {
         println!("the configuration is correct");
         return Ok(());
     }
+    // Before the socket, so that a signal does not end a program that says that it listens.
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let stop = async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
     let socket = UdpSocket::bind(arguments.listen).await;
     let socket = socket.with_context(|| format!("cannot listen on {}", arguments.listen))?;
     let broadcast = arguments.gateway.sn_broadcast;
@@ -89,9 +99,6 @@ async fn start() -> anyhow::Result<()> {
             Ok(stream)
         }
     };
-    let run = mqtt_sansio_sn_gateway::run(socket, gateway, broadcast, || clock.now(), open);
-    tokio::select! {
-        error = run => Err(error).context("UDP socket"),
-        signal = tokio::signal::ctrl_c() => Ok(signal?),
-    }
+    let run = mqtt_sansio_sn_gateway::run(socket, gateway, broadcast, || clock.now(), open, stop);
+    run.await.context("UDP socket")
 }

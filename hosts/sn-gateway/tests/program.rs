@@ -248,3 +248,36 @@ fn client_machine_publishes_sleeps_and_wakes_in_front_of_mosquitto() {
         |action| *action == Action::Disconnected,
     );
 }
+
+#[test]
+fn gateway_that_is_stopped_leaves_no_will() {
+    if !has_mosquitto() {
+        return;
+    }
+    let (_mosquitto, broker) = mosquitto();
+    let (mut gateway, address) = gateway(&broker);
+    let mut watcher = Command::new("mosquitto_sub")
+        .args(["-p", &broker, "-t", "#", "-W", "4"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let config = ClientConfig::new("mortal").unwrap();
+    let config = config.will("will", QoS::AtLeastOnce, false, b"lost").unwrap();
+    let mut device = Device::new(config, &address);
+    device.connect(true);
+    // So that the watcher is seen to watch.
+    let topic = TopicRef::short("t4").unwrap();
+    device.ask(
+        |client, now, out| client.publish(topic, QoS::AtLeastOnce, true, b"alive", now, out),
+        |action| *action == Action::Published(ReturnCode::Accepted),
+    );
+    let mut seen = BufReader::new(watcher.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert_eq!(seen.next().unwrap(), "alive");
+    let id = gateway.0.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    device.wait(|action| *action == Action::Disconnected);
+    assert!(gateway.0.wait().unwrap().success());
+    assert_eq!(seen.next(), None);
+    watcher.wait().unwrap();
+}

@@ -195,6 +195,12 @@ impl<P: Clone + Ord> Device<P> {
         self.set_phase(Phase::Lost { will }, context);
     }
 
+    /// Ends the connection of a client because the gateway stops.
+    pub(super) fn shut_down(&mut self, context: &mut Context<'_, P>) {
+        self.end_uplink(true, context);
+        self.on_uplink_lost(ReturnCode::Congestion, context);
+    }
+
     // ---- the connection to the server ----
 
     /// Ends the connection to the server: with a DISCONNECT, or without, so that the server

@@ -414,6 +414,18 @@ impl<P: Clone + Ord> Gateway<P> {
         }
     }
 
+    /// Ends all clients, because the host stops. Tells those that listen with a DISCONNECT, and
+    /// leaves the server with one, so that it publishes no Will. The host then goes on until each
+    /// link is closed.
+    pub fn shut_down(&mut self, now: Instant) {
+        let now = self.advance(now);
+        self.is_available = false;
+        let numbers: Vec<u64> = self.devices.keys().copied().collect();
+        for number in numbers {
+            self.with_device(number, now, Device::shut_down);
+        }
+    }
+
     /// Returns the time that has passed for this machine: a clock that steps back stands still.
     fn advance(&mut self, now: Instant) -> Instant {
         self.latest = self.latest.max(now);
