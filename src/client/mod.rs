@@ -524,10 +524,12 @@ impl Client {
             State::Connected(_) if is_due(self.ping_due()) => {
                 // A server that accepts no two bytes receives nothing, and closes the connection.
                 let written = self.endpoint.write(&Packet::Pingreq, &mut *step.out);
-                if !matches!(written, Err(WriteError::Encode(_))) {
+                if matches!(written, Err(WriteError::Encode(_))) {
+                    // An output without room for two bytes is full of others, which do as well.
+                    self.keep_alive.note_progress(now);
+                } else {
                     self.keep_alive.ping_sent.get_or_insert(now);
                 }
-                // An output without room for two bytes is full of others, which do as well.
                 self.endpoint.clock.last_sent = now;
             }
             State::Idle | State::AwaitConnack { .. } | State::Connected(_) | State::Closing(_) => {}

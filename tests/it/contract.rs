@@ -410,8 +410,10 @@ fn clock_that_steps_back_is_treated_as_standing_still() {
     server.hears_at(&[0xC0, 0], NOW);
     assert_eq!(server.poll_timeout(), Some(after(23)), "the deadline does not move back");
     let mut client = connected(&connect, ConnackProperties::default());
+    client.hears_at(&[0xD0, 0], after(8));
     client.publish(1, &message(QoS::AtMostOnce, "x"), after(8), &mut Vec::new()).unwrap();
     client.publish(1, &message(QoS::AtMostOnce, "x"), NOW, &mut Vec::new()).unwrap();
+    client.hears_at(&[0xD0, 0], NOW);
     assert_eq!(client.poll_timeout(), Some(after(18)));
 }
 
