@@ -87,6 +87,10 @@ impl<'a> TopicFilter<'a> {
     pub fn matches<'t>(self, topic_name: impl Into<Text<'t>>) -> bool {
         let topic_name = topic_name.into();
         let filter = self.filter();
+        // Most filters have no wildcards, and most that do not match differ in length.
+        if filter == topic_name {
+            return true;
+        }
         if is_hidden(topic_name) && matches!(filter.as_bytes(), [b'+' | b'#', ..]) {
             return false;
         }
