@@ -204,7 +204,7 @@ async fn run_long(scheme: &'static str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_messages_survive_restarts() {
-    run_all("mqtt", Fault::Restart, 20).await;
+    run_all("mqtt", Fault::Restart, 10).await;
     run_all("mqtts", Fault::Restart, 3).await;
     run_all("ws", Fault::Restart, 3).await;
 }
