@@ -281,7 +281,7 @@ impl Body for &Connect<'_> {
 
     #[inline(always)]
     fn write<S: Sink>(self, sink: &mut S, _: Rules) {
-        // The Protocol Name and the version, each in one piece.
+        // The Protocol Name with its length, and the version.
         match self.version {
             Version::V3_1 => sink.bytes(*b"\0\x06MQIsdp\x03"),
             Version::V3_1_1 => sink.bytes(*b"\0\x04MQTT\x04"),

@@ -1,6 +1,6 @@
 //! Slows down addresses from which wrong passwords come.
 
-use crate::limits::network;
+use mqtt_sansio_sn_gateway::network;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

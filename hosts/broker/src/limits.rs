@@ -2,10 +2,11 @@
 
 use crate::flags::ListenerArguments;
 use mqtt_sansio::codec::ReasonCode;
+use mqtt_sansio_sn_gateway::network;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -235,17 +236,10 @@ impl Bucket {
     }
 }
 
-/// Returns what is counted as one address: in IPv6 a /64 network, because one host has all of it.
-pub(crate) fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv6Addr;
 
     #[test]
     fn bucket_keeps_the_rate_after_a_burst() {

@@ -236,13 +236,18 @@ where
     }
 }
 
-/// Returns what stands for all peers of one source. A host of IPv6 has all of a /64 network.
+/// Returns what is counted as one address: in IPv6 a /64 network, because one host has all of it.
+#[must_use]
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+    }
+}
+
+/// Returns the peer that stands for all peers of one source.
 fn source(peer: &SocketAddr) -> SocketAddr {
-    let ip = match peer.ip().to_canonical() {
-        IpAddr::V4(ip) => ip.into(),
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
-    };
-    SocketAddr::new(ip, 0)
+    SocketAddr::new(network(peer.ip()), 0)
 }
 
 fn is_of_peer(error: &io::Error) -> bool {

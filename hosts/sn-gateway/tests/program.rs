@@ -266,18 +266,25 @@ fn gateway_that_is_stopped_leaves_no_will() {
     let config = config.will("will", QoS::AtLeastOnce, false, b"lost").unwrap();
     let mut device = Device::new(config, &address);
     device.connect(true);
-    // So that the watcher is seen to watch.
+    // The messages with QoS -1 have a connection of their own.
+    let mut out = Vec::new();
     let topic = TopicRef::short("t4").unwrap();
+    device.client.publish_unconnected(topic, false, b"-1", &mut out).unwrap();
+    device.socket.send(&out).unwrap();
+    // So that the watcher is seen to watch.
     device.ask(
         |client, now, out| client.publish(topic, QoS::AtLeastOnce, true, b"alive", now, out),
         |action| *action == Action::Published(ReturnCode::Accepted),
     );
-    let mut seen = BufReader::new(watcher.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let seen = BufReader::new(watcher.stdout.take().unwrap()).lines().map_while(Result::ok);
+    // The two connections are in no order.
+    let mut seen = seen.filter(|line| line != "-1");
     assert_eq!(seen.next().unwrap(), "alive");
-    let id = gateway.0.id().to_string();
+    let (id, start) = (gateway.0.id().to_string(), Instant::now());
     assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
     device.wait(|action| *action == Action::Disconnected);
     assert!(gateway.0.wait().unwrap().success());
+    assert!(start.elapsed() < Duration::from_secs(1), "a link was left open");
     assert_eq!(seen.next(), None);
     watcher.wait().unwrap();
 }

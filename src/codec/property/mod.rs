@@ -118,7 +118,6 @@ macro_rules! repeated_properties {
                 }
                 Ok(None)
             }
-
         })*
     };
 }

@@ -10,7 +10,7 @@ use super::topics::Topics;
 use super::uplink::Uplink;
 use super::{Event, State};
 use crate::client::{Action, ClientConfig};
-use crate::codec::{Disconnect, QoS, ReasonCode};
+use crate::codec::{QoS, ReasonCode};
 use crate::session::{CloseCause, Outcome, Published};
 use crate::sn::time::silence_deadline;
 use crate::sn::v1_2::{Message, ReturnCode};
@@ -206,10 +206,8 @@ impl<P: Clone + Ord> Device<P> {
     /// Ends the connection to the server: with a DISCONNECT, or without, so that the server
     /// publishes the Will.
     pub(super) fn end_uplink(&mut self, cleanly: bool, context: &mut Context<'_, P>) {
-        let Uplink { client, out, .. } = &mut self.uplink;
         if cleanly {
-            // A client that is not accepted yet needs no DISCONNECT.
-            let _ = client.disconnect(&Disconnect::default(), context.now, out);
+            self.uplink.disconnect(context.now);
         }
         self.drain_uplink(context);
     }

@@ -415,8 +415,8 @@ impl<P: Clone + Ord> Gateway<P> {
     }
 
     /// Ends all clients, because the host stops. Tells those that listen with a DISCONNECT, and
-    /// leaves the server with one, so that it publishes no Will. The host then goes on until each
-    /// link is closed.
+    /// leaves the server with one, so that it publishes no Will. The host then passes no more
+    /// datagrams, and goes on until each link is closed.
     pub fn shut_down(&mut self, now: Instant) {
         let now = self.advance(now);
         self.is_available = false;
@@ -424,6 +424,7 @@ impl<P: Clone + Ord> Gateway<P> {
         for number in numbers {
             self.with_device(number, now, Device::shut_down);
         }
+        self.with_publisher(now, Publisher::shut_down);
     }
 
     /// Returns the time that has passed for this machine: a clock that steps back stands still.
@@ -515,9 +516,8 @@ impl<P: Clone + Ord> Gateway<P> {
         }
         let is_new = known.is_none() || known != same_address;
         let is_accepted = self.sources.accept(&address.peer, is_new, &self.config, now);
-        let number = known.filter(|_| is_accepted);
         let number =
-            number.or_else(|| is_accepted.then(|| self.new_device(client_id, now)).flatten());
+            if is_accepted { known.or_else(|| self.new_device(client_id, now)) } else { None };
         let Some(number) = number else {
             self.stats.rejected += 1;
             return self.output.send(address, &Message::Connack(ReturnCode::Congestion));

@@ -85,6 +85,12 @@ impl Publisher {
         }
     }
 
+    /// Ends the connection because the gateway stops.
+    pub(super) fn shut_down<P>(&mut self, context: &mut Context<'_, P>) {
+        self.uplink.disconnect(context.now);
+        self.end(context);
+    }
+
     /// Handles the end of the transport, which the host has closed.
     pub(super) fn on_closed<P>(&mut self, context: &mut Context<'_, P>) {
         self.end(context);

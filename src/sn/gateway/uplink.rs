@@ -2,7 +2,7 @@
 
 use super::Link;
 use crate::client::{Action, Client, ClientConfig, ConnectError};
-use crate::codec::Connect;
+use crate::codec::{Connect, Disconnect};
 use crate::session::Session;
 use crate::time::Instant;
 use alloc::vec::Vec;
@@ -68,6 +68,11 @@ impl Uplink {
         let link = Link { device, generation: self.generation };
         self.transport = Transport::Open(link);
         Ok(link)
+    }
+
+    /// Ends the MQTT connection with a DISCONNECT. One that is not accepted yet needs none.
+    pub(super) fn disconnect(&mut self, now: Instant) {
+        let _ = self.client.disconnect(&Disconnect::default(), now, &mut self.out);
     }
 
     /// Takes the next action of the client machine at the end of its connection.
