@@ -50,8 +50,9 @@ impl<'a> Connack<'a> {
         let session_present = flags == 1 && rules.version > Version::V3_1;
         let reason_code = match rules.version {
             Version::V5_0 => {
-                rules.check_reason_code(ReasonCode::new(code), PacketType::Connack)?;
-                ReasonCode::new(code)
+                let code = ReasonCode::new(code);
+                rules.check_reason_code(code, PacketType::Connack)?;
+                code
             }
             Version::V3_1 | Version::V3_1_1 => {
                 ReasonCode::from_return_code(code).ok_or(DecodeError::InvalidReasonCode(code))?

@@ -87,7 +87,7 @@ impl<'a> TopicFilter<'a> {
     pub fn matches<'t>(self, topic_name: impl Into<Text<'t>>) -> bool {
         let topic_name = topic_name.into();
         let filter = self.filter();
-        // Most filters have no wildcards, and most that do not match differ in length.
+        // Equal bytes match, whatever they are. Filters without wildcards match nothing else.
         if filter == topic_name {
             return true;
         }

@@ -100,8 +100,9 @@ impl fmt::Debug for Fixed<'_> {
     }
 }
 
-/// Room for most of the packets that are written most often, and for most others.
+/// Room for most of the packets that are written most often.
 const SHORT: usize = 64;
+/// Room for most other packets.
 const MEDIUM: usize = 256;
 
 macro_rules! growing {

@@ -241,12 +241,14 @@ impl Body for &Subscribe<'_> {
             sink.field(topic_filter.as_bytes());
             sink.u8(options);
         });
-        sink.check(|| if are_simple { Ok(()) } else { check_each(self.subscriptions, rules) });
+        sink.check(|| {
+            if are_simple { Ok(()) } else { check_subscriptions(self.subscriptions, rules) }
+        });
     }
 }
 
 #[inline(never)]
-fn check_each(
+fn check_subscriptions(
     subscriptions: Sequence<'_, Subscription<'_>>,
     rules: Rules,
 ) -> Result<(), EncodeError> {

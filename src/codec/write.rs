@@ -17,11 +17,8 @@ pub(crate) trait Sink {
     /// Writes a field with its length, which was checked.
     fn field(&mut self, bytes: &[u8]);
 
-    /// Writes a property whose value is such a field.
+    /// Writes a property whose value is such a field, or begins with one.
     fn field_property(&mut self, identifier: u8, bytes: &[u8]);
-
-    /// Writes a property whose value is two such fields.
-    fn pair_property(&mut self, identifier: u8, name: &[u8], value: &[u8]);
 
     /// Checks a rule, in [`Size`] only.
     fn check<E: Into<EncodeError>>(&mut self, rule: impl FnOnce() -> Result<(), E>);
@@ -127,7 +124,7 @@ impl Size {
     }
 }
 
-// By value: a reference would keep the whole `Size` in memory.
+// These functions take the error by value: a reference would keep the whole `Size` in memory.
 
 #[cold]
 fn first_error(before: Option<EncodeError>, error: EncodeError) -> Option<EncodeError> {
@@ -160,11 +157,6 @@ impl Sink for Size {
     #[inline(always)]
     fn field_property(&mut self, _: u8, bytes: &[u8]) {
         self.total += 3 + bytes.len() as u64;
-    }
-
-    #[inline(always)]
-    fn pair_property(&mut self, _: u8, name: &[u8], value: &[u8]) {
-        self.total += 5 + name.len() as u64 + value.len() as u64;
     }
 
     #[inline(always)]
@@ -234,7 +226,7 @@ impl<'m> Writer<'m> {
         self.put([], bytes);
     }
 
-    /// Writes a field whose length takes no call, because the packet has no other one.
+    /// Writes the only field of a packet. Inlined, because such a packet has one copy of the code.
     #[inline(always)]
     pub(super) fn only_field(&mut self, bytes: &[u8]) {
         self.put(length(bytes), bytes);
@@ -264,12 +256,6 @@ impl Sink for Writer<'_> {
     #[inline(always)]
     fn field_property(&mut self, identifier: u8, bytes: &[u8]) {
         self.room = put_property(core::mem::take(&mut self.room), identifier, bytes);
-    }
-
-    #[inline(always)]
-    fn pair_property(&mut self, identifier: u8, name: &[u8], value: &[u8]) {
-        self.field_property(identifier, name);
-        self.field(value);
     }
 
     #[inline(always)]
@@ -303,8 +289,8 @@ impl Sink for Writer<'_> {
     fn end_section(&mut self, _: u64) {}
 }
 
-// Called, because most packets have several fields: in place, they would be most of the code of
-// the encoder, and their registers would be saved in memory.
+// The next two functions are not inlined. Most packets have several fields: the copies would be
+// most of the encoder's code, and would leave it too few registers.
 
 #[inline(never)]
 fn put_field<'m>(room: &'m mut [u8], bytes: &[u8]) -> &'m mut [u8] {

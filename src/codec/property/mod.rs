@@ -49,8 +49,8 @@ impl<'a> Value<'a> for UserProperty<'a> {
     #[inline(always)]
     fn write<S: Sink>(self, identifier: u8, sink: &mut S) {
         sink.check_text(self.name);
-        sink.check_text(self.value);
-        sink.pair_property(identifier, self.name.as_bytes(), self.value.as_bytes());
+        sink.field_property(identifier, self.name.as_bytes());
+        sink.text(self.value);
     }
 
     fn is_clean(self) -> bool {

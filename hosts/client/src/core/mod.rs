@@ -1,6 +1,6 @@
-//! The state of a client, under the lock of [`Shared`]: the machine of
-//! `mqtt_sansio`, and the tasks that wait for its outcomes. Nothing here waits or does I/O. A
-//! handle calls the machine directly, in its own task; the driver task writes the output.
+//! The state of a client, under the lock of [`Shared`]: the machine of `mqtt_sansio`, and the tasks
+//! that wait for its outcomes. Nothing here waits or does I/O. A handle calls the machine directly,
+//! in its own task; the driver task writes the output.
 //!
 //! This file has the state, and what the client sends, except for the packets of [`requests`] and
 //! [`authentication`]. [`input`] has what it receives.

@@ -123,6 +123,14 @@ fn events(log: &Log) -> String {
     log.lock().unwrap().join(", ")
 }
 
+/// Connects, following up to `most` references, publishes a message, and returns the events.
+async fn publish(parts: Parts, most: u8) -> String {
+    let (options, log) = site(parts);
+    let client = options.follow_server_reference(most, |_| true).connect().await.unwrap();
+    client.publish(message()).await.unwrap().await.unwrap();
+    events(&log)
+}
+
 fn message() -> Publish<'static> {
     Publish { qos: QoS::AtLeastOnce, ..Publish::new("t", b"1") }
 }
@@ -160,11 +168,8 @@ async fn only_allowed_servers_are_followed() {
 async fn client_returns_after_temporary_redirection() {
     let parts: Parts =
         &[("a", &[Part::Refuse(TEMPORARY, "b"), Part::Accept(true, None)]), ("b", &[Part::Close])];
-    let (options, log) = site(parts);
-    let client = options.follow_server_reference(2, |_| true).connect().await.unwrap();
-    client.publish(message()).await.unwrap().await.unwrap();
     let expected = "a connects clean, b connects clean, b publishes, a connects, a publishes";
-    assert_eq!(events(&log), expected);
+    assert_eq!(publish(parts, 2).await, expected);
 }
 
 /// The other server of a permanent redirection takes the place of the first one.
@@ -172,11 +177,8 @@ async fn client_returns_after_temporary_redirection() {
 async fn client_stays_after_permanent_redirection() {
     let parts: Parts =
         &[("a", &[Part::Refuse(PERMANENT, "b")]), ("b", &[Part::Close, Part::Accept(true, None)])];
-    let (options, log) = site(parts);
-    let client = options.follow_server_reference(2, |_| true).connect().await.unwrap();
-    client.publish(message()).await.unwrap().await.unwrap();
     let expected = "a connects clean, b connects clean, b publishes, b connects, b publishes";
-    assert_eq!(events(&log), expected);
+    assert_eq!(publish(parts, 2).await, expected);
 }
 
 /// A permanent redirection to a server that does not accept the client changes nothing.
@@ -251,24 +253,18 @@ async fn client_returns_clean_when_servers_share_no_session() {
         ("a", &[Part::Accept(false, Some((TEMPORARY, "b"))), Part::Accept(false, None)]),
         ("b", &[Part::Close]),
     ];
-    let (options, log) = site(parts);
-    let client = options.follow_server_reference(1, |_| true).connect().await.unwrap();
-    client.publish(message()).await.unwrap().await.unwrap();
     let expected = "a connects clean, a publishes, b connects, b publishes, a connects clean, \
                     a publishes";
-    assert_eq!(events(&log), expected);
+    assert_eq!(publish(parts, 1).await, expected);
     // A cluster has the session everywhere.
     let parts: Parts = &[
         ("a", &[Part::Accept(false, Some((TEMPORARY, "b"))), Part::Accept(true, None)]),
         ("b", &[Part::Accept(true, Some((TEMPORARY, "c")))]),
         ("c", &[Part::Down]),
     ];
-    let (options, log) = site(parts);
-    let client = options.follow_server_reference(2, |_| true).connect().await.unwrap();
-    client.publish(message()).await.unwrap().await.unwrap();
     let expected = "a connects clean, a publishes, b connects, b publishes, c is down, \
                     a connects, a publishes";
-    assert_eq!(events(&log), expected);
+    assert_eq!(publish(parts, 2).await, expected);
 }
 
 /// A server that refers to a real broker, over TCP and TLS: the scheme of the URL is kept.

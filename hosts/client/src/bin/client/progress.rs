@@ -44,8 +44,8 @@ impl Drop for Progress {
 
 /// A file that shows how much of it was read.
 pub(crate) struct Reading<R> {
-    pub(crate) file: R,
-    pub(crate) length: u64,
+    file: R,
+    length: u64,
     read: u64,
     shown: Instant,
     progress: Progress,
