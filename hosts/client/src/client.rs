@@ -3,6 +3,7 @@
 use crate::driver::Status;
 use crate::error::{Ended, PublishError, RequestError, StartError};
 use crate::messages::Messages;
+use crate::queue::queue;
 use crate::shared::Shared;
 use crate::{Delivery, Options, Requester};
 use mqtt_sansio::codec::{
@@ -13,7 +14,7 @@ use mqtt_sansio::session;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 /// A client: a connection to a server, which is opened again whenever it is lost.
 ///
@@ -111,7 +112,7 @@ impl Client {
         subscriptions: &[Subscription<'_>],
         properties: SubscribeProperties<'_>,
     ) -> Result<Messages, RequestError> {
-        let (sender, receiver) = mpsc::channel(self.0.buffer);
+        let (sender, receiver) = queue(self.0.buffer);
         let answer = self.0.shared.subscribe(subscriptions, properties, sender)?;
         let granted = answer.await.map_err(|_| RequestError::Closed)??;
         Ok(Messages::new(receiver, granted, None))

@@ -1,6 +1,7 @@
 //! The task of a client: opens transports, moves bytes and waits, until the client is closed.
 
 use crate::error::Ended;
+use crate::queue::Sender;
 use crate::redirection::{Redirection, ServerReference};
 use crate::shared::{Link, Shared};
 use crate::store::Store;
@@ -192,7 +193,7 @@ impl Driver {
                     Ok(_) => {}
                     Err(error) => return error.into(),
                 },
-                _ = reserve(&link.full), if link.full.is_some() => {}
+                () = room(&link.full), if link.full.is_some() => {}
                 () = shared.wake.notified() => {}
                 () = timer.as_mut(), if link.deadline.is_some() => {}
             }
@@ -276,9 +277,10 @@ async fn write(
     Ok(())
 }
 
-async fn reserve(full: &Option<tokio::sync::mpsc::Sender<crate::Message>>) {
+/// Waits until the stream has room, if it is full.
+async fn room(full: &Option<Sender>) {
     if let Some(sender) = full {
-        let _ = sender.reserve().await;
+        sender.room().await;
     }
 }
 

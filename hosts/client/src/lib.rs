@@ -68,6 +68,7 @@ mod error;
 pub mod guide;
 mod messages;
 mod options;
+mod queue;
 mod redirection;
 mod request;
 mod shared;

@@ -2,16 +2,19 @@
 
 use crate::RequestError;
 use crate::core::RequestResult;
+use crate::queue::Receiver;
 use crate::shared::Shared;
 use futures_core::Stream;
 use mqtt_sansio::codec::{self, Publish, PublishProperties, QoS, ReasonCode};
 use mqtt_sansio::session::{AckToken, AcknowledgeError, Acknowledgement};
+use std::collections::VecDeque;
 use std::fmt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
+use tokio::task::consume_budget;
 
 /// The messages of one subscription, also as a [`Stream`]. It ends when the client has ended, after
 /// [`Client::unsubscribe`](crate::Client::unsubscribe), and when the server refuses to renew the
@@ -26,10 +29,9 @@ use tokio::sync::{mpsc, oneshot};
 /// a session that the server keeps, disconnect first.
 #[derive(Debug)]
 pub struct Messages {
-    receiver: mpsc::Receiver<Message>,
-    /// The next messages, the first one last. The channel gives them in batches, because each call
-    /// costs an operation of its semaphore.
-    batch: Vec<Message>,
+    receiver: Receiver,
+    /// The next messages, taken from the queue at once.
+    batch: VecDeque<Message>,
     granted: Vec<ReasonCode>,
     /// The answer that is still to come.
     answer: Option<oneshot::Receiver<RequestResult>>,
@@ -37,11 +39,11 @@ pub struct Messages {
 
 impl Messages {
     pub(crate) const fn new(
-        receiver: mpsc::Receiver<Message>,
+        receiver: Receiver,
         granted: Vec<ReasonCode>,
         answer: Option<oneshot::Receiver<RequestResult>>,
     ) -> Self {
-        Self { receiver, batch: Vec::new(), granted, answer }
+        Self { receiver, batch: VecDeque::new(), granted, answer }
     }
 
     /// Waits for the next message. If the call is dropped, no message is lost.
@@ -51,8 +53,13 @@ impl Messages {
 
     /// Returns a message that has arrived already.
     pub fn try_recv(&mut self) -> Option<Message> {
-        let next = || self.batch.pop().or_else(|| self.receiver.try_recv().ok());
-        std::iter::from_fn(next).find(|message| !message.comes_again())
+        loop {
+            match self.batch.pop_front() {
+                Some(message) if message.comes_again() => {}
+                None if self.receiver.take(&mut self.batch) => {}
+                next => return next,
+            }
+        }
     }
 
     /// Returns the answer of the server to each filter: a granted QoS or an error. Empty for a
@@ -76,16 +83,15 @@ impl Messages {
 
     fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<Message>> {
         loop {
-            match self.batch.pop() {
+            match self.batch.pop_front() {
                 Some(message) if message.comes_again() => {}
                 Some(message) => return Poll::Ready(Some(message)),
                 None => {
-                    // A part of the channel, so that a stream holds little more than its buffer.
-                    let most = (self.receiver.max_capacity() / 8).clamp(1, 64);
-                    if ready!(self.receiver.poll_recv_many(context, &mut self.batch, most)) == 0 {
+                    // A task that always finds messages must let the others run.
+                    ready!(pin!(consume_budget()).poll(context));
+                    if !ready!(self.receiver.poll_take(context, &mut self.batch)) {
                         return Poll::Ready(None);
                     }
-                    self.batch.reverse();
                 }
             }
         }

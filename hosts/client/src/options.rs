@@ -4,7 +4,8 @@ use crate::clock::Clock;
 use crate::core::{Authenticator, AuthenticatorError, Parts, Subscribed};
 use crate::driver::{Driver, Status};
 use crate::error::{RequestError, StartError, UrlError};
-use crate::messages::{Message, Messages};
+use crate::messages::Messages;
+use crate::queue::{Sender, queue};
 use crate::redirection::{Redirection, ServerReference};
 use crate::shared::Shared;
 use crate::store::Store;
@@ -21,7 +22,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 /// How to connect to a server.
 ///
@@ -67,7 +68,7 @@ pub struct Options {
     store: Option<PathBuf>,
     authenticator: Option<Authenticator>,
     subscriptions: Vec<Subscribed>,
-    others: Option<mpsc::Sender<Message>>,
+    others: Option<Sender>,
 }
 
 impl Options {
@@ -301,7 +302,7 @@ impl Options {
         subscriptions: &[Subscription<'_>],
         properties: SubscribeProperties<'_>,
     ) -> Result<Messages, RequestError> {
-        let (sender, receiver) = mpsc::channel(self.buffer);
+        let (sender, receiver) = queue(self.buffer);
         let version = self.version();
         let (waiter, answer) = oneshot::channel();
         let subscribed = Subscribed::new(version, subscriptions, properties, sender, Some(waiter))?;
@@ -312,7 +313,7 @@ impl Options {
     /// Returns a stream of the messages that no subscription takes, such as those that the server
     /// has subscribed the client to. Without it, they are acknowledged and discarded.
     pub fn others(&mut self) -> Messages {
-        let (sender, receiver) = mpsc::channel(self.buffer);
+        let (sender, receiver) = queue(self.buffer);
         self.others = Some(sender);
         Messages::new(receiver, Vec::new(), None)
     }

@@ -5,7 +5,7 @@ use crate::core::{Core, Parts, RequestResult};
 use crate::delivery::Delivery;
 use crate::driver::Status;
 use crate::error::{Ended, PublishError, RequestError};
-use crate::messages::Message;
+use crate::queue::Sender;
 use crate::store::Records;
 use bytes::BytesMut;
 use mqtt_sansio::codec::{
@@ -15,7 +15,7 @@ use mqtt_sansio::session::{AckToken, AcknowledgeError, Acknowledgement};
 use std::io::Cursor;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 /// A client as its handles, its streams and its driver share it.
 #[derive(Debug)]
@@ -47,8 +47,8 @@ pub(crate) struct Link {
     /// Whether the socket must be read.
     pub(crate) reads: bool,
     pub(crate) deadline: Option<tokio::time::Instant>,
-    /// The stream whose full buffer stops everything.
-    pub(crate) full: Option<mpsc::Sender<Message>>,
+    /// A stream that is full, which stops everything.
+    pub(crate) full: Option<Sender>,
 }
 
 impl Shared {
@@ -87,7 +87,7 @@ impl Shared {
         &self,
         subscriptions: &[Subscription<'_>],
         properties: SubscribeProperties<'_>,
-        sender: mpsc::Sender<Message>,
+        sender: Sender,
     ) -> Result<oneshot::Receiver<RequestResult>, RequestError> {
         let answer = self.lock().subscribe(subscriptions, properties, sender)?;
         self.wake.notify_one();

@@ -6,6 +6,7 @@ use crate::delivery;
 use crate::driver::Status;
 use crate::error::Ended;
 use crate::messages::{Acknowledge, Message};
+use crate::queue::Sender;
 use crate::shared::Shared;
 use bytes::{Buf as _, BytesMut};
 use log::debug;
@@ -15,10 +16,8 @@ use mqtt_sansio::codec::{
     Text,
 };
 use mqtt_sansio::session::{Outcome, Published, Received};
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::sync::mpsc;
 
 impl Core {
     pub(super) fn take_steps(
@@ -42,7 +41,7 @@ impl Core {
     }
 
     fn takes_input(&self) -> bool {
-        self.overflow.is_empty() && self.has_room()
+        self.full.is_empty() && self.has_room()
     }
 
     pub(super) fn handle_timeout(&mut self, shared: &Arc<Shared>) -> Option<Ended> {
@@ -140,7 +139,7 @@ impl Core {
         let rest = rest.and_then(|message| self.deliver(topic, message, None));
         let Some(message) = rest else { return };
         if let Some(others) = self.others.as_ref().filter(|others| !others.is_closed()) {
-            offer(others, message, &mut self.overflow);
+            offer(others, message, &mut self.full);
             return;
         }
         debug!("no subscription takes {message:?}");
@@ -157,38 +156,23 @@ impl Core {
         message: Message,
         identifiers: Option<Sequence<'_, SubscriptionIdentifier>>,
     ) -> Option<Message> {
-        let Self { subscriptions, overflow, .. } = self;
+        let Self { subscriptions, full, .. } = self;
         let takes = |subscribed: &&Subscribed| {
             !subscribed.sender.is_closed() && subscribed.takes(topic, identifiers)
         };
         let mut senders = subscriptions.iter().filter(takes).map(|subscribed| &subscribed.sender);
         let Some(first) = senders.next() else { return Some(message) };
         for sender in senders {
-            offer(sender, message.clone(), overflow);
+            offer(sender, message.clone(), full);
         }
-        offer(first, message, overflow);
+        offer(first, message, full);
         None
-    }
-
-    pub(super) fn empty_overflow(&mut self) {
-        // Each stream has its own order, so the others need not wait for a full one.
-        for (sender, message) in std::mem::take(&mut self.overflow) {
-            offer(&sender, message, &mut self.overflow);
-        }
     }
 }
 
-/// Sends a message to a stream, or keeps it until the stream has room.
-fn offer(
-    sender: &mpsc::Sender<Message>,
-    message: Message,
-    overflow: &mut VecDeque<(mpsc::Sender<Message>, Message)>,
-) {
-    match sender.try_send(message) {
-        Ok(()) => {}
-        Err(mpsc::error::TrySendError::Full(message)) => {
-            overflow.push_back((sender.clone(), message));
-        }
-        Err(mpsc::error::TrySendError::Closed(_)) => {}
+/// Gives a message to a stream, and notes whether it is full now.
+fn offer(sender: &Sender, message: Message, full: &mut Vec<Sender>) {
+    if sender.send(message) {
+        full.push(sender.clone());
     }
 }

@@ -12,7 +12,7 @@ mod requests;
 use crate::clock::Clock;
 use crate::delivery::{Delivery, DeliveryResult};
 use crate::error::{Ended, PublishError, RequestError};
-use crate::messages::Message;
+use crate::queue::Sender;
 use crate::shared::{Link, Shared};
 use crate::store::Records;
 use bytes::Buf as _;
@@ -22,10 +22,10 @@ use mqtt_sansio::codec::{
     Auth, Connect, Disconnect, OwnedPacket, Packet, Publish, QoS, ReasonCode, Version,
 };
 use mqtt_sansio::session::{self, AckToken, AcknowledgeError, Acknowledgement};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 pub(crate) use requests::Subscribed;
 use requests::Unsubscribing;
@@ -59,9 +59,10 @@ pub(crate) struct Core {
     unsubscriptions: Vec<Unsubscribing>,
     reauthentication: Option<oneshot::Sender<Result<(), RequestError>>>,
     /// The stream of messages that no subscription takes.
-    others: Option<mpsc::Sender<Message>>,
-    /// Messages that wait for room in their streams. Until it is empty, no input is handled.
-    overflow: VecDeque<(mpsc::Sender<Message>, Message)>,
+    others: Option<Sender>,
+    /// Streams that have more messages than they can hold. Until they have room, no input is
+    /// handled.
+    full: Vec<Sender>,
     next_key: u64,
     /// The number of the current connection. 0 before the first.
     connection: u64,
@@ -83,7 +84,7 @@ pub(crate) struct Parts {
     pub(crate) authenticator: Option<Authenticator>,
     pub(crate) manual_acknowledgement: bool,
     pub(crate) subscriptions: Vec<Subscribed>,
-    pub(crate) others: Option<mpsc::Sender<Message>>,
+    pub(crate) others: Option<Sender>,
     pub(crate) next_key: u64,
     pub(crate) has_store: bool,
 }
@@ -114,7 +115,7 @@ impl Core {
             unsubscriptions: Vec::new(),
             reauthentication: None,
             others: parts.others,
-            overflow: VecDeque::new(),
+            full: Vec::new(),
             next_key: parts.next_key,
             connection: 0,
             server: String::new(),
@@ -256,7 +257,7 @@ impl Core {
     /// Handles what was received and what is due, and takes the output. Returns the end of the
     /// connection.
     pub(crate) fn step(&mut self, link: &mut Link, shared: &Arc<Shared>) -> Option<Ended> {
-        self.empty_overflow();
+        self.full.retain(|sender| !sender.has_room());
         if std::mem::take(&mut link.progressed) || !link.reads {
             // A PINGREQ waits behind a large message, or its answer was not read.
             self.machine.handle_progress(self.clock.now());
@@ -271,7 +272,7 @@ impl Core {
             std::mem::swap(&mut self.out, link.sending.get_mut());
         }
         self.is_sending = link.sending.has_remaining();
-        link.full = self.overflow.front().map(|(sender, _)| sender.clone());
+        link.full = self.full.first().cloned();
         link.reads = link.full.is_none() && self.has_room();
         link.deadline = self.machine.poll_timeout().map(|deadline| self.clock.timer(deadline));
         ended
@@ -306,7 +307,7 @@ impl Core {
         self.deliveries.clear();
         self.subscriptions.clear();
         self.unsubscriptions.clear();
-        self.overflow.clear();
+        self.full.clear();
         (self.others, self.reauthentication) = (None, None);
     }
 }

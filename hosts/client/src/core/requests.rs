@@ -2,7 +2,7 @@
 
 use super::{Core, RequestResult};
 use crate::error::RequestError;
-use crate::messages::Message;
+use crate::queue::Sender;
 use log::{debug, warn};
 use mqtt_sansio::codec::{
     EncodeError, Filter, OwnedPacket, Packet, PacketIdentifier, ReasonCode, Sequence, Suback,
@@ -10,7 +10,7 @@ use mqtt_sansio::codec::{
     UnsubscribeProperties, Version,
 };
 use mqtt_sansio::session;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 /// A subscription that the client keeps.
 pub(crate) struct Subscribed {
@@ -20,7 +20,7 @@ pub(crate) struct Subscribed {
     pub(super) filters: Vec<(Filter, Option<SubscriptionIdentifier>)>,
     /// The filters of the SUBSCRIBE that is not answered.
     asked: Vec<Filter>,
-    pub(super) sender: mpsc::Sender<Message>,
+    pub(super) sender: Sender,
     pub(super) progress: Progress,
     waiter: Option<oneshot::Sender<RequestResult>>,
 }
@@ -46,7 +46,7 @@ impl Core {
         &mut self,
         subscriptions: &[Subscription<'_>],
         properties: SubscribeProperties<'_>,
-        sender: mpsc::Sender<Message>,
+        sender: Sender,
     ) -> Result<oneshot::Receiver<RequestResult>, RequestError> {
         self.check_open()?;
         let (waiter, answer) = oneshot::channel();
@@ -201,7 +201,7 @@ impl Subscribed {
         version: Version,
         subscriptions: &[Subscription<'_>],
         properties: SubscribeProperties<'_>,
-        sender: mpsc::Sender<Message>,
+        sender: Sender,
         waiter: Option<oneshot::Sender<RequestResult>>,
     ) -> Result<Self, RequestError> {
         let packet_identifier = PacketIdentifier::new(1).ok_or(RequestError::Closed)?;
