@@ -1,4 +1,4 @@
-//! Fuzzing a client that you have, in any language, with the wire vectors and mutants of them.
+//! Fuzzes a client in any language with the wire vectors and mutants of them.
 //!
 //! The client connects to this program, which accepts it and then sends one invalid packet. The
 //! client must end the connection, and a client of 5.0 should say why.
@@ -60,9 +60,9 @@ struct Case {
 /// The answer of the client to an invalid packet.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    /// It goes on: it has a fault.
+    /// The client continues, which is a fault.
     Open,
-    /// It closes, with the code of its DISCONNECT if it sends one.
+    /// The client closes the connection, with the code of its DISCONNECT if it sends one.
     Closed(Option<ReasonCode>),
 }
 
@@ -92,7 +92,7 @@ fn try_client(packet: &[u8], start: impl FnOnce(u16)) -> io::Result<Answer> {
         received.drain(..taken);
     }
     socket.write_all(&out)?;
-    // The client can close before it has read all.
+    // The client can close the connection before it has read all bytes.
     let _ = socket.write_all(packet);
     loop {
         match socket.read(&mut chunk) {

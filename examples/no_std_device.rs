@@ -19,7 +19,7 @@ use mqtt_sansio::client::{Action, Client, ClientConfig};
 use mqtt_sansio::codec::{Connect, Disconnect, Fixed, Output as _, Publish, QoS, Version};
 use mqtt_sansio::session::Session;
 
-/// No packet in either direction is larger: the server is told so in CONNECT.
+/// No packet in either direction is larger. CONNECT states this limit to the server.
 const LARGEST: usize = 256;
 
 /// Memory that survives a restart.
@@ -30,7 +30,7 @@ pub trait Flash {
     fn store(&mut self, bytes: &[u8]);
 }
 
-/// Why a reading was not acknowledged. The session has it, so the next run sends it.
+/// The reason why a reading was not acknowledged. The session has it, so the next run sends it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Failed {
     /// The network has failed, or the server has closed the connection.
@@ -39,7 +39,8 @@ pub enum Failed {
     Closed,
 }
 
-/// Sends a reading, and what earlier runs have not finished. Returns when all is acknowledged.
+/// Sends a reading, and those that earlier runs have not finished. Returns when the server has
+/// acknowledged all of them.
 pub async fn send(
     network: &mut (impl Read + Write),
     flash: &mut impl Flash,

@@ -74,7 +74,7 @@ struct Connection {
     received: Vec<u8>,
 }
 
-/// Who receives the messages of a filter.
+/// The receivers of the messages of a filter.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Target {
     Client(u64),
@@ -156,7 +156,7 @@ impl Broker {
         let Ok(filter) = Filter::new(subscription.topic_filter, version) else {
             return ReasonCode::TOPIC_FILTER_INVALID;
         };
-        // Without `$share/NAME/`, so that a group is no way around the list.
+        // The rest after `$share/NAME/` is checked, so that a group cannot bypass the list.
         if !is_allowed(user, filter.as_topic_filter().filter().to_str()) {
             return ReasonCode::NOT_AUTHORIZED;
         }
@@ -174,7 +174,7 @@ impl Broker {
             None => self.index.remove(filter, &Target::Client(id)).is_some(),
             Some(_) => {
                 let changed = self.groups.remove(filter, &id);
-                // The last member takes the group with it.
+                // The group ends with its last member.
                 let ended = changed.as_ref().filter(|changed| changed.members == 0);
                 ended.map(|changed| self.index.remove(filter, &Target::Group(changed.group)));
                 changed.is_some()
@@ -203,7 +203,7 @@ impl Broker {
                 out.clear();
                 has_more = server.flush(now, &mut out);
                 if socket.write_all(&out).is_err() {
-                    // The client does not read. The next step finds the end of the connection.
+                    // The client does not read. The next step handles the end of the connection.
                     let _ = socket.shutdown(Shutdown::Both);
                     return;
                 }
@@ -213,7 +213,7 @@ impl Broker {
 }
 
 impl Connection {
-    /// Reads what there is. Returns whether the connection is open.
+    /// Reads the bytes that have arrived. Returns whether the connection is open.
     fn read(&mut self) -> bool {
         let mut chunk = [0; 4096];
         match self.socket.read(&mut chunk) {

@@ -124,7 +124,7 @@ mod tests {
         assert!(matches!(decode(b"\x30\x03\0\x01"), Ok(None)));
         let expected = "PUBLISH has QoS 3, expected 0, 1 or 2";
         assert_eq!(decode(b"\x36\x03\0\x01a").unwrap_err().to_string(), expected);
-        // Only the header is there.
+        // Only the header has arrived.
         assert!(matches!(
             decode(b"\x30\x81\x08"),
             Err(Error::Decode(DecodeError::PacketTooLarge { .. }))

@@ -28,8 +28,8 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The [guide] has a page for each thing that people want to do: a first client, a first broker,
-//! restarts, limits, security, testing, and a cookbook.
+//! The [guide] has a page for each common task: a first client, a first broker, restarts, limits,
+//! security, testing, and a cookbook.
 //!
 //! # Not included
 //!

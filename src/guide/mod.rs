@@ -1,4 +1,4 @@
-//! The guide: one page for each thing that people want to do.
+//! The guide: one page for each common task.
 //!
 //! Each page begins with the shortest program, and then gives the reasons. Every program on these
 //! pages is compiled and run by the tests.
@@ -11,7 +11,7 @@
 //! | to keep memory bounded | [back-pressure and limits](limits) |
 //! | TLS or WebSocket | [transports] |
 //! | a device without an operating system | [without an OS](no_std) |
-//! | to serve strangers | [security and denial of service](security) |
+//! | to serve clients that I do not know | [security and denial of service](security) |
 //! | to talk to old and new peers | [3.1.1 and 5.0 side by side](versions) |
 //! | to port a program | [coming from mqtt-protocol-core](from_mqtt_protocol_core) |
 //! | to test or fuzz my own client, broker or decoder | [testing and fuzzing](testing) |

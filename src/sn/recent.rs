@@ -4,7 +4,7 @@ use crate::time::Instant;
 use alloc::collections::VecDeque;
 use core::time::Duration;
 
-/// The exchanges that are remembered.
+/// The most exchanges that are remembered.
 const MAXIMUM: usize = 16;
 
 /// The keys of the last exchanges, and when they ended.

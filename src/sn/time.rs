@@ -3,7 +3,8 @@
 use crate::time::Instant;
 use core::time::Duration;
 
-/// T_retry and N_retry: how often a message is sent again that was not answered. [SN §6.13]
+/// T_retry and N_retry: when and how often a message that was not answered is sent again.
+/// [SN §6.13]
 ///
 /// ```
 /// use core::time::Duration;
@@ -35,8 +36,8 @@ impl Default for Retry {
     }
 }
 
-/// Returns when a client is lost that was silent since `heard`: after 1.1 times the duration if it
-/// is longer than a minute, otherwise after 1.5 times. [SN §7.2]
+/// Returns when a client that has been silent since `heard` is lost: after 1.1 times the duration
+/// if that is longer than a minute, otherwise after 1.5 times. [SN §7.2]
 pub(super) fn silence_deadline(heard: Instant, seconds: u16) -> Instant {
     let milliseconds = u64::from(seconds) * if seconds > 60 { 1_100 } else { 1_500 };
     heard + Duration::from_millis(milliseconds)

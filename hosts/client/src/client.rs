@@ -71,11 +71,11 @@ impl Client {
             let room = shared.room.notified();
             match shared.publish(&publish) {
                 Ok((delivery, number)) => {
-                    // If there is more room, the next one can have it.
+                    // There can be room for the next waiting call, too.
                     shared.room.notify_one();
                     if self.0.has_store {
                         let mut stored = shared.stored.subscribe();
-                        // It fails only with the client.
+                        // This fails only if the client has ended.
                         let _ = stored.wait_for(|stored| *stored >= number).await;
                     }
                     return Ok(delivery);
@@ -91,19 +91,19 @@ impl Client {
         self.0.shared.publish(&publish).map(|(delivery, _)| delivery)
     }
 
-    /// Subscribes to a filter, and waits for the answer of the server. If there is no connection,
-    /// it waits for one.
+    /// Subscribes to a filter, and waits for the answer of the server. Without a connection, it
+    /// first waits for one.
     ///
-    /// If the call is dropped, the server can have the subscription. Its messages are discarded,
-    /// and the client forgets it with the next call.
+    /// If the call is dropped, the server can have the subscription. The client discards its
+    /// messages, and does not renew it.
     pub async fn subscribe(&self, filter: &str, qos: QoS) -> Result<Messages, RequestError> {
         let subscription = Subscription::new(filter, qos);
         self.subscribe_with(&[subscription], SubscribeProperties::default()).await
     }
 
     /// Subscribes to several filters with all options and properties. The stream has the messages
-    /// of all that the server has [granted](Messages::granted). If it grants none, that is an
-    /// error.
+    /// of all filters that the server has [granted](Messages::granted). If the server grants none,
+    /// the call fails.
     ///
     /// The client adds a Subscription Identifier if there is none and the server supports them, so
     /// that each stream has each message once, even if filters overlap.
@@ -118,10 +118,10 @@ impl Client {
         Ok(Messages::new(receiver, granted, None))
     }
 
-    /// Unsubscribes from filters, and waits for the answer of the server. Their streams end, once
-    /// they are read, if they have no other filter.
+    /// Unsubscribes from filters, and waits for the answer of the server. A stream without any
+    /// other filter ends after the messages that it already holds.
     ///
-    /// Returns the reason code for each filter. There are none before 5.0, and if the server has
+    /// Returns the reason code for each filter. There are none before 5.0, or if the server has
     /// lost the session.
     ///
     /// If the call is dropped after its first poll, the streams end all the same, and UNSUBSCRIBE
@@ -150,7 +150,7 @@ impl Client {
     /// Authenticates again on the same connection, with the
     /// [authenticator](Options::authenticator). [5.0 §4.12.1]
     ///
-    /// If the call is dropped, the exchange goes on without it.
+    /// If the call is dropped, the exchange continues.
     pub async fn reauthenticate(&self) -> Result<(), RequestError> {
         let answer = self.0.shared.reauthenticate()?;
         answer.await.map_err(|_| RequestError::Closed)?
@@ -198,21 +198,21 @@ impl Client {
         }
     }
 
-    /// Returns a view of what the client is doing, which can wait for changes.
+    /// Returns a receiver of the present status and of its changes.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
         self.0.shared.status.subscribe()
     }
 
-    /// Returns how many bytes of MQTT packets were written to the connections so far, for the
+    /// Returns the bytes of MQTT packets that were written to connections so far, to show the
     /// progress of a large message.
     #[must_use]
     pub fn bytes_written(&self) -> u64 {
         self.0.shared.written.load(Ordering::Relaxed)
     }
 
-    /// Returns the client identifier. It is empty until a server has assigned one, if CONNECT has
-    /// none.
+    /// Returns the client identifier of CONNECT, or the one that the server has assigned. Before
+    /// that, it is empty.
     #[must_use]
     pub fn client_identifier(&self) -> String {
         self.0.shared.client_identifier()

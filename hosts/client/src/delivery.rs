@@ -47,7 +47,7 @@ pub struct Answer {
 
 impl Answer {
     fn of(reason_code: ReasonCode, properties: AckProperties<'_>) -> Self {
-        // The kind of packet and its identifier do not matter.
+        // Only the properties are read again, so any kind of packet with any identifier will do.
         let identifier = PacketIdentifier::new(1).filter(|_| !properties.is_empty());
         let packet = identifier.and_then(|identifier| {
             let ack = Ack { properties, ..Ack::new(identifier, reason_code) };
@@ -91,7 +91,7 @@ pub(crate) fn result(outcome: &Outcome<'_>) -> DeliveryResult {
         }
         Outcome::Expired => Err(DeliveryError::Expired),
         Outcome::NotAllowed(_) => Err(DeliveryError::NotAllowed),
-        // Also after PUBREC: a server can deliver the message only when PUBREL arrives.
+        // After PUBREC, too, because a server can wait for PUBREL before it delivers the message.
         _ => Err(DeliveryError::SessionLost),
     }
 }

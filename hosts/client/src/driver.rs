@@ -29,20 +29,21 @@ const STABLE: Duration = Duration::from_secs(10);
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub enum Status {
-    /// It opens a connection.
+    /// The client opens a connection.
     Connecting,
-    /// The server has accepted it, with this CONNACK.
+    /// The server has accepted the connection with this CONNACK.
     Connected(OwnedPacket),
-    /// The server has referred the client to another one, to which it opens a connection.
+    /// The server has referred the client to another server, to which the client opens a
+    /// connection.
     Redirected {
-        /// Why the last connection or attempt has ended.
+        /// The cause of the end of the last connection or attempt.
         cause: Ended,
-        /// The other server.
+        /// The server to which the client connects.
         server: ServerReference,
     },
     /// There is no connection, and the next attempt begins after a delay.
     Waiting {
-        /// Why the last connection or attempt has ended.
+        /// The cause of the end of the last connection or attempt.
         cause: Ended,
         /// The time from the end to the next attempt.
         delay: Duration,
@@ -55,10 +56,10 @@ pub(crate) struct Driver {
     pub(crate) shared: Arc<Shared>,
     pub(crate) endpoint: Endpoint,
     pub(crate) store: Option<Store>,
-    /// The first and the longest delay between attempts. None: there is one attempt only.
+    /// The first and the longest delay between attempts. With `None` there is only one attempt.
     pub(crate) backoff: Option<(Duration, Duration)>,
     pub(crate) connect_timeout: Duration,
-    /// None: Server References are not followed.
+    /// With `None`, Server References are not followed.
     pub(crate) redirection: Option<Redirection>,
 }
 
@@ -71,7 +72,7 @@ impl Driver {
             if self.shared.is_closing() {
                 break cause;
             }
-            // A server that sends its clients elsewhere is worth a line in each log.
+            // A log that only has warnings has each reference to another server, too.
             let is_elsewhere = matches!(
                 cause.reason_code(),
                 Some(ReasonCode::USE_ANOTHER_SERVER | ReasonCode::SERVER_MOVED)
@@ -113,7 +114,7 @@ impl Driver {
         let mut over = pin!(sleep(delay));
         while !self.shared.is_closing() {
             if let Err(error) = self.save().await {
-                // The next attempt stores it.
+                // The records are stored with the next attempt.
                 log::error!("{error}");
             }
             let shared = self.shared.clone();
@@ -144,7 +145,7 @@ impl Driver {
         let (mut reader, mut writer) = tokio::io::split(transport);
         let mut link = Link { reads: true, ..Link::default() };
         let ended = self.drive(&mut link, &mut reader, &mut writer).await;
-        // It does nothing if the machine has reported the end.
+        // This does nothing if the machine has reported the end.
         self.shared.connection_lost();
         let farewell = timeout(FAREWELL, farewell(&mut link, &mut reader, &mut writer)).await;
         debug!("closed: {farewell:?}");
@@ -164,7 +165,7 @@ impl Driver {
         loop {
             let ended = shared.step(link);
             if let Err(error) = self.save().await {
-                // The output depends on what is not stored.
+                // The output depends on records that are not stored.
                 link.sending = io::Cursor::default();
                 return error.into();
             }
@@ -220,7 +221,7 @@ impl Drop for Driver {
     }
 }
 
-/// Stores the changes of the session. Nothing that depends on a change is written before.
+/// Stores the changes of the session. Output that depends on a change is not written before.
 async fn save(shared: &Shared, store: Option<&mut Store>) -> io::Result<()> {
     let Some(store) = store else { return Ok(()) };
     if let Some((records, messages)) = shared.take_records() {
@@ -230,19 +231,19 @@ async fn save(shared: &Shared, store: Option<&mut Store>) -> io::Result<()> {
     Ok(())
 }
 
-/// Stores what is published, and completes when the client is closing.
+/// Stores messages that are published, and completes when the client is closing.
 async fn closing(shared: &Shared, mut store: Option<&mut Store>) {
     while !shared.is_closing() {
         if let Err(error) = save(shared, store.as_deref_mut()).await {
-            // The next call stores it.
+            // The records are stored with the next call.
             log::error!("{error}");
         }
         shared.wake.notified().await;
     }
 }
 
-/// Sets the timer, unless it fires early enough: the machine then finds nothing due, and the timer
-/// is set again. Otherwise each packet would move it.
+/// Sets the timer, unless it fires before the deadline anyway: the machine then finds nothing due,
+/// and the timer is set again. Otherwise each packet would set the timer.
 fn arm(mut timer: Pin<&mut Sleep>, deadline: Option<Instant>) {
     if let Some(deadline) = deadline {
         if timer.is_elapsed() || deadline < timer.deadline() {
@@ -259,8 +260,8 @@ async fn read(
     reader.read_buf(received).await
 }
 
-/// Writes a part of the output, and flushes it with the last one. A dropped call is continued by
-/// the next one.
+/// Writes a part of the output, and flushes it after the last part. If the call is dropped, the
+/// next one continues.
 async fn write(
     writer: &mut (impl AsyncWrite + Unpin),
     sending: &mut io::Cursor<Vec<u8>>,

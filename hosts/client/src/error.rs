@@ -1,4 +1,4 @@
-//! Errors, and why a connection has ended.
+//! Errors, and the causes of the end of a connection.
 
 use crate::Answer;
 use mqtt_sansio::codec::{EncodeError, OwnedPacket, Packet, ReasonCode, Role, Rules, Version};
@@ -7,11 +7,11 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-/// Why there is no connection, or no longer one.
+/// The cause of the end of a connection, or of an attempt to connect.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub enum Ended {
-    /// This side asked for it.
+    /// This side has ended the connection.
     Requested,
     /// The transport was not opened or has failed, or the server did not answer in time.
     Io(Arc<io::Error>),
@@ -43,7 +43,7 @@ impl Ended {
         known.unwrap_or_else(|| io::Error::other(cause.to_string()).into())
     }
 
-    /// Returns the reason code of the server, if it gave one.
+    /// Returns the reason code that the server sent, if any.
     #[must_use]
     pub fn reason_code(&self) -> Option<ReasonCode> {
         let (Self::Refused(packet) | Self::Disconnected(packet)) = self else { return None };
@@ -99,50 +99,50 @@ impl fmt::Display for Ended {
 
 impl std::error::Error for Ended {}
 
-/// Why a message was not accepted for sending.
+/// The reason why a message was not accepted for sending.
 #[non_exhaustive]
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PublishError {
     /// The client was closed.
     #[error("client is closed")]
     Closed,
-    /// The message is invalid, or the server has said that it does not accept such messages. With
-    /// [`try_publish`](crate::Client::try_publish) also: the queue is full.
+    /// The message is invalid, or CONNACK says that the server does not accept such messages. From
+    /// [`try_publish`](crate::Client::try_publish), it can also mean that the queue is full.
     #[error(transparent)]
     Refused(#[from] session::PublishError),
 }
 
-/// Why a message was not delivered, or not known to be.
+/// The reason why a message was not delivered, or why it is unknown whether it was.
 #[non_exhaustive]
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DeliveryError {
-    /// The server refused it.
+    /// The server refused the message.
     #[error("server refused the message: {0}")]
     Refused(Answer),
-    /// It expired before it could be sent.
+    /// The message expired before it could be sent.
     #[error("message expired before it could be sent")]
     Expired,
-    /// The server to which the client has connected since does not accept its size, QoS or RETAIN
-    /// flag.
+    /// The message was queued, and the server of the next connection does not accept its size, QoS
+    /// or RETAIN flag.
     #[error("server does not accept the size, QoS or RETAIN flag of the message")]
     NotAllowed,
     /// The server has lost the session while the message was in flight with QoS 2, so it is unknown
     /// whether it has arrived. A message with QoS 1 is published again instead.
     #[error("server has lost the session, so it is unknown whether the message has arrived")]
     SessionLost,
-    /// The client was closed first.
+    /// The client was closed before the message was acknowledged.
     #[error("client was closed before the message was acknowledged")]
     Closed,
 }
 
-/// Why a SUBSCRIBE, UNSUBSCRIBE, or request had no success.
+/// The reason why a SUBSCRIBE, an UNSUBSCRIBE or a request has failed.
 #[non_exhaustive]
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RequestError {
     /// The client was closed.
     #[error("client is closed")]
     Closed,
-    /// The server refused all of it.
+    /// The server refused each filter.
     #[error("server refused: {0}")]
     Refused(ReasonCode),
     /// The packet was not sent.
@@ -159,7 +159,7 @@ pub enum RequestError {
     Delivery(#[from] DeliveryError),
 }
 
-/// Why a client was not started.
+/// The reason why a client was not started.
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -180,12 +180,12 @@ pub enum StartError {
         /// The cause.
         cause: Ended,
     },
-    /// The URL is not understood.
+    /// The URL cannot be used.
     #[error(transparent)]
     Url(#[from] UrlError),
 }
 
-/// Why a URL is not understood.
+/// The reason why a URL cannot be used.
 #[non_exhaustive]
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum UrlError {

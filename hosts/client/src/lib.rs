@@ -14,8 +14,8 @@
 //! # }
 //! ```
 //!
-//! The protocol is that of [`mqtt_sansio::client`], a machine without I/O. This crate adds sockets,
-//! timers and one task for each client, which ends with the last [`Client`].
+//! The protocol is implemented by [`mqtt_sansio::client`], a state machine without I/O. This crate
+//! adds sockets, timers and one task for each client, which ends with the last [`Client`].
 //!
 //! - **It reconnects**, with growing and random delays ([`Options::backoff`]). The session is
 //!   resumed if the server still has it. If not, the client subscribes again, and publishes what
@@ -24,16 +24,15 @@
 //!   is optional.
 //! - **Everything is bounded.** [`Client::publish`] waits while the queue is full, online and
 //!   offline. A [`Messages`] stream that is not read makes the client stop reading its socket.
-//! - **Packets are those of [`codec`]**: each property of each packet can be sent, and is there
-//!   when it is received. [`Options::with`] takes a whole [`Connect`](codec::Connect), with a will,
-//!   for instance.
+//! - **Packets are those of [`codec`]**: each property of each packet can be sent and received.
+//!   [`Options::with`] takes a whole [`Connect`](codec::Connect), with a will, for instance.
 //! - **A file keeps the session** ([`Options::store`]), so that QoS 2 is exactly once over restarts
 //!   of the program.
 //! - TCP, TLS, WebSocket and Unix sockets are chosen by the URL, see [`Options::new`]. Any other
 //!   transport is a function, see [`Options::transport`].
 //!
-//! The [guide] has a page for each thing that people want to do, pages for users of rumqttc and
-//! paho, and a cookbook.
+//! The [guide] has a page for each common task, pages for users of rumqttc and paho, and a
+//! cookbook.
 //!
 //! # Cancel safety
 //!
@@ -43,12 +42,12 @@
 //! | future | if it is dropped |
 //! |---|---|
 //! | [`Client::publish`] | the message was not queued; with a [store](Options::store), it can be |
-//! | [`Delivery`] | the message is sent all the same |
+//! | [`Delivery`] | the message is still sent |
 //! | [`Messages::recv`] | no message is lost |
 //! | [`Client::subscribe`] | the server can have the subscription, whose messages are discarded |
 //! | [`Client::unsubscribe`] | the streams end, and the request is sent |
 //! | [`Client::requester`] | as with [`Client::subscribe`] |
-//! | [`Client::reauthenticate`] | the exchange goes on |
+//! | [`Client::reauthenticate`] | the exchange continues |
 //! | [`Messages::answer`] | the answer is lost; this future must be kept |
 //! | [`Client::flush`], [`Client::closed`] | nothing changes |
 //! | [`Client::disconnect`] | the connection ends in the background |

@@ -20,8 +20,8 @@ use tokio::task::consume_budget;
 /// [`Client::unsubscribe`](crate::Client::unsubscribe), and when the server refuses to renew the
 /// subscription after it has lost the session.
 ///
-/// A full stream makes the client stop reading from its socket. Nothing else is received then, also
-/// no outcome of a publish: read the stream in a task of its own, or give it a larger
+/// A full stream makes the client stop reading from its socket. Nothing else is received then, not
+/// even the outcome of a publish. Read the stream in a task of its own, or give it a larger
 /// [buffer](crate::Options::buffer). With manual acknowledgement, the Receive Maximum prevents this
 /// for QoS 1 and 2.
 ///
@@ -33,7 +33,7 @@ pub struct Messages {
     /// The next messages, taken from the queue at once.
     batch: VecDeque<Message>,
     granted: Vec<ReasonCode>,
-    /// The answer that is still to come.
+    /// The answer to SUBSCRIBE that has not arrived yet.
     answer: Option<oneshot::Receiver<RequestResult>>,
 }
 
@@ -51,7 +51,7 @@ impl Messages {
         std::future::poll_fn(|context| self.poll_recv(context)).await
     }
 
-    /// Returns a message that has arrived already.
+    /// Returns the next message if it has already arrived.
     pub fn try_recv(&mut self) -> Option<Message> {
         loop {
             match self.batch.pop_front() {
@@ -69,8 +69,8 @@ impl Messages {
         &self.granted
     }
 
-    /// Waits for the first answer to a subscription of [`Options`](crate::Options). Only the first
-    /// call has it: its future must not be dropped before it is complete.
+    /// Waits for the first answer to a subscription of [`Options`](crate::Options). Only the future
+    /// of the first call returns the answer, so it must not be dropped before it is complete.
     pub fn answer(
         &mut self,
     ) -> impl Future<Output = Result<Vec<ReasonCode>, RequestError>> + use<> {
@@ -157,13 +157,13 @@ impl Message {
         self.message.retain()
     }
 
-    /// Whether the server may have sent the message before.
+    /// Whether the server has perhaps sent the message before: the DUP flag.
     #[must_use]
     pub const fn dup(&self) -> bool {
         self.dup
     }
 
-    /// Returns the properties. Reads them again.
+    /// Returns the properties, which are decoded in each call.
     #[must_use]
     pub fn properties(&self) -> PublishProperties<'_> {
         self.message.to_publish().properties

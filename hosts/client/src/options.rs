@@ -115,12 +115,12 @@ impl Options {
         })
     }
 
-    /// Sets the CONNECT, with each of its fields. A user name and password of the URL are kept if
-    /// it has none.
+    /// Sets the CONNECT, with each of its fields. A CONNECT without user name and password gets
+    /// those of the URL.
     ///
-    /// - In 5.0, Clean Start is sent until the first CONNACK; afterwards the session is resumed. It
-    ///   also means that the session ends with [`Client::disconnect`]. A Session Expiry Interval of
-    ///   0, which is that of [`Connect::new`], means that no connection resumes the session.
+    /// - In 5.0, Clean Start is sent until the first CONNACK; afterwards the session is resumed.
+    ///   With Clean Start, the session also ends with [`Client::disconnect`]. With a Session Expiry
+    ///   Interval of 0, as in [`Connect::new`], no connection resumes the session.
     /// - Before 5.0, a session with Clean Session ends with each connection.
     /// - Without Clean Start and without a [store](Self::store), a session that the server has kept
     ///   is resumed, but a QoS 2 message of an earlier run can arrive twice.
@@ -227,12 +227,12 @@ impl Options {
     /// flight, and the QoS 2 messages that were received. If the file exists, its session is
     /// resumed, and Clean Start is not sent. It belongs to one client identifier and one server.
     ///
-    /// Nothing is sent before the state that it leads to is in the file, and
-    /// [`Client::publish`] returns when the message is. With QoS 2 and manual acknowledgement,
-    /// each message then is sent and received exactly once over any crash.
+    /// No packet is sent before the file has the state after it, and [`Client::publish`] returns
+    /// when the file has the message. So with QoS 2 and manual acknowledgement, each message is
+    /// sent and received exactly once over any crash.
     ///
     /// The file is a log: each group of changes is appended and synchronized. A QoS 1 message with
-    /// 22 bytes of topic and payload costs 73 bytes, with 1 message waiting as with 10,000.
+    /// 22 bytes of topic and payload costs 73 bytes, whether 1 message waits or 10,000.
     #[must_use]
     pub fn store(self, path: impl Into<PathBuf>) -> Self {
         Self { store: Some(path.into()), ..self }
@@ -247,7 +247,7 @@ impl Options {
         self
     }
 
-    /// Sets the function that opens the transport, in place of that of the URL.
+    /// Sets the function that opens the transport, in place of the one that the URL names.
     #[must_use]
     pub fn transport<F, T>(mut self, mut open: impl FnMut() -> F + Send + 'static) -> Self
     where
@@ -276,9 +276,10 @@ impl Options {
         self
     }
 
-    /// Sets the client's part of enhanced authentication, whose method is in CONNECT. The function
-    /// returns the data of the CONNECT or of a re-authentication if its argument is `None`, and
-    /// else that of the answer to an AUTH. An error ends the connection. [5.0 §4.12]
+    /// Sets the client's part of enhanced authentication, whose method is in CONNECT. With `None`,
+    /// the function returns the data of a CONNECT, or of the AUTH that starts a re-authentication.
+    /// With an AUTH of the server, it returns the data of the answer. An error ends the connection.
+    /// [5.0 §4.12]
     #[must_use]
     pub fn authenticator(
         self,
@@ -289,8 +290,8 @@ impl Options {
         Self { authenticator: Some(Box::new(authenticator)), ..self }
     }
 
-    /// Adds a subscription that is made with the first connection. Unlike one of
-    /// [`Client::subscribe`], it misses no message of a session that is resumed.
+    /// Adds a subscription that is made with the first connection. Its stream has each message of a
+    /// resumed session; that of [`Client::subscribe`] can miss the first ones.
     pub fn subscribe(&mut self, filter: &str, qos: QoS) -> Result<Messages, RequestError> {
         let subscription = Subscription::new(filter, qos);
         self.subscribe_with(&[subscription], SubscribeProperties::default())
@@ -310,8 +311,9 @@ impl Options {
         Ok(Messages::new(receiver, Vec::new(), Some(answer)))
     }
 
-    /// Returns a stream of the messages that no subscription takes, such as those that the server
-    /// has subscribed the client to. Without it, they are acknowledged and discarded.
+    /// Returns a stream of the messages that match no subscription of this client, such as those of
+    /// subscriptions that the server has made for it. Without this stream, they are acknowledged
+    /// and discarded.
     pub fn others(&mut self) -> Messages {
         let (sender, receiver) = queue(self.buffer);
         self.others = Some(sender);
@@ -374,7 +376,7 @@ impl Options {
             machine.record_changes();
         }
         let rules = self.connect.rules();
-        // It only differs in fields that were checked.
+        // The packet differs from the checked one only in fields that cannot make it invalid.
         let connect = OwnedPacket::new(&connect, rules).unwrap_or_else(|_| self.connect.clone());
         let shared = Arc::new(Shared::new(Parts {
             machine,
@@ -410,7 +412,7 @@ fn owned(connect: &Connect<'_>) -> Result<OwnedPacket, EncodeError> {
     OwnedPacket::new(&(*connect).into(), Rules::new(connect.version).sent_by(Role::Client))
 }
 
-/// Without the password.
+/// Does not show the password.
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")

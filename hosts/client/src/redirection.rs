@@ -14,8 +14,8 @@ pub struct ServerReference {
     pub host: String,
     /// The port: that of the URL's scheme, such as 8883 for `mqtts`, if the reference has none.
     pub port: u16,
-    /// Whether the other server has moved here (0x9D). If not, the client is to use this one for a
-    /// time (0x9C).
+    /// Whether the referring server has moved to this one for good (0x9D). If not, the client must
+    /// use this server for a time (0x9C).
     pub is_permanent: bool,
 }
 
@@ -45,18 +45,18 @@ impl fmt::Display for ServerReference {
 /// Decides which servers the client follows.
 pub(crate) type Allow = Box<dyn FnMut(&ServerReference) -> bool + Send>;
 
-/// The policy of a client that follows Server References, and where they have led.
+/// The policy of a client that follows Server References, and the servers that they have led to.
 pub(crate) struct Redirection {
     /// The most references that are followed before a delay.
     most: u8,
     allow: Allow,
-    /// How many were followed since the last delay or stable connection.
+    /// The number of references that were followed since the last delay or stable connection.
     followed: u8,
     /// The other allowed servers of the last list.
     rest: VecDeque<ServerReference>,
-    /// The server of the current attempt, if a reference led there.
+    /// The server of the current attempt, if a reference led to it.
     current: Option<ServerReference>,
-    /// Whether each reference that led there was permanent.
+    /// Whether each reference that led to that server was permanent.
     is_move: bool,
     /// The server that the client returns to.
     home: Option<(String, u16)>,
@@ -68,8 +68,8 @@ impl Redirection {
         Self { most, allow, followed: 0, rest, current: None, is_move: false, home: None }
     }
 
-    /// Sets the server of the next attempt after the last one has ended. Returns it if a reference
-    /// leads there, so that there need not be a delay.
+    /// Sets the server of the next attempt after the last one has ended. Returns the server if a
+    /// reference leads to it, so that the attempt can begin without a delay.
     pub(crate) fn next(
         &mut self,
         endpoint: &mut Endpoint,
@@ -80,7 +80,7 @@ impl Redirection {
         let (host, port, default_port) = endpoint.server()?;
         let last = (host.to_owned(), port);
         let was_referred = self.current.take().is_some();
-        // A permanent move counts once the new server has accepted the client.
+        // A permanent move takes effect when the new server has accepted the client.
         if self.home.is_none() || was_accepted && was_referred && self.is_move {
             self.home = Some(last);
         }

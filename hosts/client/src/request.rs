@@ -10,8 +10,8 @@ use tokio::task::JoinHandle;
 
 type Pending = Arc<Mutex<HashMap<Vec<u8>, oneshot::Sender<Message>>>>;
 
-/// Publishes requests and waits for their responses, by Response Topic and Correlation Data. It
-/// needs 5.0.
+/// Publishes requests and waits for their responses, by Response Topic and Correlation Data. Needs
+/// MQTT 5.0.
 ///
 /// ```no_run
 /// use mqtt_sansio_client::codec::{Publish, QoS};

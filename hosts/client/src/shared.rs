@@ -1,5 +1,6 @@
-//! A client as its handles, its streams and its driver share it. Each call takes the lock of the
-//! [`Core`], and wakes the tasks that can go on because of it. Nothing here waits or does I/O.
+//! The state that the handles, the streams and the driver of a client share. Each call takes the
+//! lock of the [`Core`], and wakes the tasks that can continue because of it. Nothing here waits or
+//! does I/O.
 
 use crate::core::{Core, Parts, RequestResult};
 use crate::delivery::Delivery;
@@ -17,11 +18,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot, watch};
 
-/// A client as its handles, its streams and its driver share it.
+/// The state that the handles, the streams and the driver of a client share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     core: Mutex<Core>,
-    /// Wakes the driver: there is output, or the client is closing.
+    /// Wakes the driver, because there is output or the client is closing.
     pub(crate) wake: Notify,
     /// Wakes a publish that waits for room.
     pub(crate) room: Notify,
@@ -128,7 +129,7 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// Writes the state of the core for people.
+    /// Returns the state of the core for `Debug`.
     pub(crate) fn debug_core(&self) -> String {
         format!("{:?}", *self.lock())
     }

@@ -26,10 +26,10 @@ pub(crate) type Dialer = Box<dyn FnMut(String, u16) -> Opening + Send>;
 
 /// The server, and how to reach it.
 pub(crate) struct Endpoint {
-    /// The address for people.
+    /// The address as messages and logs show it.
     pub(crate) name: String,
     pub(crate) kind: Kind,
-    /// In place of a TCP connection.
+    /// Opens the connection in place of TCP.
     pub(crate) dial: Option<Dialer>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Arc<tokio_rustls::rustls::ClientConfig>>,
@@ -58,7 +58,7 @@ impl Layers {
     }
 }
 
-/// Splits a URL without its scheme in front of the path.
+/// Splits a URL without its scheme before the path.
 fn split_path(rest: &str) -> (&str, &str) {
     rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()))
 }

@@ -3,7 +3,7 @@
 use crate::codec::QoS;
 use crate::sn::v1_2::{ReturnCode, TopicId, TopicRef};
 
-/// Something that the host needs to know. Each call returns at most one.
+/// An event that the host needs to know about. Each call returns at most one.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action<'d> {
@@ -40,7 +40,7 @@ pub enum Action<'d> {
     Message(Received<'d>),
     /// The client is asleep, and can turn its radio off until it wakes.
     Asleep {
-        /// Whether the gateway has said so. If not, it did not answer.
+        /// Whether the gateway has confirmed it. If not, the gateway did not answer.
         is_confirmed: bool,
     },
     /// The connection has ended with a DISCONNECT of either side.

@@ -57,7 +57,7 @@ impl ClientConfig {
         Self { keep_alive, ..self }
     }
 
-    /// Sets the Will. The default is none: CONNECT leaves the Will that the gateway may have.
+    /// Sets the Will. The default is none: CONNECT then keeps a Will that the gateway already has.
     /// [SN §6.3]
     pub fn will(
         self,

@@ -123,7 +123,7 @@ impl Client {
     // ---- requests ----
 
     /// Asks all nodes within a radius for a gateway. The host waits a random time of up to 5
-    /// seconds before, so that clients do not ask at once. [SN §6.1]
+    /// seconds before, so that clients do not all ask at the same time. [SN §6.1]
     pub fn search(&self, radius: u8, out: &mut impl Output) -> Result<(), RequestError> {
         Ok(encode(&Message::SearchGw(SearchGw { radius }), out)?)
     }
@@ -258,9 +258,9 @@ impl Client {
         self.ask(Request::WillMessage, &Message::WillMsgUpd(message), now, out)
     }
 
-    /// Asks the gateway to buffer messages while the client sleeps. The client must [wake](
-    /// Self::wake) or connect again within `seconds`, which can be called again to change them.
-    /// [SN §6.14]
+    /// Asks the gateway to buffer messages while the client sleeps. The client must
+    /// [wake](Self::wake) or connect again within `seconds`. A client that sleeps can call this
+    /// again to change the time. [SN §6.14]
     pub fn sleep(
         &mut self,
         seconds: u16,
@@ -336,7 +336,8 @@ impl Client {
         [transition, request, self.ping_due()].into_iter().flatten().min()
     }
 
-    /// Sends again what is not answered, or a PINGREQ that is due. Does nothing if nothing is due.
+    /// Sends a message that is not answered again, or a PINGREQ that is due. Does nothing if
+    /// nothing is due.
     #[must_use = "an action that is dropped is lost"]
     pub fn handle_timeout(
         &mut self,
@@ -356,22 +357,22 @@ impl Client {
             return if pending.resend(retry, now, out) { None } else { self.give_up() };
         }
         if self.ping_due().is_some_and(|at| at <= now) {
-            // Without room in the output it is sent at the next retry.
+            // If the output has no room, the PINGREQ is sent at the next retry.
             let _ = self.ping(None, now, out);
         }
         None
     }
 
-    /// Returns when a PINGREQ is due: after three quarters of the Keep Alive, so that one can be
-    /// lost.
+    /// Returns when a PINGREQ is due: after three quarters of the Keep Alive, so that one PINGREQ
+    /// can be lost.
     fn ping_due(&self) -> Option<Instant> {
         let is_due = self.state == ClientState::Active && self.transition.is_none();
         let interval = core::time::Duration::from_millis(u64::from(self.config.keep_alive) * 750);
         (is_due && self.config.keep_alive > 0).then(|| self.last_sent + interval)
     }
 
-    /// Handles that the gateway does not answer. A client that was to receive messages sleeps on;
-    /// one that wanted to leave has left.
+    /// Handles that the gateway does not answer. An awake client is asleep again, and a client that
+    /// was disconnecting is disconnected.
     fn give_up(&mut self) -> Option<Action<'static>> {
         self.transition = None;
         let (state, action) = match self.state {
@@ -440,7 +441,7 @@ impl Client {
         Ok(())
     }
 
-    /// Ends the connection. Only a message with QoS 1 or 2 is kept, for the next one.
+    /// Ends the connection. Keeps only a message with QoS 1 or 2, for the next connection.
     fn end(&mut self, state: ClientState) {
         (self.state, self.transition) = (state, None);
         if state == ClientState::Disconnected {

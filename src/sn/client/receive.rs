@@ -19,7 +19,7 @@ impl Client {
                 self.transition = None;
                 Some(Action::Asleep { is_confirmed: true })
             }
-            // A copy of an older one.
+            // This is a copy of an older DISCONNECT.
             ClientState::Disconnected | ClientState::Connecting => None,
             ClientState::Active
             | ClientState::Asleep
@@ -119,7 +119,8 @@ impl Client {
         out: &mut impl Output,
     ) -> Option<Action<'static>> {
         if let Message::Pubrec(id) = message {
-            // Also for an exchange that is over: the gateway has not received the first PUBREL.
+            // An exchange that is over is answered, too: the gateway has not received the first
+            // PUBREL.
             let pubrel = self.reply(&Message::Pubrel(*id), now, out);
             let open = self.request.as_ref().map(|pending| &pending.kind);
             if open == Some(&Request::Publish(*id, QoS::ExactlyOnce)) {

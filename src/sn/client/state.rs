@@ -66,14 +66,14 @@ impl<K> Pending<K> {
         Self { kind, datagram, tries: 0, retry_at: now + retry.interval }
     }
 
-    /// Writes the datagram again. Returns false if that was done often enough.
+    /// Writes the datagram again. Returns false if it was already sent as often as it can be.
     pub(super) fn resend(&mut self, retry: Retry, now: Instant, out: &mut impl Output) -> bool {
         if self.tries >= retry.count {
             return false;
         }
         self.tries += 1;
         self.retry_at = now + retry.interval;
-        // An output without room is as good as a lost datagram.
+        // An output without room has the same effect as a lost datagram.
         let _ = out.append_slice(&self.datagram);
         true
     }

@@ -107,7 +107,7 @@ impl GatewayConfig {
 
     /// Sets the client identifier of the connection to the server that carries messages with
     /// QoS −1. With `None` such messages are discarded. The default is `mqtt-sn-gateway`. Each
-    /// gateway of a server needs another one. [SN §7.1]
+    /// gateway of a server needs an identifier of its own. [SN §7.1]
     #[must_use]
     pub fn qos_minus_one(self, client_id: Option<&str>) -> Self {
         Self { qos_minus_one: client_id.map(Into::into), ..self }
@@ -155,8 +155,8 @@ impl GatewayConfig {
         Self { maximum_connecting_per_source: maximum, ..self }
     }
 
-    /// Sets how many clients can begin to connect in a second, in all. The default is no limit:
-    /// each of them is a connection to the server, which can have limits.
+    /// Sets how many clients can begin to connect in a second, in all. The default is no limit,
+    /// because each of them opens a connection to the server, which can limit connections.
     #[must_use]
     pub fn maximum_connect_rate(self, maximum: Option<NonZeroU32>) -> Self {
         Self { maximum_connect_rate: maximum, ..self }

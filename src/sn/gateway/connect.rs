@@ -22,7 +22,7 @@ pub(super) struct Connecting {
     retry_at: Option<Instant>,
 }
 
-/// The answer that is missing.
+/// The answer that the gateway waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     WillTopic,
@@ -41,7 +41,7 @@ impl Connecting {
 pub(super) struct Will {
     topic: Option<(Box<str>, QoS, bool)>,
     message: Vec<u8>,
-    /// Whether the server has another one.
+    /// Whether the Will at the server differs from this one.
     pub(super) is_changed: bool,
 }
 
@@ -191,12 +191,12 @@ impl<P: Clone + Ord> Device<P> {
             return self.open_uplink(context);
         }
         if self.uplink.is_open() {
-            // As if the connection of an MQTT client was taken over, an active client's Will is
-            // published. [SN §6.14]
+            // The Will of an active client is published, as when the connection of an MQTT client
+            // is taken over. [SN §6.14]
             self.end_uplink(!was_active, context);
         }
-        // The next one begins when the host has closed this one, so that the server sees both in
-        // their order.
+        // The next connection begins when the host has closed this one, so that the server sees
+        // them in their order.
     }
 
     /// Begins a connection to the server.

@@ -116,7 +116,7 @@ impl Outbound {
         self.resend_now(now);
     }
 
-    /// Notes that the connection to the server has ended. The server sends again what is not
+    /// Notes that the connection to the server has ended. The server resends messages that are not
     /// acknowledged.
     pub(super) fn disconnected(&mut self) {
         self.queue.iter_mut().for_each(|delivery| delivery.token = None);
@@ -187,8 +187,8 @@ impl<P: Clone + Ord> Device<P> {
         self.pump(context);
     }
 
-    /// Sends what can be sent. After the last buffered message, a PINGRESP tells an awake client
-    /// that it can sleep again. [SN §6.14]
+    /// Sends the messages that can be sent now. After the last buffered message, a PINGRESP tells
+    /// an awake client that it can sleep again. [SN §6.14]
     pub(super) fn pump(&mut self, context: &mut Context<'_, P>) {
         for sent in 0.. {
             let is_done = match self.phase {
@@ -397,7 +397,8 @@ impl<P: Clone + Ord> Device<P> {
             let retry_at = context.now + context.config.retry.interval;
             self.outbound.open(id, Kind::Pubrel, retry_at);
         }
-        // Also for an exchange that this gateway does not know, so that the client can end it.
+        // An exchange that this gateway does not know is answered, too, so that the client can end
+        // it.
         self.send(&Message::Pubrel(id), context);
     }
 

@@ -113,7 +113,7 @@ impl<P: Clone + Ord> Device<P> {
         self.uplink.client.is_connected() && self.outbound.is_full(config)
     }
 
-    /// Whether nothing of the client must be kept.
+    /// Whether the gateway need not keep any state of the client.
     pub(super) const fn is_over(&self) -> bool {
         let is_away = matches!(self.phase, Phase::Lost { .. } | Phase::Disconnected);
         is_away && self.is_clean && self.uplink.link().is_none()
@@ -154,7 +154,7 @@ impl<P: Clone + Ord> Device<P> {
                 self.pump(context);
             }
             Phase::Awake { .. } => {
-                // The client asks again because it misses an answer.
+                // The client asks again because an answer was lost.
                 self.outbound.resend_now(context.now);
                 self.pump(context);
             }
@@ -180,7 +180,7 @@ impl<P: Clone + Ord> Device<P> {
     pub(super) fn lose(&mut self, context: &mut Context<'_, P>) {
         let mut will = None;
         if self.will.is_changed {
-            // The server has another Will than the client wants.
+            // The Will at the server differs from that of the client.
             if let Some(publish) = self.will.publish() {
                 let (key, now) = (self.last_key + 1, context.now);
                 let Uplink { client, out, .. } = &mut self.uplink;

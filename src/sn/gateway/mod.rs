@@ -63,13 +63,13 @@ pub enum Destination<P> {
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The host opens a transport to the server, and writes what [`Gateway::transmit`] returns. If
-    /// it cannot be opened, the host calls [`Gateway::closed`].
+    /// The host opens a transport to the server, and writes the output of [`Gateway::transmit`]. If
+    /// the transport cannot be opened, the host calls [`Gateway::closed`].
     Open(Link),
-    /// The host writes what [`Gateway::transmit`] returns, closes the transport, and calls
+    /// The host writes the output of [`Gateway::transmit`], closes the transport, and calls
     /// [`Gateway::closed`].
     Close(Link),
-    /// A client has another state.
+    /// The state of a client has changed.
     Changed {
         /// The client identifier.
         client_id: Box<str>,
@@ -112,7 +112,7 @@ pub enum State {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GatewayStats {
-    /// Datagrams that are no message.
+    /// Datagrams that are not valid messages.
     pub malformed: u64,
     /// Messages that have no meaning in the state of their client, such as a second PUBLISH while
     /// one is not acknowledged.
@@ -177,8 +177,8 @@ pub struct GatewayStats {
 ///
 /// A client is its identifier and the address that its last CONNECT came from. A datagram from
 /// another address never changes its state, except for a CONNECT with its identifier, as in MQTT. A
-/// CONNECT with another identifier from the same address begins with nothing of the client that was
-/// there before. MQTT-SN 1.2 has no authentication: any peer that can send datagrams can send a
+/// CONNECT with another identifier from the same address gets no state of the client that used the
+/// address before. MQTT-SN 1.2 has no authentication: any peer that can send datagrams can send a
 /// CONNECT with any identifier.
 ///
 /// # Limits
@@ -209,7 +209,7 @@ pub struct Gateway<P> {
     latest: Instant,
 }
 
-/// Shows only numbers: messages and passwords are secrets of others.
+/// Shows only numbers, because messages and passwords are secrets of the clients.
 impl<P> fmt::Debug for Gateway<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gateway")
@@ -392,8 +392,8 @@ impl<P: Clone + Ord> Gateway<P> {
         [timer, self.advertise_at].into_iter().flatten().min()
     }
 
-    /// Does what is due: sends again what was not answered, ends connections of silent clients, and
-    /// advertises the gateway.
+    /// Does everything that is due: sends messages that were not answered again, ends connections
+    /// of silent clients, and advertises the gateway.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.advance(now);
         if let (Some(at), Some(interval)) = (self.advertise_at, self.config.advertise) {
@@ -414,9 +414,9 @@ impl<P: Clone + Ord> Gateway<P> {
         }
     }
 
-    /// Ends all clients, because the host stops. Tells those that listen with a DISCONNECT, and
-    /// leaves the server with one, so that it publishes no Will. The host then passes no more
-    /// datagrams, and goes on until each link is closed.
+    /// Ends the connections of all clients, because the host stops. Sends a DISCONNECT to each
+    /// client that can receive it, and to the server, so that the server publishes no Will. The
+    /// host then passes no more datagrams, and serves the links until each is closed.
     pub fn shut_down(&mut self, now: Instant) {
         let now = self.advance(now);
         self.is_available = false;
@@ -456,7 +456,7 @@ impl<P: Clone + Ord> Gateway<P> {
             return self.with_publisher(now, |it, context| it.publish(publish, context));
         }
         let number = self.by_address.get(address).copied();
-        // A client that wakes names itself. [SN §6.14]
+        // The PINGREQ of a client that wakes has its client identifier. [SN §6.14]
         let name = if let Message::Pingreq(name) = message { name.as_ref() } else { None };
         let is_named = |number: &u64| {
             name.is_none_or(|name| self.by_client_id.get(name.to_str()) == Some(number))
@@ -523,7 +523,7 @@ impl<P: Clone + Ord> Gateway<P> {
             return self.output.send(address, &Message::Connack(ReturnCode::Congestion));
         };
         if same_address != Some(number) {
-            // Another client was at this address. Its state stays its own.
+            // Another client has used this address. The new one gets none of its state.
             if let Some(other) = same_address {
                 self.set_address(other, None);
             }
@@ -588,7 +588,8 @@ impl<P: Clone + Ord> Gateway<P> {
         if device.is_over() {
             self.remove(number);
         } else if matches!(device.phase, Phase::Lost { .. } | Phase::Disconnected) {
-            // It counts no longer, and the answer to what it sends is that of an unknown client.
+            // The limits no longer count this client, and its messages are answered as those of an
+            // unknown client.
             self.set_address(number, None);
         }
     }

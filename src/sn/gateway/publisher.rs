@@ -10,7 +10,7 @@ use crate::sn::v1_2::{Publish, TopicRef};
 use crate::time::Instant;
 use core::time::Duration;
 
-/// How long a connection that has failed is not tried again.
+/// The time between a connection that has failed and the next attempt.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// The connection to the server that carries the messages with QoS −1 of all clients. It is opened

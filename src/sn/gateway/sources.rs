@@ -8,7 +8,7 @@ use core::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The sources of clients, and of those that began to connect in the last second.
+/// The sources of all clients, and of clients that began to connect in the last second.
 pub(super) struct Sources<P> {
     /// Returns the peer that stands for the source of a peer.
     pub(super) source: fn(&P) -> P,
@@ -78,7 +78,8 @@ impl<P: Clone + Ord> Sources<P> {
 
     /// Whether another source can be counted. Forgets those that are idle, at most once a second.
     fn has_room(&mut self, config: &GatewayConfig, now: Instant) -> bool {
-        // Half of them have no client any more, but had one a moment ago.
+        // At most half of the sources have clients. From the others, clients began to connect
+        // within the last second.
         let maximum = config.maximum_clients.saturating_mul(2).max(1);
         if self.by_peer.len() >= maximum && now - self.swept >= SECOND {
             self.swept = now;

@@ -45,7 +45,7 @@ impl Uplink {
         }
     }
 
-    /// Whether the MQTT connection begins, or has begun and not ended.
+    /// Whether the MQTT connection is being set up or is open.
     pub(super) const fn is_open(&self) -> bool {
         matches!(self.transport, Transport::Open(_))
     }
@@ -70,7 +70,7 @@ impl Uplink {
         Ok(link)
     }
 
-    /// Ends the MQTT connection with a DISCONNECT. One that is not accepted yet needs none.
+    /// Ends the MQTT connection with a DISCONNECT, unless the server has not accepted it yet.
     pub(super) fn disconnect(&mut self, now: Instant) {
         let _ = self.client.disconnect(&Disconnect::default(), now, &mut self.out);
     }

@@ -24,7 +24,7 @@ impl Core {
                 let _ = waiter.send(Ok(()));
             }
         } else if let Err(error) = self.authenticate(Some(auth)) {
-            // The server ends the connection when it has no answer.
+            // Without an answer, the server would wait until it ends the connection.
             warn!("authentication failed on this side: {error}");
             self.disconnect(Some(&Disconnect::new(ReasonCode::UNSPECIFIED_ERROR)));
         }

@@ -85,14 +85,14 @@ impl Core {
         }
         debug!("connected, {} session", if connack.session_present { "resumed" } else { "new" });
         if is_first || !connack.session_present {
-            // A stream that was dropped is not read.
+            // Nothing reads a stream that was dropped, so it is not subscribed again.
             self.subscriptions.retain(|subscribed| !subscribed.sender.is_closed());
             for subscribed in &mut self.subscriptions {
                 subscribed.progress = Progress::Due;
             }
         }
         if !connack.session_present {
-            // The server has nothing to unsubscribe from.
+            // The server has no subscription to end.
             for done in self.unsubscriptions.drain(..) {
                 let _ = done.waiter.send(Ok(Vec::new()));
             }
@@ -106,7 +106,7 @@ impl Core {
     fn on_published(&mut self, published: &Published<'_>) {
         let (key, outcome) = (published.key, &published.outcome);
         if let Outcome::SessionLost(Some(message)) = outcome {
-            // At least once is what QoS 1 asks for.
+            // QoS 1 permits that the message arrives twice.
             let again = message.to_publish();
             if message.qos() == QoS::AtLeastOnce
                 && self.machine.publish(key, &again, self.clock.now(), &mut self.out).is_ok()
@@ -135,7 +135,7 @@ impl Core {
         let identifiers = Some(identifiers).filter(|identifiers| !identifiers.is_empty());
         let topic = received.topic_name.as_text();
         let rest = self.deliver(topic, message, identifiers);
-        // The identifiers can be those of an earlier run.
+        // The subscription identifiers can be those of an earlier run of the program.
         let rest = rest.and_then(|message| self.deliver(topic, message, None));
         let Some(message) = rest else { return };
         if let Some(others) = self.others.as_ref().filter(|others| !others.is_closed()) {
@@ -149,7 +149,8 @@ impl Core {
         }
     }
 
-    /// Offers a message to each stream that it is for. Returns it if there is none.
+    /// Gives a message to each stream whose filters match. Returns the message if there is no such
+    /// stream.
     fn deliver(
         &mut self,
         topic: Text<'_>,

@@ -30,8 +30,8 @@ use tokio::sync::oneshot;
 pub(crate) use requests::Subscribed;
 use requests::Unsubscribing;
 
-/// Bytes of output that can wait for the socket before a publish waits, and before the client reads
-/// no more.
+/// The bytes of output that can wait for the socket. Beyond that, a publish waits, and the client
+/// does not read.
 const OUTPUT_LIMIT: usize = 256 * 1024;
 
 /// Returns the data of the next AUTH or CONNECT; the argument is the AUTH of the server, if any.
@@ -66,10 +66,11 @@ pub(crate) struct Core {
     next_key: u64,
     /// The number of the current connection. 0 before the first.
     connection: u64,
-    /// The server of the current connection, and the one that last had the session.
+    /// The server of the current connection.
     server: String,
+    /// The server that last had the session.
     session_server: String,
-    /// Whether a server can have the session of another one. False after one did not.
+    /// Whether servers can share the session. False after a server did not have it.
     shares_sessions: bool,
     /// The changes for the store, if there is one.
     journal: Option<Journal>,
@@ -196,7 +197,7 @@ impl Core {
 
     pub(crate) fn connect(&mut self, server: &str) -> Result<(), Ended> {
         self.out.clear();
-        // The last step before a lost connection can have left actions.
+        // The last step before the connection was lost can have left actions.
         while self.machine.connection_lost().is_some() {}
         let connect = connect_of(&self.connect);
         let identifier = self.client_identifier();
@@ -209,7 +210,7 @@ impl Core {
         // Before 5.0 a clean session cannot be resumed.
         let was_connected = self.connection > 0 && connect.version == Version::V5_0;
         server.clone_into(&mut self.server);
-        // An earlier session of that server does not fit the state of this client.
+        // An earlier session of that server does not match the state of this client.
         let is_stale = was_connected && !self.shares_sessions && self.server != self.session_server;
         let connect = Connect {
             clean_start: connect.clean_start && !was_connected || is_stale,
@@ -259,14 +260,14 @@ impl Core {
     pub(crate) fn step(&mut self, link: &mut Link, shared: &Arc<Shared>) -> Option<Ended> {
         self.full.retain(|sender| !sender.has_room());
         if std::mem::take(&mut link.progressed) || !link.reads {
-            // A PINGREQ waits behind a large message, or its answer was not read.
+            // A PINGREQ waits behind a large message, or its answer was not read yet.
             self.machine.handle_progress(self.clock.now());
         }
         let ended =
             self.take_steps(&mut link.received, shared).or_else(|| self.handle_timeout(shared));
         self.send_requests();
         if !link.sending.has_remaining() {
-            // The buffers take turns, so neither is allocated again.
+            // The two buffers are swapped, so that neither is allocated again.
             link.sending.set_position(0);
             link.sending.get_mut().clear();
             std::mem::swap(&mut self.out, link.sending.get_mut());

@@ -72,7 +72,7 @@ impl Core {
             subscribed.filters.retain(|(filter, _)| !filters.contains(&filter.as_text()));
         }
         self.subscriptions.retain(|subscribed| !subscribed.filters.is_empty());
-        // A call that is dropped and repeated while there is no connection counts once.
+        // A call that is dropped and repeated while there is no connection leaves one UNSUBSCRIBE.
         self.unsubscriptions.retain(|one| {
             one.progress != Progress::Due || !one.waiter.is_closed() || one.packet != packet
         });
@@ -116,7 +116,7 @@ impl Core {
         let Some(subscribed) = self.subscriptions.get_mut(index) else { return };
         let packet = subscribed.packet.clone();
         let Packet::Subscribe(packet) = packet.decode() else { return };
-        // Some can be unsubscribed since.
+        // The program can have unsubscribed from some of them since.
         subscribed.asked = subscribed.filters.iter().map(|(filter, _)| filter.clone()).collect();
         let is_asked = |one: &Subscription<'_>| {
             subscribed.asked.iter().any(|filter| filter.as_text() == one.topic_filter)
@@ -124,7 +124,7 @@ impl Core {
         let list: Vec<_> = packet.subscriptions.iter().filter(is_asked).collect();
         let mut properties = packet.properties;
         if properties.subscription_identifier.is_none() && version == Version::V5_0 {
-            // A key of 28 bits, which repeats after 268 million requests.
+            // An identifier has 28 bits, so they repeat after 268 million requests.
             let number = u32::try_from(key % 0x0FFF_FFFF).unwrap_or(0) + 1;
             properties.subscription_identifier = SubscriptionIdentifier::new(number);
         }
@@ -145,8 +145,8 @@ impl Core {
         }
     }
 
-    /// Records the identifier that messages of these filters carry from now on. A server has one
-    /// subscription for each filter, the last one.
+    /// Records the subscription identifier that messages of these filters have from now on. A
+    /// server keeps only the last subscription to a filter.
     fn name_filters(
         &mut self,
         list: &[Subscription<'_>],
@@ -224,7 +224,7 @@ impl Subscribed {
     }
 
     /// Whether the message is for this stream. A server can send a message once for each
-    /// subscription that matches; the identifiers then tell for which.
+    /// subscription that matches. The subscription identifiers then show which one it is for.
     pub(super) fn takes(
         &self,
         topic: Text<'_>,

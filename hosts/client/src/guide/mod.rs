@@ -1,4 +1,4 @@
-//! The guide: one page for each thing that people want to do with a client.
+//! The guide: one page for each common task of a client.
 //!
 //! Each page begins with the shortest program, and then gives the reasons. Every program on these
 //! pages is compiled and run by the tests, against a broker in the same process.

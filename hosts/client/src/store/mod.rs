@@ -1,10 +1,10 @@
 //! The file that keeps a session over restarts of the program: a log of changes.
 //!
 //! The file is `MQC\x02` and frames. A frame is a length and a CRC-32 of 4 bytes each, big-endian,
-//! and that many bytes of [records]. A frame is written at the end of the file, so a crash leaves
-//! all of it or a torn one, which is dropped when the file is loaded. A file that has grown to
-//! twice its size is replaced by one with the fewest records, so each message costs its own bytes a
-//! few times, whatever waits.
+//! and that many bytes of [records]. A frame is appended to the file, so a crash leaves the whole
+//! frame or an incomplete one, which is dropped when the file is loaded. A file that has grown to
+//! twice its size is replaced by one with the fewest records. So the cost of a message is a few
+//! times its own size, however many others wait.
 
 mod records;
 #[cfg(test)]
@@ -27,7 +27,7 @@ const LEAST_GROWTH: u64 = 256 * 1024;
 #[derive(Debug)]
 pub(crate) struct Store {
     path: PathBuf,
-    /// The file, if it is open. A write that is in progress has it.
+    /// The file, if it is open and no write is in progress.
     log: Option<Log>,
     /// Records that are not in the file.
     unwritten: Records,
@@ -52,7 +52,7 @@ impl Store {
         state.to_stored(now).map(Some).ok_or_else(damaged)
     }
 
-    /// Appends records to the file. After an error, the next call writes them. If the call is
+    /// Appends records to the file. After an error, the next call writes them again. If the call is
     /// dropped, the next one waits for the write that has begun.
     pub(crate) async fn save(&mut self, records: Records) -> io::Result<()> {
         self.unwritten.append(records);
@@ -94,7 +94,7 @@ fn write(path: &Path, log: Option<Log>, batch: &Records) -> io::Result<Log> {
     Ok(log)
 }
 
-/// An open file. It is dropped after an error, which can leave a part of a frame.
+/// An open file. It is dropped after an error, which can leave an incomplete frame.
 #[derive(Debug)]
 struct Log {
     file: File,
@@ -114,7 +114,7 @@ impl Log {
         file.write_all(&bytes)?;
         file.sync_all()?;
         std::fs::rename(&new, path)?;
-        // The name, too, must survive a loss of power.
+        // The new name of the file must survive a loss of power, too.
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);

@@ -1,4 +1,4 @@
-//! The records of a stored session, and the state that they lead to.
+//! The records of a stored session, and the state that results from them.
 //!
 //! All numbers are big-endian. A record is a kind of one byte and its content:
 //!
@@ -32,8 +32,8 @@ const NEVER: u64 = u64::MAX;
 #[derive(Debug, Default)]
 pub(crate) struct Records {
     pub(super) bytes: Vec<u8>,
-    /// Whether they must be on the disk before the output is sent. Without them a loss of power
-    /// only makes the client send a QoS 1 message again.
+    /// Whether the records must be on the disk before the output is sent. The others can be lost
+    /// with the power, because the client then only resends a QoS 1 message.
     pub(super) must_sync: bool,
 }
 
@@ -76,7 +76,7 @@ impl Records {
         self.bytes.extend_from_slice(&message.bytes);
     }
 
-    /// Records that a message needs nothing more.
+    /// Records that the exchange of a message is over.
     pub(crate) fn outcome(&mut self, key: u64) {
         self.put([OUTCOME]);
         self.put(key.to_be_bytes());
@@ -198,15 +198,15 @@ impl State {
         Some(())
     }
 
-    /// Removes the message of an exchange that is over. Its outcome can be in a later record, and
-    /// must not be needed: the receiver can have the message.
+    /// Removes the message of an exchange that is over. The record of its outcome can follow or be
+    /// lost, but the message must not be sent again, because the receiver can have it.
     fn forget_message(&mut self, exchange: Option<Exchange>) {
         if let Some(Exchange::Sent { key }) = exchange {
             self.messages.remove(&key);
         }
     }
 
-    /// Returns the fewest records that lead to this state.
+    /// Returns the fewest records that result in this state.
     pub(super) fn to_records(&self) -> Vec<u8> {
         let mut records = Records::default();
         if let Some(identifier) = &self.client_identifier {
@@ -246,7 +246,7 @@ impl State {
     ///
     /// The client sends its messages in the order of their keys. So each message before the last
     /// QoS 2 message that was sent is in flight, and keeps its place. The packet identifier of a
-    /// QoS 1 message is not stored, because no server remembers it: any other does.
+    /// QoS 1 message is not stored: no server remembers it, so any other will do.
     pub(super) fn to_stored(&self, now: Instant) -> Option<Stored> {
         let unix_now = milliseconds(unix_time());
         let sent =
@@ -279,7 +279,7 @@ impl State {
                 Exchange::Released { key, .. } => {
                     owed.push((packet_identifier, Owed::Pubrel(Some(key).filter(|key| *key != 0))));
                 }
-                // Without its message, the identifier is only reserved.
+                // The packet identifier of an exchange without a message is only reserved.
                 Exchange::Sent { .. } | Exchange::Withheld => {
                     owed.push((packet_identifier, Owed::Nothing));
                 }
