@@ -4,7 +4,6 @@
 use super::action::{ConnectionId, SessionId, SessionNumber};
 use super::deliver::is_only_for_the_connected;
 use super::journal::{self, Journal, Left, StoredSession, StoredSubscription};
-use super::nodes::NodeId;
 use super::sessions::{Presence, SessionState};
 use super::subscription::Subscriber;
 use super::tasks::Task;
@@ -65,10 +64,10 @@ pub(super) fn insert_exchanges(
     owed.chain(accepted).for_each(|change| store(journal, number, change));
 }
 
-/// Stores the position up to which the messages of a node are handled.
-pub(super) fn advance(broker: &mut Broker, node: NodeId, position: u64) {
+/// Stores the position up to which the log of the nodes is handled.
+pub(super) fn advance(broker: &mut Broker, position: u64) {
     if let Some(journal) = &mut broker.journal {
-        journal.put_position(node, position);
+        journal.put_position(position);
     }
 }
 

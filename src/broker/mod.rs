@@ -24,23 +24,24 @@
 //! # Other nodes
 //!
 //! A broker can be [one of several nodes](BrokerConfig::is_node) that share their clients, without
-//! knowing a network. The host connects them:
+//! knowing a network. The host connects them by a *log* that all nodes read in one order:
 //!
 //! - It tells the other nodes which filters this one [wants](Broker::poll_interest), and the broker
 //!   what they want, with [`Broker::forward`]. Too many filters do no harm.
-//! - It passes each message that other nodes want to them: one with QoS 1 or 2 when the broker
-//!   [asks](Question::Forward), others from [`Broker::poll_forward`]. There it is
-//!   [`remote`](Broker::remote). A log that all nodes read in the same order gives all of them the
-//!   same retained messages.
-//! - When a client asks to connect, it finds out whether another node has its session.
-//!   [`Broker::evict`] takes it out there, and [`Broker::import_session`] adds it here, before the
-//!   client is [accepted](Broker::accept). Both nodes must have handled the log up to the same
-//!   position, and the one that gives the session up must know what the other one wanted before.
-//!   The others must know the interest of the new node before that of the old one ends.
+//! - It fetches each message for the nodes with [`Broker::poll_forward`]. One with QoS 1 or 2, one
+//!   that is retained, and a will take the way of the [log](Route::Log): the host appends it, and
+//!   each node, this one too, delivers it by [`Broker::remote`] when it reads it there. It is
+//!   acknowledged when the batch of the [`journal`] that it belongs to is durable. Other messages
+//!   go [directly](Route::Direct) to the nodes that want them.
+//! - Records of the journal name a message of the log by its position there, and the log keeps the
+//!   message. So the records of a session, and the position at which they were handed out, are
+//!   enough to resume it at any node: what is behind that position finds it again.
+//! - When a client asks to connect, the host finds out whether another node has its session.
+//!   [`Broker::evict`] takes it out there, and [`Broker::import_session`] and
+//!   [`Broker::catch_up`] add it here, before the client is [accepted](Broker::accept). The host
+//!   there appends what its clients have published before it gives the records away.
 //!
-//! A shared subscription has a group at each node, and each of them receives the message. A client
-//! whose connection ends before the host has answered for its message sends it again: the host must
-//! find it in its log, or it arrives twice, also with QoS 2.
+//! A shared subscription has a group at each node, and each of them receives the message.
 //!
 //! # Inside
 //!
@@ -78,7 +79,7 @@ pub use action::{Action, ConnectionId};
 pub use closed::{CloseCause, Closed};
 pub use config::{BrokerConfig, Overflow, SharedStrategy};
 pub use grants::{Access, Grants};
-pub use nodes::{Forward, Interest, NodeId};
+pub use nodes::{Forward, Interest, NodeId, Route};
 pub use question::{Admission, AnswerError, Question, QuestionId};
 pub use restore::Restore;
 pub use stats::{ClientStats, Counted, Dropped, Stats};
@@ -221,7 +222,8 @@ impl Broker {
         if config.sys_interval.is_some() {
             timers.arm(Timer::Sys, now);
         }
-        let journal = config.durable.then(|| Box::new(Journal::new()));
+        let has_journal = config.durable || config.is_node;
+        let journal = has_journal.then(|| Box::new(Journal::new(config.is_node)));
         let nodes = config.is_node.then(Box::default);
         Self {
             server_config: Arc::new(config.server.clone()),
@@ -521,51 +523,87 @@ impl Broker {
         self.nodes.iter().flat_map(|nodes| nodes.wanted())
     }
 
-    /// Returns the next message for other nodes whose publisher does not wait until they have it:
-    /// one with QoS 0, a will, or a message of the host.
+    /// Returns the next message for the nodes.
+    ///
+    /// The host fetches all of them after each call of [`poll_journal`](Self::poll_journal). Those
+    /// for the [log](Route::Log) belong to that batch: it must not be reported as
+    /// [durable](Self::durable) before the log has them.
     #[must_use = "a message that is dropped does not arrive"]
     pub fn poll_forward(&mut self) -> Option<Forward> {
         self.nodes.as_mut()?.next_forward()
     }
 
-    /// Delivers a message of another node to the clients of this one, and retains it if it says so.
-    /// It is not forwarded again.
+    /// Delivers a message of a node to the clients of this one, and retains it if it says so. It is
+    /// not forwarded again. `publisher` is the client identifier of its publisher, or empty.
     ///
-    /// `position` is its place in the log of a node, or of all nodes: a message that is not behind
-    /// all earlier ones of the same log is dropped. A durable broker stores the position together
-    /// with the message, so that it is neither lost nor doubled when the host repeats messages
-    /// after a crash.
+    /// `position` is its place in the log that all nodes read: a message that is not behind all
+    /// earlier ones is dropped. Records name the message by its position, which is never 0.
     pub fn remote(
         &mut self,
         message: &Message,
+        publisher: &str,
         expires_at: Option<Instant>,
-        position: Option<(NodeId, u64)>,
+        position: Option<u64>,
         now: Instant,
     ) {
         let now = self.begin(now);
-        if self.advance(position) {
-            publish::remote(self, message.clone(), expires_at, now);
+        let Some(position) = position else {
+            return publish::remote(self, message.clone(), publisher, expires_at, now);
+        };
+        if !self.advance(position) {
+            return;
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.adopt(position, message);
+        }
+        publish::remote(self, message.clone(), publisher, expires_at, now);
+        if let Some(journal) = &mut self.journal {
+            journal.forget_unused(message);
         }
     }
 
-    /// Notes that this broker has handled a log up to a position, such as that of a message that it
-    /// has forwarded itself. Returns whether the position is a new one.
+    /// Delivers a message of the log to one client, if it matches its subscriptions.
+    ///
+    /// A host that has [imported](Self::import_session) a session passes the messages behind the
+    /// position of its records, up to the one that this broker has handled, in order and before
+    /// any others.
+    ///
+    /// Shared subscriptions do not receive it.
+    pub fn catch_up(
+        &mut self,
+        client_identifier: &str,
+        message: &Message,
+        publisher: &str,
+        expires_at: Option<Instant>,
+        position: u64,
+        now: Instant,
+    ) {
+        let now = self.begin(now);
+        let Some(session) = self.sessions.find(client_identifier) else { return };
+        if let Some(journal) = &mut self.journal {
+            journal.adopt(position, message);
+        }
+        publish::catch_up(self, session, message, publisher, expires_at, now);
+        if let Some(journal) = &mut self.journal {
+            journal.forget_unused(message);
+        }
+    }
+
+    /// Notes that this broker has handled the log up to a position. Returns whether the position is
+    /// a new one.
     #[must_use = "a message at an old position is handled already"]
-    pub fn advance(&mut self, position: Option<(NodeId, u64)>) -> bool {
-        let (Some(nodes), Some((node, position))) = (&mut self.nodes, position) else {
-            return true;
-        };
-        let is_new = nodes.advance(node, position);
+    pub fn advance(&mut self, position: u64) -> bool {
+        let is_new = self.nodes.as_mut().is_some_and(|nodes| nodes.advance(position));
         if is_new {
-            keep::advance(self, node, position);
+            keep::advance(self, position);
         }
         is_new
     }
 
-    /// Returns the position up to which the messages of a log are handled.
+    /// Returns the position up to which the log is handled, if the broker is one of several nodes.
     #[must_use]
-    pub fn position(&self, log: NodeId) -> Option<u64> {
-        self.nodes.as_ref()?.position(log)
+    pub fn position(&self) -> Option<u64> {
+        self.nodes.as_ref().map(|nodes| nodes.position())
     }
 
     // ---- answers ----

@@ -1,8 +1,9 @@
 //! The store of the interests that other nodes must know, and of the messages for them.
 
 use super::subscription::{Subscriber, Target};
-use crate::codec::{Filter, QoS, Version};
+use crate::codec::{Filter, Version};
 use crate::session::Message;
+use crate::sync::Arc;
 use crate::time::Instant;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -12,8 +13,7 @@ use alloc::vec::Vec;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u32);
 
-/// A message of a client of this broker, for other nodes. Each of them passes it to
-/// [`Broker::remote`](super::Broker::remote).
+/// A message of a client of this broker, or of its host, for the nodes.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
@@ -21,8 +21,22 @@ pub struct Forward {
     pub message: Message,
     /// The time after which it must not be delivered. [5.0 MQTT-3.3.2-5]
     pub expires_at: Option<Instant>,
-    /// The nodes that want it, in order. If it must be retained, all nodes need it.
-    pub nodes: Vec<NodeId>,
+    /// The client identifier of the publisher. Empty for the host.
+    pub publisher: Arc<str>,
+    /// The way to the nodes.
+    pub route: Route,
+}
+
+/// The way of a message to the nodes.
+#[expect(clippy::exhaustive_enums, reason = "there is no third way")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// The host appends the message to the log that all nodes read. Each of them, this one too,
+    /// passes it to [`Broker::remote`](super::Broker::remote).
+    Log,
+    /// The message can be lost. This broker has delivered it to its own clients. These other nodes
+    /// want it, in order, and pass it to [`Broker::remote`](super::Broker::remote).
+    Direct(Vec<NodeId>),
 }
 
 /// A topic filter that has its first subscription at this broker, or has none any more.
@@ -46,8 +60,8 @@ pub(super) struct Nodes {
     forwards: VecDeque<Forward>,
     /// The bytes of these messages.
     bytes: usize,
-    /// The positions up to which the messages of other nodes are handled.
-    positions: BTreeMap<NodeId, u64>,
+    /// The position up to which the log is handled.
+    position: u64,
 }
 
 impl Nodes {
@@ -92,11 +106,11 @@ impl Nodes {
         self.filters.iter().filter(|(_, (count, _))| *count > 0).map(|(filter, _)| filter)
     }
 
-    /// Queues a message for the host. Returns false if it was dropped: a QoS 0 message is, if the
-    /// waiting ones have more than `maximum_bytes`.
+    /// Queues a message for the host. Returns false if it was dropped: one that can be lost is, if
+    /// the waiting ones have more than `maximum_bytes`.
     pub(super) fn push(&mut self, forward: Forward, maximum_bytes: usize) -> bool {
         let size = forward.message.size();
-        if forward.message.qos() == QoS::AtMostOnce && self.bytes + size > maximum_bytes {
+        if matches!(forward.route, Route::Direct(_)) && self.bytes + size > maximum_bytes {
             return false;
         }
         self.bytes += size;
@@ -110,21 +124,17 @@ impl Nodes {
         Some(forward)
     }
 
-    /// Moves the position of a node forward. Returns false if the node has passed it already.
-    pub(super) fn advance(&mut self, node: NodeId, position: u64) -> bool {
-        let is_new = self.position(node).is_none_or(|last| position > last);
+    /// Moves the position in the log forward. Returns false if the log is handled up to there.
+    pub(super) const fn advance(&mut self, position: u64) -> bool {
+        let is_new = position > self.position;
         if is_new {
-            self.positions.insert(node, position);
+            self.position = position;
         }
         is_new
     }
 
-    pub(super) fn position(&self, node: NodeId) -> Option<u64> {
-        self.positions.get(&node).copied()
-    }
-
-    pub(super) fn positions(&self) -> impl Iterator<Item = (NodeId, u64)> + '_ {
-        self.positions.iter().map(|(node, position)| (*node, *position))
+    pub(super) const fn position(&self) -> u64 {
+        self.position
     }
 }
 

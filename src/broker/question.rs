@@ -2,7 +2,6 @@
 
 use super::action::ConnectionId;
 use super::grants::Grants;
-use super::nodes::Forward;
 use super::throttle::Rates;
 use crate::codec::{AckProperties, ConnackProperties, Filter, OwnedPacket, SubscriptionOptions};
 use crate::session::{AckToken, Message};
@@ -53,14 +52,6 @@ pub enum Question {
     ///
     /// The host answers with [`allow`](super::Broker::allow) or [`refuse`](super::Broker::refuse).
     Subscribe(Filter, SubscriptionOptions),
-    /// A client publishes a message that other nodes want, with QoS 1 or 2 or to be retained. It is
-    /// neither delivered here nor acknowledged before the host answers.
-    ///
-    /// The host passes it on, and answers with [`allow`](super::Broker::allow) when it cannot be
-    /// lost any more. If it cannot be passed on, [`refuse`](super::Broker::refuse) tells a 5.0
-    /// client the reason, and disconnects another one. A client that gets no answer in time is
-    /// disconnected with [`SERVER_BUSY`](crate::codec::ReasonCode::SERVER_BUSY).
-    Forward(Forward),
 }
 
 /// The terms on which the host accepts a client.

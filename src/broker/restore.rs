@@ -5,7 +5,6 @@ use super::journal::{
     Journal, Key, Left, LoadedQueued, LoadedRetained, LoadedSession, Record, RecordError,
     StoredOutbound, StoredQueued, StoredRetained, StoredSubscription, check_version,
 };
-use super::nodes::NodeId;
 use super::sessions::Presence;
 use super::tasks::Task;
 use super::timers::Timer;
@@ -53,20 +52,18 @@ impl Restore {
     /// format.
     pub fn finish(self, mut report: impl FnMut(&[u8], RecordError)) -> Result<Broker, RecordError> {
         let Self { config, seed, now, records } = self;
-        let Records { version, messages, sessions, retained, positions, .. } = records;
+        let Records { version, messages, sessions, retained, position, .. } = records;
         let Records { damaged, is_damaged, last, .. } = records;
         if let Some(version) = version {
             return Err(version);
         }
+        let mut journal = Journal::restored(last, config.is_node);
         let mut broker = Broker::new(config, seed, now);
-        let mut journal = Journal::restored(last);
         messages.iter().for_each(|(number, message)| journal.adopt(*number, message));
         broker.journal = Some(Box::new(journal));
         let mut building = Building { broker, messages, now, report: &mut report };
-        for (node, position) in positions {
-            if let Some(nodes) = &mut building.broker.nodes {
-                nodes.advance(node, position);
-            }
+        if let Some(nodes) = &mut building.broker.nodes {
+            nodes.advance(position);
         }
         building.restore_retained(retained);
         // All subscriptions come first: a message of a shared subscription names its group.
@@ -107,7 +104,8 @@ pub(super) struct Records {
     pub(super) messages: BTreeMap<u64, Message>,
     pub(super) sessions: BTreeMap<u64, Parts>,
     retained: Vec<(Topic, LoadedRetained)>,
-    positions: Vec<(NodeId, u64)>,
+    /// The position in the log of the nodes.
+    position: u64,
     /// The sessions whose own record is damaged. Their other records are not touched.
     damaged: BTreeSet<u64>,
     /// Whether any record is damaged.
@@ -169,9 +167,9 @@ impl Records {
             }
             Key::Inbound(..) if !value.is_empty() => return Err(RecordError::Value),
             Key::Inbound(session, identifier) => self.parts(session).inbound.push(identifier),
-            Key::Node(node) => {
+            Key::Position => {
                 let position = value.try_into().map_err(|_| RecordError::Value)?;
-                self.positions.push((NodeId(node), u64::from_be_bytes(position)));
+                self.position = u64::from_be_bytes(position);
             }
             Key::Retained(topic) => {
                 let retained = LoadedRetained::read(value)?;
@@ -208,7 +206,8 @@ impl Building<'_> {
     }
 
     fn journal(&mut self) -> &mut Journal {
-        self.broker.journal.get_or_insert_with(|| Box::new(Journal::new()))
+        let is_node = self.broker.config.is_node;
+        self.broker.journal.get_or_insert_with(|| Box::new(Journal::new(is_node)))
     }
 
     fn restore_retained(&mut self, retained: Vec<(Topic, LoadedRetained)>) {
@@ -413,6 +412,9 @@ impl Broker {
         };
         put(Key::Format, &[super::journal::VERSION]);
         for (number, message) in journal.messages() {
+            if journal.is_in_log(number) {
+                continue;
+            }
             put(Key::Message(number), &message.to_bytes());
         }
         let put_queued = |outgoing: &Outgoing, put: &mut dyn FnMut(Key, &[u8])| {
@@ -425,8 +427,8 @@ impl Broker {
             let Some(session) = state.number.map(SessionNumber::get) else { continue };
             self.put_session(id, session, &mut put, put_queued);
         }
-        for (NodeId(node), position) in self.nodes.iter().flat_map(|nodes| nodes.positions()) {
-            put(Key::Node(node), &position.to_be_bytes());
+        if let Some(position) = self.position().filter(|position| *position > 0) {
+            put(Key::Position, &position.to_be_bytes());
         }
         let handed_on = self.tasks.handed_on().filter_map(|one| self.queued(journal, one));
         handed_on.for_each(|(key, _, value)| put(key, &value));

@@ -4,7 +4,7 @@ use super::Broker;
 use super::action::SessionId;
 use super::flow::{close, subscribe};
 use super::journal::{
-    Journal, Key, LoadedQueued, Record, RecordError, StoredOutbound, StoredQueued,
+    Journal, Key, LoadedQueued, OWN, Record, RecordError, StoredOutbound, StoredQueued,
 };
 use super::keep;
 use super::nodes::NodeId;
@@ -44,6 +44,9 @@ impl Broker {
     /// They have the subscriptions, the messages with QoS 1 and 2, the exchanges and the will. The
     /// session stays as it is. Retained messages that a new subscription still awaits are not in
     /// the records.
+    ///
+    /// One of several [nodes](super#other-nodes) names the messages of their log by their
+    /// positions, without their records.
     #[must_use = "there may be no session"]
     pub fn export_session(&self, client_identifier: &str, record: impl FnMut(Record<'_>)) -> bool {
         let session = self.sessions.find(client_identifier);
@@ -58,15 +61,23 @@ impl Broker {
             record(Record { key: &bytes, value: Some(value) });
         };
         // The session has the number 1. Messages are stored once each, by their address.
-        let (mut last, mut numbers) = (1, BTreeMap::new());
+        let is_node = self.nodes.is_some();
+        let (mut last, mut numbers) = (if is_node { OWN } else { 1 }, BTreeMap::new());
         let put_queued = |outgoing: &Outgoing, put: &mut dyn FnMut(Key, &[u8])| {
             if outgoing.message.qos() == QoS::AtMostOnce {
                 return None;
             }
             let number = *numbers.entry(outgoing.message.address()).or_insert_with(|| {
-                last += 1;
-                put(Key::Message(last), &outgoing.message.to_bytes());
-                last
+                let journal = self.journal.as_ref();
+                let in_log = journal.and_then(|journal| {
+                    let number = journal.number_of(&outgoing.message)?;
+                    journal.is_in_log(number).then_some(number)
+                });
+                in_log.unwrap_or_else(|| {
+                    last += 1;
+                    put(Key::Message(last), &outgoing.message.to_bytes());
+                    last
+                })
             });
             last += 1;
             let group = outgoing.key.and_then(|key| Journal::group(self.journal.as_deref(), key));
@@ -78,7 +89,8 @@ impl Broker {
     }
 
     /// Adds a session that another broker has [exported](Self::export_session). Its client is not
-    /// connected. On error nothing has changed.
+    /// connected. On error nothing has changed. At one of several [nodes](super#other-nodes), the
+    /// host adds the records of the messages that it finds in the log.
     ///
     /// The records have times, so the clocks of both brokers must have the same epoch. The call
     /// handles all records at once, so its work grows with their number.
@@ -141,7 +153,12 @@ impl Broker {
         else {
             return;
         };
-        let number = self.journal.as_mut().map(|journal| journal.new_session());
+        let number = self.journal.as_mut().map(|journal| {
+            let in_log: Vec<_> =
+                messages.iter().filter(|(number, _)| journal.is_in_log(**number)).collect();
+            in_log.into_iter().for_each(|(number, message)| journal.adopt(*number, message));
+            journal.new_session()
+        });
         let id = self.insert_loaded(loaded, number, now);
         keep::insert(self, id);
         for (filter, stored) in subscriptions {
@@ -161,6 +178,9 @@ impl Broker {
         }
         let owed = owed(outbound, |_, position| waiting.remove(&position).map(Owed::Publish));
         keep::insert_exchanges(self, id, &owed, &inbound);
+        if let Some(journal) = &mut self.journal {
+            messages.values().for_each(|message| journal.forget_unused(message));
+        }
         let state = self.sessions.get_mut(id).map(|state| &mut state.presence);
         if let Some(Presence::Away { session, .. }) = state {
             // No key occurs twice, so no identifier does.

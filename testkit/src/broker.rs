@@ -8,8 +8,8 @@ use core::time::Duration;
 use mqtt_sansio::Instant;
 use mqtt_sansio::broker::journal::{Batch, Record};
 use mqtt_sansio::broker::{
-    Access, Admission, Broker, BrokerConfig, ConnectionId, Grants, NodeId, Overflow, Question,
-    Rates, Restore, SharedStrategy,
+    Access, Admission, Broker, BrokerConfig, ConnectionId, Forward, Grants, NodeId, Overflow,
+    Question, Rates, Restore, Route, SharedStrategy,
 };
 use mqtt_sansio::codec::{
     self, Ack, Auth, AuthProperties, ConnackProperties, Connect, ConnectProperties, Disconnect,
@@ -76,6 +76,8 @@ struct Host {
     batch: Option<Batch>,
     fetched: usize,
     has_crashed: bool,
+    /// The log of the nodes.
+    log: Vec<(Message, String)>,
 }
 
 type Records = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -113,6 +115,7 @@ impl Host {
             batch: None,
             fetched: 0,
             has_crashed: false,
+            log: Vec::new(),
         }
     }
 
@@ -401,6 +404,9 @@ impl Host {
         assert!(self.broker.client(name).is_none());
         let (which, change) = (usize::from(draw()), draw());
         let damage = change & 7 == 0;
+        if had {
+            records.extend(self.logged());
+        }
         if let Some(value) = records.values_mut().nth(which % 8).filter(|_| damage) {
             value.truncate(usize::from(change >> 3));
         }
@@ -422,15 +428,44 @@ impl Host {
                     let is_wanted = self.broker.interests().any(|one| *one == interest.filter);
                     assert_eq!(is_wanted, interest.is_wanted);
                 }
-                while self.broker.poll_forward().is_some() {}
+                self.read_log();
             }
             _ => {
                 let topic = TOPICS[usize::from(bits >> 2) % TOPICS.len()];
                 let publish = Publish { retain: bits & 16 != 0, ..Publish::new(topic, b"remote") };
                 let message = Message::new(&publish).unwrap();
-                self.broker.remote(&message, None, Some((node, u64::from(draw()))), self.now);
+                self.log.push((message, "another".into()));
+                self.read_log();
             }
         }
+    }
+
+    /// Appends what the broker forwards to the log, and delivers what is new there.
+    fn read_log(&mut self) {
+        if self.broker.position().is_none() {
+            assert_eq!(self.broker.poll_forward(), None);
+            return;
+        }
+        loop {
+            while let Some(Forward { message, publisher, route, .. }) = self.broker.poll_forward() {
+                if route == Route::Log {
+                    self.log.push((message, publisher.to_string()));
+                }
+            }
+            let position = self.broker.position().unwrap();
+            let next = usize::try_from(position).ok().and_then(|position| self.log.get(position));
+            let Some((message, publisher)) = next else { break };
+            self.broker.remote(message, publisher, None, Some(position + 1), self.now);
+            // A message is not delivered twice.
+            self.broker.remote(message, publisher, None, Some(position + 1), self.now);
+        }
+    }
+
+    /// Returns the records of the messages in the log.
+    fn logged(&self) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+        (1_u64..).zip(&self.log).map(|(position, (message, _))| {
+            ([b"m", &position.to_be_bytes()[..]].concat(), message.to_bytes().to_vec())
+        })
     }
 
     // ---- the store ----
@@ -472,6 +507,9 @@ impl Host {
             for (key, value) in &self.durable {
                 restore.record(key, value).unwrap();
             }
+            for (key, value) in self.logged().filter(|_| self.broker.position().is_some()) {
+                restore.record(&key, &value).unwrap();
+            }
             self.broker = restore.finish(|key, error| panic!("{key:x?}: {error}")).unwrap();
             self.written = self.durable.clone();
             self.batch = None;
@@ -486,6 +524,7 @@ impl Host {
             calls += 1;
             assert!(calls < 1_000, "the work has an end");
         }
+        self.read_log();
     }
 
     fn check(&self) {

@@ -7,7 +7,6 @@ use crate::broker::closed::CloseCause;
 use crate::broker::connections::{Connection, Phase};
 use crate::broker::grants::{Access, Grants, Verdict};
 use crate::broker::keep;
-use crate::broker::nodes::Forward;
 use crate::broker::question::{
     Admission, AnswerError, Pending, Question, QuestionId, ack_properties,
 };
@@ -203,15 +202,14 @@ pub(crate) fn allow(
 ) -> Result<(), AnswerError> {
     let connection = broker.connections.asked(question).ok_or(AnswerError::NotOpen)?;
     let access = match connection.question.as_ref().map(|question| &question.content) {
-        Some(Question::Publish(_) | Question::Forward(_)) => Access::Publish,
+        Some(Question::Publish(_)) => Access::Publish,
         Some(Question::Subscribe(..)) => Access::Subscribe,
         _ => return Err(AnswerError::WrongKind),
     };
     let verdict_of = |grants: &Grants| match &connection.question.as_ref()?.content {
         Question::Publish(message) => Some(grants.check(access, &message.topic_name())),
         Question::Subscribe(filter, _) => Some(grants.check_subscribe(filter)),
-        // Other nodes may have the message already.
-        Question::Forward(_) | Question::Connect(_) | Question::Authenticate(_) => None,
+        Question::Connect(_) | Question::Authenticate(_) => None,
     };
     let session = connection.session();
     let state = session.and_then(|session| broker.sessions.get_mut(session));
@@ -269,18 +267,10 @@ fn answer(
 ) {
     let Some(connection) = broker.connections.get_mut(id) else { return };
     let Some(question) = connection.question.take() else { return };
-    // An acknowledgement before 5.0 has no reason code, so the client must send the message again.
-    let can_refuse = connection.server.version() == Version::V5_0;
     let Pending { content, token, expires_at, .. } = *question;
     match content {
         Question::Publish(message) => {
-            publish::answered(broker, id, message, false, expires_at, token, refusal, now);
-        }
-        Question::Forward(_) if refusal.is_some() && token.is_some() && !can_refuse => {
-            end_unanswered(broker, id, now);
-        }
-        Question::Forward(Forward { message, .. }) => {
-            publish::answered(broker, id, message, true, expires_at, token, refusal, now);
+            publish::answered(broker, id, message, expires_at, token, refusal, now);
         }
         Question::Subscribe(filter, options) => {
             let refusal = refusal.map(|refusal| refusal.reason_code);
@@ -290,19 +280,8 @@ fn answer(
     }
 }
 
-/// Disconnects a client whose message is neither lost nor accepted.
-fn end_unanswered(broker: &mut Broker, id: ConnectionId, now: Instant) {
-    let reason_code = ReasonCode::SERVER_BUSY;
-    let cause = CloseCause::Ended(reason_code);
-    close::disconnect(broker, id, &Disconnect::new(reason_code), cause, now);
-}
-
 /// Answers a question in place of the host, whose time is over.
 pub(super) fn answer_late(broker: &mut Broker, id: ConnectionId, now: Instant) {
-    let question = broker.connections.question(id);
-    if matches!(question, Some((_, Question::Forward(_)))) {
-        return end_unanswered(broker, id, now);
-    }
     answer(broker, id, Some(ReasonCode::NOT_AUTHORIZED.into()), now);
 }
 

@@ -6,7 +6,7 @@ use crate::broker::action::{ConnectionId, SessionId};
 use crate::broker::deliver::deliver_to_all;
 use crate::broker::grants::{Access, Verdict};
 use crate::broker::keep;
-use crate::broker::nodes::{Forward, take_nodes};
+use crate::broker::nodes::{Forward, Route, take_nodes};
 use crate::broker::question::{Pending, Question};
 use crate::broker::subscription::Target;
 use crate::broker::wills::StoredWill;
@@ -36,7 +36,9 @@ pub(super) fn receive(
     }
     if verdict == Verdict::Allowed {
         find_subscribers(broker, Some(session), &received.topic_name);
-        if broker.matches.is_empty() && !publish.retain {
+        // In the log it can find subscribers of other nodes.
+        let is_for_log = broker.nodes.is_some() && publish.qos > QoS::AtMostOnce;
+        if broker.matches.is_empty() && !publish.retain && !is_for_log {
             return Some(ReasonCode::NO_MATCHING_SUBSCRIBERS);
         }
     }
@@ -47,61 +49,63 @@ pub(super) fn receive(
         publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
     let token = received.token;
     if verdict == Verdict::Asked {
-        ask(broker, id, Question::Publish(message), token, expires_at, now);
+        let deadline = Some(now + broker.config.server.common.answer_timeout);
+        let question = Pending::new(Question::Publish(message));
+        broker.connections.ask(id, Pending { deadline, token, expires_at, ..question });
         return None;
     }
     // Only a 5.0 client that waits for an answer can learn that there is no room.
     let is_answered = version == Version::V5_0 && received.qos > QoS::AtMostOnce;
-    if let Some(forward) = forward(broker, &message, expires_at) {
-        ask(broker, id, Question::Forward(forward), token, expires_at, now);
-        return None;
-    }
-    Some(distribute(broker, Some(session), message, expires_at, is_answered, now))
+    Some(route(broker, Some(session), message, expires_at, is_answered, now))
 }
 
-/// Asks the host about a message.
-fn ask(
+/// Delivers a message whose subscribers are in `broker.matches`. If the broker is one of several
+/// nodes, it passes the message to the others, or to the log, from which it comes back.
+fn route(
     broker: &mut Broker,
-    id: ConnectionId,
-    question: Question,
-    token: Option<AckToken>,
+    from: Option<SessionId>,
+    message: Message,
     expires_at: Option<Instant>,
+    is_answered: bool,
     now: Instant,
-) {
-    let deadline = Some(now + broker.config.server.common.answer_timeout);
-    let question = Pending { deadline, token, expires_at, ..Pending::new(question) };
-    broker.connections.ask(id, question);
-}
-
-/// Takes the nodes out of `broker.matches`. Returns the message for them if its publisher waits
-/// until they have it; otherwise the host fetches it later.
-fn forward(broker: &mut Broker, message: &Message, expires_at: Option<Instant>) -> Option<Forward> {
-    let forward = for_nodes(broker, message, expires_at)?;
+) -> ReasonCode {
+    if broker.nodes.is_none() {
+        return distribute(broker, from, message, expires_at, is_answered, now);
+    }
+    let nodes = take_nodes(&mut broker.matches);
     // Retained messages of a topic must have the same order at all nodes.
     if message.qos() > QoS::AtMostOnce || message.retain() {
-        return Some(forward);
+        let has_room = broker.retained.has_room(&message, broker.config.maximum_retained);
+        if message.retain() && is_answered && !has_room {
+            return ReasonCode::QUOTA_EXCEEDED;
+        }
+        push_forward(broker, from, message, expires_at, Route::Log);
+        return ReasonCode::SUCCESS;
     }
-    push_forward(broker, forward);
-    None
+    if !nodes.is_empty() {
+        push_forward(broker, from, message.clone(), expires_at, Route::Direct(nodes));
+    }
+    distribute(broker, from, message, expires_at, is_answered, now)
 }
 
-/// Takes the nodes out of `broker.matches`. Returns the message for them, if there are any.
-fn for_nodes(
+/// Queues a message for the host, which passes it to the nodes. The acknowledgement of one for the
+/// log waits until the batch of the journal that it belongs to is durable.
+fn push_forward(
     broker: &mut Broker,
-    message: &Message,
+    from: Option<SessionId>,
+    message: Message,
     expires_at: Option<Instant>,
-) -> Option<Forward> {
-    broker.nodes.as_ref()?;
-    let nodes = take_nodes(&mut broker.matches);
-    let message = message.clone();
-    (!nodes.is_empty() || message.retain()).then_some(Forward { message, expires_at, nodes })
-}
-
-fn push_forward(broker: &mut Broker, forward: Forward) {
-    if let Some(nodes) = &mut broker.nodes {
-        let is_kept = nodes.push(forward, broker.config.maximum_forwarded);
-        broker.stats.dropped.not_forwarded += u64::from(!is_kept);
+    route: Route,
+) {
+    let Broker { nodes: Some(nodes), journal, sessions, .. } = broker else { return };
+    if let (Some(journal), Route::Log) = (journal, &route) {
+        journal.forward(message.size());
     }
+    let publisher = from.and_then(|from| sessions.get(from));
+    let publisher = publisher.map_or_else(|| "".into(), |state| state.client_identifier().clone());
+    let forward = Forward { message, expires_at, publisher, route };
+    let is_kept = nodes.push(forward, broker.config.maximum_forwarded);
+    broker.stats.dropped.not_forwarded += u64::from(!is_kept);
 }
 
 /// Checks whether a session may publish to a topic, and counts the message if not.
@@ -123,13 +127,11 @@ pub(super) fn is_reserved(broker: &Broker, topic_name: &TopicName<'_>) -> bool {
         || (broker.config.sparkplug_aware && sparkplug::is_certificate(topic_name))
 }
 
-/// Publishes or refuses a message as the host has decided. Other nodes may have it already.
-#[expect(clippy::too_many_arguments, reason = "all but one are parts of the question")]
+/// Publishes or refuses a message as the host has decided.
 pub(super) fn answered(
     broker: &mut Broker,
     id: ConnectionId,
     message: Message,
-    is_forwarded: bool,
     expires_at: Option<Instant>,
     token: Option<AckToken>,
     refusal: Option<Acknowledgement<'_>>,
@@ -137,24 +139,13 @@ pub(super) fn answered(
 ) {
     let Some(connection) = broker.connections.get(id) else { return };
     let Some(session) = connection.session() else { return };
-    let dropped = &mut broker.stats.dropped;
-    let counter =
-        if is_forwarded { &mut dropped.not_forwarded } else { &mut dropped.not_authorized };
-    *counter += u64::from(refusal.is_some());
+    broker.stats.dropped.not_authorized += u64::from(refusal.is_some());
     let is_answered = connection.server.version() == Version::V5_0 && token.is_some();
     let acknowledgement = match refusal {
         Some(refusal) => refusal,
         None => {
             find_subscribers(broker, Some(session), &message.topic_name());
-            if !is_forwarded {
-                if let Some(forward) = forward(broker, &message, expires_at) {
-                    return ask(broker, id, Question::Forward(forward), token, expires_at, now);
-                }
-            }
-            match distribute(broker, Some(session), message, expires_at, is_answered, now) {
-                ReasonCode::NO_MATCHING_SUBSCRIBERS if is_forwarded => ReasonCode::SUCCESS.into(),
-                reason_code => reason_code.into(),
-            }
+            route(broker, Some(session), message, expires_at, is_answered, now).into()
         }
     };
     if let (Some(token), Some(connection)) = (token, broker.connections.get_mut(id)) {
@@ -177,22 +168,39 @@ pub(crate) fn publish(
 ) -> ReasonCode {
     find_subscribers(broker, None, &message.topic_name());
     let expires_at = message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
-    if let Some(forward) = for_nodes(broker, &message, expires_at) {
-        push_forward(broker, forward);
-    }
-    distribute(broker, None, message, expires_at, true, now)
+    route(broker, None, message, expires_at, true, now)
 }
 
-/// Delivers a message of another node to the clients of this broker.
+/// Delivers a message of a node to the clients of this broker.
 pub(crate) fn remote(
     broker: &mut Broker,
     message: Message,
+    publisher: &str,
     expires_at: Option<Instant>,
     now: Instant,
 ) {
-    find_subscribers(broker, None, &message.topic_name());
+    let from = broker.sessions.find(publisher);
+    find_subscribers(broker, from, &message.topic_name());
     take_nodes(&mut broker.matches);
-    distribute(broker, None, message, expires_at, false, now);
+    let publisher = (!publisher.is_empty()).then(|| publisher.as_bytes().into());
+    deliver(broker, from, publisher.unwrap_or_default(), message, expires_at, false, now);
+}
+
+/// Delivers a message of the log to one session.
+pub(crate) fn catch_up(
+    broker: &mut Broker,
+    session: SessionId,
+    message: &Message,
+    publisher: &str,
+    expires_at: Option<Instant>,
+    now: Instant,
+) {
+    let from = broker.sessions.find(publisher);
+    find_subscribers(broker, from, &message.topic_name());
+    let mut matches = core::mem::take(&mut broker.matches);
+    matches.retain(|(target, _)| *target == Target::Session(session));
+    deliver_to_all(broker, from, &mut matches, message, expires_at, now);
+    broker.matches = matches;
 }
 
 /// Publishes a message of the broker itself.
@@ -210,11 +218,12 @@ pub(super) fn publish_will(broker: &mut Broker, session: SessionId, now: Instant
     else {
         return;
     };
-    find_subscribers(broker, Some(session), &message.topic_name());
     let expires_at = message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
-    if let Some(forward) = for_nodes(broker, &message, expires_at) {
-        push_forward(broker, forward);
+    if broker.nodes.is_some() {
+        // Whatever its QoS: the log shows to the other nodes that it is published.
+        return push_forward(broker, Some(session), message, expires_at, Route::Log);
     }
+    find_subscribers(broker, Some(session), &message.topic_name());
     distribute(broker, Some(session), message, expires_at, false, now);
 }
 
@@ -261,6 +270,23 @@ fn distribute(
     is_answered: bool,
     now: Instant,
 ) -> ReasonCode {
+    let publisher = match from.and_then(|from| broker.sessions.get(from)) {
+        Some(state) if message.retain() => Arc::from(state.client_identifier().clone()),
+        _ => Arc::default(),
+    };
+    deliver(broker, from, publisher, message, expires_at, is_answered, now)
+}
+
+/// Does what [`distribute`] does, for a publisher that possibly has no session here.
+fn deliver(
+    broker: &mut Broker,
+    from: Option<SessionId>,
+    publisher: Arc<[u8]>,
+    message: Message,
+    expires_at: Option<Instant>,
+    is_answered: bool,
+    now: Instant,
+) -> ReasonCode {
     let mut is_kept = message.retain();
     if is_kept && !broker.retained.has_room(&message, broker.config.maximum_retained) {
         if is_answered {
@@ -276,9 +302,7 @@ fn distribute(
         sparkplug::certify(broker, &message, now);
     }
     if is_kept {
-        let from = from.and_then(|from| broker.sessions.get(from));
-        let publisher = from.map(|state| Arc::from(state.client_identifier().clone()));
-        retain(broker, message, expires_at, publisher.unwrap_or_default());
+        retain(broker, message, expires_at, publisher);
     }
     let has_subscribers = !matches.is_empty();
     broker.matches = matches;

@@ -72,7 +72,7 @@ pub(in crate::broker) enum Key {
     Queued(u64, u64),
     Outbound(u64, PacketIdentifier),
     Inbound(u64, PacketIdentifier),
-    Node(u32),
+    Position,
     Retained(Topic),
 }
 
@@ -86,12 +86,12 @@ impl Key {
             Self::Queued(..) => b'q',
             Self::Outbound(..) => b'o',
             Self::Inbound(..) => b'i',
-            Self::Node(_) => b'n',
+            Self::Position => b'n',
             Self::Retained(_) => b'r',
         };
         out.push(kind);
         match self {
-            Self::Format => {}
+            Self::Format | Self::Position => {}
             Self::Message(number) | Self::Session(number) => out.extend(number.to_be_bytes()),
             Self::Subscription(session, filter) => {
                 out.extend(session.to_be_bytes());
@@ -106,7 +106,6 @@ impl Key {
                 out.extend(session.to_be_bytes());
                 out.extend(identifier.get().to_be_bytes());
             }
-            Self::Node(node) => out.extend(node.to_be_bytes()),
             Self::Retained(topic) => out.extend(topic.as_text().as_bytes()),
         }
     }
@@ -118,7 +117,7 @@ impl Key {
     /// Returns the greatest number in the key.
     pub(in crate::broker) fn greatest_number(&self) -> u64 {
         match *self {
-            Self::Format | Self::Node(_) | Self::Retained(_) => 0,
+            Self::Format | Self::Position | Self::Retained(_) => 0,
             Self::Message(number)
             | Self::Session(number)
             | Self::Subscription(number, _)
@@ -143,7 +142,7 @@ impl Key {
             b'q' => Self::Queued(number(&mut reader)?, number(&mut reader)?),
             b'o' => Self::Outbound(number(&mut reader)?, reader.packet_identifier().ok()?),
             b'i' => Self::Inbound(number(&mut reader)?, reader.packet_identifier().ok()?),
-            b'n' => Self::Node(reader.u32().ok()?),
+            b'n' => Self::Position,
             b'r' => {
                 let text = core::mem::replace(&mut reader, Reader(&[])).0;
                 Self::Retained(Topic::new(core::str::from_utf8(text).ok()?).ok()?)

@@ -76,7 +76,7 @@
 //! | `q`, session (8), position (8) | message (8), flags (1): QoS in bits 0 and 1, 4 RETAIN, 8 shared; time of expiry, count (2) and Subscription Identifiers (4 each); if shared its filter |
 //! | `o`, session (8), packet identifier (2) | 1 and the position (8) of a QoS 2 PUBLISH that was sent; 2 and a number (8) that orders them for a PUBREL that is owed; 3 for an identifier that is reserved |
 //! | `i`, session (8), packet identifier (2) | empty: a QoS 2 message of the client was accepted |
-//! | `n`, node (4) | position (8): the messages of that [node](super#other-nodes) up to there are handled |
+//! | `n` | position (8): the log of the [nodes](super#other-nodes) is handled up to there |
 //! | `r`, topic name | message (8), QoS (1), time of expiry, client identifier of the publisher as a string |
 //!
 //! Grants are one byte for what no grant covers (0 allowed, 1 denied, 2 asked), and two lists,
@@ -88,7 +88,6 @@ mod format;
 pub use format::RecordError;
 
 use super::action::SessionNumber;
-use super::nodes::NodeId;
 #[cfg(doc)]
 use super::{Broker, BrokerConfig, Restore};
 use crate::codec::{Filter, PacketIdentifier, Topic};
@@ -121,6 +120,9 @@ pub struct Batch(u64);
 /// The bytes that a record counts beside its value.
 const RECORD: usize = 64;
 
+/// The least number that a node gives out. Smaller ones are positions in the log of the nodes.
+pub(super) const OWN: u64 = 1 << 61;
+
 /// Marks the key of a message that is stored. Other keys are those of groups, whose numbers do not
 /// reach this bit.
 const STORED: u64 = 1 << 63;
@@ -141,6 +143,8 @@ pub(super) struct Journal {
     holds_output: bool,
     /// Whether output waits for the batch that is collected.
     is_awaited: bool,
+    /// Whether messages for the log of the nodes belong to the batch that is collected.
+    has_forwards: bool,
     /// Whether there were too many records when the broker last looked.
     was_full: bool,
     /// The stored messages, by the address of their bytes, which all copies share.
@@ -149,6 +153,8 @@ pub(super) struct Journal {
     deliveries: BTreeMap<u64, Delivery>,
     /// Numbers messages, sessions and positions.
     last: u64,
+    /// Whether messages can be in the log of the nodes.
+    is_node: bool,
 }
 
 #[derive(Debug)]
@@ -195,16 +201,16 @@ impl Value {
 
 impl Journal {
     /// Creates the journal of a broker without state.
-    pub(super) fn new() -> Self {
-        let mut journal = Self::over(0);
+    pub(super) fn new(is_node: bool) -> Self {
+        let mut journal = Self::over(0, is_node);
         journal.put_format(true);
         journal
     }
 
     /// Creates the journal of a broker that is made of records, and that gives out greater numbers
     /// than `last`.
-    pub(super) fn restored(last: u64) -> Self {
-        let mut journal = Self::over(last);
+    pub(super) fn restored(last: u64, is_node: bool) -> Self {
+        let mut journal = Self::over(last, is_node);
         journal.put_format(false);
         journal
     }
@@ -213,8 +219,9 @@ impl Journal {
         self.put_bytes(Key::Format, is_new, Vec::from([VERSION]));
     }
 
-    fn over(last: u64) -> Self {
+    fn over(last: u64, is_node: bool) -> Self {
         Self {
+            is_node,
             pending: BTreeMap::new(),
             batch: 1,
             durable: 0,
@@ -223,10 +230,11 @@ impl Journal {
             unsynced_bytes: 0,
             holds_output: false,
             is_awaited: false,
+            has_forwards: false,
             was_full: false,
             messages: BTreeMap::new(),
             deliveries: BTreeMap::new(),
-            last,
+            last: if is_node { last.max(OWN) } else { last },
         }
     }
 
@@ -239,7 +247,7 @@ impl Journal {
 
     /// Whether there is something to fetch, or output waits for a batch without records.
     pub(super) fn wants_poll(&self) -> bool {
-        self.is_awaited || !self.pending.is_empty()
+        self.is_awaited || self.has_forwards || !self.pending.is_empty()
     }
 
     /// Hands the records of a batch out.
@@ -247,9 +255,10 @@ impl Journal {
         if !self.wants_poll() {
             return None;
         }
-        let (batch, is_empty) = (self.batch, self.pending.is_empty());
+        let is_empty = self.pending.is_empty() && !self.has_forwards;
+        let batch = self.batch;
         self.batch += 1;
-        self.is_awaited = false;
+        (self.is_awaited, self.has_forwards) = (false, false);
         if is_empty && self.durable + 1 == batch {
             // All before it are durable, so this one is.
             self.durable = batch;
@@ -325,6 +334,14 @@ impl Journal {
         self.is_awaited = true;
     }
 
+    /// Notes that the host must append a message to the log of the nodes before it reports the
+    /// batch as durable.
+    pub(super) const fn forward(&mut self, size: usize) {
+        self.holds_output = true;
+        self.has_forwards = true;
+        self.bytes += RECORD + size;
+    }
+
     fn put(&mut self, key: Key, is_new: bool, value: Value) {
         self.holds_output = true;
         self.bytes += RECORD + value.size();
@@ -387,7 +404,22 @@ impl Journal {
         if kept.references == 0 {
             let number = kept.number;
             self.messages.remove(&address);
-            self.delete(Key::Message(number));
+            if !self.is_in_log(number) {
+                self.delete(Key::Message(number));
+            }
+        }
+    }
+
+    /// Whether a message is in the log of the nodes, so that its number is its position there.
+    pub(super) const fn is_in_log(&self, number: u64) -> bool {
+        self.is_node && number < OWN
+    }
+
+    /// Forgets a message of the log to which nothing refers.
+    pub(super) fn forget_unused(&mut self, message: &Message) {
+        let address = message.address();
+        if self.messages.get(&address).is_some_and(|kept| kept.references == 0) {
+            self.messages.remove(&address);
         }
     }
 
@@ -423,10 +455,10 @@ impl Journal {
         }
     }
 
-    /// Takes a message that is stored already, to which nothing refers yet.
+    /// Takes a message that is stored already, to which nothing refers that is not counted yet.
     pub(super) fn adopt(&mut self, number: u64, message: &Message) {
-        let kept = Kept { number, references: 0, message: message.clone() };
-        self.messages.insert(message.address(), kept);
+        let kept = || Kept { number, references: 0, message: message.clone() };
+        self.messages.entry(message.address()).or_insert_with(kept);
     }
 
     /// Notes that one more record, which is stored already, refers to a message.
@@ -458,6 +490,7 @@ impl Journal {
             unused.extend((kept.references == 0).then_some(kept.number));
             kept.references > 0
         });
+        unused.retain(|number| !self.is_in_log(*number));
         if !is_damaged {
             unused.into_iter().for_each(|number| self.delete(Key::Message(number)));
         }
@@ -520,9 +553,9 @@ impl Journal {
         }
     }
 
-    /// Stores the position up to which the messages of a node are handled.
-    pub(super) fn put_position(&mut self, NodeId(node): NodeId, position: u64) {
-        self.put_bytes(Key::Node(node), false, position.to_be_bytes().to_vec());
+    /// Stores the position up to which the log of the nodes is handled.
+    pub(super) fn put_position(&mut self, position: u64) {
+        self.put_bytes(Key::Position, false, position.to_be_bytes().to_vec());
     }
 
     // ---- sessions ----

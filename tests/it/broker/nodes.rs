@@ -2,9 +2,9 @@
 
 use super::*;
 use mqtt_sansio::broker::journal::{Record, RecordError};
-use mqtt_sansio::broker::{Forward, ImportError, Interest, NodeId, Question};
+use mqtt_sansio::broker::{Forward, ImportError, Interest, NodeId, Route};
 use mqtt_sansio::codec::{Filter, QoS, TopicName};
-use support::{Feed, Store};
+use support::{Feed, Store, at};
 use testkit::nodes::{self, Care, Tally};
 
 fn simulate(seeds: u64, care: Care) -> (Tally, Vec<String>) {
@@ -23,9 +23,9 @@ fn simulated_nodes_lose_and_double_nothing() {
     let seeds = std::env::var("SEEDS").map_or(200, |seeds| seeds.parse().unwrap());
     let (tally, wrong) = simulate(seeds, Care::Careful);
     assert_eq!(wrong, [""; 0]);
-    let Tally { moves, cuts, forwarded, repeated, received } = tally;
+    let Tally { moves, cuts, forwarded, repeated, caught_up, received } = tally;
     assert!(
-        [moves, cuts, forwarded, repeated, received].iter().all(|count| *count > 200),
+        [moves, cuts, forwarded, repeated, caught_up, received].iter().all(|count| *count > 200),
         "{tally:?}"
     );
 }
@@ -84,58 +84,66 @@ fn interest_is_told_for_first_and_last_subscription() {
     assert_eq!(net.broker.interests().count(), 0);
 }
 
+/// Returns the messages for the nodes since the last call.
+fn forwards(net: &mut Net) -> Vec<Forward> {
+    let rest: Vec<_> = core::iter::from_fn(|| net.broker.poll_forward()).collect();
+    net.forwards.extend(rest);
+    core::mem::take(&mut net.forwards)
+}
+
 #[test]
-fn message_for_other_node_waits_for_host() {
+fn message_is_acknowledged_when_log_has_it_and_delivered_from_there() {
+    let (mut net, now) = (node(), Instant::from_millis(1_000_000));
+    let (local, publisher) = (watcher(&mut net), helper(&mut net, "publisher"));
+    let publish = Publish { packet_identifier: Some(identifier(1)), ..message("t", "one", 1) };
+    let (id, bytes) = (net.id(publisher), encoded(publish, V5_0));
+    let _ = net.broker.handle_input(id, &mut &bytes[..], now);
+    let batch = net.broker.poll_journal(|_| ()).unwrap();
+    let [one] = &forwards(&mut net)[..] else { panic!() };
+    assert_eq!((one.message.payload(), &*one.publisher), (&b"one"[..], "publisher"));
+    assert!(!net.broker.wants_transmit(id));
+    net.broker.durable(batch);
+    assert!(net.broker.wants_transmit(id));
+    assert_eq!(net.take(local), NONE);
+    net.broker.remote(&one.message, &one.publisher, None, Some(1), now);
+    net.drain();
+    assert_eq!(net.take(local), ["t=one q1"]);
+    assert_eq!(net.take(publisher), ["puback #1 00"]);
+}
+
+#[test]
+fn message_with_qos_0_goes_to_nodes_that_want_it() {
     let mut net = node();
     net.broker.forward(NodeId(7), &filter("t/+"));
     net.broker.forward(NodeId(5), &filter("t/#"));
     net.broker.forward(NodeId(5), &filter("t/1"));
     let (local, publisher) = (watcher(&mut net), helper(&mut net, "publisher"));
-    send(&mut net, publisher, message("t/1", "one", 1));
-    assert_eq!(net.take(local), NONE);
-    assert_eq!(net.take(publisher), NONE);
-    let (question, asked) = net.asked.pop().unwrap();
-    let Question::Forward(Forward { message: sent, nodes, .. }) = asked else { panic!() };
-    assert_eq!((sent.payload(), nodes), (&b"one"[..], vec![NodeId(5), NodeId(7)]));
-    net.allow(question);
-    assert_eq!(net.take(local), ["t/1=one q1"]);
-    assert_eq!(net.take(publisher), ["puback #1 00"]);
-
-    // The publisher does not wait for a message with QoS 0.
-    send(&mut net, publisher, message("t/1", "two", 0));
-    assert_eq!(net.take(local), ["t/1=two"]);
-    let Forward { message: sent, nodes, .. } = net.broker.poll_forward().unwrap();
-    assert_eq!((sent.qos(), nodes.len()), (QoS::AtMostOnce, 2));
-    assert_eq!(net.broker.poll_forward(), None);
-
+    send(&mut net, publisher, message("t/1", "one", 0));
+    assert_eq!(net.take(local), ["t/1=one"]);
+    let routes = |net: &mut Net| forwards(net).into_iter().map(|one| one.route).collect::<Vec<_>>();
+    assert_eq!(routes(&mut net), [Route::Direct(vec![NodeId(5), NodeId(7)])]);
     assert!(net.broker.stop_forwarding(NodeId(5), &filter("t/1")));
     assert!(!net.broker.stop_forwarding(NodeId(5), &filter("t/1")));
-    send(&mut net, publisher, message("other", "three", 1));
-    assert_eq!(net.take(publisher), ["puback #1 00"]);
+    send(&mut net, publisher, message("other", "two", 0));
+    assert_eq!(routes(&mut net), []);
 }
 
+// 5.0 §3.8.3.1
 #[test]
-fn message_that_cannot_be_forwarded_is_refused_or_sent_again() {
-    for version in VERSIONS {
-        let mut net = node();
-        net.broker.forward(NodeId(1), &filter("t"));
-        let (local, publisher) = (watcher(&mut net), net.join(clean(version, "publisher")));
-        send(&mut net, publisher, message("t", "one", 1));
-        let (question, _) = net.asked.pop().unwrap();
-        net.refuse(question, ReasonCode::QUOTA_EXCEEDED);
-        let expected = if version == V5_0 { "puback #1 97" } else { "closed" };
-        assert_eq!(net.take(publisher), [expected]);
-        assert_eq!(net.take(local), NONE);
-        assert_eq!(net.broker.stats().dropped.not_forwarded, u64::from(version == V5_0));
-
-        // The host does not answer.
-        let late = net.join(clean(version, "late"));
-        send(&mut net, late, message("t", "two", 2));
-        net.advance(600_000);
-        let all = net.take(late);
-        assert_eq!(all.last().unwrap(), "closed", "{all:?}");
-        assert!(!all.iter().any(|one| one.contains("pubrec")), "{all:?}");
-    }
+fn publisher_with_no_local_receives_no_own_message_from_log() {
+    let mut net = node();
+    let client = helper(&mut net, "client");
+    net.subscribe_with(client, "t", SubscriptionOptions { no_local: true, ..at(1) });
+    send(&mut net, client, message("t", "own", 1));
+    assert_eq!(net.take(client), ["puback #1 00"]);
+    let [own] = &forwards(&mut net)[..] else { panic!() };
+    let now = Instant::from_millis(net.now);
+    net.broker.remote(&own.message, &own.publisher, None, Some(1), now);
+    net.drain();
+    assert_eq!(net.take(client), NONE);
+    net.broker.remote(&own.message, "somebody else", None, Some(2), now);
+    net.drain();
+    assert_eq!(net.take(client), ["t=own q1"]);
 }
 
 #[test]
@@ -144,32 +152,62 @@ fn retained_messages_go_to_all_nodes_in_one_order() {
     let publisher = helper(&mut net, "publisher");
     send(&mut net, publisher, Publish { retain: true, ..message("t", "new", 0) });
     assert_eq!(net.broker.retained().iter().count(), 0);
-    let (question, _) = net.asked.pop().unwrap();
+    let [new] = &forwards(&mut net)[..] else { panic!() };
     // Another node was faster.
     let old = Publish { retain: true, ..message("t", "old", 0) };
     let old = mqtt_sansio::session::Message::new(&old).unwrap();
-    net.broker.remote(&old, None, Some((NodeId(0), 1)), Instant::from_millis(net.now));
-    net.allow(question);
+    let now = Instant::from_millis(net.now);
+    net.broker.remote(&old, "", None, Some(1), now);
+    net.broker.remote(&new.message, &new.publisher, None, Some(2), now);
     let topic_name = TopicName::new("t").unwrap();
     assert_eq!(net.broker.retained().get(&topic_name).unwrap().message.payload(), b"new");
-    // It is not told again, and a message that is not new changes nothing.
-    net.broker.remote(&old, None, Some((NodeId(0), 1)), Instant::from_millis(net.now));
+    // A message that is not new changes nothing.
+    net.broker.remote(&old, "", None, Some(1), now);
     assert_eq!(net.broker.retained().get(&topic_name).unwrap().message.payload(), b"new");
-    assert_eq!(net.broker.position(NodeId(0)), Some(1));
-    assert_eq!(net.broker.poll_forward(), None);
+    assert_eq!((net.broker.position(), forwards(&mut net).len()), (Some(2), 0));
 }
 
 #[test]
-fn wills_and_messages_of_the_host_are_forwarded() {
+fn wills_and_messages_of_the_host_go_to_the_log() {
     let mut net = node();
-    net.broker.forward(NodeId(1), &filter("#"));
-    let will = Will { qos: QoS::AtLeastOnce, ..Will::new("will", b"gone") };
-    let mortal = net.join(Connect { will: Some(will), ..clean(V5_0, "mortal") });
+    let mortal = net.join(Connect { will: Some(Will::new("will", b"gone")), ..clean(V5_0, "one") });
     net.cut(mortal);
     net.broker.publish(&message("host", "says", 1), Instant::from_millis(net.now)).unwrap();
-    let shown = core::iter::from_fn(|| net.broker.poll_forward())
-        .map(|one| one.message.topic_name().to_str().to_owned());
-    assert_eq!(shown.collect::<Vec<_>>(), ["will", "host"]);
+    let shown = forwards(&mut net).into_iter().map(|one| {
+        assert_eq!(one.route, Route::Log);
+        (one.message.topic_name().to_str().to_owned(), one.publisher.to_string())
+    });
+    let expected = [("will", "one"), ("host", "")];
+    assert!(shown.eq(expected.map(|(topic, name)| (topic.to_owned(), name.to_owned()))));
+}
+
+#[test]
+fn session_names_messages_of_the_log_by_position() {
+    let (mut net, now) = (node(), Instant::from_millis(0));
+    let client = net.join(kept(V5_0, "a"));
+    net.subscribe(client, "t", 1);
+    net.leave(client);
+    let one = mqtt_sansio::session::Message::new(&message("t", "one", 1)).unwrap();
+    net.broker.remote(&one, "", None, Some(17), now);
+    net.broker.remote(&one, "", None, Some(17), now);
+    let mut store = Store::default();
+    assert!(net.broker.export_session("a", |record| store.put(record)));
+    let queued = |store: &Store| {
+        let of = |kind: u8| store.0.iter().filter(move |(key, _)| key[0] == kind);
+        (of(b'm').count(), of(b'q').map(|(_, value)| value[..8].to_vec()).collect::<Vec<_>>())
+    };
+    assert_eq!(queued(&store), (0, vec![17_u64.to_be_bytes().to_vec()]));
+    // Another node finds the message in the log, and what is behind it.
+    let mut other = Broker::new(BrokerConfig::default().is_node(true), 0x5EED, now);
+    store.0.insert([b"m", &17_u64.to_be_bytes()[..]].concat(), one.to_bytes().to_vec());
+    other.import_session(store.records(), now).unwrap();
+    let two = mqtt_sansio::session::Message::new(&message("t", "two", 1)).unwrap();
+    other.catch_up("a", &two, "", None, 18, now);
+    assert_eq!(other.client("a").unwrap().queued, 2);
+    let mut again = Store::default();
+    assert!(other.export_session("a", |record| again.put(record)));
+    let positions = [17_u64, 18].map(|position| position.to_be_bytes().to_vec());
+    assert_eq!(queued(&again), (0, positions.to_vec()));
 }
 
 #[test]
@@ -188,14 +226,14 @@ fn messages_that_the_host_does_not_fetch_are_bounded() {
 
 #[test]
 fn position_survives_a_crash() {
-    let config = BrokerConfig::default().is_node(true).durable(true);
+    let config = BrokerConfig::default().is_node(true);
     let mut broker = Broker::new(config.clone(), 0x5EED, Instant::from_millis(0));
     let one = mqtt_sansio::session::Message::new(&message("t", "one", 1)).unwrap();
-    broker.remote(&one, None, Some((NodeId(3), 17)), Instant::from_millis(0));
+    broker.remote(&one, "", None, Some(17), Instant::from_millis(0));
     let mut store = Store::default();
     let _ = store.commit(&mut broker);
     let (restored, damaged) = store.restore(config, Instant::from_millis(0));
-    assert_eq!((restored.position(NodeId(3)), damaged), (Some(17), vec![]));
+    assert_eq!((restored.position(), damaged), (Some(17), vec![]));
 }
 
 #[test]
