@@ -1,18 +1,18 @@
 //! Captures: pcap and pcapng files, and the TCP connections in them.
 
-use crate::conversation::{Conversation, Side, Style};
+use crate::conversation::{Conversation, Side, Style, Verdict};
 use anyhow::{Result, bail};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use jiff::Timestamp;
 use log::debug;
 use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
 
 /// The room for a block of a capture.
 const CAPACITY: usize = 1024 * 1024;
-/// Bytes of a direction that wait for missing ones before those count as lost.
+/// The bytes of a direction that wait for missing ones before those count as lost.
 const MOST_WAITING: usize = 4 * 1024 * 1024;
 
 /// Whether a file begins as a capture does.
@@ -32,13 +32,13 @@ pub(crate) fn inspect(
     port: u16,
     style: Style,
     out: &mut dyn Write,
-) -> Result<bool> {
+) -> Result<Verdict> {
     let mut reader = match create_reader(CAPACITY, input) {
         Ok(reader) => reader,
         Err(error) => bail!("expected a capture: {error:?}"),
     };
-    let mut flows = Flows { port, style, all: HashMap::new() };
-    // Of each interface: the kind of its packets, and how it counts time.
+    let mut flows = Flows { port, style, all: BTreeMap::new(), ended: Verdict::Empty };
+    // For each interface: the kind of its packets, the offset of its times and their resolution.
     let mut interfaces: Vec<(Linktype, u64, u64)> = Vec::new();
     loop {
         match reader.next() {
@@ -81,11 +81,11 @@ pub(crate) fn inspect(
             Err(error) => bail!("the capture is damaged: {error:?}"),
         }
     }
-    let mut valid = true;
+    let mut verdict = flows.ended;
     for flow in flows.all.values_mut().flatten() {
-        valid &= flow.conversation.end(out)?;
+        verdict = verdict.max(flow.conversation.end(out)?);
     }
-    Ok(valid)
+    Ok(verdict)
 }
 
 fn time(seconds: u64, nanoseconds: u64) -> Option<Timestamp> {
@@ -96,23 +96,25 @@ fn time(seconds: u64, nanoseconds: u64) -> Option<Timestamp> {
 struct Flows {
     port: u16,
     style: Style,
-    /// By the lower and the higher address. None: the connection is not MQTT.
-    all: HashMap<(SocketAddr, SocketAddr), Option<Flow>>,
+    /// The connections by the lower and the higher address. With `None` it is not MQTT.
+    all: BTreeMap<(SocketAddr, SocketAddr), Option<Flow>>,
+    /// The verdict on the connections that have ended, because another one uses their ports.
+    ended: Verdict,
 }
 
 struct Flow {
     client: SocketAddr,
     conversation: Conversation,
-    /// Of client and server.
+    /// The directions: from the client, and from the server.
     streams: [Stream; 2],
 }
 
 /// One direction of a TCP connection.
 #[derive(Default)]
 struct Stream {
-    /// The number of the next byte.
+    /// The sequence number of the next byte.
     next: Option<u32>,
-    /// Segments that came before the ones in front of them.
+    /// Segments that arrived before earlier ones, by their sequence numbers.
     waiting: BTreeMap<u32, Vec<u8>>,
 }
 
@@ -155,9 +157,9 @@ impl Flows {
         let (payload, number) = (tcp.payload(), tcp.sequence_number());
         let key = (source.min(destination), source.max(destination));
         if tcp.syn() && !tcp.ack() {
-            // The ports can have been used before.
+            // Another connection can have used the ports before.
             if let Some(Some(mut old)) = self.all.remove(&key) {
-                old.conversation.end(out)?;
+                self.ended = self.ended.max(old.conversation.end(out)?);
             }
         }
         let is_known = self.all.contains_key(&key);
@@ -213,7 +215,7 @@ impl Flow {
             return Ok(());
         }
         let next = *stream.next.get_or_insert(number);
-        // Distances, because numbers wrap.
+        // Distances are compared, because the numbers wrap.
         let ahead = number.wrapping_sub(next);
         if ahead != 0 && ahead < u32::MAX / 2 {
             stream.waiting.insert(number, payload.to_vec());
@@ -224,7 +226,7 @@ impl Flow {
             }
             return Ok(());
         }
-        // A segment that was sent again can have more than before.
+        // A segment that was sent again can have more bytes than before.
         let old = usize::try_from(next.wrapping_sub(number)).unwrap_or(usize::MAX);
         let Some(fresh) = payload.get(old..).filter(|fresh| !fresh.is_empty()) else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Both directions of a connection: packets, what answers what, and broken rules.
+//! Both directions of a connection: packets, which packet answers which, and broken rules.
 
 use crate::json;
 use anyhow::Result;
@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use jiff::Timestamp;
 use mqtt_sansio::codec::{DecodeError, Packet, Role, Rules, Version, decode, frame};
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::io;
 
@@ -22,14 +22,25 @@ pub struct Style {
 }
 
 /// The sender of bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Side {
     /// The client.
     Client,
     /// The server.
     Server,
-    /// Either, in a file of bytes.
+    /// The client or the server, in a file of bytes.
     Unknown,
+}
+
+/// The packets in an input. The greater of two verdicts is that of both inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// There is no packet, nor a part of one.
+    Empty,
+    /// No packet is broken. The last one of a direction can be incomplete.
+    Valid,
+    /// A packet is broken.
+    Broken,
 }
 
 /// The bytes of a broken packet that are shown.
@@ -42,16 +53,16 @@ pub struct Conversation {
     name: Option<String>,
     style: Style,
     version: Version,
-    directions: HashMap<Side, Direction>,
+    directions: BTreeMap<Side, Direction>,
     /// The packets that await an answer, by their sender and packet identifier.
     open: HashMap<(Side, u16), Open>,
-    valid: bool,
+    verdict: Verdict,
 }
 
 #[derive(Debug, Default)]
 struct Direction {
     received: BytesMut,
-    /// Whether the start of the next packet is unknown, since an error.
+    /// Whether the start of the next packet is unknown, because of an error.
     is_lost: bool,
     topics: HashMap<u16, String>,
 }
@@ -69,9 +80,9 @@ impl Conversation {
             name,
             version: style.version,
             style,
-            directions: HashMap::new(),
+            directions: BTreeMap::new(),
             open: HashMap::new(),
-            valid: true,
+            verdict: Verdict::Empty,
         }
     }
 
@@ -134,8 +145,8 @@ impl Conversation {
         Ok(())
     }
 
-    /// Reports what is left. Returns whether all packets were valid.
-    pub fn end(&mut self, out: &mut dyn io::Write) -> Result<bool> {
+    /// Reports incomplete packets, and returns the verdict on all packets.
+    pub fn end(&mut self, out: &mut dyn io::Write) -> Result<Verdict> {
         for (side, direction) in std::mem::take(&mut self.directions) {
             if !direction.received.is_empty() {
                 let rest = &direction.received;
@@ -143,7 +154,7 @@ impl Conversation {
                 self.line(side, &text, "33", None, rest, out)?;
             }
         }
-        Ok(self.valid)
+        Ok(self.verdict)
     }
 
     /// Whether there were bytes of a side.
@@ -162,7 +173,7 @@ impl Conversation {
         self.line(side, "bytes are missing in the capture", "33", time, &[], out)
     }
 
-    /// Returns what the packet answers, and the topic of its alias.
+    /// Returns which packet this one answers, and the topic of its alias.
     fn note(
         &mut self,
         side: Side,
@@ -176,7 +187,7 @@ impl Conversation {
             Side::Unknown => Side::Unknown,
         };
         let mut note = String::new();
-        // At most one for each packet identifier.
+        // There is at most one open packet for each packet identifier.
         match packet {
             Packet::Publish(publish) => {
                 let topic = publish.topic_name.to_string();
@@ -232,7 +243,7 @@ impl Conversation {
     }
 
     fn packet(
-        &self,
+        &mut self,
         side: Side,
         packet: &Packet<'_>,
         size: usize,
@@ -240,6 +251,7 @@ impl Conversation {
         time: Option<Timestamp>,
         out: &mut dyn io::Write,
     ) -> Result<()> {
+        self.verdict = self.verdict.max(Verdict::Valid);
         if self.style.json {
             let mut object = self.object(side, time, size);
             object.insert("packet".into(), packet.packet_type().to_string().into());
@@ -279,7 +291,7 @@ impl Conversation {
         time: Option<Timestamp>,
         out: &mut dyn io::Write,
     ) -> Result<()> {
-        self.valid = false;
+        self.verdict = Verdict::Broken;
         let (version, code) = (self.version, error.reason_code());
         let citation = error.citation(version);
         if self.style.json {
@@ -295,7 +307,7 @@ impl Conversation {
     }
 
     fn line(
-        &self,
+        &mut self,
         side: Side,
         text: &str,
         colour: &str,
@@ -303,6 +315,7 @@ impl Conversation {
         bytes: &[u8],
         out: &mut dyn io::Write,
     ) -> Result<()> {
+        self.verdict = self.verdict.max(Verdict::Valid);
         if self.style.json {
             let mut object = self.object(side, time, bytes.len());
             object.insert("warning".into(), text.into());
@@ -316,7 +329,7 @@ impl Conversation {
         Ok(writeln!(out, "{line}")?)
     }
 
-    /// Returns time, connection and direction.
+    /// Returns the start of a line: time, connection and direction.
     fn start(&self, side: Side, time: Option<Timestamp>) -> String {
         let mut start = String::new();
         if let Some(time) = time {

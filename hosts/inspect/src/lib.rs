@@ -1,6 +1,6 @@
-//! Explains MQTT packets: fields, properties, sizes, what answers what, and for a broken packet the
-//! rule with its place in the standard. The program `client inspect` and the page of `hosts/web`
-//! show the same.
+//! Explains MQTT packets: fields, properties, sizes, which packet answers which, and for a broken
+//! packet the rule with its place in the standard. The program `client inspect` and the page of
+//! `hosts/web` show the same.
 //!
 //! Passwords and authentication data are never shown.
 
@@ -8,7 +8,7 @@ mod capture;
 mod conversation;
 mod json;
 
-pub use conversation::{Conversation, Side, Style};
+pub use conversation::{Conversation, Side, Style, Verdict};
 pub use json::publish_properties;
 
 use anyhow::{Context as _, Result, ensure};
@@ -17,14 +17,14 @@ use std::io::{BufRead as _, BufReader, Read, Write};
 /// The room for one read.
 const READ_SIZE: usize = 64 * 1024;
 
-/// Explains a capture, bytes, or hex digits, whichever the input looks like. Returns whether each
-/// packet was valid. The port tells the server's side of a capture.
+/// Explains a capture, bytes, or hex digits: the start of the input decides which. In a capture,
+/// the port shows which side is the server.
 pub fn inspect(
     input: impl Read + Send,
     port: u16,
     style: Style,
     out: &mut dyn Write,
-) -> Result<bool> {
+) -> Result<Verdict> {
     let mut input = BufReader::with_capacity(READ_SIZE, input);
     let start = input.fill_buf()?;
     if capture::is_capture(start) {
@@ -47,8 +47,8 @@ pub fn inspect(
     }
 }
 
-/// Explains hex digits. Returns whether each packet was valid.
-pub fn inspect_hex(text: &str, style: Style, out: &mut dyn Write) -> Result<bool> {
+/// Explains hex digits.
+pub fn inspect_hex(text: &str, style: Style, out: &mut dyn Write) -> Result<Verdict> {
     let mut conversation = Conversation::new(None, style);
     conversation.feed(Side::Unknown, &parse_hex(text)?, None, out)?;
     conversation.end(out)
@@ -56,7 +56,8 @@ pub fn inspect_hex(text: &str, style: Style, out: &mut dyn Write) -> Result<bool
 
 fn looks_like_hex(start: &[u8]) -> bool {
     let is_hex = |byte: &u8| byte.is_ascii_hexdigit() || b" \t\r\n:,x".contains(byte);
-    // No packet begins with two digits of ASCII that announce so long a rest.
+    // No packet has only such bytes: two digits are a topic length beyond the packet, and no reason
+    // code is a digit.
     start.len() >= 4 && start.iter().all(is_hex)
 }
 

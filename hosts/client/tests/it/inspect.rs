@@ -91,6 +91,19 @@ fn capture_is_put_together_from_segments() {
     }
 }
 
+/// Two connections from the same port, of which the first has a broken packet.
+#[test]
+fn broken_packet_counts_when_its_port_is_used_again() {
+    const SYN: u8 = 2;
+    let folder = Folder::new();
+    let file = folder.path("a.pcap");
+    let connection =
+        |payload| [segment(5000, 1883, 0, SYN, b""), segment(5000, 1883, 1, 16, payload)];
+    let packets = [connection(b"\x36\x03\0\x01a"), connection(CONNECT)].concat();
+    std::fs::write(&file, pcap(&packets)).unwrap();
+    assert_eq!(inspect(&[file.to_str().unwrap()]).status.code(), Some(1));
+}
+
 /// Of mosquitto's programs, and a program that sends an invalid packet.
 #[test]
 fn capture_of_mosquitto_is_explained() {

@@ -4,12 +4,12 @@ use crate::options::InspectOptions;
 use crate::progress::{Progress, Reading};
 use crate::proxy;
 use anyhow::{Context as _, Result};
-use mqtt_sansio_inspect::{Style, inspect, inspect_hex};
+use mqtt_sansio_inspect::{Style, Verdict, inspect, inspect_hex};
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read, Write};
+use std::io::{self, IsTerminal as _, Read};
 use std::process::ExitCode;
 
-/// Explains the input, and succeeds if each packet was valid.
+/// Explains the input, and succeeds if no packet was broken.
 pub(crate) async fn run(options: InspectOptions) -> Result<ExitCode> {
     let colour = match options.color.as_str() {
         "always" => true,
@@ -20,7 +20,7 @@ pub(crate) async fn run(options: InspectOptions) -> Result<ExitCode> {
     if let [listen, upstream] = options.proxy.as_slice() {
         return proxy::run(listen, upstream, style).await;
     }
-    let valid = if let Some(file) = &options.file {
+    let verdict = if let Some(file) = &options.file {
         let reads = || format!("cannot read {}", file.display());
         let input: Box<dyn Read + Send> = match file.as_os_str() == "-" {
             true => Box::new(io::stdin()),
@@ -32,12 +32,7 @@ pub(crate) async fn run(options: InspectOptions) -> Result<ExitCode> {
                 Box::new(Reading::new(input, length, progress))
             }
         };
-        let mut out = Counted { out: io::stdout(), count: 0 };
-        let valid = inspect(input, options.port, style, &mut out).with_context(reads);
-        if out.count == 0 && valid.is_ok() {
-            eprintln!("no MQTT packet was found; --port names the port of the server in a capture");
-        }
-        valid
+        inspect(input, options.port, style, &mut io::stdout()).with_context(reads)
     } else {
         inspect_hex(&options.hex.concat(), style, &mut io::stdout())
     };
@@ -45,29 +40,15 @@ pub(crate) async fn run(options: InspectOptions) -> Result<ExitCode> {
         let error = error.root_cause().downcast_ref::<io::Error>();
         error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     };
-    match valid {
-        Ok(true) => Ok(ExitCode::SUCCESS),
-        Ok(false) => Ok(ExitCode::FAILURE),
+    match verdict {
+        Ok(Verdict::Empty) => {
+            eprintln!("no MQTT packet was found; --port names the port of the server in a capture");
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Verdict::Valid) => Ok(ExitCode::SUCCESS),
+        Ok(Verdict::Broken) => Ok(ExitCode::FAILURE),
         // The reader has stopped, as `head` does.
         Err(error) if is_closed(&error) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error),
-    }
-}
-
-/// An output that counts its bytes.
-struct Counted<W> {
-    out: W,
-    count: usize,
-}
-
-impl<W: Write> Write for Counted<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.out.write(bytes)?;
-        self.count += count;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
     }
 }
