@@ -4,6 +4,8 @@
 //! of the client alone. The server is a thread of this process. Both clients take turns; the table
 //! has the median of each, and the ratio of the CPU times.
 
+#[cfg(test)]
+mod guide;
 mod load;
 mod program;
 mod server;

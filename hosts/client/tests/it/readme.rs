@@ -1,7 +1,8 @@
-//! Each command of the README.
+//! Each command of the README, and the program for paho in the guide.
 
-use crate::support::{Broker, Folder, Kind};
-use std::process::Command;
+use crate::support::{Broker, Folder, Kind, has};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 
 /// Sends the commands to the broker of the test, and ends them if they hang. A capture needs root,
 /// so it is one that was made before. The proxy runs until it is interrupted.
@@ -52,6 +53,35 @@ fn each_command_of_the_readme_works() {
     ] {
         assert!(printed.contains(expected), "{expected} is not in {printed}");
     }
+}
+
+/// The program never ends, so it is killed when it has printed a message.
+#[test]
+fn program_for_paho_in_the_guide_prints_a_message() {
+    let import = Command::new("python3").args(["-c", "import paho.mqtt.client"]).output();
+    if !import.is_ok_and(|output| output.status.success()) {
+        has("paho-mqtt");
+        return;
+    }
+    let guide = include_str!("../../src/guide/from_paho.md");
+    let program = guide.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
+    let folder = Folder::new();
+    let broker = Broker::start(Kind::Ours, &folder);
+    let program = program.replace("1883", &broker.port.to_string());
+    let mut process = Command::new("python3")
+        .args(["-u", "-c", &program])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let publish = ["pub", "-p", &broker.port.to_string(), "-t", "room/4", "-m", "21.5", "-r"];
+    // The message is retained, so it arrives whenever the program subscribes.
+    let status = Command::new(env!("CARGO_BIN_EXE_client")).args(publish).status().unwrap();
+    assert!(status.success());
+    let mut line = String::new();
+    BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert_eq!(line, "room/4 b'21.5'\n");
 }
 
 #[test]
