@@ -65,7 +65,8 @@ fn looks_like_hex(start: &[u8]) -> bool {
 fn parse_hex(text: &str) -> Result<Vec<u8>> {
     let text = text.replace("0x", "");
     let digits: Vec<_> = text.chars().filter(|letter| !" \t\r\n:,".contains(*letter)).collect();
-    ensure!(digits.len() % 2 == 0, "expected two hex digits for each byte, got {}", digits.len());
+    let count = digits.len();
+    ensure!(count % 2 == 0, "expected two hex digits for each byte, got {count} digits in all");
     let value = |digit: char| digit.to_digit(16).and_then(|value| u8::try_from(value).ok());
     let mut bytes = Vec::new();
     for pair in digits.chunks(2) {

@@ -247,10 +247,27 @@ fn failures_have_exit_codes_and_texts() {
     let (refused, text) = code(&["pub", "-p", "1", "-t", "a", "-m", ""]);
     assert_eq!(refused, Some(1));
     assert!(text.starts_with("Error: cannot connect to mqtt://localhost:1"), "{text}");
-    let (_, text) = code(&["pub", "-t", "a", "-m", "", "-D", "publish", "colour", "red"]);
-    assert!(text.contains("as a property of publish, got \"colour\""), "{text}");
-    let (_, text) = code(&["pub", "-p", &port, "-t", "a/#", "-m", ""]);
-    assert!(text.contains("topic name contains a wildcard"), "{text}");
+    assert_eq!(code(&["pub", "-p", "1", "-t", "a", "-n", "--quiet"]), (Some(1), String::new()));
+    let cases = [
+        ("pub -t a -n -D publish colour red", "as a property of publish, got \"colour\""),
+        (
+            "pub -t a -n -D publish user-property unit",
+            "expected -D PACKET user-property NAME VALUE",
+        ),
+        ("pub -t a -n -D connect receive-maximum 65536", "expected 0 to 65535 for receive-maximum"),
+        ("pub -t a -n -D will content-type x", "expected --will-topic for -D will"),
+        ("pub -t a/# -n", "topic name contains a wildcard"),
+        ("pub -t a -n -V 4", "expected mqttv31, mqttv311 or mqttv5, or 31, 311 or 5"),
+        ("pub -t a -n -h localhost:1883", "and the port after -p, got \"localhost:1883\""),
+        ("sub -t a -F %t%", "after the last %"),
+        ("sub -t a -F %Z", "or @ after %, got 'Z'"),
+    ];
+    for (arguments, expected) in cases {
+        let (code, text) = code(&arguments.split(' ').chain(["-p", &port]).collect::<Vec<_>>());
+        assert!(code.is_some_and(|code| code == 1 || code == 2), "{arguments}: {code:?}");
+        assert!(text.contains(expected), "{arguments}: {text}");
+    }
+    assert_eq!(code(&["pub", "-h", "[127.0.0.1]", "-p", &port, "-t", "a", "-n"]).0, Some(0));
 }
 
 /// [5.0 §4.11]

@@ -162,7 +162,10 @@ fn parse(format: &str) -> Result<Vec<Part>> {
             ('%', Some(field)) if FIELDS.contains(field) => {
                 end_text(&mut text, Some(Part::Field(field)));
             }
-            ('%', other) => bail!("expected one of {FIELDS}, % or @ after %, got {other:?}"),
+            ('%', None) => bail!("expected one of {FIELDS}, % or @ after the last %"),
+            ('%', Some(other)) => {
+                bail!("expected one of {FIELDS}, % or @ after %, got {other:?}")
+            }
             ('\\', Some('n')) => text.push(b'\n'),
             ('\\', Some('t')) => text.push(b'\t'),
             ('\\', Some('r')) => text.push(b'\r'),
@@ -171,7 +174,8 @@ fn parse(format: &str) -> Result<Vec<Part>> {
             ('\\', Some('0')) => text.push(0),
             ('\\', Some('v')) => text.push(11),
             ('\\', Some('\\')) => text.push(b'\\'),
-            ('\\', other) => bail!("expected one of nrtaev0\\ after \\, got {other:?}"),
+            ('\\', None) => bail!("expected one of nrtaev0\\ after the last \\"),
+            ('\\', Some(other)) => bail!("expected one of nrtaev0\\ after \\, got {other:?}"),
             (other, _) => {
                 text.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes());
                 continue;

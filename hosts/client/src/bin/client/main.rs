@@ -24,15 +24,17 @@ pub(crate) const TIMED_OUT: u8 = 27;
 
 fn main() -> ExitCode {
     let command = Options::parse().command;
-    let filter = match &command {
-        Command::Pub(publish) => publish.connect.log_filter(),
-        Command::Sub(subscribe) => subscribe.connect.log_filter(),
-        Command::Rr(request) => request.connect.log_filter(),
-        Command::Inspect(_) => "warn",
+    let (filter, quiet) = match &command {
+        Command::Pub(publish) => (publish.connect.log_filter(), publish.connect.quiet),
+        Command::Sub(subscribe) => (subscribe.connect.log_filter(), subscribe.connect.quiet),
+        Command::Rr(request) => (request.connect.log_filter(), request.connect.quiet),
+        Command::Inspect(_) => ("warn", false),
     };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).init();
     run(command).unwrap_or_else(|error| {
-        eprintln!("Error: {error:#}");
+        if !quiet {
+            eprintln!("Error: {error:#}");
+        }
         ExitCode::FAILURE
     })
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use mqtt_sansio_client::codec::{Connect, Disconnect, QoS, Text, Version, Will};
 use mqtt_sansio_client::{Client, ClientConfig};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
 /// The most Server References that are followed in a row.
@@ -53,7 +53,7 @@ pub(crate) struct ConnectOptions {
     #[arg(short, long)]
     port: Option<u16>,
     /// Path of the server's Unix socket
-    #[arg(long, conflicts_with = "host")]
+    #[arg(long, conflicts_with = "host", value_name = "PATH")]
     unix: Option<PathBuf>,
     /// Connect over WebSocket
     #[arg(long)]
@@ -66,58 +66,62 @@ pub(crate) struct ConnectOptions {
     id_prefix: Option<String>,
     /// MQTT version: mqttv31, mqttv311 or mqttv5; or 31, 311, 5
     #[arg(short = 'V', long, default_value = "5", value_parser = parse_version)]
+    #[arg(value_name = "VERSION")]
     pub(crate) protocol_version: Version,
     /// Keep Alive in seconds: the longest time between packets to the server; 0 turns it off
-    #[arg(short, long, default_value_t = 60)]
+    #[arg(short, long, default_value_t = 60, value_name = "SECONDS")]
     keepalive: u16,
     /// QoS of the messages or subscriptions: 0, 1 or 2
     #[arg(short, long, default_value = "0", value_parser = parse_qos)]
     pub(crate) qos: QoS,
     /// User name
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "NAME")]
     username: Option<String>,
     /// Password
-    #[arg(short = 'P', long)]
+    #[arg(short = 'P', long, value_name = "PASSWORD")]
     pw: Option<String>,
     /// Keep the session when the connection ends, and resume one that the server has
     #[arg(short = 'c', long, requires = "id")]
     disable_clean_session: bool,
     /// Seconds that the server keeps the session after the connection, -1 for ever; 5.0 only
     #[arg(short = 'x', long, value_parser = parse_expiry, allow_hyphen_values = true)]
+    #[arg(value_name = "SECONDS")]
     session_expiry_interval: Option<u32>,
     /// File that keeps the session from one run to the next
     #[arg(long, value_name = "FILE", requires = "disable_clean_session")]
     store: Option<PathBuf>,
     /// Property of a packet, 5.0 only: PACKET PROPERTY VALUE, or PACKET user-property NAME VALUE;
     /// can be repeated
-    #[arg(short = 'D', long, num_args = 3..=4, value_name = "PROPERTY")]
+    #[arg(short = 'D', long, num_args = 3..=4, value_names = ["PACKET", "PROPERTY", "VALUE"])]
     property: Vec<String>,
     /// Topic of the will, which the server publishes if this client vanishes
-    #[arg(long)]
+    #[arg(long, value_name = "TOPIC")]
     will_topic: Option<String>,
     /// Payload of the will
     #[arg(long, requires = "will_topic", default_value = "", hide_default_value = true)]
+    #[arg(value_name = "PAYLOAD")]
     will_payload: String,
     /// QoS of the will: 0, 1 or 2
     #[arg(long, requires = "will_topic", default_value = "0", value_parser = parse_qos)]
+    #[arg(value_name = "QOS")]
     will_qos: QoS,
     /// Retain the will
     #[arg(long, requires = "will_topic")]
     will_retain: bool,
     /// File with the authorities to trust; connects with TLS
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub(crate) cafile: Option<PathBuf>,
     /// File with the certificate of this client; connects with TLS
-    #[arg(long, requires = "key")]
+    #[arg(long, requires = "key", value_name = "FILE")]
     pub(crate) cert: Option<PathBuf>,
     /// File with the key of this client
-    #[arg(long, requires = "cert")]
+    #[arg(long, requires = "cert", value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
     /// Directory with files of authorities to trust; connects with TLS
-    #[arg(long)]
+    #[arg(long, value_name = "DIRECTORY")]
     pub(crate) capath: Option<PathBuf>,
     /// The only TLS version: tlsv1.2 or tlsv1.3
-    #[arg(long, value_parser = ["tlsv1.2", "tlsv1.3"])]
+    #[arg(long, value_parser = ["tlsv1.2", "tlsv1.3"], value_name = "VERSION")]
     pub(crate) tls_version: Option<String>,
     /// Not supported: rustls has no external pre-shared keys
     #[arg(long, requires = "psk_identity", hide = true)]
@@ -145,11 +149,11 @@ pub(crate) struct ConnectOptions {
     #[arg(long)]
     pub(crate) tls_use_os_certs: bool,
     /// Protocol to negotiate with ALPN
-    #[arg(long)]
+    #[arg(long, value_name = "PROTOCOL")]
     pub(crate) tls_alpn: Option<String>,
     /// Print nothing on stderr, except for errors of the command line
     #[arg(long)]
-    quiet: bool,
+    pub(crate) quiet: bool,
     /// Log each step; RUST_LOG selects levels and modules
     #[arg(short, long)]
     debug: bool,
@@ -345,7 +349,14 @@ impl ConnectOptions {
             (true, true) => "wss",
         };
         let host = self.host.as_deref().unwrap_or("localhost");
-        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let bare = bare.unwrap_or(host);
+        let is_name = !bare.contains(':');
+        ensure!(
+            is_name || bare.parse::<Ipv6Addr>().is_ok(),
+            "expected a name or an address after -h, and the port after -p, got {host:?}"
+        );
+        let host = if is_name { bare.to_owned() } else { format!("[{bare}]") };
         let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
         Ok((format!("{scheme}://{host}{port}"), None))
     }
@@ -382,6 +393,8 @@ impl ConnectOptions {
         } else if self.session_expiry_interval.is_some() {
             bail!("a session expiry interval needs MQTT 5.0 (-V 5)");
         }
+        let has_will = self.will_topic.is_some();
+        ensure!(has_will || !properties.names("will"), "expected --will-topic for -D will");
         let will_user = properties.user("will");
         let will_properties = properties.will(&will_user)?;
         let will = self.will_topic.as_deref().map(|topic| Will {
@@ -454,7 +467,7 @@ fn parse_version(text: &str) -> Result<Version, String> {
         "31" | "3.1" => Ok(Version::V3_1),
         "311" | "3.1.1" => Ok(Version::V3_1_1),
         "5" | "5.0" => Ok(Version::V5_0),
-        _ => Err("expected mqttv31, mqttv311 or mqttv5".into()),
+        _ => Err("expected mqttv31, mqttv311 or mqttv5, or 31, 311 or 5".into()),
     }
 }
 

@@ -67,9 +67,8 @@ impl Properties {
         let mut words = words.iter();
         let mut all = Vec::new();
         while let Some(packet) = words.next() {
-            let mut next = || words.next().cloned().context("expected -D PACKET PROPERTY VALUE");
             let packet = packet.to_lowercase();
-            let name = next()?;
+            let name = words.next().cloned().unwrap_or_default();
             let known = KNOWN.iter().find(|(known, _)| *known == packet);
             let (_, known) = known.with_context(|| {
                 let packets = KNOWN.map(|(packet, _)| packet).join(", ");
@@ -80,7 +79,12 @@ impl Properties {
                 let known = known.join(", ");
                 bail!("expected user-property, {known} as a property of {packet}, got {name:?}");
             }
-            let values = if is_user { vec![next()?, next()?] } else { vec![next()?] };
+            let count = if is_user { 2 } else { 1 };
+            let values: Vec<_> = words.by_ref().take(count).cloned().collect();
+            ensure!(
+                values.len() == count,
+                "expected -D PACKET user-property NAME VALUE, or -D PACKET PROPERTY VALUE"
+            );
             all.push(Property { packet, name, values });
         }
         Ok(Self(all))
@@ -95,13 +99,19 @@ impl Properties {
     fn number<T: FromStr>(&self, packet: &str, name: &str) -> Result<Option<T>> {
         let Some(text) = self.text(packet, name) else { return Ok(None) };
         let number = text.parse().ok();
-        number.map(Some).with_context(|| format!("expected a number for {name}, got {text:?}"))
+        let most = u64::MAX >> (64 - 8 * size_of::<T>());
+        number.map(Some).with_context(|| format!("expected 0 to {most} for {name}, got {text:?}"))
     }
 
     fn flag(&self, packet: &str, name: &str) -> Result<Option<bool>> {
         let number: Option<u8> = self.number(packet, name)?;
         ensure!(number.is_none_or(|number| number < 2), "expected 0 or 1 for {name}");
         Ok(number.map(|number| number == 1))
+    }
+
+    /// Whether there is a property of a packet.
+    pub(crate) fn names(&self, packet: &str) -> bool {
+        self.0.iter().any(|property| property.packet == packet)
     }
 
     /// Returns the user properties of a packet.
