@@ -20,7 +20,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 const READ_SIZE: usize = 64 * 1024;
 
 /// The time for the last packets, and then for the server to close the connection.
-const FAREWELL: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection that lasted this long is no reason to wait longer before the next attempt.
 const STABLE: Duration = Duration::from_secs(10);
@@ -147,8 +147,8 @@ impl Driver {
         let ended = self.drive(&mut link, &mut reader, &mut writer).await;
         // This does nothing if the machine has reported the end.
         self.shared.connection_lost();
-        let farewell = timeout(FAREWELL, farewell(&mut link, &mut reader, &mut writer)).await;
-        debug!("closed: {farewell:?}");
+        let closed = timeout(CLOSE_TIMEOUT, close(&mut link, &mut reader, &mut writer)).await;
+        debug!("closed: {closed:?}");
         ended
     }
 
@@ -287,7 +287,7 @@ async fn room(full: &Option<Sender>) {
 
 /// Writes the remaining output, and closes the connection after the server does. If unread input
 /// were left, the system would reset the connection, and the server might lose the last packets.
-async fn farewell(
+async fn close(
     link: &mut Link,
     reader: &mut (impl AsyncRead + Unpin),
     writer: &mut (impl AsyncWrite + Unpin),

@@ -53,6 +53,11 @@
 //! | [`Client::disconnect`] | the connection ends in the background |
 //! | [`Requester::request`] | a response that still arrives is discarded |
 //!
+//! # Log
+//!
+//! The crate logs through `log`: `info` for each connection that ends, `debug` for its steps. A
+//! subscriber of `tracing-subscriber` shows these records, too.
+//!
 //! # Features
 //!
 //! `tls` and `websocket`, both on by default, add these transports.

@@ -55,7 +55,7 @@ impl Messages {
     pub fn try_recv(&mut self) -> Option<Message> {
         loop {
             match self.batch.pop_front() {
-                Some(message) if message.comes_again() => {}
+                Some(message) if message.is_resent() => {}
                 None if self.receiver.take(&mut self.batch) => {}
                 next => return next,
             }
@@ -84,7 +84,7 @@ impl Messages {
     fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<Message>> {
         loop {
             match self.batch.pop_front() {
-                Some(message) if message.comes_again() => {}
+                Some(message) if message.is_resent() => {}
                 Some(message) => return Poll::Ready(Some(message)),
                 None => {
                     // A task that always finds messages must let the others run.
@@ -191,7 +191,7 @@ impl Message {
 
     /// Whether the server resends the message: it was not acknowledged, and its session was resumed
     /// by a later connection.
-    fn comes_again(&self) -> bool {
+    fn is_resent(&self) -> bool {
         let own = self.acknowledge.as_ref();
         own.is_some_and(|own| own.connection < own.shared.resumed.load(Ordering::Acquire))
     }

@@ -125,7 +125,7 @@ fn optional(number: Option<impl ToString>) -> String {
     number.map(|number| number.to_string()).unwrap_or_default()
 }
 
-/// Returns a payload that is JSON as a value, and another one as text.
+/// Returns the payload as a value if it is JSON, otherwise as text.
 fn parsed(payload: &[u8]) -> Value {
     let text = || String::from_utf8_lossy(payload).into();
     serde_json::from_slice(payload).unwrap_or_else(|_| text())

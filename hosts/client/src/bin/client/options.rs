@@ -308,7 +308,7 @@ impl ConnectOptions {
         }
     }
 
-    /// Whether a terminal shows how far a long command is.
+    /// Whether a terminal shows the progress of a long command.
     pub(crate) const fn shows_progress(&self) -> bool {
         !self.quiet && !self.debug
     }
@@ -388,7 +388,7 @@ impl ConnectOptions {
         if version == Version::V5_0 {
             let keep = self.disable_clean_session.then_some(u32::MAX);
             let expiry = &mut connect_properties.session_expiry_interval;
-            // Without a session that is kept, reconnects still resume what is in flight.
+            // Even if the session is not kept, a reconnect resumes the messages in flight.
             *expiry = self.session_expiry_interval.or(*expiry).or(keep).or(Some(60));
         } else if self.session_expiry_interval.is_some() {
             bail!("a session expiry interval needs MQTT 5.0 (-V 5)");
@@ -454,7 +454,7 @@ impl ConnectOptions {
     }
 }
 
-/// Whether a host is the other one, or below it as a domain.
+/// Whether a host is the domain, or is below it.
 fn is_at_or_below(host: &str, domain: &str) -> bool {
     let (host, domain) = (host.to_ascii_lowercase(), domain.to_ascii_lowercase());
     let is_address = host.parse::<IpAddr>().is_ok();

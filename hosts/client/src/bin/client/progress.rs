@@ -1,4 +1,4 @@
-//! A line on stderr that says how far a long command is, if stderr is a terminal.
+//! A line on stderr with the progress of a long command, if stderr is a terminal.
 
 use std::io::{self, IsTerminal as _, Read, Write as _};
 use std::time::{Duration, Instant};

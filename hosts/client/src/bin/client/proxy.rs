@@ -1,4 +1,4 @@
-//! `inspect --proxy LISTEN UPSTREAM`: between a client and a server.
+//! `inspect --proxy LISTEN UPSTREAM`: explains the packets between a client and a server.
 
 use crate::interrupted;
 use anyhow::{Context as _, Result};

@@ -13,10 +13,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-/// Outcomes that are not looked at yet.
+/// The most messages whose outcome was not awaited yet.
 const MOST_OPEN: usize = 1_000;
 
-/// Bytes of all messages from which the progress counts bytes in place of messages.
+/// The size of all messages from which the progress is shown in bytes, not in messages.
 const LARGE: u64 = 1024 * 1024;
 
 pub(crate) async fn run(options: PubOptions) -> Result<ExitCode> {

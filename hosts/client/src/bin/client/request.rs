@@ -39,7 +39,7 @@ async fn request(
     let mut responses = subscribing.await.context("cannot subscribe")?;
     let properties = connect.properties()?;
     let user = properties.user("publish");
-    // Before 5.0 the responder knows the topic of the response.
+    // Before 5.0, the responder must already know the response topic.
     let properties = match connect.protocol_version {
         Version::V5_0 => {
             let response_topic = Some(options.response_topic.as_str().into());

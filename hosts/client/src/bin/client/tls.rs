@@ -27,7 +27,7 @@ pub(crate) fn config(options: &ConnectOptions) -> Result<Arc<ClientConfig>> {
     if let Some(folder) = &options.capath {
         let files = std::fs::read_dir(folder);
         for file in files.with_context(|| format!("cannot read {}", folder.display()))? {
-            // Other files can be in it, as in the folder of the system.
+            // The folder can have other files, as that of the system does.
             let found = certificates(&file?.path()).unwrap_or_default();
             roots.add_parsable_certificates(found);
         }
