@@ -269,6 +269,15 @@ impl Connections {
         Some(connection)
     }
 
+    /// Drops the output of a connection that is held back.
+    pub(super) fn drop_held_output(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(id.0) {
+            let length = connection.pass_gates(self.durable);
+            connection.output.truncate(length);
+            connection.gates = None;
+        }
+    }
+
     /// Whether there is output of a connection to send, or to write.
     pub(super) fn wants_transmit(&self, id: ConnectionId) -> bool {
         self.get(id).is_some_and(|connection| connection.wants_transmit(self.durable))

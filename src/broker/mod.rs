@@ -523,6 +523,13 @@ impl Broker {
         self.nodes.iter().flat_map(|nodes| nodes.wanted())
     }
 
+    /// Whether [`poll_interest`](Self::poll_interest) or [`poll_forward`](Self::poll_forward)
+    /// possibly returns something.
+    #[must_use]
+    pub fn wants_nodes(&self) -> bool {
+        self.nodes.as_ref().is_some_and(|nodes| nodes.has_news())
+    }
+
     /// Returns the next message for the nodes.
     ///
     /// The host fetches all of them after each call of [`poll_journal`](Self::poll_journal). Those
@@ -531,6 +538,15 @@ impl Broker {
     #[must_use = "a message that is dropped does not arrive"]
     pub fn poll_forward(&mut self) -> Option<Forward> {
         self.nodes.as_mut()?.next_forward()
+    }
+
+    /// Drops the output of a client that waits for batches of the journal: a host that cannot store
+    /// what the output depends on, because another node has the session, calls it before
+    /// [`evict`](Self::evict).
+    pub fn drop_held_output(&mut self, client_identifier: &str) {
+        if let Some(id) = self.client(client_identifier).and_then(|client| client.connection) {
+            self.connections.drop_held_output(id);
+        }
     }
 
     /// Delivers a message of a node to the clients of this one, and retains it if it says so. It is

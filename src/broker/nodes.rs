@@ -118,6 +118,11 @@ impl Nodes {
         true
     }
 
+    /// Whether there is a message for the host, or an interest that can have changed.
+    pub(super) fn has_news(&self) -> bool {
+        !self.forwards.is_empty() || !self.changed.is_empty()
+    }
+
     pub(super) fn next_forward(&mut self) -> Option<Forward> {
         let forward = self.forwards.pop_front()?;
         self.bytes -= forward.message.size();

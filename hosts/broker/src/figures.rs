@@ -64,6 +64,53 @@ pub(crate) struct Family {
     pub(crate) samples: Vec<(String, f64)>,
 }
 
+/// Returns the figures of a node.
+#[cfg(feature = "cluster")]
+pub(crate) fn of_node(node: &crate::cluster::OwnNode) -> Vec<Family> {
+    let figures = node.figures();
+    let family = |name, help, label, samples: Vec<(&str, u64)>| {
+        let samples = samples.into_iter().map(|(label, value)| (label.to_owned(), value as f64));
+        Family { name, help, label, samples: samples.collect() }
+    };
+    let sessions = vec![
+        ("resumed", figures.resumed),
+        ("evicted", figures.evicted),
+        ("fenced", figures.fenced),
+        ("adopted", figures.adopted),
+    ];
+    let one = |value| vec![("", value)];
+    vec![
+        family("mqtt_node_info", "The name of this node.", "node", vec![(node.name(), 1)]),
+        family("mqtt_node_others", "Other nodes.", "", one(figures.others as u64)),
+        family("mqtt_node_sessions", "Sessions of this node.", "", one(figures.owned as u64)),
+        family(
+            "mqtt_node_cut_off",
+            "Whether clients are refused, because nothing can be stored.",
+            "",
+            one(figures.is_cut_off.into()),
+        ),
+        family("mqtt_node_moved_total", "Sessions that came or went.", "how", sessions),
+        family(
+            "mqtt_node_behind_total",
+            "Messages for sessions that the log did not have any more.",
+            "",
+            one(figures.behind),
+        ),
+        family(
+            "mqtt_node_appended_total",
+            "Messages that were appended to the log.",
+            "",
+            one(figures.appended),
+        ),
+        family(
+            "mqtt_node_entries_total",
+            "Entries of sessions that were appended.",
+            "",
+            one(figures.entries),
+        ),
+    ]
+}
+
 /// Returns all figures.
 pub(crate) fn families(
     stats: &Stats,

@@ -1,5 +1,7 @@
 //! The flags.
 
+#[cfg(feature = "cluster")]
+use crate::cluster::ClusterArguments;
 use crate::ctl;
 use crate::listener::Endpoint;
 use crate::store;
@@ -12,6 +14,9 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// The largest packet in bytes that a node accepts. Many of them fit into an entry of a session.
+const MAX_PACKET_OF_NODE: u32 = 1024 * 1024;
 
 /// An MQTT broker for clients of MQTT 3.1, 3.1.1 and 5.0.
 #[derive(Parser, Debug)]
@@ -46,6 +51,9 @@ pub(crate) struct Arguments {
     pub(crate) listener: ListenerArguments,
     #[command(flatten)]
     pub(crate) gateway: GatewayArguments,
+    #[cfg(feature = "cluster")]
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
 
     /// Keep sessions and retained messages in this directory. Without it they end with the program.
     #[arg(long, value_name = "DIR", help_heading = "Operation")]
@@ -310,10 +318,22 @@ enum SharedStrategyArgument {
 }
 
 impl Arguments {
+    /// Whether the broker shares its clients with others.
+    #[cfg(feature = "cluster")]
+    const fn is_node(&self) -> bool {
+        !self.cluster.cluster.is_empty()
+    }
+
+    #[cfg(not(feature = "cluster"))]
+    const fn is_node(&self) -> bool {
+        false
+    }
+
     /// Returns the configuration of the broker.
     pub(crate) fn broker_config(&self) -> BrokerConfig {
         BrokerConfig::new(self.server_config())
             .durable(self.data_dir.is_some())
+            .is_node(self.is_node())
             .maximum_unsynced(self.max_unsynced_bytes)
             .maximum_sessions(self.max_sessions)
             .maximum_subscriptions(self.max_subscriptions, self.max_subscription_bytes)
@@ -341,7 +361,10 @@ impl Arguments {
             .answer_timeout(Duration::from_secs(self.answer_timeout))
             .connect_timeout(Duration::from_secs(self.listener.connect_timeout))
             .maximum_request_size(self.listener.max_request_size.get())
-            .maximum_packet_size(self.listener.max_packet_size.get())
+            .maximum_packet_size(match self.is_node() {
+                true => self.listener.max_packet_size.get().min(MAX_PACKET_OF_NODE),
+                false => self.listener.max_packet_size.get(),
+            })
             .receive_maximum(self.listener.receive_maximum.get())
             .maximum_in_flight(self.listener.max_in_flight.get())
             .maximum_queued(self.max_queued_messages, self.max_queued_bytes)
@@ -355,7 +378,8 @@ impl Arguments {
             .lower_before_5_0(self.lower_before_5_0)
             .wildcard_subscription_available(!self.no_wildcard_subscriptions)
             .subscription_identifier_available(!self.no_subscription_identifiers)
-            .shared_subscription_available(!self.no_shared_subscriptions)
+            // Each node would have a group of its own, and deliver the message once more.
+            .shared_subscription_available(!self.no_shared_subscriptions && !self.is_node())
             .options(self.option.iter().copied().collect())
     }
 

@@ -3,6 +3,8 @@
 use crate::access::{Credentials, Decision};
 use crate::bridge;
 use crate::clock::UnixClock;
+#[cfg(feature = "cluster")]
+use crate::cluster::{OwnNode, can_have_session, will_of};
 use crate::connection::Spare;
 use crate::figures::{self, Counters, Family};
 use crate::journal::Journal;
@@ -13,9 +15,13 @@ use mqtt_sansio::Instant;
 use mqtt_sansio::broker::{
     Action, Admission, Broker, CloseCause, ConnectionId, Question, QuestionId,
 };
+#[cfg(feature = "cluster")]
+use mqtt_sansio::codec::OwnedPacket;
 use mqtt_sansio::codec::{ConnackProperties, Disconnect, Packet, ReasonCode, Version};
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
+#[cfg(feature = "cluster")]
+use std::cell::OnceCell;
 use std::cell::{Cell, Ref, RefCell};
 use std::mem;
 use std::rc::Rc;
@@ -55,6 +61,9 @@ pub(crate) struct Host {
     pub(crate) buffer: RefCell<Box<[u8]>>,
     /// A buffer for the output of the next connection that has some.
     pub(crate) spare: Spare,
+    /// The node, if the clients are shared with other brokers.
+    #[cfg(feature = "cluster")]
+    pub(crate) cluster: OnceCell<Rc<OwnNode>>,
 }
 
 /// A connection, as the host knows it.
@@ -144,6 +153,8 @@ impl Host {
             handshakes,
             buffer: RefCell::new(vec![0; 64 * 1024].into()),
             spare: Cell::default(),
+            #[cfg(feature = "cluster")]
+            cluster: OnceCell::new(),
         }
     }
 
@@ -165,6 +176,10 @@ impl Host {
         }
         if broker.poll_timeout() != before {
             self.timer_moved.notify_one();
+        }
+        #[cfg(feature = "cluster")]
+        if let Some(node) = self.cluster.get() {
+            node.pump(broker);
         }
         self.journal.look(broker);
         result
@@ -192,7 +207,7 @@ impl Host {
         self.broker.borrow()
     }
 
-    fn wake(&self, id: ConnectionId) {
+    pub(crate) fn wake(&self, id: ConnectionId) {
         if self.current.get() != Some(id) {
             if let Some(link) = self.links.borrow().get(&id) {
                 link.waker.wake_by_ref();
@@ -285,7 +300,61 @@ impl Host {
         });
     }
 
-    fn accept(&self, broker: &mut Broker, question: QuestionId, link: &mut Link, now: Instant) {
+    /// Accepts a client, once this node has its session.
+    fn accept(
+        self: &Rc<Self>,
+        broker: &mut Broker,
+        question: QuestionId,
+        link: &mut Link,
+        now: Instant,
+    ) {
+        #[cfg(feature = "cluster")]
+        if let Some(node) = self.cluster.get() {
+            if node.is_cut_off() {
+                return self.refuse(broker, question, link, ReasonCode::SERVER_UNAVAILABLE, now);
+            }
+            if let Some((_, Question::Connect(connect))) = broker.question(question.connection()) {
+                spawn_local(self.clone().claim(node.clone(), question, connect.clone()));
+                return;
+            }
+        }
+        self.admit(broker, question, link, now);
+    }
+
+    /// Accepts a client when this node has its session.
+    #[cfg(feature = "cluster")]
+    async fn claim(self: Rc<Self>, node: Rc<OwnNode>, question: QuestionId, connect: OwnedPacket) {
+        let Packet::Connect(connect) = connect.decode() else { return };
+        let client = connect.client_identifier.to_str();
+        let refusal = if !can_have_session(client) {
+            Some(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID)
+        } else if client.is_empty() {
+            None
+        } else {
+            let claimed = node.claim(client, will_of(&connect)).await;
+            claimed.err().map(|_| ReasonCode::SERVER_UNAVAILABLE)
+        };
+        let id = question.connection();
+        self.with_broker(|broker, now| {
+            let mut links = self.links.borrow_mut();
+            let is_open = broker.question(id).is_some_and(|(open, _)| open == question);
+            let link = links.get_mut(&id).filter(|_| is_open);
+            match (link, refusal) {
+                (Some(link), None) => {
+                    self.admit(broker, question, link, now);
+                    if client.is_empty() {
+                        node.note_assigned(&link.client.identifier);
+                    }
+                }
+                (Some(link), Some(reason_code)) => {
+                    self.refuse(broker, question, link, reason_code, now);
+                }
+                (None, _) => node.connection_ended(client),
+            }
+        });
+    }
+
+    fn admit(&self, broker: &mut Broker, question: QuestionId, link: &mut Link, now: Instant) {
         let Link { settings, client, .. } = link;
         let (id, access) = (question.connection(), settings.access.borrow());
         let grants = access.grants(client.user.as_deref(), &client.identifier);
@@ -361,7 +430,10 @@ impl Host {
     /// Returns all figures.
     pub(crate) fn families(&self) -> Vec<Family> {
         let (stats, bridges) = (self.broker.borrow().stats(), self.bridges.borrow());
-        figures::families(&stats, &self.counters.borrow(), &bridges)
+        let mut families = figures::families(&stats, &self.counters.borrow(), &bridges);
+        #[cfg(feature = "cluster")]
+        families.extend(self.cluster.get().map(|node| figures::of_node(node)).unwrap_or_default());
+        families
     }
 
     /// Logs dropped messages and unanswered connections for ever, with one line for each cause in
@@ -422,6 +494,10 @@ impl Host {
         let link = self.links.borrow_mut().remove(&id);
         let closed = self.with_broker(|broker, now| broker.connection_lost(id, now));
         if let (Some(closed), Some(link)) = (closed, link) {
+            #[cfg(feature = "cluster")]
+            if let Some(node) = self.cluster.get() {
+                node.connection_ended(&link.client.identifier);
+            }
             self.counters.borrow_mut().ended(&closed.cause);
             let source = std::error::Error::source(&closed.cause).map(ToString::to_string);
             let cause = [Some(closed.cause.to_string()), source];

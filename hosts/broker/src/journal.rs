@@ -34,6 +34,22 @@ impl Journal {
     }
 }
 
+#[cfg(feature = "cluster")]
+impl Journal {
+    /// Waits until the broker has records.
+    pub(crate) async fn moved(&self) {
+        self.moved.notified().await;
+    }
+
+    /// Notes that a batch is on its way, or that it is stored.
+    pub(crate) fn note_batch(&self, is_open: bool) {
+        self.is_syncing.set(is_open);
+        if !is_open {
+            self.synced.notify_waiters();
+        }
+    }
+}
+
 impl Host {
     /// Stores the records of the broker for ever. While a batch is synced, the next one gathers.
     pub(crate) async fn run_store(self: Rc<Self>, mut store: Store) {

@@ -11,6 +11,8 @@ mod access;
 mod acl;
 mod bridge;
 mod clock;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod config;
 mod connection;
 mod control;
@@ -170,6 +172,11 @@ async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Resul
         limit,
         handshakes,
     ));
+    #[cfg(feature = "cluster")]
+    if !arguments.cluster.cluster.is_empty() {
+        let node = cluster::start(&host, &arguments.cluster).await.context("--cluster")?;
+        let _ = host.cluster.set(node);
+    }
     spawn_local(host.clone().run_timer());
     spawn_local(host.clone().run_reports());
     if let Some(store) = store {
@@ -223,6 +230,12 @@ async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Resul
     host.shut_down();
     if timeout(Duration::from_secs(5), host.places.all_ended()).await.is_err() {
         warn!(connections = host.places.open(), "some connections did not end in time");
+    }
+    #[cfg(feature = "cluster")]
+    if let Some(node) = host.cluster.get() {
+        if timeout(Duration::from_secs(20), node.leave()).await.is_err() {
+            warn!("some sessions were not given up in time: other nodes claim them");
+        }
     }
     if timeout(Duration::from_secs(5), host.all_synced()).await.is_err() {
         warn!("some records were not stored in time");

@@ -112,6 +112,20 @@ fn message_is_acknowledged_when_log_has_it_and_delivered_from_there() {
 }
 
 #[test]
+fn output_that_waits_is_dropped_when_another_node_has_the_session() {
+    let (mut net, now) = (node(), Instant::from_millis(1_000_000));
+    let publisher = net.join(kept(V5_0, "publisher"));
+    let publish = Publish { packet_identifier: Some(identifier(1)), ..message("t", "one", 2) };
+    let (id, bytes) = (net.id(publisher), encoded(publish, V5_0));
+    let _ = net.broker.handle_input(id, &mut &bytes[..], now);
+    net.broker.drop_held_output("publisher");
+    let disconnect = Disconnect::new(ReasonCode::SESSION_TAKEN_OVER);
+    assert!(net.broker.evict("publisher", None, &disconnect, now, |_| ()));
+    net.drain();
+    assert_eq!(net.take(publisher), ["disconnect 8e", "closed"]);
+}
+
+#[test]
 fn message_with_qos_0_goes_to_nodes_that_want_it() {
     let mut net = node();
     net.broker.forward(NodeId(7), &filter("t/+"));
@@ -126,6 +140,9 @@ fn message_with_qos_0_goes_to_nodes_that_want_it() {
     assert!(!net.broker.stop_forwarding(NodeId(5), &filter("t/1")));
     send(&mut net, publisher, message("other", "two", 0));
     assert_eq!(routes(&mut net), []);
+    assert!(net.broker.wants_nodes());
+    assert_eq!(interests(&mut net).len(), 1);
+    assert!(!net.broker.wants_nodes());
 }
 
 // 5.0 §3.8.3.1

@@ -1,0 +1,109 @@
+//! What the nodes need of the engine that they share: a log, and for each client the entries of its
+//! session, where an append says which entry it expects to be the last.
+
+use super::record::{Entry, Logged};
+use std::future::Future;
+use std::rc::Rc;
+
+/// The engine did not answer in time. What was asked for is possibly done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Silent;
+
+/// Why an entry was not appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Another node has appended an entry.
+    Stale,
+    /// See [`Silent`].
+    Silent,
+}
+
+/// An entry for the log.
+#[derive(Clone, Debug)]
+pub(crate) struct Append {
+    pub(crate) topic_name: Box<str>,
+    pub(crate) is_retained: bool,
+    pub(crate) message: Rc<[u8]>,
+    /// A message with this token is stored once.
+    pub(crate) token: Option<String>,
+}
+
+/// The last entry of a session, without its records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) client: String,
+    pub(crate) sequence: u64,
+    pub(crate) owner: u64,
+    pub(crate) has_ended: bool,
+}
+
+/// What another node answers to the request for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Evicted {
+    /// It has appended its last entry, or does not have the session.
+    Done,
+    /// It does not answer.
+    Silent,
+}
+
+/// A notice of one node to the others, which can be lost.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+pub(crate) enum Notice {
+    /// The node lives. Its interest has changed so many times.
+    Alive { name: String, interest: u64 },
+    /// Filters that the node wants messages for, or wants them for no longer. `number` counts the
+    /// changes up to this one.
+    Interest { number: u64, filter: String, is_wanted: bool },
+    /// All filters that the node wants messages for.
+    Interests { number: u64, filters: Vec<String> },
+    /// The node asks for all filters of another one.
+    Ask { of: u64 },
+    /// The node leaves, and has given up its sessions.
+    Leaving,
+}
+
+/// The engine that the nodes share.
+pub(crate) trait Engine: 'static {
+    /// Appends messages to the log, all or none, and in their order. A repeat with the same token,
+    /// which is the same for all, appends nothing.
+    fn append(&self, all: &[Append], token: &str) -> impl Future<Output = Result<(), Silent>>;
+
+    /// Appends an entry to a session if the last one has this sequence, or if there is none and
+    /// `expected` is 0. Returns its sequence.
+    fn append_entry(
+        &self,
+        client: &str,
+        expected: u64,
+        entry: &Entry,
+    ) -> impl Future<Output = Result<u64, Refusal>>;
+
+    /// Reads the entries of a session, with their sequences.
+    fn entries(&self, client: &str) -> impl Future<Output = Result<Vec<(u64, Entry)>, Silent>>;
+
+    /// Reads the last entries of all sessions.
+    fn heads(&self) -> impl Future<Output = Result<Vec<Head>, Silent>>;
+
+    /// Reads the messages of the log behind a position and up to another one, at least those that
+    /// match one of these filters.
+    fn log(
+        &self,
+        after: u64,
+        to: u64,
+        filters: &[String],
+    ) -> impl Future<Output = Result<Vec<(u64, Logged)>, Silent>>;
+
+    /// Reads one message of the log. `None` if the log does not have it any more.
+    fn message(&self, position: u64) -> impl Future<Output = Result<Option<Logged>, Silent>>;
+
+    /// Returns the first position that the log still has, and the last one.
+    fn bounds(&self) -> impl Future<Output = Result<(u64, u64), Silent>>;
+
+    /// Asks another node for a session.
+    fn evict(&self, node: u64, client: &str) -> impl Future<Output = Evicted>;
+
+    /// Sends a message to one other node. It can be lost.
+    fn send(&self, node: u64, message: Vec<u8>);
+
+    /// Tells all other nodes something. It can be lost.
+    fn tell(&self, notice: &Notice);
+}
