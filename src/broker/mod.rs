@@ -532,8 +532,8 @@ impl Broker {
 
     /// Returns the next message for the nodes.
     ///
-    /// The host fetches all of them after each call of [`poll_journal`](Self::poll_journal). Those
-    /// for the [log](Route::Log) belong to that batch: it must not be reported as
+    /// The host fetches all of them after each call of [`poll_journal`](Self::poll_journal). The
+    /// ones for the [log](Route::Log) belong to that batch: it must not be reported as
     /// [durable](Self::durable) before the log has them.
     #[must_use = "a message that is dropped does not arrive"]
     pub fn poll_forward(&mut self) -> Option<Forward> {

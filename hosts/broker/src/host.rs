@@ -343,7 +343,7 @@ impl Host {
                 (Some(link), None) => {
                     self.admit(broker, question, link, now);
                     if client.is_empty() {
-                        node.note_assigned(&link.client.identifier);
+                        node.note_assigned(&link.client.identifier, will_of(&connect));
                     }
                 }
                 (Some(link), Some(reason_code)) => {
@@ -430,9 +430,12 @@ impl Host {
     /// Returns all figures.
     pub(crate) fn families(&self) -> Vec<Family> {
         let (stats, bridges) = (self.broker.borrow().stats(), self.bridges.borrow());
-        let mut families = figures::families(&stats, &self.counters.borrow(), &bridges);
+        let families = figures::families(&stats, &self.counters.borrow(), &bridges);
         #[cfg(feature = "cluster")]
-        families.extend(self.cluster.get().map(|node| figures::of_node(node)).unwrap_or_default());
+        let families = {
+            let node = self.cluster.get().map(|node| figures::of_node(node));
+            families.into_iter().chain(node.unwrap_or_default()).collect()
+        };
         families
     }
 

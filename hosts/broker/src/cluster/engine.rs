@@ -1,11 +1,11 @@
-//! What the nodes need of the engine that they share: a log, and for each client the entries of its
+//! The engine that the nodes share: a log, and for each client the entries of its
 //! session, where an append says which entry it expects to be the last.
 
 use super::record::{Entry, Logged};
 use std::future::Future;
 use std::rc::Rc;
 
-/// The engine did not answer in time. What was asked for is possibly done.
+/// The engine did not answer in time. It has possibly done what it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Silent;
 
@@ -37,7 +37,7 @@ pub(crate) struct Head {
     pub(crate) has_ended: bool,
 }
 
-/// What another node answers to the request for a session.
+/// The answer of another node to the request for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Evicted {
     /// It has appended its last entry, or does not have the session.
@@ -49,7 +49,7 @@ pub(crate) enum Evicted {
 /// A notice of one node to the others, which can be lost.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub(crate) enum Notice {
-    /// The node lives. Its interest has changed so many times.
+    /// The node lives. `interest` counts the changes of its interest.
     Alive { name: String, interest: u64 },
     /// Filters that the node wants messages for, or wants them for no longer. `number` counts the
     /// changes up to this one.

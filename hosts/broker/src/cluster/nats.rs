@@ -99,7 +99,7 @@ pub(crate) struct Nats {
     client: Client,
     context: Context,
     instance: u64,
-    /// What need not be acknowledged.
+    /// Messages that need no acknowledgement.
     outbox: mpsc::UnboundedSender<(String, Vec<u8>)>,
 }
 
@@ -459,7 +459,7 @@ fn silent<T>(_: T) -> Silent {
     Silent
 }
 
-/// Whether JetStream has done what it was asked for.
+/// Fails if JetStream has refused what it was asked for.
 fn check(answer: &Value) -> Result<(), Silent> {
     match answer.get("error") {
         None => Ok(()),

@@ -3,7 +3,7 @@
 //!
 //! # One batch after the other
 //!
-//! What the broker changes is a batch of its journal. For each batch the node
+//! The changes of the broker are batches of its journal. For each batch the node
 //!
 //! 1. appends an entry to each session that has changed, and that must not be lost;
 //! 2. appends the messages that clients have published to the log;
@@ -156,7 +156,7 @@ struct Pending {
     entry: Entry,
 }
 
-/// What a batch needs.
+/// The appends of a batch.
 #[derive(Default)]
 struct Work {
     batch: Option<Batch>,
@@ -184,6 +184,8 @@ pub(crate) struct Node<E, P> {
     /// When the engine last did what it was asked for.
     healthy_at: Cell<time::Instant>,
     is_cut_off: Cell<bool>,
+    /// Whether the engine did not answer when it was last asked.
+    was_silent: Cell<bool>,
     must_verify: Cell<bool>,
     must_reconcile: Cell<bool>,
 }
@@ -205,6 +207,7 @@ impl<E: Engine, P: Port> Node<E, P> {
             last_tick: Cell::new(now),
             healthy_at: Cell::new(now),
             is_cut_off: Cell::new(false),
+            was_silent: Cell::new(false),
             must_verify: Cell::new(false),
             must_reconcile: Cell::new(false),
         }
@@ -514,7 +517,7 @@ impl<E: Engine, P: Port> Node<E, P> {
         warn!(client = &**client, "another node has claimed the session: it ends here");
         let disconnect = Disconnect::new(ReasonCode::SESSION_TAKEN_OVER);
         self.port.with(|broker, now| {
-            // What waits depends on an entry that was not appended.
+            // Its output that waits depends on an entry that was not appended.
             broker.drop_held_output(client);
             let _ = broker.evict(client, None, &disconnect, now, |_| ());
         });
@@ -588,7 +591,16 @@ impl<E: Engine, P: Port> Node<E, P> {
         let result = {
             let _guard = lock.lock().await;
             let will = will.map(|will| Owed { token: self.token(), message: will.to_bytes() });
-            self.claim_alone(&client, will, false).await
+            let start = time::Instant::now();
+            loop {
+                // The election of a leader takes a while.
+                match self.claim_alone(&client, will.clone(), false).await {
+                    Err(Silent) if start.elapsed() < CUT_OFF && !self.is_cut_off() => {
+                        sleep(RETRY).await;
+                    }
+                    result => break result,
+                }
+            }
         };
         let mut state = self.state.borrow_mut();
         // This one, and the map's.
@@ -598,9 +610,18 @@ impl<E: Engine, P: Port> Node<E, P> {
         result
     }
 
-    /// Notes a client whose identifier this node has chosen.
-    pub(crate) fn note_assigned(&self, client: &str) {
-        self.state.borrow_mut().owned.entry(client.into()).or_default();
+    /// Notes a client whose identifier this node has chosen, and its will.
+    pub(crate) fn note_assigned(&self, client: &str, will: Option<Logged>) {
+        let client: Rc<str> = client.into();
+        let will = will.map(|will| Logged { publisher: client.clone(), ..will });
+        let will = will.map(|will| Owed { token: self.token(), message: will.to_bytes() });
+        let mut state = self.state.borrow_mut();
+        if will.is_some() {
+            state.due.insert(client.clone());
+            self.moved.notify_one();
+        }
+        let owned = state.owned.entry(client).or_default();
+        (owned.will, owned.is_fresh) = (will, true);
     }
 
     async fn claim_alone(
@@ -649,6 +670,7 @@ impl<E: Engine, P: Port> Node<E, P> {
                 owner: self.instance,
                 stamp: self.stamp(),
                 is_fresh: is_over,
+                is_claim: true,
                 will: will.clone(),
                 ..Entry::default()
             };
@@ -683,7 +705,7 @@ impl<E: Engine, P: Port> Node<E, P> {
         } else {
             let mut state = self.state.borrow_mut();
             if !owed.is_empty() || stored.will.is_some() {
-                // What was owed is done.
+                // The messages that were owed are appended.
                 state.due.insert(client.clone());
             }
             state.owned.insert(client.clone(), owned);
@@ -944,12 +966,19 @@ impl<E: Engine, P: Port> Node<E, P> {
     /// Asks the engine for the bounds of the log, which shows whether it works, and writes new
     /// entries of sessions whose position is in the older part.
     async fn ask(self: Rc<Self>) {
-        let Ok((first, last)) = self.engine.bounds().await else { return };
+        let Ok((first, last)) = self.engine.bounds().await else {
+            return self.was_silent.set(true);
+        };
         self.healthy_at.set(time::Instant::now());
+        if self.was_silent.take() {
+            // Other nodes have possibly asked for sessions in vain, and claimed them.
+            self.must_verify.set(true);
+            self.moved.notify_one();
+        }
         let oldest = first + last.saturating_sub(first) / 4;
         let state = &mut *self.state.borrow_mut();
         let kept = state.owned.iter().filter(|(_, owned)| owned.number.is_some());
-        let behind = kept.filter(|(_, owned)| owned.position < oldest && last - first > 1_000);
+        let behind = kept.filter(|(_, owned)| owned.position < oldest && last > first + 1_000);
         state.due.extend(behind.take(DUE_AT_ONCE).map(|(client, _)| client.clone()));
         if !state.due.is_empty() {
             self.moved.notify_one();
@@ -974,11 +1003,16 @@ impl<E: Engine, P: Port> Node<E, P> {
         }
     }
 
-    /// Claims the sessions of lost nodes, so that their wills are published and they expire. Each is
-    /// for the node that has the greatest hash with it.
+    /// Claims the sessions of lost nodes, so that their wills are published and they expire. Each
+    /// is for the node that has the greatest hash with it.
     async fn reconcile(self: Rc<Self>) {
         let Ok(heads) = self.engine.heads().await else { return self.must_reconcile.set(true) };
-        for Head { client, owner, has_ended, .. } in heads {
+        for Head { client, owner, has_ended, sequence } in heads {
+            let is_claimed = |owned: &Owned| owner != self.instance && sequence > owned.sequence;
+            if self.state.borrow().owned.get(&*client).is_some_and(is_claimed) {
+                self.must_verify.set(true);
+                self.moved.notify_one();
+            }
             if has_ended || self.is_alive(owner) || !self.is_chosen(&client) {
                 continue;
             }
@@ -1056,7 +1090,7 @@ fn note_changes(state: &mut State, changes: Changes) -> Vec<Rc<str>> {
             ended.push(client);
             continue;
         }
-        // What the log shows again can wait, and the end of an exchange that PUBREL repeats.
+        // The log shows queued messages again, and PUBREL repeats the end of an exchange.
         let can_wait = kind == b'q' || (kind == b'o' && value.is_none());
         if !can_wait {
             state.due.insert(client);

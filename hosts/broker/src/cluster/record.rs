@@ -13,10 +13,10 @@
 //! |---|---|
 //! | owner | instance (8) of the node that has the session, or 0 |
 //! | stamp | number (8) of this entry among those of its writer |
-//! | flags | 1: fresh, earlier entries do not count. 2: the session has ended |
+//! | flags | 1: fresh, earlier entries do not count. 2: the session has ended. 4: a claim, which changes only the owner and the will |
 //! | position | (8) up to which the log is handled in the records |
 //! | records | count (4); each a key as bytes, and 1 and a value as bytes, or 0 for its end |
-//! | owed | count (2); each a token as a string, and a message as bytes. Whoever has the session appends them to the log, under this token, unless a later entry is there |
+//! | owed | count (2); each a token as a string, and a message as bytes. The owner of the session appends them to the log, under this token, unless a later entry is there |
 //! | will | count (1), at most 1; as above. Published if a session without records loses its owner |
 
 use mqtt_sansio::Instant;
@@ -27,6 +27,7 @@ use std::rc::Rc;
 const VERSION: u8 = 1;
 const FRESH: u8 = 1;
 const ENDED: u8 = 2;
+const CLAIM: u8 = 4;
 
 /// A message in the log.
 #[derive(Clone, Debug)]
@@ -50,6 +51,7 @@ pub(crate) struct Entry {
     pub(crate) stamp: u64,
     pub(crate) is_fresh: bool,
     pub(crate) has_ended: bool,
+    pub(crate) is_claim: bool,
     pub(crate) position: u64,
     pub(crate) records: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     pub(crate) owed: Vec<Owed>,
@@ -61,7 +63,6 @@ pub(crate) struct Entry {
 pub(crate) struct State {
     pub(crate) owner: u64,
     pub(crate) has_ended: bool,
-    /// The position of the records. An entry without records changes nothing of it.
     pub(crate) position: u64,
     pub(crate) records: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(crate) owed: Vec<Owed>,
@@ -71,15 +72,16 @@ pub(crate) struct State {
 impl State {
     /// Adds the next entry.
     pub(crate) fn apply(&mut self, entry: Entry) {
-        let Entry { owner, is_fresh, has_ended, position, records, owed, will, .. } = entry;
+        let Entry { owner, is_fresh, has_ended, is_claim, position, records, owed, will, .. } =
+            entry;
         if is_fresh {
             *self = Self::default();
         }
         self.owner = owner;
         self.has_ended = has_ended;
-        if position > 0 {
+        if !is_claim {
             self.position = position;
-            // Whoever has written this entry has appended what was owed before.
+            // The writer of this entry has appended what was owed before.
             self.owed = owed;
         }
         self.will = will.or(self.will.take());
@@ -139,7 +141,8 @@ impl Entry {
         out.extend(self.owner.to_be_bytes());
         out.extend(self.stamp.to_be_bytes());
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
-        out.push(flag(self.is_fresh, FRESH) | flag(self.has_ended, ENDED));
+        let claim = flag(self.is_claim, CLAIM);
+        out.push(flag(self.is_fresh, FRESH) | flag(self.has_ended, ENDED) | claim);
         out.extend(self.position.to_be_bytes());
         out.extend(u32::try_from(self.records.len()).unwrap_or(u32::MAX).to_be_bytes());
         for (key, value) in &self.records {
@@ -177,8 +180,10 @@ impl Entry {
             _ => Some(Owed::read(&mut reader)?),
         };
         let (is_fresh, has_ended) = (flags & FRESH != 0, flags & ENDED != 0);
+        let is_claim = flags & CLAIM != 0;
         let is_whole = reader.0.is_empty();
-        let entry = Self { owner, stamp, is_fresh, has_ended, position, records, owed, will };
+        let entry =
+            Self { owner, stamp, is_fresh, has_ended, is_claim, position, records, owed, will };
         is_whole.then_some(entry)
     }
 }
@@ -194,7 +199,7 @@ impl Owed {
     }
 }
 
-/// What is left to read.
+/// The bytes that are left to read.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -282,6 +287,7 @@ mod tests {
             stamp: 1 << 40,
             is_fresh: true,
             has_ended: false,
+            is_claim: false,
             position: 3,
             records: vec![(b"s1".to_vec(), Some(b"x".to_vec())), (b"q2".to_vec(), None)],
             owed: vec![owed("a"), owed("b")],
@@ -314,7 +320,7 @@ mod tests {
     fn state_is_what_entries_leave() {
         let mut state = State::default();
         state.apply(entry());
-        state.apply(Entry { owner: 8, ..Entry::default() });
+        state.apply(Entry { owner: 8, is_claim: true, ..Entry::default() });
         assert_eq!((state.owner, state.position, state.owed.len()), (8, 3, 2));
         assert!(state.is_kept() && state.will.is_some());
         let records = vec![(b"s1".to_vec(), None)];

@@ -1,1 +1,718 @@
+//! Three nodes over an engine in memory: a log and a map whose operations are atomic, with answers
+//! that come late, not at all, or after the operation was done. Nodes crash and are cut off, and
+//! clients move between them. Time is simulated, so a seed replays.
 
+use super::engine::{Append, Engine, Evicted, Head, Notice, Refusal, Silent};
+use super::node::{Node, Port};
+use super::record::{Entry, Logged};
+use mqtt_sansio::Instant;
+use mqtt_sansio::broker::{
+    Action, Admission, Broker, BrokerConfig, ConnectionId, Question, QuestionId,
+};
+use mqtt_sansio::client::{self, Client, ClientConfig};
+use mqtt_sansio::codec::{
+    Connect, ConnectProperties, Packet, Publish, QoS, SubscribeProperties, Subscription, Version,
+    Will,
+};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{self, sleep};
+
+const NODES: usize = 3;
+/// The publishers are 0 and 1, the subscribers 2 and 3.
+const NAMES: [&str; 4] = ["p0", "p1", "s0", "s1"];
+const STEPS: usize = 120;
+
+/// Counts of events, so that the test can check that they occur.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    moves: usize,
+    crashes: usize,
+    cuts: usize,
+    lost_answers: usize,
+    received: usize,
+    fenced: u64,
+    adopted: u64,
+    resumed: u64,
+    wills: usize,
+}
+
+/// How the engine treats an append with an expected sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Care {
+    Careful,
+    /// Each append succeeds, as if nothing was expected.
+    WithoutFence,
+    /// A token is not looked at.
+    WithoutTokens,
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % limit
+    }
+}
+
+/// The state of the engine, and how it behaves.
+struct Store {
+    random: RefCell<Random>,
+    care: Care,
+    log: RefCell<Vec<Vec<u8>>>,
+    tokens: RefCell<BTreeSet<String>>,
+    sessions: RefCell<BTreeMap<String, Vec<(u64, Entry)>>>,
+    last: Cell<u64>,
+    moved: Notify,
+    nodes: RefCell<Vec<Weak<SimNode>>>,
+    lost_answers: Cell<usize>,
+}
+
+type SimNode = Node<Memory, Host>;
+
+/// The engine as one node sees it.
+struct Memory {
+    store: Rc<Store>,
+    instance: u64,
+    state: Rc<Line>,
+}
+
+/// The line between a node and the engine.
+#[derive(Default)]
+struct Line {
+    is_cut: Cell<bool>,
+    is_dead: Cell<bool>,
+}
+
+impl Memory {
+    /// Does something, if the request arrives. The answer can be lost.
+    async fn ask<T>(&self, work: impl FnOnce(&Store) -> T) -> Result<T, Silent> {
+        let draw = |limit| self.store.random.borrow_mut().below(limit);
+        sleep(Duration::from_micros(200 + draw(4_000))).await;
+        if self.state.is_dead.get() {
+            std::future::pending::<()>().await;
+        }
+        if self.state.is_cut.get() {
+            sleep(Duration::from_millis(200 + draw(800))).await;
+            // A request can be on its way when the line is cut, and arrive late.
+            if draw(4) > 0 {
+                return Err(Silent);
+            }
+        }
+        let result = work(&self.store);
+        let is_lost = draw(40) == 0 || self.state.is_cut.get();
+        sleep(Duration::from_micros(200 + draw(4_000))).await;
+        if self.state.is_dead.get() {
+            std::future::pending::<()>().await;
+        }
+        if is_lost {
+            self.store.lost_answers.set(self.store.lost_answers.get() + 1);
+            sleep(Duration::from_millis(300)).await;
+            return Err(Silent);
+        }
+        Ok(result)
+    }
+}
+
+impl Engine for Memory {
+    async fn append(&self, all: &[Append], token: &str) -> Result<(), Silent> {
+        let all = all.to_vec();
+        self.ask(move |store| {
+            let (mut log, mut tokens) = (store.log.borrow_mut(), store.tokens.borrow_mut());
+            let is_careful = store.care != Care::WithoutTokens;
+            if is_careful && !tokens.insert(format!("batch {token}")) {
+                return;
+            }
+            for append in all {
+                let is_new = append.token.is_none_or(|token| tokens.insert(token));
+                if is_new || !is_careful {
+                    log.push(append.message.to_vec());
+                }
+            }
+            drop(log);
+            store.moved.notify_waiters();
+        })
+        .await
+    }
+
+    async fn append_entry(
+        &self,
+        client: &str,
+        expected: u64,
+        entry: &Entry,
+    ) -> Result<u64, Refusal> {
+        let answer = self.ask(|store| {
+            let mut sessions = store.sessions.borrow_mut();
+            let entries = sessions.entry(client.to_owned()).or_default();
+            let last = entries.last().map_or(0, |(sequence, _)| *sequence);
+            if last != expected && store.care != Care::WithoutFence {
+                return Err(Refusal::Stale);
+            }
+            store.last.set(store.last.get() + 1);
+            if entry.is_fresh {
+                entries.clear();
+            }
+            // As they are stored.
+            let entry = Entry::from_bytes(&entry.to_bytes()).unwrap();
+            entries.push((store.last.get(), entry));
+            Ok(store.last.get())
+        });
+        answer.await.unwrap_or(Err(Refusal::Silent))
+    }
+
+    async fn entries(&self, client: &str) -> Result<Vec<(u64, Entry)>, Silent> {
+        self.ask(|store| store.sessions.borrow().get(client).cloned().unwrap_or_default()).await
+    }
+
+    async fn heads(&self) -> Result<Vec<Head>, Silent> {
+        self.ask(|store| {
+            let sessions = store.sessions.borrow();
+            let head = |(client, entries): (&String, &Vec<(u64, Entry)>)| {
+                let (sequence, last) = entries.last()?;
+                let has_ended = last.has_ended && last.owed.is_empty();
+                let client = client.clone();
+                Some(Head { client, sequence: *sequence, owner: last.owner, has_ended })
+            };
+            sessions.iter().filter_map(head).collect()
+        })
+        .await
+    }
+
+    async fn log(&self, after: u64, to: u64, _: &[String]) -> Result<Vec<(u64, Logged)>, Silent> {
+        self.ask(|store| {
+            let log = store.log.borrow();
+            let all = (1..).zip(log.iter()).filter(|(at, _)| *at > after && *at <= to);
+            all.map(|(at, bytes)| (at, Logged::from_bytes(bytes).unwrap())).collect()
+        })
+        .await
+    }
+
+    async fn message(&self, position: u64) -> Result<Option<Logged>, Silent> {
+        self.ask(|store| {
+            let index = usize::try_from(position).unwrap().checked_sub(1)?;
+            store.log.borrow().get(index).and_then(|bytes| Logged::from_bytes(bytes))
+        })
+        .await
+    }
+
+    async fn bounds(&self) -> Result<(u64, u64), Silent> {
+        self.ask(|store| (1, store.log.borrow().len() as u64)).await
+    }
+
+    async fn evict(&self, node: u64, client: &str) -> Evicted {
+        let Ok(Some(other)) = self.ask(|store| store.node(node)).await else {
+            return Evicted::Silent;
+        };
+        let given = other.give_up(client);
+        match time::timeout(Duration::from_secs(2), given).await {
+            Ok(Ok(())) => Evicted::Done,
+            _ => Evicted::Silent,
+        }
+    }
+
+    fn send(&self, _: u64, _: Vec<u8>) {}
+
+    fn tell(&self, notice: &Notice) {
+        if self.state.is_cut.get() || self.state.is_dead.get() {
+            return;
+        }
+        let (store, notice, from) = (self.store.clone(), notice.clone(), self.instance);
+        spawn_local(async move {
+            sleep(Duration::from_millis(1)).await;
+            let nodes: Vec<_> = store.nodes.borrow().iter().filter_map(Weak::upgrade).collect();
+            for node in nodes {
+                let Line { is_cut, is_dead } = &*node.engine.state;
+                if !is_cut.get() && !is_dead.get() {
+                    node.notice(from, notice.clone());
+                }
+            }
+        });
+    }
+}
+
+impl Store {
+    fn node(&self, instance: u64) -> Option<Rc<SimNode>> {
+        let nodes = self.nodes.borrow();
+        let mut living = nodes.iter().filter_map(Weak::upgrade);
+        living.find(|node| {
+            let Line { is_cut, is_dead } = &*node.engine.state;
+            node.engine.instance == instance && !is_cut.get() && !is_dead.get()
+        })
+    }
+}
+
+/// The host of a node.
+struct Host {
+    broker: RefCell<Broker>,
+    node: OnceCell<Weak<SimNode>>,
+    moved: Notify,
+    started: time::Instant,
+}
+
+impl Port for Host {
+    fn with<T>(self: &Rc<Self>, call: impl FnOnce(&mut Broker, Instant) -> T) -> T {
+        let now = Instant::from_millis(1_000_000) + self.started.elapsed();
+        let broker = &mut *self.broker.borrow_mut();
+        let result = call(broker, now);
+        let node = self.node.get().and_then(Weak::upgrade);
+        while let Some(action) = broker.poll_action() {
+            if let (Action::Ask(question, Question::Connect(connect)), Some(node)) = (action, &node)
+            {
+                let Packet::Connect(connect) = connect.decode() else { panic!() };
+                let client = connect.client_identifier.to_str().to_owned();
+                spawn_local(self.clone().claim(node.clone(), question, client));
+            }
+        }
+        if let Some(node) = node {
+            node.pump(broker);
+        }
+        if broker.wants_journal() {
+            self.moved.notify_one();
+        }
+        result
+    }
+
+    async fn journal_moved(&self) {
+        self.moved.notified().await;
+    }
+
+    fn note_batch(&self, _: bool) {}
+
+    fn cut_off(self: &Rc<Self>) {}
+}
+
+impl Host {
+    async fn claim(self: Rc<Self>, node: Rc<SimNode>, question: QuestionId, client: String) {
+        let claimed = node.claim(&client, None).await;
+        self.with(|broker, now| {
+            if claimed.is_ok() {
+                let _ = broker.accept(question, Admission::default(), now);
+            } else {
+                let id = question.connection();
+                broker.disconnect(id, &mqtt_sansio::codec::Disconnect::default(), now);
+            }
+        });
+    }
+
+    async fn run_timer(self: Rc<Self>) {
+        loop {
+            self.with(|broker, now| broker.handle_timeout(now));
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// A client and its connection.
+struct One {
+    client: Client,
+    at: Option<(usize, ConnectionId)>,
+    up: Vec<u8>,
+    input: Vec<u8>,
+    published: Vec<(String, QoS, bool)>,
+    inbox: Vec<String>,
+    connections: usize,
+    lost_sessions: usize,
+    is_connected: bool,
+    is_subscribed: bool,
+}
+
+struct World {
+    random: Random,
+    store: Rc<Store>,
+    hosts: Vec<(Rc<SimNode>, Rc<Host>)>,
+    clients: Vec<One>,
+    tally: Tally,
+    instances: u64,
+    started: time::Instant,
+}
+
+impl World {
+    fn new(seed: u64, care: Care) -> Self {
+        let seed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        let store = Rc::new(Store {
+            random: RefCell::new(Random(seed.rotate_left(17) | 1)),
+            care,
+            log: RefCell::default(),
+            tokens: RefCell::default(),
+            sessions: RefCell::default(),
+            last: Cell::default(),
+            moved: Notify::new(),
+            nodes: RefCell::default(),
+            lost_answers: Cell::default(),
+        });
+        let one = |_| One {
+            client: Client::new(ClientConfig::new()),
+            at: None,
+            up: Vec::new(),
+            input: Vec::new(),
+            published: Vec::new(),
+            inbox: Vec::new(),
+            connections: 0,
+            lost_sessions: 0,
+            is_connected: false,
+            is_subscribed: false,
+        };
+        let mut world = Self {
+            random: Random(seed),
+            store,
+            hosts: Vec::new(),
+            clients: (0..NAMES.len()).map(one).collect(),
+            tally: Tally::default(),
+            instances: 0,
+            started: time::Instant::now(),
+        };
+        for _ in 0..NODES {
+            let node = world.start_node();
+            world.hosts.push(node);
+        }
+        world
+    }
+
+    fn start_node(&mut self) -> (Rc<SimNode>, Rc<Host>) {
+        self.instances += 1;
+        let instance = self.instances.wrapping_mul(0xD6E8_FEB8_6659_FD93) | 1;
+        let seed = instance.into();
+        let config = BrokerConfig::default().is_node(true);
+        let host = Rc::new(Host {
+            broker: RefCell::new(Broker::new(config, seed, Instant::from_millis(1_000_000))),
+            node: OnceCell::new(),
+            moved: Notify::new(),
+            started: self.started,
+        });
+        let (store, state) = (self.store.clone(), Rc::new(Line::default()));
+        let engine = Memory { store: store.clone(), instance, state: state.clone() };
+        let node = Rc::new(Node::new(engine, host.clone(), format!("n{instance:x}"), instance));
+        let _ = host.node.set(Rc::downgrade(&node));
+        store.nodes.borrow_mut().push(Rc::downgrade(&node));
+        let start = store.log.borrow().len();
+        host.with(|broker, _| broker.advance(start as u64));
+        spawn_local(node.clone().run_batches());
+        spawn_local(node.clone().run_clock());
+        spawn_local(host.clone().run_timer());
+        let reader = node.clone();
+        spawn_local(async move {
+            let mut position = start;
+            while !state.is_dead.get() {
+                let pause = store.random.borrow_mut().below(8);
+                sleep(Duration::from_millis(pause)).await;
+                let chunk: Vec<_> = {
+                    let log = store.log.borrow();
+                    let behind = (1_u64..).zip(log.iter()).skip(position).take(5);
+                    behind.map(|(at, bytes)| (at, Logged::from_bytes(bytes).unwrap())).collect()
+                };
+                if state.is_cut.get() || chunk.is_empty() {
+                    let _ = time::timeout(Duration::from_millis(50), store.moved.notified()).await;
+                    continue;
+                }
+                position += chunk.len();
+                reader.deliver(chunk);
+            }
+        });
+        (node, host)
+    }
+
+    fn pick(&mut self, limit: usize) -> usize {
+        usize::try_from(self.random.below(limit as u64)).unwrap()
+    }
+
+    fn now(&self) -> Instant {
+        Instant::from_millis(1_000_000) + self.started.elapsed()
+    }
+
+    async fn run(mut self) -> (Tally, Result<(), String>) {
+        self.settle(true).await;
+        for _ in 0..STEPS {
+            self.step();
+            let pause = self.random.below(if self.random.0 & 31 == 0 { 3_000 } else { 12 });
+            sleep(Duration::from_millis(pause)).await;
+            (0..NAMES.len()).for_each(|index| self.exchange(index));
+        }
+        self.settle(false).await;
+        let result = self.check();
+        for (node, _) in &self.hosts {
+            let figures = node.figures();
+            self.tally.fenced += figures.fenced;
+            self.tally.adopted += figures.adopted;
+            self.tally.resumed += figures.resumed;
+        }
+        self.tally.lost_answers = self.store.lost_answers.get();
+        (self.tally, result)
+    }
+
+    fn step(&mut self) {
+        let index = self.pick(NAMES.len());
+        match self.pick(100) {
+            0..=44 => self.publish(index % 2),
+            45..=59 => self.lose(index),
+            60..=89 => self.connect(index),
+            90..=92 => {
+                let victim = self.pick(NODES);
+                self.crash(victim);
+            }
+            93..=96 => {
+                let victim = self.pick(NODES);
+                self.tally.cuts += 1;
+                self.hosts[victim].0.engine.state.is_cut.set(true);
+            }
+            _ => self.hosts.iter().for_each(|(node, _)| node.engine.state.is_cut.set(false)),
+        }
+    }
+
+    fn crash(&mut self, victim: usize) {
+        self.tally.crashes += 1;
+        self.hosts[victim].0.engine.state.is_dead.set(true);
+        for index in 0..NAMES.len() {
+            if self.clients[index].at.is_some_and(|(node, _)| node == victim) {
+                self.lose(index);
+            }
+        }
+        self.hosts[victim] = self.start_node();
+    }
+
+    // ---- clients ----
+
+    fn publish(&mut self, index: usize) {
+        let qos = if self.pick(2) == 0 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+        let now = self.now();
+        let one = &mut self.clients[index];
+        let key = one.published.len();
+        let payload = format!("{index} {qos:?} {key:04}");
+        let publish = Publish { qos, ..Publish::new("t/a", payload.as_bytes()) };
+        if one.is_connected && one.client.publish(key as u64, &publish, now, &mut one.up).is_ok() {
+            one.published.push((payload, qos, false));
+        }
+    }
+
+    fn connect(&mut self, index: usize) {
+        if self.clients[index].at.is_some() {
+            return;
+        }
+        let (node, now) = (self.pick(NODES), self.now());
+        self.tally.moves += 1;
+        let id = self.hosts[node].1.with(|broker, now| broker.open(now));
+        let one = &mut self.clients[index];
+        one.connections += 1;
+        let will = format!("will {index} {}", one.connections);
+        let properties = ConnectProperties {
+            session_expiry_interval: Some(u32::MAX),
+            ..ConnectProperties::default()
+        };
+        let will = Will { qos: QoS::ExactlyOnce, ..Will::new("t/will", will.as_bytes()) };
+        let will = Some(will).filter(|_| index < 2);
+        let connect = Connect { properties, will, ..Connect::new(Version::V5_0, NAMES[index]) };
+        one.client.connect(&connect, now, &mut one.up).unwrap();
+        one.at = Some((node, id));
+        self.exchange(index);
+    }
+
+    fn lose(&mut self, index: usize) {
+        let one = &mut self.clients[index];
+        let Some((node, id)) = one.at.take() else { return };
+        while one.client.connection_lost().is_some() {}
+        one.up.clear();
+        one.input.clear();
+        one.is_connected = false;
+        let (node, host) = &self.hosts[node];
+        if !node.engine.state.is_dead.get() {
+            host.with(|broker, now| broker.connection_lost(id, now));
+        }
+    }
+
+    /// Carries bytes between a client and its broker until neither has more.
+    fn exchange(&mut self, index: usize) {
+        let Some((node, id)) = self.clients[index].at else { return };
+        let (host, now) = (self.hosts[node].1.clone(), self.now());
+        loop {
+            let one = &mut self.clients[index];
+            let mut down = Vec::new();
+            let (read, is_closed) = host.with(|broker, now| {
+                let mut input = &one.up[..];
+                while broker.handle_input(id, &mut input, now) {}
+                while broker.transmit(id, now, &mut down) {}
+                (one.up.len() - input.len(), broker.is_closed(id))
+            });
+            one.up.drain(..read);
+            one.input.extend(&down);
+            let (mut input, before) = (&one.input[..], one.up.len());
+            let mut has_ended = is_closed && down.is_empty();
+            while let Some(action) = one.client.handle_input(&mut input, now, &mut one.up) {
+                match action {
+                    client::Action::Connected(connack) => {
+                        one.is_connected = true;
+                        let is_lost = one.is_subscribed && !connack.session_present;
+                        one.lost_sessions += usize::from(is_lost);
+                    }
+                    client::Action::Message(message) => {
+                        self.tally.received += 1;
+                        one.inbox.push(String::from_utf8(message.payload.to_vec()).unwrap());
+                    }
+                    client::Action::Published(published) => {
+                        one.published[usize::try_from(published.key).unwrap()].2 = true;
+                    }
+                    client::Action::Subscribed(..) => one.is_subscribed = true,
+                    client::Action::Closed(_) => has_ended = true,
+                    _ => {}
+                }
+            }
+            let taken = one.input.len() - input.len();
+            one.input.drain(..taken);
+            if one.is_connected && !one.is_subscribed && one.connections == 1 {
+                let qos = if index == 2 { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
+                let filter = if index < 2 { "nothing" } else { "t/#" };
+                let subscriptions = [Subscription::new(filter, qos)];
+                let properties = SubscribeProperties::default();
+                one.connections += 1;
+                one.client.subscribe(0, &subscriptions, properties, now, &mut one.up).unwrap();
+            }
+            if has_ended {
+                return self.lose(index);
+            }
+            let one = &self.clients[index];
+            if down.is_empty() && read == 0 && one.up.len() == before {
+                return;
+            }
+        }
+    }
+
+    // ---- the end ----
+
+    /// Lets everything arrive.
+    async fn settle(&mut self, is_start: bool) {
+        self.hosts.iter().for_each(|(node, _)| node.engine.state.is_cut.set(false));
+        let (start, mut done_at) = (time::Instant::now(), None);
+        while start.elapsed() < Duration::from_secs(200) {
+            for index in 0..NAMES.len() {
+                self.connect(index);
+                self.exchange(index);
+            }
+            sleep(Duration::from_millis(if done_at.is_some() { 200 } else { 10 })).await;
+            let is_subscribed = self.clients.iter().all(|one| one.is_subscribed);
+            let mut published = self.clients.iter().flat_map(|one| &one.published);
+            let is_done = is_subscribed && published.all(|(.., is_acknowledged)| *is_acknowledged);
+            let is_done = is_done && (is_start || self.lacking().is_none());
+            let is_connected = self.clients.iter().all(|one| one.is_connected);
+            if is_done && is_connected {
+                // The nodes look at all sessions now and then.
+                let since = *done_at.get_or_insert_with(time::Instant::now);
+                if is_start || since.elapsed() > Duration::from_secs(65) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Returns a message that has not arrived everywhere.
+    fn lacking(&self) -> Option<String> {
+        let inboxes: Vec<BTreeSet<&String>> =
+            [2, 3].map(|index| self.clients[index].inbox.iter().collect()).into();
+        let mut published = self.clients.iter().flat_map(|one| &one.published);
+        published
+            .find(|(payload, ..)| inboxes.iter().any(|inbox| !inbox.contains(payload)))
+            .map(|(payload, ..)| payload.clone())
+    }
+
+    fn check(&mut self) -> Result<(), String> {
+        for (payload, qos, is_acknowledged) in self.clients.iter().flat_map(|one| &one.published) {
+            if !is_acknowledged {
+                return Err(format!("{payload} was not acknowledged"));
+            }
+            let times = self.clients[2].inbox.iter().filter(|one| *one == payload).count();
+            if *qos == QoS::ExactlyOnce && times > 1 {
+                return Err(format!("{payload} has arrived {times} times"));
+            }
+        }
+        if let Some(payload) = self.lacking() {
+            return Err(format!("{payload} has not arrived"));
+        }
+        let mut wills = BTreeSet::new();
+        for will in self.clients[2].inbox.iter().filter(|one| one.starts_with("will")) {
+            self.tally.wills += 1;
+            if !wills.insert(will) {
+                return Err(format!("{will} has arrived twice"));
+            }
+        }
+        for (name, one) in NAMES.iter().zip(&self.clients) {
+            if one.lost_sessions > 0 {
+                return Err(format!("the session of {name} was not resumed"));
+            }
+            let has = |(_, host): &&(Rc<SimNode>, Rc<Host>)| {
+                host.with(|broker, _| broker.client(name).is_some())
+            };
+            let owners = self.hosts.iter().filter(has).count();
+            if owners != 1 {
+                return Err(format!("{owners} nodes have the session of {name}"));
+            }
+            let mut seen = BTreeSet::new();
+            let first: Vec<_> = one.inbox.iter().filter(|one| seen.insert(one.as_str())).collect();
+            for kind in ["0 AtLeastOnce", "0 ExactlyOnce", "1 AtLeastOnce", "1 ExactlyOnce"] {
+                if !first.iter().filter(|one| one.starts_with(kind)).is_sorted() {
+                    return Err(format!("{kind} is out of order at {name}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn run(seed: u64, care: Care) -> (Tally, Result<(), String>) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.unwrap();
+    let local = LocalSet::new();
+    local.block_on(&runtime, async { World::new(seed, care).run().await })
+}
+
+fn simulate(seeds: std::ops::Range<u64>, care: Care) -> (Tally, Vec<String>) {
+    let (mut total, mut wrong) = (Tally::default(), Vec::new());
+    for seed in seeds {
+        let (tally, result) = run(seed, care);
+        total.moves += tally.moves;
+        total.crashes += tally.crashes;
+        total.cuts += tally.cuts;
+        total.lost_answers += tally.lost_answers;
+        total.received += tally.received;
+        total.fenced += tally.fenced;
+        total.adopted += tally.adopted;
+        total.resumed += tally.resumed;
+        total.wills += tally.wills;
+        wrong.extend(result.err().map(|error| format!("seed {seed}: {error}")));
+    }
+    (total, wrong)
+}
+
+/// `SEEDS=100000 cargo test --release -p mqtt-sansio-broker --features cluster simulated` plays
+/// more.
+#[test]
+fn simulated_nodes_lose_and_double_nothing() {
+    let number = |name: &str| std::env::var(name).ok().map(|number| number.parse().unwrap());
+    let (first, seeds) = (number("FIRST").unwrap_or(0), number("SEEDS").unwrap_or(100));
+    let (tally, wrong) = simulate(first..first + seeds, Care::Careful);
+    println!("{tally:?}");
+    assert_eq!(wrong, [""; 0]);
+    if first > 0 {
+        return;
+    }
+    let Tally { moves, crashes, cuts, lost_answers, received, fenced, adopted, resumed, wills } =
+        tally;
+    let counts = [moves, crashes, cuts, lost_answers, received, wills].map(|count| count as u64);
+    assert!(
+        counts.into_iter().chain([fenced, adopted, resumed]).all(|count| count > 20),
+        "{tally:?}"
+    );
+}
+
+/// The simulation notices an engine that does not do what the nodes rely on.
+#[test]
+fn simulated_nodes_show_careless_engines() {
+    let (_, wrong) = simulate(0..60, Care::WithoutFence);
+    assert!(!wrong.is_empty());
+    let (_, wrong) = simulate(0..60, Care::WithoutTokens);
+    assert!(wrong.iter().any(|one| one.contains("has arrived 2 times")), "{wrong:#?}");
+}

@@ -11,8 +11,8 @@
 //! | `100%/*/>` | `100%25.%2A.%3E` |
 //! | `$app/é` | `%24app.é` |
 //!
-//! The encoding is reversible. A subject that would be longer than [`LONGEST`] is `%%` and a hash of
-//! the topic name instead, because NATS limits the line that has it; the message itself has its
+//! The encoding is reversible. A subject that would be longer than [`LONGEST`] is `%%` and a hash
+//! of the topic name instead, because NATS limits the line that has it; the message itself has its
 //! topic name.
 
 use sha2::{Digest as _, Sha256};

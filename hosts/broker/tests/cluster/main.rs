@@ -1,0 +1,223 @@
+//! Three nodes over three servers of NATS, as programs, under load and under faults. Without
+//! `nats-server` the tests print SKIPPED and pass; in CI they fail.
+//!
+//! `ROUNDS=30 cargo test --release -p mqtt-sansio-broker --features cluster --test cluster` plays
+//! more rounds of each fault.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
+
+mod client;
+mod figures;
+mod programs;
+
+use client::{Peer, Role};
+use mqtt_sansio::codec::QoS;
+use programs::{Cluster, has};
+use std::collections::{BTreeMap, BTreeSet};
+use std::thread::{sleep, spawn};
+use std::time::{Duration, Instant};
+
+/// What happens to the cluster while clients publish and move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    None,
+    KillBroker,
+    PauseBroker,
+    StopBroker,
+    KillServer,
+    KillLeader,
+    CutOff,
+}
+
+fn rounds(few: usize) -> usize {
+    std::env::var("ROUNDS").map_or(few, |rounds| rounds.parse().unwrap())
+}
+
+/// Plays a fault under load, and checks that nothing is lost or doubled.
+fn play(fault: Fault, few: usize) {
+    if !has("nats-server") {
+        return;
+    }
+    let mut cluster = Cluster::start();
+    for round in 0..rounds(few) {
+        let start = Instant::now();
+        play_round(&mut cluster, fault, round);
+        println!("{fault:?} {round}: {:.1} s", start.elapsed().as_secs_f32());
+    }
+}
+
+fn play_round(cluster: &mut Cluster, fault: Fault, round: usize) {
+    let ports = cluster.ports();
+    let name = |what: &str| format!("{what}-{fault:?}-{round}");
+    let topic = format!("load/{fault:?}/{round}");
+    let subscribers = [(QoS::AtLeastOnce, "s1"), (QoS::ExactlyOnce, "s2")].map(|(qos, id)| {
+        Peer::start(&name(id), ports, round + 1, Role::Subscriber(format!("{topic}/#"), qos))
+    });
+    subscribers.iter().for_each(Peer::wait_for_subscription);
+    let publishers = [(QoS::AtLeastOnce, "p1"), (QoS::ExactlyOnce, "p2")].map(|(qos, id)| {
+        Peer::start(&name(id), ports, round, Role::Publisher(format!("{topic}/{id}"), qos))
+    });
+    sleep(Duration::from_millis(700));
+    let victim = round % 3;
+    match fault {
+        Fault::None => {}
+        Fault::KillBroker => cluster.kill_broker(victim),
+        Fault::PauseBroker => cluster.signal_broker(victim, "-STOP"),
+        Fault::StopBroker => cluster.stop_broker(victim),
+        Fault::KillServer => cluster.kill_server(victim),
+        Fault::KillLeader => {
+            let leader = cluster.leader("MQTT_LOG");
+            cluster.kill_server(leader);
+        }
+        Fault::CutOff => cluster.signal_server(victim, "-STOP"),
+    }
+    // Clients move meanwhile.
+    for index in 0..6 {
+        sleep(Duration::from_millis(500));
+        subscribers[index % 2].cut();
+        publishers[(index + 1) % 2].cut();
+    }
+    match fault {
+        Fault::None => {}
+        Fault::KillBroker | Fault::StopBroker => cluster.start_broker(victim),
+        Fault::PauseBroker => {
+            sleep(Duration::from_secs(3));
+            cluster.signal_broker(victim, "-CONT");
+        }
+        Fault::KillServer | Fault::KillLeader => cluster.start_servers(),
+        Fault::CutOff => {
+            sleep(Duration::from_secs(2));
+            cluster.signal_server(victim, "-CONT");
+        }
+    }
+    sleep(Duration::from_secs(1));
+    let published = publishers
+        .map(|publisher| publisher.finish_publishing(Duration::from_secs(60), &|| cluster.logs()));
+    let total: usize = published.iter().map(Vec::len).sum();
+    assert!(total > 20, "{fault:?} {round}: only {total} messages");
+    let all: BTreeSet<&String> = published.iter().flatten().collect();
+    for (index, subscriber) in subscribers.iter().enumerate() {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let inbox = subscriber.inbox();
+            let got: BTreeSet<&String> = inbox.iter().collect();
+            let missing: Vec<_> = all.difference(&got).collect();
+            if missing.is_empty() {
+                break;
+            }
+            if Instant::now() > deadline {
+                cluster.keep_logs();
+                panic!(
+                    "{fault:?} {round}: s{} lacks {} of {}: {:?}\n{}",
+                    index + 1,
+                    missing.len(),
+                    all.len(),
+                    &missing[..missing.len().min(5)],
+                    cluster.logs()
+                );
+            }
+            sleep(Duration::from_millis(50));
+        }
+    }
+    sleep(Duration::from_millis(300));
+    for (index, subscriber) in subscribers.into_iter().enumerate() {
+        let (inbox, lost_sessions) = subscriber.stop();
+        assert_eq!(lost_sessions, 0, "{fault:?} {round}: a session was not resumed");
+        let mut counts = BTreeMap::<&String, usize>::new();
+        inbox.iter().for_each(|one| *counts.entry(one).or_default() += 1);
+        let mut first = Vec::new();
+        let mut seen = BTreeSet::new();
+        first.extend(inbox.iter().filter(|one| seen.insert(*one)));
+        if index == 1 {
+            let doubled = counts.iter().filter(|(one, count)| one.contains("p2") && **count > 1);
+            let doubled: Vec<_> = doubled.collect();
+            if !doubled.is_empty() {
+                cluster.keep_logs();
+            }
+            assert!(doubled.is_empty(), "{fault:?} {round}: {doubled:?}\n{}", cluster.logs());
+        }
+        for publisher in ["p1", "p2"] {
+            let of = first.iter().filter(|one| one.starts_with(publisher));
+            let order: Vec<usize> =
+                of.map(|one| one.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+            assert!(order.is_sorted(), "{fault:?} {round}: {publisher} is out of order: {order:?}");
+        }
+    }
+}
+
+#[test]
+fn clients_move_between_nodes() {
+    play(Fault::None, 1);
+}
+
+#[test]
+fn broker_is_killed() {
+    play(Fault::KillBroker, 2);
+}
+
+#[test]
+fn broker_leaves() {
+    play(Fault::StopBroker, 1);
+}
+
+#[test]
+fn broker_stands_still() {
+    play(Fault::PauseBroker, 1);
+}
+
+#[test]
+fn server_is_killed() {
+    play(Fault::KillServer, 1);
+}
+
+#[test]
+fn leader_of_log_is_killed() {
+    play(Fault::KillLeader, 1);
+}
+
+#[test]
+fn server_stands_still() {
+    play(Fault::CutOff, 1);
+}
+
+#[test]
+fn messages_wills_and_retained_messages_reach_clients_of_mosquitto() {
+    if !has("nats-server") || !has("mosquitto_pub") {
+        return;
+    }
+    let mut cluster = Cluster::start();
+    let ports = cluster.ports();
+    let receiver = spawn(move || {
+        let lines = programs::mosquitto_sub(ports[1], &["-t", "m/#", "-q", "2", "-C", "3", "-v"]);
+        let mut lines: Vec<_> = lines.lines().map(ToOwned::to_owned).collect();
+        lines.sort();
+        lines
+    });
+    sleep(Duration::from_secs(1));
+    for qos in ["0", "1", "2"] {
+        let topic = format!("m/{qos}");
+        programs::mosquitto_pub(ports[0], &["-t", &topic, "-m", "text", "-q", qos]);
+    }
+    assert_eq!(receiver.join().unwrap(), ["m/0 text", "m/1 text", "m/2 text"]);
+    // Odd levels, and a client of 3.1.1 at another node than one of 5.0.
+    for topic in ["a//b", "/", "x.y/*", "w/>", "100%/ü", "with space/$"] {
+        programs::mosquitto_pub(ports[2], &["-t", topic, "-m", topic, "-q", "1", "-r"]);
+        for port in ports {
+            let one = programs::mosquitto_sub(port, &["-t", topic, "-C", "1", "-V", "5"]);
+            assert_eq!(one.trim_end_matches('\n'), topic);
+        }
+    }
+    // A node that starts later has them, too.
+    cluster.kill_broker(0);
+    cluster.start_broker(0);
+    let one = programs::mosquitto_sub(ports[0], &["-t", "a//b", "-C", "1"]);
+    assert_eq!(one.trim_end(), "a//b");
+    // The will of a client whose node dies comes once.
+    let wills = spawn(move || programs::mosquitto_sub(ports[1], &["-t", "will", "-W", "14"]));
+    let mut mortal = programs::mosquitto_sub_with_will(ports[2], "will", "gone");
+    sleep(Duration::from_secs(1));
+    cluster.kill_broker(2);
+    assert_eq!(wills.join().unwrap(), "gone\n");
+    let _ = mortal.kill();
+    let _ = mortal.wait();
+}
