@@ -27,6 +27,7 @@ enum Fault {
     KillServer,
     KillLeader,
     CutOff,
+    LoseMajority,
 }
 
 fn rounds(few: usize) -> usize {
@@ -70,6 +71,10 @@ fn play_round(cluster: &mut Cluster, fault: Fault, round: usize) {
             cluster.kill_server(leader);
         }
         Fault::CutOff => cluster.signal_server(victim, "-STOP"),
+        Fault::LoseMajority => {
+            cluster.kill_server(victim);
+            cluster.kill_server((victim + 1) % 3);
+        }
     }
     // Clients move meanwhile.
     for index in 0..6 {
@@ -88,6 +93,12 @@ fn play_round(cluster: &mut Cluster, fault: Fault, round: usize) {
         Fault::CutOff => {
             sleep(Duration::from_secs(2));
             cluster.signal_server(victim, "-CONT");
+        }
+        Fault::LoseMajority => {
+            // Longer than the clients are kept connected.
+            sleep(Duration::from_secs(11));
+            assert!(cluster.logs().contains("nothing can be stored"), "{}", cluster.logs());
+            cluster.start_servers();
         }
     }
     sleep(Duration::from_secs(1));
@@ -178,6 +189,11 @@ fn leader_of_log_is_killed() {
 #[test]
 fn server_stands_still() {
     play(Fault::CutOff, 1);
+}
+
+#[test]
+fn majority_of_servers_is_lost() {
+    play(Fault::LoseMajority, 1);
 }
 
 #[test]
