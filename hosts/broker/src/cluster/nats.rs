@@ -45,6 +45,8 @@ const START: u32 = 20;
 const TOMBSTONE: &str = "1h";
 /// The smallest `max_payload` of the servers. An entry has all records of a session.
 const PAYLOAD: usize = 8 * 1024 * 1024;
+/// The time without messages after which the log is asked for its end.
+const QUIET: Duration = Duration::from_secs(1);
 /// Messages of the log that are delivered in one call of the broker.
 const CHUNK: usize = 256;
 
@@ -402,7 +404,18 @@ async fn follow<P: Port>(node: &Node<Nats, P>, position: &mut u64) -> anyhow::Re
     let created = node.engine.context.create_consumer_on_stream(config, LOG);
     let consumer: Consumer<OrderedConfig> = timeout(2 * ANSWER, created).await??;
     let mut messages = consumer.messages().await?.ready_chunks(CHUNK);
-    while let Some(chunk) = messages.next().await {
+    loop {
+        let chunk = match timeout(QUIET, messages.next()).await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => return Ok(()),
+            Err(_) => {
+                // The server of the consumer is possibly lost, which NATS tells after half a minute.
+                let bounds = node.engine.bounds().await;
+                let last = bounds.map_or(0, |(_, last)| last);
+                ensure!(last <= *position, "the log has {last} messages, and {position} were read");
+                continue;
+            }
+        };
         let mut all = Vec::with_capacity(chunk.len());
         let mut result = Ok(());
         for message in chunk {
@@ -426,7 +439,6 @@ async fn follow<P: Port>(node: &Node<Nats, P>, position: &mut u64) -> anyhow::Re
         node.deliver(all);
         result.map_err(|error: anyhow::Error| error)?;
     }
-    Ok(())
 }
 
 /// Handles a message of another node for this one.

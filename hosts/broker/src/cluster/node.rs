@@ -183,6 +183,9 @@ pub(crate) struct Node<E, P> {
     last_tick: Cell<time::Instant>,
     /// When the engine last did what it was asked for.
     healthy_at: Cell<time::Instant>,
+    /// Since when an append waits, if one does. Servers without a majority can still answer
+    /// questions.
+    waits_since: Cell<Option<time::Instant>>,
     is_cut_off: Cell<bool>,
     /// Whether the engine did not answer when it was last asked.
     was_silent: Cell<bool>,
@@ -206,6 +209,7 @@ impl<E: Engine, P: Port> Node<E, P> {
             started: now,
             last_tick: Cell::new(now),
             healthy_at: Cell::new(now),
+            waits_since: Cell::default(),
             is_cut_off: Cell::new(false),
             was_silent: Cell::new(false),
             must_verify: Cell::new(false),
@@ -293,7 +297,9 @@ impl<E: Engine, P: Port> Node<E, P> {
                 continue;
             };
             self.port.note_batch(true);
+            self.waits_since.set(Some(time::Instant::now()));
             self.store(work).await;
+            self.waits_since.set(None);
             self.port.note_batch(false);
         }
     }
@@ -484,7 +490,9 @@ impl<E: Engine, P: Port> Node<E, P> {
             while self.engine.append(part, &token).await.is_err() {
                 sleep(RETRY).await;
             }
-            self.healthy_at.set(time::Instant::now());
+            let now = time::Instant::now();
+            self.healthy_at.set(now);
+            self.waits_since.set(Some(now));
             rest = after;
         }
     }
@@ -947,7 +955,8 @@ impl<E: Engine, P: Port> Node<E, P> {
     }
 
     fn note_health(&self, now: time::Instant) {
-        let is_cut_off = now - self.healthy_at.get() > CUT_OFF;
+        let waits_since = self.waits_since.get().unwrap_or(now);
+        let is_cut_off = now - self.healthy_at.get().min(waits_since) > CUT_OFF;
         if self.is_cut_off.replace(is_cut_off) == is_cut_off {
             return;
         }
