@@ -409,7 +409,7 @@ async fn follow<P: Port>(node: &Node<Nats, P>, position: &mut u64) -> anyhow::Re
             Ok(Some(chunk)) => chunk,
             Ok(None) => return Ok(()),
             Err(_) => {
-                // The server of the consumer is possibly lost, which NATS tells after half a minute.
+                // The server of the consumer is possibly lost, which shows after half a minute.
                 let bounds = node.engine.bounds().await;
                 let last = bounds.map_or(0, |(_, last)| last);
                 ensure!(last <= *position, "the log has {last} messages, and {position} were read");

@@ -8,6 +8,7 @@
 
 mod client;
 mod figures;
+mod line;
 mod programs;
 
 use client::{Peer, Role};
@@ -28,6 +29,9 @@ enum Fault {
     KillLeader,
     CutOff,
     LoseMajority,
+    /// A broker does not reach NATS for a few seconds, and for longer than clients stay connected.
+    Partition,
+    LongPartition,
 }
 
 fn rounds(few: usize) -> usize {
@@ -75,6 +79,7 @@ fn play_round(cluster: &mut Cluster, fault: Fault, round: usize) {
             cluster.kill_server(victim);
             cluster.kill_server((victim + 1) % 3);
         }
+        Fault::Partition | Fault::LongPartition => cluster.cut_lines(victim, true),
     }
     // Clients move meanwhile.
     for index in 0..6 {
@@ -99,6 +104,11 @@ fn play_round(cluster: &mut Cluster, fault: Fault, round: usize) {
             sleep(Duration::from_secs(11));
             assert!(cluster.logs().contains("nothing can be stored"), "{}", cluster.logs());
             cluster.start_servers();
+        }
+        Fault::Partition => cluster.cut_lines(victim, false),
+        Fault::LongPartition => {
+            sleep(Duration::from_secs(10));
+            cluster.cut_lines(victim, false);
         }
     }
     sleep(Duration::from_secs(1));
@@ -189,6 +199,16 @@ fn leader_of_log_is_killed() {
 #[test]
 fn server_stands_still() {
     play(Fault::CutOff, 1);
+}
+
+#[test]
+fn broker_does_not_reach_the_servers() {
+    play(Fault::Partition, 1);
+}
+
+#[test]
+fn broker_does_not_reach_the_servers_for_long() {
+    play(Fault::LongPartition, 1);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Servers of NATS and brokers, as processes.
 
+use crate::line::Line;
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -32,6 +33,8 @@ pub(crate) struct Cluster {
     /// The ports of the servers for clients, for each other, and for figures.
     nats: [u16; 9],
     ports: [u16; 3],
+    /// Those of each broker to each server.
+    lines: [[Line; 3]; 3],
     keeps_logs: bool,
 }
 
@@ -43,7 +46,9 @@ impl Cluster {
         let directory = std::env::temp_dir().join(name);
         std::fs::create_dir(&directory).unwrap();
         let all: [u16; 12] = free_ports();
+        let line = |server: usize| Line::open(all[server]);
         let mut cluster = Self {
+            lines: std::array::from_fn(|_| std::array::from_fn(line)),
             directory,
             servers: [None, None, None],
             brokers: [None, None, None],
@@ -81,7 +86,8 @@ impl Cluster {
             let text = format!(
                 "server_name: n{index}\nlisten: 127.0.0.1:{}\nhttp: 127.0.0.1:{}\n\
                  max_payload: 8MB\njetstream {{ store_dir: {:?}, sync_interval: always }}\n\
-                 cluster {{ name: test, listen: 127.0.0.1:{}, routes: [{}] }}\n",
+                 cluster {{ name: test, no_advertise: true, listen: 127.0.0.1:{}, \
+                 routes: [{}] }}\n",
                 self.nats[index],
                 self.nats[6 + index],
                 store,
@@ -148,7 +154,8 @@ impl Cluster {
     // ---- brokers ----
 
     pub(crate) fn start_broker(&mut self, index: usize) {
-        let urls = (0..3).map(|at| format!("nats://127.0.0.1:{}", self.nats[(index + at) % 3]));
+        let line = |at: usize| self.lines[index][(index + at) % 3].port;
+        let urls = (0..3).map(|at| format!("nats://127.0.0.1:{}", line(at)));
         let mut broker = Command::new(env!("CARGO_BIN_EXE_broker"));
         broker.args(["--listen", &format!("tcp://127.0.0.1:{}", self.ports[index])]);
         broker.args(["--cluster-node", &format!("b{index}"), "--sys-interval", "0"]);
@@ -170,6 +177,11 @@ impl Cluster {
 
     pub(crate) fn kill_broker(&mut self, index: usize) {
         kill(&mut self.brokers[index]);
+    }
+
+    /// Cuts a broker off from all servers, or joins it again.
+    pub(crate) fn cut_lines(&self, index: usize, is_cut: bool) {
+        self.lines[index].iter().for_each(|line| line.cut(is_cut));
     }
 
     pub(crate) fn signal_broker(&self, index: usize, name: &str) {
