@@ -55,8 +55,10 @@ impl Table {
             return;
         }
         self.length -= 1;
-        // Between the two limits is a gap, so that a number that comes and goes moves no others.
-        if self.segments.len() > 1 && self.length < FULL / 2 * self.segments.len() {
+        // Between the two limits is a gap, so that a number that comes and goes moves no others. It
+        // is small: the allocator joins the blocks that were freed before when it is asked for a
+        // large one, and the first merge after a long time waits for that.
+        if self.length < FULL / 16 * 15 * (self.segments.len() - 1) {
             self.merge();
         }
     }
