@@ -10,16 +10,19 @@ use std::thread::{scope, sleep};
 use std::time::Duration;
 
 /// Publishers and a subscriber with QoS 1 and 2, clients that come and go over TCP, TLS and
-/// WebSocket, and a kill of the broker every half a minute:
+/// WebSocket, and a kill of the broker after each quarter of the time:
 ///
 /// ```sh
-/// MINUTES=10 cargo test -p mqtt-sansio-broker --test program soak -- --ignored --nocapture
+/// MINUTES=60 cargo test -p mqtt-sansio-broker --test program soak -- --ignored --nocapture
 /// ```
 #[test]
 #[ignore = "runs for MINUTES, 1 if not set"]
 fn soak_loses_nothing_and_keeps_memory_flat() {
-    const LIFE: Duration = Duration::from_secs(30);
+    const LIVES: usize = 4;
+    /// The looks at the memory in each life.
+    const LOOKS: usize = 12;
     let minutes = std::env::var("MINUTES").map_or(1, |minutes| minutes.parse().unwrap());
+    let pause = Duration::from_secs(60 * minutes).div_f64((LIVES * LOOKS) as f64);
     let (directory, certificates) = (Directory::new(), Certificates::new());
     let (cert, key) = (certificates.path("server.pem"), certificates.path("server.key"));
     let [plain, secure, web] = [(); 3].map(|()| free_address());
@@ -30,7 +33,7 @@ fn soak_loses_nothing_and_keeps_memory_flat() {
     let mut broker = Broker::start(&flags);
     // Clients that come and go do not see the kills.
     let (alive, stop, visits) = (RwLock::new(()), AtomicBool::new(false), AtomicU32::new(0));
-    let mut memory = Vec::new();
+    let mut memory = [[0; LOOKS]; LIVES];
     let flows = scope(|scope| {
         for kind in 0..3 {
             let (alive, stop, visits, certificates) = (&alive, &stop, &visits, &certificates);
@@ -55,10 +58,12 @@ fn soak_loses_nothing_and_keeps_memory_flat() {
             });
         }
         let flows = play(&plain, || {
-            for _ in 0..2 * minutes {
-                sleep(LIFE);
+            for life in &mut memory {
+                for look in life {
+                    sleep(pause);
+                    *look = broker.resident_bytes() / 1024;
+                }
                 let _dead = alive.write().unwrap();
-                memory.push(broker.resident_bytes() / 1024);
                 let _ = broker.process.kill();
                 let _ = broker.process.wait();
                 broker = Broker::start(&flags);
@@ -67,13 +72,15 @@ fn soak_loses_nothing_and_keeps_memory_flat() {
         stop.store(true, Ordering::Relaxed);
         flows
     });
-    println!("resident KiB at the end of each life: {memory:?}");
+    println!("resident KiB in each life: {memory:?}");
     println!(
         "{} visits, messages: {:?}",
         visits.into_inner(),
         flows.each_ref().map(|flow| flow.sent)
     );
     assert_eq!(flows.map(|flow| flow.problem()), [None, None]);
-    let (first, last) = (memory[0], memory[memory.len() - 1]);
-    assert!(last < first * 2, "{memory:?}");
+    for life in memory {
+        let (early, late) = life.split_at(LOOKS / 3);
+        assert!(late.iter().max() < early.iter().map(|early| early * 2).max().as_ref(), "{life:?}");
+    }
 }
