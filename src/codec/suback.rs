@@ -93,7 +93,11 @@ impl<'a> Suback<'a> {
         if has_codes(packet, rules) && self.reason_codes.is_empty() {
             return Err(DecodeError::EmptySubscribe);
         }
-        self.reason_codes.iter().try_for_each(|code| rules.check_reason_code(code, packet))?;
+        // Most codes are those of success, which any version allows.
+        let granted = if packet == PacketType::Suback { 2 } else { 0 };
+        if !self.reason_codes.iter().all(|code| code.get() <= granted) {
+            self.reason_codes.iter().try_for_each(|code| rules.check_reason_code(code, packet))?;
+        }
         rules.check_texts(|| self.properties.is_clean())
     }
 }

@@ -239,20 +239,23 @@ impl Table {
     }
 
     fn print_instructions(&self) {
-        println!("| case | {} | best peer |\n|---|---|---|", self.names[0]);
+        let columns = &self.names[..self.no_peers];
+        println!("| case | {} | best peer |", columns.join(" | "));
+        println!("|---|{}", "---|".repeat(columns.len() + 1));
         for ((case, _), cells) in self.rows.iter().zip(&self.cells) {
-            let count = |name| {
-                callgrind::instructions(name, case)
-                    .map_or_else(|| "–".to_owned(), |count| format!("{count:.0}"))
+            let count = |name: &str, cell: &Option<Cell>| {
+                let count = cell.as_ref().filter(|cell| cell.bench.is_ok());
+                let count = count.and_then(|_| callgrind::instructions(name, case));
+                count.map_or_else(|| "–".to_owned(), |count| format!("{count:.0}"))
             };
-            let best = self
-                .best(cells, Cost::nanoseconds)
-                .map(|(_, name)| format!("{} ({name})", count(name)));
-            println!(
-                "| {case} | {} | {} |",
-                count(self.names[0]),
-                best.unwrap_or_else(|| "–".into())
-            );
+            let counts: String =
+                columns.iter().zip(cells).map(|(name, cell)| count(name, cell) + " | ").collect();
+            let best = self.best(cells, Cost::nanoseconds).map(|(_, name)| name);
+            let best = best.and_then(|best| {
+                let (_, cell) = self.names.iter().zip(cells).find(|(name, _)| **name == best)?;
+                Some(format!("{} ({best})", count(best, cell)))
+            });
+            println!("| {case} | {counts}{} |", best.unwrap_or_else(|| "–".into()));
         }
     }
 
