@@ -222,8 +222,8 @@ impl Recording {
         let [once, twice] = arrived;
         let flows = [(1, sent[0], once), (2, sent[1], twice)];
         for (qos, sent, arrived) in flows {
-            if let Some(number) = (Flow { qos, sent, arrived }).problem() {
-                return Some(format!("QoS {qos}: {number} of {sent} is wrong"));
+            if let Some(problem) = (Flow { qos, sent, arrived }).problem() {
+                return Some(problem);
             }
         }
         broker.log().contains("left out").then(|| broker.log())

@@ -273,14 +273,22 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// Returns the first number that is wrong. A message with QoS 1 can arrive twice.
-    pub(crate) fn problem(&self) -> Option<u32> {
+    /// Says what is wrong, if something is. A message with QoS 1 can arrive twice.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let Self { qos, sent, arrived } = self;
         let mut seen = BTreeSet::new();
-        let is_new = |number: &&u32| self.qos == 2 || seen.insert(**number);
-        let mut expected = 0..self.sent;
-        let wrong =
-            self.arrived.iter().filter(is_new).find(|number| expected.next() != Some(**number));
-        wrong.copied().or_else(|| expected.next())
+        let is_new = |number: &&u32| seen.insert(**number) || *qos == 2;
+        let counted: Vec<u32> = arrived.iter().filter(is_new).copied().collect();
+        let first = (0..*sent)
+            .zip(counted.iter().map(Some).chain([None]))
+            .find(|(expected, one)| *one != Some(expected));
+        let (lost, doubled) = (*sent as usize - seen.len(), counted.len() - seen.len());
+        let (expected, found) =
+            first.or_else(|| counted.get(*sent as usize).map(|extra| (*sent, Some(extra))))?;
+        Some(format!(
+            "QoS {qos}: of {sent}, {lost} are lost and {doubled} doubled; the first: {expected} is \
+             expected, {found:?} found"
+        ))
     }
 }
 
