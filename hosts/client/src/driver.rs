@@ -6,8 +6,8 @@ use crate::redirection::{Redirection, ServerReference};
 use crate::shared::{Link, Shared};
 use crate::store::Store;
 use crate::transport::Endpoint;
-use log::{Level, debug, log};
 use mqtt_sansio::codec::{OwnedPacket, ReasonCode};
+use std::fmt;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use tracing::{debug, info, warn};
 
 /// The room for one read from the socket.
 const READ_SIZE: usize = 64 * 1024;
@@ -72,16 +73,10 @@ impl Driver {
             if self.shared.is_closing() {
                 break cause;
             }
-            // A log that only has warnings has each reference to another server, too.
-            let is_elsewhere = matches!(
-                cause.reason_code(),
-                Some(ReasonCode::USE_ANOTHER_SERVER | ReasonCode::SERVER_MOVED)
-            );
-            let level = if is_elsewhere { Level::Warn } else { Level::Info };
             let is_stable = start.elapsed() > STABLE.max(delay);
             let last = self.endpoint.to_string();
             if let Some(server) = self.redirect(&cause, is_stable) {
-                log!(level, "{last}: {cause}; following to {}", self.endpoint);
+                log_end(&cause, format_args!("{last}: {cause}; following to {}", self.endpoint));
                 self.shared.status.send_replace(Status::Redirected { cause, server });
                 continue;
             }
@@ -89,7 +84,7 @@ impl Driver {
             delay = if is_stable { first } else { (delay * 2).clamp(first, longest) };
             // Clients that have lost the same server must not come back at the same moment.
             let delay = delay.mul_f64(0.5 + fastrand::f64() / 2.0);
-            log!(level, "{last}: {cause}; next attempt in {delay:.1?}");
+            log_end(&cause, format_args!("{last}: {cause}; next attempt in {delay:.1?}"));
             self.shared.status.send_replace(Status::Waiting { cause: cause.clone(), delay });
             if !self.wait(delay).await {
                 break Ended::Requested;
@@ -97,7 +92,7 @@ impl Driver {
             self.shared.status.send_replace(Status::Connecting);
         };
         if let Err(error) = self.save().await {
-            log::error!("{error}");
+            tracing::error!("{error}");
         }
         self.shared.closed(ended);
     }
@@ -115,7 +110,7 @@ impl Driver {
         while !self.shared.is_closing() {
             if let Err(error) = self.save().await {
                 // The records are stored with the next attempt.
-                log::error!("{error}");
+                tracing::error!("{error}");
             }
             let shared = self.shared.clone();
             tokio::select! {
@@ -222,6 +217,15 @@ impl Drop for Driver {
 }
 
 /// Stores the changes of the session. Output that depends on a change is not written before.
+/// Logs why a connection has ended. A log that only has warnings has each reference to another
+/// server, too.
+fn log_end(cause: &Ended, text: fmt::Arguments<'_>) {
+    match cause.reason_code() {
+        Some(ReasonCode::USE_ANOTHER_SERVER | ReasonCode::SERVER_MOVED) => warn!("{text}"),
+        _ => info!("{text}"),
+    }
+}
+
 async fn save(shared: &Shared, store: Option<&mut Store>) -> io::Result<()> {
     let Some(store) = store else { return Ok(()) };
     if let Some((records, messages)) = shared.take_records() {
@@ -236,7 +240,7 @@ async fn closing(shared: &Shared, mut store: Option<&mut Store>) {
     while !shared.is_closing() {
         if let Err(error) = save(shared, store.as_deref_mut()).await {
             // The records are stored with the next call.
-            log::error!("{error}");
+            tracing::error!("{error}");
         }
         shared.wake.notified().await;
     }

@@ -55,8 +55,8 @@
 //!
 //! # Log
 //!
-//! The crate logs through `log`: `info` for each connection that ends, `debug` for its steps. A
-//! subscriber of `tracing-subscriber` shows these records, too.
+//! The crate has events of `tracing`: `info` for each connection that ends, `debug` for its steps.
+//! In a program without a subscriber of `tracing` they are records of `log`.
 //!
 //! # Features
 //!

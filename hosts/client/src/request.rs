@@ -48,7 +48,7 @@ impl Requester {
                 let _ = response.acknowledge(mqtt_sansio::codec::ReasonCode::SUCCESS);
                 match waiter {
                     Some(waiter) => drop(waiter.send(response)),
-                    None => log::debug!("no request waits for the response {response:?}"),
+                    None => tracing::debug!("no request waits for the response {response:?}"),
                 }
             }
             // The client has ended.

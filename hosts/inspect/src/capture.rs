@@ -4,11 +4,11 @@ use crate::conversation::{Conversation, Side, Style, Verdict};
 use anyhow::{Result, bail};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use jiff::Timestamp;
-use log::debug;
 use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
+use tracing::debug;
 
 /// The room for a block of a capture.
 const CAPACITY: usize = 1024 * 1024;

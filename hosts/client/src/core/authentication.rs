@@ -2,10 +2,10 @@
 
 use super::{Core, connect_of};
 use crate::error::RequestError;
-use log::warn;
 use mqtt_sansio::codec::{Auth, AuthProperties, Disconnect, ReasonCode};
 use mqtt_sansio::session;
 use tokio::sync::oneshot;
+use tracing::warn;
 
 impl Core {
     pub(crate) fn reauthenticate(

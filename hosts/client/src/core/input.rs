@@ -9,7 +9,6 @@ use crate::messages::{Acknowledge, Message};
 use crate::queue::Sender;
 use crate::shared::Shared;
 use bytes::{Buf as _, BytesMut};
-use log::debug;
 use mqtt_sansio::client::Action;
 use mqtt_sansio::codec::{
     self, Connack, OwnedPacket, QoS, ReasonCode, Role, Rules, Sequence, SubscriptionIdentifier,
@@ -18,6 +17,7 @@ use mqtt_sansio::codec::{
 use mqtt_sansio::session::{Outcome, Published, Received};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tracing::debug;
 
 impl Core {
     pub(super) fn take_steps(

@@ -16,7 +16,6 @@ use crate::queue::Sender;
 use crate::shared::{Link, Shared};
 use crate::store::Records;
 use bytes::Buf as _;
-use log::debug;
 use mqtt_sansio::client::{Client as Machine, ConnectError};
 use mqtt_sansio::codec::{
     Auth, Connect, Disconnect, OwnedPacket, Packet, Publish, QoS, ReasonCode, Version,
@@ -26,6 +25,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use tokio::sync::oneshot;
+use tracing::debug;
 
 pub(crate) use requests::Subscribed;
 use requests::Unsubscribing;

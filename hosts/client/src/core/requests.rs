@@ -3,7 +3,6 @@
 use super::{Core, RequestResult};
 use crate::error::RequestError;
 use crate::queue::Sender;
-use log::{debug, warn};
 use mqtt_sansio::codec::{
     EncodeError, Filter, OwnedPacket, Packet, PacketIdentifier, ReasonCode, Sequence, Suback,
     Subscribe, SubscribeProperties, Subscription, SubscriptionIdentifier, Text, Unsubscribe,
@@ -11,6 +10,7 @@ use mqtt_sansio::codec::{
 };
 use mqtt_sansio::session;
 use tokio::sync::oneshot;
+use tracing::{debug, warn};
 
 /// A subscription that the client keeps.
 pub(crate) struct Subscribed {

@@ -146,7 +146,7 @@ fn read(path: &Path) -> io::Result<Option<State>> {
     };
     let (state, torn) = parse(&bytes).ok_or_else(damaged)?;
     if torn > 0 {
-        log::warn!("{}: the last {torn} bytes are not complete", path.display());
+        tracing::warn!("{}: the last {torn} bytes are not complete", path.display());
     }
     Ok(Some(state))
 }

@@ -56,7 +56,7 @@ impl Make {
     fn subscribe(self, port: u16, arguments: &[&str]) -> Process {
         let mut command = self.command("sub", port, arguments);
         let subscriber = command.args(["-W", "60"]).stdout(Stdio::piped()).spawn().unwrap();
-        sleep(Duration::from_millis(300));
+        sleep(Duration::from_secs(1));
         Process(subscriber)
     }
 }
@@ -256,6 +256,8 @@ fn failures_have_exit_codes_and_texts() {
         ),
         ("pub -t a -n -D connect receive-maximum 65536", "expected 0 to 65535 for receive-maximum"),
         ("pub -t a -n -D will content-type x", "expected --will-topic for -D will"),
+        ("pub -t a -n -D subscribe subscription-identifier 1", "this command sends no subscribe"),
+        ("sub -t a -D publish content-type x", "this command sends no publish"),
         ("pub -t a/# -n", "topic name contains a wildcard"),
         ("pub -t a -n -V 4", "expected mqttv31, mqttv311 or mqttv5, or 31, 311 or 5"),
         ("pub -t a -n -h localhost:1883", "and the port after -p, got \"localhost:1883\""),

@@ -319,6 +319,13 @@ impl ConnectOptions {
         Properties::parse(&self.property)
     }
 
+    /// Returns the properties, all of which are of packets that the command sends.
+    pub(crate) fn properties_of(&self, packets: &[&str]) -> Result<Properties> {
+        let properties = self.properties()?;
+        properties.only(packets)?;
+        Ok(properties)
+    }
+
     /// Returns the URL of the server, and the topic in the URL of the user.
     fn server(&self) -> Result<(String, Option<String>)> {
         if let Some(url) = &self.url {

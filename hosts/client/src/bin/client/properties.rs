@@ -109,6 +109,15 @@ impl Properties {
         Ok(number.map(|number| number == 1))
     }
 
+    /// Refuses properties of packets that a command does not send, beside those of each connection.
+    pub(crate) fn only(&self, packets: &[&str]) -> Result<()> {
+        let is_sent = |packet| {
+            ["connect", "will", "disconnect"].contains(&packet) || packets.contains(&packet)
+        };
+        let other = self.0.iter().find(|property| !is_sent(&property.packet));
+        other.map_or(Ok(()), |other| bail!("-D {0}: this command sends no {0}", other.packet))
+    }
+
     /// Whether there is a property of a packet.
     pub(crate) fn names(&self, packet: &str) -> bool {
         self.0.iter().any(|property| property.packet == packet)

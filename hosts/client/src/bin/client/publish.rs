@@ -23,7 +23,7 @@ pub(crate) async fn run(options: PubOptions) -> Result<ExitCode> {
     let connect = &options.connect;
     let fixed = if options.payload.stdin_line { None } else { Some(payload(&options.payload)?) };
     let topic = connect.topic(options.topic.as_ref())?;
-    let properties = connect.properties()?;
+    let properties = connect.properties_of(&["publish"])?;
     let user = properties.user("publish");
     let publish = Publish {
         qos: connect.qos,
@@ -128,7 +128,7 @@ impl Publisher<'_> {
     async fn settle_first(&mut self) {
         let Some((number, delivery)) = self.open.pop_front() else { return };
         match delivery.await {
-            Ok(answer) => log::debug!("message {number}: {answer}"),
+            Ok(answer) => tracing::debug!("message {number}: {answer}"),
             Err(error) => {
                 self.failed = true;
                 self.options.report(&format!("Error: message {number} was not published: {error}"));

@@ -2,6 +2,7 @@
 
 use crate::format::Printer;
 use crate::options::RrOptions;
+use crate::properties::Properties;
 use crate::publish::payload;
 use crate::{TIMED_OUT, elapsed, interrupted};
 use anyhow::{Context as _, Result, bail};
@@ -13,9 +14,10 @@ pub(crate) async fn run(options: RrOptions) -> Result<ExitCode> {
     let connect = &options.connect;
     let printer = Printer::new(&options.print, connect.protocol_version)?;
     let payload = payload(&options.payload)?;
+    let properties = connect.properties_of(&["publish"])?;
     let client = connect.options(ClientConfig::new())?.connect().await?;
     let code = tokio::select! {
-        code = request(&options, &client, printer, &payload) => code,
+        code = request(&options, &client, &properties, printer, &payload) => code,
         () = elapsed(options.print.seconds) => {
             connect.report("Timed out");
             Ok(TIMED_OUT)
@@ -30,6 +32,7 @@ pub(crate) async fn run(options: RrOptions) -> Result<ExitCode> {
 async fn request(
     options: &RrOptions,
     client: &Client,
+    properties: &Properties,
     mut printer: Printer,
     payload: &[u8],
 ) -> Result<u8> {
@@ -37,7 +40,6 @@ async fn request(
     let topic = connect.topic(options.topic.as_ref())?;
     let subscribing = client.subscribe(&options.response_topic, connect.qos);
     let mut responses = subscribing.await.context("cannot subscribe")?;
-    let properties = connect.properties()?;
     let user = properties.user("publish");
     // Before 5.0, the responder must already know the response topic.
     let properties = match connect.protocol_version {

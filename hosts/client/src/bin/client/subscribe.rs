@@ -16,11 +16,11 @@ pub(crate) async fn run(options: SubOptions) -> Result<ExitCode> {
     // A message is acknowledged when it is printed.
     let mut client = connect.options(ClientConfig::new())?.manual_acknowledgement(true);
     let topics = connect.topics(&options.topic)?;
+    let properties = connect.properties_of(&["subscribe", "unsubscribe"])?;
     let mut messages = None;
     if !topics.is_empty() {
         let subscriptions: Vec<_> =
             topics.iter().map(|topic| Subscription::new(topic, connect.qos)).collect();
-        let properties = connect.properties()?;
         let user = properties.user("subscribe");
         let subscribed = client.subscribe_with(&subscriptions, properties.subscribe(&user)?);
         messages = Some(subscribed.context("cannot subscribe")?);
@@ -127,7 +127,7 @@ impl Subscriber<'_> {
             return Ok(Some(0));
         }
         if let Err(error) = message.acknowledge(ReasonCode::SUCCESS) {
-            log::debug!("{error}");
+            tracing::debug!("{error}");
         }
         self.count += u64::from(is_printed);
         Ok((Some(self.count) == options.print.count).then_some(0))

@@ -34,7 +34,7 @@ pub(crate) fn config(options: &ConnectOptions) -> Result<Arc<ClientConfig>> {
     }
     if options.tls_use_os_certs || options.cafile.is_none() && options.capath.is_none() {
         let found = rustls_native_certs::load_native_certs();
-        found.errors.iter().for_each(|error| log::warn!("{error}"));
+        found.errors.iter().for_each(|error| tracing::warn!("{error}"));
         roots.add_parsable_certificates(found.certs);
     }
     ensure!(!roots.is_empty(), "expected --cafile, because the system trusts no authority");
