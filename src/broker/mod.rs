@@ -540,13 +540,12 @@ impl Broker {
         self.nodes.as_mut()?.next_forward()
     }
 
-    /// Drops the output of a client that waits for batches of the journal: a host that cannot store
-    /// what the output depends on, because another node has the session, calls it before
-    /// [`evict`](Self::evict).
-    pub fn drop_held_output(&mut self, client_identifier: &str) {
-        if let Some(id) = self.client(client_identifier).and_then(|client| client.connection) {
-            self.connections.drop_held_output(id);
-        }
+    /// Drops the output of a connection that waits for batches of the journal, for a host that
+    /// cannot store what the output depends on, because another node has the session. Before
+    /// [`evict`](Self::evict) it leaves a DISCONNECT to be sent, and after it none.
+    pub fn drop_held_output(&mut self, id: ConnectionId) {
+        self.connections.drop_held_output(id);
+        self.connections.hint(id);
     }
 
     /// Delivers a message of a node to the clients of this one, and retains it if it says so. It is

@@ -118,7 +118,7 @@ fn output_that_waits_is_dropped_when_another_node_has_the_session() {
     let publish = Publish { packet_identifier: Some(identifier(1)), ..message("t", "one", 2) };
     let (id, bytes) = (net.id(publisher), encoded(publish, V5_0));
     let _ = net.broker.handle_input(id, &mut &bytes[..], now);
-    net.broker.drop_held_output("publisher");
+    net.broker.drop_held_output(id);
     let disconnect = Disconnect::new(ReasonCode::SESSION_TAKEN_OVER);
     assert!(net.broker.evict("publisher", None, &disconnect, now, |_| ()));
     net.drain();

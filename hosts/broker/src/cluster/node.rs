@@ -18,7 +18,7 @@ use super::engine::{Append, Engine, Evicted, Head, Notice, Refusal, Silent};
 use super::record::{self, Entry, Logged, Owed, State as Stored};
 use mqtt_sansio::Instant;
 use mqtt_sansio::broker::journal::{Batch, Record};
-use mqtt_sansio::broker::{Broker, Forward, Interest, NodeId, Route};
+use mqtt_sansio::broker::{Broker, ConnectionId, Forward, Interest, NodeId, Route};
 use mqtt_sansio::codec::{Disconnect, Filter, QoS, ReasonCode, Version};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::{Cell, RefCell};
@@ -154,6 +154,8 @@ struct Pending {
     client: Rc<str>,
     expected: u64,
     entry: Entry,
+    /// The connection that ends with the session.
+    connection: Option<ConnectionId>,
 }
 
 /// The appends of a batch.
@@ -309,24 +311,30 @@ impl<E: Engine, P: Port> Node<E, P> {
         let appends = entries.into_iter().map(|pending| {
             let node = self.clone();
             spawn_local(async move {
-                let Pending { client, expected, entry } = pending;
+                let Pending { client, expected, entry, connection } = pending;
                 let appended = node.append_entry(&client, expected, &entry).await;
-                (client, entry.position, appended)
+                (client, entry.position, connection, appended)
             })
         });
         let appends: Vec<_> = appends.collect();
         let mut lost = FxHashSet::default();
         for append in appends {
-            let Ok((client, position, appended)) = append.await else { continue };
+            let Ok((client, position, connection, appended)) = append.await else { continue };
             match appended {
                 Some(sequence) => {
                     let mut state = self.state.borrow_mut();
                     state.figures.entries += 1;
-                    if let Some(owned) = state.owned.get_mut(&client) {
+                    // The session can have been given up, and claimed again meanwhile.
+                    let owned = state.owned.get_mut(&client);
+                    if let Some(owned) = owned.filter(|owned| owned.sequence < sequence) {
                         (owned.sequence, owned.position) = (sequence, position);
                     }
                 }
                 None => {
+                    // It can be given up already, with output that depends on the entry.
+                    if let Some(id) = connection {
+                        self.port.with(|broker, _| broker.drop_held_output(id));
+                    }
                     self.fence(&client);
                     lost.insert(client);
                 }
@@ -363,8 +371,9 @@ impl<E: Engine, P: Port> Node<E, P> {
                 let put = |Record { key, value }: Record<'_>| {
                     records.push((key.to_vec(), value.map(<[u8]>::to_vec)));
                 };
+                let connection = broker.client(&client).and_then(|client| client.connection);
                 let has_session = broker.evict(&client, None, &disconnect, now, put);
-                evicted.push((client, has_session, records));
+                evicted.push((client, has_session, connection, records));
             }
             work.batch = broker.poll_journal(|Record { key, value }| {
                 changes.push((key.to_vec(), value.map(<[u8]>::to_vec)));
@@ -383,11 +392,13 @@ impl<E: Engine, P: Port> Node<E, P> {
             }
             gone.retain(|client| broker.client(client).is_none());
         });
+        // Before the messages, which depend on the session's being kept.
+        let ended = note_changes(&mut self.state.borrow_mut(), changes);
         let mut owed = self.take_forwards(forwards, &evicted, &mut work);
         let state = &mut *self.state.borrow_mut();
         let new_entry =
             || Entry { owner: self.instance, stamp: self.stamp(), position, ..Entry::default() };
-        for (client, has_session, records) in evicted {
+        for (client, has_session, connection, records) in evicted {
             let Some(Owned { sequence, number, .. }) = state.owned.remove(&client) else {
                 continue;
             };
@@ -402,9 +413,8 @@ impl<E: Engine, P: Port> Node<E, P> {
                 owed,
                 ..new_entry()
             };
-            work.entries.push(Pending { client, expected: sequence, entry });
+            work.entries.push(Pending { client, expected: sequence, entry, connection });
         }
-        let ended = note_changes(state, changes);
         let gone = gone.into_iter().chain(ended).collect::<BTreeSet<_>>();
         for client in gone {
             let is_over = state.owned.get(&client).is_some_and(|owned| owned.number.is_none());
@@ -416,7 +426,8 @@ impl<E: Engine, P: Port> Node<E, P> {
             // A client whose identifier is from this node has no entry.
             if sequence > 0 || !owed.is_empty() {
                 let entry = Entry { is_fresh: true, has_ended: true, owed, ..new_entry() };
-                work.entries.push(Pending { client, expected: sequence, entry });
+                let connection = None;
+                work.entries.push(Pending { client, expected: sequence, entry, connection });
             }
         }
         let mut due = mem::take(&mut state.due);
@@ -426,7 +437,7 @@ impl<E: Engine, P: Port> Node<E, P> {
             let owed = owed.remove(&client).unwrap_or_default();
             let entry = owned.entry(Entry { owed, ..new_entry() });
             let expected = owned.sequence;
-            work.entries.push(Pending { client, expected, entry });
+            work.entries.push(Pending { client, expected, entry, connection: None });
         }
         let Work { batch, entries, log, replies } = &work;
         let is_empty =
@@ -439,7 +450,7 @@ impl<E: Engine, P: Port> Node<E, P> {
     fn take_forwards(
         &self,
         forwards: Vec<(Forward, bool)>,
-        evicted: &[(Rc<str>, bool, Changes)],
+        evicted: &[(Rc<str>, bool, Option<ConnectionId>, Changes)],
         work: &mut Work,
     ) -> FxHashMap<Rc<str>, Vec<Owed>> {
         let mut state = self.state.borrow_mut();
@@ -526,9 +537,13 @@ impl<E: Engine, P: Port> Node<E, P> {
         let disconnect = Disconnect::new(ReasonCode::SESSION_TAKEN_OVER);
         self.port.with(|broker, now| {
             // Its output that waits depends on an entry that was not appended.
-            broker.drop_held_output(client);
+            let connection = broker.client(client).and_then(|client| client.connection);
+            connection.into_iter().for_each(|id| broker.drop_held_output(id));
             let _ = broker.evict(client, None, &disconnect, now, |_| ());
         });
+        // The client publishes them again at the other node, which publishes the will, too. They
+        // must not be taken for those of a session that comes back here.
+        self.state.borrow_mut().forwards.retain(|forward| *forward.publisher != **client);
     }
 
     /// Ends the sessions that other nodes have claimed while this one stood still.

@@ -625,7 +625,12 @@ impl World {
             }
             let times = self.clients[2].inbox.iter().filter(|one| *one == payload).count();
             if *qos == QoS::ExactlyOnce && times > 1 {
-                return Err(format!("{payload} has arrived {times} times"));
+                let log = self.store.log.borrow();
+                let is_it = |bytes: &&Vec<u8>| {
+                    Logged::from_bytes(bytes).unwrap().message.payload() == payload.as_bytes()
+                };
+                let logged = log.iter().filter(is_it).count();
+                return Err(format!("{payload} has arrived {times} times, logged {logged} times"));
             }
         }
         if let Some(payload) = self.lacking() {

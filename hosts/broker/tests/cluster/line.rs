@@ -48,8 +48,7 @@ fn wait(is_cut: &AtomicBool) {
 
 fn carry(mut from: TcpStream, mut to: TcpStream, is_cut: &AtomicBool) {
     let mut buffer = [0; 64 * 1024];
-    loop {
-        let Ok(length @ 1..) = from.read(&mut buffer) else { break };
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
         wait(is_cut);
         if to.write_all(&buffer[..length]).is_err() {
             break;
