@@ -20,10 +20,17 @@ pub(crate) fn has(program: &str) -> bool {
     found
 }
 
+/// Returns ports that stay free while a program is restarted: the system gives none below 32,768 to
+/// a connection.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: [TcpListener; N] =
-        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    std::array::from_fn(|_| {
+        let ports = std::iter::repeat_with(|| {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed) + std::process::id() * 64;
+            10_000 + (number % 20_000) as u16
+        });
+        ports.take(20_000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
+    })
 }
 
 pub(crate) struct Cluster {
