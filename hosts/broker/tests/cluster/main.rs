@@ -207,11 +207,13 @@ fn broker_does_not_reach_the_servers() {
 }
 
 #[test]
+#[ignore = "half a minute: `--include-ignored`"]
 fn broker_does_not_reach_the_servers_for_long() {
     play(Fault::LongPartition, 1);
 }
 
 #[test]
+#[ignore = "half a minute: `--include-ignored`"]
 fn majority_of_servers_is_lost() {
     play(Fault::LoseMajority, 1);
 }
