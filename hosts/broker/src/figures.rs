@@ -97,6 +97,12 @@ pub(crate) fn of_node(node: &crate::cluster::OwnNode) -> Vec<Family> {
             one(figures.behind),
         ),
         family(
+            "mqtt_node_lost_total",
+            "Messages with QoS 0 that were not sent to another node, because too many waited.",
+            "",
+            one(figures.lost),
+        ),
+        family(
             "mqtt_node_appended_total",
             "Messages that were appended to the log.",
             "",

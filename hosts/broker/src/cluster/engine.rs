@@ -101,8 +101,9 @@ pub(crate) trait Engine: 'static {
     /// Asks another node for a session.
     fn evict(&self, node: u64, client: &str) -> impl Future<Output = Evicted>;
 
-    /// Sends a message to one other node. It can be lost.
-    fn send(&self, node: u64, message: Vec<u8>);
+    /// Sends a message to one other node. It can be lost. Returns false if it is lost already,
+    /// because too many wait.
+    fn send(&self, node: u64, message: Vec<u8>) -> bool;
 
     /// Tells all other nodes something. It can be lost.
     fn tell(&self, notice: &Notice);

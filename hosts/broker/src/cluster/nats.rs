@@ -22,6 +22,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -47,6 +48,8 @@ const TOMBSTONE: &str = "1h";
 const PAYLOAD: usize = 8 * 1024 * 1024;
 /// The time without messages after which the log is asked for its end.
 const QUIET: Duration = Duration::from_secs(1);
+/// Bytes that can wait for NATS and need no acknowledgement.
+const OUTBOX: usize = 32 * 1024 * 1024;
 /// Messages of the log that are delivered in one call of the broker.
 const CHUNK: usize = 256;
 
@@ -103,6 +106,8 @@ pub(crate) struct Nats {
     instance: u64,
     /// Messages that need no acknowledgement.
     outbox: mpsc::UnboundedSender<(String, Vec<u8>)>,
+    /// The bytes that wait there.
+    waiting: Rc<Cell<usize>>,
 }
 
 /// Returns the subject of a node.
@@ -146,15 +151,17 @@ impl Nats {
         let client = client.context("cannot connect to NATS")?;
         let context = jetstream::new(client.clone());
         let (outbox, mut rest) = mpsc::unbounded_channel::<(String, Vec<u8>)>();
-        let sender = client.clone();
+        let (sender, waiting) = (client.clone(), Rc::new(Cell::new(0_usize)));
+        let left = waiting.clone();
         spawn_local(async move {
             while let Some((subject, payload)) = rest.recv().await {
+                left.set(left.get() - payload.len());
                 if let Err(error) = sender.publish(subject, payload.into()).await {
                     debug!(%error, "a message for other nodes is lost");
                 }
             }
         });
-        let nats = Self { client, context, instance, outbox };
+        let nats = Self { client, context, instance, outbox, waiting };
         nats.check(arguments).await?;
         Ok(nats)
     }
@@ -353,6 +360,16 @@ impl Nats {
         let answer = self.ask(subject_of(append), request).await?;
         check(&answer)?;
         Ok(answer.pointer("/duplicate").and_then(Value::as_bool).unwrap_or(false))
+    }
+
+    /// Sends what needs no acknowledgement, unless too much waits.
+    fn put(&self, subject: String, payload: Vec<u8>) -> bool {
+        let bytes = self.waiting.get() + payload.len();
+        if bytes > OUTBOX {
+            return false;
+        }
+        self.waiting.set(bytes);
+        self.outbox.send((subject, payload)).is_ok()
     }
 
     /// Delivers the log, and what other nodes send, for ever.
@@ -691,14 +708,15 @@ impl Engine for Nats {
         }
     }
 
-    fn send(&self, node: u64, message: Vec<u8>) {
-        let _ = self.outbox.send((of_node(node), [b"M", &message[..]].concat()));
+    fn send(&self, node: u64, message: Vec<u8>) -> bool {
+        self.put(of_node(node), [b"M", &message[..]].concat())
     }
 
     fn tell(&self, notice: &Notice) {
         if let Ok(text) = serde_json::to_vec(notice) {
             let from = self.instance.to_be_bytes();
-            let _ = self.outbox.send(("mqtt.all".into(), [&from[..], &text].concat()));
+            // One that is lost shows at the next sign of life.
+            let _ = self.put("mqtt.all".into(), [&from[..], &text].concat());
         }
     }
 }

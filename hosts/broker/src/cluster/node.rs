@@ -120,6 +120,8 @@ pub(crate) struct Figures {
     pub(crate) adopted: u64,
     /// Messages of queues that the log does not have any more.
     pub(crate) behind: u64,
+    /// Messages with QoS 0 that were not sent to another node, because too many waited.
+    pub(crate) lost: u64,
     /// Messages that were appended to the log.
     pub(crate) appended: u64,
     /// Entries of sessions that were appended.
@@ -265,7 +267,9 @@ impl<E: Engine, P: Port> Node<E, P> {
                     let bytes = Logged { message, publisher, expires_at }.to_bytes();
                     let is_for = |peer: &Peer| nodes.contains(&peer.id);
                     let to = state.peers.iter().filter(|(_, peer)| is_for(peer));
-                    to.for_each(|(instance, _)| self.engine.send(*instance, bytes.clone()));
+                    let is_lost = |one: &&u64| !self.engine.send(**one, bytes.clone());
+                    let lost = to.map(|(instance, _)| instance).filter(is_lost).count();
+                    state.figures.lost += lost as u64;
                 }
             }
         }

@@ -217,7 +217,9 @@ impl Engine for Memory {
         }
     }
 
-    fn send(&self, _: u64, _: Vec<u8>) {}
+    fn send(&self, _: u64, _: Vec<u8>) -> bool {
+        true
+    }
 
     fn tell(&self, notice: &Notice) {
         if self.state.is_cut.get() || self.state.is_dead.get() {
