@@ -2,7 +2,7 @@
 //! same names.
 
 use crate::bridge;
-use crate::flags::{Arguments, ListenerArguments};
+use crate::flags::{Arguments, ListenerArguments, MAX_PACKET_OF_NODE};
 use crate::listener::Endpoint;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use clap::{Arg, Args as _, Command, CommandFactory as _, Parser as _};
@@ -91,6 +91,10 @@ impl Configuration {
             ensure!(
                 *allow_anonymous != Some(false) || password_file.is_some() || client_ca.is_some(),
                 "--allow-anonymous false needs --password-file, or no client could connect"
+            );
+            ensure!(
+                !arguments.is_node() || arguments.max_packet_size() <= MAX_PACKET_OF_NODE,
+                "--max-packet-size can be {MAX_PACKET_OF_NODE} at most with --cluster"
             );
             let mut before = self.listeners.iter().take(index);
             let is_fixed = !endpoint.to_string().ends_with(":0");
@@ -219,9 +223,8 @@ mod tests {
         let configuration = read(text).unwrap();
         let settings: Vec<_> = (configuration.listeners.iter())
             .map(|(endpoint, arguments)| {
-                let ListenerArguments { max_qos, max_packet_size, allow_anonymous, .. } =
-                    &arguments.listener;
-                (endpoint.to_string(), *max_qos, max_packet_size.get(), *allow_anonymous)
+                let ListenerArguments { max_qos, allow_anonymous, .. } = &arguments.listener;
+                (endpoint.to_string(), *max_qos, arguments.max_packet_size(), *allow_anonymous)
             })
             .collect();
         let expected =
@@ -275,6 +278,14 @@ mod tests {
         ] {
             let error = Configuration::new(parse(flags).unwrap(), Vec::new()).unwrap_err();
             assert!(error.to_string().starts_with(expected), "{error}");
+        }
+        #[cfg(feature = "cluster")]
+        {
+            let flags = parse("--cluster nats://a --max-packet-size 1048577").unwrap();
+            let error = Configuration::new(flags, Vec::new()).unwrap_err().to_string();
+            assert_eq!(error, "--max-packet-size can be 1048576 at most with --cluster");
+            let flags = parse("--cluster nats://a --max-packet-size 1048576").unwrap();
+            assert!(Configuration::new(flags, Vec::new()).is_ok());
         }
         for flags in ["--no-shared-subscriptions --shared-strategy topic-hash", "--cert a"] {
             assert!(parse(flags).is_err());

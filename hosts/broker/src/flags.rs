@@ -15,8 +15,11 @@ use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The largest packet in bytes that a node accepts. Many of them fit into an entry of a session.
-const MAX_PACKET_OF_NODE: u32 = 1024 * 1024;
+/// The largest packet in bytes that the broker accepts by default.
+const MAX_PACKET: u32 = 32 * 1024 * 1024;
+
+/// The largest that a node accepts: many of them must fit into an entry of a session.
+pub(crate) const MAX_PACKET_OF_NODE: u32 = 1024 * 1024;
 
 /// An MQTT broker for clients of MQTT 3.1, 3.1.1 and 5.0.
 #[derive(Parser, Debug)]
@@ -242,9 +245,9 @@ pub(crate) struct ListenerArguments {
     /// The largest CONNECT, SUBSCRIBE or UNSUBSCRIBE in bytes.
     #[arg(long, value_name = "BYTES", default_value = "131072", help_heading = "Limits")]
     max_request_size: NonZeroU32,
-    /// The largest other packet in bytes.
-    #[arg(long, value_name = "BYTES", default_value = "33554432", help_heading = "Limits")]
-    pub(crate) max_packet_size: NonZeroU32,
+    /// The largest other packet in bytes [default: 33554432; 1048576 with --cluster].
+    #[arg(long, value_name = "BYTES", help_heading = "Limits")]
+    max_packet_size: Option<NonZeroU32>,
     /// Messages with QoS 1 and 2 that a client can have in flight.
     #[arg(long, value_name = "N", default_value = "1024", help_heading = "Limits")]
     receive_maximum: NonZeroU16,
@@ -320,13 +323,18 @@ enum SharedStrategyArgument {
 impl Arguments {
     /// Whether the broker shares its clients with others.
     #[cfg(feature = "cluster")]
-    const fn is_node(&self) -> bool {
+    pub(crate) const fn is_node(&self) -> bool {
         !self.cluster.cluster.is_empty()
     }
 
     #[cfg(not(feature = "cluster"))]
-    const fn is_node(&self) -> bool {
+    pub(crate) const fn is_node(&self) -> bool {
         false
+    }
+
+    pub(crate) fn max_packet_size(&self) -> u32 {
+        let default = if self.is_node() { MAX_PACKET_OF_NODE } else { MAX_PACKET };
+        self.listener.max_packet_size.map_or(default, NonZeroU32::get)
     }
 
     /// Returns the configuration of the broker.
@@ -361,10 +369,7 @@ impl Arguments {
             .answer_timeout(Duration::from_secs(self.answer_timeout))
             .connect_timeout(Duration::from_secs(self.listener.connect_timeout))
             .maximum_request_size(self.listener.max_request_size.get())
-            .maximum_packet_size(match self.is_node() {
-                true => self.listener.max_packet_size.get().min(MAX_PACKET_OF_NODE),
-                false => self.listener.max_packet_size.get(),
-            })
+            .maximum_packet_size(self.max_packet_size())
             .receive_maximum(self.listener.receive_maximum.get())
             .maximum_in_flight(self.listener.max_in_flight.get())
             .maximum_queued(self.max_queued_messages, self.max_queued_bytes)

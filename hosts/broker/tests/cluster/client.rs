@@ -27,7 +27,7 @@ struct Shared {
     is_cut: AtomicBool,
     lost_sessions: AtomicUsize,
     pending: AtomicUsize,
-    /// What was received, or acknowledged.
+    /// The messages that a subscriber received, or whose acknowledgement a publisher received.
     done: Mutex<Vec<String>>,
 }
 

@@ -40,7 +40,7 @@ pub(crate) struct Cluster {
     /// The ports of the servers for clients, for each other, and for figures.
     nats: [u16; 9],
     ports: [u16; 3],
-    /// Those of each broker to each server.
+    /// The proxies between each broker and each server.
     lines: [[Line; 3]; 3],
     keeps_logs: bool,
 }
