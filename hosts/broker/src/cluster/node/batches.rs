@@ -1,0 +1,405 @@
+//! What a node appends before the broker acknowledges.
+//!
+//! The changes of the broker are batches of its journal. For each batch the node
+//!
+//! 1. appends an entry to each session that has changed, and that must not be lost;
+//! 2. appends the messages that clients have published to the log;
+//! 3. reports the batch as durable, so that acknowledgements leave.
+//!
+//! The first step fails if another node has claimed a session: it ends here, with its connection,
+//! and what it has published is not appended. Queued messages and acknowledged ones need no entry
+//! at once, because the log and the position of the last entry show them again. They are added to
+//! the next entry, or after [`LAZY`](super::clock).
+
+use super::claims::own;
+use super::{Node, Owned, PAUSE, Port, RETRY, State};
+use crate::cluster::engine::{Append, Engine, Head, Refusal, Silent};
+use crate::cluster::record::{self, Entry, Logged, Owed};
+use mqtt_sansio::broker::journal::{Batch, Record};
+use mqtt_sansio::broker::{ConnectionId, Forward};
+use mqtt_sansio::codec::{Disconnect, QoS, ReasonCode};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::rc::Rc;
+use tokio::sync::oneshot;
+use tokio::task::{spawn_local, yield_now};
+use tokio::time::{self, sleep};
+use tracing::warn;
+
+/// The entries of a session after which all of its records are written again.
+const ENTRIES: u32 = 64;
+/// Messages and bytes of an append to the log.
+const APPEND: (usize, usize) = (500, 512 * 1024);
+
+/// Records of a session, and their new values.
+type Changes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
+impl<E: Engine, P: Port> Node<E, P> {
+    /// Stores for ever what the broker changes.
+    pub(crate) async fn run_batches(self: Rc<Self>) {
+        loop {
+            // Connections that can be served now have their turn: their records join the batch.
+            yield_now().await;
+            if self.must_verify.take() {
+                self.verify().await;
+            }
+            let Some(work) = self.collect() else {
+                tokio::select! {
+                    () = self.port.journal_moved() => {}
+                    () = self.moved.notified() => {}
+                }
+                continue;
+            };
+            self.port.note_batch(true);
+            self.waits_since.set(Some(time::Instant::now()));
+            self.store(work).await;
+            self.waits_since.set(None);
+            self.port.note_batch(false);
+        }
+    }
+
+    async fn store(self: &Rc<Self>, work: Work) {
+        let Work { batch, entries, log, replies } = work;
+        let appends = entries.into_iter().map(|pending| {
+            let node = self.clone();
+            spawn_local(async move {
+                let Pending { client, expected, entry, connection } = pending;
+                let appended = node.append_entry(&client, expected, &entry).await;
+                (client, entry.position, connection, appended)
+            })
+        });
+        let appends: Vec<_> = appends.collect();
+        let mut lost = FxHashSet::default();
+        for append in appends {
+            let Ok((client, position, connection, appended)) = append.await else { continue };
+            match appended {
+                Some(sequence) => {
+                    let mut state = self.state.borrow_mut();
+                    state.figures.entries += 1;
+                    // The session can have been given up, and claimed again meanwhile.
+                    let owned = state.owned.get_mut(&client);
+                    if let Some(owned) = owned.filter(|owned| owned.sequence < sequence) {
+                        (owned.sequence, owned.position) = (sequence, position);
+                    }
+                }
+                None => {
+                    // It can be given up already, with output that depends on the entry.
+                    if let Some(id) = connection {
+                        self.port.with(|broker, _| broker.drop_held_output(id));
+                    }
+                    self.fence(&client);
+                    lost.insert(client);
+                }
+            }
+        }
+        let log: Vec<_> = log.into_iter().filter(|(client, _)| !lost.contains(client)).collect();
+        self.append_all(log.into_iter().map(|(_, append)| append).collect()).await;
+        if self.last_tick.get().elapsed() > PAUSE || self.must_verify.take() {
+            self.verify().await;
+        }
+        self.healthy_at.set(time::Instant::now());
+        if let Some(batch) = batch {
+            self.port.with(|broker, _| broker.durable(batch));
+        }
+        for reply in replies {
+            let _ = reply.send(());
+        }
+    }
+
+    /// Takes what the next batch needs. `None` if there is nothing to do.
+    fn collect(&self) -> Option<Work> {
+        let (mut work, mut changes) = (Work::default(), Vec::new());
+        let (mut evicted, mut forwards) = (Vec::new(), Vec::new());
+        let (mut gone, mut position) = (Vec::new(), 0);
+        self.port.with(|broker, now| {
+            let evictions = mem::take(&mut self.state.borrow_mut().evictions);
+            let disconnect = Disconnect::new(ReasonCode::SESSION_TAKEN_OVER);
+            for (client, reply) in evictions {
+                work.replies.extend(reply);
+                if !self.state.borrow().owned.contains_key(&client) {
+                    continue;
+                }
+                let mut records = Vec::new();
+                let put = |Record { key, value }: Record<'_>| {
+                    records.push((key.to_vec(), value.map(<[u8]>::to_vec)));
+                };
+                let connection = broker.client(&client).and_then(|client| client.connection);
+                let has_session = broker.evict(&client, None, &disconnect, now, put);
+                evicted.push((client, has_session, connection, records));
+            }
+            work.batch = broker.poll_journal(|Record { key, value }| {
+                changes.push((key.to_vec(), value.map(<[u8]>::to_vec)));
+            });
+            position = broker.position().unwrap_or(0);
+            self.pump(broker);
+            let mut state = self.state.borrow_mut();
+            gone = mem::take(&mut state.gone);
+            for forward in mem::take(&mut state.forwards) {
+                let client = broker.client(&forward.publisher);
+                let is_connected = client.as_ref().is_some_and(|one| one.connection.is_some());
+                if client.is_none() {
+                    gone.push(forward.publisher.as_ref().into());
+                }
+                forwards.push((forward, is_connected));
+            }
+            gone.retain(|client| broker.client(client).is_none());
+        });
+        // Before the messages, which depend on the session's being kept.
+        let ended = note_changes(&mut self.state.borrow_mut(), changes);
+        let mut owed = self.take_forwards(forwards, &evicted, &mut work);
+        let state = &mut *self.state.borrow_mut();
+        let new_entry =
+            || Entry { owner: self.instance, stamp: self.stamp(), position, ..Entry::default() };
+        for (client, has_session, connection, records) in evicted {
+            let Some(Owned { sequence, number, .. }) = state.owned.remove(&client) else {
+                continue;
+            };
+            number.iter().for_each(|number| _ = state.by_number.remove(number));
+            state.figures.evicted += 1;
+            let owed = owed.remove(&client).unwrap_or_default();
+            let entry = Entry {
+                owner: 0,
+                is_fresh: true,
+                has_ended: !has_session,
+                records,
+                owed,
+                ..new_entry()
+            };
+            work.entries.push(Pending { client, expected: sequence, entry, connection });
+        }
+        let gone = gone.into_iter().chain(ended).collect::<BTreeSet<_>>();
+        for client in gone {
+            let is_over = state.owned.get(&client).is_some_and(|owned| owned.number.is_none());
+            if !is_over {
+                continue;
+            }
+            let Some(Owned { sequence, .. }) = state.owned.remove(&client) else { continue };
+            let owed = owed.remove(&client).unwrap_or_default();
+            // A client whose identifier is from this node has no entry.
+            if sequence > 0 || !owed.is_empty() {
+                let entry = Entry { is_fresh: true, has_ended: true, owed, ..new_entry() };
+                let connection = None;
+                work.entries.push(Pending { client, expected: sequence, entry, connection });
+            }
+        }
+        let mut due = mem::take(&mut state.due);
+        due.extend(owed.keys().cloned());
+        for client in due {
+            let Some(owned) = state.owned.get_mut(&client) else { continue };
+            let owed = owed.remove(&client).unwrap_or_default();
+            let entry = owned.entry(Entry { owed, ..new_entry() });
+            let expected = owned.sequence;
+            work.entries.push(Pending { client, expected, entry, connection: None });
+        }
+        let Work { batch, entries, log, replies } = &work;
+        let is_empty =
+            batch.is_none() && entries.is_empty() && log.is_empty() && replies.is_empty();
+        (!is_empty).then_some(work)
+    }
+
+    /// Takes the messages for the log. Returns those that an entry of their publisher must have,
+    /// because that entry also says that they are accepted.
+    fn take_forwards(
+        &self,
+        forwards: Vec<(Forward, bool)>,
+        evicted: &[(Rc<str>, bool, Option<ConnectionId>, Changes)],
+        work: &mut Work,
+    ) -> FxHashMap<Rc<str>, Vec<Owed>> {
+        let mut state = self.state.borrow_mut();
+        let mut owed: FxHashMap<Rc<str>, Vec<Owed>> = FxHashMap::default();
+        for (forward, is_connected) in forwards {
+            let Forward { message, expires_at, publisher, .. } = forward;
+            let publisher: Rc<str> = publisher.as_ref().into();
+            let owned = state.owned.get(&publisher);
+            let is_evicted = || evicted.iter().any(|(client, ..)| *client == publisher);
+            if !publisher.is_empty() && owned.is_none() && !is_evicted() {
+                // Another node has claimed the session, and publishes its will.
+                continue;
+            }
+            let is_kept = owned.is_some_and(|owned| owned.number.is_some());
+            let is_twice_written = !publisher.is_empty()
+                && (!is_connected || (is_kept && message.qos() == QoS::ExactlyOnce));
+            let token = is_twice_written.then(|| self.token());
+            let (topic_name, is_retained) =
+                (message.topic_name().to_str().into(), message.retain());
+            let bytes = Logged { message, publisher: publisher.clone(), expires_at }.to_bytes();
+            if let Some(token) = token.clone() {
+                let message = bytes.clone();
+                owed.entry(publisher.clone()).or_default().push(Owed { token, message });
+            }
+            state.figures.appended += 1;
+            work.log.push((
+                publisher,
+                Append { topic_name, is_retained, message: bytes.into(), token },
+            ));
+        }
+        owed
+    }
+
+    /// Appends messages to the log, however long that takes.
+    async fn append_all(&self, all: Vec<Append>) {
+        let mut rest = &all[..];
+        while !rest.is_empty() {
+            let (mut count, mut bytes) = (0, 0);
+            for append in rest.iter().take(APPEND.0) {
+                bytes += append.message.len();
+                if count > 0 && bytes > APPEND.1 {
+                    break;
+                }
+                count += 1;
+            }
+            let (part, after) = rest.split_at(count);
+            let token = self.token();
+            while self.engine.append(part, &token).await.is_err() {
+                sleep(RETRY).await;
+            }
+            let now = time::Instant::now();
+            self.healthy_at.set(now);
+            self.waits_since.set(Some(now));
+            rest = after;
+        }
+    }
+
+    /// Appends an entry, however long that takes. Returns `None` if another node has appended one.
+    async fn append_entry(&self, client: &str, expected: u64, entry: &Entry) -> Option<u64> {
+        loop {
+            match self.engine.append_entry(client, expected, entry).await {
+                Ok(sequence) => return Some(sequence),
+                Err(Refusal::Stale) => {
+                    // The answer to an earlier attempt can be lost.
+                    if let Ok(entries) = self.engine.entries(client).await {
+                        return own(&entries, entry);
+                    }
+                }
+                Err(Refusal::Silent) => {}
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    /// Ends a session here that another node has.
+    pub(super) fn fence(&self, client: &Rc<str>) {
+        {
+            let mut state = self.state.borrow_mut();
+            let Some(owned) = state.owned.remove(client) else { return };
+            owned.number.iter().for_each(|number| _ = state.by_number.remove(number));
+            state.figures.fenced += 1;
+        }
+        warn!(client = &**client, "another node has claimed the session: it ends here");
+        let disconnect = Disconnect::new(ReasonCode::SESSION_TAKEN_OVER);
+        self.port.with(|broker, now| {
+            // Its output that waits depends on an entry that was not appended.
+            let connection = broker.client(client).and_then(|client| client.connection);
+            connection.into_iter().for_each(|id| broker.drop_held_output(id));
+            let _ = broker.evict(client, None, &disconnect, now, |_| ());
+        });
+        // The client publishes them again at the other node, which publishes the will, too. They
+        // must not be taken for those of a session that comes back here.
+        self.state.borrow_mut().forwards.retain(|forward| *forward.publisher != **client);
+    }
+
+    /// Ends the sessions that other nodes have claimed while this one stood still.
+    async fn verify(&self) {
+        let heads = loop {
+            match self.engine.heads().await {
+                Ok(heads) => break heads,
+                Err(Silent) => sleep(RETRY).await,
+            }
+        };
+        for Head { client, sequence, owner, .. } in heads {
+            let client: Rc<str> = client.into();
+            let is_lost = {
+                let state = self.state.borrow();
+                let owned = state.owned.get(&client);
+                owned.is_some_and(|owned| owner != self.instance && sequence > owned.sequence)
+            };
+            if is_lost {
+                self.fence(&client);
+            }
+        }
+    }
+}
+
+/// An entry on its way.
+struct Pending {
+    client: Rc<str>,
+    expected: u64,
+    entry: Entry,
+    /// The connection that ends with the session.
+    connection: Option<ConnectionId>,
+}
+
+/// The appends of a batch.
+#[derive(Default)]
+struct Work {
+    batch: Option<Batch>,
+    entries: Vec<Pending>,
+    log: Vec<(Rc<str>, Append)>,
+    replies: Vec<oneshot::Sender<()>>,
+}
+
+impl Owned {
+    /// Adds the records that the entries lack to an entry.
+    fn entry(&mut self, entry: Entry) -> Entry {
+        self.entries += 1;
+        let is_fresh = mem::take(&mut self.is_fresh) || self.entries > ENTRIES;
+        let dirty = mem::take(&mut self.dirty);
+        let will = self.will.clone().filter(|_| self.number.is_none());
+        let records = if is_fresh {
+            self.entries = 0;
+            self.records.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect()
+        } else {
+            dirty.into_iter().map(|key| (key.clone(), self.records.get(&key).cloned())).collect()
+        };
+        Entry { is_fresh, records, will, ..entry }
+    }
+}
+
+/// Notes the changes of a batch. Returns the clients whose session has ended.
+fn note_changes(state: &mut State, changes: Changes) -> Vec<Rc<str>> {
+    // New sessions first: one can replace another of the same client.
+    for (key, value) in &changes {
+        let (Some((b's', number)), Some(value)) = (record::session_of(key), value) else {
+            continue;
+        };
+        let Some(client) = record::client_of(value) else { continue };
+        if state.by_number.contains_key(&number) {
+            continue;
+        }
+        let client: Rc<str> = client.into();
+        let Some(owned) = state.owned.get_mut(&client) else { continue };
+        if let Some(old) = owned.number.replace(number) {
+            state.by_number.remove(&old);
+        }
+        owned.is_fresh = true;
+        owned.records.clear();
+        owned.dirty.clear();
+        state.by_number.insert(number, client);
+    }
+    let (mut ended, now) = (Vec::new(), time::Instant::now());
+    for (key, value) in changes {
+        let Some((kind, number)) = record::session_of(&key) else { continue };
+        let Some(client) = state.by_number.get(&number).cloned() else { continue };
+        let Some(owned) = state.owned.get_mut(&client) else { continue };
+        if kind == b's' && value.is_none() {
+            (owned.number, owned.records) = (None, BTreeMap::new());
+            state.by_number.remove(&number);
+            ended.push(client);
+            continue;
+        }
+        // The log shows queued messages again, and PUBREL repeats the end of an exchange.
+        let can_wait = kind == b'q' || (kind == b'o' && value.is_none());
+        if !can_wait {
+            state.due.insert(client);
+        } else if owned.dirty.is_empty() {
+            state.lazy.push_back((now, client));
+        }
+        owned.dirty.insert(key.clone());
+        match value {
+            Some(value) => _ = owned.records.insert(key, value),
+            None => _ = owned.records.remove(&key),
+        }
+    }
+    ended
+}
