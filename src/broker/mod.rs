@@ -714,6 +714,14 @@ impl Broker {
         Ok(publish::publish(self, message, publish.properties.message_expiry_interval, now))
     }
 
+    /// Publishes a message of the host to the clients of this broker alone, also if it is one of
+    /// several [nodes](super::broker#other-nodes).
+    pub fn publish_own(&mut self, publish: &Publish<'_>, now: Instant) -> Result<(), EncodeError> {
+        let now = self.begin(now);
+        publish::publish_own(self, Message::new(publish)?, now);
+        Ok(())
+    }
+
     /// Ends a connection at the host's request. A 5.0 client receives `disconnect`.
     pub fn disconnect(&mut self, id: ConnectionId, disconnect: &Disconnect<'_>, now: Instant) {
         let now = self.begin(now);

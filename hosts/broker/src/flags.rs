@@ -164,7 +164,7 @@ pub(crate) struct Arguments {
     sparkplug: bool,
     /// Publish figures below `$SYS/broker/` at this interval; 0 for never.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, help_heading = "Protocol")]
-    sys_interval: u64,
+    pub(crate) sys_interval: u64,
     /// A deviation from the standard that is accepted or refused, such as `dup-with-qos-0`;
     /// `deployed-devices` for all that devices are known to need. Can be repeated.
     #[arg(

@@ -174,7 +174,7 @@ async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Resul
     ));
     #[cfg(feature = "cluster")]
     if !arguments.cluster.cluster.is_empty() {
-        let node = cluster::start(&host, &arguments.cluster).await.context("--cluster")?;
+        let node = cluster::start(&host, arguments).await.context("--cluster")?;
         let _ = host.cluster.set(node);
     }
     spawn_local(host.clone().run_timer());

@@ -294,3 +294,17 @@ fn sessions_that_cannot_be_imported_are_refused() {
     assert_eq!(import(&mut other, &store), Ok(()));
     assert_eq!(other.client("a").unwrap().queued, 1);
 }
+
+#[test]
+fn own_message_of_host_stays_at_its_node() {
+    let (mut net, now) = (node(), Instant::from_millis(1_000_000));
+    let local = watcher(&mut net);
+    let elsewhere = NodeId(7);
+    net.broker.forward(elsewhere, &filter("t"));
+    let publish = Publish { retain: true, ..Publish::new("t", b"own") };
+    net.broker.publish_own(&publish, now).unwrap();
+    net.drain();
+    assert_eq!(net.take(local), ["t=own q0"]);
+    assert_eq!(forwards(&mut net), []);
+    assert_eq!(net.broker.stats().retained, 1);
+}

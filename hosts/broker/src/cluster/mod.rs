@@ -14,6 +14,7 @@ mod subject;
 pub(crate) use nats::{ClusterArguments, can_have_session};
 pub(crate) use node::Node;
 
+use crate::flags::Arguments;
 use crate::host::Host;
 use anyhow::Context as _;
 use mqtt_sansio::Instant;
@@ -33,10 +34,8 @@ use tracing::info;
 pub(crate) type OwnNode = Node<Nats, Host>;
 
 /// Connects to the engine, reads what is retained, and begins to run the node.
-pub(crate) async fn start(
-    host: &Rc<Host>,
-    arguments: &ClusterArguments,
-) -> anyhow::Result<Rc<OwnNode>> {
+pub(crate) async fn start(host: &Rc<Host>, arguments: &Arguments) -> anyhow::Result<Rc<OwnNode>> {
+    let Arguments { cluster: arguments, sys_interval, .. } = arguments;
     let mut instance = [0; 8];
     getrandom::fill(&mut instance).context("the system has no randomness")?;
     // 0 is no node.
@@ -52,6 +51,11 @@ pub(crate) async fn start(
             broker.remote(message, publisher, *expires_at, Some(*position), now);
         }
         let _ = broker.advance(position);
+        if *sys_interval > 0 {
+            let topic_name = "$SYS/broker/node";
+            let publish = Publish { retain: true, ..Publish::new(topic_name, name.as_bytes()) };
+            let _ = broker.publish_own(&publish, now);
+        }
     });
     info!(node = name, position, retained = retained.len(), "joined the cluster");
     let node = Rc::new(Node::new(nats, host.clone(), name, instance));

@@ -2,7 +2,7 @@
 //! `cargo test --release -p mqtt-sansio-broker --features cluster --test cluster -- --ignored
 //! --nocapture figures`.
 
-use crate::programs::{Cluster, has};
+use crate::programs::{Cluster, free_ports, has};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Command;
@@ -174,22 +174,23 @@ fn figures() {
     if !has("nats-server") {
         return;
     }
+    let [port] = free_ports();
     let mut single = Command::new(env!("CARGO_BIN_EXE_broker"))
-        .args(["--listen", "tcp://127.0.0.1:29883", "--sys-interval", "0"])
+        .args(["--listen", &format!("tcp://127.0.0.1:{port}"), "--sys-interval", "0"])
         .args(["--max-queued-messages", "50000", "--log-level", "error"])
         .spawn()
         .unwrap();
     sleep(Duration::from_millis(500));
     for qos in [0, 1] {
         let before = cpu(&[single.id()]);
-        let seconds = throughput(&[29883], qos);
+        let seconds = throughput(&[port], qos);
         let used = (cpu(&[single.id()]) - before) / MESSAGES as f64 * 1e6;
         println!(
             "one broker without a cluster, QoS {qos}: {:.0} messages/s, {used:.0} us of CPU each",
             MESSAGES as f64 / seconds
         );
     }
-    println!("QoS 1 within one broker: {}", latency(29883, 29883, 1));
+    println!("QoS 1 within one broker: {}", latency(port, port, 1));
     single.kill().unwrap();
     single.wait().unwrap();
 

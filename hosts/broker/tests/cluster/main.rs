@@ -10,6 +10,7 @@ mod client;
 mod figures;
 mod line;
 mod programs;
+mod security;
 
 use client::{Peer, Role};
 use mqtt_sansio::codec::QoS;
@@ -244,6 +245,15 @@ fn messages_wills_and_retained_messages_reach_clients_of_mosquitto() {
             let one = programs::mosquitto_sub(port, &["-t", topic, "-C", "1", "-V", "5"]);
             assert_eq!(one.trim_end_matches('\n'), topic);
         }
+    }
+    // Each node says which it is.
+    for (index, port) in ports.into_iter().enumerate() {
+        let name = programs::mosquitto_sub(port, &["-t", "$SYS/broker/node", "-C", "1"]);
+        assert_eq!(name, format!("b{index}\n"));
+        let figures = cluster.figures(index);
+        let of_node = format!("mqtt_node_info{{node=\"b{index}\"}} 1\n");
+        assert!(figures.contains(&of_node), "{figures}");
+        assert!(figures.contains("mqtt_node_others 2\n"), "{figures}");
     }
     // A node that starts later has them, too.
     cluster.kill_broker(0);

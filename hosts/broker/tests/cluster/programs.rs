@@ -2,6 +2,7 @@
 
 use crate::line::Line;
 use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -20,16 +21,16 @@ pub(crate) fn has(program: &str) -> bool {
     found
 }
 
-/// Returns ports that stay free while a program is restarted: the system gives none below 32,768 to
+/// Returns ports below 20,000, which the scenarios leave free, that stay free while a program is restarted: the system gives none below 32,768 to
 /// a connection.
-fn free_ports<const N: usize>() -> [u16; N] {
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     std::array::from_fn(|_| {
         let ports = std::iter::repeat_with(|| {
             let number = NEXT.fetch_add(1, Ordering::Relaxed) + std::process::id() * 64;
-            10_000 + (number % 20_000) as u16
+            10_000 + (number % 10_000) as u16
         });
-        ports.take(20_000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
+        ports.take(10_000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
     })
 }
 
@@ -40,6 +41,7 @@ pub(crate) struct Cluster {
     /// The ports of the servers for clients, for each other, and for figures.
     nats: [u16; 9],
     ports: [u16; 3],
+    metrics: [u16; 3],
     /// The proxies between each broker and each server.
     lines: [[Line; 3]; 3],
     keeps_logs: bool,
@@ -52,7 +54,7 @@ impl Cluster {
         let name = format!("mqtt-sansio-cluster-{}-{number}", std::process::id());
         let directory = std::env::temp_dir().join(name);
         std::fs::create_dir(&directory).unwrap();
-        let all: [u16; 12] = free_ports();
+        let all: [u16; 15] = free_ports();
         let line = |server: usize| Line::open(all[server]);
         let mut cluster = Self {
             lines: std::array::from_fn(|_| std::array::from_fn(line)),
@@ -61,6 +63,7 @@ impl Cluster {
             brokers: [None, None, None],
             nats: std::array::from_fn(|index| all[index]),
             ports: std::array::from_fn(|index| all[9 + index]),
+            metrics: std::array::from_fn(|index| all[12 + index]),
             keeps_logs: false,
         };
         cluster.start_servers();
@@ -120,16 +123,12 @@ impl Cluster {
 
     /// Asks a server over HTTP.
     fn monitor(&self, index: usize, path: &str) -> String {
-        use std::io::{Read as _, Write as _};
-        let ask = || {
-            let mut stream = TcpStream::connect(("127.0.0.1", self.nats[6 + index]))?;
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            write!(stream, "GET /{path} HTTP/1.0\r\n\r\n")?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            std::io::Result::Ok(answer)
-        };
-        ask().unwrap_or_default()
+        get(self.nats[6 + index], path)
+    }
+
+    /// Returns the figures of a broker.
+    pub(crate) fn figures(&self, index: usize) -> String {
+        get(self.metrics[index], "metrics")
     }
 
     /// Returns the server that leads a stream.
@@ -165,7 +164,8 @@ impl Cluster {
         let urls = (0..3).map(|at| format!("nats://127.0.0.1:{}", line(at)));
         let mut broker = Command::new(env!("CARGO_BIN_EXE_broker"));
         broker.args(["--listen", &format!("tcp://127.0.0.1:{}", self.ports[index])]);
-        broker.args(["--cluster-node", &format!("b{index}"), "--sys-interval", "0"]);
+        broker.args(["--cluster-node", &format!("b{index}"), "--sys-interval", "60"]);
+        broker.args(["--metrics", &format!("127.0.0.1:{}", self.metrics[index])]);
         // Clients that are away for a while must not lose messages to the limit of their queue.
         broker.args(["--max-queued-messages", "50000"]);
         urls.for_each(|url| _ = broker.args(["--cluster", &url]));
@@ -234,7 +234,20 @@ impl Drop for Cluster {
     }
 }
 
-fn kill(child: &mut Option<Child>) {
+/// Asks a server over HTTP. Returns nothing if it does not answer.
+fn get(port: u16, path: &str) -> String {
+    let ask = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(stream, "GET /{path} HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        std::io::Result::Ok(answer)
+    };
+    ask().unwrap_or_default()
+}
+
+pub(crate) fn kill(child: &mut Option<Child>) {
     if let Some(mut child) = child.take() {
         let _ = child.kill();
         let _ = child.wait();

@@ -4,6 +4,7 @@ use super::{LOG, Nats, RETAINED, SESSIONS};
 use anyhow::{Context as _, bail, ensure};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Source, StorageType};
 use async_nats::{ConnectOptions, ServerAddr, jetstream};
+use percent_encoding::percent_decode_str;
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -21,8 +22,9 @@ const PAYLOAD: usize = 8 * 1024 * 1024;
 /// How to reach the servers, and how they store.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct ClusterArguments {
-    /// Share the clients with other brokers over these servers of NATS: `nats://USER:PASSWORD@HOST`
-    /// or `tls://HOST:PORT`. Can be repeated. `cluster.md` says how to set them.
+    /// Share the clients with other brokers over these servers of NATS: `nats://HOST:PORT`, or
+    /// `tls://` with TLS; `USER:PASSWORD@` or `TOKEN@` can precede the host. Can be repeated.
+    /// `cluster.md` says how to set them.
     #[arg(long, value_name = "URL", conflicts_with = "data_dir", help_heading = "Cluster")]
     pub(crate) cluster: Vec<ServerAddr>,
     /// The name of this node in logs, figures and `$SYS/broker/node` [default: the name of the host].
@@ -34,6 +36,12 @@ pub(crate) struct ClusterArguments {
     /// The authority of the servers' certificates, in PEM.
     #[arg(long, value_name = "FILE", requires = "cluster", help_heading = "Cluster")]
     cluster_ca: Option<PathBuf>,
+    /// The certificate of this node for NATS, in PEM.
+    #[arg(long, value_name = "FILE", requires = "cluster_key", help_heading = "Cluster")]
+    cluster_cert: Option<PathBuf>,
+    /// The key of that certificate, in PEM.
+    #[arg(long, value_name = "FILE", requires = "cluster_cert", help_heading = "Cluster")]
+    cluster_key: Option<PathBuf>,
     /// The servers that have each message. With fewer than 3, an acknowledged message can be lost.
     #[arg(
         long,
@@ -79,12 +87,30 @@ impl Nats {
             })
             .subscription_capacity(1 << 20)
             .no_echo();
+        // The crate ignores the part of an address that names the user.
+        let mut users = arguments.cluster.iter().map(|url| (url.username(), url.password()));
+        let user = users.next();
+        ensure!(
+            users.all(|other| Some(other) == user),
+            "expected the same user in all addresses of --cluster"
+        );
+        let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        match user {
+            Some((Some(user), Some(password))) => {
+                options = options.user_and_password(decode(user), decode(password));
+            }
+            Some((Some(token), None)) => options = options.token(decode(token)),
+            _ => {}
+        }
         if let Some(path) = &arguments.cluster_credentials {
             let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
             options = options.credentials(&text)?;
         }
         if let Some(path) = &arguments.cluster_ca {
             options = options.add_root_certificates(path.clone());
+        }
+        if let (Some(cert), Some(key)) = (&arguments.cluster_cert, &arguments.cluster_key) {
+            options = options.add_client_certificate(cert.clone(), key.clone());
         }
         let client = async_nats::connect_with_options(&arguments.cluster[..], options).await;
         let client = client.context("cannot connect to NATS")?;
