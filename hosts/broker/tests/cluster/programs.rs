@@ -21,8 +21,8 @@ pub(crate) fn has(program: &str) -> bool {
     found
 }
 
-/// Returns ports below 20,000, which the scenarios leave free, that stay free while a program is restarted: the system gives none below 32,768 to
-/// a connection.
+/// Returns ports that stay free while a program is restarted: the system gives none below 32,768 to
+/// a connection, and the scenarios use others.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     std::array::from_fn(|_| {
