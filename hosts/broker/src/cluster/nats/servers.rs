@@ -27,7 +27,7 @@ pub(crate) struct ClusterArguments {
     /// `cluster.md` says how to set them.
     #[arg(long, value_name = "URL", conflicts_with = "data_dir", help_heading = "Cluster")]
     pub(crate) cluster: Vec<ServerAddr>,
-    /// The name of this node in logs, figures and `$SYS/broker/node` [default: the name of the host].
+    /// The name of this node in logs, figures and `$SYS` [default: the name of the host].
     #[arg(long, value_name = "NAME", requires = "cluster", help_heading = "Cluster")]
     pub(crate) cluster_node: Option<String>,
     /// A file with credentials for NATS, as `nsc` writes it.
