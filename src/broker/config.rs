@@ -30,6 +30,7 @@ pub struct BrokerConfig {
     pub(super) durable: bool,
     pub(super) maximum_unsynced: usize,
     pub(super) is_node: bool,
+    pub(super) groups_span_nodes: bool,
     pub(super) maximum_forwarded: usize,
 }
 
@@ -100,6 +101,7 @@ impl BrokerConfig {
             durable: false,
             maximum_unsynced: 1024 * 1024,
             is_node: false,
+            groups_span_nodes: false,
             maximum_forwarded: 16 * 1024 * 1024,
         }
     }
@@ -191,6 +193,16 @@ impl BrokerConfig {
     #[must_use]
     pub const fn is_node(self, is_node: bool) -> Self {
         Self { is_node, ..self }
+    }
+
+    /// Sets whether the members of a shared subscription at all [nodes](crate::broker#other-nodes)
+    /// are one group. Then the host chooses the member for each message, and passes the message to
+    /// [`Broker::deliver_to_member`]. The default is false: each node has a group of its own.
+    ///
+    /// [`Broker::deliver_to_member`]: crate::broker::Broker::deliver_to_member
+    #[must_use]
+    pub const fn groups_span_nodes(self, groups_span_nodes: bool) -> Self {
+        Self { groups_span_nodes, ..self }
     }
 
     /// Limits the bytes of messages that wait for [`Broker::poll_forward`]. Beyond it, messages

@@ -224,6 +224,49 @@ pub(super) fn deliver_to_group(
     broker.stats.dropped.no_member += u64::from(outgoing.is_some());
 }
 
+/// Queues a message for a member of a group that the host has chosen. Returns whether the client is
+/// a member.
+pub(super) fn deliver_to_member(
+    broker: &mut Broker,
+    client_identifier: &str,
+    filter: &Filter,
+    message: &Message,
+    expires_at: Option<Instant>,
+    now: Instant,
+) -> bool {
+    let Some((session, group, subscriber)) = member(broker, client_identifier, filter) else {
+        return false;
+    };
+    let Subscriber { options, identifier, .. } = subscriber;
+    let may_receive =
+        broker.sessions.get(session).is_some_and(|state| may_receive(state, &message.topic_name()));
+    if !may_receive {
+        broker.stats.dropped.no_member += 1;
+        return true;
+    }
+    let qos = message.qos().min(options.maximum_qos);
+    let message = message.with(qos, message.retain() && options.retain_as_published);
+    let subscription_identifiers = identifier.into_iter().collect();
+    let outgoing = Outgoing { message, key: None, subscription_identifiers, expires_at };
+    if let Err(outgoing) = deliver(broker, session, outgoing, Some((group, filter)), now) {
+        drop_one(broker, session, outgoing, now);
+    }
+    true
+}
+
+/// Returns the session of a member of a group, with its subscription.
+pub(super) fn member(
+    broker: &Broker,
+    client_identifier: &str,
+    filter: &Filter,
+) -> Option<(SessionId, GroupId, Subscriber)> {
+    let session = broker.sessions.find(client_identifier)?;
+    let group = broker.groups.find(filter)?;
+    let members = broker.groups.members(group);
+    let index = members.binary_search_by_key(&session, |(member, _)| *member).ok()?;
+    members.get(index).map(|(_, subscriber)| (session, group, *subscriber))
+}
+
 /// Returns the position of the member to try first, or `None` if their turns decide.
 fn order(broker: &Broker, group: GroupId, message: &Message) -> Option<usize> {
     let members = broker.groups.members(group);

@@ -36,6 +36,25 @@ pub(super) fn admit(broker: &mut Broker, id: ConnectionId, session: SessionId) {
     put_session(broker, session, is_new);
 }
 
+/// Keeps the session of a member of a group that spans nodes, also if it ends with its connection.
+/// If this node is lost, another one finds its messages for the other members.
+pub(super) fn keep_member(broker: &mut Broker, session: SessionId) {
+    let Broker { journal: Some(journal), sessions, connections, .. } = broker else { return };
+    let Some(state) = sessions.get_mut(session).filter(|state| state.number.is_none()) else {
+        return;
+    };
+    let number = journal.new_session();
+    state.number = Some(number);
+    if let Some(id) = state.presence.connection() {
+        connections.get_mut(id).into_iter().for_each(|one| one.server.record_changes());
+    }
+    for (filter, subscriber) in state.subscriptions.iter() {
+        let Subscriber { options, identifier, .. } = *subscriber;
+        journal.put_subscription(number, filter, true, StoredSubscription { options, identifier });
+    }
+    put_session(broker, session, true);
+}
+
 /// Stores a session that has come with its state, except for its subscriptions and messages.
 pub(super) fn insert(broker: &mut Broker, session: SessionId) {
     put_session(broker, session, true);

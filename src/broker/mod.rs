@@ -41,7 +41,14 @@
 //!   [`Broker::catch_up`] add it here, before the client is [accepted](Broker::accept). The host
 //!   there appends what its clients have published before it gives the records away.
 //!
-//! A shared subscription has a group at each node, and each of them receives the message.
+//! A shared subscription has a group at each node, and each of them receives the message. If
+//! [groups span nodes](BrokerConfig::groups_span_nodes), there is one group, and the host chooses:
+//!
+//! - It fetches the [changes](Broker::poll_member) of the members here, and appends them to the
+//!   log, in the batch that they belong to. So all nodes have the same members at each position.
+//! - For each message and each shared subscription that matches, it chooses a member, and passes
+//!   the message to [`Broker::deliver_to_member`] at the node that has its session.
+//! - A session that ends leaves messages for [other members](Route::Share).
 //!
 //! # Inside
 //!
@@ -79,7 +86,7 @@ pub use action::{Action, ConnectionId};
 pub use closed::{CloseCause, Closed};
 pub use config::{BrokerConfig, Overflow, SharedStrategy};
 pub use grants::{Access, Grants};
-pub use nodes::{Forward, Interest, NodeId, Route};
+pub use nodes::{Forward, Interest, Member, NodeId, Route};
 pub use question::{Admission, AnswerError, Question, QuestionId};
 pub use restore::Restore;
 pub use stats::{ClientStats, Counted, Dropped, Stats};
@@ -523,8 +530,51 @@ impl Broker {
         self.nodes.iter().flat_map(|nodes| nodes.wanted())
     }
 
-    /// Whether [`poll_interest`](Self::poll_interest) or [`poll_forward`](Self::poll_forward)
-    /// possibly returns something.
+    /// Returns the next change of a member of a shared subscription at this broker, if
+    /// [groups span nodes](BrokerConfig::groups_span_nodes). Each change belongs to the same batch
+    /// of the journal as a message for the log would.
+    #[must_use = "other nodes must know the members"]
+    pub fn poll_member(&mut self) -> Option<Member> {
+        self.nodes.as_mut()?.next_member()
+    }
+
+    /// Returns whether a member of a shared subscription is connected. `None` if the client is no
+    /// member at this broker. `filter` has the share name.
+    #[must_use]
+    pub fn member(&self, client_identifier: &str, filter: &Filter) -> Option<bool> {
+        let (session, ..) = deliver::member(self, client_identifier, filter)?;
+        Some(self.sessions.get(session)?.presence.connection().is_some())
+    }
+
+    /// Delivers a message of a node to a member of a shared subscription that the host has chosen,
+    /// if [groups span nodes](BrokerConfig::groups_span_nodes). Returns whether the client is a
+    /// member at this broker.
+    ///
+    /// `position` is its place in the log, as with [`remote`](Self::remote), which the host calls
+    /// first: it does not deliver to members of shared subscriptions.
+    #[must_use = "another member can receive the message"]
+    pub fn deliver_to_member(
+        &mut self,
+        client_identifier: &str,
+        filter: &Filter,
+        message: &Message,
+        expires_at: Option<Instant>,
+        position: Option<u64>,
+        now: Instant,
+    ) -> bool {
+        let now = self.begin(now);
+        let position = self.journal.as_mut().zip(position);
+        position.into_iter().for_each(|(journal, position)| journal.adopt(position, message));
+        let client = client_identifier;
+        let is_member = deliver::deliver_to_member(self, client, filter, message, expires_at, now);
+        if let Some(journal) = &mut self.journal {
+            journal.forget_unused(message);
+        }
+        is_member
+    }
+
+    /// Whether [`poll_interest`](Self::poll_interest), [`poll_forward`](Self::poll_forward) or
+    /// [`poll_member`](Self::poll_member) possibly returns something.
     #[must_use]
     pub fn wants_nodes(&self) -> bool {
         self.nodes.as_ref().is_some_and(|nodes| nodes.has_news())

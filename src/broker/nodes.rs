@@ -37,6 +37,22 @@ pub enum Route {
     /// The message can be lost. This broker has delivered it to its own clients. These other nodes
     /// want it, in order, and pass it to [`Broker::remote`](super::Broker::remote).
     Direct(Vec<NodeId>),
+    /// The host appends the message to the log for another member of this shared subscription. The
+    /// session of its member, which `publisher` names, has ended.
+    /// [`BrokerConfig::groups_span_nodes`](super::BrokerConfig::groups_span_nodes) is set.
+    Share(Filter),
+}
+
+/// A change of a member of a shared subscription at this broker.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The client identifier of the member.
+    pub client_identifier: Arc<str>,
+    /// The filter, with its share name.
+    pub filter: Filter,
+    /// Whether the client is connected. `None` if it is no member any more.
+    pub is_connected: Option<bool>,
 }
 
 /// A topic filter that has its first subscription at this broker, or has none any more.
@@ -56,6 +72,8 @@ pub(super) struct Nodes {
     filters: BTreeMap<Filter, (usize, bool)>,
     /// The filters whose interest can have changed since its last report to the host.
     changed: BTreeSet<Filter>,
+    /// The changes of members that the host has not fetched.
+    members: BTreeMap<(Arc<str>, Filter), Option<bool>>,
     /// Messages that wait for the host.
     forwards: VecDeque<Forward>,
     /// The bytes of these messages.
@@ -106,6 +124,28 @@ impl Nodes {
         self.filters.iter().filter(|(_, (count, _))| *count > 0).map(|(filter, _)| filter)
     }
 
+    /// Notes the state of a member of a shared subscription.
+    pub(super) fn note_member(
+        &mut self,
+        client_identifier: &Arc<str>,
+        filter: &Filter,
+        is_connected: Option<bool>,
+    ) {
+        self.members.insert((client_identifier.clone(), filter.clone()), is_connected);
+    }
+
+    /// Forgets the changes of a client whose session another broker has.
+    pub(super) fn forget_members(&mut self, client_identifier: &str) {
+        self.members.retain(|(client, _), is_connected| {
+            **client != *client_identifier || is_connected.is_none()
+        });
+    }
+
+    pub(super) fn next_member(&mut self) -> Option<Member> {
+        let ((client_identifier, filter), is_connected) = self.members.pop_first()?;
+        Some(Member { client_identifier, filter, is_connected })
+    }
+
     /// Queues a message for the host. Returns false if it was dropped: one that can be lost is, if
     /// the waiting ones have more than `maximum_bytes`.
     pub(super) fn push(&mut self, forward: Forward, maximum_bytes: usize) -> bool {
@@ -120,7 +160,7 @@ impl Nodes {
 
     /// Whether there is a message for the host, or an interest that can have changed.
     pub(super) fn has_news(&self) -> bool {
-        !self.forwards.is_empty() || !self.changed.is_empty()
+        !self.forwards.is_empty() || !self.changed.is_empty() || !self.members.is_empty()
     }
 
     pub(super) fn next_forward(&mut self) -> Option<Forward> {
@@ -165,4 +205,11 @@ pub(super) fn take_nodes(matches: &mut Vec<(Target, Subscriber)>) -> Vec<NodeId>
     nodes.sort_unstable();
     nodes.dedup();
     nodes
+}
+
+/// Removes the groups from the subscriptions that match a message. Returns whether there were any.
+pub(super) fn take_groups(matches: &mut Vec<(Target, Subscriber)>) -> bool {
+    let before = matches.len();
+    matches.retain(|(target, _)| !matches!(target, Target::Group(_)));
+    matches.len() < before
 }

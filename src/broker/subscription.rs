@@ -92,6 +92,13 @@ impl Subscriptions {
         Some(filter)
     }
 
+    /// Returns the filters with a share name. The texts of others do not begin with `$share/`, or
+    /// are of a client before 5.0.
+    pub(super) fn shared(&self) -> impl Iterator<Item = &Filter> {
+        let is_shared = |filter: &&Filter| filter.as_topic_filter().share_name().is_some();
+        self.by_filter.keys().filter(is_shared)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Filter, &Subscriber)> {
         self.by_filter.iter()
     }

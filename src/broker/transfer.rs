@@ -192,6 +192,7 @@ impl Broker {
                 session.record_changes();
             }
         }
+        subscribe::note_members(self, id, true);
     }
 
     /// Ends a session here, so that another broker can [import](Self::import_session) it: ends the

@@ -342,6 +342,7 @@ impl Arguments {
         BrokerConfig::new(self.server_config())
             .durable(self.data_dir.is_some())
             .is_node(self.is_node())
+            .groups_span_nodes(self.is_node())
             .maximum_unsynced(self.max_unsynced_bytes)
             .maximum_sessions(self.max_sessions)
             .maximum_subscriptions(self.max_subscriptions, self.max_subscription_bytes)
@@ -383,8 +384,7 @@ impl Arguments {
             .lower_before_5_0(self.lower_before_5_0)
             .wildcard_subscription_available(!self.no_wildcard_subscriptions)
             .subscription_identifier_available(!self.no_subscription_identifiers)
-            // Each node would have a group of its own, and deliver the message once more.
-            .shared_subscription_available(!self.no_shared_subscriptions && !self.is_node())
+            .shared_subscription_available(!self.no_shared_subscriptions)
             .options(self.option.iter().copied().collect())
     }
 

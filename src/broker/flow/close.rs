@@ -99,6 +99,7 @@ pub(super) fn end_connection(
     if expiry == Expiry::AT_DISCONNECT {
         return end_session(broker, session_id, now);
     }
+    subscribe::note_members(broker, session_id, true);
     if let Some(at) = expires_at {
         broker.timers.arm(Timer::Session(session_id), at);
     }
@@ -155,12 +156,23 @@ pub(crate) fn disconnect_client(
 /// Ends a session whose client is away. Its will does not wait any longer. [5.0 MQTT-3.1.2-8]
 pub(super) fn end_session(broker: &mut Broker, id: SessionId, now: Instant) {
     publish::publish_will(broker, id, now);
-    remove_session(broker, id, now, hand_on);
+    if !broker.config.groups_span_nodes {
+        return remove_session(broker, id, now, hand_on);
+    }
+    let Some(state) = broker.sessions.get(id) else { return };
+    let client_identifier = state.client_identifier().clone();
+    subscribe::note_members(broker, id, false);
+    remove_session(broker, id, now, |broker, messages, _| {
+        publish::return_to_groups(broker, &client_identifier, messages);
+    });
 }
 
 /// Removes a session whose client is away, and that another broker has.
 pub(crate) fn forget_session(broker: &mut Broker, id: SessionId, now: Instant) {
     take_will(broker, id);
+    if let (Some(state), Some(nodes)) = (broker.sessions.get(id), &mut broker.nodes) {
+        nodes.forget_members(state.client_identifier());
+    }
     remove_session(broker, id, now, |broker, messages, _| {
         messages.into_iter().for_each(|outgoing| keep::leave(broker, outgoing.key));
     });

@@ -131,6 +131,7 @@ fn begin(
         let _ = connection.server.accept(session, properties, now, &mut connection.output);
     }
     keep::admit(broker, id, session_id);
+    subscribe::note_members(broker, session_id, true);
     Ok(())
 }
 

@@ -5,16 +5,18 @@ use crate::broker::Broker;
 use crate::broker::action::{ConnectionId, SessionId};
 use crate::broker::deliver::deliver_to_all;
 use crate::broker::grants::{Access, Verdict};
+use crate::broker::journal::Journal;
 use crate::broker::keep;
-use crate::broker::nodes::{Forward, Route, take_nodes};
+use crate::broker::nodes::{Forward, Route, take_groups, take_nodes};
 use crate::broker::question::{Pending, Question};
 use crate::broker::subscription::Target;
 use crate::broker::wills::StoredWill;
 use crate::broker::{sparkplug, stats};
 use crate::codec::{QoS, ReasonCode, TopicName, Version};
-use crate::session::{AckToken, Acknowledgement, Message, Received};
+use crate::session::{AckToken, Acknowledgement, Message, Outgoing, Received};
 use crate::sync::Arc;
 use crate::time::Instant;
+use alloc::collections::VecDeque;
 
 /// Publishes a message of a client. Returns the reason code of the acknowledgement, unless the host
 /// decides first. [5.0 §3.3.4] [3.1.1 §3.3.5]
@@ -73,39 +75,63 @@ fn route(
         return distribute(broker, from, message, expires_at, is_answered, now);
     }
     let nodes = take_nodes(&mut broker.matches);
+    let has_groups = broker.config.groups_span_nodes && take_groups(&mut broker.matches);
     // Retained messages of a topic must have the same order at all nodes.
     if message.qos() > QoS::AtMostOnce || message.retain() {
         let has_room = broker.retained.has_room(&message, broker.config.maximum_retained);
         if message.retain() && is_answered && !has_room {
             return ReasonCode::QUOTA_EXCEEDED;
         }
-        push_forward(broker, from, message, expires_at, Route::Log);
+        let publisher = publisher(broker, from);
+        push_forward(broker, publisher, message, expires_at, Route::Log);
         return ReasonCode::SUCCESS;
     }
-    if !nodes.is_empty() {
-        push_forward(broker, from, message.clone(), expires_at, Route::Direct(nodes));
+    if !nodes.is_empty() || has_groups {
+        let (publisher, route) = (publisher(broker, from), Route::Direct(nodes));
+        push_forward(broker, publisher, message.clone(), expires_at, route);
     }
     distribute(broker, from, message, expires_at, is_answered, now)
+}
+
+/// Returns the client identifier of a publisher. Empty for the host.
+fn publisher(broker: &Broker, from: Option<SessionId>) -> Arc<str> {
+    let state = from.and_then(|from| broker.sessions.get(from));
+    state.map_or_else(|| "".into(), |state| state.client_identifier().clone())
 }
 
 /// Queues a message for the host, which passes it to the nodes. The acknowledgement of one for the
 /// log waits until the batch of the journal that it belongs to is durable.
 fn push_forward(
     broker: &mut Broker,
-    from: Option<SessionId>,
+    publisher: Arc<str>,
     message: Message,
     expires_at: Option<Instant>,
     route: Route,
 ) {
-    let Broker { nodes: Some(nodes), journal, sessions, .. } = broker else { return };
-    if let (Some(journal), Route::Log) = (journal, &route) {
+    let Broker { nodes: Some(nodes), journal, .. } = broker else { return };
+    if let (Some(journal), Route::Log | Route::Share(_)) = (journal, &route) {
         journal.forward(message.size());
     }
-    let publisher = from.and_then(|from| sessions.get(from));
-    let publisher = publisher.map_or_else(|| "".into(), |state| state.client_identifier().clone());
     let forward = Forward { message, expires_at, publisher, route };
     let is_kept = nodes.push(forward, broker.config.maximum_forwarded);
     broker.stats.dropped.not_forwarded += u64::from(!is_kept);
+}
+
+/// Passes the messages of an ended session to the host, which finds other members of their groups.
+/// [5.0 §4.8.2]
+pub(super) fn return_to_groups(
+    broker: &mut Broker,
+    client_identifier: &Arc<str>,
+    messages: VecDeque<Outgoing>,
+) {
+    for Outgoing { message, key, expires_at, .. } in messages {
+        let group = key.and_then(|key| Journal::group(broker.journal.as_deref(), key));
+        if let Some(filter) = group.and_then(|group| broker.groups.filter(group)).cloned() {
+            let route = Route::Share(filter);
+            push_forward(broker, client_identifier.clone(), message, expires_at, route);
+        }
+        keep::leave(broker, key);
+    }
 }
 
 /// Checks whether a session may publish to a topic, and counts the message if not.
@@ -182,6 +208,9 @@ pub(crate) fn remote(
     let from = broker.sessions.find(publisher);
     find_subscribers(broker, from, &message.topic_name());
     take_nodes(&mut broker.matches);
+    if broker.config.groups_span_nodes {
+        take_groups(&mut broker.matches);
+    }
     let publisher = (!publisher.is_empty()).then(|| publisher.as_bytes().into());
     deliver(broker, from, publisher.unwrap_or_default(), message, expires_at, false, now);
 }
@@ -221,7 +250,8 @@ pub(super) fn publish_will(broker: &mut Broker, session: SessionId, now: Instant
     let expires_at = message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
     if broker.nodes.is_some() {
         // Whatever its QoS: the log shows to the other nodes that it is published.
-        return push_forward(broker, Some(session), message, expires_at, Route::Log);
+        let publisher = publisher(broker, Some(session));
+        return push_forward(broker, publisher, message, expires_at, Route::Log);
     }
     find_subscribers(broker, Some(session), &message.topic_name());
     distribute(broker, Some(session), message, expires_at, false, now);

@@ -18,6 +18,7 @@ use crate::router::Changed;
 use crate::server::RequestToken;
 use crate::time::Instant;
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 /// The steps of one filter: it changes two stores.
 const STEPS: usize = 2;
@@ -172,6 +173,9 @@ fn add(
         return ReasonCode::QUOTA_EXCEEDED;
     }
     let granted = ReasonCode::new(options.maximum_qos.as_u8());
+    if is_shared && broker.config.groups_span_nodes {
+        keep::keep_member(broker, session);
+    }
     let inserted = insert(broker, session, &filter, options, identifier);
     let Some((subscriber, is_new)) = inserted else { return ReasonCode::UNSPECIFIED_ERROR };
     if is_shared {
@@ -208,7 +212,30 @@ pub(crate) fn insert(
     }
     keep::subscribe(broker, session, filter, subscriber, is_new);
     index(broker, session, filter, subscriber);
+    note_member(broker, session, filter, true);
     Some((subscriber, is_new))
+}
+
+/// Notes for the host that a session is a member of a group that spans nodes, or is none any more.
+fn note_member(broker: &mut Broker, session: SessionId, filter: &Filter, is_member: bool) {
+    let is_shared = filter.as_topic_filter().share_name().is_some();
+    let Broker { nodes: Some(nodes), sessions, config, .. } = broker else { return };
+    let state = sessions.get(session).filter(|_| is_shared && config.groups_span_nodes);
+    if let Some(state) = state {
+        let is_connected = state.presence.connection().is_some();
+        let is_connected = is_member.then_some(is_connected);
+        nodes.note_member(state.client_identifier(), filter, is_connected);
+    }
+}
+
+/// Notes for the host in which groups a session is, or that it is in none any more.
+pub(crate) fn note_members(broker: &mut Broker, session: SessionId, is_member: bool) {
+    if !broker.config.groups_span_nodes {
+        return;
+    }
+    let Some(state) = broker.sessions.get(session) else { return };
+    let filters: Vec<Filter> = state.subscriptions.shared().cloned().collect();
+    filters.iter().for_each(|filter| note_member(broker, session, filter, is_member));
 }
 
 /// Counts a new subscription.
@@ -241,6 +268,7 @@ pub(super) fn remove(broker: &mut Broker, session: SessionId, filter: &Filter) -
     let Some(subscriber) = state.and_then(|state| state.subscriptions.remove(filter)) else {
         return ReasonCode::NO_SUBSCRIPTION_EXISTED;
     };
+    note_member(broker, session, filter, false);
     keep::unsubscribe(broker, number, filter);
     broker.cursors.remove(session, subscriber);
     forget(broker, session, filter);

@@ -1,7 +1,7 @@
 //! The engine that the nodes share: a log, and for each client the entries of its
 //! session, where an append says which entry it expects to be the last.
 
-use super::record::{Entry, Logged};
+use super::record::{Entry, Item, Logged, Member};
 use std::future::Future;
 use std::rc::Rc;
 
@@ -18,14 +18,43 @@ pub(crate) enum Refusal {
     Silent,
 }
 
-/// An entry for the log.
+/// An item for the log.
 #[derive(Clone, Debug)]
 pub(crate) struct Append {
-    pub(crate) topic_name: Box<str>,
-    pub(crate) is_retained: bool,
-    pub(crate) message: Rc<[u8]>,
-    /// A message with this token is stored once.
+    pub(crate) place: Place,
+    pub(crate) bytes: Rc<[u8]>,
+    /// An item with this token is stored once.
     pub(crate) token: Option<String>,
+}
+
+/// What an item of the log is about.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// A message of a topic.
+    Topic(Box<str>),
+    /// A retained message of a topic.
+    Retained(Box<str>),
+    /// A member of a shared subscription. The last item is found again, as of a retained message.
+    Member { share: Rc<str>, client: Rc<str> },
+}
+
+impl Append {
+    pub(crate) fn new(item: &Item, token: Option<String>) -> Self {
+        let place = match item {
+            Item::Message(Logged { message, share, .. }) => {
+                let topic_name = message.topic_name().to_str().into();
+                if message.retain() && share.is_none() {
+                    Place::Retained(topic_name)
+                } else {
+                    Place::Topic(topic_name)
+                }
+            }
+            Item::Member(Member { share, client, .. }) => {
+                Place::Member { share: share.clone(), client: client.clone() }
+            }
+        };
+        Self { place, bytes: item.to_bytes().into(), token }
+    }
 }
 
 /// The last entry of a session, without its records.
@@ -64,7 +93,7 @@ pub(crate) enum Notice {
 
 /// The engine that the nodes share.
 pub(crate) trait Engine: 'static {
-    /// Appends messages to the log, all or none, and in their order. A repeat with the same token,
+    /// Appends items to the log, all or none, and in their order. A repeat with the same token,
     /// which is the same for all, appends nothing.
     fn append(&self, all: &[Append], token: &str) -> impl Future<Output = Result<(), Silent>>;
 

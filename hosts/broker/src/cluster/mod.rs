@@ -46,22 +46,22 @@ pub(crate) async fn start(host: &Rc<Host>, arguments: &Arguments) -> anyhow::Res
         .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
     let nats = Nats::connect(arguments, &name, instance).await?;
     let (retained, position) = nats.read_retained().await?;
+    let (is_sys, count) = (*sys_interval > 0, retained.len());
+    let node = Rc::new(Node::new(nats, host.clone(), name.clone(), instance));
+    node.start(&retained);
     host.with_broker(|broker, now| {
-        for (position, Logged { message, publisher, expires_at }) in &retained {
-            broker.remote(message, publisher, *expires_at, Some(*position), now);
-        }
         let _ = broker.advance(position);
-        if *sys_interval > 0 {
+        if is_sys {
             let topic_name = "$SYS/broker/node";
             let publish = Publish { retain: true, ..Publish::new(topic_name, name.as_bytes()) };
             let _ = broker.publish_own(&publish, now);
         }
     });
-    info!(node = name, position, retained = retained.len(), "joined the cluster");
-    let node = Rc::new(Node::new(nats, host.clone(), name, instance));
+    info!(node = name, position, retained = count, "joined the cluster");
     Nats::run(&node, position);
     spawn_local(node.clone().run_batches());
     spawn_local(node.clone().run_clock());
+    spawn_local(node.clone().run_direct());
     Ok(node)
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn will_of(connect: &Connect<'_>) -> Option<Logged> {
     let publish = Publish { qos, retain, properties, ..Publish::new(will.topic, will.payload) };
     let message = Message::new(&publish).ok()?;
     let publisher = connect.client_identifier.to_str().into();
-    Some(Logged { message, publisher, expires_at: None })
+    Some(Logged { message, publisher, expires_at: None, share: None, choices: Vec::new() })
 }
 
 impl Port for Host {

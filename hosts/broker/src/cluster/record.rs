@@ -1,13 +1,23 @@
 //! The bytes of what the nodes store: messages in the log, and the state of sessions.
 //!
 //! All integers are big-endian. A *string* is a length of two bytes and UTF-8, *bytes* are a length
-//! of four bytes and the bytes. Both formats begin with their version, 1.
+//! of four bytes and the bytes. The first byte says what follows: 1 for a message or an entry, 2 for
+//! a member.
 //!
 //! | message | |
 //! |---|---|
 //! | expiry | time (8) in milliseconds since 1970, or all ones |
 //! | publisher | client identifier as a string, empty for the host of a node |
+//! | share | the filter of the shared subscription that the message is for alone, or empty |
+//! | choices | count (2); each the filter of a shared subscription and the client identifier of the member that receives the message, as strings |
 //! | message | in the format of stored messages of the library |
+//!
+//! | member of a shared subscription | |
+//! |---|---|
+//! | node | instance (8) of the node that has the session |
+//! | state | (1): 0 it is no member any more, 1 its client is away, 2 it is connected |
+//! | share | the filter with the share name, as a string |
+//! | client | client identifier, as a string |
 //!
 //! | entry of a session | |
 //! |---|---|
@@ -24,10 +34,20 @@ use mqtt_sansio::session::Message;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+/// The first byte of a message and of an entry.
 const VERSION: u8 = 1;
+/// The first byte of a member.
+const MEMBER: u8 = 2;
 const FRESH: u8 = 1;
 const ENDED: u8 = 2;
 const CLAIM: u8 = 4;
+
+/// What the log has at one position.
+#[derive(Clone, Debug)]
+pub(crate) enum Item {
+    Message(Logged),
+    Member(Member),
+}
 
 /// A message in the log.
 #[derive(Clone, Debug)]
@@ -35,6 +55,27 @@ pub(crate) struct Logged {
     pub(crate) message: Message,
     pub(crate) publisher: Rc<str>,
     pub(crate) expires_at: Option<Instant>,
+    /// The shared subscription that the message is for alone.
+    pub(crate) share: Option<Rc<str>>,
+    /// The members that receive it.
+    pub(crate) choices: Vec<Choice>,
+}
+
+/// The member of a shared subscription that receives a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub(crate) share: Rc<str>,
+    pub(crate) client: Rc<str>,
+}
+
+/// The state of a member of a shared subscription, from its position in the log on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) node: u64,
+    pub(crate) share: Rc<str>,
+    pub(crate) client: Rc<str>,
+    /// Whether its client is connected. `None` if it is no member any more at this node.
+    pub(crate) is_connected: Option<bool>,
 }
 
 /// A message that is appended once, however often that is tried.
@@ -119,6 +160,12 @@ impl Logged {
         let expires_at = self.expires_at.map_or(u64::MAX, Instant::as_millis);
         out.extend(expires_at.to_be_bytes());
         put_string(&mut out, &self.publisher);
+        put_string(&mut out, self.share.as_deref().unwrap_or_default());
+        out.extend(u16::try_from(self.choices.len()).unwrap_or(u16::MAX).to_be_bytes());
+        for Choice { share, client } in self.choices.iter().take(u16::MAX.into()) {
+            put_string(&mut out, share);
+            put_string(&mut out, client);
+        }
         out.extend(message);
         out
     }
@@ -130,8 +177,54 @@ impl Logged {
         let expires_at = reader.u64()?;
         let expires_at = (expires_at != u64::MAX).then(|| Instant::from_millis(expires_at));
         let publisher = reader.string()?.into();
+        let share = Some(reader.string()?).filter(|share| !share.is_empty()).map(Rc::from);
+        let mut choices = Vec::new();
+        for _ in 0..reader.u16()? {
+            let (share, client) = (reader.string()?.into(), reader.string()?.into());
+            choices.push(Choice { share, client });
+        }
         let message = Message::from_bytes(reader.0).ok()?;
-        Some(Self { message, publisher, expires_at })
+        Some(Self { message, publisher, expires_at, share, choices })
+    }
+}
+
+impl Member {
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut out = vec![MEMBER];
+        out.extend(self.node.to_be_bytes());
+        out.push(self.is_connected.map_or(0, |is_connected| 1 + u8::from(is_connected)));
+        put_string(&mut out, &self.share);
+        put_string(&mut out, &self.client);
+        out
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        reader.u8().filter(|kind| *kind == MEMBER)?;
+        let node = reader.u64()?;
+        let is_connected = match reader.u8()? {
+            0 => None,
+            state => Some(state == 2),
+        };
+        let (share, client) = (reader.string()?.into(), reader.string()?.into());
+        reader.0.is_empty().then_some(Self { node, share, client, is_connected })
+    }
+}
+
+impl Item {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Message(logged) => logged.to_bytes(),
+            Self::Member(member) => member.to_bytes(),
+        }
+    }
+
+    /// Returns `None` if the bytes are those of neither.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        match bytes.first() {
+            Some(&MEMBER) => Member::from_bytes(bytes).map(Self::Member),
+            _ => Logged::from_bytes(bytes).map(Self::Message),
+        }
     }
 }
 
@@ -272,7 +365,9 @@ pub(crate) fn key_of_message(position: u64) -> Vec<u8> {
 
 /// Returns the topic filter in the key of a subscription, without its share name.
 pub(crate) fn filter_of(key: &[u8]) -> Option<&str> {
-    std::str::from_utf8(key.get(10..)?).ok()
+    let filter = std::str::from_utf8(key.get(10..)?).ok()?;
+    let is_shared = key.get(9) == Some(&1);
+    if is_shared { filter.splitn(3, '/').nth(2) } else { Some(filter) }
 }
 
 #[cfg(test)]
@@ -306,13 +401,26 @@ mod tests {
         assert_eq!(Entry::from_bytes(&[&bytes[..], &[0]].concat()), None);
         let message = Message::new(&Publish::new("a/b", b"payload")).unwrap();
         let expires_at = Some(Instant::from_millis(17));
-        let logged = Logged { message, publisher: "client".into(), expires_at };
+        let choice = Choice { share: "$share/g/a".into(), client: "member".into() };
+        let (share, choices) = (Some(choice.share.clone()), vec![choice]);
+        let publisher = "client".into();
+        let logged = Logged { message, publisher, expires_at, share, choices };
         let bytes = logged.to_bytes();
-        let read = Logged::from_bytes(&bytes).unwrap();
+        let Some(Item::Message(read)) = Item::from_bytes(&bytes) else { panic!() };
+        assert_eq!((&read.share, &read.choices), (&logged.share, &logged.choices));
         assert_eq!((read.message, read.expires_at), (logged.message, expires_at));
         assert_eq!(&*read.publisher, "client");
         for length in 0..bytes.len() {
-            assert!(Logged::from_bytes(&bytes[..length]).is_none());
+            assert!(Item::from_bytes(&bytes[..length]).is_none());
+        }
+        for is_connected in [None, Some(false), Some(true)] {
+            let (share, client) = ("$share/g/a".into(), "member".into());
+            let member = Member { node: 7, share, client, is_connected };
+            let bytes = member.to_bytes();
+            assert!(matches!(Item::from_bytes(&bytes), Some(Item::Member(read)) if read == member));
+            for length in 0..bytes.len() {
+                assert!(Item::from_bytes(&bytes[..length]).is_none());
+            }
         }
     }
 

@@ -26,6 +26,10 @@ pub(crate) const LONGEST: usize = 3_072;
 /// level has this encoding.
 const LONG: &str = "%%";
 
+/// The first token of the subject of a member of a shared subscription; that and the client follow.
+/// No level has this encoding.
+const MEMBER: &str = "%%%";
+
 /// Writes a text as one token.
 pub(crate) fn token(text: &str) -> String {
     let mut token = String::with_capacity(text.len());
@@ -51,6 +55,18 @@ pub(crate) fn of_topic(topic_name: &str) -> String {
     }
     let hash = Sha256::digest(topic_name);
     hash.iter().take(16).fold(format!("{LONG}."), |subject, byte| subject + &format!("{byte:02x}"))
+}
+
+/// Returns the subject of a member of a shared subscription, without a prefix.
+pub(crate) fn of_member(share: &str, client: &str) -> String {
+    let subject = format!("{MEMBER}.{}.{}", token(share), token(client));
+    if subject.len() <= LONGEST {
+        return subject;
+    }
+    let hash = Sha256::digest(subject);
+    hash.iter()
+        .take(16)
+        .fold(format!("{MEMBER}."), |subject, byte| subject + &format!("{byte:02x}"))
 }
 
 /// Returns the text of a token. `None` if it is none that [`token`] writes.

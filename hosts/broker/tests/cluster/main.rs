@@ -11,6 +11,7 @@ mod figures;
 mod line;
 mod programs;
 mod security;
+mod shared;
 
 use client::{Peer, Role};
 use mqtt_sansio::codec::QoS;

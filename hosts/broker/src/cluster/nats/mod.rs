@@ -3,7 +3,7 @@
 //! | stream | subjects | |
 //! |---|---|---|
 //! | `MQTT_LOG` | `mqtt.log.TOPIC`, `mqtt.retained.TOPIC` | the log, limited by age and bytes |
-//! | `MQTT_RETAINED` | from `mqtt.retained.>` of the log | the last retained message of each topic |
+//! | `MQTT_RETAINED` | from `mqtt.retained.>` of the log | the last retained message of each topic, and the state of each member of a shared subscription |
 //! | `MQTT_SESSIONS` | `mqtt.session.CLIENT` | the entries of sessions |
 //!
 //! Beside them nodes talk over `mqtt.node.INSTANCE` and `mqtt.all`, which can lose messages.
@@ -13,8 +13,8 @@ mod servers;
 
 pub(crate) use servers::ClusterArguments;
 
-use super::engine::{Append, Engine, Evicted, Head, Notice, Refusal, Silent};
-use super::record::{Entry, Logged};
+use super::engine::{Append, Engine, Evicted, Head, Notice, Place, Refusal, Silent};
+use super::record::{Entry, Item, Logged};
 use super::subject;
 use async_nats::header::{HeaderMap, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::jetstream::Context;
@@ -77,7 +77,7 @@ impl Engine for Nats {
             headers
         };
         for (index, append) in rest.iter().enumerate() {
-            let payload = append.message.to_vec().into();
+            let payload = append.bytes.to_vec().into();
             let sent = self.client.publish_with_headers(
                 subject_of(append),
                 headers(index, append),
@@ -87,7 +87,7 @@ impl Engine for Nats {
         }
         let mut headers = headers(rest.len(), last);
         headers.insert("Nats-Batch-Commit", "1");
-        let request = Request::new().headers(headers).payload(last.message.to_vec().into());
+        let request = Request::new().headers(headers).payload(last.bytes.to_vec().into());
         let answer = self.ask(subject_of(last), request).await?;
         if code(&answer) != Some(10_201) {
             return check(&answer);
@@ -185,7 +185,12 @@ impl Engine for Nats {
         to: u64,
         filters: &[String],
     ) -> Result<Vec<(u64, Logged)>, Silent> {
-        self.read_log(after, to, separate(filters)).await
+        let all = self.read_log(after, to, separate(filters)).await?;
+        let messages = all.into_iter().filter_map(|(position, item)| match item {
+            Item::Message(logged) => Some((position, logged)),
+            Item::Member(_) => None,
+        });
+        Ok(messages.collect())
     }
 
     async fn message(&self, position: u64) -> Result<Option<Logged>, Silent> {
@@ -254,7 +259,7 @@ impl Nats {
     async fn append_one(&self, append: &Append, token: &str) -> Result<bool, Silent> {
         let mut headers = HeaderMap::new();
         headers.insert(NATS_MESSAGE_ID, append.token.as_deref().unwrap_or(token));
-        let request = Request::new().headers(headers).payload(append.message.to_vec().into());
+        let request = Request::new().headers(headers).payload(append.bytes.to_vec().into());
         let answer = self.ask(subject_of(append), request).await?;
         check(&answer)?;
         Ok(answer.pointer("/duplicate").and_then(Value::as_bool).unwrap_or(false))
@@ -314,6 +319,11 @@ fn code(answer: &Value) -> Option<u64> {
 }
 
 fn subject_of(append: &Append) -> String {
-    let kind = if append.is_retained { "retained" } else { "log" };
-    format!("mqtt.{kind}.{}", subject::of_topic(&append.topic_name))
+    match &append.place {
+        Place::Topic(topic_name) => format!("mqtt.log.{}", subject::of_topic(topic_name)),
+        Place::Retained(topic_name) => format!("mqtt.retained.{}", subject::of_topic(topic_name)),
+        Place::Member { share, client } => {
+            format!("mqtt.retained.{}", subject::of_member(share, client))
+        }
+    }
 }

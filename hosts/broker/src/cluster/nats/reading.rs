@@ -3,7 +3,7 @@
 use super::{ANSWER, LOG, Nats, RETAINED, of_node, silent};
 use crate::cluster::engine::{Engine as _, Silent};
 use crate::cluster::node::{Node, Port};
-use crate::cluster::record::Logged;
+use crate::cluster::record::{Item, Logged};
 use crate::cluster::subject;
 use anyhow::ensure;
 use async_nats::jetstream::consumer::{Consumer, DeliverPolicy, pull::OrderedConfig};
@@ -62,9 +62,9 @@ impl Nats {
         });
     }
 
-    /// Reads the retained messages, and returns them in the order of the log, with the position up
-    /// to which the log is read.
-    pub(crate) async fn read_retained(&self) -> anyhow::Result<(Vec<(u64, Logged)>, u64)> {
+    /// Reads the retained messages and the members of shared subscriptions, and returns them in the
+    /// order of the log, with the position up to which the log is read.
+    pub(crate) async fn read_retained(&self) -> anyhow::Result<(Vec<(u64, Item)>, u64)> {
         let silent = |_: Silent| anyhow::anyhow!("NATS does not answer");
         let (_, last) = self.bounds().await.map_err(silent)?;
         let mut all = Vec::new();
@@ -74,9 +74,8 @@ impl Nats {
             let source = headers.and_then(|headers| headers.get("Nats-Stream-Source"));
             let mut parts = source.map_or("", |source| source.as_str()).split(' ');
             let position = parts.nth(1).and_then(|position| position.parse::<u64>().ok());
-            if let (Some(position), Some(logged)) = (position, Logged::from_bytes(&message.payload))
-            {
-                all.push((position, logged));
+            if let (Some(position), Some(item)) = (position, Item::from_bytes(&message.payload)) {
+                all.push((position, item));
             }
             true
         })
@@ -119,7 +118,7 @@ impl Nats {
         after: u64,
         to: u64,
         subjects: Vec<String>,
-    ) -> Result<Vec<(u64, Logged)>, Silent> {
+    ) -> Result<Vec<(u64, Item)>, Silent> {
         if after >= to {
             return Ok(Vec::new());
         }
@@ -130,7 +129,7 @@ impl Nats {
         self.read(LOG, config, |message| {
             let position = message.info().map_or(u64::MAX, |info| info.stream_sequence);
             if position <= to {
-                all.extend(Logged::from_bytes(&message.payload).map(|logged| (position, logged)));
+                all.extend(Item::from_bytes(&message.payload).map(|item| (position, item)));
             }
             position < to
         })
@@ -170,8 +169,8 @@ async fn follow<P: Port>(node: &Node<Nats, P>, position: &mut u64) -> anyhow::Re
             };
             let Ok(info) = message.info() else { continue };
             *position = info.stream_sequence;
-            match Logged::from_bytes(&message.payload) {
-                Some(logged) => all.push((*position, logged)),
+            match Item::from_bytes(&message.payload) {
+                Some(item) => all.push((*position, item)),
                 None => {
                     let subject = message.subject.as_str();
                     warn!(position, subject, "the log has a message of another program");

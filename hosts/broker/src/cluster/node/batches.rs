@@ -14,9 +14,9 @@
 use super::claims::own;
 use super::{Node, Owned, PAUSE, Port, RETRY, State};
 use crate::cluster::engine::{Append, Engine, Head, Refusal, Silent};
-use crate::cluster::record::{self, Entry, Logged, Owed};
+use crate::cluster::record::{self, Entry, Item, Logged, Member, Owed};
 use mqtt_sansio::broker::journal::{Batch, Record};
-use mqtt_sansio::broker::{ConnectionId, Forward};
+use mqtt_sansio::broker::{ConnectionId, Forward, Route};
 use mqtt_sansio::codec::{Disconnect, QoS, ReasonCode};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +34,9 @@ const APPEND: (usize, usize) = (500, 512 * 1024);
 
 /// Records of a session, and their new values.
 type Changes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+/// A client whose session another node will have: whether it has one, its connection, and the
+/// records.
+type Evicted = (Rc<str>, bool, Option<ConnectionId>, Changes);
 
 impl<E: Engine, P: Port> Node<E, P> {
     /// Stores for ever what the broker changes.
@@ -111,7 +114,7 @@ impl<E: Engine, P: Port> Node<E, P> {
     fn collect(&self) -> Option<Work> {
         let (mut work, mut changes) = (Work::default(), Vec::new());
         let (mut evicted, mut forwards) = (Vec::new(), Vec::new());
-        let (mut gone, mut position) = (Vec::new(), 0);
+        let (mut gone, mut position, mut members) = (Vec::new(), 0, Vec::new());
         self.port.with(|broker, now| {
             let evictions = mem::take(&mut self.state.borrow_mut().evictions);
             let disconnect = Disconnect::new(ReasonCode::SESSION_TAKEN_OVER);
@@ -135,6 +138,13 @@ impl<E: Engine, P: Port> Node<E, P> {
             self.pump(broker);
             let mut state = self.state.borrow_mut();
             gone = mem::take(&mut state.gone);
+            for member in mem::take(&mut state.members) {
+                let is_gone = broker.client(&member.client).is_none();
+                if is_gone && member.is_connected.is_none() {
+                    gone.push(member.client.clone());
+                }
+                members.push((member, is_gone));
+            }
             for forward in mem::take(&mut state.forwards) {
                 let client = broker.client(&forward.publisher);
                 let is_connected = client.as_ref().is_some_and(|one| one.connection.is_some());
@@ -147,7 +157,17 @@ impl<E: Engine, P: Port> Node<E, P> {
         });
         // Before the messages, which depend on the session's being kept.
         let ended = note_changes(&mut self.state.borrow_mut(), changes);
-        let mut owed = self.take_forwards(forwards, &evicted, &mut work);
+        let mut owed = FxHashMap::default();
+        self.take_members(members, &evicted, &mut work, &mut owed);
+        self.take_forwards(forwards, &evicted, &mut work, &mut owed);
+        let repairs = mem::take(&mut self.state.borrow_mut().repairs);
+        for (client, Append { token, bytes, .. }) in &repairs {
+            // The position of the client's entry can be behind the message.
+            let owes = token.clone().filter(|_| !client.is_empty());
+            let owes = owes.map(|token| Owed { token, message: bytes.to_vec() });
+            owes.into_iter().for_each(|one| owed.entry(client.clone()).or_default().push(one));
+        }
+        work.log.extend(repairs);
         let state = &mut *self.state.borrow_mut();
         let new_entry =
             || Entry { owner: self.instance, stamp: self.stamp(), position, ..Entry::default() };
@@ -198,18 +218,43 @@ impl<E: Engine, P: Port> Node<E, P> {
         (!is_empty).then_some(work)
     }
 
-    /// Takes the messages for the log. Returns those that an entry of their publisher must have,
-    /// because that entry also says that they are accepted.
+    /// Takes the changes of members for the log. The entry that ends a session has those of it, too.
+    fn take_members(
+        &self,
+        members: Vec<(Member, bool)>,
+        evicted: &[Evicted],
+        work: &mut Work,
+        owed: &mut FxHashMap<Rc<str>, Vec<Owed>>,
+    ) {
+        let state = self.state.borrow();
+        for (member, is_gone) in members {
+            let client = member.client.clone();
+            let is_evicted = || evicted.iter().any(|(evicted, ..)| *evicted == client);
+            if !state.owned.contains_key(&client) && !is_evicted() {
+                continue;
+            }
+            let token = (is_gone && member.is_connected.is_none()).then(|| self.token());
+            let append = Append::new(&Item::Member(member), token.clone());
+            if let Some(token) = token {
+                let message = append.bytes.to_vec();
+                owed.entry(client.clone()).or_default().push(Owed { token, message });
+            }
+            work.log.push((client, append));
+        }
+    }
+
+    /// Takes the messages for the log. `owed` gets those that an entry of their publisher must
+    /// have, because that entry also says that they are accepted.
     fn take_forwards(
         &self,
         forwards: Vec<(Forward, bool)>,
-        evicted: &[(Rc<str>, bool, Option<ConnectionId>, Changes)],
+        evicted: &[Evicted],
         work: &mut Work,
-    ) -> FxHashMap<Rc<str>, Vec<Owed>> {
-        let mut state = self.state.borrow_mut();
-        let mut owed: FxHashMap<Rc<str>, Vec<Owed>> = FxHashMap::default();
+        owed: &mut FxHashMap<Rc<str>, Vec<Owed>>,
+    ) {
+        let state = &mut *self.state.borrow_mut();
         for (forward, is_connected) in forwards {
-            let Forward { message, expires_at, publisher, .. } = forward;
+            let Forward { message, expires_at, publisher, route, .. } = forward;
             let publisher: Rc<str> = publisher.as_ref().into();
             let owned = state.owned.get(&publisher);
             let is_evicted = || evicted.iter().any(|(client, ..)| *client == publisher);
@@ -219,22 +264,29 @@ impl<E: Engine, P: Port> Node<E, P> {
             }
             let is_kept = owned.is_some_and(|owned| owned.number.is_some());
             let is_twice_written = !publisher.is_empty()
-                && (!is_connected || (is_kept && message.qos() == QoS::ExactlyOnce));
+                && (!is_connected
+                    || (is_kept && message.qos() == QoS::ExactlyOnce)
+                    || matches!(route, Route::Share(_)));
             let token = is_twice_written.then(|| self.token());
-            let (topic_name, is_retained) =
-                (message.topic_name().to_str().into(), message.retain());
-            let bytes = Logged { message, publisher: publisher.clone(), expires_at }.to_bytes();
-            if let Some(token) = token.clone() {
-                let message = bytes.clone();
-                owed.entry(publisher.clone()).or_default().push(Owed { token, message });
+            let (share, choices) = match route {
+                Route::Share(filter) => {
+                    let share: Rc<str> = filter.to_string().into();
+                    let stamp = self.stamp();
+                    let choice = state.shares.choose_one(&share, stamp, &publisher);
+                    (Some(share), choice.into_iter().collect())
+                }
+                _ => (None, state.shares.choose(&message, true)),
+            };
+            let (client, publisher) = (publisher.clone(), publisher);
+            let logged = Logged { message, publisher, expires_at, share, choices };
+            let append = Append::new(&Item::Message(logged), token.clone());
+            if let Some(token) = token {
+                let message = append.bytes.to_vec();
+                owed.entry(client.clone()).or_default().push(Owed { token, message });
             }
             state.figures.appended += 1;
-            work.log.push((
-                publisher,
-                Append { topic_name, is_retained, message: bytes.into(), token },
-            ));
+            work.log.push((client, append));
         }
-        owed
     }
 
     /// Appends messages to the log, however long that takes.
@@ -243,7 +295,7 @@ impl<E: Engine, P: Port> Node<E, P> {
         while !rest.is_empty() {
             let (mut count, mut bytes) = (0, 0);
             for append in rest.iter().take(APPEND.0) {
-                bytes += append.message.len();
+                bytes += append.bytes.len();
                 if count > 0 && bytes > APPEND.1 {
                     break;
                 }
@@ -269,7 +321,7 @@ impl<E: Engine, P: Port> Node<E, P> {
                 Err(Refusal::Stale) => {
                     // The answer to an earlier attempt can be lost.
                     if let Ok(entries) = self.engine.entries(client).await {
-                        return own(&entries, entry);
+                        return own(&entries, entry, self.instance);
                     }
                 }
                 Err(Refusal::Silent) => {}
@@ -280,6 +332,7 @@ impl<E: Engine, P: Port> Node<E, P> {
 
     /// Ends a session here that another node has.
     pub(super) fn fence(&self, client: &Rc<str>) {
+        self.forget(client);
         {
             let mut state = self.state.borrow_mut();
             let Some(owned) = state.owned.remove(client) else { return };
@@ -294,9 +347,18 @@ impl<E: Engine, P: Port> Node<E, P> {
             connection.into_iter().for_each(|id| broker.drop_held_output(id));
             let _ = broker.evict(client, None, &disconnect, now, |_| ());
         });
-        // The client publishes them again at the other node, which publishes the will, too. They
-        // must not be taken for those of a session that comes back here.
-        self.state.borrow_mut().forwards.retain(|forward| *forward.publisher != **client);
+        self.forget(client);
+    }
+
+    /// Forgets what a client has published. It publishes again at the other node, which publishes
+    /// the will, too, and finds its messages of shared subscriptions. They must not be taken for
+    /// those of a session that comes back here.
+    fn forget(&self, client: &Rc<str>) {
+        let state = &mut *self.state.borrow_mut();
+        state.forwards.retain(|forward| *forward.publisher != **client);
+        state.members.retain(|member| member.client != *client);
+        state.leaving.retain(|(leaving, _)| leaving != client);
+        state.repairs.retain(|(leaving, _)| leaving != client);
     }
 
     /// Ends the sessions that other nodes have claimed while this one stood still.

@@ -3,8 +3,10 @@
 use super::clock::BEAT;
 use super::{CUT_OFF, Node, Owned, Port, RETRY};
 use crate::cluster::engine::{Append, Engine, Evicted, Notice, Refusal, Silent};
-use crate::cluster::record::{self, Entry, Logged, Owed, State as Stored};
+use crate::cluster::record::{self, Choice, Entry, Item, Logged, Member, Owed, State as Stored};
+use mqtt_sansio::broker::Broker;
 use mqtt_sansio::broker::journal::Record;
+use mqtt_sansio::codec::{Filter, Version};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use tokio::sync::oneshot;
@@ -112,7 +114,9 @@ impl<E: Engine, P: Port> Node<E, P> {
                 Err(Refusal::Stale) => {}
                 Err(Refusal::Silent) => {
                     // It can have been appended all the same.
-                    if let Some(sequence) = own(&self.engine.entries(client).await?, &entry) {
+                    if let Some(sequence) =
+                        own(&self.engine.entries(client).await?, &entry, self.instance)
+                    {
                         break (stored, sequence);
                     }
                 }
@@ -123,19 +127,15 @@ impl<E: Engine, P: Port> Node<E, P> {
         // A session without records whose owner is lost: its connection has ended, too.
         let old_will = old_will.iter().filter(|_| !is_kept && stored.owner != 0);
         for Owed { token, message } in owed.iter().chain(old_will) {
-            let Some(logged) = Logged::from_bytes(message) else { continue };
-            let append = Append {
-                topic_name: logged.message.topic_name().to_str().into(),
-                is_retained: logged.message.retain(),
-                message: message.clone().into(),
-                token: Some(token.clone()),
-            };
+            let Some(item) = Item::from_bytes(message) else { continue };
+            let append = Append::new(&item, Some(token.clone()));
             self.engine.append(&[append], token).await?;
         }
         let owned = Owned { sequence, will, is_fresh: true, ..Owned::default() };
         if is_kept {
             self.resume(client, stored, owned).await?;
         } else {
+            self.pass_on_chosen(client, &stored).await?;
             let mut state = self.state.borrow_mut();
             if !owed.is_empty() || stored.will.is_some() {
                 // The messages that were owed are appended.
@@ -172,11 +172,13 @@ impl<E: Engine, P: Port> Node<E, P> {
             }
         }
         drop_missing(&mut records, &messages);
-        let filters: Vec<String> = records
+        let mut filters: Vec<String> = records
             .keys()
-            .filter(|key| key.first() == Some(&b'f') && key.get(9) == Some(&0))
+            .filter(|key| key.first() == Some(&b'f'))
             .filter_map(|key| record::filter_of(key).map(ToOwned::to_owned))
             .collect();
+        // It can have left some groups.
+        filters.extend(self.groups_of(client).iter().map(|(_, filter, _)| plain(filter)));
         // This node must not deliver again what is in the records.
         while self.position() < from {
             let _ = timeout(BEAT, self.log_moved.notified()).await;
@@ -207,9 +209,20 @@ impl<E: Engine, P: Port> Node<E, P> {
         let imported = self.port.with(|broker, now| {
             let records = records.iter().map(|(key, value)| Record { key, value: Some(value) });
             broker.import_session(records, now)?;
+            self.leave_groups(broker, client);
             for (position, logged) in missed.iter().chain(&window) {
-                let Logged { message, publisher, expires_at } = logged;
-                broker.catch_up(client, message, publisher, *expires_at, *position, now);
+                let Logged { message, publisher, expires_at, share, choices } = logged;
+                if share.is_none() {
+                    broker.catch_up(client, message, publisher, *expires_at, *position, now);
+                }
+                for Choice { share, .. } in choices.iter().filter(|one| one.client == *client) {
+                    let Ok(filter) = Filter::new(&**share, Version::V5_0) else { continue };
+                    let at = Some(*position);
+                    if !broker.deliver_to_member(client, &filter, message, *expires_at, at, now) {
+                        let state = &mut *self.state.borrow_mut();
+                        self.append_for(state, share, *position, logged, client);
+                    }
+                }
             }
             Ok::<_, mqtt_sansio::broker::ImportError>(())
         });
@@ -217,6 +230,63 @@ impl<E: Engine, P: Port> Node<E, P> {
             warn!(client = &**client, %error, "the session cannot be resumed here");
             self.state.borrow_mut().owned.remove(client);
             return Err(Silent);
+        }
+        Ok(())
+    }
+
+    /// Returns the groups that the log has a client in.
+    fn groups_of(&self, client: &str) -> Vec<(Rc<str>, Filter, u64)> {
+        self.state.borrow().shares.of_client(client)
+    }
+
+    /// Takes a client out of the groups that its session is in no longer, because the node that had
+    /// the session was lost before the log had that.
+    fn leave_groups(&self, broker: &Broker, client: &Rc<str>) {
+        for (share, filter, node) in self.groups_of(client) {
+            if broker.member(client, &filter).is_some() {
+                continue;
+            }
+            let state = &mut *self.state.borrow_mut();
+            state.leaving.insert((client.clone(), share.clone()));
+            let client = client.clone();
+            state.members.push(Member { node, share, client, is_connected: None });
+            self.moved.notify_one();
+        }
+    }
+
+    /// Appends messages behind a position again that were chosen for a client whose session has
+    /// ended.
+    async fn pass_on_chosen(&self, client: &Rc<str>, stored: &Stored) -> Result<(), Silent> {
+        let from = stored.position;
+        // The log has possibly got its end already, but not all messages again.
+        let left = stored.owed.iter().filter_map(|owed| match Item::from_bytes(&owed.message)? {
+            Item::Member(Member { share, .. }) => Filter::new(&*share, Version::V5_0).ok(),
+            Item::Message(_) => None,
+        });
+        let groups = self.groups_of(client).into_iter().map(|(_, filter, _)| filter);
+        let filters: Vec<String> = groups.chain(left).map(|filter| plain(&filter)).collect();
+        if filters.is_empty() {
+            return Ok(());
+        }
+        while self.position() < from {
+            let _ = timeout(BEAT, self.log_moved.notified()).await;
+        }
+        let position = self.position();
+        let first = self.state.borrow().window.front().map_or(position + 1, |(first, _)| *first);
+        let mut missed = Vec::new();
+        if from > 0 && from + 1 < first {
+            missed = self.engine.log(from, (first - 1).min(position), &filters).await?;
+        }
+        self.port.with(|broker, _| self.leave_groups(broker, client));
+        let state = &mut *self.state.borrow_mut();
+        if from > 0 {
+            let window = state.window.iter().filter(|(position, _)| *position > from);
+            missed.extend(window.cloned());
+        }
+        for (position, logged) in missed {
+            for Choice { share, .. } in logged.choices.iter().filter(|one| one.client == *client) {
+                self.append_for(state, share, position, &logged, client);
+            }
         }
         Ok(())
     }
@@ -240,6 +310,11 @@ impl<E: Engine, P: Port> Node<E, P> {
     }
 }
 
+/// Returns the topics of a shared subscription as a filter.
+fn plain(filter: &Filter) -> String {
+    filter.as_topic_filter().filter().to_string()
+}
+
 /// Removes the records of a queue whose messages are missing.
 fn drop_missing(records: &mut BTreeMap<Vec<u8>, Vec<u8>>, messages: &BTreeMap<u64, Logged>) {
     let is_missing = |value: &Vec<u8>| {
@@ -260,9 +335,10 @@ fn drop_missing(records: &mut BTreeMap<Vec<u8>, Vec<u8>>, messages: &BTreeMap<u6
     });
 }
 
-/// Returns the sequence of an entry, if it is the last one.
-pub(super) fn own(entries: &[(u64, Entry)], entry: &Entry) -> Option<u64> {
-    let (sequence, last) = entries.last()?;
-    let is_own = (last.owner, last.stamp) == (entry.owner, entry.stamp) && last == entry;
-    is_own.then_some(*sequence)
+/// Returns the sequence of an entry, if it is there and no other node has appended one behind it.
+pub(super) fn own(entries: &[(u64, Entry)], entry: &Entry, instance: u64) -> Option<u64> {
+    let is_own = |other: &Entry| (other.owner, other.stamp) == (entry.owner, entry.stamp);
+    let index = entries.iter().position(|(_, other)| is_own(other) && other == entry)?;
+    let (first, rest) = entries.get(index..)?.split_first()?;
+    rest.iter().all(|(_, later)| later.owner == instance).then_some(first.0)
 }

@@ -6,12 +6,14 @@ mod batches;
 mod claims;
 mod clock;
 mod others;
+mod shares;
 
-use super::engine::{Engine, Notice};
-use super::record::{Logged, Owed};
+use super::engine::{Append, Engine, Notice};
+use super::record::{Choice, Item, Logged, Member, Owed};
 use mqtt_sansio::Instant;
 use mqtt_sansio::broker::{Broker, Forward, Interest, NodeId, Route};
 use rustc_hash::{FxHashMap, FxHashSet};
+use shares::Shares;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
@@ -45,6 +47,7 @@ pub(crate) struct Node<E, P> {
     /// The changes of this node's interest.
     interest: Cell<u64>,
     log_moved: Notify,
+    direct_moved: Notify,
     moved: Notify,
     started: time::Instant,
     last_tick: Cell<time::Instant>,
@@ -112,6 +115,15 @@ struct State {
     evictions: Vec<(Rc<str>, Option<oneshot::Sender<()>>)>,
     /// Clients without records whose connection has ended.
     gone: Vec<Rc<str>>,
+    shares: Shares,
+    /// Changes of members for the log.
+    members: Vec<Member>,
+    /// The members that have left here, with their shared subscriptions, until the log says so.
+    leaving: FxHashSet<(Rc<str>, Rc<str>)>,
+    /// Messages that are appended again, and the client whose session this node must have for that.
+    repairs: Vec<(Rc<str>, Append)>,
+    /// Messages with QoS 0 for members here.
+    direct: Vec<Logged>,
     /// The end of the log, in order.
     window: VecDeque<(u64, Logged)>,
     window_bytes: usize,
@@ -164,6 +176,7 @@ impl<E: Engine, P: Port> Node<E, P> {
             stamp: Cell::new(instance),
             interest: Cell::default(),
             log_moved: Notify::new(),
+            direct_moved: Notify::new(),
             moved: Notify::new(),
             started: now,
             last_tick: Cell::new(now),
@@ -212,20 +225,46 @@ impl<E: Engine, P: Port> Node<E, P> {
             let (number, filter) = (self.interest.get(), filter.to_string());
             self.engine.tell(&Notice::Interest { number, filter, is_wanted });
         }
-        while let Some(forward) = broker.poll_forward() {
-            match &forward.route {
-                Route::Log => state.forwards.push(forward),
-                Route::Direct(nodes) => {
-                    let Forward { ref message, ref publisher, expires_at, .. } = forward;
-                    let (message, publisher) = (message.clone(), Rc::from(&**publisher));
-                    let bytes = Logged { message, publisher, expires_at }.to_bytes();
-                    let is_for = |peer: &Peer| nodes.contains(&peer.id);
-                    let to = state.peers.iter().filter(|(_, peer)| is_for(peer));
-                    let is_lost = |one: &&u64| !self.engine.send(**one, bytes.clone());
-                    let lost = to.map(|(instance, _)| instance).filter(is_lost).count();
-                    state.figures.lost += lost as u64;
-                }
+        while let Some(member) = broker.poll_member() {
+            let client: Rc<str> = (*member.client_identifier).into();
+            let (share, is_connected) = (Rc::from(member.filter.to_string()), member.is_connected);
+            if is_connected.is_none() {
+                state.leaving.insert((client.clone(), Rc::clone(&share)));
             }
+            state.members.push(Member { node: self.instance, share, client, is_connected });
+            self.moved.notify_one();
+        }
+        while let Some(forward) = broker.poll_forward() {
+            match forward.route {
+                Route::Log | Route::Share(_) => state.forwards.push(forward),
+                Route::Direct(ref nodes) => self.send(&mut state, &forward, nodes),
+            }
+        }
+    }
+
+    /// Sends a message to the nodes that want it, and to those of the members that receive it.
+    fn send(&self, state: &mut State, forward: &Forward, nodes: &[NodeId]) {
+        let Forward { message, publisher, expires_at, .. } = forward;
+        let choices = state.shares.choose(message, false);
+        let is_chosen = |instance: u64| {
+            let seat = |one: &Choice| state.shares.seat(&one.share, &one.client);
+            choices.iter().filter_map(seat).any(|seat| seat.node == instance)
+        };
+        let is_for = |instance: u64, peer: &Peer| nodes.contains(&peer.id) || is_chosen(instance);
+        let to = state.peers.iter().filter(|(instance, peer)| is_for(**instance, peer));
+        let to: Vec<u64> = to.map(|(instance, _)| *instance).collect();
+        let is_own = is_chosen(self.instance);
+        let (message, publisher) = (message.clone(), Rc::from(&**publisher));
+        let (expires_at, share) = (*expires_at, None);
+        let logged = Logged { message, publisher, expires_at, share, choices };
+        if !to.is_empty() {
+            let bytes = logged.to_bytes();
+            let is_lost = |one: &&u64| !self.engine.send(**one, bytes.clone());
+            state.figures.lost += to.iter().filter(is_lost).count() as u64;
+        }
+        if is_own {
+            state.direct.push(logged);
+            self.direct_moved.notify_one();
         }
     }
 
@@ -240,15 +279,28 @@ impl<E: Engine, P: Port> Node<E, P> {
     }
     // ---- the log ----
 
-    /// Delivers messages of the log, in order.
-    pub(crate) fn deliver(&self, all: Vec<(u64, Logged)>) {
+    /// Takes the retained messages and the members at the end of the log, in order.
+    pub(crate) fn start(&self, all: &[(u64, Item)]) {
         self.port.with(|broker, now| {
-            for (position, Logged { message, publisher, expires_at }) in &all {
-                broker.remote(message, publisher, *expires_at, Some(*position), now);
+            for (position, item) in all {
+                self.take(broker, *position, item, now);
+            }
+        });
+    }
+
+    /// Delivers what the log has, in order and without gaps.
+    pub(crate) fn deliver(&self, all: Vec<(u64, Item)>) {
+        self.port.with(|broker, now| {
+            for (position, item) in &all {
+                let is_new = self.take(broker, *position, item, now);
+                if let (true, Item::Message(logged)) = (is_new, item) {
+                    self.deliver_shared(broker, *position, logged, now);
+                }
             }
         });
         let mut state = self.state.borrow_mut();
-        for (position, logged) in all {
+        for (position, item) in all {
+            let Item::Message(logged) = item else { continue };
             if state.window.back().is_none_or(|(last, _)| *last < position) {
                 state.window_bytes += logged.message.size();
                 state.window.push_back((position, logged));
@@ -262,9 +314,31 @@ impl<E: Engine, P: Port> Node<E, P> {
         self.log_moved.notify_waiters();
     }
 
+    /// Takes an item, except for shared subscriptions. Returns whether it is new.
+    fn take(&self, broker: &mut Broker, position: u64, item: &Item, now: Instant) -> bool {
+        if broker.position() >= Some(position) {
+            return false;
+        }
+        match item {
+            Item::Message(Logged { message, publisher, expires_at, share: None, .. }) => {
+                broker.remote(message, publisher, *expires_at, Some(position), now);
+            }
+            Item::Message(_) => _ = broker.advance(position),
+            Item::Member(member) => {
+                let _ = broker.advance(position);
+                self.note_member(broker, member);
+            }
+        }
+        true
+    }
+
     /// Delivers a message that another node has sent directly.
-    pub(crate) fn receive(&self, Logged { message, publisher, expires_at }: &Logged) {
-        self.port.with(|broker, now| broker.remote(message, publisher, *expires_at, None, now));
+    pub(crate) fn receive(&self, logged: &Logged) {
+        let Logged { message, publisher, expires_at, .. } = logged;
+        self.port.with(|broker, now| {
+            broker.remote(message, publisher, *expires_at, None, now);
+            self.deliver_choices(broker, logged, now);
+        });
     }
 
     fn position(&self) -> u64 {

@@ -107,7 +107,7 @@ impl<E: Engine, P: Port> Node<E, P> {
 }
 
 /// Returns a number of a client and a node, so that each client has another order of the nodes.
-fn rank(client: &str, instance: u64) -> u64 {
+pub(super) fn rank(client: &str, instance: u64) -> u64 {
     let mut hash = instance ^ 0xCBF2_9CE4_8422_2325;
     for byte in client.bytes() {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
