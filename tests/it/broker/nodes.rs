@@ -2,8 +2,9 @@
 
 use super::*;
 use mqtt_sansio::broker::journal::{Record, RecordError};
-use mqtt_sansio::broker::{Forward, ImportError, Interest, NodeId, Route};
+use mqtt_sansio::broker::{Forward, ImportError, Interest, Member, NodeId, Route};
 use mqtt_sansio::codec::{Filter, QoS, TopicName};
+use mqtt_sansio::session::Message;
 use support::{Feed, Store, at};
 use testkit::nodes::{self, Care, Tally};
 
@@ -307,4 +308,54 @@ fn own_message_of_host_stays_at_its_node() {
     assert_eq!(net.take(local), ["t=own"]);
     assert_eq!(forwards(&mut net), []);
     assert_eq!(net.broker.stats().retained, 1);
+}
+
+/// Returns the changes of members since the last call.
+fn members(net: &mut Net) -> Vec<(String, Option<bool>)> {
+    let next = || net.broker.poll_member();
+    let shown = |Member { client_identifier, is_connected, .. }| {
+        (client_identifier.to_string(), is_connected)
+    };
+    core::iter::from_fn(next).map(shown).collect()
+}
+
+// [5.0 §4.8.2]
+#[test]
+fn host_chooses_members_of_groups_that_span_nodes() {
+    let config = BrokerConfig::default().is_node(true).groups_span_nodes(true);
+    let mut net = Net::new(config, Feed::Whole);
+    let now = Instant::from_millis(1_000_000);
+    let (a, b) = (helper(&mut net, "a"), helper(&mut net, "b"));
+    let share = filter("$share/g/t");
+    net.subscribe(a, "$share/g/t", 1);
+    net.subscribe(b, "$share/g/t", 1);
+    assert_eq!(members(&mut net), [("a".to_owned(), Some(true)), ("b".to_owned(), Some(true))]);
+    assert_eq!(net.broker.member("a", &share), Some(true));
+    // Neither a message of the log nor one with QoS 0 is delivered without a choice.
+    let publish = |text: &'static str, qos| Message::new(&message("t", text, qos)).unwrap();
+    let (one, two) = (publish("one", 1), publish("two", 1));
+    net.broker.remote(&one, "", None, Some(1), now);
+    net.broker.publish(&message("t", "zero", 0), now).unwrap();
+    let [direct] = &forwards(&mut net)[..] else { panic!() };
+    assert_eq!(direct.route, Route::Direct(Vec::new()));
+    net.drain();
+    assert_eq!(net.take(a), NONE);
+    assert_eq!(net.take(b), NONE);
+    assert!(net.broker.deliver_to_member("b", &share, &one, None, Some(1), now));
+    assert!(!net.broker.deliver_to_member("c", &share, &one, None, Some(1), now));
+    assert!(!net.broker.deliver_to_member("b", &filter("$share/h/t"), &one, None, Some(1), now));
+    net.drain();
+    assert_eq!(net.take(b), ["t=one q1"]);
+    // What a session leaves is for another member. It is stored until then, although it ends with
+    // its connection.
+    net.broker.remote(&two, "", None, Some(2), now);
+    let mut records = Vec::new();
+    while net.broker.poll_journal(|record| records.push(record.key.to_vec())).is_some() {}
+    assert!(records.iter().any(|key| key[0] == b's'), "{records:?}");
+    assert!(net.broker.deliver_to_member("a", &share, &two, None, Some(2), now));
+    assert!(net.broker.end_session("a", &Disconnect::default(), now));
+    assert_eq!(members(&mut net), [("a".to_owned(), None)]);
+    let [left] = &forwards(&mut net)[..] else { panic!() };
+    assert_eq!((&left.message, &*left.publisher), (&two, "a"));
+    assert_eq!(left.route, Route::Share(share));
 }

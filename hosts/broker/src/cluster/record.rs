@@ -9,7 +9,7 @@
 //! | expiry | time (8) in milliseconds since 1970, or all ones |
 //! | publisher | client identifier as a string, empty for the host of a node |
 //! | share | the filter of the shared subscription that the message is for alone, or empty |
-//! | choices | count (2); each the filter of a shared subscription and the client identifier of the member that receives the message, as strings |
+//! | choices | count (2); each the filter of a shared subscription and the client identifier of the member that receives the message, as strings, and the position (8) of the member |
 //! | message | in the format of stored messages of the library |
 //!
 //! | member of a shared subscription | |
@@ -66,6 +66,8 @@ pub(crate) struct Logged {
 pub(crate) struct Choice {
     pub(crate) share: Rc<str>,
     pub(crate) client: Rc<str>,
+    /// The position of the member in the log, as the node that has chosen it knows it.
+    pub(crate) member: u64,
 }
 
 /// The state of a member of a shared subscription, from its position in the log on.
@@ -162,9 +164,10 @@ impl Logged {
         put_string(&mut out, &self.publisher);
         put_string(&mut out, self.share.as_deref().unwrap_or_default());
         out.extend(u16::try_from(self.choices.len()).unwrap_or(u16::MAX).to_be_bytes());
-        for Choice { share, client } in self.choices.iter().take(u16::MAX.into()) {
+        for Choice { share, client, member } in self.choices.iter().take(u16::MAX.into()) {
             put_string(&mut out, share);
             put_string(&mut out, client);
+            out.extend(member.to_be_bytes());
         }
         out.extend(message);
         out
@@ -181,7 +184,7 @@ impl Logged {
         let mut choices = Vec::new();
         for _ in 0..reader.u16()? {
             let (share, client) = (reader.string()?.into(), reader.string()?.into());
-            choices.push(Choice { share, client });
+            choices.push(Choice { share, client, member: reader.u64()? });
         }
         let message = Message::from_bytes(reader.0).ok()?;
         Some(Self { message, publisher, expires_at, share, choices })
@@ -401,7 +404,7 @@ mod tests {
         assert_eq!(Entry::from_bytes(&[&bytes[..], &[0]].concat()), None);
         let message = Message::new(&Publish::new("a/b", b"payload")).unwrap();
         let expires_at = Some(Instant::from_millis(17));
-        let choice = Choice { share: "$share/g/a".into(), client: "member".into() };
+        let choice = Choice { share: "$share/g/a".into(), client: "member".into(), member: 9 };
         let (share, choices) = (Some(choice.share.clone()), vec![choice]);
         let publisher = "client".into();
         let logged = Logged { message, publisher, expires_at, share, choices };

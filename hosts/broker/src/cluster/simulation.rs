@@ -346,10 +346,13 @@ struct World {
     tally: Tally,
     instances: u64,
     started: time::Instant,
+    /// Whether the group has one member.
+    is_alone: bool,
 }
 
 impl World {
     fn new(seed: u64, care: Care) -> Self {
+        let is_alone = seed.is_multiple_of(4);
         let seed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
         let store = Rc::new(Store {
             random: RefCell::new(Random(seed.rotate_left(17) | 1)),
@@ -384,6 +387,7 @@ impl World {
             tally: Tally::default(),
             instances: 0,
             started: time::Instant::now(),
+            is_alone,
         };
         for _ in 0..NODES {
             let node = world.start_node();
@@ -617,7 +621,12 @@ impl World {
     fn subscribe(&mut self, index: usize) {
         let is_exact = [2, 4, LEAVES].contains(&index);
         let qos = if is_exact { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
-        let filter = ["nothing", "t/#", GROUP][usize::from(index > 1) + usize::from(index > 3)];
+        let filter = match index {
+            2 | 3 => "t/#",
+            4 => GROUP,
+            LEAVES | ENDS if !self.is_alone => GROUP,
+            _ => "nothing",
+        };
         let subscriptions = [Subscription::new(filter, qos)];
         let (properties, now) = (SubscribeProperties::default(), self.now());
         let one = &mut self.clients[index];
@@ -629,7 +638,7 @@ impl World {
     fn change_subscription(&mut self, index: usize) {
         let now = self.now();
         let one = &mut self.clients[index];
-        if !one.is_connected || !one.is_subscribed {
+        if self.is_alone || !one.is_connected || !one.is_subscribed {
             return;
         }
         if one.is_away {

@@ -6,7 +6,7 @@ use mqtt_sansio::codec::{
 };
 use mqtt_sansio::{Clock, Instant};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, sleep, spawn};
@@ -40,7 +40,7 @@ struct Machine {
     client: Client,
     clock: Clock,
     name: String,
-    ports: [u16; 3],
+    nodes: [SocketAddr; 3],
     at: usize,
     role: Role,
     stream: Option<TcpStream>,
@@ -53,14 +53,14 @@ struct Machine {
 }
 
 impl Peer {
-    pub(crate) fn start(name: &str, ports: [u16; 3], at: usize, role: Role) -> Self {
+    pub(crate) fn start(name: &str, nodes: [SocketAddr; 3], at: usize, role: Role) -> Self {
         let shared = Arc::new(Shared::default());
         shared.is_publishing.store(true, Ordering::Relaxed);
         let mut machine = Machine {
             client: Client::new(ClientConfig::new()),
             clock: Clock::new(),
             name: name.into(),
-            ports,
+            nodes,
             at,
             role,
             stream: None,
@@ -171,7 +171,7 @@ impl Machine {
     }
 
     fn connect(&mut self) -> bool {
-        let address = ([127, 0, 0, 1], self.ports[self.at % 3]).into();
+        let address = self.nodes[self.at % 3];
         let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(500)) else {
             self.at = (self.at + 1) % 3;
             sleep(Duration::from_millis(50));

@@ -9,12 +9,14 @@
 mod client;
 mod figures;
 mod line;
+mod network;
 mod programs;
 mod security;
 mod shared;
 
 use client::{Peer, Role};
 use mqtt_sansio::codec::QoS;
+use network::{Machine, Network};
 use programs::{Cluster, has};
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread::{sleep, spawn};
@@ -34,6 +36,24 @@ enum Fault {
     /// A broker does not reach NATS for a few seconds, and for longer than clients stay connected.
     Partition,
     LongPartition,
+    /// The same, by the link of a machine in a network.
+    LinkOfBroker,
+    LinkOfBrokerForLong,
+    /// A server does not reach the others, nor brokers.
+    LinkOfServer,
+    LinkOfLeader,
+}
+
+impl Fault {
+    const fn needs_network(self) -> bool {
+        matches!(
+            self,
+            Self::LinkOfBroker
+                | Self::LinkOfBrokerForLong
+                | Self::LinkOfServer
+                | Self::LinkOfLeader
+        )
+    }
 }
 
 fn rounds(few: usize) -> usize {
@@ -45,7 +65,11 @@ fn play(fault: Fault, few: usize) {
     if !has("nats-server") {
         return;
     }
-    let mut cluster = Cluster::start();
+    let network = if fault.needs_network() { Network::new() } else { None };
+    if fault.needs_network() && network.is_none() {
+        return;
+    }
+    let mut cluster = Cluster::start_in(network);
     for round in 0..rounds(few) {
         let start = Instant::now();
         play_round(&mut cluster, fault, round);
@@ -54,18 +78,18 @@ fn play(fault: Fault, few: usize) {
 }
 
 fn play_round(cluster: &mut Cluster, fault: Fault, round: usize) {
-    let ports = cluster.ports();
+    let nodes = cluster.nodes();
     let name = |what: &str| format!("{what}-{fault:?}-{round}");
     let topic = format!("load/{fault:?}/{round}");
     let subscribers = [(QoS::AtLeastOnce, "s1"), (QoS::ExactlyOnce, "s2")].map(|(qos, id)| {
-        Peer::start(&name(id), ports, round + 1, Role::Subscriber(format!("{topic}/#"), qos))
+        Peer::start(&name(id), nodes, round + 1, Role::Subscriber(format!("{topic}/#"), qos))
     });
     subscribers.iter().for_each(Peer::wait_for_subscription);
     let publishers = [(QoS::AtLeastOnce, "p1"), (QoS::ExactlyOnce, "p2")].map(|(qos, id)| {
-        Peer::start(&name(id), ports, round, Role::Publisher(format!("{topic}/{id}"), qos))
+        Peer::start(&name(id), nodes, round, Role::Publisher(format!("{topic}/{id}"), qos))
     });
     sleep(Duration::from_millis(700));
-    let victim = round % 3;
+    let mut victim = round % 3;
     match fault {
         Fault::None => {}
         Fault::KillBroker => cluster.kill_broker(victim),
@@ -82,6 +106,14 @@ fn play_round(cluster: &mut Cluster, fault: Fault, round: usize) {
             cluster.kill_server((victim + 1) % 3);
         }
         Fault::Partition | Fault::LongPartition => cluster.cut_lines(victim, true),
+        Fault::LinkOfBroker | Fault::LinkOfBrokerForLong => {
+            cluster.cut_link(Machine::Broker(victim), true);
+        }
+        Fault::LinkOfServer => cluster.cut_link(Machine::Server(victim), true),
+        Fault::LinkOfLeader => {
+            victim = cluster.leader("MQTT_LOG");
+            cluster.cut_link(Machine::Server(victim), true);
+        }
     }
     // Clients move meanwhile.
     for index in 0..6 {
@@ -108,6 +140,15 @@ fn play_round(cluster: &mut Cluster, fault: Fault, round: usize) {
             cluster.start_servers();
         }
         Fault::Partition => cluster.cut_lines(victim, false),
+        Fault::LinkOfBroker => cluster.cut_link(Machine::Broker(victim), false),
+        Fault::LinkOfBrokerForLong => {
+            sleep(Duration::from_secs(10));
+            cluster.cut_link(Machine::Broker(victim), false);
+        }
+        Fault::LinkOfServer | Fault::LinkOfLeader => {
+            sleep(Duration::from_secs(7));
+            cluster.cut_link(Machine::Server(victim), false);
+        }
         Fault::LongPartition => {
             sleep(Duration::from_secs(10));
             cluster.cut_lines(victim, false);
@@ -212,6 +253,28 @@ fn broker_does_not_reach_the_servers() {
 #[ignore = "half a minute: `--include-ignored`"]
 fn broker_does_not_reach_the_servers_for_long() {
     play(Fault::LongPartition, 1);
+}
+
+#[test]
+fn link_of_broker_is_down() {
+    play(Fault::LinkOfBroker, 1);
+}
+
+#[test]
+#[ignore = "half a minute: `--include-ignored`"]
+fn link_of_broker_is_down_for_long() {
+    play(Fault::LinkOfBrokerForLong, 1);
+}
+
+#[test]
+fn link_of_server_is_down() {
+    play(Fault::LinkOfServer, 1);
+}
+
+#[test]
+#[ignore = "half a minute: `--include-ignored`"]
+fn link_of_leader_is_down() {
+    play(Fault::LinkOfLeader, 1);
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Servers of NATS and brokers, as processes.
 
 use crate::line::Line;
+use crate::network::{Machine, Network};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -45,10 +46,16 @@ pub(crate) struct Cluster {
     /// The proxies between each broker and each server.
     lines: [[Line; 3]; 3],
     keeps_logs: bool,
+    network: Option<Network>,
 }
 
 impl Cluster {
     pub(crate) fn start() -> Self {
+        Self::start_in(None)
+    }
+
+    /// Starts the programs on the machines of a network, or all on this one.
+    pub(crate) fn start_in(network: Option<Network>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("mqtt-sansio-cluster-{}-{number}", std::process::id());
@@ -65,6 +72,7 @@ impl Cluster {
             ports: std::array::from_fn(|index| all[9 + index]),
             metrics: std::array::from_fn(|index| all[12 + index]),
             keeps_logs: false,
+            network,
         };
         cluster.start_servers();
         (0..3).for_each(|index| cluster.start_broker(index));
@@ -75,6 +83,29 @@ impl Cluster {
 
     pub(crate) const fn ports(&self) -> [u16; 3] {
         self.ports
+    }
+
+    /// Returns the addresses of the brokers.
+    pub(crate) fn nodes(&self) -> [SocketAddr; 3] {
+        std::array::from_fn(|index| {
+            let network = self.network.as_ref();
+            let address = network.map(|network| network.for_clients(index));
+            (address.unwrap_or(Ipv4Addr::LOCALHOST), self.ports[index]).into()
+        })
+    }
+
+    /// Returns the address of a server.
+    fn server(&self, index: usize) -> Ipv4Addr {
+        let network = self.network.as_ref();
+        let address = network.map(|network| network.address(Machine::Server(index)));
+        address.unwrap_or(Ipv4Addr::LOCALHOST)
+    }
+
+    fn command(&self, machine: Machine, program: &str) -> Command {
+        match &self.network {
+            Some(network) => network.command(machine, program),
+            None => Command::new(program),
+        }
     }
 
     fn log(&self, name: &str) -> File {
@@ -90,13 +121,15 @@ impl Cluster {
             if self.servers[index].is_some() {
                 continue;
             }
-            let routes: Vec<_> =
-                (3..6).map(|at| format!("nats://127.0.0.1:{}", self.nats[at])).collect();
+            let routes: Vec<_> = (0..3)
+                .map(|at| format!("nats://{}:{}", self.server(at), self.nats[3 + at]))
+                .collect();
             let store = self.directory.join(format!("store{index}"));
+            let address = self.server(index);
             let text = format!(
-                "server_name: n{index}\nlisten: 127.0.0.1:{}\nhttp: 127.0.0.1:{}\n\
+                "server_name: n{index}\nlisten: {address}:{}\nhttp: {address}:{}\n\
                  max_payload: 8MB\njetstream {{ store_dir: {:?}, sync_interval: always }}\n\
-                 cluster {{ name: test, no_advertise: true, listen: 127.0.0.1:{}, \
+                 cluster {{ name: test, no_advertise: true, listen: {address}:{}, \
                  routes: [{}] }}\n",
                 self.nats[index],
                 self.nats[6 + index],
@@ -106,7 +139,8 @@ impl Cluster {
             );
             let configuration = self.directory.join(format!("n{index}.conf"));
             std::fs::write(&configuration, text).unwrap();
-            let server = Command::new("nats-server")
+            let server = self
+                .command(Machine::Server(index), "nats-server")
                 .arg("-c")
                 .arg(configuration)
                 .stderr(self.log(&format!("n{index}.log")))
@@ -123,12 +157,12 @@ impl Cluster {
 
     /// Asks a server over HTTP.
     fn monitor(&self, index: usize, path: &str) -> String {
-        get(self.nats[6 + index], path)
+        get((self.server(index), self.nats[6 + index]).into(), path)
     }
 
     /// Returns the figures of a broker.
     pub(crate) fn figures(&self, index: usize) -> String {
-        get(self.metrics[index], "metrics")
+        get((Ipv4Addr::LOCALHOST, self.metrics[index]).into(), "metrics")
     }
 
     /// Returns the server that leads a stream.
@@ -160,10 +194,16 @@ impl Cluster {
     // ---- brokers ----
 
     pub(crate) fn start_broker(&mut self, index: usize) {
-        let line = |at: usize| self.lines[index][(index + at) % 3].port;
-        let urls = (0..3).map(|at| format!("nats://127.0.0.1:{}", line(at)));
-        let mut broker = Command::new(env!("CARGO_BIN_EXE_broker"));
-        broker.args(["--listen", &format!("tcp://127.0.0.1:{}", self.ports[index])]);
+        let url = |at: usize| {
+            let server = (index + at) % 3;
+            let line = self.lines[index][server].port;
+            let port = if self.network.is_some() { self.nats[server] } else { line };
+            format!("nats://{}:{port}", self.server(server))
+        };
+        let urls = (0..3).map(url);
+        let mut broker = self.command(Machine::Broker(index), env!("CARGO_BIN_EXE_broker"));
+        broker.args(["--listen", &format!("tcp://{}", self.nodes()[index])]);
+        broker.args(["--allow-anonymous", "true"]);
         broker.args(["--cluster-node", &format!("b{index}"), "--sys-interval", "60"]);
         broker.args(["--metrics", &format!("127.0.0.1:{}", self.metrics[index])]);
         // Clients that are away for a while must not lose messages to the limit of their queue.
@@ -184,6 +224,11 @@ impl Cluster {
 
     pub(crate) fn kill_broker(&mut self, index: usize) {
         kill(&mut self.brokers[index]);
+    }
+
+    /// Sets the link of a machine in the network down, or up again.
+    pub(crate) fn cut_link(&self, machine: Machine, is_cut: bool) {
+        self.network.as_ref().unwrap().cut(machine, is_cut);
     }
 
     /// Cuts a broker off from all servers, or joins it again.
@@ -235,9 +280,9 @@ impl Drop for Cluster {
 }
 
 /// Asks a server over HTTP. Returns nothing if it does not answer.
-fn get(port: u16, path: &str) -> String {
+fn get(address: SocketAddr, path: &str) -> String {
     let ask = || {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         write!(stream, "GET /{path} HTTP/1.0\r\n\r\n")?;
         let mut answer = String::new();

@@ -16,10 +16,10 @@ fn play(
     round: usize,
     meanwhile: impl FnOnce(&mut Cluster),
 ) -> Vec<(String, [usize; 3])> {
-    let ports = cluster.ports();
+    let nodes = cluster.nodes();
     let publishers = [(QoS::AtLeastOnce, "q1"), (QoS::ExactlyOnce, "q2")].map(|(qos, id)| {
         let topic = format!("jobs/{id}-{round}");
-        Peer::start(&format!("{id}-{round}"), ports, 2, Role::Publisher(topic, qos))
+        Peer::start(&format!("{id}-{round}"), nodes, 2, Role::Publisher(topic, qos))
     });
     sleep(Duration::from_secs(1));
     meanwhile(cluster);
@@ -54,10 +54,10 @@ fn members_of_one_group_are_at_several_nodes() {
         return;
     }
     let mut cluster = Cluster::start();
-    let ports = cluster.ports();
+    let nodes = cluster.nodes();
     let members = [0, 1, 2].map(|at| {
         let role = Role::Subscriber("$share/workers/jobs/#".into(), QoS::ExactlyOnce);
-        Peer::start(&format!("worker{at}"), ports, at, role)
+        Peer::start(&format!("worker{at}"), nodes, at, role)
     });
     members.iter().for_each(Peer::wait_for_subscription);
     // Without faults each message comes once, and the members share them.

@@ -215,12 +215,16 @@ impl<E: Engine, P: Port> Node<E, P> {
                 if share.is_none() {
                     broker.catch_up(client, message, publisher, *expires_at, *position, now);
                 }
-                for Choice { share, .. } in choices.iter().filter(|one| one.client == *client) {
-                    let Ok(filter) = Filter::new(&**share, Version::V5_0) else { continue };
-                    let at = Some(*position);
-                    if !broker.deliver_to_member(client, &filter, message, *expires_at, at, now) {
-                        let state = &mut *self.state.borrow_mut();
-                        self.append_for(state, share, *position, logged, client);
+                for choice in choices.iter().filter(|one| one.client == *client) {
+                    let state = &mut *self.state.borrow_mut();
+                    let Ok(filter) = Filter::new(&*choice.share, Version::V5_0) else { continue };
+                    let (at, until) = (Some(*position), *expires_at);
+                    let is_taken = state.shares.is_valid(choice)
+                        && broker.deliver_to_member(client, &filter, message, until, at, now);
+                    if !is_taken {
+                        let is_member = broker.member(client, &filter).is_some();
+                        let not = if is_member { "" } else { client };
+                        self.append_for(state, &choice.share, *position, logged, [client, not]);
                     }
                 }
             }
@@ -285,7 +289,7 @@ impl<E: Engine, P: Port> Node<E, P> {
         }
         for (position, logged) in missed {
             for Choice { share, .. } in logged.choices.iter().filter(|one| one.client == *client) {
-                self.append_for(state, share, position, &logged, client);
+                self.append_for(state, share, position, &logged, [client, client]);
             }
         }
         Ok(())

@@ -326,7 +326,7 @@ impl<E: Engine, P: Port> Node<E, P> {
             Item::Message(_) => _ = broker.advance(position),
             Item::Member(member) => {
                 let _ = broker.advance(position);
-                self.note_member(broker, member);
+                self.note_member(broker, member, position);
             }
         }
         true

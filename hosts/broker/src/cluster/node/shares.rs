@@ -4,8 +4,8 @@
 //! the same ones. The node that appends a message adds its [choice](Choice) of a member for each
 //! group. Two things can be wrong with it, because the log can have got other members meanwhile:
 //!
-//! - The client is no member at the position of the message, or there is no choice for a group. All
-//!   nodes see that. Each appends the message again, for this group alone, under the same token, so
+//! - The client is no member at the position of the message, or it has left and come back, or
+//!   another node has it, or there is no choice for a group. All nodes see that. Each appends the message again, for this group alone, under the same token, so
 //!   that the log has it once more.
 //! - The client is a member there, but its session has just ended, or has unsubscribed, and the log
 //!   does not have that yet. The node that has ended the session appends the message again. If that
@@ -52,11 +52,13 @@ struct Group {
 pub(super) struct Seat {
     pub(super) node: u64,
     pub(super) is_connected: bool,
+    /// The position of its last item in the log. A choice that is older does not count.
+    pub(super) position: u64,
 }
 
 impl Shares {
     /// Changes a member as the log says. One that has left another node stays.
-    pub(super) fn apply(&mut self, member: &Member) {
+    pub(super) fn apply(&mut self, member: &Member, position: u64) {
         let Member { node, share, client, is_connected } = member;
         let Some(is_connected) = *is_connected else {
             return self.remove(*node, share, client);
@@ -69,7 +71,7 @@ impl Shares {
             self.groups.insert(share.clone(), group);
         }
         let Some(group) = self.groups.get_mut(share) else { return };
-        let seat = Seat { node: *node, is_connected };
+        let seat = Seat { node: *node, is_connected, position };
         let before = group.members.insert(client.clone(), seat);
         if before.is_none_or(|before| before.is_connected != is_connected) {
             group.sort();
@@ -110,6 +112,11 @@ impl Shares {
         shares.filter_map(group).collect()
     }
 
+    /// Whether the client is still the member that was chosen.
+    pub(super) fn is_valid(&self, Choice { share, client, member }: &Choice) -> bool {
+        self.seat(share, client).is_some_and(|seat| seat.position == *member)
+    }
+
     fn matching(&self, topic_name: &TopicName<'_>) -> Vec<Rc<str>> {
         let mut shares = Vec::new();
         if !self.groups.is_empty() {
@@ -125,8 +132,8 @@ impl Shares {
         let choice = |share: Rc<str>| {
             let group = self.groups.get_mut(&share)?;
             group.turn = group.turn.wrapping_add(1);
-            let client = group.pick(group.turn, can_wait, None)?;
-            Some(Choice { share, client })
+            let (client, member) = group.pick(group.turn, can_wait, None)?;
+            Some(Choice { share, client, member })
         };
         shares.into_iter().filter_map(choice).collect()
     }
@@ -134,8 +141,8 @@ impl Shares {
     /// Chooses a member of one group, other than `not`. All nodes choose the same one.
     pub(super) fn choose_one(&self, share: &Rc<str>, turn: u64, not: &str) -> Option<Choice> {
         let turn = usize::try_from(turn).unwrap_or_default();
-        let client = self.groups.get(share)?.pick(turn, true, Some(not))?;
-        Some(Choice { share: share.clone(), client })
+        let (client, member) = self.groups.get(share)?.pick(turn, true, Some(not))?;
+        Some(Choice { share: share.clone(), client, member })
     }
 }
 
@@ -149,14 +156,14 @@ impl Group {
         (self.away, self.connected) = (of(false), of(true));
     }
 
-    fn pick(&self, turn: usize, can_wait: bool, not: Option<&str>) -> Option<Rc<str>> {
+    fn pick(&self, turn: usize, can_wait: bool, not: Option<&str>) -> Option<(Rc<str>, u64)> {
         let away: &[Rc<str>] = if can_wait { &self.away } else { &[] };
         for members in [&self.connected[..], away] {
             let from = turn.checked_rem(members.len()).unwrap_or_default();
             let (before, after) = members.split_at_checked(from)?;
             let mut members = after.iter().chain(before);
             if let Some(client) = members.find(|client| not != Some(&***client)) {
-                return Some(client.clone());
+                return Some((client.clone(), self.members.get(client)?.position));
             }
         }
         None
@@ -165,10 +172,10 @@ impl Group {
 
 impl<E: Engine, P: Port> Node<E, P> {
     /// Notes a member as the log says.
-    pub(crate) fn note_member(&self, broker: &Broker, member: &Member) {
+    pub(crate) fn note_member(&self, broker: &Broker, member: &Member, position: u64) {
         let state = &mut *self.state.borrow_mut();
         let Member { node, share, client, .. } = member;
-        state.shares.apply(member);
+        state.shares.apply(member, position);
         if state.shares.seat(share, client).is_none() {
             state.leaving.remove(&(client.clone(), share.clone()));
         }
@@ -203,33 +210,33 @@ impl<E: Engine, P: Port> Node<E, P> {
         for share in shares {
             let Some(group) = state.shares.groups.get(&share) else { continue };
             let choice = choices.iter().find(|choice| choice.share == share);
-            let choice = choice.filter(|choice| group.members.contains_key(&choice.client));
+            let choice = choice.filter(|choice| state.shares.is_valid(choice));
             let Some(Choice { client, .. }) = choice else {
-                self.append_for(state, &share, position, logged, "");
+                self.append_for(state, &share, position, logged, ["", ""]);
                 continue;
             };
             let (filter, at) = (&group.filter, Some(position));
             let is_taken = broker.deliver_to_member(client, filter, message, *expires_at, at, now);
             if !is_taken && state.leaving.contains(&(client.clone(), share.clone())) {
-                self.append_for(state, &share, position, logged, client);
+                self.append_for(state, &share, position, logged, [client, client]);
             }
         }
     }
 
     /// Appends a message of the log again, for one shared subscription, and for another member than
-    /// `not`, if there is one. Does nothing if another node has its session.
+    /// `not`, if there is one. Does nothing if another node has the session of `client`.
     pub(super) fn append_for(
         &self,
         state: &mut State,
         share: &Rc<str>,
         position: u64,
         logged: &Logged,
-        not: &str,
+        [client, not]: [&str; 2],
     ) {
         let Some(choice) = state.shares.choose_one(share, position, not) else { return };
         let logged = Logged { share: Some(share.clone()), choices: vec![choice], ..logged.clone() };
         let token = format!("share-{position:x}-{:016x}", rank(share, position));
-        state.repairs.push((not.into(), Append::new(&Item::Message(logged), Some(token))));
+        state.repairs.push((client.into(), Append::new(&Item::Message(logged), Some(token))));
         self.moved.notify_one();
     }
 
@@ -247,7 +254,7 @@ impl<E: Engine, P: Port> Node<E, P> {
     /// Delivers a message that can be lost to the members here.
     pub(super) fn deliver_choices(&self, broker: &mut Broker, logged: &Logged, now: Instant) {
         let Logged { message, expires_at, choices, .. } = logged;
-        for Choice { share, client } in choices {
+        for Choice { share, client, .. } in choices {
             if let Ok(filter) = Filter::new(&**share, Version::V5_0) {
                 let _ = broker.deliver_to_member(client, &filter, message, *expires_at, None, now);
             }
