@@ -19,6 +19,7 @@ use mqtt_sansio::codec::QoS;
 use network::{Machine, Network};
 use programs::{Cluster, has};
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Command, Stdio};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
@@ -332,4 +333,23 @@ fn messages_wills_and_retained_messages_reach_clients_of_mosquitto() {
     assert_eq!(wills.join().unwrap(), "gone\n");
     let _ = mortal.kill();
     let _ = mortal.wait();
+}
+
+/// Plays what the broker program alone plays, with each client of paho-mqtt at another node than
+/// the one before it.
+#[test]
+fn paho_clients_work_with_two_nodes() {
+    let import = "import paho.mqtt.client as c; c.CallbackAPIVersion";
+    let python = Command::new("python3").args(["-c", import]).stderr(Stdio::null()).status();
+    let is_there = python.is_ok_and(|status| status.success());
+    assert!(is_there || std::env::var_os("CI").is_none(), "paho-mqtt 2 is not installed");
+    if !is_there || !has("nats-server") {
+        println!("SKIPPED: paho-mqtt 2 or nats-server is missing");
+        return;
+    }
+    let cluster = Cluster::start();
+    let [one, other, _] = cluster.ports().map(|port| port.to_string());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/program/paho_clients.py");
+    let output = Command::new("python3").args([script, &one, &other]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -1,5 +1,10 @@
-"""Tests a broker with paho-mqtt: python3 tests/it/paho_clients.py PORT. Exits with 0 on success."""
+"""Tests a broker with paho-mqtt: python3 paho_clients.py PORT... Exits with 0 on success.
 
+The ports are those of the nodes of a cluster: each client connects to another one than the client
+before it.
+"""
+
+import itertools
 import queue
 import sys
 import time
@@ -9,8 +14,15 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-PORT = int(sys.argv[1])
+PORTS = [int(port) for port in sys.argv[1:]]
+PORT = itertools.cycle(PORTS)
 VERSIONS = {"3.1": mqtt.MQTTv31, "3.1.1": mqtt.MQTTv311, "5.0": mqtt.MQTTv5}
+
+
+def settle():
+    """Lets all nodes know what one of them has acknowledged."""
+    if len(PORTS) > 1:
+        time.sleep(0.05)
 
 
 class Client:
@@ -33,19 +45,22 @@ class Client:
         if self.v5:
             properties = Properties(PacketTypes.CONNECT)
             properties.SessionExpiryInterval = expiry
-            self.paho.connect("127.0.0.1", PORT, 30, clean_start=clean, properties=properties)
+            self.paho.connect("127.0.0.1", next(PORT), 30, clean_start=clean, properties=properties)
         else:
-            self.paho.connect("127.0.0.1", PORT, 30)
+            self.paho.connect("127.0.0.1", next(PORT), 30)
         self.paho.loop_start()
         self.flags, self.code, self.properties = self.answers.get(timeout=5)
         assert not self.code.is_failure, self.code
 
     def subscribe(self, *arguments, **options):
         self.paho.subscribe(*arguments, **options)
-        return self.answers.get(timeout=5)
+        answer = self.answers.get(timeout=5)
+        settle()
+        return answer
 
     def publish(self, topic, payload, qos=0, retain=False, properties=None):
         self.paho.publish(topic, payload, qos, retain, properties).wait_for_publish(10)
+        settle()
 
     def receive(self, seconds=5):
         return self.messages.get(timeout=seconds)
@@ -140,7 +155,8 @@ def session(name, version):
 def large(name, version):
     client = Client(f"{name}-large", version)
     client.subscribe(f"{name}/large", 2)
-    payload = bytes(range(256)) * 65_536
+    # A packet has at most 1 MiB in a cluster.
+    payload = bytes(range(256)) * (65_536 if len(PORTS) == 1 else 4_000)
     client.publish(f"{name}/large", payload, 2)
     assert client.receive(20).payload == payload
     client.disconnect()

@@ -139,11 +139,10 @@ impl<E: Engine, P: Port> Node<E, P> {
             let mut state = self.state.borrow_mut();
             gone = mem::take(&mut state.gone);
             for member in mem::take(&mut state.members) {
-                let is_gone = broker.client(&member.client).is_none();
-                if is_gone && member.is_connected.is_none() {
+                if member.is_connected.is_none() && broker.client(&member.client).is_none() {
                     gone.push(member.client.clone());
                 }
-                members.push((member, is_gone));
+                members.push(member);
             }
             for forward in mem::take(&mut state.forwards) {
                 let client = broker.client(&forward.publisher);
@@ -218,22 +217,23 @@ impl<E: Engine, P: Port> Node<E, P> {
         (!is_empty).then_some(work)
     }
 
-    /// Takes the changes of members for the log. The entry that ends a session has those of it, too.
+    /// Takes the changes of members for the log. The entry of a session that leaves a group says so,
+    /// too, so that the node that claims the session looks for messages that were chosen for it.
     fn take_members(
         &self,
-        members: Vec<(Member, bool)>,
+        members: Vec<Member>,
         evicted: &[Evicted],
         work: &mut Work,
         owed: &mut FxHashMap<Rc<str>, Vec<Owed>>,
     ) {
         let state = self.state.borrow();
-        for (member, is_gone) in members {
+        for member in members {
             let client = member.client.clone();
             let is_evicted = || evicted.iter().any(|(evicted, ..)| *evicted == client);
             if !state.owned.contains_key(&client) && !is_evicted() {
                 continue;
             }
-            let token = (is_gone && member.is_connected.is_none()).then(|| self.token());
+            let token = member.is_connected.is_none().then(|| self.token());
             let append = Append::new(&Item::Member(member), token.clone());
             if let Some(token) = token {
                 let message = append.bytes.to_vec();

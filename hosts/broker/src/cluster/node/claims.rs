@@ -153,7 +153,7 @@ impl<E: Engine, P: Port> Node<E, P> {
 
     /// Gives the broker a session that is stored.
     async fn resume(&self, client: &Rc<str>, stored: Stored, owned: Owned) -> Result<(), Silent> {
-        let Stored { mut records, position: mut from, .. } = stored;
+        let Stored { mut records, position: mut from, owed, .. } = stored;
         // The messages of its queue.
         let of_queue = |(key, value): (&Vec<u8>, &Vec<u8>)| {
             (key.first() == Some(&b'q')).then(|| record::position_of(value)).flatten()
@@ -177,8 +177,7 @@ impl<E: Engine, P: Port> Node<E, P> {
             .filter(|key| key.first() == Some(&b'f'))
             .filter_map(|key| record::filter_of(key).map(ToOwned::to_owned))
             .collect();
-        // It can have left some groups.
-        filters.extend(self.groups_of(client).iter().map(|(_, filter, _)| plain(filter)));
+        filters.extend(self.filters_of_groups(client, &owed));
         // This node must not deliver again what is in the records.
         while self.position() < from {
             let _ = timeout(BEAT, self.log_moved.notified()).await;
@@ -243,6 +242,17 @@ impl<E: Engine, P: Port> Node<E, P> {
         self.state.borrow().shares.of_client(client)
     }
 
+    /// Returns the filters of the groups that a client is in, or has just left: the log can have that
+    /// already, but not all messages again.
+    fn filters_of_groups(&self, client: &str, owed: &[Owed]) -> Vec<String> {
+        let left = owed.iter().filter_map(|owed| match Item::from_bytes(&owed.message)? {
+            Item::Member(Member { share, .. }) => Filter::new(&*share, Version::V5_0).ok(),
+            Item::Message(_) => None,
+        });
+        let groups = self.groups_of(client).into_iter().map(|(_, filter, _)| filter);
+        groups.chain(left).map(|filter| plain(&filter)).collect()
+    }
+
     /// Takes a client out of the groups that its session is in no longer, because the node that had
     /// the session was lost before the log had that.
     fn leave_groups(&self, broker: &Broker, client: &Rc<str>) {
@@ -262,13 +272,7 @@ impl<E: Engine, P: Port> Node<E, P> {
     /// ended.
     async fn pass_on_chosen(&self, client: &Rc<str>, stored: &Stored) -> Result<(), Silent> {
         let from = stored.position;
-        // The log has possibly got its end already, but not all messages again.
-        let left = stored.owed.iter().filter_map(|owed| match Item::from_bytes(&owed.message)? {
-            Item::Member(Member { share, .. }) => Filter::new(&*share, Version::V5_0).ok(),
-            Item::Message(_) => None,
-        });
-        let groups = self.groups_of(client).into_iter().map(|(_, filter, _)| filter);
-        let filters: Vec<String> = groups.chain(left).map(|filter| plain(&filter)).collect();
+        let filters = self.filters_of_groups(client, &stored.owed);
         if filters.is_empty() {
             return Ok(());
         }
