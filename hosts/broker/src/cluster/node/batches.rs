@@ -217,8 +217,8 @@ impl<E: Engine, P: Port> Node<E, P> {
         (!is_empty).then_some(work)
     }
 
-    /// Takes the changes of members for the log. The entry of a session that leaves a group says so,
-    /// too, so that the node that claims the session looks for messages that were chosen for it.
+    /// Takes the changes of members for the log. The entry of a session that leaves a group says
+    /// so, too: the node that claims the session looks for messages that were chosen for it.
     fn take_members(
         &self,
         members: Vec<Member>,

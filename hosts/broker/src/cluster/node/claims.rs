@@ -242,8 +242,8 @@ impl<E: Engine, P: Port> Node<E, P> {
         self.state.borrow().shares.of_client(client)
     }
 
-    /// Returns the filters of the groups that a client is in, or has just left: the log can have that
-    /// already, but not all messages again.
+    /// Returns the filters of the groups that a client is in, or has just left: the log can have
+    /// that already, but not all messages again.
     fn filters_of_groups(&self, client: &str, owed: &[Owed]) -> Vec<String> {
         let left = owed.iter().filter_map(|owed| match Item::from_bytes(&owed.message)? {
             Item::Member(Member { share, .. }) => Filter::new(&*share, Version::V5_0).ok(),

@@ -5,8 +5,8 @@
 //! group. Two things can be wrong with it, because the log can have got other members meanwhile:
 //!
 //! - The client is no member at the position of the message, or it has left and come back, or
-//!   another node has it, or there is no choice for a group. All nodes see that. Each appends the message again, for this group alone, under the same token, so
-//!   that the log has it once more.
+//!   another node has it, or there is no choice for a group. All nodes see that. Each appends the
+//!   message again, for this group alone, under the same token, so that the log has it once more.
 //! - The client is a member there, but its session has just ended, or has unsubscribed, and the log
 //!   does not have that yet. The node that has ended the session appends the message again. If that
 //!   node is lost, the one that claims the session does.
