@@ -1,8 +1,8 @@
 //! The bytes of what the nodes store: messages in the log, and the state of sessions.
 //!
 //! All integers are big-endian. A *string* is a length of two bytes and UTF-8, *bytes* are a length
-//! of four bytes and the bytes. The first byte says what follows: 1 for a message or an entry, and 2
-//! for a member.
+//! of four bytes and the bytes. The first byte says what follows: 1 for a message or an entry, and
+//! 2 for a member.
 //!
 //! | message | |
 //! |---|---|
