@@ -173,7 +173,7 @@ fn retained_messages_go_to_all_nodes_in_one_order() {
     let [new] = &forwards(&mut net)[..] else { panic!() };
     // Another node was faster.
     let old = Publish { retain: true, ..message("t", "old", 0) };
-    let old = mqtt_sansio::session::Message::new(&old).unwrap();
+    let old = Message::new(&old).unwrap();
     let now = Instant::from_millis(net.now);
     net.broker.remote(&old, "", None, Some(1), now);
     net.broker.remote(&new.message, &new.publisher, None, Some(2), now);
@@ -205,7 +205,7 @@ fn session_names_messages_of_the_log_by_position() {
     let client = net.join(kept(V5_0, "a"));
     net.subscribe(client, "t", 1);
     net.leave(client);
-    let one = mqtt_sansio::session::Message::new(&message("t", "one", 1)).unwrap();
+    let one = Message::new(&message("t", "one", 1)).unwrap();
     net.broker.remote(&one, "", None, Some(17), now);
     net.broker.remote(&one, "", None, Some(17), now);
     let mut store = Store::default();
@@ -219,7 +219,7 @@ fn session_names_messages_of_the_log_by_position() {
     let mut other = Broker::new(BrokerConfig::default().is_node(true), 0x5EED, now);
     store.0.insert([b"m", &17_u64.to_be_bytes()[..]].concat(), one.to_bytes().to_vec());
     other.import_session(store.records(), now).unwrap();
-    let two = mqtt_sansio::session::Message::new(&message("t", "two", 1)).unwrap();
+    let two = Message::new(&message("t", "two", 1)).unwrap();
     other.catch_up("a", &two, "", None, 18, now);
     assert_eq!(other.client("a").unwrap().queued, 2);
     let mut again = Store::default();
@@ -246,7 +246,7 @@ fn messages_that_the_host_does_not_fetch_are_bounded() {
 fn position_survives_a_crash() {
     let config = BrokerConfig::default().is_node(true);
     let mut broker = Broker::new(config.clone(), 0x5EED, Instant::from_millis(0));
-    let one = mqtt_sansio::session::Message::new(&message("t", "one", 1)).unwrap();
+    let one = Message::new(&message("t", "one", 1)).unwrap();
     broker.remote(&one, "", None, Some(17), Instant::from_millis(0));
     let mut store = Store::default();
     let _ = store.commit(&mut broker);
