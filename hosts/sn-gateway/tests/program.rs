@@ -9,11 +9,12 @@ use mqtt_sansio::codec::QoS;
 use mqtt_sansio::sn::client::{Action, Client, ClientConfig, ClientState};
 use mqtt_sansio::sn::v1_2::{ReturnCode, SubscriptionTopic, TopicRef};
 use std::io::{BufRead as _, BufReader};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
+use testkit::port::free_ports;
 
 /// A process that is killed at the end of the test.
 struct Process(Child);
@@ -27,7 +28,7 @@ impl Drop for Process {
 
 /// Starts mosquitto, and returns its port.
 fn mosquitto() -> (Process, String) {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = free_ports(1).to_string();
     let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"];
     let program = program.into_iter().find(|path| Path::new(path).is_file());
     let mut command = Command::new(program.unwrap_or("mosquitto"));

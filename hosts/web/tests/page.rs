@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::thread::{sleep, spawn};
 use std::time::Duration;
+use testkit::port::free_ports;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
@@ -98,7 +99,7 @@ fn page_is_served_by_the_command_of_the_readme() {
         let command = command.split(" # ").next().unwrap().trim();
         assert!(ci.contains(command), "{command} is not in .ci/run");
     }
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_ports(1);
     let command = commands[1].split(" # ").next().unwrap().replace("http.server", "http.server {}");
     let command = format!("exec {}", command.replace("{}", &port.to_string()));
     let mut server = Command::new("sh").args(["-c", &command]).current_dir(ROOT).spawn().unwrap();

@@ -6,12 +6,14 @@
 
 use core::ops::{Deref, DerefMut};
 use core::time::Duration;
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::fs::File;
+use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
+use std::thread::{panicking, sleep};
 use std::time::Instant;
+use testkit::port::free_ports;
 
 /// The most time that the program has for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -70,16 +72,20 @@ pub fn not_played() -> ! {
 pub struct Program {
     child: Child,
     port: u16,
+    /// What the program says, which is shown when its scenario fails.
+    errors: File,
 }
 
 impl Program {
     pub fn start(command: &str) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_ports(1);
         let command = command.replace("{port}", &port.to_string());
         let mut shell = Command::new("sh");
         shell.args(["-c", &command]).stdin(Stdio::null()).stdout(Stdio::null());
-        let child = shell.stderr(Stdio::null()).process_group(0).spawn().unwrap();
-        let program = Self { child, port };
+        let errors = unnamed_file(port);
+        shell.stderr(errors.try_clone().unwrap());
+        let child = shell.process_group(0).spawn().unwrap();
+        let program = Self { child, port, errors };
         drop(program.connect());
         program
     }
@@ -102,10 +108,22 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        if panicking() {
+            let (ended, mut said) = (self.child.try_wait(), String::new());
+            let read = self.errors.rewind().and_then(|()| self.errors.read_to_string(&mut said));
+            eprintln!("port {}; ended: {ended:?}; read: {read:?}; said:\n{said}", self.port);
+        }
         let group = format!("-{}", self.child.id());
         let _ = Command::new("kill").args(["-9", "--", &group]).status();
         let _ = self.child.wait();
     }
+}
+
+fn unnamed_file(port: u16) -> File {
+    let path = std::env::temp_dir().join(format!("scenario-{}-{port}", std::process::id()));
+    let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    file
 }
 
 /// A client's end of a connection to the program.
@@ -137,7 +155,12 @@ impl Socket {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 return false;
             }
-            Err(_) => self.is_closed = true,
+            // A read with a time limit is interrupted when this process is frozen meanwhile.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => {
+                eprintln!("a connection has ended: {error}");
+                self.is_closed = true;
+            }
         }
         true
     }

@@ -2,8 +2,8 @@
 //! the library, and the commands of the client by its own tests.
 
 use crate::{Directory, has, run};
-use std::net::TcpListener;
 use std::process::Command;
+use testkit::port::free_ports;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 const README: &str = include_str!("../../README.md");
@@ -71,7 +71,7 @@ fn each_command_of_the_readmes_works() {
     assert_eq!(configurations.len(), 2);
     // Bridges can stand after the listeners.
     directory.write("broker.toml", &configurations.concat());
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_ports(1);
     let root = std::fs::read_to_string(format!("{ROOT}/README.md")).unwrap();
     let blocks = [blocks(&root, "sh"), blocks(README, "sh")].concat();
     assert_eq!(blocks.len(), 4);

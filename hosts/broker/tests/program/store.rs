@@ -5,11 +5,12 @@ use crate::operation::get;
 use crate::{Broker, Directory, run, skip};
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::scope;
 use std::time::{Duration, Instant};
+use testkit::port::free_ports;
 
 const LISTEN: [&str; 2] = ["--listen", "tcp://127.0.0.1:0"];
 
@@ -292,15 +293,8 @@ impl Flow {
     }
 }
 
-/// Returns an address that stays free while a broker is restarted: the system gives no port below
-/// 32,768 to a connection.
 pub(crate) fn free_address() -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let ports = std::iter::repeat_with(|| {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed) + std::process::id() * 16;
-        format!("127.0.0.1:{}", 10_000 + number % 20_000)
-    });
-    ports.take(20_000).find(|address| TcpListener::bind(address).is_ok()).unwrap()
+    format!("127.0.0.1:{}", free_ports(1))
 }
 
 /// Kills a broker again and again. Calls `damage` with its directory each time.

@@ -4,13 +4,14 @@ use mqtt_sansio_client::rustls::pki_types::CertificateDer;
 use mqtt_sansio_client::rustls::pki_types::pem::PemObject as _;
 use mqtt_sansio_client::rustls::{ClientConfig, RootCertStore, crypto};
 use std::io::{Write as _, stderr};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use testkit::port::free_ports;
 
 /// A kind of broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,19 +44,19 @@ pub(crate) const SCHEMES: [&str; 4] = ["mqtt", "mqtts", "ws", "wss"];
 impl Broker {
     /// Starts a broker on a free port of 127.0.0.1. It keeps its state in the folder.
     pub(crate) fn start(kind: Kind, folder: &Folder) -> Self {
-        Self::start_on(kind, folder, free_port(1), true)
+        Self::start_on(kind, folder, free_ports(1), true)
     }
 
     /// Starts a broker with each kind of listener. Its certificate is in the folder as `cert.pem`.
     pub(crate) fn start_with_all_listeners(kind: Kind, folder: &Folder) -> Self {
         make_certificate(folder);
-        Self::start_on(kind, folder, free_port(SCHEMES.len() as u16), true)
+        Self::start_on(kind, folder, free_ports(SCHEMES.len() as u16), true)
     }
 
     /// Starts a broker with each kind of listener, whose state ends with its process.
     pub(crate) fn start_in_memory(kind: Kind, folder: &Folder) -> Self {
         make_certificate(folder);
-        Self::start_on(kind, folder, free_port(SCHEMES.len() as u16), false)
+        Self::start_on(kind, folder, free_ports(SCHEMES.len() as u16), false)
     }
 
     fn start_on(kind: Kind, folder: &Folder, port: u16, is_durable: bool) -> Self {
@@ -119,18 +120,6 @@ pub(crate) fn trust(certificate: &Path) -> Arc<ClientConfig> {
     let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()));
     let config = config.with_safe_default_protocol_versions().unwrap();
     Arc::new(config.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// Returns the first of that many ports in a row. They stay free while a broker is restarted: the
-/// system gives no port below 32,768 to a connection.
-fn free_port(count: u16) -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let firsts = std::iter::repeat_with(|| {
-        let number = NEXT.fetch_add(count.into(), Ordering::Relaxed) + std::process::id() * 16;
-        10_000 + (number % 20_000) as u16
-    });
-    let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    firsts.take(20_000).find(|first| (*first..first + count).all(is_free)).unwrap()
 }
 
 /// Starts the program, with all listeners if there is a certificate.
