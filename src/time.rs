@@ -1,12 +1,14 @@
 //! Time as the machines see it: instants that the host passes in. No clock is read here.
 
+use core::fmt;
+use core::num::NonZero;
 use core::ops::{Add, Sub};
 use core::time::Duration;
 
 /// A point in time: milliseconds since an epoch that the host chooses, such as its start.
 ///
 /// Only differences matter, so any clock that does not step back will do. A machine treats a clock
-/// that does step back as standing still. All arithmetic saturates at zero and at 2⁶⁴ − 1
+/// that does step back as standing still. All arithmetic saturates at zero and at 2⁶⁴ − 2
 /// milliseconds.
 ///
 /// ```
@@ -19,20 +21,25 @@ use core::time::Duration;
 /// assert_eq!(start - Duration::from_secs(9), Instant::from_millis(0));
 /// assert_eq!(Instant::from_millis(7_000) - start, Duration::from_secs(2));
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Instant(u64);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(
+    /// One more than the milliseconds, so that an `Option<Instant>` takes eight bytes.
+    NonZero<u64>,
+);
 
 impl Instant {
-    /// Returns the instant that is the given milliseconds after the epoch.
+    /// Returns the instant that is the given milliseconds after the epoch. Saturates.
     #[must_use]
+    #[inline]
     pub const fn from_millis(milliseconds: u64) -> Self {
-        Self(milliseconds)
+        Self(NonZero::<u64>::MIN.saturating_add(milliseconds))
     }
 
     /// Returns the milliseconds since the epoch.
     #[must_use]
+    #[inline]
     pub const fn as_millis(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// Returns the instant that is the given seconds later. The intervals of the standard are in
@@ -40,6 +47,19 @@ impl Instant {
     #[must_use]
     pub const fn plus_seconds(self, seconds: u32) -> Self {
         Self(self.0.saturating_add(seconds as u64 * 1_000))
+    }
+}
+
+/// The epoch.
+impl Default for Instant {
+    fn default() -> Self {
+        Self::from_millis(0)
+    }
+}
+
+impl fmt::Debug for Instant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Instant").field(&self.as_millis()).finish()
     }
 }
 
@@ -59,7 +79,8 @@ impl Sub<Duration> for Instant {
 
     fn sub(self, duration: Duration) -> Self {
         let milliseconds = duration.as_nanos().div_ceil(1_000_000);
-        Self(self.0.saturating_sub(u64::try_from(milliseconds).unwrap_or(u64::MAX)))
+        let milliseconds = u64::try_from(milliseconds).unwrap_or(u64::MAX);
+        Self::from_millis(self.as_millis().saturating_sub(milliseconds))
     }
 }
 
@@ -68,7 +89,7 @@ impl Sub for Instant {
     type Output = Duration;
 
     fn sub(self, earlier: Self) -> Duration {
-        Duration::from_millis(self.0.saturating_sub(earlier.0))
+        Duration::from_millis(self.0.get().saturating_sub(earlier.0.get()))
     }
 }
 
@@ -92,7 +113,7 @@ impl Clock {
     /// Returns the present moment, in whole milliseconds.
     #[must_use]
     pub fn now(&self) -> Instant {
-        Instant(u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX))
+        Instant::from_millis(u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
     /// Converts an instant to that of `std`, for the timers of a runtime. An instant that `std`
@@ -100,6 +121,8 @@ impl Clock {
     #[must_use]
     pub fn to_std(&self, instant: Instant) -> std::time::Instant {
         let far = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-        self.0.checked_add(Duration::from_millis(instant.0)).unwrap_or_else(|| self.0 + far)
+        self.0
+            .checked_add(Duration::from_millis(instant.as_millis()))
+            .unwrap_or_else(|| self.0 + far)
     }
 }

@@ -6,7 +6,7 @@ use super::question::{Pending, Question, QuestionId};
 use super::request::Request;
 use super::stats::Counted;
 use super::throttle::Throttle;
-use crate::codec::{OwnedPacket, ReasonCode};
+use crate::codec::OwnedPacket;
 use crate::router::Slab;
 use crate::server::Server;
 use crate::session::{Message, Outgoing};
@@ -63,8 +63,8 @@ pub(super) struct Connection {
     /// Whether a task ends the connection because its queue was full.
     pub(super) is_overflown: bool,
     pub(super) counted: Counted,
-    /// Why the broker itself ends the connection.
-    pub(super) cause: CloseCause,
+    /// Why the broker itself ends the connection, if it does.
+    pub(super) cause: Option<Box<CloseCause>>,
     questions: u32,
     phase: Phase,
     hint: Hint,
@@ -103,7 +103,7 @@ struct Gates {
 pub(super) enum Phase {
     AwaitConnect,
     /// The CONNECT awaits the host's answer, or that of the client to a challenge.
-    Connecting(OwnedPacket),
+    Connecting(Box<OwnedPacket>),
     Connected(SessionId),
     Closed(Box<Closed>),
 }
@@ -222,7 +222,7 @@ impl Connections {
             is_searching: false,
             is_overflown: false,
             counted: Counted::default(),
-            cause: CloseCause::Ended(ReasonCode::SUCCESS),
+            cause: None,
             questions: 0,
             phase: Phase::AwaitConnect,
             hint: Hint::Quiet,

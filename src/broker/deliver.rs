@@ -16,7 +16,6 @@ use crate::router::GroupId;
 use crate::session::{Message, Outgoing, QueueLimit, Session};
 use crate::time::Instant;
 use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 
 /// A session is given more retained messages while fewer messages than this wait for its client.
 const RETAINED_AT_ONCE: usize = 16;
@@ -69,19 +68,17 @@ fn deliver_to_session(
     }
     let mut granted = QoS::AtMostOnce;
     let mut as_published = false;
-    let mut subscription_identifiers = Vec::new();
+    let mut is_plain = expires_at.is_none();
     for (_, Subscriber { options, identifier, .. }) in same {
         granted = granted.max(options.maximum_qos);
         as_published |= options.retain_as_published;
-        // [5.0 MQTT-3.3.4-3] [5.0 MQTT-3.3.4-4]
-        subscription_identifiers.extend(*identifier);
+        is_plain &= identifier.is_none();
     }
     // [5.0 MQTT-3.8.4-8] [3.1.1 MQTT-3.8.4-6]
     let qos = message.qos().min(granted);
     // [5.0 MQTT-3.3.1-12] [5.0 MQTT-3.3.1-13] [3.1.1 MQTT-3.3.1-9]
     let message = message.with(qos, message.retain() && as_published);
     let is_due = broker.cursors.is_due(session);
-    let is_plain = subscription_identifiers.is_empty() && expires_at.is_none();
     if at_once && is_plain && !is_due && broker.journal.is_none() {
         if let Presence::Connected(id) = state.presence {
             if broker.connections.write_through(id, &message, now) {
@@ -90,6 +87,9 @@ fn deliver_to_session(
             }
         }
     }
+    // [5.0 MQTT-3.3.4-3] [5.0 MQTT-3.3.4-4]
+    let identifiers = same.iter().filter_map(|(_, subscriber)| subscriber.identifier);
+    let subscription_identifiers = identifiers.collect();
     let outgoing = Outgoing { message, key: None, subscription_identifiers, expires_at };
     let is_next = !is_due || deliver_retained_before(broker, session, same, topic_name, now);
     if is_next {

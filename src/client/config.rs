@@ -1,7 +1,7 @@
 //! The configuration of a client.
 
 use crate::codec::Options;
-use crate::session::{CommonConfig, QueueLimit, common_config};
+use crate::session::{ANSWER_TIMEOUT, CommonConfig, QueueLimit, common_config};
 use core::time::Duration;
 
 /// The configuration of a client, apart from what its [`Connect`](crate::codec::Connect) tells the
@@ -23,6 +23,7 @@ pub struct ClientConfig {
     pub(super) maximum_packet_size: u32,
     pub(super) clean_start_when_required: bool,
     pub(super) common: CommonConfig,
+    pub(super) answer_timeout: Duration,
 }
 
 impl Default for ClientConfig {
@@ -42,6 +43,7 @@ impl ClientConfig {
             maximum_packet_size: 268_435_460,
             clean_start_when_required: false,
             common: CommonConfig::new(QueueLimit { messages: 1_000, bytes: 64 * 1024 * 1024 }),
+            answer_timeout: ANSWER_TIMEOUT,
         }
     }
 

@@ -244,7 +244,7 @@ impl Client {
         };
         let AuthProperties { reason_string, user_properties, .. } = auth.properties;
         let is_last = auth.reason_code == ReasonCode::SUCCESS;
-        let deadline = step.now + self.config.common.answer_timeout;
+        let deadline = step.now + self.config.answer_timeout;
         // Before CONNACK the server asks for more; CONNACK completes the authentication. After it,
         // only what the client has started continues. [5.0 MQTT-4.12.0-2] [5.0 §4.12.1]
         let next = match self.state {

@@ -3,7 +3,9 @@
 use crate::codec::{
     ConnackProperties, Expiry, Options, QoS, ReasonCode, SubscribeProperties, Subscription, Version,
 };
-use crate::session::{Available, CommonConfig, Limits, QueueLimit, Requested, common_config};
+use crate::session::{
+    ANSWER_TIMEOUT, Available, CommonConfig, Limits, QueueLimit, Requested, common_config,
+};
 use core::num::NonZeroU16;
 use core::time::Duration;
 
@@ -32,6 +34,7 @@ pub struct ServerConfig {
     pub(super) maximum_in_flight: u16,
     pub(super) maximum_requests: usize,
     pub(crate) common: CommonConfig,
+    pub(crate) answer_timeout: Duration,
 }
 
 impl Default for ServerConfig {
@@ -59,6 +62,7 @@ impl ServerConfig {
             maximum_in_flight: 256,
             maximum_requests: 8,
             common: CommonConfig::new(QueueLimit { messages: 1_000, bytes: 16 * 1024 * 1024 }),
+            answer_timeout: ANSWER_TIMEOUT,
         }
     }
 

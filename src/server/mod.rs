@@ -202,7 +202,7 @@ impl Server {
             | State::Closing(_)
             | State::Closed => false,
             State::Connected(_) => {
-                self.endpoint.connection.requests.waiting.len() < self.config.maximum_requests
+                self.endpoint.connection.requests.len() < self.config.maximum_requests
             }
         }
     }

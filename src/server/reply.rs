@@ -175,7 +175,7 @@ impl Server {
     ) -> Result<(), AnswerError> {
         let now = self.endpoint.advance_to(now);
         let RequestToken { packet_identifier, number } = token;
-        let waiting = self.endpoint.connection.requests.waiting.get(&packet_identifier);
+        let waiting = self.endpoint.connection.requests.get(packet_identifier);
         let waiting = waiting.filter(|at| at.number == number && at.request == request);
         let asked = waiting.ok_or(AnswerError::NotAsked)?.filters;
         let given = reason_codes.len();

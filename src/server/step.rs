@@ -186,7 +186,7 @@ impl Server {
         frame: Frame<'i>,
         step: &mut Step<'_, impl Output>,
     ) -> Result<Option<Action<'i>>, ProtocolError> {
-        let deadline = step.now + self.config.common.answer_timeout;
+        let deadline = step.now + self.config.answer_timeout;
         if matches!(self.state, State::AwaitConnect { .. }) {
             let connect = self.decode_connect(frame, step)?;
             self.on_connect(&connect, step)?;
@@ -281,7 +281,7 @@ impl Server {
         if continues == (auth.reason_code == ReasonCode::RE_AUTHENTICATE) {
             return Err(ProtocolError::AuthenticationMethod);
         }
-        let deadline = step.now + self.config.common.answer_timeout;
+        let deadline = step.now + self.config.answer_timeout;
         self.state = State::Connected(Reauthentication::AwaitHost { deadline });
         Ok(())
     }
@@ -312,7 +312,7 @@ impl Server {
         filters: usize,
         step: &mut Step<'_, impl Output>,
     ) -> Result<Option<RequestToken>, ProtocolError> {
-        let waiting = self.endpoint.connection.requests.waiting.get(&packet_identifier).copied();
+        let waiting = self.endpoint.connection.requests.get(packet_identifier);
         let is_5_0 = self.version() == Version::V5_0;
         // Before 5.0 a client can resume a session of which it knows nothing, and so reuse the
         // identifiers of its messages.

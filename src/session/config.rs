@@ -4,14 +4,13 @@ use super::QueueLimit;
 use crate::codec::Options;
 use core::time::Duration;
 
-/// The settings that `ClientConfig` and `ServerConfig` have in common.
+/// The settings of the exchange of messages, which each machine has a copy of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CommonConfig {
     pub(crate) manual_acknowledgement: bool,
     pub(crate) queue: QueueLimit,
     pub(crate) options: Options,
     pub(crate) automatic_topic_aliases: u16,
-    pub(crate) answer_timeout: Duration,
 }
 
 impl CommonConfig {
@@ -21,13 +20,16 @@ impl CommonConfig {
             queue,
             options: Options::NONE,
             automatic_topic_aliases: 0,
-            answer_timeout: Duration::from_secs(30),
         }
     }
 }
 
-/// Defines the setters of [`CommonConfig`] for a configuration that holds one in `common`. The
-/// argument is the doc text of `maximum_queued`, which differs between the two.
+/// How long the host can take to answer a CONNECT or AUTH, by default.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Defines the setters that `ClientConfig` and `ServerConfig` have in common, for a configuration
+/// with a [`CommonConfig`] in `common` and an `answer_timeout`. The argument is the doc text of
+/// `maximum_queued`, which differs between the two.
 macro_rules! common_config {
     ($queue:literal) => {
         /// Sets whether messages are acknowledged only by `acknowledge`. The default is false: a
@@ -64,7 +66,7 @@ macro_rules! common_config {
         /// 30 seconds.
         #[must_use]
         pub const fn answer_timeout(self, answer_timeout: Duration) -> Self {
-            Self { common: CommonConfig { answer_timeout, ..self.common }, ..self }
+            Self { answer_timeout, ..self }
         }
     };
 }

@@ -1,27 +1,34 @@
 //! Values by packet identifier, in the order in which they were inserted.
 
 use crate::codec::PacketIdentifier;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 /// A map from packet identifiers to values that keeps the order of insertion and chooses the next
 /// identifier.
 ///
+/// A session that has used none, as most have, has no memory for them.
+#[derive(Clone, Debug)]
+pub(crate) struct Identifiers<T> {
+    table: Option<Box<Table<T>>>,
+    /// The identifier to try first. Identifiers rise, so that one is not reused soon.
+    pub(super) next: u16,
+}
+
 /// The values stand in a slab. A linked list keeps their order and a hash table finds them, so an
 /// operation costs the same whatever the number of values and the order in which they leave; the
 /// peer decides both.
 #[derive(Clone, Debug)]
-pub(crate) struct Identifiers<T> {
+struct Table<T> {
     entries: Vec<Entry<T>>,
     /// For each hash, the position of the first entry. Its length is a power of two, and at least
     /// that of `entries`.
-    table: Vec<u32>,
+    heads: Box<[u32]>,
     first: u32,
     last: u32,
     /// The first vacant entry. Vacant entries are linked by `after`.
     vacant: u32,
-    length: usize,
-    /// The identifier to try first. Identifiers rise, so that one is not reused soon.
-    pub(super) next: u16,
+    length: u32,
     /// The identifiers in use, kept since there were many of them.
     used: Option<Used>,
 }
@@ -41,27 +48,18 @@ struct Entry<T> {
 const NONE: u32 = u32::MAX;
 
 /// The number of packet identifiers: 1 to 65,535.
-pub(crate) const IDENTIFIERS: usize = 65_535;
+pub(crate) const IDENTIFIERS: u32 = 65_535;
 
 /// The number of values from which on the identifiers in use are kept as a set. With fewer, a
 /// search for a free identifier looks at no more than that many.
-const MANY: usize = 256;
+const MANY: u32 = 256;
 
 /// Memory for more values than this is released when the last one leaves.
 const KEPT_CAPACITY: usize = 64;
 
 impl<T> Default for Identifiers<T> {
     fn default() -> Self {
-        Self {
-            entries: Vec::new(),
-            table: Vec::new(),
-            first: NONE,
-            last: NONE,
-            vacant: NONE,
-            length: 0,
-            next: 1,
-            used: None,
-        }
+        Self { table: None, next: 1 }
     }
 }
 
@@ -69,18 +67,101 @@ impl<T> Identifiers<T> {
     /// Returns the identifier that the next value should have, unless all are in use.
     #[inline]
     pub(crate) fn allocate(&self) -> Option<PacketIdentifier> {
-        if self.find(self.next).is_none() {
-            return PacketIdentifier::new(self.next);
+        match &self.table {
+            Some(table) if table.find(self.next).is_some() => table.search(self.next),
+            _ => PacketIdentifier::new(self.next),
         }
-        self.search()
     }
 
-    #[cold]
-    fn search(&self) -> Option<PacketIdentifier> {
-        if let Some(used) = &self.used {
-            return used.first_free(self.next).and_then(PacketIdentifier::new);
+    /// Returns the number of identifiers in use.
+    pub(crate) fn len(&self) -> usize {
+        self.table.as_ref().map_or(0, |table| table.length as usize)
+    }
+
+    /// Whether an identifier is free.
+    pub(crate) fn has_free(&self) -> bool {
+        self.table.as_ref().is_none_or(|table| table.length < IDENTIFIERS)
+    }
+
+    /// Appends a value under an identifier that is not in use. Inlined, so that the value is made
+    /// in its place.
+    #[inline]
+    pub(crate) fn insert(&mut self, identifier: PacketIdentifier, value: T) {
+        self.next = successor(identifier.get());
+        let table = self.table.get_or_insert_default();
+        let position = table.add(identifier.get());
+        if let Some(entry) = table.entry_mut(position) {
+            entry.value = Some(value);
         }
-        let mut identifier = self.next;
+    }
+
+    pub(crate) fn get(&self, identifier: PacketIdentifier) -> Option<&T> {
+        self.table.as_ref()?.find(identifier.get())?.value.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, identifier: PacketIdentifier) -> Option<&mut T> {
+        let table = self.table.as_mut()?;
+        let position = table.position(identifier.get());
+        table.entry_mut(position)?.value.as_mut()
+    }
+
+    /// Removes the value of an identifier, which then is free.
+    pub(crate) fn remove(&mut self, identifier: PacketIdentifier) -> Option<T> {
+        let table = self.table.as_mut()?;
+        let value = table.remove(identifier.get());
+        if table.length == 0 && table.entries.len() > KEPT_CAPACITY {
+            self.table = None;
+        }
+        value
+    }
+
+    /// Moves a value to the end of the order.
+    pub(crate) fn move_to_back(&mut self, identifier: PacketIdentifier) {
+        if let Some(table) = &mut self.table {
+            table.move_to_back(identifier.get());
+        }
+    }
+
+    /// Returns the first identifier in the order.
+    pub(crate) fn first(&self) -> Option<PacketIdentifier> {
+        let table = self.table.as_ref()?;
+        PacketIdentifier::new(table.entry(table.first)?.identifier)
+    }
+
+    /// Returns the identifier that follows another one in the order.
+    pub(crate) fn after(&self, identifier: PacketIdentifier) -> Option<PacketIdentifier> {
+        let table = self.table.as_ref()?;
+        let after = table.find(identifier.get())?.after;
+        PacketIdentifier::new(table.entry(after)?.identifier)
+    }
+
+    /// Returns all values in their order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (PacketIdentifier, &T)> {
+        self.table.iter().flat_map(|table| table.iter())
+    }
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self {
+            entries: Vec::new(),
+            heads: Box::default(),
+            first: NONE,
+            last: NONE,
+            vacant: NONE,
+            length: 0,
+            used: None,
+        }
+    }
+}
+
+impl<T> Table<T> {
+    #[cold]
+    fn search(&self, mut identifier: u16) -> Option<PacketIdentifier> {
+        if let Some(used) = &self.used {
+            return used.first_free(identifier).and_then(PacketIdentifier::new);
+        }
         for _ in 0..=self.length {
             if self.find(identifier).is_none() {
                 return PacketIdentifier::new(identifier);
@@ -88,26 +169,6 @@ impl<T> Identifiers<T> {
             identifier = successor(identifier);
         }
         None
-    }
-
-    /// Returns the number of identifiers in use.
-    pub(crate) const fn len(&self) -> usize {
-        self.length
-    }
-
-    /// Whether an identifier is free.
-    pub(crate) const fn has_free(&self) -> bool {
-        self.length < IDENTIFIERS
-    }
-
-    /// Appends a value under an identifier that is not in use. Inlined, so that the value is made
-    /// in its place.
-    #[inline]
-    pub(crate) fn insert(&mut self, identifier: PacketIdentifier, value: T) {
-        let position = self.add(identifier.get());
-        if let Some(entry) = self.entry_mut(position) {
-            entry.value = Some(value);
-        }
     }
 
     /// Makes an entry without a value at the end of the list.
@@ -125,34 +186,22 @@ impl<T> Identifiers<T> {
                 self.entries.reserve_exact(1);
             }
             self.entries.push(Entry { identifier, before, after, collision, value: None });
-            if self.entries.len() > self.table.len() {
-                self.grow_table();
+            if self.entries.len() > self.heads.len() {
+                self.grow_heads();
             }
         }
         self.add_collision(identifier, position);
         self.link_last(position);
         self.length += 1;
-        self.next = successor(identifier);
         if self.length >= MANY || self.used.is_some() {
             self.note_used(identifier);
         }
         position
     }
 
-    pub(crate) fn get(&self, identifier: PacketIdentifier) -> Option<&T> {
-        self.find(identifier.get())?.value.as_ref()
-    }
-
-    #[inline]
-    pub(crate) fn get_mut(&mut self, identifier: PacketIdentifier) -> Option<&mut T> {
-        let position = self.position(identifier.get());
-        self.entry_mut(position)?.value.as_mut()
-    }
-
-    /// Removes the value of an identifier, which then is free.
-    pub(crate) fn remove(&mut self, identifier: PacketIdentifier) -> Option<T> {
-        let position = self.position(identifier.get());
-        self.remove_collision(identifier.get(), position)?;
+    fn remove(&mut self, identifier: u16) -> Option<T> {
+        let position = self.position(identifier);
+        self.remove_collision(identifier, position)?;
         self.unlink(position);
         let vacant = core::mem::replace(&mut self.vacant, position);
         let entry = self.entry_mut(position)?;
@@ -160,18 +209,13 @@ impl<T> Identifiers<T> {
         let value = entry.value.take();
         self.length -= 1;
         if let Some(used) = &mut self.used {
-            used.clear(identifier.get());
-        }
-        if self.length == 0 && self.entries.len() > KEPT_CAPACITY {
-            // The memory is released. The next identifier stays.
-            *self = Self { next: self.next, ..Self::default() };
+            used.clear(identifier);
         }
         value
     }
 
-    /// Moves a value to the end of the order.
-    pub(crate) fn move_to_back(&mut self, identifier: PacketIdentifier) {
-        let position = self.position(identifier.get());
+    fn move_to_back(&mut self, identifier: u16) {
+        let position = self.position(identifier);
         if position == NONE || position == self.last {
             return;
         }
@@ -179,19 +223,7 @@ impl<T> Identifiers<T> {
         self.link_last(position);
     }
 
-    /// Returns the first identifier in the order.
-    pub(crate) fn first(&self) -> Option<PacketIdentifier> {
-        PacketIdentifier::new(self.entry(self.first)?.identifier)
-    }
-
-    /// Returns the identifier that follows another one in the order.
-    pub(crate) fn after(&self, identifier: PacketIdentifier) -> Option<PacketIdentifier> {
-        let after = self.find(identifier.get())?.after;
-        PacketIdentifier::new(self.entry(after)?.identifier)
-    }
-
-    /// Returns all values in their order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (PacketIdentifier, &T)> {
+    fn iter(&self) -> impl Iterator<Item = (PacketIdentifier, &T)> {
         let mut next = self.first;
         core::iter::from_fn(move || {
             let entry = self.entry(next)?;
@@ -219,11 +251,11 @@ impl<T> Identifiers<T> {
     /// Returns the position of an identifier, or `NONE`.
     ///
     /// The hash of an identifier is the end of its number, so those that are given out in a row do
-    /// not collide, and no more than 65,536 divided by the length of the table ever do.
+    /// not collide, and no more than 65,536 divided by the length of `heads` ever do.
     #[inline]
     fn position(&self, identifier: u16) -> u32 {
-        let bucket = usize::from(identifier) & self.table.len().wrapping_sub(1);
-        let mut position = self.table.get(bucket).copied().unwrap_or(NONE);
+        let bucket = usize::from(identifier) & self.heads.len().wrapping_sub(1);
+        let mut position = self.heads.get(bucket).copied().unwrap_or(NONE);
         while let Some(entry) = self.entry(position) {
             if entry.identifier == identifier {
                 break;
@@ -234,11 +266,11 @@ impl<T> Identifiers<T> {
     }
 
     fn bucket(&mut self, identifier: u16) -> Option<&mut u32> {
-        let bucket = usize::from(identifier) & self.table.len().wrapping_sub(1);
-        self.table.get_mut(bucket)
+        let bucket = usize::from(identifier) & self.heads.len().wrapping_sub(1);
+        self.heads.get_mut(bucket)
     }
 
-    /// Takes an entry out of the table.
+    /// Takes an entry out of the hash table.
     #[inline]
     fn remove_collision(&mut self, identifier: u16, position: u32) -> Option<()> {
         let next = self.entry(position)?.collision;
@@ -251,7 +283,7 @@ impl<T> Identifiers<T> {
         Some(())
     }
 
-    /// Puts an entry into the table.
+    /// Puts an entry into the hash table.
     #[inline]
     fn add_collision(&mut self, identifier: u16, position: u32) {
         let head = self.bucket(identifier);
@@ -262,9 +294,9 @@ impl<T> Identifiers<T> {
     }
 
     #[cold]
-    fn grow_table(&mut self) {
+    fn grow_heads(&mut self) {
         let length = self.entries.len().next_power_of_two().max(4);
-        self.table = alloc::vec![NONE; length];
+        self.heads = alloc::vec![NONE; length].into();
         let mut position = self.first;
         while let Some(entry) = self.entry(position) {
             let (identifier, after) = (entry.identifier, entry.after);
@@ -313,11 +345,11 @@ impl<T> Identifiers<T> {
 /// A set of identifiers that finds the next one that is not in it. It has one bit for each, and the
 /// bit of 0, which is none, is always set.
 #[derive(Clone, Debug)]
-struct Used(Vec<u64>);
+struct Used(Box<[u64]>);
 
 impl Default for Used {
     fn default() -> Self {
-        let mut used = Self(alloc::vec![0; 1 << 10]);
+        let mut used = Self(alloc::vec![0; 1 << 10].into());
         used.set(0);
         used
     }
@@ -380,7 +412,8 @@ mod tests {
             assert_eq!(identifiers.remove(identifier), Some(value));
         }
         assert_eq!(identifiers.get(stuck), Some(&0));
-        assert!(identifiers.entries.len() <= 2 && identifiers.table.len() <= 4);
+        let table = identifiers.table.unwrap();
+        assert!(table.entries.len() <= 2 && table.heads.len() <= 4);
     }
 
     /// Beyond 256 values the identifiers in use are kept as a set, which must know those of later
@@ -407,9 +440,9 @@ mod tests {
     fn all_identifiers_can_be_in_use_and_leave_in_any_order() {
         let mut identifiers = Identifiers::default();
         let all: Vec<_> =
-            (0..IDENTIFIERS as u64).map(|value| insert(&mut identifiers, value).unwrap()).collect();
+            (0..IDENTIFIERS.into()).map(|value| insert(&mut identifiers, value).unwrap()).collect();
         assert_eq!(insert(&mut identifiers, 0), None);
-        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), IDENTIFIERS);
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 65_535);
         for index in [30_000, 29_999, 65_534, 0, 30_001] {
             assert_eq!(identifiers.remove(all[index]), Some(index as u64));
             assert_eq!(insert(&mut identifiers, index as u64), Some(all[index]));
@@ -419,8 +452,7 @@ mod tests {
         for identifier in all.into_iter().rev() {
             assert!(identifiers.remove(identifier).is_some());
         }
-        assert_eq!((identifiers.length, identifiers.table.len()), (0, 0));
-        assert_eq!(identifiers.entries.capacity(), 0);
+        assert!(identifiers.table.is_none());
     }
 
     proptest! {
@@ -454,7 +486,7 @@ mod tests {
                 }
                 let expected: Vec<_> = list.iter().map(|(_, value)| *value).collect();
                 prop_assert_eq!(order(&identifiers), expected);
-                prop_assert_eq!(identifiers.length, list.len());
+                prop_assert_eq!(identifiers.len(), list.len());
                 for (position, (identifier, value)) in list.iter().enumerate() {
                     prop_assert_eq!(identifiers.get(*identifier), Some(value));
                     let after = list.get(position + 1).map(|(identifier, _)| *identifier);

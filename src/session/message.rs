@@ -6,7 +6,7 @@ use crate::codec::{
     TopicName,
 };
 use crate::time::Instant;
-use alloc::vec::Vec;
+use alloc::boxed::Box;
 
 /// A message that has arrived. It is a view of the input, except for a topic name that an alias
 /// stood for.
@@ -77,7 +77,7 @@ pub struct Outgoing {
     pub key: Option<u64>,
     /// The identifiers of the subscriptions for which it is sent. None before 5.0 and from a
     /// client.
-    pub subscription_identifiers: Vec<SubscriptionIdentifier>,
+    pub subscription_identifiers: Box<[SubscriptionIdentifier]>,
     /// The time after which the message must not be sent for the first time. [5.0 MQTT-3.3.2-5]
     pub expires_at: Option<Instant>,
 }
@@ -85,8 +85,8 @@ pub struct Outgoing {
 impl Outgoing {
     /// Creates an outgoing message without subscription identifiers that does not expire.
     #[must_use]
-    pub const fn new(key: Option<u64>, message: Message) -> Self {
-        Self { message, key, subscription_identifiers: Vec::new(), expires_at: None }
+    pub fn new(key: Option<u64>, message: Message) -> Self {
+        Self { message, key, subscription_identifiers: Box::default(), expires_at: None }
     }
 
     /// Returns the number of bytes that count towards a queue limit: those of the message, and four

@@ -22,6 +22,7 @@ mod limits;
 mod message;
 mod outbound;
 mod queue;
+mod rare;
 mod slot;
 pub mod stored;
 mod unacknowledged;
@@ -34,7 +35,7 @@ pub use unacknowledged::{AckToken, Acknowledgement};
 
 pub(crate) use available::Available;
 pub(crate) use change::OwedRef;
-pub(crate) use config::{CommonConfig, common_config};
+pub(crate) use config::{ANSWER_TIMEOUT, CommonConfig, common_config};
 pub(crate) use driver::{Ending, Machine, action_conversions, advance};
 pub(crate) use endpoint::{Endpoint, Step};
 pub(crate) use error::{WriteError, from_write_error};
@@ -49,6 +50,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use inbound::Inbound;
 use outbound::Outbound;
+use rare::RareQueue;
 
 /// A limit for queued messages. An empty queue accepts one message of any size, whatever the limit.
 #[expect(clippy::exhaustive_structs, reason = "a limit is its two numbers")]
@@ -94,7 +96,7 @@ pub struct Session {
     connections: u64,
     /// Outcomes not yet reported to the host, for messages that ended without an answer from the
     /// peer.
-    completed: VecDeque<Published<'static>>,
+    completed: RareQueue<Published<'static>>,
     /// Changes that the host has not taken, if it wants them.
     #[expect(clippy::box_collection, reason = "most sessions have none, and need not be larger")]
     changes: Option<Box<VecDeque<Change>>>,
@@ -201,7 +203,7 @@ impl Session {
     /// Drops the outcomes that are not reported.
     #[inline]
     pub(crate) fn forget_outcomes(&mut self) {
-        self.completed.clear();
+        self.completed = RareQueue::default();
     }
 
     /// Returns the number of messages that wait or are in flight, without a look at each.

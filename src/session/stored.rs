@@ -132,7 +132,7 @@ impl Session {
             }
             session.inbound.insert(identifier, Exchange::ACCEPTED);
         }
-        session.completed = input.list(u32::MAX, Loader::published)?.into();
+        session.completed.extend(input.list(u32::MAX, Loader::published)?);
         input.reader.end().map_err(|_| LoadError::Damaged)?;
         Ok(session)
     }
@@ -318,7 +318,7 @@ impl<'a> Loader<'a> {
         let identifier = |input: &mut Self| {
             SubscriptionIdentifier::new(input.reader.u32()?).ok_or(LoadError::Damaged)
         };
-        let subscription_identifiers = self.list(u32::MAX, identifier)?;
+        let subscription_identifiers = self.list(u32::MAX, identifier)?.into();
         Ok(Outgoing { message: self.message()?, key, subscription_identifiers, expires_at })
     }
 

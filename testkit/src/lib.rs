@@ -8,8 +8,8 @@
 //! - [`sn`]: the same for MQTT-SN.
 //! - [`vectors`]: the bytes of `spec-vectors/`.
 //! - [`wire`]: packets to and from bytes.
-//! - [`files`], [`heap`], [`port`], [`random`]: the files of the repository, a count of allocations,
-//!   ports for programs, a generator of numbers.
+//! - [`files`], [`heap`], [`port`], [`random`]: the files of the repository, a count of
+//!   allocations, ports for programs, a generator of numbers.
 
 #![allow(
     clippy::unwrap_used,

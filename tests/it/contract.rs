@@ -312,7 +312,7 @@ fn queue_limit_counts_subscription_identifiers() {
     let limit = QueueLimit { messages: 1_000, bytes: 1_000 };
     let message = Message::new(&message(QoS::AtMostOnce, "x")).unwrap();
     let outgoing = Outgoing {
-        subscription_identifiers: vec![SubscriptionIdentifier::MAX; 100],
+        subscription_identifiers: vec![SubscriptionIdentifier::MAX; 100].into(),
         ..Outgoing::new(None, message)
     };
     assert!(outgoing.size() >= 400);

@@ -17,6 +17,18 @@ fn after(seconds: u64) -> Instant {
     NOW + Duration::from_secs(seconds)
 }
 
+#[test]
+fn instants_saturate_and_are_small() {
+    let latest = Instant::from_millis(u64::MAX);
+    assert_eq!(latest.as_millis(), u64::MAX - 1);
+    assert_eq!(latest, latest + Duration::from_millis(1));
+    assert_eq!(latest, latest.plus_seconds(1));
+    assert_eq!(Instant::default() - Duration::from_millis(1), Instant::from_millis(0));
+    assert_eq!(latest - Duration::from_millis(1), Instant::from_millis(u64::MAX - 2));
+    assert_eq!(format!("{:?}", Instant::from_millis(7)), "Instant(7)");
+    assert_eq!(size_of::<Option<Instant>>(), 8);
+}
+
 /// [5.0 MQTT-3.1.2-20] [5.0 MQTT-3.1.2-22] [3.1.1 MQTT-3.1.2-23] [3.1.1 MQTT-3.1.2-24]
 #[test]
 fn keep_alive_sends_pings_and_times_out_to_the_millisecond() {

@@ -30,7 +30,7 @@ pub(crate) fn disconnect(
     now: Instant,
 ) {
     let Some(connection) = broker.connections.get_mut(id) else { return };
-    connection.cause = cause;
+    connection.cause = Some(Box::new(cause));
     // If DISCONNECT cannot be sent, the connection ends without it.
     let _ = connection.server.disconnect(disconnect, now, &mut connection.output);
     end_by_host(broker, id, now);
@@ -73,7 +73,8 @@ pub(super) fn end_connection(
 ) {
     keep::settle(broker, id);
     let Some(connection) = broker.connections.get_mut(id) else { return };
-    let own = core::mem::replace(&mut connection.cause, CloseCause::ConnectionLost);
+    let own = connection.cause.take();
+    let own = own.map_or(CloseCause::Ended(ReasonCode::SUCCESS), |cause| *cause);
     connection.question = None;
     connection.request = None;
     connection.throttle = None;

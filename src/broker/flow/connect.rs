@@ -25,7 +25,7 @@ use alloc::boxed::Box;
 /// Keeps a CONNECT, and asks the host whether the client is accepted.
 pub(super) fn ask(broker: &mut Broker, id: ConnectionId, connect: &Connect<'_>) {
     if let Some(packet) = keep(broker, (*connect).into(), connect.version) {
-        broker.connections.enter(id, Phase::Connecting(packet.clone()));
+        broker.connections.enter(id, Phase::Connecting(Box::new(packet.clone())));
         broker.connections.ask(id, Pending::new(Question::Connect(packet)));
     }
 }
@@ -294,7 +294,7 @@ fn refuse_connect(
     now: Instant,
 ) {
     let Some(connection) = broker.connections.get_mut(id) else { return };
-    connection.cause = CloseCause::Refused(reason_code);
+    connection.cause = Some(Box::new(CloseCause::Refused(reason_code)));
     // A client without room for a CONNACK gets none.
     let _ = connection.server.refuse(reason_code, properties, now, &mut connection.output);
     close::end_by_host(broker, id, now);

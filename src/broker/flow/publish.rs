@@ -51,7 +51,7 @@ pub(super) fn receive(
         publish.properties.message_expiry_interval.map(|seconds| now.plus_seconds(seconds));
     let token = received.token;
     if verdict == Verdict::Asked {
-        let deadline = Some(now + broker.config.server.common.answer_timeout);
+        let deadline = Some(now + broker.config.server.answer_timeout);
         let question = Pending::new(Question::Publish(message));
         broker.connections.ask(id, Pending { deadline, token, expires_at, ..question });
         return None;

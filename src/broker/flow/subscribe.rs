@@ -91,7 +91,7 @@ fn proceed(broker: &mut Broker, id: ConnectionId, now: Instant) {
                 match state.map(|state| state.grants.check_subscribe(&filter)) {
                     Some(Verdict::Allowed) => add(broker, session, filter, options, identifier),
                     Some(Verdict::Asked) => {
-                        let deadline = Some(now + broker.config.server.common.answer_timeout);
+                        let deadline = Some(now + broker.config.server.answer_timeout);
                         let question = Pending::new(Question::Subscribe(filter, options));
                         return broker.connections.ask(id, Pending { deadline, ..question });
                     }

@@ -4,6 +4,17 @@ use crate::codec::{Text, Topic};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+/// The aliases of a connection. Most have none, so they stand in a box.
+#[derive(Debug, Default)]
+pub(super) struct AliasTables {
+    /// Those of the peer. [5.0 MQTT-3.3.2-7]
+    pub(super) peer: Aliases,
+    /// Those that the host has set.
+    pub(super) own: Aliases,
+    /// Those that the machine has set.
+    pub(super) automatic: AutomaticAliases,
+}
+
 /// The topic of each alias, in one direction of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Aliases(Vec<Option<Topic>>);

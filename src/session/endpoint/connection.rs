@@ -3,8 +3,9 @@
 use super::super::Limits;
 use super::super::slot::Request;
 use super::super::unacknowledged::Unacknowledged;
-use super::alias::{Aliases, AutomaticAliases};
+use super::alias::AliasTables;
 use crate::codec::{PacketIdentifier, Version};
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 
 /// State that lasts as long as a connection.
@@ -23,12 +24,7 @@ pub(crate) struct Connection {
     pub(super) received: u16,
     pub(super) unacknowledged: Unacknowledged,
     pub(crate) requests: PeerRequests,
-    /// The aliases of the peer. [5.0 MQTT-3.3.2-7]
-    pub(super) peer_aliases: Aliases,
-    /// The aliases that the host has set.
-    pub(super) own_aliases: Aliases,
-    /// The aliases that the machine has set.
-    pub(super) automatic_aliases: AutomaticAliases,
+    pub(super) aliases: Option<Box<AliasTables>>,
 }
 
 impl Connection {
@@ -42,9 +38,7 @@ impl Connection {
             received: 0,
             unacknowledged: Unacknowledged::default(),
             requests: PeerRequests::default(),
-            peer_aliases: Aliases::default(),
-            own_aliases: Aliases::default(),
-            automatic_aliases: AutomaticAliases::default(),
+            aliases: None,
         }
     }
 
@@ -62,10 +56,14 @@ impl Connection {
     }
 }
 
-/// The requests of the peer, a client, that the host has not answered.
+/// The requests of the peer, a client, that the host has not answered. In a box, because a server's
+/// clients are many, and most are silent; a client has none.
 #[derive(Debug, Default)]
-pub(crate) struct PeerRequests {
-    pub(crate) waiting: BTreeMap<PacketIdentifier, PeerRequest>,
+pub(crate) struct PeerRequests(Option<Box<Requests>>);
+
+#[derive(Debug, Default)]
+struct Requests {
+    waiting: BTreeMap<PacketIdentifier, PeerRequest>,
     last: u64,
 }
 
@@ -80,9 +78,12 @@ pub(crate) struct PeerRequest {
 }
 
 impl PeerRequests {
-    #[inline]
-    pub(crate) fn contains(&self, packet_identifier: PacketIdentifier) -> bool {
-        !self.waiting.is_empty() && self.waiting.contains_key(&packet_identifier)
+    pub(crate) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |requests| requests.waiting.len())
+    }
+
+    pub(crate) fn get(&self, packet_identifier: PacketIdentifier) -> Option<PeerRequest> {
+        self.0.as_ref()?.waiting.get(&packet_identifier).copied()
     }
 
     /// Notes a request, and returns its number.
@@ -92,17 +93,18 @@ impl PeerRequests {
         request: Request,
         filters: usize,
     ) -> u64 {
-        self.last += 1;
-        let number = self.last;
-        self.waiting.insert(packet_identifier, PeerRequest { request, filters, number });
-        number
+        let Requests { waiting, last } = &mut **self.0.get_or_insert_default();
+        *last += 1;
+        waiting.insert(packet_identifier, PeerRequest { request, filters, number: *last });
+        *last
     }
 
     /// Removes an answered request. An empty map keeps the room of eleven, so it is replaced.
     pub(crate) fn remove(&mut self, packet_identifier: PacketIdentifier) {
-        self.waiting.remove(&packet_identifier);
-        if self.waiting.is_empty() {
-            self.waiting = BTreeMap::new();
+        let Some(requests) = &mut self.0 else { return };
+        requests.waiting.remove(&packet_identifier);
+        if requests.waiting.is_empty() {
+            requests.waiting = BTreeMap::new();
         }
     }
 }

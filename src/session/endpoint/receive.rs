@@ -37,7 +37,7 @@ impl Endpoint {
         }
         let token = match packet_identifier {
             None => None,
-            Some(identifier) if self.connection.requests.contains(identifier) => {
+            Some(identifier) if self.connection.requests.get(identifier).is_some() => {
                 return self.refuse_identifier(identifier, qos, step).map(|()| None);
             }
             Some(identifier) => match self.accept_identifier(identifier, qos, step)? {
@@ -136,10 +136,14 @@ impl Endpoint {
             return Err(ProtocolError::TopicAliasInvalid(alias));
         }
         let Some(topic_name) = topic_name else {
-            let topic = self.connection.peer_aliases.get(alias).cloned();
-            return topic.map(TopicName::from).ok_or(ProtocolError::UnknownTopicAlias(alias));
+            let topic = self.connection.aliases.as_ref().and_then(|tables| tables.peer.get(alias));
+            return topic
+                .cloned()
+                .map(TopicName::from)
+                .ok_or(ProtocolError::UnknownTopicAlias(alias));
         };
-        self.connection.peer_aliases.set(alias, topic_name.clone().into_topic());
+        let tables = self.connection.aliases.get_or_insert_default();
+        tables.peer.set(alias, topic_name.clone().into_topic());
         Ok(topic_name)
     }
 

@@ -65,8 +65,9 @@ impl Endpoint {
             self.queue(outgoing, step.now)?;
             // The topic was not sent, so the alias does not stand for what the caller means.
             let alias = publish.properties.topic_alias;
-            if let Some(alias) = alias.filter(|_| !publish.topic_name.is_empty()) {
-                self.connection.own_aliases.clear(alias);
+            let alias = alias.filter(|_| !publish.topic_name.is_empty());
+            if let (Some(alias), Some(tables)) = (alias, &mut self.connection.aliases) {
+                tables.own.clear(alias);
             }
             return Ok(());
         };
@@ -372,8 +373,7 @@ impl Endpoint {
                 let left = (at - step.now).as_millis().div_ceil(1_000);
                 properties.message_expiry_interval = Some(u32::try_from(left).unwrap_or(u32::MAX));
             }
-            let identifiers = outgoing.subscription_identifiers.as_slice();
-            properties.subscription_identifiers = identifiers.into();
+            properties.subscription_identifiers = (&*outgoing.subscription_identifiers).into();
         }
         Ok(self.write_publish(&publish, packet_identifier, step.out)?)
     }
@@ -413,7 +413,8 @@ impl Endpoint {
             let properties = PublishProperties { topic_alias: Some(alias), ..publish.properties };
             Publish { topic_name, properties, ..*publish }
         };
-        if let Some(alias) = self.connection.automatic_aliases.get(publish.topic_name) {
+        let aliases = &self.connection.aliases.get_or_insert_default().automatic;
+        if let Some(alias) = aliases.get(publish.topic_name) {
             // It is resent with its topic name, and must fit then too.
             if packet_identifier.is_some() {
                 self.check_size((publish, packet_identifier))?;
@@ -421,12 +422,13 @@ impl Endpoint {
             let aliased = with_alias(alias, Text::default());
             return self.write((&aliased, packet_identifier), out);
         }
-        if let Some(alias) = self.connection.automatic_aliases.next(maximum) {
+        if let Some(alias) = aliases.next(maximum) {
             // A message that would be too large with its new alias is sent without.
             let aliased = with_alias(alias, publish.topic_name);
             if self.write((&aliased, packet_identifier), out).is_ok() {
                 if let Ok(topic) = Topic::new(publish.topic_name) {
-                    self.connection.automatic_aliases.insert(topic, alias);
+                    let tables = self.connection.aliases.get_or_insert_default();
+                    tables.automatic.insert(topic, alias);
                 }
                 return Ok(());
             }
@@ -458,7 +460,8 @@ impl Endpoint {
         }
         let properties = PublishProperties { topic_alias: None, ..publish.properties };
         let topic_name = if publish.topic_name.is_empty() {
-            let topic = self.connection.own_aliases.get(alias);
+            let tables = self.connection.aliases.as_ref();
+            let topic = tables.and_then(|tables| tables.own.get(alias));
             topic.ok_or(PublishError::UnknownTopicAlias)?.as_text()
         } else {
             publish.topic_name
@@ -470,7 +473,7 @@ impl Endpoint {
     fn set_alias(&mut self, publish: &Publish<'_>) {
         let Some(alias) = publish.properties.topic_alias else { return };
         if let Ok(topic) = Topic::new(publish.topic_name) {
-            self.connection.own_aliases.set(alias, topic);
+            self.connection.aliases.get_or_insert_default().own.set(alias, topic);
         }
     }
 

@@ -382,7 +382,9 @@ impl<M: Machine> Host<M> {
         assert!(self.watch.requests() <= self.setup.maximum_requests);
         let taken = self.watch.taken() + self.parked.as_ref().map_or(0, |(_, kept)| kept.taken());
         let live: usize = self.live.values().sum();
-        let bound = 64 + live + bytes + 64 * queued + self.given + 2 * taken;
+        // A server can assign an identifier of any length.
+        let name = session.client_identifier().map_or(0, str::len);
+        let bound = 64 + name + live + bytes + 64 * queued + self.given + 2 * taken;
         let stored = session.to_bytes(self.now).len();
         assert!(
             stored <= bound,

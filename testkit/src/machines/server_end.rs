@@ -331,7 +331,7 @@ fn deliver(
     let expiry = publish.properties.message_expiry_interval;
     let Ok(message) = Message::new(publish) else { return };
     let outgoing = Outgoing {
-        subscription_identifiers: vec![SubscriptionIdentifier::MAX; identifiers],
+        subscription_identifiers: vec![SubscriptionIdentifier::MAX; identifiers].into(),
         expires_at: expiry.map(|seconds| host.now + Duration::from_secs(seconds.into())),
         ..Outgoing::new(Some(number), message)
     };
