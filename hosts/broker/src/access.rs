@@ -6,7 +6,6 @@ use crate::flags::ListenerArguments;
 use crate::users::Users;
 use mqtt_sansio::broker::Grants;
 use mqtt_sansio::codec::ReasonCode;
-use std::cell::RefCell;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +20,7 @@ pub(crate) struct Access {
     users: Option<Arc<Users>>,
     acl: Option<Acl>,
     allow_anonymous: bool,
-    failures: RefCell<Failures>,
+    failures: Failures,
 }
 
 /// The answer to a client that asks to connect.
@@ -56,7 +55,7 @@ impl Access {
             users: None,
             acl: None,
             allow_anonymous: true,
-            failures: RefCell::default(),
+            failures: Failures::default(),
         }
     }
 
@@ -74,7 +73,7 @@ impl Access {
             allow_anonymous: arguments.allow_anonymous.unwrap_or(users.is_none()),
             users: users.map(Arc::new),
             acl,
-            failures: RefCell::default(),
+            failures: Failures::default(),
         })
     }
 
@@ -102,7 +101,7 @@ impl Access {
 
     /// Decides about a CONNECT. A certificate can have proven the user name.
     pub(crate) fn decide(
-        &self,
+        &mut self,
         address: Option<IpAddr>,
         user: Option<&str>,
         password: Option<&[u8]>,
@@ -118,7 +117,7 @@ impl Access {
             };
         };
         let wait = match address {
-            Some(address) => self.failures.borrow_mut().attempt(address, Instant::now()),
+            Some(address) => self.failures.attempt(address, Instant::now()),
             None => Some(Duration::ZERO),
         };
         let Some(wait) = wait else { return Decision::Refuse(ReasonCode::SERVER_BUSY) };
@@ -128,9 +127,9 @@ impl Access {
     }
 
     /// Counts a wrong password.
-    pub(crate) fn failed(&self, address: Option<IpAddr>) {
+    pub(crate) fn failed(&mut self, address: Option<IpAddr>) {
         if let Some(address) = address {
-            self.failures.borrow_mut().record(address, Instant::now());
+            self.failures.record(address, Instant::now());
         }
     }
 

@@ -106,6 +106,10 @@ impl Configuration {
         let has_tls = self.listeners.iter().any(|(endpoint, _)| endpoint.has_tls());
         let has_certificate = self.arguments.listener.cert.is_some();
         ensure!(has_tls || !has_certificate, "--cert needs a --listen with tls or wss");
+        ensure!(
+            !self.arguments.is_node() || self.arguments.threads == 1,
+            "--threads can only be 1 with --cluster"
+        );
         self.check_sn()
     }
 
@@ -286,6 +290,9 @@ mod tests {
             assert_eq!(error, "--max-packet-size can be 1048576 at most with --cluster");
             let flags = parse("--cluster nats://a --max-packet-size 1048576").unwrap();
             assert!(Configuration::new(flags, Vec::new()).is_ok());
+            let flags = parse("--cluster nats://a --threads 2").unwrap();
+            let error = Configuration::new(flags, Vec::new()).unwrap_err().to_string();
+            assert_eq!(error, "--threads can only be 1 with --cluster");
         }
         for flags in ["--no-shared-subscriptions --shared-strategy topic-hash", "--cert a"] {
             assert!(parse(flags).is_err());

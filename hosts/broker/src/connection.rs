@@ -1,12 +1,13 @@
 //! One connection, from its first byte to its last.
 
-use crate::host::{Host, Link};
+use crate::host::{Host, Link, State};
 use mqtt_sansio::Instant;
 use mqtt_sansio::broker::{Broker, ConnectionId};
 use mqtt_sansio::codec::{Disconnect, ReasonCode};
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{self, Context, Poll};
@@ -48,11 +49,13 @@ pub(crate) fn serve<T: Transport>(
     };
     // Not an async function, because the future of one has room for its argument twice.
     async move {
+        // A task has one waker for all its life.
         poll_fn(|context| {
             connection.host.set_waker(connection.id, context.waker());
-            connection.poll_exchange(context)
+            Poll::Ready(())
         })
         .await;
+        poll_fn(|context| connection.poll_exchange(context)).await;
         // In a box, because idle connections need no room for it.
         let _ = Box::pin(timeout(LAST_OUTPUT, connection.finish())).await;
         let Connection { host, id, transport, .. } = connection;
@@ -86,6 +89,8 @@ struct Next {
     has_input: bool,
     /// The broker has more output than fits.
     has_output: bool,
+    /// There is output to write.
+    has_pending: bool,
     /// The output that is pending is older than what the broker has now.
     is_behind: bool,
 }
@@ -143,29 +148,24 @@ impl<T: Transport> Connection<T> {
     /// Gives the broker what was received, and fetches output. The first `count` bytes of the
     /// host's buffer have just arrived.
     fn step(&mut self, mut count: usize) -> Next {
-        let id = self.id;
-        loop {
-            let host = self.host.clone();
-            let next = host.with_broker_for(id, |broker, now| {
-                let mut buffer = host.buffer.borrow_mut();
-                let arrived = buffer.get_mut(..count).unwrap_or_default();
-                self.step_once(arrived, broker, now)
-            });
-            count = 0;
-            // The host can have answered a question of the broker meanwhile.
-            let broker = host.broker();
-            let has_changed = broker.is_closed(id) != next.is_closed
-                || broker.wants_input(id) != next.wants_input
-                || (!self.output.is_pending() && !next.has_output && broker.wants_transmit(id));
-            if !has_changed {
-                return next;
-            }
-        }
+        let (id, host) = (self.id, self.host.clone());
+        let call = |state: &mut State, now| {
+            let mut buffer = host.buffer.borrow_mut();
+            let arrived = buffer.get_mut(..mem::take(&mut count)).unwrap_or_default();
+            self.step_once(arrived, state, now)
+        };
+        // The host can have answered a question of the broker meanwhile.
+        host.with_state_for(id, call, |broker, next| {
+            broker.is_closed(id) == next.is_closed
+                && broker.wants_input(id) == next.wants_input
+                && (next.has_pending || next.has_output || !broker.wants_transmit(id))
+        })
     }
 
-    fn step_once(&mut self, arrived: &mut [u8], broker: &mut Broker, now: Instant) -> Next {
+    fn step_once(&mut self, arrived: &mut [u8], state: &mut State, now: Instant) -> Next {
         let Self { id, received, output, .. } = self;
         let id = *id;
+        let State { broker, .. } = state;
         let before = received.len() + arrived.len();
         let has_input = feed(broker, id, received, arrived, self.is_connected, now);
         self.is_connected = self.is_connected || broker.client_identifier(id).is_some();
@@ -173,29 +173,32 @@ impl<T: Transport> Connection<T> {
             self.unfinished_since = None;
         } else {
             let since = *self.unfinished_since.get_or_insert(now);
-            if now - since >= self.host.packet_timeout(id) {
+            if now - since >= state.packet_timeout(id) {
                 let disconnect = Disconnect::new(ReasonCode::KEEP_ALIVE_TIMEOUT);
-                broker.disconnect(id, &disconnect, now);
+                state.broker.disconnect(id, &disconnect, now);
             }
         }
+        let State { broker, .. } = state;
         let is_closed = broker.is_closed(id);
         let mut has_output = false;
         let is_behind = output.is_pending();
         if !is_behind || is_closed {
             has_output = output.fill(&self.host.spare, |bytes| broker.transmit(id, now, bytes));
         }
+        let has_pending = output.is_pending();
         let wants_input = broker.wants_input(id);
         if !wants_input && !self.input_ended {
             // This side does not read, so the client is not silent.
             broker.handle_progress(id, now);
         }
-        Next { is_closed, wants_input, has_input, has_output, is_behind }
+        Next { is_closed, wants_input, has_input, has_output, has_pending, is_behind }
     }
 
     /// Whether the deadline has come.
     fn poll_deadline(&mut self, context: &mut Context<'_>) -> bool {
         if let (Some(since), None) = (self.unfinished_since, &self.deadline) {
-            let left = self.host.packet_timeout(self.id).saturating_sub(self.host.now() - since);
+            let timeout = self.host.shared.lock().packet_timeout(self.id);
+            let left = timeout.saturating_sub(self.host.now() - since);
             // Kept until it comes, because the next packet can be unfinished as well.
             self.deadline = Some(Box::pin(sleep(left)));
         }

@@ -1,8 +1,9 @@
 //! The control socket: a request as a line of JSON, and its answer as lines of JSON.
 
-use crate::host::Host;
+use crate::host::{Host, State};
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
+use mqtt_sansio::Instant;
 use mqtt_sansio::broker::ClientStats;
 use mqtt_sansio::codec::{Disconnect, Publish, QoS, ReasonCode};
 use rustix::fs::Mode;
@@ -110,13 +111,15 @@ impl Host {
     fn obey(self: &Rc<Self>, request: Request) -> anyhow::Result<Vec<Value>> {
         let unknown = |client: &str| format!("there is no client {client:?}");
         match request {
-            Request::List => Ok(self.with_broker(|broker, _| {
-                broker.clients().map(|client| self.describe(&client)).collect()
-            })),
-            Request::Show { client } => self.with_broker(|broker, _| {
-                let stats = broker.client(&client).with_context(|| unknown(&client))?;
-                Ok(vec![self.describe(&stats)])
-            }),
+            Request::List => {
+                let (state, now) = (self.shared.lock(), self.now());
+                Ok(state.broker.clients().map(|client| state.describe(&client, now)).collect())
+            }
+            Request::Show { client } => {
+                let (state, now) = (self.shared.lock(), self.now());
+                let stats = state.broker.client(&client).with_context(|| unknown(&client))?;
+                Ok(vec![state.describe(&stats, now)])
+            }
             Request::Disconnect { client } => self.with_broker(|broker, now| {
                 let stats = broker.client(&client).with_context(|| unknown(&client))?;
                 let Some(id) = stats.connection else { bail!("{client:?} is not connected") };
@@ -148,8 +151,10 @@ impl Host {
             }
         }
     }
+}
 
-    fn describe(&self, client: &ClientStats<'_>) -> Value {
+impl State {
+    fn describe(&self, client: &ClientStats<'_>, now: Instant) -> Value {
         let mut value = json!({
             "client": client.client_identifier,
             "connected": client.connection.is_some(),
@@ -158,9 +163,8 @@ impl Host {
             "queued_bytes": client.queued_bytes,
             "in_flight": client.in_flight,
         });
-        let link = client
-            .connection
-            .and_then(|id| self.links.borrow().get(&id).map(|link| link.describe(self.now())));
+        let link = client.connection.and_then(|id| self.links.get(&id));
+        let link = link.map(|link| link.describe(now));
         if let (Value::Object(value), Some(Value::Object(link))) = (&mut value, link) {
             value.extend(link);
         }

@@ -58,6 +58,15 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) cluster: ClusterArguments,
 
+    /// Threads that serve connections, each its share of them.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=64),
+        help_heading = "Operation"
+    )]
+    pub(crate) threads: u16,
     /// Keep sessions and retained messages in this directory. Without it they end with the program.
     #[arg(long, value_name = "DIR", help_heading = "Operation")]
     pub(crate) data_dir: Option<PathBuf>,

@@ -1,4 +1,4 @@
-//! The broker, and how it wakes the tasks around it.
+//! The broker, which all threads share, and how it wakes the tasks around it.
 
 use crate::access::{Credentials, Decision};
 use crate::bridge;
@@ -8,7 +8,9 @@ use crate::cluster::{OwnNode, can_have_session, will_of};
 use crate::connection::Spare;
 use crate::figures::{self, Counters, Family};
 use crate::journal::Journal;
-use crate::limits::{Limit, Place, Places};
+use crate::limits::{Address, Limit, Place, Places};
+use crate::listener::{Accepted, serve_accepted};
+use crate::lock::Lock;
 use crate::settings::Settings;
 use crate::tls::ClientCertificate;
 use mqtt_sansio::Instant;
@@ -22,41 +24,124 @@ use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 #[cfg(feature = "cluster")]
 use std::cell::OnceCell;
-use std::cell::{Cell, Ref, RefCell};
+use std::cell::{Cell, RefCell};
 use std::mem;
 use std::rc::Rc;
+use std::sync::{Arc, MutexGuard};
 use std::task::Waker;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::task::{spawn_blocking, spawn_local, yield_now};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
+use tokio::task::{spawn_local, yield_now};
 use tokio::time::{sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 /// The time between two reports of dropped messages.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The broker and what belongs to it. The broker is never borrowed across an `await`.
-pub(crate) struct Host {
-    broker: RefCell<Broker>,
+/// The state that the threads share, which each locks for a call of the broker. Of the work for a
+/// message most is in the sockets, which each thread has for itself: see `README.md`, "Threads".
+pub(crate) struct State {
+    pub(crate) broker: Broker,
+    pub(crate) links: FxHashMap<ConnectionId, Box<Link>>,
+    /// The time for which the timer waits.
+    timer: Option<Instant>,
+    is_shutting_down: bool,
+}
+
+impl State {
+    /// Returns the thread of the connection that a client has.
+    fn thread_of(&self, client: &str) -> Option<u16> {
+        let id = self.broker.client(client)?.connection?;
+        Some(self.links.get(&id)?.place.thread)
+    }
+
+    /// Returns the time in which a packet of a connection must arrive as a whole.
+    pub(crate) fn packet_timeout(&self, id: ConnectionId) -> Duration {
+        self.links.get(&id).map_or(Duration::ZERO, |link| link.settings.packet_timeout)
+    }
+}
+
+/// The broker and what belongs to it, for all threads.
+pub(crate) struct Shared {
+    state: Lock<State>,
     clock: UnixClock,
     pub(crate) journal: Journal,
-    pub(crate) links: RefCell<FxHashMap<ConnectionId, Box<Link>>>,
-    /// The connection whose task calls the broker.
-    current: Cell<Option<ConnectionId>>,
-    /// The broker's next deadline has moved.
+    /// The broker's next deadline is earlier than the timer knows.
     timer_moved: Notify,
     /// The settings of all listeners, each once.
-    settings: Vec<Rc<Settings>>,
+    settings: Vec<Arc<Settings>>,
     /// The limits of the program as a whole.
-    pub(crate) limit: Rc<Limit>,
-    pub(crate) places: Rc<Places>,
-    pub(crate) counters: RefCell<Counters>,
+    pub(crate) limit: Arc<Limit>,
+    pub(crate) places: Arc<Places>,
+    pub(crate) counters: Lock<Counters>,
+    /// Runs handshakes of TLS, and checks passwords, on other threads.
+    pub(crate) helpers: Handle,
+    /// What the threads are asked for.
+    threads: Vec<UnboundedSender<Errand>>,
+}
+
+/// A thread is asked for something by another one.
+pub(crate) enum Errand {
+    /// Serve a connection.
+    Serve(Accepted),
+    /// Answer when the input that there is has been read.
+    Read(oneshot::Sender<()>),
+}
+
+impl Shared {
+    /// Creates what is shared, with the settings of the program first.
+    pub(crate) fn new(
+        broker: Broker,
+        clock: UnixClock,
+        settings: Vec<Arc<Settings>>,
+        places: Places,
+        limit: Arc<Limit>,
+        helpers: Handle,
+        threads: Vec<UnboundedSender<Errand>>,
+    ) -> Self {
+        let links = FxHashMap::default();
+        Self {
+            state: Lock::new(State { broker, links, timer: None, is_shutting_down: false }),
+            clock,
+            journal: Journal::default(),
+            timer_moved: Notify::new(),
+            settings,
+            limit,
+            places: Arc::new(places),
+            counters: Lock::default(),
+            helpers,
+            threads,
+        }
+    }
+
+    /// Locks the state, to look at it. No lock is held across an `await`, nor during another call.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Asks a thread for something.
+    pub(crate) fn ask(&self, thread: u16, errand: Errand) {
+        if let Some(thread) = self.threads.get(usize::from(thread)) {
+            let _ = thread.send(errand);
+        }
+    }
+}
+
+/// One thread with its connections. The first thread also has the listeners and all else.
+pub(crate) struct Host {
+    pub(crate) shared: Arc<Shared>,
+    /// The number of the thread.
+    thread: u16,
+    /// The connection whose task calls the broker.
+    current: Cell<Option<ConnectionId>>,
+    /// What wakes tasks of other threads, after a call of the broker.
+    woken: RefCell<Vec<Waker>>,
     pub(crate) bridges: RefCell<Vec<Rc<bridge::Figures>>>,
     /// The drops that are logged already, by cause.
     reported: Cell<[u64; 7]>,
-    /// Runs handshakes of TLS on another thread.
-    pub(crate) handshakes: Handle,
     /// The input of the connection that reads at the moment.
     pub(crate) buffer: RefCell<Box<[u8]>>,
     /// A buffer for the output of the next connection that has some.
@@ -70,7 +155,7 @@ pub(crate) struct Host {
 pub(crate) struct Link {
     place: Place,
     certificate: Option<Box<ClientCertificate>>,
-    settings: Rc<Settings>,
+    settings: Arc<Settings>,
     /// The transport is open only to refuse the client with this reason code.
     refusal: Option<ReasonCode>,
     opened_at: Instant,
@@ -107,7 +192,7 @@ impl Link {
     pub(crate) fn new(
         place: Place,
         certificate: Option<Box<ClientCertificate>>,
-        settings: Rc<Settings>,
+        settings: Arc<Settings>,
         refusal: Option<ReasonCode>,
     ) -> Self {
         let (opened_at, waker) = (Instant::default(), Waker::noop().clone());
@@ -128,29 +213,14 @@ impl Link {
 }
 
 impl Host {
-    /// Creates a host whose first settings are those of the program.
-    pub(crate) fn new(
-        broker: Broker,
-        clock: UnixClock,
-        settings: Vec<Rc<Settings>>,
-        places: Places,
-        limit: Rc<Limit>,
-        handshakes: Handle,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, thread: u16) -> Self {
         Self {
-            broker: RefCell::new(broker),
-            clock,
-            journal: Journal::default(),
-            links: RefCell::default(),
+            shared,
+            thread,
             current: Cell::default(),
-            timer_moved: Notify::new(),
-            settings,
-            limit,
-            places: Rc::new(places),
-            counters: RefCell::default(),
+            woken: RefCell::default(),
             bridges: RefCell::default(),
             reported: Cell::default(),
-            handshakes,
             buffer: RefCell::new(vec![0; 64 * 1024].into()),
             spare: Cell::default(),
             #[cfg(feature = "cluster")]
@@ -163,81 +233,112 @@ impl Host {
         self: &Rc<Self>,
         call: impl FnOnce(&mut Broker, Instant) -> T,
     ) -> T {
-        let now = self.clock.now();
-        let broker = &mut *self.broker.borrow_mut();
-        let before = broker.poll_timeout();
-        let result = call(broker, now);
-        while let Some(action) = broker.poll_action() {
+        self.with_state(|state, now| call(&mut state.broker, now))
+    }
+
+    /// Calls the broker, with the connections at hand.
+    pub(crate) fn with_state<T>(self: &Rc<Self>, call: impl FnOnce(&mut State, Instant) -> T) -> T {
+        let mut state = self.shared.lock();
+        // With the lock, so that the broker's time does not go back.
+        let now = self.now();
+        let result = call(&mut state, now);
+        self.act(&mut state, now);
+        self.end_call(state);
+        result
+    }
+
+    /// Calls the broker for a connection until the actions that this causes change nothing for the
+    /// connection.
+    pub(crate) fn with_state_for<T>(
+        self: &Rc<Self>,
+        id: ConnectionId,
+        mut call: impl FnMut(&mut State, Instant) -> T,
+        is_settled: impl Fn(&Broker, &T) -> bool,
+    ) -> T {
+        let mut state = self.shared.lock();
+        let now = self.now();
+        self.current.set(Some(id));
+        let result = loop {
+            let result = call(&mut state, now);
+            self.act(&mut state, now);
+            if is_settled(&state.broker, &result) {
+                break result;
+            }
+        };
+        self.current.set(None);
+        self.end_call(state);
+        result
+    }
+
+    /// Does what a call of the broker has asked for.
+    fn act(self: &Rc<Self>, state: &mut State, now: Instant) {
+        while let Some(action) = state.broker.poll_action() {
             match action {
-                Action::Ask(question, content) => self.answer(broker, question, content, now),
-                Action::Ready(id) | Action::Closed(id, _) => self.wake(id),
+                Action::Ask(question, content) => self.answer(state, question, content, now),
+                Action::Ready(id) | Action::Closed(id, _) => self.wake(&state.links, id),
                 other => warn!(?other, "expected an action that this host knows"),
             }
         }
-        if broker.poll_timeout() != before {
-            self.timer_moved.notify_one();
+    }
+
+    /// Wakes the task of a connection: at once, or after the call if it is on another thread,
+    /// which would only wait for the lock.
+    pub(crate) fn wake(&self, links: &FxHashMap<ConnectionId, Box<Link>>, id: ConnectionId) {
+        if self.current.get() == Some(id) {
+            return;
+        }
+        match links.get(&id) {
+            Some(link) if link.place.thread == self.thread => link.waker.wake_by_ref(),
+            Some(link) => self.woken.borrow_mut().push(link.waker.clone()),
+            None => {}
+        }
+    }
+
+    fn end_call(&self, mut state: MutexGuard<'_, State>) {
+        let State { broker, timer, .. } = &mut *state;
+        if let Some(due) = broker.poll_timeout() {
+            if timer.is_none_or(|timer| due < timer) {
+                *timer = Some(due);
+                self.shared.timer_moved.notify_one();
+            }
         }
         #[cfg(feature = "cluster")]
         if let Some(node) = self.cluster.get() {
             node.pump(broker);
         }
-        self.journal.look(broker);
-        result
+        self.shared.journal.look(broker);
+        drop(state);
+        self.woken.borrow_mut().drain(..).for_each(Waker::wake);
     }
 
     /// Returns the time by the clock of the broker.
     pub(crate) fn now(&self) -> Instant {
-        self.clock.now()
-    }
-
-    /// Calls the broker for a connection, which looks afterwards itself at what has changed for it.
-    pub(crate) fn with_broker_for<T>(
-        self: &Rc<Self>,
-        id: ConnectionId,
-        call: impl FnOnce(&mut Broker, Instant) -> T,
-    ) -> T {
-        self.current.set(Some(id));
-        let result = self.with_broker(call);
-        self.current.set(None);
-        result
-    }
-
-    /// Returns the broker, to look at.
-    pub(crate) fn broker(&self) -> Ref<'_, Broker> {
-        self.broker.borrow()
-    }
-
-    pub(crate) fn wake(&self, id: ConnectionId) {
-        if self.current.get() != Some(id) {
-            if let Some(link) = self.links.borrow().get(&id) {
-                link.waker.wake_by_ref();
-            }
-        }
-    }
-
-    /// Returns the time in which a packet of a connection must arrive as a whole.
-    pub(crate) fn packet_timeout(&self, id: ConnectionId) -> Duration {
-        let links = self.links.borrow();
-        links.get(&id).map_or(Duration::ZERO, |link| link.settings.packet_timeout)
+        self.shared.clock.now()
     }
 
     /// Sets what wakes the task of a connection.
     pub(crate) fn set_waker(&self, id: ConnectionId, waker: &Waker) {
-        if let Some(link) = self.links.borrow_mut().get_mut(&id) {
+        if let Some(link) = self.shared.lock().links.get_mut(&id) {
             link.waker.clone_from(waker);
         }
+    }
+
+    /// Returns a place on this thread for a transport that the program itself opens, if there is
+    /// one.
+    pub(crate) fn take_place(&self, address: Address) -> Option<Place> {
+        self.shared.places.take_on(self.thread, address)
     }
 
     /// Answers a question of the broker now, or lets a task answer it.
     fn answer(
         self: &Rc<Self>,
-        broker: &mut Broker,
+        state: &mut State,
         question: QuestionId,
         content: Question,
         now: Instant,
     ) {
         let id = question.connection();
-        let mut links = self.links.borrow_mut();
+        let State { broker, links, .. } = &mut *state;
         let Some(link) = links.get_mut(&id) else { return };
         let Question::Connect(connect) = &content else {
             // Only a client with enhanced authentication asks, and none is accepted.
@@ -258,10 +359,10 @@ impl Host {
         }
         let user = link.client.user.as_deref();
         let (address, is_proven) = (link.place.address.ip(), proven.is_some());
-        let settings = link.settings.clone();
-        let access = settings.access.borrow();
-        match access.decide(address, user, connect.password, is_proven) {
-            Decision::Accept => self.accept(broker, question, link, now),
+        let decision =
+            link.settings.access.lock().decide(address, user, connect.password, is_proven);
+        match decision {
+            Decision::Accept => self.accept(state, question, now),
             Decision::Refuse(reason_code) => self.refuse(broker, question, link, reason_code, now),
             Decision::Verify(wait, credentials) => {
                 spawn_local(self.clone().verify(question, wait, credentials));
@@ -279,46 +380,64 @@ impl Host {
         let id = question.connection();
         sleep(wait).await;
         let is_open = |broker: &Broker| broker.question(id).is_some_and(|(id, _)| id == question);
-        if !is_open(&self.broker.borrow()) {
+        if !is_open(&self.shared.lock().broker) {
             return;
         }
-        let check = spawn_blocking(move || credentials.are_correct());
+        let check = self.shared.helpers.spawn_blocking(move || credentials.are_correct());
         let is_correct = check.await.unwrap_or(false);
-        self.with_broker(|broker, now| {
-            let mut links = self.links.borrow_mut();
+        self.with_state(|state, now| {
+            let State { broker, links, .. } = &mut *state;
             let Some(link) = links.get_mut(&id).filter(|_| is_open(broker)) else { return };
+            let user = link.client.user.as_deref();
             // The user can have been removed meanwhile.
-            let settings = link.settings.clone();
-            let access = settings.access.borrow();
-            if is_correct && access.still_allows(link.client.user.as_deref(), false) {
-                self.accept(broker, question, link, now);
+            if is_correct && link.settings.access.lock().still_allows(user, false) {
+                self.accept(state, question, now);
             } else {
-                access.failed(link.place.address.ip());
+                link.settings.access.lock().failed(link.place.address.ip());
                 let reason_code = ReasonCode::BAD_USER_NAME_OR_PASSWORD;
                 self.refuse(broker, question, link, reason_code, now);
             }
         });
     }
 
-    /// Accepts a client, once this node has its session.
-    fn accept(
-        self: &Rc<Self>,
-        broker: &mut Broker,
-        question: QuestionId,
-        link: &mut Link,
-        now: Instant,
-    ) {
+    /// Accepts a client, once this node has its session, and once what the client sent before is
+    /// read.
+    fn accept(self: &Rc<Self>, state: &mut State, question: QuestionId, now: Instant) {
+        let id = question.connection();
+        let client = state.links.get(&id).map_or("", |link| &link.client.identifier);
+        let thread = state.thread_of(client);
+        let State { broker, links, .. } = state;
+        let Some(link) = links.get_mut(&id) else { return };
         #[cfg(feature = "cluster")]
         if let Some(node) = self.cluster.get() {
             if node.is_cut_off() {
                 return self.refuse(broker, question, link, ReasonCode::SERVER_UNAVAILABLE, now);
             }
-            if let Some((_, Question::Connect(connect))) = broker.question(question.connection()) {
+            if let Some((_, Question::Connect(connect))) = broker.question(id) {
                 spawn_local(self.clone().claim(node.clone(), question, connect.clone()));
                 return;
             }
         }
-        self.admit(broker, question, link, now);
+        match thread.filter(|thread| *thread != self.thread) {
+            Some(thread) => drop(spawn_local(self.clone().take_over(question, thread))),
+            None => self.admit(broker, question, link, now),
+        }
+    }
+
+    /// Accepts a client that has a connection on another thread already, when that thread has read
+    /// what has arrived there: perhaps a last message and a DISCONNECT. One thread alone reads in
+    /// the order of arrival.
+    async fn take_over(self: Rc<Self>, question: QuestionId, thread: u16) {
+        let (answer, answered) = oneshot::channel();
+        self.shared.ask(thread, Errand::Read(answer));
+        let _ = answered.await;
+        let id = question.connection();
+        self.with_state(|State { broker, links, .. }, now| {
+            let is_open = broker.question(id).is_some_and(|(open, _)| open == question);
+            if let Some(link) = links.get_mut(&id).filter(|_| is_open) {
+                self.admit(broker, question, link, now);
+            }
+        });
     }
 
     /// Accepts a client when this node has its session.
@@ -335,8 +454,7 @@ impl Host {
             claimed.err().map(|_| ReasonCode::SERVER_UNAVAILABLE)
         };
         let id = question.connection();
-        self.with_broker(|broker, now| {
-            let mut links = self.links.borrow_mut();
+        self.with_state(|State { broker, links, .. }, now| {
             let is_open = broker.question(id).is_some_and(|(open, _)| open == question);
             let link = links.get_mut(&id).filter(|_| is_open);
             match (link, refusal) {
@@ -356,7 +474,7 @@ impl Host {
 
     fn admit(&self, broker: &mut Broker, question: QuestionId, link: &mut Link, now: Instant) {
         let Link { settings, client, .. } = link;
-        let (id, access) = (question.connection(), settings.access.borrow());
+        let (id, access) = (question.connection(), settings.access.lock());
         let grants = access.grants(client.user.as_deref(), &client.identifier);
         let admission = Admission { grants, rates: settings.rates, ..Admission::default() };
         if let Err(error) = broker.accept(question, admission, now) {
@@ -366,7 +484,7 @@ impl Host {
             // The will is not allowed, for example.
             let cause = closed.cause.to_string();
             if let CloseCause::Refused(reason_code) = closed.cause {
-                self.counters.borrow_mut().refused(reason_code);
+                self.shared.counters.lock().refused(reason_code);
             }
             return event!(warn, link, reason = cause, "client refused");
         }
@@ -376,7 +494,7 @@ impl Host {
             let grants = access.grants(client.user.as_deref(), &client.identifier);
             broker.set_grants(id, grants, now);
         }
-        self.counters.borrow_mut().accepted += 1;
+        self.shared.counters.lock().accepted += 1;
         event!(info, link, "client connected");
     }
 
@@ -388,7 +506,7 @@ impl Host {
         reason_code: ReasonCode,
         now: Instant,
     ) {
-        self.counters.borrow_mut().refused(reason_code);
+        self.shared.counters.lock().refused(reason_code);
         event!(warn, link, reason = reason_code.to_string(), "client refused");
         let properties = ConnackProperties::default();
         if let Err(error) = broker.refuse(question, reason_code, properties, now) {
@@ -399,19 +517,19 @@ impl Host {
     /// Reads users, rights and certificates again. Clients stay connected, with their new rights,
     /// if they could connect again.
     pub(crate) fn reload(self: &Rc<Self>) {
-        for settings in &self.settings {
+        for settings in &self.shared.settings {
             settings.reload();
         }
-        self.with_broker(|broker, now| {
-            for (id, link) in self.links.borrow().iter() {
+        self.with_state(|State { broker, links, .. }, now| {
+            for (id, link) in &*links {
                 let Link { certificate, client, settings, .. } = &**link;
                 let is_connected = broker.question(*id).is_none() && client.version.is_some();
                 if !is_connected {
                     continue;
                 }
-                let (user, access) = (client.user.as_deref(), settings.access.borrow());
+                let (user, access) = (client.user.as_deref(), settings.access.lock());
                 let (certificates, certificate) =
-                    (settings.certificates.borrow(), certificate.as_ref());
+                    (settings.certificates.lock(), certificate.as_ref());
                 let has_valid_certificate = (certificates.as_ref().zip(certificate))
                     .is_none_or(|(all, certificate)| all.still_allow(&certificate.chain));
                 let is_proven = certificate.is_some_and(|certificate| certificate.user.is_some());
@@ -429,8 +547,8 @@ impl Host {
 
     /// Returns all figures.
     pub(crate) fn families(&self) -> Vec<Family> {
-        let (stats, bridges) = (self.broker.borrow().stats(), self.bridges.borrow());
-        let families = figures::families(&stats, &self.counters.borrow(), &bridges);
+        let (stats, bridges) = (self.shared.lock().broker.stats(), self.bridges.borrow());
+        let families = figures::families(&stats, &self.shared.counters.lock(), &bridges);
         #[cfg(feature = "cluster")]
         let families = {
             let node = self.cluster.get().map(|node| figures::of_node(node));
@@ -450,8 +568,8 @@ impl Host {
 
     /// Logs dropped messages and unanswered connections since the last report.
     pub(crate) fn report_drops(&self) {
-        let dropped = figures::dropped(&self.broker.borrow().stats().dropped);
-        let unanswered = ("beyond_limit", self.counters.borrow().closed_unanswered);
+        let dropped = figures::dropped(&self.shared.lock().broker.stats().dropped);
+        let unanswered = ("beyond_limit", self.shared.counters.lock().closed_unanswered);
         let mut reported = self.reported.get();
         for ((cause, count), reported) in dropped.into_iter().chain([unanswered]).zip(&mut reported)
         {
@@ -469,39 +587,67 @@ impl Host {
         loop {
             // Work that was put off is due at once. The connections have their turn before it.
             yield_now().await;
-            let due = self.broker.borrow().poll_timeout();
-            let deadline = self.clock.to_std(due.unwrap_or_default());
+            let due = {
+                let mut state = self.shared.lock();
+                state.timer = state.broker.poll_timeout();
+                state.timer
+            };
+            if due.is_some_and(|due| due <= self.now()) {
+                self.with_broker(|broker, now| broker.handle_timeout(now));
+                continue;
+            }
+            let deadline = self.shared.clock.to_std(due.unwrap_or_default());
             tokio::select! {
-                () = async { sleep_until(deadline.into()).await }, if due.is_some() => {
-                    self.with_broker(|broker, now| broker.handle_timeout(now));
-                }
-                () = self.timer_moved.notified() => {}
+                () = async { sleep_until(deadline.into()).await }, if due.is_some() => {}
+                () = self.shared.timer_moved.notified() => {}
             }
         }
     }
 
     // ---- connections ----
 
+    /// Does what this thread is asked for, for ever.
+    pub(crate) async fn run_errands(self: Rc<Self>, mut errands: UnboundedReceiver<Errand>) {
+        while let Some(errand) = errands.recv().await {
+            match errand {
+                Errand::Serve(accepted) => serve_accepted(self.clone(), accepted),
+                Errand::Read(answer) => {
+                    // The tasks of connections with input are woken, and have their turn.
+                    yield_now().await;
+                    yield_now().await;
+                    let _ = answer.send(());
+                }
+            }
+        }
+    }
+
     /// Opens a connection of the broker.
     pub(crate) fn open(self: &Rc<Self>, mut link: Box<Link>) -> ConnectionId {
-        let id = self.with_broker(|broker, now| {
+        self.with_state(|state, now| {
             link.opened_at = now;
-            broker.open_with(&link.settings.server, now)
-        });
-        self.links.borrow_mut().insert(id, link);
-        id
+            let id = state.broker.open_with(&link.settings.server, now);
+            state.links.insert(id, link);
+            if state.is_shutting_down {
+                let disconnect = Disconnect::new(ReasonCode::SERVER_SHUTTING_DOWN);
+                state.broker.disconnect(id, &disconnect, now);
+            }
+            id
+        })
     }
 
     /// Removes a connection whose transport is closed.
     pub(crate) fn remove(self: &Rc<Self>, id: ConnectionId) {
-        let link = self.links.borrow_mut().remove(&id);
-        let closed = self.with_broker(|broker, now| broker.connection_lost(id, now));
-        if let (Some(closed), Some(link)) = (closed, link) {
+        let (link, closed) = self.with_state(|state, now| {
+            (state.links.remove(&id), state.broker.connection_lost(id, now))
+        });
+        if let (Some(closed), Some(mut link)) = (closed, link) {
+            // Before the log has it, because another thread can accept the next client then.
+            link.place.leave_limits();
             #[cfg(feature = "cluster")]
             if let Some(node) = self.cluster.get() {
                 node.connection_ended(&link.client.identifier);
             }
-            self.counters.borrow_mut().ended(&closed.cause);
+            self.shared.counters.lock().ended(&closed.cause);
             let source = std::error::Error::source(&closed.cause).map(ToString::to_string);
             let cause = [Some(closed.cause.to_string()), source];
             let cause = cause.into_iter().flatten().collect::<Vec<_>>().join(": ");
@@ -516,10 +662,10 @@ impl Host {
     /// Ends all connections.
     pub(crate) fn shut_down(self: &Rc<Self>) {
         let disconnect = Disconnect::new(ReasonCode::SERVER_SHUTTING_DOWN);
-        let ids: Vec<_> = self.links.borrow().keys().copied().collect();
-        self.with_broker(|broker, now| {
-            for id in ids {
-                broker.disconnect(id, &disconnect, now);
+        self.with_state(|state, now| {
+            state.is_shutting_down = true;
+            for id in state.links.keys() {
+                state.broker.disconnect(*id, &disconnect, now);
             }
         });
     }

@@ -1,14 +1,15 @@
 //! How many connections can be open, and how fast new ones can come: in all, and from one address.
 
 use crate::flags::ListenerArguments;
+use crate::lock::Lock;
 use mqtt_sansio::codec::ReasonCode;
 use mqtt_sansio_sn_gateway::network;
-use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -23,21 +24,24 @@ const SWEEP: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Places {
     maximum: usize,
-    open: Cell<usize>,
+    /// How many are open, by the thread that serves them.
+    open: Box<[AtomicUsize]>,
     /// The transports that are open only to be refused.
-    refused: Cell<usize>,
+    refused: AtomicUsize,
     /// A transport was closed.
     ended: Notify,
 }
 
 impl Places {
-    pub(crate) fn new(maximum_connections: usize) -> Self {
-        Self { maximum: maximum_connections.saturating_add(REFUSABLE), ..Self::default() }
+    pub(crate) fn new(maximum_connections: usize, threads: usize) -> Self {
+        let maximum = maximum_connections.saturating_add(REFUSABLE);
+        let open = (0..threads).map(|_| AtomicUsize::new(0)).collect();
+        Self { maximum, open, ..Self::default() }
     }
 
     /// Returns how many transports are open.
     pub(crate) fn open(&self) -> usize {
-        self.open.get()
+        self.open.iter().map(|open| open.load(Ordering::Relaxed)).sum()
     }
 
     /// Waits until no transport is open.
@@ -47,11 +51,22 @@ impl Places {
         }
     }
 
-    /// Returns a place for a transport, if there is one.
-    pub(crate) fn take(self: &Rc<Self>, address: Address) -> Option<Place> {
+    /// Returns a place for a transport on the thread that serves the fewest, if there is one. Only
+    /// the first thread takes places, so that their number stays within the limit.
+    pub(crate) fn take(self: &Arc<Self>, address: Address) -> Option<Place> {
+        let threads = (0..).zip(&self.open);
+        let (thread, _) = threads.min_by_key(|(_, open)| open.load(Ordering::Relaxed))?;
+        self.take_on(thread, address)
+    }
+
+    /// Returns a place for a transport on a thread, if there is one.
+    pub(crate) fn take_on(self: &Arc<Self>, thread: u16, address: Address) -> Option<Place> {
         (self.open() < self.maximum).then(|| {
-            self.open.set(self.open() + 1);
-            Place { places: self.clone(), address, counted: [None, None], is_refused: false }
+            if let Some(open) = self.open.get(usize::from(thread)) {
+                open.fetch_add(1, Ordering::Relaxed);
+            }
+            let places = self.clone();
+            Place { places, address, thread, counted: [None, None], is_refused: false }
         })
     }
 }
@@ -59,17 +74,19 @@ impl Places {
 /// The place of an open transport.
 #[derive(Debug)]
 pub(crate) struct Place {
-    places: Rc<Places>,
+    places: Arc<Places>,
     pub(crate) address: Address,
+    /// The thread that serves the transport.
+    pub(crate) thread: u16,
     /// The limits that the transport counts towards: of the program, and of its listener.
-    counted: [Option<Rc<Limit>>; 2],
+    counted: [Option<Arc<Limit>>; 2],
     is_refused: bool,
 }
 
 impl Place {
     /// Counts the transport towards the limits. If one forbids it, its client must be refused with
     /// the reason code.
-    pub(crate) fn count(&mut self, limits: [Option<&Rc<Limit>>; 2]) -> Result<(), ReasonCode> {
+    pub(crate) fn count(&mut self, limits: [Option<&Arc<Limit>>; 2]) -> Result<(), ReasonCode> {
         for (limit, counted) in limits.into_iter().zip(&mut self.counted) {
             if let Some(limit) = limit {
                 limit.add(self.address.network(), Instant::now())?;
@@ -81,22 +98,30 @@ impl Place {
 
     /// Keeps the transport open to refuse it, unless too many others are. Returns whether it is.
     pub(crate) fn keep_to_refuse(&mut self) -> bool {
+        let one_more = |refused: usize| (refused < REFUSABLE).then_some(refused + 1);
         let refused = &self.places.refused;
-        self.is_refused = refused.get() < REFUSABLE;
-        refused.set(refused.get() + usize::from(self.is_refused));
+        let added = refused.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        self.is_refused = added.is_ok();
         self.is_refused
+    }
+
+    /// Counts the transport towards the limits no more.
+    pub(crate) fn leave_limits(&mut self) {
+        for limit in self.counted.iter_mut().filter_map(Option::take) {
+            limit.remove(self.address.network());
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Self { places, address, counted, is_refused } = self;
-        places.open.set(places.open() - 1);
-        places.refused.set(places.refused.get() - usize::from(*is_refused));
-        places.ended.notify_one();
-        for limit in counted.iter().flatten() {
-            limit.remove(address.network());
+        self.leave_limits();
+        let Self { places, thread, is_refused, .. } = self;
+        places.refused.fetch_sub(usize::from(*is_refused), Ordering::Relaxed);
+        if let Some(open) = places.open.get(usize::from(*thread)) {
+            open.fetch_sub(1, Ordering::Relaxed);
         }
+        places.ended.notify_one();
     }
 }
 
@@ -105,9 +130,9 @@ impl Drop for Place {
 pub(crate) enum Address {
     Ip(SocketAddr),
     /// A program of this machine, through this unix socket.
-    Unix(Rc<str>),
+    Unix(Arc<str>),
     /// The bridge of that name, in this program.
-    Bridge(Rc<str>),
+    Bridge(Arc<str>),
     /// A client of MQTT-SN, through the gateway of this program.
     Sn,
 }
@@ -143,10 +168,16 @@ pub(crate) struct Limit {
     maximum_per_address: Option<NonZeroUsize>,
     rate: Option<NonZeroU32>,
     rate_per_address: Option<NonZeroU32>,
-    open: Cell<usize>,
-    bucket: Cell<Bucket>,
-    addresses: RefCell<HashMap<IpAddr, Recent>>,
-    sweep_at: Cell<usize>,
+    counts: Lock<Counts>,
+}
+
+/// The connections that count towards a limit.
+#[derive(Debug, Default)]
+struct Counts {
+    open: usize,
+    bucket: Bucket,
+    addresses: HashMap<IpAddr, Recent>,
+    sweep_at: usize,
 }
 
 /// An address with connections, now or a moment ago.
@@ -163,21 +194,18 @@ impl Limit {
             maximum_per_address: arguments.max_connections_per_address,
             rate: arguments.max_connection_rate,
             rate_per_address: arguments.max_connection_rate_per_address,
-            open: Cell::default(),
-            bucket: Cell::default(),
-            addresses: RefCell::default(),
-            sweep_at: Cell::new(SWEEP),
+            counts: Lock::new(Counts { sweep_at: SWEEP, ..Counts::default() }),
         }
     }
 
     fn add(&self, address: Option<IpAddr>, now: Instant) -> Result<(), ReasonCode> {
-        if self.open.get() >= self.maximum {
+        let Counts { open, bucket, addresses, sweep_at } = &mut *self.counts.lock();
+        if *open >= self.maximum {
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }
-        let addresses = &mut *self.addresses.borrow_mut();
-        if addresses.len() >= self.sweep_at.get() {
+        if addresses.len() >= *sweep_at {
             addresses.retain(|_, one| one.open > 0 || one.bucket.is_recent(now));
-            self.sweep_at.set(SWEEP.max(2 * addresses.len()));
+            *sweep_at = SWEEP.max(2 * addresses.len());
         }
         let is_limited = self.maximum_per_address.is_some() || self.rate_per_address.is_some();
         let mut one = address.filter(|_| is_limited).map(|address| {
@@ -187,14 +215,12 @@ impl Limit {
         if one.as_ref().is_some_and(|one| one.open >= maximum) {
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }
-        let mut bucket = self.bucket.get();
         let is_fast = one.as_mut().is_some_and(|one| !one.bucket.take(self.rate_per_address, now))
             || !bucket.take(self.rate, now);
-        self.bucket.set(bucket);
         if is_fast {
             return Err(ReasonCode::CONNECTION_RATE_EXCEEDED);
         }
-        self.open.set(self.open.get() + 1);
+        *open += 1;
         if let Some(one) = one {
             one.open += 1;
         }
@@ -202,8 +228,8 @@ impl Limit {
     }
 
     fn remove(&self, address: Option<IpAddr>) {
-        self.open.set(self.open.get() - 1);
-        let addresses = &mut *self.addresses.borrow_mut();
+        let Counts { open, addresses, .. } = &mut *self.counts.lock();
+        *open -= 1;
         if let Some(one) = address.and_then(|address| addresses.get_mut(&address)) {
             one.open -= 1;
         }
@@ -263,6 +289,6 @@ mod tests {
             assert!(limit.add(address(number.into()), later).is_err());
             limit.remove(address(number.into()));
         }
-        assert!(limit.addresses.borrow().len() <= 2 * SWEEP);
+        assert!(limit.counts.lock().addresses.len() <= 2 * SWEEP);
     }
 }

@@ -1,7 +1,7 @@
 //! The sockets on which the broker listens.
 
 use crate::connection::{Transport, serve};
-use crate::host::{Host, Link};
+use crate::host::{Errand, Host, Link, Shared};
 use crate::limits::{Address, Place};
 use crate::settings::Settings;
 use crate::tls::ClientCertificate;
@@ -10,10 +10,12 @@ use anyhow::Context as _;
 use mqtt_sansio::codec::ReasonCode;
 use std::fmt;
 use std::io;
-use std::net::ToSocketAddrs as _;
+use std::net::{self, ToSocketAddrs as _};
+use std::os::unix;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::spawn_local;
@@ -105,7 +107,7 @@ impl fmt::Display for Endpoint {
 /// A socket that accepts connections.
 pub(crate) struct Listener {
     endpoint: Endpoint,
-    settings: Rc<Settings>,
+    settings: Arc<Settings>,
     socket: Socket,
 }
 
@@ -114,13 +116,14 @@ enum Socket {
     Unix(UnixListener),
 }
 
+/// A stream that no thread waits for.
 enum Stream {
-    Tcp(TcpStream, Layers),
-    Unix(UnixStream),
+    Tcp(net::TcpStream, Layers),
+    Unix(unix::net::UnixStream),
 }
 
 impl Listener {
-    pub(crate) async fn bind(endpoint: &Endpoint, settings: Rc<Settings>) -> anyhow::Result<Self> {
+    pub(crate) async fn bind(endpoint: &Endpoint, settings: Arc<Settings>) -> anyhow::Result<Self> {
         Ok(match endpoint {
             Endpoint::Tcp(layers, address) => {
                 let socket = TcpListener::bind(address).await?;
@@ -140,21 +143,17 @@ impl Listener {
         &self.endpoint
     }
 
-    /// Accepts connections for ever.
-    pub(crate) async fn run(self, host: Rc<Host>) {
+    /// Accepts connections for ever, and hands each over to a thread.
+    pub(crate) async fn run(self, shared: Arc<Shared>) {
         loop {
             match self.accept().await {
-                Ok((stream, address)) => match host.places.take(address) {
+                Ok((stream, address)) => match shared.places.take(address) {
                     Some(place) => {
-                        let arrival = Arrival {
-                            host: host.clone(),
-                            settings: self.settings.clone(),
-                            place,
-                            certificate: None,
-                        };
-                        arrival.spawn(stream);
+                        let (settings, thread) = (self.settings.clone(), place.thread);
+                        let accepted = Accepted { settings, place, stream };
+                        shared.ask(thread, Errand::Serve(accepted));
                     }
-                    None => host.counters.borrow_mut().closed_unanswered += 1,
+                    None => shared.counters.lock().closed_unanswered += 1,
                 },
                 Err(error) => {
                     // Most likely too many files are open. Some can be closed in a moment.
@@ -169,11 +168,11 @@ impl Listener {
         Ok(match (&self.socket, &self.endpoint) {
             (Socket::Tcp(socket, layers), _) => {
                 let (stream, address) = socket.accept().await?;
-                (Stream::Tcp(stream, *layers), Address::Ip(address))
+                (Stream::Tcp(stream.into_std()?, *layers), Address::Ip(address))
             }
             (Socket::Unix(socket), endpoint) => {
                 let (stream, _) = socket.accept().await?;
-                (Stream::Unix(stream), Address::Unix(endpoint.to_string().into()))
+                (Stream::Unix(stream.into_std()?), Address::Unix(endpoint.to_string().into()))
             }
         })
     }
@@ -196,27 +195,46 @@ pub(crate) async fn remove_left_over(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A transport that was accepted.
+/// A transport that was accepted, on its way to the thread that serves it.
+pub(crate) struct Accepted {
+    settings: Arc<Settings>,
+    place: Place,
+    stream: Stream,
+}
+
+/// Serves a transport on this thread.
+pub(crate) fn serve_accepted(host: Rc<Host>, accepted: Accepted) {
+    let Accepted { settings, place, stream } = accepted;
+    let address = place.address.clone();
+    let arrival = Arrival { host, settings, place, certificate: None };
+    if let Err(error) = arrival.spawn(stream) {
+        warn!(%address, %error, "cannot serve a connection");
+    }
+}
+
+/// A transport on the thread that serves it.
 struct Arrival {
     host: Rc<Host>,
-    settings: Rc<Settings>,
+    settings: Arc<Settings>,
     place: Place,
     certificate: Option<Box<ClientCertificate>>,
 }
 
 impl Arrival {
     /// Opens the transport and serves the client, in a task.
-    fn spawn(self, stream: Stream) {
+    fn spawn(self, stream: Stream) -> io::Result<()> {
         match stream {
             Stream::Tcp(stream, layers) => {
+                let stream = TcpStream::from_std(stream)?;
                 let _ = stream.set_nodelay(true);
                 match layers {
                     Layers::NONE => self.serve(stream),
                     layers => drop(spawn_local(self.open_layers(stream, layers))),
                 }
             }
-            Stream::Unix(stream) => self.serve(stream),
+            Stream::Unix(stream) => self.serve(UnixStream::from_std(stream)?),
         }
+        Ok(())
     }
 
     fn serve<T: Transport + 'static>(mut self, transport: T) {
@@ -235,10 +253,10 @@ impl Arrival {
     /// `None` if the transport must be closed at once.
     fn count(&mut self) -> Option<Option<ReasonCode>> {
         let Self { host, settings, place, .. } = self;
-        let own = Some(&settings.limit).filter(|own| !Rc::ptr_eq(own, &host.limit));
-        let refusal = place.count([Some(&host.limit), own]).err();
+        let own = Some(&settings.limit).filter(|own| !Arc::ptr_eq(own, &host.shared.limit));
+        let refusal = place.count([Some(&host.shared.limit), own]).err();
         if refusal.is_some() && !place.keep_to_refuse() {
-            host.counters.borrow_mut().closed_unanswered += 1;
+            host.shared.counters.lock().closed_unanswered += 1;
             return None;
         }
         Some(refusal)
@@ -257,7 +275,7 @@ impl Arrival {
             Ok(Err(error)) => format!("{error:#}"),
             Err(_) => "not completed in time".to_owned(),
         };
-        self.host.counters.borrow_mut().handshakes_failed += 1;
+        self.host.shared.counters.lock().handshakes_failed += 1;
         info!(address = %self.place.address, cause = problem, "handshake failed");
     }
 
@@ -293,7 +311,8 @@ impl Arrival {
     ) -> anyhow::Result<TlsStream<TcpStream>> {
         let acceptor = self.settings.acceptor().context("there is no certificate")?;
         let handshake = timeout_at(deadline, acceptor.accept(stream));
-        let stream = self.host.handshakes.spawn(handshake).await??.map_err(anyhow::Error::from)?;
+        let stream =
+            self.host.shared.helpers.spawn(handshake).await??.map_err(anyhow::Error::from)?;
         if let Some(chain) = stream.get_ref().1.peer_certificates() {
             let certificate = ClientCertificate::new(chain, self.settings.certificate_user)?;
             self.certificate = Some(Box::new(certificate));

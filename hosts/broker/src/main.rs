@@ -1,9 +1,9 @@
 //! An MQTT broker that people keep running: `cargo run --release --bin broker -- --help`.
 //!
 //! The library's [`Broker`] decides. This program owns the sockets,
-//! the clock and the files. One thread runs the broker: a task for each listener, one for each
-//! connection, and one for the broker's timer. Other threads only check passwords and do TLS
-//! handshakes.
+//! the clock and the files. The first thread has a task for each listener, and one for the broker's
+//! timer. Each of `--threads` has a task for each of its connections, and all call the one broker.
+//! Other threads only check passwords, do TLS handshakes, and write to the store.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic"))]
 
@@ -25,6 +25,7 @@ mod journal;
 mod limits;
 mod lines;
 mod listener;
+mod lock;
 mod metrics;
 mod notify;
 mod proxy;
@@ -39,22 +40,25 @@ use anyhow::{Context as _, bail};
 use clock::UnixClock;
 use config::{Configuration, is_open};
 use flags::{Arguments, Command, LogFormat, LogLevel};
-use host::Host;
+use host::{Errand, Host, Shared};
 use limits::{Places, REFUSABLE};
 use listener::{Listener, remove_left_over};
 use mqtt_sansio::broker::Broker;
 use notify::notify;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use settings::Settings;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::thread::available_parallelism;
+use std::sync::Arc;
+use std::thread::{self, available_parallelism};
 use std::time::Duration;
 use store::Store;
 use tokio::net::TcpListener;
 use tokio::runtime::{self, Handle};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
@@ -62,6 +66,9 @@ use tracing::{Level, info, warn};
 
 /// The open files of the program that are not connections, at most.
 const OTHER_FILES: u64 = 64;
+
+/// The open files with which a thread waits for its connections.
+const FILES_OF_THREAD: u64 = 4;
 
 fn main() -> ExitCode {
     match start() {
@@ -81,13 +88,14 @@ fn start() -> anyhow::Result<()> {
         None => {}
     }
     start_log(&configuration.arguments);
-    let runtime = runtime::Builder::new_current_thread()
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let helpers = runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
-        // They check passwords, and one writes to the store.
-        .max_blocking_threads(1 + available_parallelism().map_or(1, usize::from))
+        // They check passwords.
+        .max_blocking_threads(available_parallelism().map_or(1, usize::from))
         .build()?;
-    let handshakes = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    LocalSet::new().block_on(&runtime, run(&configuration, handshakes.handle().clone()))
+    LocalSet::new().block_on(&runtime, run(&configuration, helpers.handle().clone()))
 }
 
 fn start_log(arguments: &Arguments) {
@@ -98,10 +106,10 @@ fn start_log(arguments: &Arguments) {
         LogLevel::Debug => Level::DEBUG,
         LogLevel::Trace => Level::TRACE,
     };
-    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let is_terminal = io::IsTerminal::is_terminal(&io::stderr());
     let log = tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
+        .with_writer(io::stderr)
         .with_ansi(is_terminal)
         .with_target(false);
     match arguments.log_format {
@@ -110,10 +118,10 @@ fn start_log(arguments: &Arguments) {
     }
 }
 
-async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Result<()> {
+async fn run(configuration: &Configuration, helpers: Handle) -> anyhow::Result<()> {
     let Configuration { arguments, listeners, bridges } = configuration;
     check_listeners(configuration)?;
-    let global = Rc::new(Settings::read(arguments)?);
+    let global = Arc::new(Settings::read(arguments)?);
     let mut settings = Vec::new();
     for (endpoint, own) in listeners {
         settings.push(match Rc::ptr_eq(own, arguments) {
@@ -131,7 +139,7 @@ async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Resul
         signal(SignalKind::terminate())?,
         signal(SignalKind::hangup())?,
     );
-    raise_file_limit(arguments.listener.max_connections);
+    raise_file_limit(arguments.listener.max_connections, arguments.threads);
     let mut bound = Vec::new();
     for ((endpoint, _), settings) in listeners.iter().zip(&settings) {
         let listener = Listener::bind(endpoint, settings.clone()).await;
@@ -153,7 +161,7 @@ async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Resul
         None => None,
     };
     let limit = global.limit.clone();
-    settings.retain(|own| !Rc::ptr_eq(own, &global));
+    settings.retain(|own| !Arc::ptr_eq(own, &global));
     settings.push(global.clone());
     let mut seed = [0; 16];
     getrandom::fill(&mut seed).context("the system has no randomness")?;
@@ -164,14 +172,18 @@ async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Resul
         Some(store) => store::restore(store, config, seed, clock.now()).context("--data-dir")?,
         None => Broker::new(config, seed, clock.now()),
     };
-    let host = Rc::new(Host::new(
-        broker,
-        clock,
-        settings,
-        Places::new(arguments.listener.max_connections),
-        limit,
-        handshakes,
-    ));
+    let (threads, mut errands): (Vec<_>, Vec<_>) =
+        (0..arguments.threads).map(|_| mpsc::unbounded_channel()).unzip();
+    let places = Places::new(arguments.listener.max_connections, threads.len());
+    let shared = Shared::new(broker, clock, settings, places, limit, helpers, threads);
+    let shared = Arc::new(shared);
+    for (number, errands) in (1..).zip(errands.drain(1..)) {
+        start_thread(shared.clone(), number, errands).context("--threads")?;
+    }
+    let host = Rc::new(Host::new(shared.clone(), 0));
+    for errands in errands {
+        spawn_local(host.clone().run_errands(errands));
+    }
     #[cfg(feature = "cluster")]
     if !arguments.cluster.cluster.is_empty() {
         let node = cluster::start(&host, arguments).await.context("--cluster")?;
@@ -193,13 +205,13 @@ async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Resul
     let mut tasks = Vec::new();
     for listener in bound {
         info!("listening on {}", listener.endpoint());
-        tasks.push(spawn_local(listener.run(host.clone())));
+        tasks.push(spawn_local(listener.run(shared.clone())));
     }
     if let Some(socket) = sn_socket {
         let gateway = arguments.gateway.clone();
         tasks.push(spawn_local(sn::run(host.clone(), socket, gateway, global)));
     }
-    let link_settings = Rc::new(Settings::of_bridges(arguments)?);
+    let link_settings = Arc::new(Settings::of_bridges(arguments)?);
     let bridges = bridges.iter().map(|bridge| {
         info!(bridge = bridge.name, address = bridge.address, "starting a bridge");
         let (stop, stopped) = oneshot::channel();
@@ -226,10 +238,10 @@ async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Resul
     for bridge in bridges {
         let _ = bridge.await;
     }
-    info!(connections = host.places.open(), "shutting down");
+    info!(connections = shared.places.open(), "shutting down");
     host.shut_down();
-    if timeout(Duration::from_secs(5), host.places.all_ended()).await.is_err() {
-        warn!(connections = host.places.open(), "some connections did not end in time");
+    if timeout(Duration::from_secs(5), shared.places.all_ended()).await.is_err() {
+        warn!(connections = shared.places.open(), "some connections did not end in time");
     }
     #[cfg(feature = "cluster")]
     if let Some(node) = host.cluster.get() {
@@ -244,6 +256,20 @@ async fn run(configuration: &Configuration, handshakes: Handle) -> anyhow::Resul
     Ok(())
 }
 
+/// Starts a thread that serves connections until the program ends.
+fn start_thread(
+    shared: Arc<Shared>,
+    number: u16,
+    errands: UnboundedReceiver<Errand>,
+) -> io::Result<()> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name(format!("connections-{number}")).spawn(move || {
+        let host = Rc::new(Host::new(shared, number));
+        LocalSet::new().block_on(&runtime, host.run_errands(errands));
+    })?;
+    Ok(())
+}
+
 /// A file that is removed at the end.
 struct Removed(PathBuf);
 
@@ -254,17 +280,18 @@ impl Drop for Removed {
 }
 
 /// Lets the program have as many open files as it needs, as far as the system allows.
-fn raise_file_limit(connections: usize) {
+fn raise_file_limit(connections: usize, threads: u16) {
     let mut limit = getrlimit(Resource::Nofile);
     let wanted = u64::try_from(connections.saturating_add(REFUSABLE)).unwrap_or(u64::MAX);
-    let wanted = wanted.saturating_add(OTHER_FILES);
+    let others = OTHER_FILES + FILES_OF_THREAD * u64::from(threads);
+    let wanted = wanted.saturating_add(others);
     if limit.current.is_some_and(|current| current < wanted) {
         limit.current = Some(limit.maximum.unwrap_or(u64::MAX).min(wanted));
         let _ = setrlimit(Resource::Nofile, limit);
     }
     let current = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     if current < wanted {
-        let room = current.saturating_sub(OTHER_FILES);
+        let room = current.saturating_sub(others);
         warn!("the system's limit of open files leaves room for {room} connections");
     }
 }

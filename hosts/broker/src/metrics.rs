@@ -53,7 +53,7 @@ pub(crate) async fn run(listener: TcpListener, host: Rc<Host>) {
 fn respond(host: &Host, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let (status, text) = match request.uri().path() {
         "/metrics" => (StatusCode::OK, to_text(&host.families())),
-        "/healthz" if host.counters.borrow().store_fails => {
+        "/healthz" if host.shared.counters.lock().store_fails => {
             (StatusCode::SERVICE_UNAVAILABLE, "cannot write to disk\n".to_owned())
         }
         "/healthz" => (StatusCode::OK, "ok\n".to_owned()),

@@ -3,20 +3,19 @@
 use crate::access::Access;
 use crate::flags::Arguments;
 use crate::limits::Limit;
+use crate::lock::Lock;
 use crate::tls::Certificates;
 use mqtt_sansio::broker::Rates;
 use mqtt_sansio::server::ServerConfig;
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_rustls::TlsAcceptor;
 
 /// The settings of one listener, or of all those that share the flags of the program.
 pub(crate) struct Settings {
-    pub(crate) access: RefCell<Access>,
-    pub(crate) certificates: RefCell<Option<Certificates>>,
-    pub(crate) limit: Rc<Limit>,
+    pub(crate) access: Lock<Access>,
+    pub(crate) certificates: Lock<Option<Certificates>>,
+    pub(crate) limit: Arc<Limit>,
     pub(crate) server: Arc<ServerConfig>,
     pub(crate) rates: Rates,
     pub(crate) certificate_user: bool,
@@ -29,9 +28,9 @@ impl Settings {
     pub(crate) fn read(arguments: &Arguments) -> anyhow::Result<Self> {
         let listener = &arguments.listener;
         Ok(Self {
-            access: RefCell::new(Access::read(listener)?),
-            certificates: RefCell::new(Certificates::read(listener)?),
-            limit: Rc::new(Limit::new(listener)),
+            access: Lock::new(Access::read(listener)?),
+            certificates: Lock::new(Certificates::read(listener)?),
+            limit: Arc::new(Limit::new(listener)),
             // So that the broker need not copy it for each connection.
             server: Arc::new(arguments.server_config().manual_acknowledgement(true)),
             rates: arguments.rates(),
@@ -43,20 +42,20 @@ impl Settings {
 
     /// Returns the settings of the connections of bridges, which this program itself opens.
     pub(crate) fn of_bridges(arguments: &Arguments) -> anyhow::Result<Self> {
-        let access = RefCell::new(Access::all());
-        let (certificates, rates) = (RefCell::default(), Rates::default());
+        let access = Lock::new(Access::all());
+        let (certificates, rates) = (Lock::default(), Rates::default());
         Ok(Self { access, certificates, rates, ..Self::read(arguments)? })
     }
 
     /// Returns the acceptor of TLS connections, if there is a certificate.
     pub(crate) fn acceptor(&self) -> Option<TlsAcceptor> {
-        self.certificates.borrow().as_ref().map(Certificates::acceptor)
+        self.certificates.lock().as_ref().map(Certificates::acceptor)
     }
 
     /// Reads the files again. The content of a bad file is kept as it was.
     pub(crate) fn reload(&self) {
-        self.access.borrow_mut().reload();
-        if let Some(certificates) = &mut *self.certificates.borrow_mut() {
+        self.access.lock().reload();
+        if let Some(certificates) = &mut *self.certificates.lock() {
             certificates.reload();
         }
     }

@@ -12,6 +12,7 @@ use std::future::{pending, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio::io::duplex;
 use tokio::net::UdpSocket;
 use tokio::task::spawn_local;
@@ -32,11 +33,11 @@ pub(crate) async fn run(
     host: Rc<Host>,
     socket: UdpSocket,
     arguments: GatewayArguments,
-    settings: Rc<Settings>,
+    settings: Arc<Settings>,
 ) {
     let gateway = Gateway::new(arguments.config());
     let open = || {
-        let place = host.places.take(Address::Sn);
+        let place = host.take_place(Address::Sn);
         ready(place.ok_or_else(|| io::Error::other("too many connections are open")).map(|place| {
             let link = Link::new(place, None, settings.clone(), None);
             let (ours, theirs) = duplex(PIPE);

@@ -18,6 +18,7 @@ use std::cell::Cell;
 use std::error::Error;
 use std::mem;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::duplex;
 use tokio::net::TcpStream;
@@ -47,7 +48,7 @@ pub(crate) struct Figures {
 pub(crate) async fn run(
     host: Rc<Host>,
     settings: Rc<Settings>,
-    link_settings: Rc<LinkSettings>,
+    link_settings: Arc<LinkSettings>,
     stop: oneshot::Receiver<()>,
 ) {
     let now = Instant::now();
@@ -70,7 +71,7 @@ pub(crate) async fn run(
 struct Task {
     host: Rc<Host>,
     settings: Rc<Settings>,
-    link_settings: Rc<LinkSettings>,
+    link_settings: Arc<LinkSettings>,
     bridge: Bridge,
     local: Leg,
     remote: Leg,
@@ -229,7 +230,7 @@ impl Task {
     /// Opens a connection to the broker of this program.
     fn open_local(&self) -> anyhow::Result<Box<dyn Transport>> {
         let address = Address::Bridge(self.settings.name.as_str().into());
-        let place = self.host.places.take(address).context("too many connections are open")?;
+        let place = self.host.take_place(address).context("too many connections are open")?;
         let link = Link::new(place, None, self.link_settings.clone(), None);
         let (ours, theirs) = duplex(PIPE);
         spawn_local(serve(self.host.clone(), Box::new(link), theirs));

@@ -95,19 +95,19 @@ impl Port for Host {
     }
 
     async fn journal_moved(&self) {
-        self.journal.moved().await;
+        self.shared.journal.moved().await;
     }
 
     fn note_batch(&self, is_open: bool) {
         if !is_open {
-            self.counters.borrow_mut().stored_batches += 1;
+            self.shared.counters.lock().stored_batches += 1;
         }
-        self.journal.note_batch(is_open);
+        self.shared.journal.note_batch(is_open);
     }
 
     fn cut_off(self: &Rc<Self>) {
         let disconnect = Disconnect::new(ReasonCode::SERVER_UNAVAILABLE);
-        let ids: Vec<_> = self.links.borrow().keys().copied().collect();
+        let ids: Vec<_> = self.shared.lock().links.keys().copied().collect();
         self.with_broker(|broker, now| {
             for id in &ids {
                 broker.disconnect(*id, &disconnect, now);
@@ -118,8 +118,10 @@ impl Port for Host {
             sleep(Duration::from_secs(1)).await;
             // Acknowledgements that wait for the engine hold a DISCONNECT back.
             for id in ids {
-                host.with_broker(|broker, now| broker.connection_lost(id, now));
-                host.wake(id);
+                host.with_state(|state, now| {
+                    let _ = state.broker.connection_lost(id, now);
+                    host.wake(&state.links, id);
+                });
             }
         });
     }

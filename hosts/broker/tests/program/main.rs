@@ -1,5 +1,6 @@
 //! The program as its users run it: started with flags, used through sockets. If a program of
-//! mosquitto is not installed, its tests print SKIPPED and pass; in CI they fail.
+//! mosquitto is not installed, its tests print SKIPPED and pass; in CI they fail. `THREADS=2` in
+//! the environment gives each broker two threads.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
 
@@ -46,7 +47,10 @@ impl Broker {
     }
 
     fn start_with(flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        let threads = std::env::var("THREADS").map(|threads| format!("--threads={threads}"));
         let mut process = Command::new(env!("CARGO_BIN_EXE_broker"))
+            // First, because a later flag takes precedence.
+            .args(threads.ok())
             .args(flags)
             .envs(variables.iter().copied())
             .stderr(Stdio::piped())

@@ -14,6 +14,8 @@ pub struct Cell {
     pub subscribers: usize,
     pub qos: u8,
     pub size: usize,
+    /// Whether the subscribers have gone, and only their sessions are there.
+    pub is_away: bool,
 }
 
 impl Cell {
@@ -22,7 +24,8 @@ impl Cell {
         for (publishers, subscribers) in [(1, 1), (1, 100), (100, 1)] {
             for qos in 0..=2 {
                 for size in [16, 256, 4096] {
-                    cells.push(Self { publishers, subscribers, qos, size });
+                    let is_away = false;
+                    cells.push(Self { publishers, subscribers, qos, size, is_away });
                 }
             }
         }
@@ -41,8 +44,9 @@ impl Cell {
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { publishers, subscribers, qos, size } = self;
-        write!(f, "{publishers}→{subscribers} QoS {qos} {size} B")
+        let Self { publishers, subscribers, qos, size, is_away } = self;
+        let away = if *is_away { " away" } else { "" };
+        write!(f, "{publishers}→{subscribers}{away} QoS {qos} {size} B")
     }
 }
 
@@ -55,7 +59,7 @@ pub enum Pace {
     Rate(u32),
 }
 
-/// The messages that were received.
+/// The messages that were received, or acknowledged if the subscribers are away.
 #[derive(Default)]
 pub struct Played {
     /// After the warm-up.
@@ -206,8 +210,11 @@ pub fn play<S>(
         let mut stream = Client::connect(port, &format!("subscriber-{number}"), flags)?;
         stream.write_all(&[0x82, 6, 0, 1, 0, 1, b't', cell.qos])?;
         stream.read_exact(&mut [0; 5]).context("SUBACK")?;
-        clients.push(Client::new(stream)?);
+        if !cell.is_away {
+            clients.push(Client::new(stream)?);
+        }
     }
+    let first_publisher = clients.len();
     for number in 0..cell.publishers {
         clients.push(Client::new(Client::connect(port, &format!("publisher-{number}"), 2)?)?);
     }
@@ -239,7 +246,7 @@ pub fn play<S>(
             }
         };
         for _ in 0..wanted {
-            let publisher = cell.subscribers + turn % cell.publishers;
+            let publisher = first_publisher + turn % cell.publishers;
             turn += 1;
             if cell.qos > 0 && clients[publisher].in_flight >= 100 {
                 continue;
@@ -247,7 +254,7 @@ pub fn play<S>(
             clients[publisher].publish(cell, now);
             published += 1;
         }
-        for client in &mut clients[cell.subscribers..] {
+        for client in &mut clients[first_publisher..] {
             client.flush()?;
         }
         let timeout = match pace {
@@ -269,6 +276,14 @@ pub fn play<S>(
                     }
                 }
             })?;
+        }
+        if cell.is_away {
+            let in_flight: usize = clients.iter().map(|client| client.in_flight).sum();
+            let acknowledged = (published - in_flight) * cell.subscribers;
+            if before.is_some() {
+                played.delivered += acknowledged - played.delivered_in_all;
+            }
+            played.delivered_in_all = acknowledged;
         }
     }
     let after = sample()?;
