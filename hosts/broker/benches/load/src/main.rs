@@ -39,7 +39,6 @@ struct Arguments {
     #[arg(long, default_value = "")]
     only: String,
     /// Only this table.
-    #[arg(long)]
     table: Option<Table>,
     /// Be the plain forwarder, on this port.
     #[arg(long, hide = true)]
