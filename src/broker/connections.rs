@@ -12,7 +12,7 @@ use crate::server::Server;
 use crate::session::{Message, Outgoing};
 use crate::time::Instant;
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -275,6 +275,19 @@ impl Connections {
             let length = connection.pass_gates(self.durable);
             connection.output.truncate(length);
             connection.gates = None;
+        }
+    }
+
+    /// Drops the output of ended connections of a client that is held back.
+    pub(super) fn drop_held_output_of_ended(&mut self, client_identifier: &str) {
+        let ids: BTreeSet<ConnectionId> = self.held.iter().map(|(_, id)| *id).collect();
+        for id in ids {
+            let phase = self.get(id).map(Connection::phase);
+            let Some(Phase::Closed(closed)) = phase else { continue };
+            if closed.client_identifier.as_deref() == Some(client_identifier) {
+                self.drop_held_output(id);
+                self.hint(id);
+            }
         }
     }
 

@@ -598,6 +598,13 @@ impl Broker {
         self.connections.hint(id);
     }
 
+    /// Drops the output of ended connections of a client that waits for batches of the journal, for
+    /// a host that has given the session up, or another connection the session, and cannot store
+    /// what the output depends on.
+    pub fn drop_held_output_of_ended(&mut self, client_identifier: &str) {
+        self.connections.drop_held_output_of_ended(client_identifier);
+    }
+
     /// Delivers a message of a node to the clients of this one, and retains it if it says so. It is
     /// not forwarded again. `publisher` is the client identifier of its publisher, or empty.
     ///

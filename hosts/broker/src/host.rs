@@ -450,7 +450,11 @@ impl Host {
         } else if client.is_empty() {
             None
         } else {
-            let claimed = node.claim(client, will_of(&connect)).await;
+            let waits = || {
+                let broker = self.broker.borrow();
+                broker.question(question.connection()).is_some_and(|(open, _)| open == question)
+            };
+            let claimed = node.claim(client, will_of(&connect), waits).await;
             claimed.err().map(|_| ReasonCode::SERVER_UNAVAILABLE)
         };
         let id = question.connection();

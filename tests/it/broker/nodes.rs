@@ -127,6 +127,22 @@ fn output_that_waits_is_dropped_when_another_node_has_the_session() {
 }
 
 #[test]
+fn output_of_older_connection_is_dropped_when_another_node_has_the_session() {
+    let (mut net, now) = (node(), Instant::from_millis(1_000_000));
+    let older = net.join(kept(V5_0, "publisher"));
+    let publish = Publish { packet_identifier: Some(identifier(1)), ..message("t", "one", 2) };
+    let (id, bytes) = (net.id(older), encoded(publish, V5_0));
+    let _ = net.broker.handle_input(id, &mut &bytes[..], now);
+    net.broker.disconnect(id, &Disconnect::new(ReasonCode::SESSION_TAKEN_OVER), now);
+    net.broker.drop_held_output_of_ended("somebody else");
+    assert!(!net.broker.is_closed(id));
+    net.broker.drop_held_output_of_ended("publisher");
+    assert!(net.broker.is_closed(id) && !net.broker.wants_transmit(id));
+    net.drain();
+    assert_eq!(net.take(older), ["closed"]);
+}
+
+#[test]
 fn message_with_qos_0_goes_to_nodes_that_want_it() {
     let mut net = node();
     net.broker.forward(NodeId(7), &filter("t/+"));

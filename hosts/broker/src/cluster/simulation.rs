@@ -301,7 +301,11 @@ impl Port for Host {
 
 impl Host {
     async fn claim(self: Rc<Self>, node: Rc<SimNode>, question: QuestionId, client: String) {
-        let claimed = node.claim(&client, None).await;
+        let waits = || {
+            let broker = self.broker.borrow();
+            broker.question(question.connection()).is_some_and(|(open, _)| open == question)
+        };
+        let claimed = node.claim(&client, None, waits).await;
         self.with(|broker, now| {
             if claimed.is_ok() {
                 let _ = broker.accept(question, Admission::default(), now);

@@ -70,7 +70,7 @@ fn play(fault: Fault, few: usize) {
     if fault.needs_network() && network.is_none() {
         return;
     }
-    let mut cluster = Cluster::start_in(network);
+    let mut cluster = Cluster::start_in(network, &[]);
     for round in 0..rounds(few) {
         let start = Instant::now();
         play_round(&mut cluster, fault, round);
@@ -285,6 +285,39 @@ fn majority_of_servers_is_lost() {
 }
 
 #[test]
+fn session_that_falls_behind_the_log_misses_messages_that_are_counted() {
+    if !has("nats-server") || !has("mosquitto_pub") {
+        return;
+    }
+    let mut cluster = Cluster::start_in(None, &["--cluster-log-bytes", "200000"]);
+    let ports = cluster.ports();
+    let session = ["-i", "behind", "-c", "-t", "behind/#", "-q", "1"];
+    programs::mosquitto_sub(ports[0], &[&session[..], &["-E"]].concat());
+    let publish = |number: usize| {
+        let text = format!("{number} {}", "x".repeat(10_000));
+        programs::mosquitto_pub(ports[2], &["-t", "behind/x", "-m", &text, "-q", "1"]);
+    };
+    (0..10).for_each(publish);
+    // Its node notes its queue, and is lost.
+    sleep(Duration::from_secs(4));
+    cluster.kill_broker(0);
+    (10..25).for_each(publish);
+    // Nor does the next one have the messages in memory.
+    cluster.kill_broker(1);
+    cluster.start_broker(1);
+    let inbox = programs::mosquitto_sub(ports[1], &[&session[..], &["-W", "5"]].concat());
+    let numbers: Vec<usize> =
+        inbox.lines().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect();
+    assert!((5..20).contains(&numbers.len()), "{numbers:?}");
+    assert_eq!(numbers, (25 - numbers.len()..25).collect::<Vec<_>>());
+    // Those that its queue named are counted, and the log says how many there are.
+    let named = 10.min(25 - numbers.len());
+    let figures = cluster.figures(1);
+    assert!(figures.contains(&format!("mqtt_node_behind_total {named}\n")), "{figures}");
+    assert!(cluster.logs().contains("the log has dropped messages of the session"));
+}
+
+#[test]
 fn messages_wills_and_retained_messages_reach_clients_of_mosquitto() {
     if !has("nats-server") || !has("mosquitto_pub") {
         return;
@@ -320,6 +353,18 @@ fn messages_wills_and_retained_messages_reach_clients_of_mosquitto() {
         assert!(figures.contains(&of_node), "{figures}");
         assert!(figures.contains("mqtt_node_others 2\n"), "{figures}");
     }
+    // A session that is replaced by one without records is still of its node.
+    let keep = ["-i", "replaced", "-c", "-t", "nothing", "-q", "1", "-E"];
+    programs::mosquitto_sub(ports[0], &keep);
+    let receiver = spawn(move || {
+        let arguments = ["-t", "replaced", "-q", "1", "-C", "4", "-W", "10"];
+        programs::mosquitto_sub(ports[1], &arguments)
+    });
+    sleep(Duration::from_secs(1));
+    let publish = ["-i", "replaced", "-t", "replaced", "-m", "text", "-q", "1"];
+    let publish = [&publish[..], &["--repeat", "4", "--repeat-delay", "0.2"]].concat();
+    programs::mosquitto_pub(ports[0], &publish);
+    assert_eq!(receiver.join().unwrap(), "text\n".repeat(4));
     // A node that starts later has them, too.
     cluster.kill_broker(0);
     cluster.start_broker(0);

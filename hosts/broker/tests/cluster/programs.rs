@@ -47,15 +47,17 @@ pub(crate) struct Cluster {
     lines: [[Line; 3]; 3],
     keeps_logs: bool,
     network: Option<Network>,
+    flags: &'static [&'static str],
 }
 
 impl Cluster {
     pub(crate) fn start() -> Self {
-        Self::start_in(None)
+        Self::start_in(None, &[])
     }
 
-    /// Starts the programs on the machines of a network, or all on this one.
-    pub(crate) fn start_in(network: Option<Network>) -> Self {
+    /// Starts the programs on the machines of a network, or all on this one, and the brokers with
+    /// more flags.
+    pub(crate) fn start_in(network: Option<Network>, flags: &'static [&'static str]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("mqtt-sansio-cluster-{}-{number}", std::process::id());
@@ -73,6 +75,7 @@ impl Cluster {
             metrics: std::array::from_fn(|index| all[12 + index]),
             keeps_logs: false,
             network,
+            flags,
         };
         cluster.start_servers();
         (0..3).for_each(|index| cluster.start_broker(index));
@@ -203,7 +206,7 @@ impl Cluster {
         let urls = (0..3).map(url);
         let mut broker = self.command(Machine::Broker(index), env!("CARGO_BIN_EXE_broker"));
         broker.args(["--listen", &format!("tcp://{}", self.nodes()[index])]);
-        broker.args(["--allow-anonymous", "true"]);
+        broker.args(["--allow-anonymous", "true"]).args(self.flags);
         broker.args(["--cluster-node", &format!("b{index}"), "--sys-interval", "60"]);
         broker.args(["--metrics", &format!("127.0.0.1:{}", self.metrics[index])]);
         // Clients that are away for a while must not lose messages to the limit of their queue.

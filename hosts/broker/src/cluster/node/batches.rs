@@ -16,7 +16,7 @@ use super::{Node, Owned, PAUSE, Port, RETRY, State};
 use crate::cluster::engine::{Append, Engine, Head, Refusal, Silent};
 use crate::cluster::record::{self, Entry, Item, Logged, Member, Owed};
 use mqtt_sansio::broker::journal::{Batch, Record};
-use mqtt_sansio::broker::{ConnectionId, Forward, Route};
+use mqtt_sansio::broker::{Forward, Route};
 use mqtt_sansio::codec::{Disconnect, QoS, ReasonCode};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,9 +34,8 @@ const APPEND: (usize, usize) = (500, 512 * 1024);
 
 /// Records of a session, and their new values.
 type Changes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
-/// A client whose session another node will have: whether it has one, its connection, and the
-/// records.
-type Evicted = (Rc<str>, bool, Option<ConnectionId>, Changes);
+/// A client whose session another node will have: whether it has one, and the records.
+type Evicted = (Rc<str>, bool, Changes);
 
 impl<E: Engine, P: Port> Node<E, P> {
     /// Stores for ever what the broker changes.
@@ -67,15 +66,15 @@ impl<E: Engine, P: Port> Node<E, P> {
         let appends = entries.into_iter().map(|pending| {
             let node = self.clone();
             spawn_local(async move {
-                let Pending { client, expected, entry, connection } = pending;
+                let Pending { client, expected, entry } = pending;
                 let appended = node.append_entry(&client, expected, &entry).await;
-                (client, entry.position, connection, appended)
+                (client, entry.position, appended)
             })
         });
         let appends: Vec<_> = appends.collect();
         let mut lost = FxHashSet::default();
         for append in appends {
-            let Ok((client, position, connection, appended)) = append.await else { continue };
+            let Ok((client, position, appended)) = append.await else { continue };
             match appended {
                 Some(sequence) => {
                     let mut state = self.state.borrow_mut();
@@ -87,10 +86,9 @@ impl<E: Engine, P: Port> Node<E, P> {
                     }
                 }
                 None => {
-                    // It can be given up already, with output that depends on the entry.
-                    if let Some(id) = connection {
-                        self.port.with(|broker, _| broker.drop_held_output(id));
-                    }
+                    // It can be given up already, or have another connection, with output of the
+                    // older one that depends on the entry.
+                    self.port.with(|broker, _| broker.drop_held_output_of_ended(&client));
                     self.fence(&client);
                     lost.insert(client);
                 }
@@ -127,9 +125,8 @@ impl<E: Engine, P: Port> Node<E, P> {
                 let put = |Record { key, value }: Record<'_>| {
                     records.push((key.to_vec(), value.map(<[u8]>::to_vec)));
                 };
-                let connection = broker.client(&client).and_then(|client| client.connection);
                 let has_session = broker.evict(&client, None, &disconnect, now, put);
-                evicted.push((client, has_session, connection, records));
+                evicted.push((client, has_session, records));
             }
             work.batch = broker.poll_journal(|Record { key, value }| {
                 changes.push((key.to_vec(), value.map(<[u8]>::to_vec)));
@@ -155,7 +152,18 @@ impl<E: Engine, P: Port> Node<E, P> {
             gone.retain(|client| broker.client(client).is_none());
         });
         // Before the messages, which depend on the session's being kept.
-        let ended = note_changes(&mut self.state.borrow_mut(), changes);
+        let mut ended = note_changes(&mut self.state.borrow_mut(), changes);
+        if !ended.is_empty() {
+            // The client of a session that has ended can have another one, which has no records.
+            let replaced: Vec<_> = self.port.with(|broker, _| {
+                ended.extract_if(.., |client| broker.client(client).is_some()).collect()
+            });
+            let state = &mut *self.state.borrow_mut();
+            for client in replaced {
+                state.owned.get_mut(&client).into_iter().for_each(|owned| owned.is_fresh = true);
+                state.due.insert(client);
+            }
+        }
         let mut owed = FxHashMap::default();
         self.take_members(members, &evicted, &mut work, &mut owed);
         self.take_forwards(forwards, &evicted, &mut work, &mut owed);
@@ -170,7 +178,7 @@ impl<E: Engine, P: Port> Node<E, P> {
         let state = &mut *self.state.borrow_mut();
         let new_entry =
             || Entry { owner: self.instance, stamp: self.stamp(), position, ..Entry::default() };
-        for (client, has_session, connection, records) in evicted {
+        for (client, has_session, records) in evicted {
             let Some(Owned { sequence, number, .. }) = state.owned.remove(&client) else {
                 continue;
             };
@@ -185,7 +193,7 @@ impl<E: Engine, P: Port> Node<E, P> {
                 owed,
                 ..new_entry()
             };
-            work.entries.push(Pending { client, expected: sequence, entry, connection });
+            work.entries.push(Pending { client, expected: sequence, entry });
         }
         let gone = gone.into_iter().chain(ended).collect::<BTreeSet<_>>();
         for client in gone {
@@ -198,8 +206,7 @@ impl<E: Engine, P: Port> Node<E, P> {
             // A client whose identifier is from this node has no entry.
             if sequence > 0 || !owed.is_empty() {
                 let entry = Entry { is_fresh: true, has_ended: true, owed, ..new_entry() };
-                let connection = None;
-                work.entries.push(Pending { client, expected: sequence, entry, connection });
+                work.entries.push(Pending { client, expected: sequence, entry });
             }
         }
         let mut due = mem::take(&mut state.due);
@@ -209,7 +216,7 @@ impl<E: Engine, P: Port> Node<E, P> {
             let owed = owed.remove(&client).unwrap_or_default();
             let entry = owned.entry(Entry { owed, ..new_entry() });
             let expected = owned.sequence;
-            work.entries.push(Pending { client, expected, entry, connection: None });
+            work.entries.push(Pending { client, expected, entry });
         }
         let Work { batch, entries, log, replies } = &work;
         let is_empty =
@@ -388,8 +395,6 @@ struct Pending {
     client: Rc<str>,
     expected: u64,
     entry: Entry,
-    /// The connection that ends with the session.
-    connection: Option<ConnectionId>,
 }
 
 /// The appends of a batch.

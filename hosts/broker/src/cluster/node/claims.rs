@@ -15,11 +15,12 @@ use tracing::{info, warn};
 
 impl<E: Engine, P: Port> Node<E, P> {
     /// Takes the session of a client to this node, before the client is accepted. `will` is that of
-    /// its CONNECT.
+    /// its CONNECT. Stops if the client does not wait any longer: it can be at another node.
     pub(crate) async fn claim(
         self: &Rc<Self>,
         client: &str,
         will: Option<Logged>,
+        waits: impl Fn() -> bool,
     ) -> Result<(), Silent> {
         let client: Rc<str> = client.into();
         let lock = self.state.borrow_mut().claims.entry(client.clone()).or_default().clone();
@@ -29,8 +30,8 @@ impl<E: Engine, P: Port> Node<E, P> {
             let start = time::Instant::now();
             loop {
                 // The election of a leader takes a while.
-                match self.claim_alone(&client, will.clone(), false).await {
-                    Err(Silent) if start.elapsed() < CUT_OFF && !self.is_cut_off() => {
+                match self.claim_alone(&client, will.clone(), false, &waits).await {
+                    Err(Silent) if start.elapsed() < CUT_OFF && !self.is_cut_off() && waits() => {
                         sleep(RETRY).await;
                     }
                     result => break result,
@@ -64,6 +65,7 @@ impl<E: Engine, P: Port> Node<E, P> {
         client: &Rc<str>,
         will: Option<Owed>,
         is_adoption: bool,
+        waits: &impl Fn() -> bool,
     ) -> Result<(), Silent> {
         {
             let state = &mut *self.state.borrow_mut();
@@ -85,6 +87,9 @@ impl<E: Engine, P: Port> Node<E, P> {
                 last = sequence;
             }
             let owner = stored.owner;
+            if !waits() {
+                return Err(Silent);
+            }
             if is_adoption && self.is_alive(owner) {
                 return Ok(());
             }
@@ -159,7 +164,7 @@ impl<E: Engine, P: Port> Node<E, P> {
             (key.first() == Some(&b'q')).then(|| record::position_of(value)).flatten()
         };
         let positions: BTreeSet<u64> = records.iter().filter_map(of_queue).collect();
-        let mut messages = BTreeMap::new();
+        let (mut messages, mut named) = (BTreeMap::new(), 0_u64);
         for position in positions {
             let known = self.state.borrow().in_window(position);
             let message = match known {
@@ -168,9 +173,10 @@ impl<E: Engine, P: Port> Node<E, P> {
             };
             match message {
                 Some(message) => _ = messages.insert(position, message),
-                None => self.state.borrow_mut().figures.behind += 1,
+                None => named += 1,
             }
         }
+        self.state.borrow_mut().figures.behind += named;
         drop_missing(&mut records, &messages);
         let mut filters: Vec<String> = records
             .keys()
@@ -182,7 +188,7 @@ impl<E: Engine, P: Port> Node<E, P> {
         while self.position() < from {
             let _ = timeout(BEAT, self.log_moved.notified()).await;
         }
-        let mut missed = Vec::new();
+        let (mut missed, mut unnamed) = (Vec::new(), 0_u64);
         loop {
             let position = self.position();
             let first =
@@ -191,8 +197,15 @@ impl<E: Engine, P: Port> Node<E, P> {
                 break;
             }
             let to = (first - 1).min(position);
+            let (oldest, _) = self.engine.bounds().await?;
+            // Of all topics.
+            unnamed += oldest.saturating_sub(from + 1);
             missed.extend(self.engine.log(from, to, &filters).await?);
             from = to;
+        }
+        if named + unnamed > 0 {
+            let text = "the log has dropped messages of the session, and others that it can lack";
+            warn!(client = &**client, named, unnamed, text);
         }
         for (position, message) in &messages {
             records.insert(record::key_of_message(*position), message.message.to_bytes());

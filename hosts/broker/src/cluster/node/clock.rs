@@ -138,7 +138,7 @@ impl<E: Engine, P: Port> Node<E, P> {
             let client: Rc<str> = client.into();
             let lock = self.state.borrow_mut().claims.entry(client.clone()).or_default().clone();
             let _guard = lock.lock().await;
-            if self.claim_alone(&client, None, true).await.is_err() {
+            if self.claim_alone(&client, None, true, &|| true).await.is_err() {
                 return self.must_reconcile.set(true);
             }
         }
