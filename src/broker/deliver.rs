@@ -254,7 +254,8 @@ pub(super) fn deliver_to_member(
     true
 }
 
-/// Returns the session of a member of a group, with its subscription.
+/// Returns the session of a member of a group, with its subscription. A client that is away and
+/// receives nothing above QoS 0 is none. [5.0 MQTT-4.8.2-3]
 pub(super) fn member(
     broker: &Broker,
     client_identifier: &str,
@@ -264,7 +265,10 @@ pub(super) fn member(
     let group = broker.groups.find(filter)?;
     let members = broker.groups.members(group);
     let index = members.binary_search_by_key(&session, |(member, _)| *member).ok()?;
-    members.get(index).map(|(_, subscriber)| (session, group, *subscriber))
+    let (_, subscriber) = *members.get(index)?;
+    let is_connected = broker.sessions.get(session)?.presence.connection().is_some();
+    let can_receive = is_connected || subscriber.options.maximum_qos > QoS::AtMostOnce;
+    can_receive.then_some((session, group, subscriber))
 }
 
 /// Returns the position of the member to try first, or `None` if their turns decide.

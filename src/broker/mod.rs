@@ -539,7 +539,8 @@ impl Broker {
     }
 
     /// Returns whether a member of a shared subscription is connected. `None` if the client is no
-    /// member at this broker. `filter` has the share name.
+    /// member at this broker, or is away and receives nothing above QoS 0. `filter` has the share
+    /// name.
     #[must_use]
     pub fn member(&self, client_identifier: &str, filter: &Filter) -> Option<bool> {
         let (session, ..) = deliver::member(self, client_identifier, filter)?;

@@ -219,12 +219,14 @@ pub(crate) fn insert(
 /// Notes for the host that a session is a member of a group that spans nodes, or is none any more.
 fn note_member(broker: &mut Broker, session: SessionId, filter: &Filter, is_member: bool) {
     let is_shared = filter.as_topic_filter().share_name().is_some();
-    let Broker { nodes: Some(nodes), sessions, config, .. } = broker else { return };
-    let state = sessions.get(session).filter(|_| is_shared && config.groups_span_nodes);
-    if let Some(state) = state {
-        let is_connected = state.presence.connection().is_some();
-        let is_connected = is_member.then_some(is_connected);
-        nodes.note_member(state.client_identifier(), filter, is_connected);
+    if !is_shared || !broker.config.groups_span_nodes {
+        return;
+    }
+    let Some(state) = broker.sessions.get(session) else { return };
+    let client_identifier = state.client_identifier().clone();
+    let is_connected = broker.member(&client_identifier, filter).filter(|_| is_member);
+    if let Some(nodes) = &mut broker.nodes {
+        nodes.note_member(&client_identifier, filter, is_connected);
     }
 }
 
