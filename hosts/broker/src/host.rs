@@ -451,8 +451,10 @@ impl Host {
             None
         } else {
             let waits = || {
-                let broker = self.broker.borrow();
-                broker.question(question.connection()).is_some_and(|(open, _)| open == question)
+                self.with_broker(|broker, _| {
+                    let open = broker.question(question.connection());
+                    open.is_some_and(|(open, _)| open == question)
+                })
             };
             let claimed = node.claim(client, will_of(&connect), waits).await;
             claimed.err().map(|_| ReasonCode::SERVER_UNAVAILABLE)
