@@ -970,6 +970,8 @@ impl Watch {
                 self.own.receive_maximum = connect.properties.receive_maximum.unwrap_or(u16::MAX);
             }
             Packet::Connack(connack) => {
+                // The host can state another limit than the configuration.
+                self.own.receive_maximum = connack.properties.receive_maximum.unwrap_or(u16::MAX);
                 self.phase = if connack.reason_code == ReasonCode::SUCCESS {
                     Phase::Open
                 } else {
