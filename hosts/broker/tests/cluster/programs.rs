@@ -4,7 +4,7 @@ use crate::line::Line;
 use crate::network::{Machine, Network};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,17 +22,10 @@ pub(crate) fn has(program: &str) -> bool {
     found
 }
 
-/// Returns ports that stay free while a program is restarted: the system gives none below 32,768 to
-/// a connection, and the scenarios use others.
+/// Returns ports that stay free while a program is restarted.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    std::array::from_fn(|_| {
-        let ports = std::iter::repeat_with(|| {
-            let number = NEXT.fetch_add(1, Ordering::Relaxed) + std::process::id() * 64;
-            10_000 + (number % 10_000) as u16
-        });
-        ports.take(10_000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
-    })
+    let first = testkit::port::free_ports(N as u16);
+    std::array::from_fn(|index| first + index as u16)
 }
 
 pub(crate) struct Cluster {
