@@ -424,10 +424,12 @@ impl Watch {
             .take_while(|waiting| waiting.verdict.is_some())
             .count()
             .min(written.len());
+        let read = frames(read)?;
+        let early = written.iter().rposition(|frame| self.is_acknowledged_early(*frame, &read));
+        let settled = early.map_or(settled, |index| settled.max(index + 1));
         let (settling, answers) = written.split_at(settled);
         settling.iter().try_for_each(|frame| self.writes(*frame))?;
         let mut ended = None;
-        let read = frames(read)?;
         for (index, frame) in read.iter().enumerate() {
             ensure!(
                 self.kept.unknown || ended.is_none(),
@@ -473,6 +475,23 @@ impl Watch {
             self.own
         );
         Ok(())
+    }
+
+    /// Whether a packet is a message that the peer acknowledges before it can have received it: the
+    /// host let the message wait, and the step has written it before it has read.
+    fn is_acknowledged_early(&self, written: Frame<'_>, read: &[Frame<'_>]) -> bool {
+        let Ok(Packet::Publish(publish)) = codec::decode(written, self.rules()) else {
+            return false;
+        };
+        let Some(identifier) = publish.packet_identifier else { return false };
+        let is_new = !self.kept.sent.contains_key(&identifier.get());
+        let acknowledges = |frame: &Frame<'_>| {
+            matches!(
+                codec::decode(*frame, self.peer_rules()),
+                Ok(Packet::Puback(ack) | Packet::Pubrec(ack)) if ack.packet_identifier == identifier
+            )
+        };
+        is_new && read.iter().any(acknowledges)
     }
 
     /// Judges a machine that has nothing more to do.
