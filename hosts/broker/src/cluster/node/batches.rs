@@ -184,7 +184,7 @@ impl<E: Engine, P: Port> Node<E, P> {
             };
             number.iter().for_each(|number| _ = state.by_number.remove(number));
             state.figures.evicted += 1;
-            let owed = owed.remove(&client).unwrap_or_default();
+            let owed = owed_by(&client, &mut owed, &state.leaving);
             let entry = Entry {
                 owner: 0,
                 is_fresh: true,
@@ -202,7 +202,7 @@ impl<E: Engine, P: Port> Node<E, P> {
                 continue;
             }
             let Some(Owned { sequence, .. }) = state.owned.remove(&client) else { continue };
-            let owed = owed.remove(&client).unwrap_or_default();
+            let owed = owed_by(&client, &mut owed, &state.leaving);
             // A client whose identifier is from this node has no entry.
             if sequence > 0 || !owed.is_empty() {
                 let entry = Entry { is_fresh: true, has_ended: true, owed, ..new_entry() };
@@ -213,7 +213,7 @@ impl<E: Engine, P: Port> Node<E, P> {
         due.extend(owed.keys().cloned());
         for client in due {
             let Some(owned) = state.owned.get_mut(&client) else { continue };
-            let owed = owed.remove(&client).unwrap_or_default();
+            let owed = owed_by(&client, &mut owed, &state.leaving);
             let entry = owned.entry(Entry { owed, ..new_entry() });
             let expected = owned.sequence;
             work.entries.push(Pending { client, expected, entry });
@@ -233,9 +233,9 @@ impl<E: Engine, P: Port> Node<E, P> {
         work: &mut Work,
         owed: &mut FxHashMap<Rc<str>, Vec<Owed>>,
     ) {
-        let state = self.state.borrow();
+        let state = &mut *self.state.borrow_mut();
         for member in members {
-            let client = member.client.clone();
+            let (client, share) = (member.client.clone(), member.share.clone());
             let is_evicted = || evicted.iter().any(|(evicted, ..)| *evicted == client);
             if !state.owned.contains_key(&client) && !is_evicted() {
                 continue;
@@ -243,8 +243,11 @@ impl<E: Engine, P: Port> Node<E, P> {
             let token = member.is_connected.is_none().then(|| self.token());
             let append = Append::new(&Item::Member(member), token.clone());
             if let Some(token) = token {
-                let message = append.bytes.to_vec();
-                owed.entry(client.clone()).or_default().push(Owed { token, message });
+                let owes = Owed { token, message: append.bytes.to_vec() };
+                if let Some(leaving) = state.leaving.get_mut(&(client.clone(), share)) {
+                    *leaving = Some(owes.clone());
+                }
+                owed.entry(client.clone()).or_default().push(owes);
             }
             work.log.push((client, append));
         }
@@ -364,7 +367,7 @@ impl<E: Engine, P: Port> Node<E, P> {
         let state = &mut *self.state.borrow_mut();
         state.forwards.retain(|forward| *forward.publisher != **client);
         state.members.retain(|member| member.client != *client);
-        state.leaving.retain(|(leaving, _)| leaving != client);
+        state.leaving.retain(|(leaving, _), _| leaving != client);
         state.repairs.retain(|(leaving, _)| leaving != client);
     }
 
@@ -388,6 +391,21 @@ impl<E: Engine, P: Port> Node<E, P> {
             }
         }
     }
+}
+
+/// Returns what the next entry of a client owes. Until the log has been read up to where the client
+/// leaves a group, each entry says that it leaves.
+fn owed_by(
+    client: &Rc<str>,
+    owed: &mut FxHashMap<Rc<str>, Vec<Owed>>,
+    leaving: &BTreeMap<(Rc<str>, Rc<str>), Option<Owed>>,
+) -> Vec<Owed> {
+    let mut all = owed.remove(client).unwrap_or_default();
+    let of_client = leaving.range((client.clone(), "".into())..);
+    for (_, owes) in of_client.take_while(|((other, _), _)| other == client) {
+        all.extend(owes.iter().filter(|owes| !all.contains(owes)).cloned().collect::<Vec<_>>());
+    }
+    all
 }
 
 /// An entry on its way.

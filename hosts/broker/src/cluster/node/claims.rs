@@ -274,7 +274,7 @@ impl<E: Engine, P: Port> Node<E, P> {
                 continue;
             }
             let state = &mut *self.state.borrow_mut();
-            state.leaving.insert((client.clone(), share.clone()));
+            state.leaving.insert((client.clone(), share.clone()), None);
             let client = client.clone();
             state.members.push(Member { node, share, client, is_connected: None });
             self.moved.notify_one();

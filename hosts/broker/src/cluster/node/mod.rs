@@ -119,7 +119,7 @@ struct State {
     /// Changes of members for the log.
     members: Vec<Member>,
     /// The members that have left here, with their shared subscriptions, until the log says so.
-    leaving: FxHashSet<(Rc<str>, Rc<str>)>,
+    leaving: BTreeMap<(Rc<str>, Rc<str>), Option<Owed>>,
     /// Messages that are appended again, and the client whose session this node must have for that.
     repairs: Vec<(Rc<str>, Append)>,
     /// Messages with QoS 0 for members here.
@@ -229,7 +229,7 @@ impl<E: Engine, P: Port> Node<E, P> {
             let client: Rc<str> = (*member.client_identifier).into();
             let (share, is_connected) = (Rc::from(member.filter.to_string()), member.is_connected);
             if is_connected.is_none() {
-                state.leaving.insert((client.clone(), Rc::clone(&share)));
+                state.leaving.insert((client.clone(), Rc::clone(&share)), None);
             }
             state.members.push(Member { node: self.instance, share, client, is_connected });
             self.moved.notify_one();

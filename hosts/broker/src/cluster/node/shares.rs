@@ -217,7 +217,20 @@ impl<E: Engine, P: Port> Node<E, P> {
             };
             let (filter, at) = (&group.filter, Some(position));
             let is_taken = broker.deliver_to_member(client, filter, message, *expires_at, at, now);
-            if !is_taken && state.leaving.contains(&(client.clone(), share.clone())) {
+            if is_taken {
+                continue;
+            }
+            let (key, seat) = ((client.clone(), share.clone()), state.shares.seat(&share, client));
+            let is_here = seat.is_some_and(|seat| seat.node == self.instance)
+                && state.owned.contains_key(client);
+            if is_here && !state.leaving.contains_key(&key) {
+                // A session that is a member was replaced by one that is not.
+                state.leaving.insert(key.clone(), None);
+                let (node, share, client) = (self.instance, share.clone(), client.clone());
+                state.members.push(Member { node, share, client, is_connected: None });
+                self.moved.notify_one();
+            }
+            if state.leaving.contains_key(&key) {
                 self.append_for(state, &share, position, logged, [client, client]);
             }
         }
