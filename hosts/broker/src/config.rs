@@ -290,6 +290,7 @@ mod tests {
             assert_eq!(error, "--max-packet-size can be 1048576 at most with --cluster");
             let flags = parse("--cluster nats://a --max-packet-size 1048576").unwrap();
             assert!(Configuration::new(flags, Vec::new()).is_ok());
+            assert!(parse("--cluster nats://a --shared-strategy topic-hash").is_err());
             let flags = parse("--cluster nats://a --threads 2").unwrap();
             let error = Configuration::new(flags, Vec::new()).unwrap_err().to_string();
             assert_eq!(error, "--threads can only be 1 with --cluster");

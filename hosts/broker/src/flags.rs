@@ -160,6 +160,8 @@ pub(crate) struct Arguments {
     no_shared_subscriptions: bool,
     /// The member of a shared subscription that receives a message [default: round-robin].
     #[arg(long, value_name = "STRATEGY", help_heading = "Protocol")]
+    // The members of all nodes take turns.
+    #[cfg_attr(feature = "cluster", arg(conflicts_with = "cluster"))]
     shared_strategy: Option<SharedStrategyArgument>,
     /// `$share/NAME/FILTER` is a shared subscription for clients before 5.0 as well.
     #[arg(long = "shared-before-5.0", help_heading = "Protocol")]

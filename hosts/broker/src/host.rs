@@ -79,7 +79,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Lock<Counters>,
     /// Runs handshakes of TLS, and checks passwords, on other threads.
     pub(crate) helpers: Handle,
-    /// What the threads are asked for.
+    /// The queues of errands, one for each thread.
     threads: Vec<UnboundedSender<Errand>>,
 }
 
@@ -137,7 +137,7 @@ pub(crate) struct Host {
     thread: u16,
     /// The connection whose task calls the broker.
     current: Cell<Option<ConnectionId>>,
-    /// What wakes tasks of other threads, after a call of the broker.
+    /// The wakers of tasks on other threads, for after the call of the broker.
     woken: RefCell<Vec<Waker>>,
     pub(crate) bridges: RefCell<Vec<Rc<bridge::Figures>>>,
     /// The drops that are logged already, by cause.
@@ -379,15 +379,15 @@ impl Host {
     ) {
         let id = question.connection();
         sleep(wait).await;
-        let is_open = |broker: &Broker| broker.question(id).is_some_and(|(id, _)| id == question);
-        if !is_open(&self.shared.lock().broker) {
+        if !is_open(&self.shared.lock().broker, question) {
             return;
         }
         let check = self.shared.helpers.spawn_blocking(move || credentials.are_correct());
         let is_correct = check.await.unwrap_or(false);
         self.with_state(|state, now| {
             let State { broker, links, .. } = &mut *state;
-            let Some(link) = links.get_mut(&id).filter(|_| is_open(broker)) else { return };
+            let link = links.get_mut(&id).filter(|_| is_open(broker, question));
+            let Some(link) = link else { return };
             let user = link.client.user.as_deref();
             // The user can have been removed meanwhile.
             if is_correct && link.settings.access.lock().still_allows(user, false) {
@@ -433,8 +433,7 @@ impl Host {
         let _ = answered.await;
         let id = question.connection();
         self.with_state(|State { broker, links, .. }, now| {
-            let is_open = broker.question(id).is_some_and(|(open, _)| open == question);
-            if let Some(link) = links.get_mut(&id).filter(|_| is_open) {
+            if let Some(link) = links.get_mut(&id).filter(|_| is_open(broker, question)) {
                 self.admit(broker, question, link, now);
             }
         });
@@ -450,19 +449,13 @@ impl Host {
         } else if client.is_empty() {
             None
         } else {
-            let waits = || {
-                self.with_broker(|broker, _| {
-                    let open = broker.question(question.connection());
-                    open.is_some_and(|(open, _)| open == question)
-                })
-            };
+            let waits = || is_open(&self.shared.lock().broker, question);
             let claimed = node.claim(client, will_of(&connect), waits).await;
             claimed.err().map(|_| ReasonCode::SERVER_UNAVAILABLE)
         };
         let id = question.connection();
         self.with_state(|State { broker, links, .. }, now| {
-            let is_open = broker.question(id).is_some_and(|(open, _)| open == question);
-            let link = links.get_mut(&id).filter(|_| is_open);
+            let link = links.get_mut(&id).filter(|_| is_open(broker, question));
             match (link, refusal) {
                 (Some(link), None) => {
                     self.admit(broker, question, link, now);
@@ -675,4 +668,9 @@ impl Host {
             }
         });
     }
+}
+
+/// Whether the broker still waits for the answer to a question.
+pub(crate) fn is_open(broker: &Broker, question: QuestionId) -> bool {
+    broker.question(question.connection()).is_some_and(|(open, _)| open == question)
 }

@@ -172,17 +172,17 @@ async fn run(configuration: &Configuration, helpers: Handle) -> anyhow::Result<(
         Some(store) => store::restore(store, config, seed, clock.now()).context("--data-dir")?,
         None => Broker::new(config, seed, clock.now()),
     };
-    let (threads, mut errands): (Vec<_>, Vec<_>) =
+    let (threads, errands): (Vec<_>, Vec<_>) =
         (0..arguments.threads).map(|_| mpsc::unbounded_channel()).unzip();
     let places = Places::new(arguments.listener.max_connections, threads.len());
     let shared = Shared::new(broker, clock, settings, places, limit, helpers, threads);
     let shared = Arc::new(shared);
-    for (number, errands) in (1..).zip(errands.drain(1..)) {
-        start_thread(shared.clone(), number, errands).context("--threads")?;
-    }
     let host = Rc::new(Host::new(shared.clone(), 0));
-    for errands in errands {
-        spawn_local(host.clone().run_errands(errands));
+    for (number, errands) in (0..).zip(errands) {
+        match number {
+            0 => drop(spawn_local(host.clone().run_errands(errands))),
+            _ => start_thread(shared.clone(), number, errands).context("--threads")?,
+        }
     }
     #[cfg(feature = "cluster")]
     if !arguments.cluster.cluster.is_empty() {

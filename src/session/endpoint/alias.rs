@@ -7,11 +7,11 @@ use alloc::vec::Vec;
 /// The aliases of a connection. Most have none, so they stand in a box.
 #[derive(Debug, Default)]
 pub(super) struct AliasTables {
-    /// Those of the peer. [5.0 MQTT-3.3.2-7]
+    /// The peer sets these. [5.0 MQTT-3.3.2-7]
     pub(super) peer: Aliases,
-    /// Those that the host has set.
+    /// The host sets these.
     pub(super) own: Aliases,
-    /// Those that the machine has set.
+    /// The machine sets these.
     pub(super) automatic: AutomaticAliases,
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Append {
     pub(crate) token: Option<String>,
 }
 
-/// What an item of the log is about.
+/// The subject of an item of the log.
 #[derive(Clone, Debug)]
 pub(crate) enum Place {
     /// A message of a topic.

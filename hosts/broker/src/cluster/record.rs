@@ -42,7 +42,7 @@ const FRESH: u8 = 1;
 const ENDED: u8 = 2;
 const CLAIM: u8 = 4;
 
-/// What the log has at one position.
+/// An item of the log.
 #[derive(Clone, Debug)]
 pub(crate) enum Item {
     Message(Logged),

@@ -5,6 +5,7 @@
 use super::engine::{Append, Engine, Evicted, Head, Notice, Refusal, Silent};
 use super::node::{Node, Port};
 use super::record::{Entry, Item, Logged};
+use crate::host::is_open;
 use mqtt_sansio::Instant;
 use mqtt_sansio::broker::{
     Action, Admission, Broker, BrokerConfig, ConnectionId, Question, QuestionId,
@@ -301,10 +302,7 @@ impl Port for Host {
 
 impl Host {
     async fn claim(self: Rc<Self>, node: Rc<SimNode>, question: QuestionId, client: String) {
-        let waits = || {
-            let broker = self.broker.borrow();
-            broker.question(question.connection()).is_some_and(|(open, _)| open == question)
-        };
+        let waits = || is_open(&self.broker.borrow(), question);
         let claimed = node.claim(&client, None, waits).await;
         self.with(|broker, now| {
             if claimed.is_ok() {

@@ -1,4 +1,4 @@
-//! What a node reads: the log, and the messages of other nodes.
+//! Reading: the log, and the messages of other nodes.
 
 use super::{ANSWER, LOG, Nats, RETAINED, of_node, silent};
 use crate::cluster::engine::{Engine as _, Silent};

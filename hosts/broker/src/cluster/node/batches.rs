@@ -1,4 +1,4 @@
-//! What a node appends before the broker acknowledges.
+//! Batches: the node appends them before the broker acknowledges.
 //!
 //! The changes of the broker are batches of its journal. For each batch the node
 //!
@@ -79,15 +79,15 @@ impl<E: Engine, P: Port> Node<E, P> {
                 Some(sequence) => {
                     let mut state = self.state.borrow_mut();
                     state.figures.entries += 1;
-                    // The session can have been given up, and claimed again meanwhile.
+                    // This node can have given the session up meanwhile, and claimed it again.
                     let owned = state.owned.get_mut(&client);
                     if let Some(owned) = owned.filter(|owned| owned.sequence < sequence) {
                         (owned.sequence, owned.position) = (sequence, position);
                     }
                 }
                 None => {
-                    // It can be given up already, or have another connection, with output of the
-                    // older one that depends on the entry.
+                    // Output that depends on the entry can belong to an older connection of the
+                    // client, also of a session that this node has given up.
                     self.port.with(|broker, _| broker.drop_held_output_of_ended(&client));
                     self.fence(&client);
                     lost.insert(client);
@@ -361,8 +361,8 @@ impl<E: Engine, P: Port> Node<E, P> {
     }
 
     /// Forgets what a client has published. It publishes again at the other node, which publishes
-    /// the will, too, and finds its messages of shared subscriptions. They must not be taken for
-    /// those of a session that comes back here.
+    /// the will, too, and finds its messages of shared subscriptions. A session that comes back
+    /// here must not have them again.
     fn forget(&self, client: &Rc<str>) {
         let state = &mut *self.state.borrow_mut();
         state.forwards.retain(|forward| *forward.publisher != **client);

@@ -273,10 +273,7 @@ impl<E: Engine, P: Port> Node<E, P> {
             if broker.member(client, &filter).is_some() {
                 continue;
             }
-            let state = &mut *self.state.borrow_mut();
-            state.leaving.insert((client.clone(), share.clone()), None);
-            let client = client.clone();
-            state.members.push(Member { node, share, client, is_connected: None });
+            self.state.borrow_mut().leave(node, share, client.clone());
             self.moved.notify_one();
         }
     }

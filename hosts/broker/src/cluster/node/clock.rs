@@ -1,4 +1,4 @@
-//! What a node does from time to time.
+//! The periodic work of a node.
 
 use super::{CUT_OFF, LOST, Node, Owned, PAUSE, Peer, Port};
 use crate::cluster::engine::{Engine, Head, Notice};

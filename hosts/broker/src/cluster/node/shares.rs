@@ -47,7 +47,7 @@ struct Group {
     turn: usize,
 }
 
-/// Where the session of a member is.
+/// A member, and the node of its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seat {
     pub(super) node: u64,
@@ -170,6 +170,14 @@ impl Group {
     }
 }
 
+impl State {
+    /// Takes a client, whose session a node has or had, out of a group.
+    pub(super) fn leave(&mut self, node: u64, share: Rc<str>, client: Rc<str>) {
+        self.leaving.insert((client.clone(), share.clone()), None);
+        self.members.push(Member { node, share, client, is_connected: None });
+    }
+}
+
 impl<E: Engine, P: Port> Node<E, P> {
     /// Notes a member as the log says.
     pub(crate) fn note_member(&self, broker: &Broker, member: &Member, position: u64) {
@@ -225,9 +233,7 @@ impl<E: Engine, P: Port> Node<E, P> {
                 && state.owned.contains_key(client);
             if is_here && !state.leaving.contains_key(&key) {
                 // A session that is a member was replaced by one that is not.
-                state.leaving.insert(key.clone(), None);
-                let (node, share, client) = (self.instance, share.clone(), client.clone());
-                state.members.push(Member { node, share, client, is_connected: None });
+                state.leave(self.instance, share.clone(), client.clone());
                 self.moved.notify_one();
             }
             if state.leaving.contains_key(&key) {
