@@ -12,7 +12,7 @@ use crate::server::Server;
 use crate::session::{Message, Outgoing};
 use crate::time::Instant;
 use alloc::boxed::Box;
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -280,14 +280,15 @@ impl Connections {
 
     /// Drops the output of ended connections of a client that is held back.
     pub(super) fn drop_held_output_of_ended(&mut self, client_identifier: &str) {
-        let ids: BTreeSet<ConnectionId> = self.held.iter().map(|(_, id)| *id).collect();
-        for id in ids {
-            let phase = self.get(id).map(Connection::phase);
-            let Some(Phase::Closed(closed)) = phase else { continue };
-            if closed.client_identifier.as_deref() == Some(client_identifier) {
-                self.drop_held_output(id);
-                self.hint(id);
-            }
+        let is_of_client = |id: &ConnectionId| {
+            let phase = self.get(*id).map(Connection::phase);
+            matches!(phase, Some(Phase::Closed(closed))
+                if closed.client_identifier.as_deref() == Some(client_identifier))
+        };
+        let held = self.held.iter().map(|(_, id)| *id);
+        for id in held.filter(is_of_client).collect::<Vec<_>>() {
+            self.drop_held_output(id);
+            self.hint(id);
         }
     }
 

@@ -403,7 +403,9 @@ fn owed_by(
     let mut all = owed.remove(client).unwrap_or_default();
     let of_client = leaving.range((client.clone(), "".into())..);
     for (_, owes) in of_client.take_while(|((other, _), _)| other == client) {
-        all.extend(owes.iter().filter(|owes| !all.contains(owes)).cloned().collect::<Vec<_>>());
+        if let Some(owes) = owes.as_ref().filter(|owes| !all.contains(owes)) {
+            all.push(owes.clone());
+        }
     }
     all
 }
