@@ -43,19 +43,21 @@ impl Machine for Client {
     }
 
     #[inline]
-    fn take<'i, O: Output>(
+    fn maximum_size(&self, _: &[u8]) -> u32 {
+        self.endpoint.connection.own.maximum_packet_size
+    }
+
+    #[inline(never)]
+    fn take_first<'i, O: Output>(
         &mut self,
         input: &mut &'i [u8],
         _: &mut Step<'_, O>,
     ) -> Result<Option<Frame<'i>>, ProtocolError> {
-        let maximum = self.endpoint.connection.own.maximum_packet_size;
-        if self.is_connected() {
-            return Ok(Frame::take(input, maximum)?);
-        }
         if !matches!(input, [] | [CONNACK | AUTH, ..]) {
             // A peer that is no MQTT server may never send a complete packet.
             return Err(ProtocolError::NotConnack);
         }
+        let maximum = self.endpoint.connection.own.maximum_packet_size;
         Ok(Frame::take(input, maximum.min(HANDSHAKE_SIZE))?)
     }
 

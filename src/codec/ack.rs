@@ -84,6 +84,17 @@ impl<'a> Ack<'a> {
     }
 }
 
+/// Returns one of the four acknowledgements that reports success and has no properties. It is the
+/// same in all versions.
+#[inline(always)]
+pub(crate) const fn acknowledgement(
+    packet: PacketType,
+    packet_identifier: PacketIdentifier,
+) -> [u8; 4] {
+    let [high, low] = packet_identifier.get().to_be_bytes();
+    [packet.first_byte(), 2, high, low]
+}
+
 /// One of the four acknowledgements, by its packet type.
 impl Body for (PacketType, &Ack<'_>) {
     #[inline(always)]
@@ -109,8 +120,9 @@ impl Body for (PacketType, &Ack<'_>) {
 
     #[inline(always)]
     fn short_form(self, _: Rules) -> Option<Short> {
-        let [high, low] = self.1.packet_identifier.get().to_be_bytes();
-        self.1.says_nothing().then_some(Short::Four([self.0.first_byte(), 2, high, low]))
+        let (packet, ack) = self;
+        let short = || Short::Four(acknowledgement(packet, ack.packet_identifier));
+        ack.says_nothing().then(short)
     }
 }
 

@@ -61,6 +61,14 @@ impl<'a> Frame<'a> {
         self.bytes
     }
 
+    /// Returns a copy, field by field, so that this one can stay in registers. A copy of the whole
+    /// takes unused bytes with it.
+    #[inline(always)]
+    pub(crate) const fn copy(self) -> Self {
+        let Self { packet_type, flags, minimal, bytes, body } = self;
+        Self { packet_type, flags, minimal, bytes, body }
+    }
+
     /// Returns the body after checking the flags; not for PUBLISH, which has its own flags.
     #[inline(always)]
     pub(crate) fn body(self, rules: Rules) -> Result<Reader<'a>, DecodeError> {
@@ -185,7 +193,7 @@ pub fn frame(bytes: &[u8], maximum_packet_size: u32) -> Result<Option<Frame<'_>>
             }));
         }
     }
-    any_frame(bytes, maximum_packet_size)
+    Ok(any_frame(bytes, maximum_packet_size)?.map(Frame::copy))
 }
 
 #[inline(never)]

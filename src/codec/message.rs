@@ -61,18 +61,31 @@ impl Message {
         topic_name: &TopicName<'_>,
         publish: &Publish<'_>,
     ) -> Result<Self, EncodeError> {
-        let properties = (!publish.properties.is_empty()).then(|| PublishProperties {
+        let topic_name = topic_name.as_text();
+        if publish.properties.is_empty() {
+            return Self::copy(topic_name, publish, 0, &Size::default(), |_| ());
+        }
+        let properties = PublishProperties {
             topic_alias: None,
             subscription_identifiers: Sequence::default(),
             ..publish.properties
-        });
+        };
         let mut size = Size::default();
-        if let Some(properties) = &properties {
-            properties.write_section(&mut size);
-        }
+        properties.write_section(&mut size);
         size.end(0)?;
-        let properties_length = size.remaining_length();
-        let topic_name = topic_name.as_text();
+        let length = size.remaining_length();
+        Self::copy(topic_name, publish, length, &size, |writer| properties.write_section(writer))
+    }
+
+    /// Copies the parts of a message, of which the properties were measured.
+    #[inline]
+    fn copy(
+        topic_name: Text<'_>,
+        publish: &Publish<'_>,
+        properties_length: u32,
+        size: &Size,
+        write_properties: impl FnOnce(&mut Writer<'_>),
+    ) -> Result<Self, EncodeError> {
         let topic = topic_name.as_bytes();
         let topic_length = u16::try_from(topic.len()).map_err(|_| EncodeError::FieldTooLong)?;
         let fields = 2 + topic.len() + varint::length(properties_length) as usize + size.total();
@@ -82,22 +95,15 @@ impl Message {
         let mut bytes: Arc<[u8]> = core::iter::repeat_n(0, length).collect();
         // It is not shared yet.
         let room = Arc::get_mut(&mut bytes).unwrap_or_default();
-        let mut writer = Writer::new(room, &size);
+        let mut writer = Writer::new(room, size);
         writer.bytes(topic_length.to_be_bytes());
         writer.copy(topic);
         writer.variable_byte_integer(properties_length);
-        if let Some(properties) = &properties {
-            properties.write_section(&mut writer);
-        }
+        write_properties(&mut writer);
         writer.copy(publish.payload);
         debug_assert!(writer.is_full(), "a message is written as it was measured");
-        Ok(Self {
-            bytes,
-            topic_length,
-            properties_length,
-            qos: publish.qos,
-            retain: publish.retain,
-        })
+        let Publish { qos, retain, .. } = *publish;
+        Ok(Self { bytes, topic_length, properties_length, qos, retain })
     }
 
     /// Returns the topic name.
@@ -156,18 +162,13 @@ impl Message {
         self.to_publish().properties.message_expiry_interval
     }
 
-    /// Returns the size of the PUBLISH that [`write`](Self::write) writes.
+    /// Measures the PUBLISH that [`write`](Self::write) writes.
     #[inline]
-    pub(crate) fn packet_size(&self, version: Version) -> u32 {
-        let remaining = self.remaining_length(version);
-        1 + varint::length(remaining) + remaining
-    }
-
-    /// Returns the Remaining Length of the PUBLISH, which was checked when the message was made.
-    fn remaining_length(&self, version: Version) -> u32 {
-        let properties = if version == Version::V5_0 { 0 } else { self.property_section() };
-        let length = self.bytes.len() + identifier_size(self.qos) - properties;
-        u32::try_from(length).unwrap_or(u32::MAX)
+    pub(crate) fn measure(&self, version: Version) -> MessageSize {
+        let skipped = if version == Version::V5_0 { 0 } else { self.property_section() };
+        let length = self.bytes.len() + identifier_size(self.qos) - skipped;
+        // It was checked when the message was made.
+        MessageSize { skipped, remaining: u32::try_from(length).unwrap_or(u32::MAX) }
     }
 
     /// Returns the size of the properties and their length.
@@ -175,18 +176,19 @@ impl Message {
         (varint::length(self.properties_length) + self.properties_length) as usize
     }
 
-    /// Writes the message as a PUBLISH with its properties. Its parts were checked when it was
-    /// made, so they are only copied.
+    /// Writes the message as a PUBLISH with its properties, after it was measured for the same
+    /// version. Its parts were checked when it was made, so they are only copied.
     #[inline]
     pub(crate) fn write(
         &self,
+        size: MessageSize,
         version: Version,
         dup: bool,
         packet_identifier: Option<PacketIdentifier>,
         out: &mut impl Output,
     ) -> Result<(), EncodeError> {
         let first = publish::first_byte(self.qos, self.retain, dup);
-        let remaining = self.remaining_length(version);
+        let MessageSize { remaining, skipped } = size;
         // In 5.0 without an identifier, the bytes are as on the wire.
         let is_whole = version == Version::V5_0 && packet_identifier.is_none();
         if let (true, Ok(short @ ..0x80)) = (is_whole, u8::try_from(remaining)) {
@@ -205,7 +207,6 @@ impl Message {
             writer.u16(identifier.get());
         }
         debug_assert!(writer.is_full(), "a message is written as it was measured");
-        let skipped = if version == Version::V5_0 { 0 } else { self.property_section() };
         out.append_shared(&self.bytes, topic + skipped)
     }
 
@@ -222,6 +223,22 @@ impl Message {
         let properties = payload - self.properties_length as usize;
         let part = |range| self.bytes.get(range).unwrap_or_default();
         (part(2..topic), part(properties..payload), part(payload..self.bytes.len()))
+    }
+}
+
+/// The size of a message as a PUBLISH of a version.
+#[derive(Clone, Copy)]
+pub(crate) struct MessageSize {
+    remaining: u32,
+    /// The size of the properties, which older versions do not have.
+    skipped: usize,
+}
+
+impl MessageSize {
+    /// Returns the size of the whole packet.
+    #[inline]
+    pub(crate) fn packet_size(self) -> u32 {
+        1 + varint::length(self.remaining) + self.remaining
     }
 }
 

@@ -127,10 +127,11 @@ pub use topic::{Topic, TopicName};
 pub use types::{PacketIdentifier, QoS, Role, Version};
 pub use vectored::Vectored;
 
+pub(crate) use ack::acknowledgement;
 pub(crate) use body::Body;
 pub(crate) use connect::connect_version;
 pub use message::Message;
-pub(crate) use publish::DecodedPublish;
+pub(crate) use publish::PublishStart;
 pub(crate) use read::Reader;
 #[cfg(feature = "serde")]
 pub(crate) use serialize::Octets;

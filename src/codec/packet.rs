@@ -13,7 +13,7 @@ use super::error::DecodeError;
 use super::frame::Frame;
 use super::packet_type::PacketType;
 use super::ping;
-use super::publish::{DecodedPublish, Publish};
+use super::publish::{Publish, PublishStart};
 use super::read::Reader;
 use super::rules::Rules;
 use super::sequence::Sequence;
@@ -132,10 +132,10 @@ macro_rules! from_struct {
 from_struct! { Connect Connack Publish Subscribe Unsubscribe Disconnect Auth }
 
 impl<'a> Frame<'a> {
-    /// Reads a packet that is known to be a PUBLISH.
+    /// Reads the start of a packet that is known to be a PUBLISH.
     #[inline(always)]
-    pub(crate) fn publish(self, rules: Rules) -> Result<DecodedPublish<'a>, DecodeError> {
-        self.publish_as(rules, DecodedPublish::new)
+    pub(crate) fn publish(self, rules: Rules) -> Result<PublishStart<'a>, DecodeError> {
+        PublishStart::read(self.any_body(rules)?, self.flags, rules)
     }
 
     /// Decodes a PUBLISH in the place of the result.

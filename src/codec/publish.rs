@@ -64,12 +64,6 @@ pub struct Publish<'a> {
 pub(crate) struct DecodedPublish<'a>(Publish<'a>);
 
 impl<'a> DecodedPublish<'a> {
-    /// Wraps a PUBLISH where it is decoded.
-    #[inline(always)]
-    pub(super) const fn new(publish: Publish<'a>) -> Self {
-        Self(publish)
-    }
-
     #[inline(always)]
     pub(crate) const fn get(&self) -> &Publish<'a> {
         &self.0
@@ -82,6 +76,87 @@ impl<'a> DecodedPublish<'a> {
         (!name.is_empty()).then(|| TopicName::from_decoded(name))
     }
 }
+
+/// The fields of a PUBLISH before its properties. Most packets have no properties: a caller that
+/// treats those by themselves moves no room for properties through memory.
+#[derive(Clone, Copy)]
+pub(crate) struct PublishStart<'a> {
+    dup: bool,
+    qos: QoS,
+    retain: bool,
+    topic_name: Text<'a>,
+    packet_identifier: Option<PacketIdentifier>,
+    /// The properties and the payload.
+    rest: &'a [u8],
+}
+
+impl<'a> PublishStart<'a> {
+    #[inline(always)]
+    pub(super) fn read(mut r: Reader<'a>, flags: u8, rules: Rules) -> Result<Self, DecodeError> {
+        let qos = QoS::from_u8(flags >> 1 & 3).ok_or(DecodeError::InvalidQos)?;
+        let (mut dup, retain) = (flags & DUP != 0, flags & RETAIN != 0);
+        if dup && qos == QoS::AtMostOnce {
+            tolerate_dup(rules)?;
+            dup = false;
+        }
+        let is_checked = rules.is_checked && !rules.tolerate_unreadable_topic();
+        let topic_name = match Text::read_topic_name(&mut r, is_checked) {
+            Ok(topic_name) => topic_name,
+            Err(DecodeError::InvalidUtf8) if rules.tolerate_unreadable_topic() => {
+                Text::literal(UNREADABLE)
+            }
+            Err(error) => return Err(error),
+        };
+        let packet_identifier =
+            if qos == QoS::AtMostOnce { None } else { Some(r.packet_identifier()?) };
+        Ok(Self { dup, qos, retain, topic_name, packet_identifier, rest: r.0 })
+    }
+
+    /// Returns the packet if it has no properties.
+    #[inline(always)]
+    pub(crate) fn without_properties(
+        self,
+        rules: Rules,
+    ) -> Result<Option<DecodedPublish<'a>>, DecodeError> {
+        let mut r = Reader(self.rest);
+        if rules.version == Version::V5_0 && !r.skip_zero() {
+            return Ok(None);
+        }
+        let mut topic_name = self.topic_name;
+        if topic_name.is_empty() {
+            return Err(missing_topic_name(rules));
+        }
+        if rules.options != Options::NONE {
+            topic_name = check_topic_name_options(topic_name, rules)?;
+        }
+        Ok(Some(DecodedPublish(Publish { topic_name, ..self.packet(r.0) })))
+    }
+
+    /// Returns a packet that has properties, as only packets of 5.0 have.
+    #[inline(always)]
+    pub(crate) fn with_properties(self, rules: Rules) -> Result<DecodedPublish<'a>, DecodeError> {
+        let mut publish = self.packet(self.rest);
+        publish.read_properties(rules)?;
+        Ok(DecodedPublish(publish))
+    }
+
+    /// Returns a copy, field by field, so that this one can stay in registers.
+    #[inline(always)]
+    pub(crate) const fn copy(self) -> Self {
+        let Self { dup, qos, retain, topic_name, packet_identifier, rest } = self;
+        Self { dup, qos, retain, topic_name, packet_identifier, rest }
+    }
+
+    #[inline(always)]
+    fn packet(self, payload: &'a [u8]) -> Publish<'a> {
+        let Self { dup, qos, retain, topic_name, packet_identifier, .. } = self;
+        let properties = PublishProperties::default();
+        Publish { dup, qos, retain, topic_name, packet_identifier, properties, payload }
+    }
+}
+
+/// Stands for a topic name that is not UTF-8 and is accepted, until the packet has been checked.
+const UNREADABLE: &str = "\0";
 
 /// Returns the first byte of a PUBLISH.
 #[inline(always)]
@@ -111,59 +186,17 @@ impl<'a> Publish<'a> {
 
     /// Reads a PUBLISH, whose payload is the rest of the packet.
     #[inline(always)]
-    pub(crate) fn decode<P>(
-        mut r: Reader<'a>,
+    pub(super) fn decode<P>(
+        r: Reader<'a>,
         flags: u8,
         rules: Rules,
         wrap: impl FnOnce(Self) -> P,
     ) -> Result<P, DecodeError> {
-        let qos = QoS::from_u8(flags >> 1 & 3).ok_or(DecodeError::InvalidQos)?;
-        let (mut dup, retain) = (flags & DUP != 0, flags & RETAIN != 0);
-        if dup && qos == QoS::AtMostOnce && rules.options.contains(Options::DUP_WITH_QOS_0) {
-            dup = false;
+        let start = PublishStart::read(r, flags, rules)?;
+        match start.without_properties(rules)? {
+            Some(publish) => Ok(wrap(publish.0)),
+            None => Ok(wrap(start.with_properties(rules)?.0)),
         }
-        let tolerates = rules.tolerate_unreadable_topic();
-        let is_checked = rules.is_checked && !tolerates;
-        let topic_name = match Text::read_topic_name(&mut r, is_checked) {
-            Ok(topic_name) => topic_name,
-            Err(DecodeError::InvalidUtf8) if tolerates => {
-                return Self { dup, qos, retain, ..Self::default() }
-                    .decode_unreadable(r, rules)
-                    .map(wrap);
-            }
-            Err(error) => return Err(error),
-        };
-        let packet_identifier =
-            if qos == QoS::AtMostOnce { None } else { Some(r.packet_identifier()?) };
-        let publish = Self {
-            dup,
-            qos,
-            retain,
-            topic_name,
-            packet_identifier,
-            properties: PublishProperties::default(),
-            payload: r.0,
-        };
-        if rules.version == Version::V5_0 && !r.skip_zero() {
-            // A copy, so that the other packets need not be in memory.
-            let mut publish = publish;
-            publish.read_properties(rules)?;
-            return Ok(wrap(publish));
-        }
-        let publish = Self { payload: r.0, ..publish };
-        publish.check_content(rules)?;
-        Ok(wrap(publish))
-    }
-
-    /// Reads what follows a topic name that is not UTF-8, before 5.0.
-    #[cold]
-    fn decode_unreadable(mut self, mut r: Reader<'a>, rules: Rules) -> Result<Self, DecodeError> {
-        if self.qos > QoS::AtMostOnce {
-            self.packet_identifier = Some(r.packet_identifier()?);
-        }
-        // The rest is checked as if there were a topic name.
-        Self { topic_name: Text::literal("?"), payload: r.0, ..self }.check_content(rules)?;
-        Ok(Self { payload: r.0, ..self })
     }
 
     /// Reads the properties, which the payload still begins with.
@@ -189,12 +222,7 @@ impl<'a> Publish<'a> {
             return Err(DecodeError::DupWithQos0);
         }
         if self.topic_name.is_empty() && self.properties.topic_alias.is_none() {
-            let v5 = rules.version == Version::V5_0;
-            return Err(if v5 {
-                DecodeError::MissingTopicName
-            } else {
-                DecodeError::EmptyTopicName
-            });
+            return Err(missing_topic_name(rules));
         }
         if rules.options != Options::NONE {
             (*self).check_options(rules)?;
@@ -210,6 +238,37 @@ impl<'a> Publish<'a> {
         rules.check_payload(self.properties.payload_format_indicator, self.payload)?;
         rules.check_texts(|| self.topic_name.is_clean() && self.properties.is_clean())
     }
+}
+
+/// Refuses DUP with QoS 0, unless an option ignores it.
+#[cold]
+#[inline(never)]
+fn tolerate_dup(rules: Rules) -> Result<(), DecodeError> {
+    let ignores = rules.options.contains(Options::DUP_WITH_QOS_0);
+    if ignores { Ok(()) } else { Err(DecodeError::DupWithQos0) }
+}
+
+#[cold]
+fn missing_topic_name(rules: Rules) -> DecodeError {
+    match rules.version {
+        Version::V5_0 => DecodeError::MissingTopicName,
+        Version::V3_1 | Version::V3_1_1 => DecodeError::EmptyTopicName,
+    }
+}
+
+/// Checks the rules of options for a PUBLISH without properties, and returns the topic name, which
+/// is empty if it cannot be read.
+#[cold]
+#[inline(never)]
+fn check_topic_name_options<'a>(
+    topic_name: Text<'a>,
+    rules: Rules,
+) -> Result<Text<'a>, DecodeError> {
+    if topic_name == Text::literal(UNREADABLE) {
+        return Ok(Text::default());
+    }
+    rules.check_texts(|| topic_name.is_clean())?;
+    Ok(topic_name)
 }
 
 /// A PUBLISH with a packet identifier in place of its own. A copy of the packet with another one

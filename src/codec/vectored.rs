@@ -233,8 +233,9 @@ mod tests {
             let publish = Publish { qos, ..Publish::new("a/b", &payload) };
             let message = Message::new(&publish).unwrap();
             let (mut out, mut whole) = (Vectored::new(), vec![]);
-            message.write(version, false, identifier, &mut out).unwrap();
-            message.write(version, false, identifier, &mut whole).unwrap();
+            let size = message.measure(version);
+            message.write(size, version, false, identifier, &mut out).unwrap();
+            message.write(size, version, false, identifier, &mut whole).unwrap();
             let shared = out.slices().last().unwrap();
             assert!(message.payload().as_ptr_range().end == shared.as_ptr_range().end);
             assert_eq!(out.slices().collect::<Vec<_>>().concat(), whole);

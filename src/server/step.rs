@@ -36,7 +36,15 @@ impl Machine for Server {
     }
 
     #[inline]
-    fn take<'i, O: Output>(
+    fn maximum_size(&self, input: &[u8]) -> u32 {
+        let maximum = self.endpoint.connection.own.maximum_packet_size;
+        // The work that a request asks for costs more than its bytes.
+        let is_request = input.first().is_some_and(|byte| matches!(byte >> 4, 8 | 10));
+        if is_request { maximum.min(self.config.maximum_request_size) } else { maximum }
+    }
+
+    #[inline(never)]
+    fn take_first<'i, O: Output>(
         &mut self,
         input: &mut &'i [u8],
         step: &mut Step<'_, O>,
@@ -44,11 +52,7 @@ impl Machine for Server {
         if matches!(self.state, State::AwaitConnect { .. }) {
             return self.take_connect(input, step);
         }
-        let maximum = self.endpoint.connection.own.maximum_packet_size;
-        // The work that a request asks for costs more than its bytes.
-        let is_request = input.first().is_some_and(|byte| matches!(byte >> 4, 8 | 10));
-        let request = self.config.maximum_request_size;
-        Ok(Frame::take(input, if is_request { maximum.min(request) } else { maximum })?)
+        Ok(Frame::take(input, self.maximum_size(input))?)
     }
 
     #[inline(never)]

@@ -1,8 +1,8 @@
 //! The loop that both machines share: one step, at most one action.
 
 use super::endpoint::{Endpoint, REPLY_ROOM, Step};
-use super::{CloseCause, ProtocolError, Published, Received};
-use crate::codec::{Frame, Output, PacketType};
+use super::{CloseCause, Outcome, ProtocolError, Published, Received};
+use crate::codec::{Ack, Frame, Output, PacketType, Publish};
 use crate::time::Instant;
 use core::ops::RangeInclusive;
 
@@ -16,12 +16,15 @@ pub(crate) trait Machine {
     /// Whether the next packet can be read. False if the host owes an answer, and after the end.
     fn wants_input(&self) -> bool;
 
-    /// Takes one complete packet from the input.
-    fn take<'i, O: Output>(
+    /// Takes one complete packet from the input before the handshake has ended.
+    fn take_first<'i, O: Output>(
         &mut self,
         input: &mut &'i [u8],
         step: &mut Step<'_, O>,
     ) -> Result<Option<Frame<'i>>, ProtocolError>;
+
+    /// Returns the largest size of the packet at the start of the input after the handshake.
+    fn maximum_size(&self, input: &[u8]) -> u32;
 
     /// Handles one packet. The loop handles PUBLISH and its acknowledgements after the handshake.
     fn on_frame<'i, O: Output>(
@@ -144,27 +147,48 @@ fn take_step<'i, M: Machine, O: Output>(
                 return Some(published.into());
             }
         }
-        if !machine.wants_input() || step.out.room() < REPLY_ROOM {
+        if input.is_empty() || !machine.wants_input() || step.out.room() < REPLY_ROOM {
             break;
         }
         let before = *input;
-        let Some(frame) = attempt!(machine.take(input, step)) else { break };
+        let is_open = machine.endpoint().is_open();
+        let frame = if is_open {
+            attempt!(Frame::take(input, machine.maximum_size(input)))
+        } else {
+            attempt!(machine.take_first(input, step))
+        };
+        let Some(frame) = frame else { break };
         let (packet, endpoint) = (frame.packet_type(), machine.endpoint());
         let rules = endpoint.peer_rules();
-        if endpoint.is_open() && packet == PacketType::Publish {
-            let publish = attempt!(frame.publish(rules));
-            if let Some((topic_name, token)) = attempt!(endpoint.on_publish(&publish, step)) {
+        if is_open && packet == PacketType::Publish {
+            let start = attempt!(frame.publish(rules));
+            let Some(publish) = attempt!(start.without_properties(rules)) else {
+                let received = endpoint.on_publish_with_properties(start.copy(), rules, step);
+                let Some(received) = attempt!(received) else { continue };
+                endpoint.end_step(input.len(), step);
+                return Some(received.into());
+            };
+            let Some(topic_name) = publish.topic_name() else {
+                let Publish { packet_identifier, qos, .. } = *publish.get();
+                attempt!(endpoint.skip(packet_identifier, qos, step));
+                continue;
+            };
+            if let Some(token) = attempt!(endpoint.on_publish(publish.get(), step)) {
                 endpoint.end_step(input.len(), step);
                 return Some(Received::of(publish.get(), topic_name, token).into());
             }
-        } else if endpoint.is_open() && ACKNOWLEDGEMENTS.contains(&packet) {
+        } else if is_open && ACKNOWLEDGEMENTS.contains(&packet) {
             let ack = attempt!(frame.ack(rules));
-            if let Some(published) = attempt!(endpoint.on_ack(packet, ack, step)) {
+            let Ack { packet_identifier, reason_code, properties } = ack;
+            attempt!(endpoint.check_problem_information(properties.is_empty()));
+            let ended = endpoint.on_ack(packet, packet_identifier, reason_code, step);
+            if let Some((key, reason_code)) = attempt!(ended) {
                 endpoint.end_step(input.len(), step);
-                return Some(published.into());
+                let outcome = Outcome::Acknowledged { reason_code, properties };
+                return Some(Published { key, outcome }.into());
             }
         } else {
-            let action = attempt!(machine.on_frame(frame, step));
+            let action = attempt!(machine.on_frame(frame.copy(), step));
             if action.is_some() {
                 machine.endpoint().end_step(input.len(), step);
                 return action;

@@ -90,8 +90,8 @@ impl<T> Identifiers<T> {
         self.next = successor(identifier.get());
         let table = self.table.get_or_insert_default();
         let position = table.add(identifier.get());
-        if let Some(entry) = table.entry_mut(position) {
-            entry.value = Some(value);
+        if let Some(Entry { value: vacant @ None, .. }) = table.entry_mut(position) {
+            *vacant = Some(value);
         }
     }
 
@@ -108,12 +108,26 @@ impl<T> Identifiers<T> {
 
     /// Removes the value of an identifier, which then is free.
     pub(crate) fn remove(&mut self, identifier: PacketIdentifier) -> Option<T> {
+        self.remove_with(identifier, Option::take).flatten()
+    }
+
+    /// Removes the value of an identifier and drops it where it is.
+    pub(crate) fn discard(&mut self, identifier: PacketIdentifier) {
+        self.remove_with(identifier, |value| *value = None);
+    }
+
+    #[inline]
+    fn remove_with<R>(
+        &mut self,
+        identifier: PacketIdentifier,
+        end: impl FnOnce(&mut Option<T>) -> R,
+    ) -> Option<R> {
         let table = self.table.as_mut()?;
-        let value = table.remove(identifier.get());
+        let ended = table.vacate(identifier.get()).map(|entry| end(&mut entry.value));
         if table.length == 0 && table.entries.len() > KEPT_CAPACITY {
             self.table = None;
         }
-        value
+        ended
     }
 
     /// Moves a value to the end of the order.
@@ -199,19 +213,20 @@ impl<T> Table<T> {
         position
     }
 
-    fn remove(&mut self, identifier: u16) -> Option<T> {
+    /// Takes an identifier out of the map, and returns its entry, whose value the caller removes.
+    #[inline]
+    fn vacate(&mut self, identifier: u16) -> Option<&mut Entry<T>> {
         let position = self.position(identifier);
         self.remove_collision(identifier, position)?;
         self.unlink(position);
-        let vacant = core::mem::replace(&mut self.vacant, position);
-        let entry = self.entry_mut(position)?;
-        (entry.identifier, entry.after) = (0, vacant);
-        let value = entry.value.take();
         self.length -= 1;
         if let Some(used) = &mut self.used {
             used.clear(identifier);
         }
-        value
+        let vacant = core::mem::replace(&mut self.vacant, position);
+        let entry = self.entry_mut(position)?;
+        (entry.identifier, entry.after) = (0, vacant);
+        Some(entry)
     }
 
     fn move_to_back(&mut self, identifier: u16) {

@@ -14,7 +14,8 @@ use alloc::vec::Vec;
 /// [5.0 MQTT-4.6.0-4] [3.1.1 MQTT-4.6.0-1] [3.1.1 MQTT-4.6.0-4]
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outbound {
-    /// A slot leaves by [`free`](Self::free), which keeps the cursors right.
+    /// A slot leaves by [`free`](Self::free) or [`remove`](Self::remove), which keep the cursors
+    /// right.
     pub(super) slots: Identifiers<Slot>,
     pub(super) queue: Queue,
     /// The first slot that may hold a PUBLISH to be resent on this connection. The slots after it
@@ -25,10 +26,16 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
-    /// Frees an identifier.
-    pub(crate) fn free(&mut self, identifier: PacketIdentifier) -> Option<Slot> {
+    /// Frees an identifier, and returns what it was used for.
+    fn remove(&mut self, identifier: PacketIdentifier) -> Option<Slot> {
         self.pass(identifier);
         self.slots.remove(identifier)
+    }
+
+    /// Frees an identifier.
+    pub(crate) fn free(&mut self, identifier: PacketIdentifier) {
+        self.pass(identifier);
+        self.slots.discard(identifier);
     }
 
     /// Notes that PUBREL is sent for a QoS 2 message that the peer has.
@@ -132,7 +139,7 @@ impl Outbound {
         let mut in_flight = Vec::new();
         while let Some(identifier) = self.slots.first() {
             if let Some(Slot::DuePublish(outgoing) | Slot::AwaitAck(outgoing)) =
-                self.free(identifier)
+                self.remove(identifier)
             {
                 in_flight.push(outgoing);
             }
@@ -167,7 +174,7 @@ impl Outbound {
     pub(crate) fn forget(&mut self) -> impl Iterator<Item = (u64, Option<Message>)> + use<> {
         let mut lost = Vec::new();
         while let Some(identifier) = self.slots.first() {
-            lost.extend(self.free(identifier).and_then(Slot::lost));
+            lost.extend(self.remove(identifier).and_then(Slot::lost));
         }
         lost.into_iter()
     }

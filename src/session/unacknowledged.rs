@@ -125,10 +125,13 @@ impl Unacknowledged {
         self.get_mut(token.number).filter(|waiting| waiting.verdict.is_none())
     }
 
-    /// Accepts all messages that the host has not decided about.
+    /// Accepts all messages that the host has not decided about. Most often there is one.
+    #[inline]
     pub(crate) fn accept_all(&mut self) {
-        for waiting in &mut self.waiting {
-            waiting.verdict.get_or_insert(ReasonCode::SUCCESS);
+        for index in 0..self.waiting.len() {
+            if let Some(waiting) = self.waiting.get_mut(index) {
+                waiting.verdict.get_or_insert(ReasonCode::SUCCESS);
+            }
         }
     }
 
@@ -159,9 +162,9 @@ impl Unacknowledged {
 
     /// Removes the first message.
     #[inline]
-    pub(crate) fn pop(&mut self) -> Option<Waiting> {
-        let waiting = self.waiting.pop_front()?;
-        self.first += 1;
-        Some(waiting)
+    pub(crate) fn pop(&mut self) {
+        if self.waiting.pop_front().is_some() {
+            self.first += 1;
+        }
     }
 }

@@ -1,57 +1,71 @@
 //! Receiving messages and acknowledgements.
 
+#![expect(
+    clippy::inline_always,
+    reason = "measured: a PUBLISH without properties that is handled where it was read stays in \
+              registers, which saves 60 of 600 instructions"
+)]
+
 use super::super::inbound::Exchange;
 use super::super::slot::{Meaning, Slot};
 use super::super::unacknowledged::{Turn, Waiting};
-use super::super::{
-    AckToken, AcknowledgeError, Acknowledgement, Change, Outcome, ProtocolError, Published,
-};
+use super::super::{AckToken, AcknowledgeError, Acknowledgement, Change, ProtocolError, Received};
 use super::send::REPLY_ROOM;
 use super::{Endpoint, Step};
 use crate::codec::{
-    Ack, DecodedPublish, Output, OwnedPacket, Packet, PacketIdentifier, PacketType, Publish, QoS,
-    ReasonCode, Rules, Suback, TopicName, Version,
+    self, Ack, Output, OwnedPacket, Packet, PacketIdentifier, PacketType, Publish, PublishStart,
+    QoS, ReasonCode, Rules, Suback, TopicName, Version,
 };
 use alloc::boxed::Box;
 
 impl Endpoint {
-    /// Handles a PUBLISH. Returns its topic name, and the token that acknowledges it, unless it is
-    /// not for the host.
-    #[inline]
-    pub(crate) fn on_publish<'a>(
+    /// Handles a PUBLISH that has properties. It is moved once more than one without, which costs
+    /// little beside them.
+    #[inline(never)]
+    pub(crate) fn on_publish_with_properties<'a>(
         &mut self,
-        publish: &DecodedPublish<'a>,
+        start: PublishStart<'a>,
+        rules: Rules,
         step: &mut Step<'_, impl Output>,
-    ) -> Result<Option<(TopicName<'a>, Option<AckToken>)>, ProtocolError> {
-        let Publish { qos, retain, packet_identifier, ref properties, .. } = *publish.get();
+    ) -> Result<Option<Received<'a>>, ProtocolError> {
+        let publish = start.with_properties(rules)?;
+        let Publish { qos, packet_identifier, ref properties, .. } = *publish.get();
         let topic_name = match (properties.topic_alias, publish.topic_name()) {
-            (Some(alias), topic_name) => self.topic_name(alias, topic_name)?,
+            (Some(alias), topic_name) => self.resolve_alias(alias, topic_name)?,
             (None, Some(topic_name)) => topic_name,
             (None, None) => return self.skip(packet_identifier, qos, step).map(|()| None),
         };
+        let token = self.on_publish(publish.get(), step)?;
+        Ok(token.map(|token| Received::of(publish.get(), topic_name, token)))
+    }
+
+    /// Handles a PUBLISH whose topic name is known. Returns the token that acknowledges it, if it
+    /// needs one, or `None` if it is not for the host.
+    #[inline(always)]
+    pub(crate) fn on_publish(
+        &mut self,
+        publish: &Publish<'_>,
+        step: &mut Step<'_, impl Output>,
+    ) -> Result<Option<Option<AckToken>>, ProtocolError> {
+        let Publish { qos, retain, packet_identifier, .. } = *publish;
         if qos > self.connection.own.maximum_qos {
             return Err(ProtocolError::QosNotSupported);
         }
         if retain && !self.connection.own.retain_available {
             return Err(ProtocolError::RetainNotSupported);
         }
-        let token = match packet_identifier {
-            None => None,
-            Some(identifier) if self.connection.requests.get(identifier).is_some() => {
-                return self.refuse_identifier(identifier, qos, step).map(|()| None);
-            }
-            Some(identifier) => match self.accept_identifier(identifier, qos, step)? {
-                None => return Ok(None),
-                token => token,
-            },
-        };
-        Ok(Some((topic_name, token)))
+        let Some(identifier) = packet_identifier else { return Ok(Some(None)) };
+        if self.connection.requests.get(identifier).is_some() {
+            return self.refuse_identifier(identifier, qos, step).map(|()| None);
+        }
+        Ok(self.accept_identifier(identifier, qos, step)?.map(Some))
     }
 
     /// Acknowledges a message without reporting it to the host, because its topic name is not
     /// UTF-8. `Options::UNREADABLE_TOPIC` accepted it.
     #[cold]
-    fn skip(
+    #[inline(never)]
+    pub(crate) fn skip(
         &mut self,
         packet_identifier: Option<PacketIdentifier>,
         qos: QoS,
@@ -84,27 +98,15 @@ impl Endpoint {
     }
 
     /// Notes a QoS 1 or 2 message. Returns `None` if it is a repeat.
-    #[inline]
+    #[inline(always)]
     fn accept_identifier(
         &mut self,
         identifier: PacketIdentifier,
         qos: QoS,
         step: &mut Step<'_, impl Output>,
     ) -> Result<Option<AckToken>, ProtocolError> {
-        if qos == QoS::ExactlyOnce {
-            match self.session.inbound.get_mut(&identifier) {
-                // [5.0 MQTT-4.3.3-10] [3.1.1 MQTT-4.3.3-2]
-                Some(Exchange::AwaitPubrel { again: again @ None, .. }) => {
-                    // Its PUBREC, too, is sent after those of earlier messages.
-                    // [5.0 MQTT-4.6.0-3] [3.1.1 MQTT-4.6.0-3]
-                    let verdict = Some(ReasonCode::SUCCESS);
-                    let waiting = &mut self.connection.unacknowledged;
-                    *again = Some(waiting.push(identifier, qos, Turn::Again, verdict));
-                    return self.send_acknowledgements(step.out).map(|()| None);
-                }
-                Some(_) => return Ok(None),
-                None => {}
-            }
+        if qos == QoS::ExactlyOnce && self.is_repeat(identifier, step)? {
+            return Ok(None);
         }
         self.count_received()?;
         if qos == QoS::ExactlyOnce {
@@ -113,6 +115,28 @@ impl Endpoint {
         let connection = self.session.connections;
         let number = self.connection.unacknowledged.push(identifier, qos, Turn::First, None);
         Ok(Some(AckToken { connection, number }))
+    }
+
+    /// Whether a QoS 2 message is the same as one before.
+    #[inline(never)]
+    fn is_repeat(
+        &mut self,
+        identifier: PacketIdentifier,
+        step: &mut Step<'_, impl Output>,
+    ) -> Result<bool, ProtocolError> {
+        match self.session.inbound.get_mut(&identifier) {
+            // [5.0 MQTT-4.3.3-10] [3.1.1 MQTT-4.3.3-2]
+            Some(Exchange::AwaitPubrel { again: again @ None, .. }) => {
+                // Its PUBREC, too, is sent after those of earlier messages.
+                // [5.0 MQTT-4.6.0-3] [3.1.1 MQTT-4.6.0-3]
+                let verdict = Some(ReasonCode::SUCCESS);
+                let waiting = &mut self.connection.unacknowledged;
+                *again = Some(waiting.push(identifier, QoS::ExactlyOnce, Turn::Again, verdict));
+                self.send_acknowledgements(step.out).map(|()| true)
+            }
+            Some(_) => Ok(true),
+            None => Ok(false),
+        }
     }
 
     /// Counts a message towards this side's Receive Maximum. [5.0 §3.3.4]
@@ -127,7 +151,7 @@ impl Endpoint {
     }
 
     /// Resolves a topic alias, or gives it a topic. [5.0 §3.3.4]
-    fn topic_name<'a>(
+    fn resolve_alias<'a>(
         &mut self,
         alias: u16,
         topic_name: Option<TopicName<'a>>,
@@ -219,28 +243,36 @@ impl Endpoint {
             if out.room() < REPLY_ROOM {
                 return Ok(());
             }
-            if waiting.turn != Turn::Withdrawn {
-                let packet = acknowledgement_of(waiting.qos);
-                let is_written = waiting
-                    .packet
+            let Waiting { packet_identifier, qos, turn, ref packet, .. } = *waiting;
+            if turn != Turn::Withdrawn {
+                let is_written = packet
                     .as_ref()
                     .is_some_and(|packet| self.write_shortened(&packet.decode(), out).is_ok());
                 if !is_written {
                     // If it cannot be written it stays, and the next step ends the connection.
-                    self.write_ack(packet, waiting.packet_identifier, verdict, out)?;
+                    self.write_ack(acknowledgement_of(qos), packet_identifier, verdict, out)?;
                 }
             }
-            if let Some(waiting) = self.connection.unacknowledged.pop() {
-                self.acknowledged(&waiting, verdict);
+            self.connection.unacknowledged.pop();
+            if qos == QoS::ExactlyOnce || turn != Turn::First {
+                self.acknowledged(packet_identifier, qos, turn, verdict);
+            } else {
+                self.connection.received -= 1;
             }
         }
         Ok(())
     }
 
     /// Notes that an acknowledgement was sent.
-    fn acknowledged(&mut self, waiting: &Waiting, verdict: ReasonCode) {
-        let identifier = waiting.packet_identifier;
-        match (waiting.turn, waiting.qos) {
+    #[inline(never)]
+    fn acknowledged(
+        &mut self,
+        identifier: PacketIdentifier,
+        qos: QoS,
+        turn: Turn,
+        verdict: ReasonCode,
+    ) {
+        match (turn, qos) {
             (Turn::First, QoS::ExactlyOnce) if verdict.is_error() => {
                 // [5.0 MQTT-4.3.3-9]
                 self.session.inbound.remove(&identifier);
@@ -266,19 +298,21 @@ impl Endpoint {
 
     // ---- acknowledgements of the peer ----
 
-    /// Handles PUBACK, PUBREC, PUBREL or PUBCOMP. Returns the outcome of a message if it is known
-    /// now.
-    pub(crate) fn on_ack<'a>(
+    /// Handles PUBACK, PUBREC, PUBREL or PUBCOMP. Returns the key and the outcome of a message if
+    /// they are known now.
+    pub(crate) fn on_ack(
         &mut self,
         packet: PacketType,
-        ack: Ack<'a>,
+        packet_identifier: PacketIdentifier,
+        reason_code: ReasonCode,
         step: &mut Step<'_, impl Output>,
-    ) -> Result<Option<Published<'a>>, ProtocolError> {
-        let Ack { packet_identifier, reason_code, properties } = ack;
-        self.check_problem_information(properties.is_empty())?;
+    ) -> Result<Option<(u64, ReasonCode)>, ProtocolError> {
         if packet == PacketType::Pubrel {
             return self.on_pubrel(packet_identifier, step).map(|()| None);
         }
+        let mut write_pubrel = |endpoint: &Self, code| {
+            endpoint.write_ack(PacketType::Pubrel, packet_identifier, code, step.out).map(|()| None)
+        };
         let slot = self.session.outbound.slots.get_mut(packet_identifier);
         let meaning =
             slot.map_or(Meaning::Unknown, |slot| slot.answered(packet, reason_code.is_error()));
@@ -287,15 +321,12 @@ impl Endpoint {
             Meaning::Releases { key, counted } => {
                 self.session.outbound.release(packet_identifier, key, counted);
                 self.session.note(Change::Released { packet_identifier, key });
-                return self.write_pubrel(packet_identifier, ReasonCode::SUCCESS, step);
+                return write_pubrel(self, ReasonCode::SUCCESS);
             }
-            Meaning::ReleasesAgain => {
-                return self.write_pubrel(packet_identifier, ReasonCode::SUCCESS, step);
-            }
+            Meaning::ReleasesAgain => return write_pubrel(self, ReasonCode::SUCCESS),
             // It can be part of a recovery, so the connection stays. [5.0 §4.3.3] [5.0 §3.6.2.1]
             Meaning::Unknown if packet == PacketType::Pubrec && !reason_code.is_error() => {
-                let code = ReasonCode::PACKET_IDENTIFIER_NOT_FOUND;
-                return self.write_pubrel(packet_identifier, code, step);
+                return write_pubrel(self, ReasonCode::PACKET_IDENTIFIER_NOT_FOUND);
             }
             Meaning::Unknown => return Ok(None),
             Meaning::Mismatch => return Err(ProtocolError::WrongAcknowledgement(packet)),
@@ -314,8 +345,7 @@ impl Endpoint {
             && reason_code == ReasonCode::PACKET_IDENTIFIER_NOT_FOUND;
         let reason_code = if has_recovered { ReasonCode::SUCCESS } else { reason_code };
         self.flush(step);
-        let outcome = Outcome::Acknowledged { reason_code, properties };
-        Ok(key.map(|key| Published { key, outcome }))
+        Ok(key.map(|key| (key, reason_code)))
     }
 
     fn on_pubrel(
@@ -379,16 +409,25 @@ impl Endpoint {
             || self.connection.unacknowledged.contains(identifier)
     }
 
-    fn write_pubrel<'a>(
+    #[inline]
+    pub(super) fn write_ack(
         &self,
+        packet: PacketType,
         identifier: PacketIdentifier,
         reason_code: ReasonCode,
-        step: &mut Step<'_, impl Output>,
-    ) -> Result<Option<Published<'a>>, ProtocolError> {
-        self.write_ack(PacketType::Pubrel, identifier, reason_code, step.out).map(|()| None)
+        out: &mut impl Output,
+    ) -> Result<(), ProtocolError> {
+        let is_short =
+            reason_code == ReasonCode::SUCCESS || self.connection.version < Version::V5_0;
+        let bytes = codec::acknowledgement(packet, identifier);
+        if is_short && self.connection.peer.maximum_packet_size as usize >= bytes.len() {
+            return out.append_slice(&bytes).map_err(|_| ProtocolError::NoRoomForAnswer);
+        }
+        self.write_long_ack(packet, identifier, reason_code, out)
     }
 
-    pub(super) fn write_ack(
+    #[inline(never)]
+    fn write_long_ack(
         &self,
         packet: PacketType,
         identifier: PacketIdentifier,

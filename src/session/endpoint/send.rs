@@ -344,11 +344,12 @@ impl Endpoint {
         self.check_allowed(message.qos(), message.retain())?;
         let version = self.connection.version;
         let maximum = self.connection.peer.maximum_packet_size;
-        let size = message.packet_size(version);
+        let measured = message.measure(version);
+        let size = measured.packet_size();
         if size > maximum {
             return Err(WriteError::TooLarge { size, maximum }.into());
         }
-        Ok(message.write(version, dup, packet_identifier, out)?)
+        Ok(message.write(measured, version, dup, packet_identifier, out)?)
     }
 
     /// Writes a message with properties of the receiver's own, or checks it again.
