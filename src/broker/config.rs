@@ -99,7 +99,7 @@ impl BrokerConfig {
             sys_interval: None,
             sparkplug_aware: false,
             durable: false,
-            maximum_unsynced: 1024 * 1024,
+            maximum_unsynced: 16 * 1024 * 1024,
             is_node: false,
             groups_span_nodes: false,
             maximum_forwarded: 16 * 1024 * 1024,
@@ -182,7 +182,7 @@ impl BrokerConfig {
     }
 
     /// Limits the bytes of records that are not durable. While there are more, no connection wants
-    /// input. The default is 1 MiB.
+    /// input. The default is 16 MiB.
     #[must_use]
     pub const fn maximum_unsynced(self, bytes: usize) -> Self {
         Self { maximum_unsynced: bytes, ..self }

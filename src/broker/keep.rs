@@ -254,11 +254,11 @@ pub(super) fn enter(
     }
     take_outcomes(broker, session);
     let Some(state) = broker.sessions.get(session) else { return };
-    let is_queued =
-        state.presence.connection().is_some() || !is_only_for_the_connected(outgoing, now);
+    let is_connected = state.presence.connection().is_some();
+    let is_queued = is_connected || !is_only_for_the_connected(outgoing, now);
     if let (Some(journal), Some(number)) = (&mut broker.journal, state.number) {
         if is_queued && outgoing.message.qos() > QoS::AtMostOnce {
-            outgoing.key = Some(journal.enter(number, outgoing, share));
+            outgoing.key = Some(journal.enter(number, outgoing, share, is_connected));
         }
     }
 }

@@ -105,7 +105,7 @@ use alloc::vec::Vec;
 use connections::{Connection, Connections};
 use core::fmt;
 use flow::{close, connect, exchange, publish};
-use journal::{Batch, Journal, Record};
+use journal::{Batch, ClosedBatch, Journal, Record};
 use keep::OptionalJournal;
 use nodes::Nodes;
 use retained::Cursors;
@@ -450,9 +450,26 @@ impl Broker {
 
     // ---- durable state ----
 
-    /// Hands out the records that have changed since the last call, as one batch that belongs into
-    /// one transaction. Returns its number, which the host passes to [`durable`](Self::durable)
-    /// when it has stored them. `None` if there is nothing to store.
+    /// Closes the batch that is collected, so that later changes belong to the next one, if all
+    /// that waits for its records can do without them: QoS 1 messages that connected clients are
+    /// about to acknowledge. Each acknowledgement makes records of the closed batch unnecessary.
+    /// `None` if the host should call [`poll_journal`](Self::poll_journal) now, if there is
+    /// [something](Self::wants_journal) to hand out.
+    ///
+    /// A host that waits calls this method again to learn how far the batch is. It must not wait
+    /// long, because acknowledgements to the publishers wait as well. If another change comes
+    /// meanwhile, or [too much](BrokerConfig::maximum_unsynced), this method returns `None`.
+    pub fn close_batch(&mut self) -> Option<ClosedBatch> {
+        if self.is_unsynced() {
+            return None;
+        }
+        self.journal.as_mut()?.close()
+    }
+
+    /// Hands out the records that have changed since the last call, or those of the batch that is
+    /// [closed](Self::close_batch), as one batch that belongs into one transaction. Returns its
+    /// number, which the host passes to [`durable`](Self::durable) when it has stored them. `None`
+    /// if there is nothing to store.
     ///
     /// Afterwards output can have been released, so the host fetches [actions](Self::poll_action)
     /// after this method and after [`durable`](Self::durable).

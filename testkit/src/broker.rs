@@ -170,10 +170,11 @@ impl Host {
                     }
                 }
             }
-            30 => match draw() % 4 {
+            30 => match draw() % 5 {
                 0 => self.fetch_batch(),
                 1 => self.sync(),
                 2 if draw() & 3 == 0 => self.crash(tally),
+                3 => _ = self.broker.close_batch(),
                 _ => while self.broker.poll_action().is_some() {},
             },
             _ => {
@@ -474,11 +475,14 @@ impl Host {
         // The exchanges of ended sessions are removed in steps.
         self.settle();
         let written = &mut self.written;
-        let batch = self.broker.poll_journal(|record| match record.value {
-            Some(value) => _ = written.insert(record.key.into(), value.into()),
-            None => assert!(written.remove(record.key).is_some(), "{:x?} is unknown", record.key),
-        });
-        self.batch = batch.or(self.batch);
+        // There can be a closed batch before the one that is collected.
+        for _ in 0..2 {
+            let batch = self.broker.poll_journal(|record| match record.value {
+                Some(value) => _ = written.insert(record.key.into(), value.into()),
+                None => assert!(written.remove(record.key).is_some(), "unknown {:x?}", record.key),
+            });
+            self.batch = batch.or(self.batch);
+        }
         self.fetched += 1;
         if self.fetched & 7 != 0 {
             return;

@@ -143,7 +143,8 @@ impl World {
             60..=69 => self.obey_one(),
             70..=74 => self.transmit(index),
             75..=86 if !self.random.percent(self.pace) => {}
-            75..=80 => self.fetch_batch(tally),
+            75 => _ = self.broker.close_batch(),
+            76..=80 => self.fetch_batch(tally),
             81..=86 => self.sync(),
             87..=90 => self.connect(index),
             91..=92 => self.answer(),

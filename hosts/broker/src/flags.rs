@@ -87,7 +87,7 @@ pub(crate) struct Arguments {
     #[arg(
         long,
         value_name = "BYTES",
-        default_value_t = 1_048_576,
+        default_value_t = 16_777_216,
         requires = "data_dir",
         help_heading = "Limits"
     )]

@@ -43,7 +43,9 @@
 //! that has ended counts as [closed](Broker::closed) when its output is not held back any more.
 //!
 //! A record that is put and deleted before the host fetches it is never reported. So a message
-//! that all its receivers have acknowledged by then costs no write.
+//! that all its receivers have acknowledged by then costs no write. A host can
+//! [close](Broker::close_batch) a batch and wait for these acknowledgements before it fetches the
+//! batch: when no record is left, what waits for the batch is released without a write.
 //!
 //! While the records that are not durable have more than
 //! [`maximum_unsynced`](BrokerConfig::maximum_unsynced) bytes, no connection wants input.
@@ -90,7 +92,7 @@ pub use format::RecordError;
 use super::action::SessionNumber;
 #[cfg(doc)]
 use super::{Broker, BrokerConfig, Restore};
-use crate::codec::{Filter, PacketIdentifier, Topic};
+use crate::codec::{Filter, PacketIdentifier, QoS, Topic};
 use crate::router::{GroupId, Retained};
 use crate::session::{Message, Outgoing};
 #[cfg(doc)]
@@ -117,6 +119,17 @@ pub struct Record<'a> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Batch(u64);
 
+/// A batch that the host has [closed](Broker::close_batch), and how fast clients acknowledge.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClosedBatch {
+    /// The records that acknowledgements can still make unnecessary. There can be others, which end
+    /// what is stored.
+    pub records: usize,
+    /// The messages that have left the sessions they were stored for, since the broker was made.
+    pub ended: u64,
+}
+
 /// The bytes that a record counts beside its value.
 const RECORD: usize = 64;
 
@@ -131,6 +144,8 @@ const STORED: u64 = 1 << 63;
 #[derive(Debug)]
 pub(super) struct Journal {
     pending: BTreeMap<Key, Pending>,
+    /// The batch before the one that is collected, if the host has closed it and not fetched it.
+    closed: Option<Closed>,
     /// The number of the batch that is collected.
     batch: u64,
     durable: u64,
@@ -145,16 +160,31 @@ pub(super) struct Journal {
     is_awaited: bool,
     /// Whether messages for the log of the nodes belong to the batch that is collected.
     has_forwards: bool,
+    /// Whether the batch that is collected has more than messages that clients are about to
+    /// acknowledge, and ends of records.
+    is_urgent: bool,
     /// Whether there were too many records when the broker last looked.
     was_full: bool,
     /// The stored messages, by the address of their bytes, which all copies share.
     messages: BTreeMap<usize, Kept>,
     /// The stored messages of sessions, by their key.
     deliveries: BTreeMap<u64, Delivery>,
+    /// The stored messages that have left their sessions.
+    ended: u64,
     /// Numbers messages, sessions and positions.
     last: u64,
     /// Whether messages can be in the log of the nodes.
     is_node: bool,
+}
+
+/// A batch to which nothing is added any more.
+#[derive(Debug)]
+struct Closed {
+    number: u64,
+    records: BTreeMap<Key, Pending>,
+    /// How many of them the host's store lacks.
+    new: usize,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -223,6 +253,7 @@ impl Journal {
         Self {
             is_node,
             pending: BTreeMap::new(),
+            closed: None,
             batch: 1,
             durable: 0,
             bytes: 0,
@@ -231,9 +262,11 @@ impl Journal {
             holds_output: false,
             is_awaited: false,
             has_forwards: false,
+            is_urgent: false,
             was_full: false,
             messages: BTreeMap::new(),
             deliveries: BTreeMap::new(),
+            ended: 0,
             last: if is_node { last.max(OWN) } else { last },
         }
     }
@@ -247,25 +280,54 @@ impl Journal {
 
     /// Whether there is something to fetch, or output waits for a batch without records.
     pub(super) fn wants_poll(&self) -> bool {
-        self.is_awaited || self.has_forwards || !self.pending.is_empty()
+        self.is_awaited || self.has_forwards || !self.pending.is_empty() || self.closed.is_some()
     }
 
-    /// Hands the records of a batch out.
+    /// Closes the batch that is collected, unless the one before is still there, or a record is
+    /// urgent. Returns how far the closed batch is.
+    pub(super) fn close(&mut self) -> Option<ClosedBatch> {
+        if self.is_urgent {
+            return None;
+        }
+        if self.closed.is_none() && !self.pending.is_empty() {
+            let records = core::mem::take(&mut self.pending);
+            let bytes = core::mem::take(&mut self.bytes);
+            let new = records.values().filter(|pending| pending.is_new).count();
+            self.closed = Some(Closed { number: self.batch, records, new, bytes });
+            self.batch += 1;
+            self.is_awaited = false;
+        }
+        let records = self.closed.as_ref()?.new;
+        Some(ClosedBatch { records, ended: self.ended })
+    }
+
+    /// Hands the records of a batch out: of the closed one, or if a record is urgent, of all.
     pub(super) fn poll(&mut self, mut record: impl FnMut(Record<'_>)) -> Option<Batch> {
         if !self.wants_poll() {
             return None;
         }
-        let is_empty = self.pending.is_empty() && !self.has_forwards;
-        let batch = self.batch;
-        self.batch += 1;
-        (self.is_awaited, self.has_forwards) = (false, false);
-        if is_empty && self.durable + 1 == batch {
+        let mut has_forwards = false;
+        let (batch, records, bytes) = match self.closed.take() {
+            Some(Closed { number, records, bytes, .. }) if !self.is_urgent => {
+                (number, records, bytes)
+            }
+            closed => {
+                let (mut records, bytes) =
+                    closed.map(|closed| (closed.records, closed.bytes)).unwrap_or_default();
+                records.append(&mut self.pending);
+                has_forwards = core::mem::take(&mut self.has_forwards);
+                (self.is_awaited, self.is_urgent) = (false, false);
+                self.batch += 1;
+                (self.batch - 1, records, bytes + core::mem::take(&mut self.bytes))
+            }
+        };
+        if records.is_empty() && !has_forwards && self.unsynced.is_empty() {
             // All before it are durable, so this one is.
             self.durable = batch;
             return None;
         }
         let mut key_bytes = Vec::new();
-        for (key, Pending { value, .. }) in core::mem::take(&mut self.pending) {
+        for (key, Pending { value, .. }) in records {
             key_bytes.clear();
             key.write(&mut key_bytes);
             let message;
@@ -279,7 +341,6 @@ impl Journal {
             };
             record(Record { key: &key_bytes, value });
         }
-        let bytes = core::mem::take(&mut self.bytes);
         self.unsynced.push_back((batch, bytes));
         self.unsynced_bytes += bytes;
         Some(Batch(batch))
@@ -288,7 +349,8 @@ impl Journal {
     /// Notes that the batches up to this one are durable. Returns the last one.
     pub(super) fn synced(&mut self, batch: Batch) -> u64 {
         // A host cannot have stored what it has not fetched.
-        self.durable = self.durable.max(batch.0.min(self.batch - 1));
+        let next = self.closed.as_ref().map_or(self.batch, |closed| closed.number);
+        self.durable = self.durable.max(batch.0.min(next - 1));
         while let Some((_, bytes)) =
             self.unsynced.front().filter(|(batch, _)| *batch <= self.durable)
         {
@@ -304,8 +366,9 @@ impl Journal {
     }
 
     /// Returns the bytes of records that are not durable.
-    pub(super) const fn unsynced_bytes(&self) -> usize {
-        self.unsynced_bytes + self.bytes
+    pub(super) fn unsynced_bytes(&self) -> usize {
+        let closed = self.closed.as_ref().map_or(0, |closed| closed.bytes);
+        self.unsynced_bytes + closed + self.bytes
     }
 
     /// Notes whether there are too many records. Returns whether there were and are no longer.
@@ -316,12 +379,17 @@ impl Journal {
 
     /// Notes that the output of this call must wait for all records that are not durable.
     pub(super) fn hold_output(&mut self) {
-        self.holds_output |= !self.pending.is_empty() || !self.unsynced.is_empty();
+        self.holds_output |=
+            !self.pending.is_empty() || self.closed.is_some() || !self.unsynced.is_empty();
     }
 
     /// Notes that the host has all records in its store, as a snapshot hands them out.
     pub(super) fn note_snapshot(&mut self) {
-        self.pending.values_mut().for_each(|pending| pending.is_new = false);
+        let closed = self.closed.iter_mut().flat_map(|closed| {
+            closed.new = 0;
+            closed.records.values_mut()
+        });
+        closed.chain(self.pending.values_mut()).for_each(|pending| pending.is_new = false);
     }
 
     /// Returns the batch that the output of this call must wait for, if it must wait.
@@ -337,9 +405,16 @@ impl Journal {
     /// Notes that the host must append a message to the log of the nodes before it reports the
     /// batch as durable.
     pub(super) const fn forward(&mut self, size: usize) {
-        self.holds_output = true;
+        self.hold_urgently();
         self.has_forwards = true;
         self.bytes += RECORD + size;
+    }
+
+    /// Notes that the output of this call must wait, and that the host must not wait for
+    /// acknowledgements by clients, because they do not make this change unnecessary.
+    const fn hold_urgently(&mut self) {
+        self.holds_output = true;
+        self.is_urgent = true;
     }
 
     fn put(&mut self, key: Key, is_new: bool, value: Value) {
@@ -355,20 +430,31 @@ impl Journal {
     }
 
     fn put_bytes(&mut self, key: Key, is_new: bool, bytes: Vec<u8>) {
+        self.hold_urgently();
         self.put(key, is_new, Value::Bytes(bytes));
     }
 
     /// Deletes a key. The caller decides whether output waits for that.
     fn delete(&mut self, key: Key) {
+        let mut is_new = false;
+        if let Some(Closed { records, new, bytes, .. }) = &mut self.closed {
+            if let Some(pending) = records.get(&key).filter(|pending| pending.is_new) {
+                *bytes -= RECORD + pending.value.size();
+                *new -= 1;
+                records.remove(&key);
+                is_new = true;
+            }
+        }
         match self.pending.entry(key) {
+            Entry::Vacant(_) if is_new => {}
             Entry::Vacant(vacant) => {
                 self.bytes += RECORD;
-                vacant.insert(Pending { is_new: false, value: Value::Deleted });
+                vacant.insert(Pending { is_new, value: Value::Deleted });
             }
             Entry::Occupied(mut entry) => {
                 self.bytes -= entry.get().value.size();
                 entry.get_mut().value = Value::Deleted;
-                if entry.get().is_new {
+                if is_new || entry.get().is_new {
                     self.bytes -= RECORD;
                     entry.remove();
                 }
@@ -430,11 +516,15 @@ impl Journal {
         session: SessionNumber,
         outgoing: &Outgoing,
         share: Option<(GroupId, &Filter)>,
+        is_connected: bool,
     ) -> u64 {
         let number = self.hold(&outgoing.message);
         let queued = StoredQueued::new(number, outgoing, share.map(|(_, filter)| filter.clone()));
         let position = self.number();
-        self.put_bytes(Key::Queued(session.get(), position), true, queued.write());
+        let value = Value::Bytes(queued.write());
+        self.put(Key::Queued(session.get(), position), true, value);
+        // A message with QoS 2 is sent when it is durable.
+        self.is_urgent |= !is_connected || outgoing.message.qos() == QoS::ExactlyOnce;
         let group = share.map(|(group, _)| group);
         let message = outgoing.message.address();
         self.deliveries.insert(position, Delivery { session, message, group });
@@ -450,6 +540,7 @@ impl Journal {
 
     fn forget_delivery(&mut self, position: u64) {
         if let Some(Delivery { session, message, .. }) = self.deliveries.remove(&position) {
+            self.ended += 1;
             self.delete(Key::Queued(session.get(), position));
             self.release(message);
         }
@@ -544,7 +635,7 @@ impl Journal {
             }
             None if old.is_some() => {
                 self.delete(key);
-                self.holds_output = true;
+                self.hold_urgently();
             }
             None => {}
         }
@@ -570,7 +661,7 @@ impl Journal {
 
     pub(super) fn delete_session(&mut self, session: SessionNumber) {
         self.delete(Key::Session(session.get()));
-        self.holds_output = true;
+        self.hold_urgently();
     }
 
     pub(super) fn put_subscription(
@@ -586,7 +677,7 @@ impl Journal {
 
     pub(super) fn delete_subscription(&mut self, session: SessionNumber, filter: &Filter) {
         self.delete(Key::Subscription(session.get(), filter.clone()));
-        self.holds_output = true;
+        self.hold_urgently();
     }
 
     // ---- exchanges ----
@@ -634,6 +725,6 @@ impl Journal {
     /// Stores that the client has released a message.
     pub(super) fn completed(&mut self, session: SessionNumber, identifier: PacketIdentifier) {
         self.delete(Key::Inbound(session.get(), identifier));
-        self.holds_output = true;
+        self.hold_urgently();
     }
 }

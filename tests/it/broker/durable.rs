@@ -205,6 +205,71 @@ fn message_acknowledged_within_a_batch_is_not_written() {
 }
 
 #[test]
+fn closed_batch_shrinks_with_each_acknowledgement() {
+    let mut host = Host::new();
+    let receiver = host.join(kept(V5_0, "receiver"));
+    host.subscribe(receiver, "t");
+    let sender = host.join(clean(V5_0, "sender"));
+    host.publish(sender, 1, "1", 1);
+    host.publish(sender, 2, "2", 1);
+    let left =
+        |host: &mut Host| host.broker.close_batch().map(|batch| (batch.records, batch.ended));
+    assert_eq!(left(&mut host), Some((4, 0)));
+    // This one is in the next batch.
+    host.publish(sender, 3, "3", 1);
+    assert_eq!(host.sent(receiver), "#1 t=1 q1, #2 t=2 q1, #3 t=3 q1");
+    host.ack(receiver, Packet::Puback, 1);
+    assert_eq!(left(&mut host), Some((2, 1)));
+    host.ack(receiver, Packet::Puback, 2);
+    assert_eq!(left(&mut host), Some((0, 2)));
+    assert_eq!(host.sent(sender), "");
+    assert_eq!(host.fetch(), (None, String::new()));
+    assert_eq!(host.sent(sender), "puback #1 00, puback #2 00");
+    assert!(host.broker.wants_journal());
+    let (batch, kinds) = host.fetch();
+    assert_eq!((kinds.as_str(), host.sent(sender).as_str()), ("mq", ""));
+    host.ack(receiver, Packet::Puback, 3);
+    host.broker.durable(batch.unwrap());
+    assert_eq!(host.sent(sender), "puback #3 00");
+    // Nothing is gained by waiting, but the ends of records are still to be stored.
+    assert_eq!(left(&mut host), Some((0, 3)));
+    assert_eq!(host.sync(), "-m-q");
+}
+
+#[test]
+fn batch_is_not_closed_for_what_no_acknowledgement_ends() {
+    let mut host = Host::new();
+    let receiver = host.join(kept(V5_0, "receiver"));
+    host.subscribe(receiver, "t");
+    let sender = host.join(kept(V5_0, "sender"));
+    assert_eq!(host.broker.close_batch(), None);
+    host.publish(sender, 1, "2", 2);
+    assert_eq!(host.broker.close_batch(), None);
+    assert_eq!(host.sync(), "mqi");
+    let _ = host.sent(receiver);
+    assert_eq!(host.broker.close_batch(), None);
+    assert_eq!(host.sync(), "o");
+    let gone = host.join(kept(V5_0, "gone"));
+    host.subscribe(gone, "t");
+    let _ = host.broker.connection_lost(gone, NOW);
+    host.sync();
+    host.publish(sender, 2, "away", 1);
+    assert_eq!(host.broker.close_batch(), None);
+    assert_eq!(host.sync(), "mqq");
+    // Another change ends the wait, and all is one batch.
+    assert!(host.broker.end_session("gone", &Disconnect::default(), NOW));
+    host.sync();
+    host.publish(sender, 3, "online", 1);
+    assert_eq!(host.broker.close_batch().map(|batch| batch.records), Some(2));
+    host.publish(sender, 4, "online", 1);
+    let retained = Publish { retain: true, ..message("r", "1", 0) };
+    host.broker.publish(&retained, NOW).unwrap();
+    assert_eq!(host.broker.close_batch(), None);
+    assert_eq!(host.sync(), "mmmqqr");
+    assert!(host.sent(sender).ends_with("puback #3 00, puback #4 00"));
+}
+
+#[test]
 fn clean_sessions_write_no_record() {
     let mut host = Host::new();
     let (receiver, sender) = (host.join(clean(V5_0, "receiver")), host.join(clean(V5_0, "sender")));
@@ -272,6 +337,7 @@ fn input_is_not_wanted_while_many_records_are_not_durable() {
             break;
         }
         while host.broker.poll_action().is_some() {}
+        assert_eq!(host.broker.close_batch(), None);
         host.sync();
         let hints: Vec<_> = core::iter::from_fn(|| host.broker.poll_action()).collect();
         assert!(hints.contains(&Action::Ready(sender)), "{hints:?}");

@@ -214,9 +214,13 @@ fn kills_under_load_show_a_store_that_loses_records() {
 /// Records and transactions for each message, as the README has them.
 #[test]
 fn message_costs_the_store_few_records_and_syncs() {
-    for (qos, is_away, records, syncs) in
-        [(1, false, 4, 2), (2, false, 7, 4), (1, true, 2, 1), (2, true, 2, 1)]
-    {
+    for (qos, kind, records, syncs) in [
+        (1, "prompt", 3, 1),
+        (1, "late", 4, 2),
+        (2, "late", 7, 4),
+        (1, "away", 2, 1),
+        (2, "away", 2, 1),
+    ] {
         const MESSAGES: u16 = 50;
         let directory = Directory::new();
         let flags = ["--data-dir", &directory.path("data"), "--metrics", "127.0.0.1:0"];
@@ -234,35 +238,43 @@ fn message_costs_the_store_few_records_and_syncs() {
         let mut subscriber = resume(&address, "subscriber").0;
         subscribe(&mut subscriber, "t", qos);
         let mut publisher = Client::connected(&address, "publisher", None);
-        let mut subscriber = (!is_away).then_some(subscriber);
+        let mut subscriber = (kind != "away").then_some(subscriber);
         // Also until the subscriber is away.
         std::thread::sleep(Duration::from_millis(100));
         let before = counters();
         for number in 1..=MESSAGES {
             publisher.send(&publish(qos, number, "t", "x"));
+            if kind == "prompt" {
+                answer(subscriber.as_mut().unwrap(), qos);
+            }
             let number = number.to_be_bytes();
             if qos == 2 {
                 assert_eq!(publisher.receive()[0], 0x50);
                 publisher.send(&[&[0x62, 2], &number[..]].concat());
             }
             publisher.receive();
-            if let Some(subscriber) = &mut subscriber {
-                let identifier = subscriber.receive()[5..7].to_vec();
-                let kinds: &[u8] = if qos == 2 { &[0x50, 0x70] } else { &[0x40] };
-                for kind in kinds {
-                    subscriber.send(&[&[*kind, 2], &identifier[..]].concat());
-                    if *kind == 0x50 {
-                        assert_eq!(subscriber.receive()[0], 0x62);
-                    }
-                }
+            if kind == "late" {
+                answer(subscriber.as_mut().unwrap(), qos);
             }
         }
         std::thread::sleep(Duration::from_millis(100));
         let after = counters();
         let stored = [0, 1].map(|index| after[index] - before[index]);
-        println!("QoS {qos}, away: {is_away}: {stored:?} for {MESSAGES} messages");
+        println!("QoS {qos}, {kind}: {stored:?} for {MESSAGES} messages");
         let at_most = [records, syncs].map(|each| each * u64::from(MESSAGES));
         assert!(stored[0] <= at_most[0] && stored[1] <= at_most[1], "{stored:?}");
+    }
+}
+
+/// Receives a message and acknowledges it.
+fn answer(subscriber: &mut Client, qos: u8) {
+    let identifier = subscriber.receive()[5..7].to_vec();
+    let kinds: &[u8] = if qos == 2 { &[0x50, 0x70] } else { &[0x40] };
+    for kind in kinds {
+        subscriber.send(&[&[*kind, 2], &identifier[..]].concat());
+        if *kind == 0x50 {
+            assert_eq!(subscriber.receive()[0], 0x62);
+        }
     }
 }
 

@@ -335,7 +335,7 @@ fn store(arguments: &Arguments, directory: &std::path::Path) -> anyhow::Result<(
         Ok(command)
     })?;
     server.metrics = Some(metrics);
-    let cells = Cell::all().into_iter().filter(|cell| cell.size == 256 && cell.qos > 0);
+    let cells = Cell::all().into_iter().filter(|cell| cell.size >= 256 && cell.qos > 0);
     let cells = cells.flat_map(|cell| [cell, Cell { is_away: true, ..cell }]);
     let cells: Vec<_> = cells.filter(|cell| cell.to_string().contains(&arguments.only)).collect();
     let time = Duration::from_millis(arguments.milliseconds);
