@@ -314,15 +314,20 @@ impl Body for &Connect<'_> {
 impl Version {
     /// Reads the protocol name and level. [5.0 MQTT-3.1.2-1] [5.0 MQTT-3.1.2-2]
     pub(crate) fn decode(reader: &mut Reader<'_>, options: Options) -> Result<Self, DecodeError> {
-        let (name, level) = (Text::decode(reader)?, reader.u8()?);
+        let start = *reader;
+        let (name, level) = (reader.binary()?, reader.u8()?);
         let bridge =
             options.contains(Options::BRIDGE_PROTOCOL_LEVEL) && matches!(level, 0x83 | 0x84);
-        match (name.as_bytes(), if bridge { level & 0x7F } else { level }) {
+        match (name, if bridge { level & 0x7F } else { level }) {
             (b"MQTT", 5) => Ok(Self::V5_0),
             (b"MQTT", 4) => Ok(Self::V3_1_1),
             (b"MQIsdp", 3) => Ok(Self::V3_1),
             (b"MQTT" | b"MQIsdp", level) => Err(DecodeError::UnsupportedProtocolVersion(level)),
-            _ => Err(DecodeError::InvalidProtocolName),
+            _ => {
+                // A name that is no string at all has an error of its own.
+                Text::decode(&mut { start })?;
+                Err(DecodeError::InvalidProtocolName)
+            }
         }
     }
 }

@@ -170,7 +170,7 @@ pub(super) fn decode_again(frame: Frame<'_>, rules: Rules) -> Result<Packet<'_>,
 }
 
 #[inline(always)]
-#[expect(clippy::wildcard_enum_match_arm, reason = "the other function has them all")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the other functions have them all")]
 fn decode_by(frame: Frame<'_>, rules: Rules) -> Result<Packet<'_>, DecodeError> {
     // The common packet types are decoded inline, so that the optimizer sees how the result is
     // used: moving a packet through memory costs more than reading it.
@@ -194,12 +194,16 @@ fn decode_by(frame: Frame<'_>, rules: Rules) -> Result<Packet<'_>, DecodeError> 
         PacketType::Pingresp => {
             ping::decode(frame.body(rules)?, PacketType::Pingresp, rules).map(|()| Packet::Pingresp)
         }
-        other => decode_other(other, frame.body(own_rules(frame, rules))?, rules),
+        PacketType::Connack
+        | PacketType::Suback
+        | PacketType::Unsuback
+        | PacketType::Disconnect => decode_other(frame.packet_type, frame.body(rules)?, rules),
+        other => decode_large(other, frame.body(own_rules(frame, rules))?, rules),
     }
 }
 
 #[inline(never)]
-#[expect(clippy::wildcard_enum_match_arm, reason = "the other function has them all")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "there is one left")]
 fn decode_other(
     packet_type: PacketType,
     r: Reader<'_>,
@@ -209,8 +213,7 @@ fn decode_other(
         PacketType::Connack => Connack::decode(r, rules, Packet::Connack),
         PacketType::Suback => Suback::decode(r, PacketType::Suback, rules, Packet::Suback),
         PacketType::Unsuback => Suback::decode(r, PacketType::Unsuback, rules, Packet::Unsuback),
-        PacketType::Disconnect => Disconnect::decode(r, rules, Packet::Disconnect),
-        other => decode_large(other, r, rules),
+        _ => Disconnect::decode(r, rules, Packet::Disconnect),
     }
 }
 

@@ -193,10 +193,12 @@ impl<'a> Publish<'a> {
         wrap: impl FnOnce(Self) -> P,
     ) -> Result<P, DecodeError> {
         let start = PublishStart::read(r, flags, rules)?;
-        match start.without_properties(rules)? {
-            Some(publish) => Ok(wrap(publish.0)),
-            None => Ok(wrap(start.with_properties(rules)?.0)),
-        }
+        let Some(publish) = start.without_properties(rules)? else {
+            let mut publish = start.packet(start.rest);
+            publish.read_properties(rules)?;
+            return Ok(wrap(publish));
+        };
+        Ok(wrap(publish.0))
     }
 
     /// Reads the properties, which the payload still begins with.
