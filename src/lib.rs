@@ -117,7 +117,8 @@
 //! [`Options`](codec::Options). All are off by default.
 //!
 //! Known gaps:
-//! - A shared subscription has a group of its own at each [node](broker#other-nodes).
+//! - A shared subscription has a group of its own at each [node](broker#other-nodes), unless the
+//!   [host chooses](broker::BrokerConfig::groups_span_nodes) the members.
 //! - A PUBLISH is matched and handed to all its subscribers in one call, however many they are.
 //! - Encoding checks a string that is given as a `&str` each time. A [`Text`](codec::Text) that was
 //!   checked when it was made, or decoded, is only copied.
