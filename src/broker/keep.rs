@@ -69,10 +69,13 @@ pub(super) fn insert_exchanges(
 ) {
     let Broker { journal: Some(journal), sessions, .. } = broker else { return };
     let Some(number) = sessions.get(session).and_then(|state| state.number) else { return };
-    let owed = owed.iter().filter_map(|(packet_identifier, owed)| {
+    let changes = owed.iter().filter_map(|(packet_identifier, owed)| {
         let packet_identifier = *packet_identifier;
         match owed {
-            Owed::Publish(outgoing) if outgoing.message.qos() == QoS::AtLeastOnce => None,
+            Owed::Publish(outgoing) if outgoing.message.qos() == QoS::AtLeastOnce => {
+                outgoing.key.into_iter().for_each(|key| journal.note_sent(key, packet_identifier));
+                None
+            }
             Owed::Publish(outgoing) => Some(Change::Sent { packet_identifier, key: outgoing.key }),
             Owed::Pubrel(key) => Some(Change::Released { packet_identifier, key: *key }),
             Owed::Nothing => Some(Change::Withheld { packet_identifier }),
@@ -80,7 +83,33 @@ pub(super) fn insert_exchanges(
     });
     let accepted = accepted.iter();
     let accepted = accepted.map(|&packet_identifier| Change::Accepted { packet_identifier });
-    owed.chain(accepted).for_each(|change| store(journal, number, change));
+    let changes: Vec<_> = changes.chain(accepted).collect();
+    changes.into_iter().for_each(|change| store(journal, number, change));
+}
+
+/// Stores which QoS 1 messages were sent to a client that is not connected any more.
+pub(super) fn note_sent(broker: &mut Broker, id: SessionId) {
+    let Broker { journal: Some(journal), sessions, .. } = broker else { return };
+    let Some(Presence::Away { session, .. }) = sessions.get(id).map(|state| &state.presence) else {
+        return;
+    };
+    for (identifier, owed) in session.owed() {
+        if let OwedRef::Publish(Outgoing { message, key: Some(key), .. }) = owed {
+            if message.qos() == QoS::AtLeastOnce {
+                journal.note_sent(*key, identifier);
+            }
+        }
+    }
+}
+
+/// Counts the messages of a session as sent that can have been sent to its client, which was
+/// connected when the session was stored. [5.0 MQTT-3.3.1-1] [3.1.1 MQTT-3.3.1-1]
+pub(super) fn presume_sent(broker: &mut Broker, id: SessionId, now: Instant) {
+    let state = broker.sessions.get_mut(id).map(|state| &mut state.presence);
+    if let Some(Presence::Away { session, .. }) = state {
+        session.presume_sent(now);
+    }
+    note_sent(broker, id);
 }
 
 /// Stores the position up to which the log of the nodes is handled.

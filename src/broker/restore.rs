@@ -72,18 +72,23 @@ impl Restore {
             let number = SessionNumber::new(number).filter(|_| !damaged.contains(&number));
             let Some(number) = number else { continue };
             let session = parts.session.take();
+            let left = session.as_ref().map(|session| session.left);
+            let was_connected = matches!(left, Some(Left::Connected(_)));
             let session = session.and_then(|session| building.restore_session(number, session));
             building.restore_subscriptions(
                 number,
                 session,
                 core::mem::take(&mut parts.subscriptions),
             );
-            found.push((number, session, parts));
+            found.push((number, session, was_connected, parts));
         }
         let mut orphans = VecDeque::new();
-        for (number, session, parts) in found {
+        for (number, session, was_connected, parts) in found {
             let exchanges = building.restore_messages(number, session, parts, last);
             orphans.extend(exchanges);
+            if let Some(session) = session.filter(|_| was_connected) {
+                keep::presume_sent(&mut building.broker, session, now);
+            }
         }
         let mut broker = building.broker;
         if let Some(journal) = &mut broker.journal {
@@ -285,10 +290,13 @@ impl Building<'_> {
             let outgoing = waiting.remove(&position);
             let is_one = |one: &Outgoing| one.message.qos() == QoS::AtLeastOnce;
             if let Some(outgoing) = outgoing.as_ref().filter(|one| is_one(one)) {
-                // Only QoS 2 messages keep their identifier.
-                self.journal().ended(number, identifier);
-                waiting.insert(position, outgoing.clone());
-                return None;
+                if session.is_none() {
+                    // Another member of its group can receive it.
+                    self.journal().ended(number, identifier);
+                    waiting.insert(position, outgoing.clone());
+                    return None;
+                }
+                self.journal().adopt_sent(outgoing.key, identifier);
             }
             if outgoing.is_none() {
                 let key = Key::Outbound(number.get(), identifier);
@@ -420,8 +428,10 @@ impl Broker {
         let put_queued = |outgoing: &Outgoing, put: &mut dyn FnMut(Key, &[u8])| {
             let (key, position, value) = self.queued(journal, outgoing)?;
             put(key, &value);
-            // A QoS 1 message that is in flight is sent again as a new packet.
-            Some(position).filter(|_| outgoing.message.qos() == QoS::ExactlyOnce)
+            let is_sent = |position: &u64| {
+                outgoing.message.qos() == QoS::ExactlyOnce || journal.is_noted_as_sent(*position)
+            };
+            Some(position).filter(is_sent)
         };
         for (id, state) in self.sessions.iter() {
             let Some(session) = state.number.map(SessionNumber::get) else { continue };

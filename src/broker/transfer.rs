@@ -195,6 +195,20 @@ impl Broker {
         subscribe::note_members(self, id, true);
     }
 
+    /// Counts the QoS 1 messages that wait for a client as sent, so that it receives them with DUP.
+    /// Does nothing while the client is connected.
+    ///
+    /// For a host that has [imported](Self::import_session) a session from records of a
+    /// [journal](super::journal) in which the client was connected: they do not say which messages
+    /// were sent. It calls this after it has passed the messages behind their position. The records
+    /// of [`evict`](Self::evict) say it.
+    pub fn presume_sent(&mut self, client_identifier: &str, now: Instant) {
+        let now = self.begin(now);
+        if let Some(session) = self.sessions.find(client_identifier) {
+            keep::presume_sent(self, session, now);
+        }
+    }
+
     /// Ends a session here, so that another broker can [import](Self::import_session) it: ends the
     /// connection of its client, hands out its records, and forgets it. A 5.0 client receives
     /// `disconnect`. Its will is published if it has no delay, as with any other end of a

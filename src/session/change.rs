@@ -5,6 +5,7 @@ use super::outbound::Outbound;
 use super::slot::Slot;
 use super::{Outgoing, Session};
 use crate::codec::{PacketIdentifier, QoS};
+use crate::time::Instant;
 use alloc::vec::Vec;
 
 /// A change of the exchange of a QoS 2 message.
@@ -178,6 +179,31 @@ impl Session {
     pub(crate) fn set_next_identifier(&mut self, number: u64) {
         let [.., high, low] = number.to_be_bytes();
         self.outbound.slots.next = u16::from_be_bytes([high, low]).max(1);
+    }
+
+    /// Counts messages with QoS 1 that wait as sent: the ones that can have been, because the
+    /// session was stored before they were sent. They are resent, in the order of their keys.
+    /// Without a record a message with QoS 2 was not sent, and neither were those behind it.
+    pub(crate) fn presume_sent(&mut self, now: Instant) {
+        let Outbound { slots, queue, .. } = &mut self.outbound;
+        let (waiting, mut can_be_sent) = (queue.take_all(), true);
+        for outgoing in waiting {
+            can_be_sent &= outgoing.message.qos() == QoS::AtLeastOnce;
+            let is_expired = outgoing.expires_at.is_some_and(|at| at <= now);
+            match slots.allocate().filter(|_| can_be_sent && !is_expired) {
+                Some(identifier) => slots.insert(identifier, Slot::DuePublish(outgoing)),
+                None => queue.push(outgoing),
+            }
+        }
+        let publish = |(identifier, slot): (PacketIdentifier, &Slot)| {
+            if let Slot::DuePublish(outgoing) = slot {
+                return Some((outgoing.key, identifier));
+            }
+            None
+        };
+        let mut in_order: Vec<_> = slots.iter().filter_map(publish).collect();
+        in_order.sort_unstable();
+        in_order.iter().for_each(|(_, identifier)| slots.move_to_back(*identifier));
     }
 
     /// Returns what is owed to the peer, in the order in which it is resent.

@@ -100,6 +100,7 @@ pub(super) fn end_connection(
     if expiry == Expiry::AT_DISCONNECT {
         return end_session(broker, session_id, now);
     }
+    keep::note_sent(broker, session_id);
     subscribe::note_members(broker, session_id, true);
     if let Some(at) = expires_at {
         broker.timers.arm(Timer::Session(session_id), at);

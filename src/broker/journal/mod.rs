@@ -54,10 +54,16 @@
 //!
 //! The durable state is that of the last batch. A client that was connected counts as having lost
 //! its connection when the broker is restored: the delay of its will and the expiry of its session
-//! begin then. A QoS 1 message in flight is sent again as a new packet, without DUP, and not at all
-//! if it has expired. A will, and any message with QoS 2 to a subscriber with a lesser QoS, can
-//! arrive there once before the crash and once after it. Retained messages that a new subscription
-//! had not received yet are not sent for it any more.
+//! begin then.
+//!
+//! A QoS 1 message in flight is sent again with DUP: under its packet identifier if its connection
+//! had ended before the crash, else under a new one, and not at all if it has expired. No record
+//! says which ones a connected client had been sent. So all that waited for it, up to the first one
+//! with QoS 2 that was not sent, have DUP: they might have been sent. [5.0 §3.3.1.1]
+//!
+//! A will, and any message with QoS 2 to a subscriber with a lesser QoS, can arrive there once
+//! before the crash and once after it. Retained messages that a new subscription had not received
+//! yet are not sent for it any more.
 //!
 //! Times in records are [`Instant`]s. So the host's clock must have the same epoch in each run, for
 //! instance that of Unix.
@@ -76,7 +82,7 @@
 //! | `s`, session (8) | flags (1): 1 connected, 2 will, 4 grants; client identifier as a string; Session Expiry Interval (4) if connected, else the time at which the session ends; the will: its delay in seconds (4), the time at which it is due, and a message; the grants |
 //! | `f`, session (8), filter | options (1) as in SUBSCRIBE, Subscription Identifier (4) or 0 |
 //! | `q`, session (8), position (8) | message (8), flags (1): QoS in bits 0 and 1, 4 RETAIN, 8 shared; time of expiry, count (2) and Subscription Identifiers (4 each); if shared its filter |
-//! | `o`, session (8), packet identifier (2) | 1 and the position (8) of a QoS 2 PUBLISH that was sent; 2 and a number (8) that orders them for a PUBREL that is owed; 3 for an identifier that is reserved |
+//! | `o`, session (8), packet identifier (2) | 1 and the position (8) of a PUBLISH that was sent, with QoS 1 only if the connection has ended since; 2 and a number (8) that orders them for a PUBREL that is owed; 3 for an identifier that is reserved |
 //! | `i`, session (8), packet identifier (2) | empty: a QoS 2 message of the client was accepted |
 //! | `n` | position (8): the log of the [nodes](super#other-nodes) is handled up to there |
 //! | `r`, topic name | message (8), QoS (1), time of expiry, client identifier of the publisher as a string |
@@ -217,6 +223,8 @@ struct Delivery {
     /// The address of the message.
     message: usize,
     group: Option<GroupId>,
+    /// The identifier of a QoS 1 message, if its record says that it was sent.
+    sent: Option<PacketIdentifier>,
 }
 
 impl Value {
@@ -527,7 +535,7 @@ impl Journal {
         self.is_urgent |= !is_connected || outgoing.message.qos() == QoS::ExactlyOnce;
         let group = share.map(|(group, _)| group);
         let message = outgoing.message.address();
-        self.deliveries.insert(position, Delivery { session, message, group });
+        self.deliveries.insert(position, Delivery { session, message, group, sent: None });
         STORED | position
     }
 
@@ -539,9 +547,10 @@ impl Journal {
     }
 
     fn forget_delivery(&mut self, position: u64) {
-        if let Some(Delivery { session, message, .. }) = self.deliveries.remove(&position) {
+        if let Some(Delivery { session, message, sent, .. }) = self.deliveries.remove(&position) {
             self.ended += 1;
             self.delete(Key::Queued(session.get(), position));
+            sent.into_iter().for_each(|identifier| self.ended(session, identifier));
             self.release(message);
         }
     }
@@ -559,6 +568,30 @@ impl Journal {
         }
     }
 
+    /// Stores that a QoS 1 message was sent under an identifier, unless that is stored. It is not
+    /// before the connection ends, because most are acknowledged at once.
+    pub(super) fn note_sent(&mut self, key: u64, identifier: PacketIdentifier) {
+        let position = key & !STORED;
+        let delivery = self.deliveries.get_mut(&position).filter(|_| key & STORED != 0);
+        if let Some(delivery) = delivery.filter(|delivery| delivery.sent.is_none()) {
+            delivery.sent = Some(identifier);
+            let key = Key::Outbound(delivery.session.get(), identifier);
+            self.put_bytes(key, true, StoredOutbound::Publish(position).write());
+        }
+    }
+
+    /// Takes the identifier of a QoS 1 message, which is stored already.
+    pub(super) fn adopt_sent(&mut self, key: Option<u64>, identifier: PacketIdentifier) {
+        let position = key.map(|key| key & !STORED);
+        let delivery = position.and_then(|position| self.deliveries.get_mut(&position));
+        delivery.into_iter().for_each(|delivery| delivery.sent = Some(identifier));
+    }
+
+    /// Whether it is stored that a QoS 1 message was sent.
+    pub(super) fn is_noted_as_sent(&self, position: u64) -> bool {
+        self.deliveries.get(&position).is_some_and(|delivery| delivery.sent.is_some())
+    }
+
     /// Takes a message of a session that is stored already. Returns its key.
     pub(super) fn adopt_delivery(
         &mut self,
@@ -569,7 +602,7 @@ impl Journal {
     ) -> u64 {
         self.refer(message);
         let message = message.address();
-        self.deliveries.insert(position, Delivery { session, message, group });
+        self.deliveries.insert(position, Delivery { session, message, group, sent: None });
         STORED | position
     }
 

@@ -430,6 +430,67 @@ fn message_of_a_group_is_handed_on_after_a_crash() {
     assert!(host.broker.client("first").is_none());
 }
 
+/// [5.0 MQTT-3.3.1-1] [5.0 MQTT-4.4.0-1] [3.1.1 MQTT-3.3.1-1] [3.1.1 MQTT-4.4.0-1]
+#[test]
+fn message_sent_before_the_connection_ended_keeps_its_identifier() {
+    let mut host = Host::new();
+    let receiver = host.join(kept(V5_0, "receiver"));
+    host.subscribe(receiver, "t");
+    let sender = host.join(clean(V5_0, "sender"));
+    for (number, payload) in [(1, "one"), (2, "two"), (3, "three")] {
+        host.publish(sender, number, payload, 1);
+    }
+    host.sync();
+    assert_eq!(host.sent(receiver), "#1 t=one q1, #2 t=two q1, #3 t=three q1");
+    host.ack(receiver, Packet::Puback, 2);
+    assert_eq!(host.sync(), "-m-q");
+    let _ = host.broker.connection_lost(receiver, NOW);
+    host.publish(sender, 4, "four", 1);
+    assert_eq!(host.sync(), "msqoo");
+    // Twice, because what is restored is stored as it was.
+    for _ in 0..2 {
+        host.crash();
+    }
+    let receiver = host.connect(kept(V5_0, "receiver"));
+    host.sync();
+    let expected = "connack 00 present, #1 t=one q1 D, #3 t=three q1 D, #9 t=four q1";
+    assert_eq!(host.sent(receiver), expected);
+    host.ack(receiver, Packet::Puback, 3);
+    assert_eq!(host.sync(), "-m-q-o");
+}
+
+/// [5.0 MQTT-3.3.1-1] [5.0 §3.3.1.1] [3.1.1 MQTT-3.3.1-1]
+#[test]
+fn message_that_was_possibly_sent_before_a_crash_has_dup() {
+    let mut host = Host::new();
+    let limits = ConnectProperties { receive_maximum: Some(2), ..kept(V5_0, "").properties };
+    let connect = || Connect { properties: limits, ..kept(V5_0, "receiver") };
+    let receiver = host.join(connect());
+    host.subscribe(receiver, "t");
+    let sender = host.join(clean(V5_0, "sender"));
+    for (number, level) in [(1, 1), (2, 2), (3, 1), (4, 2), (5, 1)] {
+        host.publish(sender, number, &number.to_string(), level);
+    }
+    host.sync();
+    assert_eq!(host.sent(receiver), "");
+    host.sync();
+    assert_eq!(host.sent(receiver), "#1 t=1 q1, #2 t=2 q2");
+    host.crash();
+    // The third has waited, which no record says. The fourth was not sent, so the fifth was not.
+    let receiver = host.connect(connect());
+    host.sync();
+    assert_eq!(host.sent(receiver), "connack 00 present, #11 t=1 q1 D, #2 t=2 q2 D");
+    host.ack(receiver, Packet::Puback, 11);
+    assert_eq!(host.sent(receiver), "#12 t=3 q1 D");
+    host.ack(receiver, Packet::Puback, 12);
+    host.sync();
+    assert_eq!(host.sent(receiver), "#13 t=4 q2");
+    host.ack(receiver, Packet::Pubrec, 2);
+    host.ack(receiver, Packet::Pubcomp, 2);
+    host.sync();
+    assert!(host.sent(receiver).ends_with("t=5 q1"));
+}
+
 /// A part of the answer was decided by an earlier call, whose records are not durable.
 #[test]
 fn suback_waits_for_the_records_of_earlier_calls() {
