@@ -140,9 +140,39 @@ async fn run(configuration: &Configuration, helpers: Handle) -> anyhow::Result<(
         signal(SignalKind::hangup())?,
     );
     raise_file_limit(arguments.listener.max_connections, arguments.threads);
+    let limit = global.limit.clone();
+    let others = settings.iter().filter(|own| !Arc::ptr_eq(own, &global)).cloned();
+    let all_settings = others.chain([global.clone()]).collect();
+    let mut seed = [0; 16];
+    getrandom::fill(&mut seed).context("the system has no randomness")?;
+    let (config, seed, clock) =
+        (arguments.broker_config(), u128::from_ne_bytes(seed), UnixClock::new());
+    let store = arguments.data_dir.as_deref().map(Store::open).transpose().context("--data-dir")?;
+    let broker = match &store {
+        Some(store) => store::restore(store, config, seed, clock.now()).context("--data-dir")?,
+        None => Broker::new(config, seed, clock.now()),
+    };
+    let (threads, errands): (Vec<_>, Vec<_>) =
+        (0..arguments.threads).map(|_| mpsc::unbounded_channel()).unzip();
+    let places = Places::new(arguments.listener.max_connections, threads.len());
+    let shared = Shared::new(broker, clock, all_settings, places, limit, helpers, threads);
+    let shared = Arc::new(shared);
+    let host = Rc::new(Host::new(shared.clone(), 0));
+    for (number, errands) in (0..).zip(errands) {
+        match number {
+            0 => drop(spawn_local(host.clone().run_errands(errands))),
+            _ => start_thread(shared.clone(), number, errands).context("--threads")?,
+        }
+    }
+    #[cfg(feature = "cluster")]
+    if !arguments.cluster.cluster.is_empty() {
+        let node = cluster::start(&host, arguments).await.context("--cluster")?;
+        let _ = host.cluster.set(node);
+    }
+    // A client that comes before the broker can serve it is refused, and tries another node.
     let mut bound = Vec::new();
-    for ((endpoint, _), settings) in listeners.iter().zip(&settings) {
-        let listener = Listener::bind(endpoint, settings.clone()).await;
+    for ((endpoint, _), settings) in listeners.iter().zip(settings) {
+        let listener = Listener::bind(endpoint, settings).await;
         bound.push(listener.with_context(|| format!("cannot listen on {endpoint}"))?);
     }
     let sn_socket = match arguments.sn {
@@ -160,35 +190,6 @@ async fn run(configuration: &Configuration, helpers: Handle) -> anyhow::Result<(
         }
         None => None,
     };
-    let limit = global.limit.clone();
-    settings.retain(|own| !Arc::ptr_eq(own, &global));
-    settings.push(global.clone());
-    let mut seed = [0; 16];
-    getrandom::fill(&mut seed).context("the system has no randomness")?;
-    let (config, seed, clock) =
-        (arguments.broker_config(), u128::from_ne_bytes(seed), UnixClock::new());
-    let store = arguments.data_dir.as_deref().map(Store::open).transpose().context("--data-dir")?;
-    let broker = match &store {
-        Some(store) => store::restore(store, config, seed, clock.now()).context("--data-dir")?,
-        None => Broker::new(config, seed, clock.now()),
-    };
-    let (threads, errands): (Vec<_>, Vec<_>) =
-        (0..arguments.threads).map(|_| mpsc::unbounded_channel()).unzip();
-    let places = Places::new(arguments.listener.max_connections, threads.len());
-    let shared = Shared::new(broker, clock, settings, places, limit, helpers, threads);
-    let shared = Arc::new(shared);
-    let host = Rc::new(Host::new(shared.clone(), 0));
-    for (number, errands) in (0..).zip(errands) {
-        match number {
-            0 => drop(spawn_local(host.clone().run_errands(errands))),
-            _ => start_thread(shared.clone(), number, errands).context("--threads")?,
-        }
-    }
-    #[cfg(feature = "cluster")]
-    if !arguments.cluster.cluster.is_empty() {
-        let node = cluster::start(&host, arguments).await.context("--cluster")?;
-        let _ = host.cluster.set(node);
-    }
     spawn_local(host.clone().run_timer());
     spawn_local(host.clone().run_reports());
     if let Some(store) = store {
