@@ -278,15 +278,15 @@ impl Connections {
         }
     }
 
-    /// Drops the output of ended connections of a client that is held back.
-    pub(super) fn drop_held_output_of_ended(&mut self, client_identifier: &str) {
-        let is_of_client = |id: &ConnectionId| {
+    /// Drops the output of ended connections of some clients that is held back.
+    pub(super) fn drop_held_output_of_ended(&mut self, mut is_one: impl FnMut(&str) -> bool) {
+        let mut is_of_one = |id: &ConnectionId| {
             let phase = self.get(*id).map(Connection::phase);
             matches!(phase, Some(Phase::Closed(closed))
-                if closed.client_identifier.as_deref() == Some(client_identifier))
+                if closed.client_identifier.as_deref().is_some_and(&mut is_one))
         };
         let held = self.held.iter().map(|(_, id)| *id);
-        for id in held.filter(is_of_client).collect::<Vec<_>>() {
+        for id in held.filter(|id| is_of_one(id)).collect::<Vec<_>>() {
             self.drop_held_output(id);
             self.hint(id);
         }

@@ -616,11 +616,13 @@ impl Broker {
         self.connections.hint(id);
     }
 
-    /// Drops the output of ended connections of a client that waits for batches of the journal, for
-    /// a host that has given the session up, or another connection the session, and cannot store
-    /// what the output depends on.
-    pub fn drop_held_output_of_ended(&mut self, client_identifier: &str) {
-        self.connections.drop_held_output_of_ended(client_identifier);
+    /// Drops the output of ended connections that waits for batches of the journal, for a host that
+    /// has given sessions up, or other connections the sessions, and cannot store what the output
+    /// depends on. `is_one` says which clients these are.
+    ///
+    /// Looks at all output that is held back, so the host calls it once for all clients.
+    pub fn drop_held_output_of_ended(&mut self, is_one: impl FnMut(&str) -> bool) {
+        self.connections.drop_held_output_of_ended(is_one);
     }
 
     /// Delivers a message of a node to the clients of this one, and retains it if it says so. It is

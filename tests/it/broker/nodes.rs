@@ -134,9 +134,9 @@ fn output_of_older_connection_is_dropped_when_another_node_has_the_session() {
     let (id, bytes) = (net.id(older), encoded(publish, V5_0));
     let _ = net.broker.handle_input(id, &mut &bytes[..], now);
     net.broker.disconnect(id, &Disconnect::new(ReasonCode::SESSION_TAKEN_OVER), now);
-    net.broker.drop_held_output_of_ended("somebody else");
+    net.broker.drop_held_output_of_ended(|client| client == "somebody else");
     assert!(!net.broker.is_closed(id));
-    net.broker.drop_held_output_of_ended("publisher");
+    net.broker.drop_held_output_of_ended(|client| client == "publisher");
     assert!(net.broker.is_closed(id) && !net.broker.wants_transmit(id));
     net.drain();
     assert_eq!(net.take(older), ["closed"]);

@@ -25,6 +25,9 @@ pub(crate) struct Append {
     pub(crate) bytes: Rc<[u8]>,
     /// An item with this token is stored once.
     pub(crate) token: Option<String>,
+    /// Whether it is the end of a retained message or of a member, which need not be found for
+    /// longer than the log keeps it.
+    pub(crate) is_end: bool,
 }
 
 /// The subject of an item of the log.
@@ -36,6 +39,8 @@ pub(crate) enum Place {
     Retained(Box<str>),
     /// A member of a shared subscription. The last item is found again, as of a retained message.
     Member { share: Rc<str>, client: Rc<str> },
+    /// A settled position. The last item is found again, too.
+    Settled,
 }
 
 impl Append {
@@ -52,8 +57,15 @@ impl Append {
             Item::Member(Member { share, client, .. }) => {
                 Place::Member { share: share.clone(), client: client.clone() }
             }
+            Item::Settled(_) => Place::Settled,
         };
-        Self { place, bytes: item.to_bytes().into(), token }
+        let is_end = match item {
+            Item::Message(logged) => logged.message.payload().is_empty(),
+            Item::Member(member) => member.is_connected.is_none(),
+            Item::Settled(_) => false,
+        };
+        let is_end = is_end && !matches!(place, Place::Topic(_));
+        Self { place, bytes: item.to_bytes().into(), token, is_end }
     }
 }
 
@@ -120,6 +132,15 @@ pub(crate) trait Engine: 'static {
         to: u64,
         filters: &[String],
     ) -> impl Future<Output = Result<Vec<(u64, Logged)>, Silent>>;
+
+    /// Reads the items of the log behind a position and up to another one: all, or at least the
+    /// members of shared subscriptions.
+    fn items(
+        &self,
+        after: u64,
+        to: u64,
+        are_members: bool,
+    ) -> impl Future<Output = Result<Vec<(u64, Item)>, Silent>>;
 
     /// Reads one message of the log. `None` if the log does not have it any more.
     fn message(&self, position: u64) -> impl Future<Output = Result<Option<Logged>, Silent>>;

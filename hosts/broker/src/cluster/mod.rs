@@ -58,6 +58,7 @@ pub(crate) async fn start(host: &Rc<Host>, arguments: &Arguments) -> anyhow::Res
         }
     });
     info!(node = name, position, retained = count, "joined the cluster");
+    spawn_local(node.clone().settle(position));
     Nats::run(&node, position);
     spawn_local(node.clone().run_batches());
     spawn_local(node.clone().run_clock());
@@ -86,7 +87,8 @@ pub(crate) fn will_of(connect: &Connect<'_>) -> Option<Logged> {
     let publish = Publish { qos, retain, properties, ..Publish::new(will.topic, will.payload) };
     let message = Message::new(&publish).ok()?;
     let publisher = connect.client_identifier.to_str().into();
-    Some(Logged { message, publisher, expires_at: None, share: None, choices: Vec::new() })
+    let (expires_at, share, choices) = (None, None, Vec::new());
+    Some(Logged { message, publisher, expires_at, share, of: 0, known: 0, choices })
 }
 
 impl Port for Host {

@@ -1,15 +1,17 @@
 //! The bytes of what the nodes store: messages in the log, and the state of sessions.
 //!
 //! All integers are big-endian. A *string* is a length of two bytes and UTF-8, *bytes* are a length
-//! of four bytes and the bytes. The first byte says what follows: 1 for a message or an entry, and
-//! 2 for a member.
+//! of four bytes and the bytes. The first byte says what follows: 1 for a message or an entry, 2
+//! for a member, and 3 for a settled position.
 //!
 //! | message | |
 //! |---|---|
 //! | expiry | time (8) in milliseconds since 1970, or all ones |
 //! | publisher | client identifier as a string, empty for the host of a node |
 //! | share | the filter of the shared subscription that the message is for alone, or empty |
-//! | choices | count (2); each the filter of a shared subscription and the client identifier of the member that receives the message, as strings, and the position (8) of the member |
+//! | of | if there is a share: position (8) of the message that this one repeats, or 0 |
+//! | known | position (8) up to which the node that chose the members had read the log, or 0 if none has chosen |
+//! | choices | count (2); each the filter of a shared subscription and the client identifier of the member that receives the message, as strings, and the position (8) and the node (8) of the member |
 //! | message | in the format of stored messages of the library |
 //!
 //! | member of a shared subscription | |
@@ -18,6 +20,10 @@
 //! | state | (1): 0 it is no member any more, 1 its client is away, 2 it is connected |
 //! | share | the filter with the share name, as a string |
 //! | client | client identifier, as a string |
+//!
+//! | settled position | |
+//! |---|---|
+//! | position | (8) up to which no message of a shared subscription must be appended again |
 //!
 //! | entry of a session | |
 //! |---|---|
@@ -38,6 +44,8 @@ use std::rc::Rc;
 const VERSION: u8 = 1;
 /// The first byte of a member.
 const MEMBER: u8 = 2;
+/// The first byte of a settled position.
+const SETTLED: u8 = 3;
 const FRESH: u8 = 1;
 const ENDED: u8 = 2;
 const CLAIM: u8 = 4;
@@ -47,6 +55,8 @@ const CLAIM: u8 = 4;
 pub(crate) enum Item {
     Message(Logged),
     Member(Member),
+    /// Up to this position all messages that must be appended again are.
+    Settled(u64),
 }
 
 /// A message in the log.
@@ -57,6 +67,11 @@ pub(crate) struct Logged {
     pub(crate) expires_at: Option<Instant>,
     /// The shared subscription that the message is for alone.
     pub(crate) share: Option<Rc<str>>,
+    /// The position of the message that it repeats for this share. 0 if it repeats none.
+    pub(crate) of: u64,
+    /// The position up to which the node that chose the members had read the log. 0 if no node has
+    /// chosen.
+    pub(crate) known: u64,
     /// The members that receive it.
     pub(crate) choices: Vec<Choice>,
 }
@@ -68,6 +83,8 @@ pub(crate) struct Choice {
     pub(crate) client: Rc<str>,
     /// The position of the member in the log, as the node that has chosen it knows it.
     pub(crate) member: u64,
+    /// The node of the member there.
+    pub(crate) node: u64,
 }
 
 /// The state of a member of a shared subscription, from its position in the log on.
@@ -163,11 +180,16 @@ impl Logged {
         out.extend(expires_at.to_be_bytes());
         put_string(&mut out, &self.publisher);
         put_string(&mut out, self.share.as_deref().unwrap_or_default());
+        if self.share.is_some() {
+            out.extend(self.of.to_be_bytes());
+        }
+        out.extend(self.known.to_be_bytes());
         out.extend(u16::try_from(self.choices.len()).unwrap_or(u16::MAX).to_be_bytes());
-        for Choice { share, client, member } in self.choices.iter().take(u16::MAX.into()) {
+        for Choice { share, client, member, node } in self.choices.iter().take(u16::MAX.into()) {
             put_string(&mut out, share);
             put_string(&mut out, client);
             out.extend(member.to_be_bytes());
+            out.extend(node.to_be_bytes());
         }
         out.extend(message);
         out
@@ -181,13 +203,14 @@ impl Logged {
         let expires_at = (expires_at != u64::MAX).then(|| Instant::from_millis(expires_at));
         let publisher = reader.string()?.into();
         let share = Some(reader.string()?).filter(|share| !share.is_empty()).map(Rc::from);
-        let mut choices = Vec::new();
+        let of = if share.is_some() { reader.u64()? } else { 0 };
+        let (known, mut choices) = (reader.u64()?, Vec::new());
         for _ in 0..reader.u16()? {
             let (share, client) = (reader.string()?.into(), reader.string()?.into());
-            choices.push(Choice { share, client, member: reader.u64()? });
+            choices.push(Choice { share, client, member: reader.u64()?, node: reader.u64()? });
         }
         let message = Message::from_bytes(reader.0).ok()?;
-        Some(Self { message, publisher, expires_at, share, choices })
+        Some(Self { message, publisher, expires_at, share, of, known, choices })
     }
 }
 
@@ -219,13 +242,17 @@ impl Item {
         match self {
             Self::Message(logged) => logged.to_bytes(),
             Self::Member(member) => member.to_bytes(),
+            Self::Settled(position) => [&[SETTLED], &position.to_be_bytes()[..]].concat(),
         }
     }
 
-    /// Returns `None` if the bytes are those of neither.
+    /// Returns `None` if the bytes are not those of an item.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        match bytes.first() {
-            Some(&MEMBER) => Member::from_bytes(bytes).map(Self::Member),
+        match bytes.split_first() {
+            Some((&MEMBER, _)) => Member::from_bytes(bytes).map(Self::Member),
+            Some((&SETTLED, rest)) => {
+                rest.try_into().ok().map(|rest| Self::Settled(u64::from_be_bytes(rest)))
+            }
             _ => Logged::from_bytes(bytes).map(Self::Message),
         }
     }
@@ -356,6 +383,11 @@ pub(crate) fn client_of(value: &[u8]) -> Option<&str> {
     reader.string()
 }
 
+/// Whether the client is connected, in the record of a session.
+pub(crate) fn is_connected(value: &[u8]) -> bool {
+    value.first().is_some_and(|flags| flags & 1 != 0)
+}
+
 /// Returns the position in the log of the message that a record of a queue names.
 pub(crate) fn position_of(value: &[u8]) -> Option<u64> {
     value.first_chunk().copied().map(u64::from_be_bytes)
@@ -404,18 +436,23 @@ mod tests {
         assert_eq!(Entry::from_bytes(&[&bytes[..], &[0]].concat()), None);
         let message = Message::new(&Publish::new("a/b", b"payload")).unwrap();
         let expires_at = Some(Instant::from_millis(17));
-        let choice = Choice { share: "$share/g/a".into(), client: "member".into(), member: 9 };
+        let (share, client) = ("$share/g/a".into(), "member".into());
+        let choice = Choice { share, client, member: 9, node: 7 };
         let (share, choices) = (Some(choice.share.clone()), vec![choice]);
-        let publisher = "client".into();
-        let logged = Logged { message, publisher, expires_at, share, choices };
+        let (publisher, of, known) = ("client".into(), 5, 11);
+        let logged = Logged { message, publisher, expires_at, share, of, known, choices };
         let bytes = logged.to_bytes();
         let Some(Item::Message(read)) = Item::from_bytes(&bytes) else { panic!() };
         assert_eq!((&read.share, &read.choices), (&logged.share, &logged.choices));
+        assert_eq!((read.of, read.known), (of, known));
         assert_eq!((read.message, read.expires_at), (logged.message, expires_at));
         assert_eq!(&*read.publisher, "client");
         for length in 0..bytes.len() {
             assert!(Item::from_bytes(&bytes[..length]).is_none());
         }
+        let bytes = Item::Settled(1 << 40).to_bytes();
+        assert!(matches!(Item::from_bytes(&bytes), Some(Item::Settled(0x100_0000_0000))));
+        assert!((0..bytes.len()).all(|length| Item::from_bytes(&bytes[..length]).is_none()));
         for is_connected in [None, Some(false), Some(true)] {
             let (share, client) = ("$share/g/a".into(), "member".into());
             let member = Member { node: 7, share, client, is_connected };

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::{self, sleep};
 
 const NODES: usize = 3;
@@ -41,6 +41,7 @@ struct Tally {
     cuts: usize,
     lost_answers: usize,
     received: usize,
+    repeated: usize,
     fenced: u64,
     adopted: u64,
     resumed: u64,
@@ -204,6 +205,21 @@ impl Engine for Memory {
         .await
     }
 
+    async fn items(
+        &self,
+        after: u64,
+        to: u64,
+        are_members: bool,
+    ) -> Result<Vec<(u64, Item)>, Silent> {
+        self.ask(|store| {
+            let log = store.log.borrow();
+            let all = (1..).zip(log.iter()).filter(|(at, _)| *at > after && *at <= to);
+            let all = all.filter_map(|(at, bytes)| Some((at, Item::from_bytes(bytes)?)));
+            all.filter(|(_, item)| !are_members || matches!(item, Item::Member(_))).collect()
+        })
+        .await
+    }
+
     async fn message(&self, position: u64) -> Result<Option<Logged>, Silent> {
         self.ask(|store| {
             let index = usize::try_from(position).unwrap().checked_sub(1)?;
@@ -250,6 +266,11 @@ impl Engine for Memory {
 }
 
 impl Store {
+    /// Returns the node that has the session of a client.
+    fn owner(&self, client: &str) -> Option<u64> {
+        self.sessions.borrow().get(client)?.last().map(|(_, entry)| entry.owner)
+    }
+
     fn node(&self, instance: u64) -> Option<Rc<SimNode>> {
         let nodes = self.nodes.borrow();
         let mut living = nodes.iter().filter_map(Weak::upgrade);
@@ -265,12 +286,15 @@ struct Host {
     broker: RefCell<Broker>,
     node: OnceCell<Weak<SimNode>>,
     moved: Notify,
+    /// When the broker wants to be called.
+    due: Cell<Option<Instant>>,
+    due_moved: Notify,
     started: time::Instant,
 }
 
 impl Port for Host {
     fn with<T>(self: &Rc<Self>, call: impl FnOnce(&mut Broker, Instant) -> T) -> T {
-        let now = Instant::from_millis(1_000_000) + self.started.elapsed();
+        let now = self.now();
         let broker = &mut *self.broker.borrow_mut();
         let result = call(broker, now);
         let node = self.node.get().and_then(Weak::upgrade);
@@ -287,6 +311,10 @@ impl Port for Host {
         }
         if broker.wants_journal() {
             self.moved.notify_one();
+        }
+        let due = broker.poll_timeout();
+        if self.due.replace(due) != due {
+            self.due_moved.notify_one();
         }
         result
     }
@@ -314,12 +342,33 @@ impl Host {
         });
     }
 
+    fn now(&self) -> Instant {
+        Instant::from_millis(1_000_000) + self.started.elapsed()
+    }
+
     async fn run_timer(self: Rc<Self>) {
         loop {
-            self.with(|broker, now| broker.handle_timeout(now));
-            sleep(Duration::from_millis(20)).await;
+            let wait = self.due.get().map(|due| due - self.now());
+            let is_due = match wait {
+                Some(wait) => time::timeout(wait, self.due_moved.notified()).await.is_err(),
+                None => {
+                    self.due_moved.notified().await;
+                    false
+                }
+            };
+            if is_due {
+                self.with(|broker, now| broker.handle_timeout(now));
+            }
         }
     }
+}
+
+/// A node with its host.
+struct Machine {
+    node: Rc<SimNode>,
+    host: Rc<Host>,
+    /// The tasks that end with the machine.
+    tasks: Vec<AbortHandle>,
 }
 
 /// A client and its connection.
@@ -330,6 +379,8 @@ struct One {
     input: Vec<u8>,
     published: Vec<(String, QoS, bool)>,
     inbox: Vec<String>,
+    /// How often each message came without DUP.
+    firsts: BTreeMap<String, usize>,
     connections: usize,
     lost_sessions: usize,
     is_connected: bool,
@@ -343,13 +394,15 @@ struct One {
 struct World {
     random: Random,
     store: Rc<Store>,
-    hosts: Vec<(Rc<SimNode>, Rc<Host>)>,
+    hosts: Vec<Machine>,
     clients: Vec<One>,
     tally: Tally,
     instances: u64,
     started: time::Instant,
     /// Whether the group has one member.
     is_alone: bool,
+    /// The steps until all nodes lose their power.
+    steps_with_power: Option<usize>,
 }
 
 impl World {
@@ -374,6 +427,7 @@ impl World {
             input: Vec::new(),
             published: Vec::new(),
             inbox: Vec::new(),
+            firsts: BTreeMap::new(),
             connections: 0,
             lost_sessions: 0,
             is_connected: false,
@@ -390,6 +444,7 @@ impl World {
             instances: 0,
             started: time::Instant::now(),
             is_alone,
+            steps_with_power: None,
         };
         for _ in 0..NODES {
             let node = world.start_node();
@@ -398,7 +453,7 @@ impl World {
         world
     }
 
-    fn start_node(&mut self) -> (Rc<SimNode>, Rc<Host>) {
+    fn start_node(&mut self) -> Machine {
         self.instances += 1;
         let instance = self.instances.wrapping_mul(0xD6E8_FEB8_6659_FD93) | 1;
         let seed = instance.into();
@@ -407,6 +462,8 @@ impl World {
             broker: RefCell::new(Broker::new(config, seed, Instant::from_millis(1_000_000))),
             node: OnceCell::new(),
             moved: Notify::new(),
+            due: Cell::default(),
+            due_moved: Notify::new(),
             started: self.started,
         });
         let (store, state) = (self.store.clone(), Rc::new(Line::default()));
@@ -415,21 +472,17 @@ impl World {
         let _ = host.node.set(Rc::downgrade(&node));
         store.nodes.borrow_mut().push(Rc::downgrade(&node));
         let start = store.log.borrow().len();
-        let members: Vec<_> = {
+        let last: Vec<_> = {
             let log = store.log.borrow();
             let all = (1..).zip(log.iter().map(|bytes| Item::from_bytes(bytes).unwrap()));
-            all.filter(|(_, item)| matches!(item, Item::Member(_))).collect()
+            all.filter(|(_, item)| !matches!(item, Item::Message(_))).collect()
         };
-        node.start(&members);
+        node.start(&last);
         host.with(|broker, _| broker.advance(start as u64));
-        spawn_local(node.clone().run_direct());
-        spawn_local(node.clone().run_batches());
-        spawn_local(node.clone().run_clock());
-        spawn_local(host.clone().run_timer());
         let reader = node.clone();
-        spawn_local(async move {
+        let read = spawn_local(async move {
             let mut position = start;
-            while !state.is_dead.get() {
+            loop {
                 let pause = store.random.borrow_mut().below(8);
                 sleep(Duration::from_millis(pause)).await;
                 let chunk: Vec<_> = {
@@ -437,15 +490,28 @@ impl World {
                     let behind = (1_u64..).zip(log.iter()).skip(position).take(5);
                     behind.map(|(at, bytes)| (at, Item::from_bytes(bytes).unwrap())).collect()
                 };
-                if state.is_cut.get() || chunk.is_empty() {
-                    let _ = time::timeout(Duration::from_millis(50), store.moved.notified()).await;
+                if state.is_cut.get() {
+                    sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+                if chunk.is_empty() {
+                    store.moved.notified().await;
                     continue;
                 }
                 position += chunk.len();
                 reader.deliver(chunk);
             }
         });
-        (node, host)
+        let tasks = [
+            spawn_local(node.clone().settle(start as u64)),
+            spawn_local(node.clone().run_direct()),
+            spawn_local(node.clone().run_batches()),
+            spawn_local(node.clone().run_clock()),
+            spawn_local(host.clone().run_timer()),
+            read,
+        ];
+        let tasks = tasks.map(|task| task.abort_handle()).into();
+        Machine { node, host, tasks }
     }
 
     fn pick(&mut self, limit: usize) -> usize {
@@ -466,7 +532,7 @@ impl World {
         }
         self.settle(false).await;
         let result = self.check();
-        for (node, _) in &self.hosts {
+        for Machine { node, .. } in &self.hosts {
             let figures = node.figures();
             self.tally.fenced += figures.fenced;
             self.tally.adopted += figures.adopted;
@@ -477,6 +543,13 @@ impl World {
     }
 
     fn step(&mut self) {
+        self.steps_with_power = match self.steps_with_power {
+            Some(0) => {
+                (0..NODES).for_each(|victim| self.crash(victim));
+                None
+            }
+            steps => steps.map(|steps| steps - 1),
+        };
         let index = self.pick(NAMES.len());
         if self.store.care == Care::Calm {
             return match self.pick(10) {
@@ -489,27 +562,36 @@ impl World {
             42..=44 => self.change_subscription(LEAVES),
             45..=59 => self.lose(index),
             60..=89 => self.connect(index),
-            90..=92 => {
+            90..=91 => {
                 let victim = self.pick(NODES);
                 self.crash(victim);
+            }
+            // All nodes lose their power, while members change.
+            92 => {
+                self.publish(0);
+                self.publish(1);
+                self.change_subscription(LEAVES);
+                self.lose(ENDS);
+                self.steps_with_power = Some(1 + self.pick(4));
             }
             93..=96 => {
                 let victim = self.pick(NODES);
                 self.tally.cuts += 1;
-                self.hosts[victim].0.engine.state.is_cut.set(true);
+                self.hosts[victim].node.engine.state.is_cut.set(true);
             }
-            _ => self.hosts.iter().for_each(|(node, _)| node.engine.state.is_cut.set(false)),
+            _ => self.hosts.iter().for_each(|one| one.node.engine.state.is_cut.set(false)),
         }
     }
 
     fn crash(&mut self, victim: usize) {
         self.tally.crashes += 1;
-        self.hosts[victim].0.engine.state.is_dead.set(true);
+        self.hosts[victim].node.engine.state.is_dead.set(true);
         for index in 0..NAMES.len() {
             if self.clients[index].at.is_some_and(|(node, _)| node == victim) {
                 self.lose(index);
             }
         }
+        self.hosts[victim].tasks.iter().for_each(AbortHandle::abort);
         self.hosts[victim] = self.start_node();
     }
 
@@ -533,7 +615,7 @@ impl World {
         }
         let (node, now) = (self.pick(NODES), self.now());
         self.tally.moves += 1;
-        let id = self.hosts[node].1.with(|broker, now| broker.open(now));
+        let id = self.hosts[node].host.with(|broker, now| broker.open(now));
         let one = &mut self.clients[index];
         one.connections += 1;
         let will = format!("will {index} {}", one.connections);
@@ -556,7 +638,7 @@ impl World {
         one.up.clear();
         one.input.clear();
         one.is_connected = false;
-        let (node, host) = &self.hosts[node];
+        let Machine { node, host, .. } = &self.hosts[node];
         if !node.engine.state.is_dead.get() {
             host.with(|broker, now| broker.connection_lost(id, now));
         }
@@ -565,7 +647,8 @@ impl World {
     /// Carries bytes between a client and its broker until neither has more.
     fn exchange(&mut self, index: usize) {
         let Some((node, id)) = self.clients[index].at else { return };
-        let (host, now) = (self.hosts[node].1.clone(), self.now());
+        let (host, now) = (self.hosts[node].host.clone(), self.now());
+        let instance = self.hosts[node].node.engine.instance;
         loop {
             let one = &mut self.clients[index];
             let mut down = Vec::new();
@@ -578,6 +661,8 @@ impl World {
             one.up.drain(..read);
             one.input.extend(&down);
             let (mut input, before) = (&one.input[..], one.up.len());
+            // A node that was cut off sends until it knows that another one has the session.
+            let is_owner = self.store.owner(NAMES[index]) == Some(instance);
             let mut has_ended = is_closed && down.is_empty();
             while let Some(action) = one.client.handle_input(&mut input, now, &mut one.up) {
                 match action {
@@ -592,8 +677,13 @@ impl World {
                         one.lost_sessions += usize::from(is_lost);
                     }
                     client::Action::Message(message) => {
+                        let payload = String::from_utf8(message.payload.to_vec()).unwrap();
                         self.tally.received += 1;
-                        one.inbox.push(String::from_utf8(message.payload.to_vec()).unwrap());
+                        self.tally.repeated += usize::from(message.dup);
+                        if !message.dup && is_owner {
+                            *one.firsts.entry(payload.clone()).or_default() += 1;
+                        }
+                        one.inbox.push(payload);
                     }
                     client::Action::Published(published) => {
                         one.published[usize::try_from(published.key).unwrap()].2 = true;
@@ -655,18 +745,22 @@ impl World {
 
     /// Lets everything arrive.
     async fn settle(&mut self, is_start: bool) {
-        self.hosts.iter().for_each(|(node, _)| node.engine.state.is_cut.set(false));
+        self.hosts.iter().for_each(|one| one.node.engine.state.is_cut.set(false));
         let (start, mut done_at) = (time::Instant::now(), None);
+        let (mut received, mut lacks) = (None, true);
         while start.elapsed() < Duration::from_secs(200) {
             for index in 0..NAMES.len() {
                 self.connect(index);
                 self.exchange(index);
             }
-            sleep(Duration::from_millis(if done_at.is_some() { 200 } else { 10 })).await;
+            sleep(Duration::from_millis(if done_at.is_some() { 500 } else { 10 })).await;
             let is_subscribed = self.clients.iter().all(|one| one.is_subscribed);
             let mut published = self.clients.iter().flat_map(|one| &one.published);
             let is_done = is_subscribed && published.all(|(.., is_acknowledged)| *is_acknowledged);
-            let is_done = is_done && (is_start || self.lacking().is_none());
+            if is_done && received.replace(self.tally.received) != Some(self.tally.received) {
+                lacks = !is_start && self.lacking().is_some();
+            }
+            let is_done = is_done && !lacks;
             let is_connected = self.clients.iter().all(|one| one.is_connected);
             if is_done && is_connected {
                 // The nodes look at all sessions now and then.
@@ -715,6 +809,28 @@ impl World {
         Ok(())
     }
 
+    /// Checks that each message of the log came to a session without DUP at most once.
+    /// [5.0 MQTT-3.3.1-1]
+    fn check_repeats(&self) -> Result<(), String> {
+        let log = self.store.log.borrow();
+        let mut logged = BTreeMap::<_, usize>::new();
+        for one in log.iter().filter_map(|bytes| Logged::from_bytes(bytes)) {
+            let payload = String::from_utf8(one.message.payload().to_vec()).unwrap();
+            *logged.entry(payload).or_default() += 1;
+        }
+        let firsts = NAMES.iter().zip(&self.clients).filter(|(name, _)| **name != NAMES[ENDS]);
+        let mut firsts = firsts.flat_map(|(name, one)| one.firsts.iter().map(move |it| (name, it)));
+        let is_repeat = |(_, (payload, times)): &(&&str, (&String, &usize))| {
+            logged.get(*payload).is_none_or(|logged| *times > logged)
+        };
+        match firsts.find(is_repeat) {
+            Some((name, (payload, times))) => {
+                Err(format!("{payload} has arrived at {name} {times} times without DUP"))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn check(&mut self) -> Result<(), String> {
         for (payload, qos, is_acknowledged) in self.clients.iter().flat_map(|one| &one.published) {
             if !is_acknowledged {
@@ -732,6 +848,7 @@ impl World {
             }
         }
         self.check_group()?;
+        self.check_repeats()?;
         if let Some(payload) = self.lacking() {
             return Err(format!("{payload} has not arrived"));
         }
@@ -746,9 +863,7 @@ impl World {
             if one.lost_sessions > 0 {
                 return Err(format!("the session of {name} was not resumed"));
             }
-            let has = |(_, host): &&(Rc<SimNode>, Rc<Host>)| {
-                host.with(|broker, _| broker.client(name).is_some())
-            };
+            let has = |one: &&Machine| one.host.with(|broker, _| broker.client(name).is_some());
             let owners = self.hosts.iter().filter(has).count();
             if owners != 1 {
                 return Err(format!("{owners} nodes have the session of {name}"));
@@ -784,6 +899,7 @@ fn simulate(seeds: std::ops::Range<u64>, care: Care) -> (Tally, Vec<String>) {
         total.cuts += tally.cuts;
         total.lost_answers += tally.lost_answers;
         total.received += tally.received;
+        total.repeated += tally.repeated;
         total.fenced += tally.fenced;
         total.adopted += tally.adopted;
         total.resumed += tally.resumed;
@@ -808,8 +924,8 @@ fn simulated_nodes_lose_and_double_nothing() {
         return;
     }
     let Tally { moves, crashes, cuts, lost_answers, received, wills, shared, again, .. } = tally;
-    let Tally { fenced, adopted, resumed, .. } = tally;
-    let counts = [moves, crashes, cuts, lost_answers, received, wills, shared, again];
+    let Tally { fenced, adopted, resumed, repeated, .. } = tally;
+    let counts = [moves, crashes, cuts, lost_answers, received, repeated, wills, shared, again];
     let counts = counts.map(|count| count as u64);
     let is_often = counts.into_iter().chain([fenced, resumed]).all(|count| count > 20);
     // Most clients come back before another node adopts their session.

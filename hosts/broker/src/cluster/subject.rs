@@ -28,7 +28,10 @@ const LONG: &str = "%%";
 
 /// The first token of the subject of a member of a shared subscription; that and the client follow.
 /// No level has this encoding.
-const MEMBER: &str = "%%%";
+pub(crate) const MEMBER: &str = "%%%";
+
+/// The subject of settled positions. No level has this encoding.
+pub(crate) const SETTLED: &str = "%%%%";
 
 /// Writes a text as one token.
 pub(crate) fn token(text: &str) -> String {

@@ -11,6 +11,7 @@ mod figures;
 mod line;
 mod network;
 mod programs;
+mod repeats;
 mod security;
 mod shared;
 

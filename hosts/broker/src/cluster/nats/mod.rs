@@ -53,6 +53,8 @@ pub(crate) struct Nats {
     outbox: mpsc::UnboundedSender<(String, Vec<u8>)>,
     /// The bytes that wait there.
     waiting: Rc<Cell<usize>>,
+    /// The time that the log keeps messages, as NATS writes it, if it is limited.
+    log_time: Option<String>,
 }
 
 impl Engine for Nats {
@@ -74,6 +76,7 @@ impl Engine for Nats {
             let own = append.token.as_deref();
             let id = own.or_else(|| (Some(index) == marked).then_some(token));
             id.into_iter().for_each(|id| headers.insert(NATS_MESSAGE_ID, id));
+            self.limit(append, &mut headers);
             headers
         };
         for (index, append) in rest.iter().enumerate() {
@@ -188,9 +191,19 @@ impl Engine for Nats {
         let all = self.read_log(after, to, separate(filters)).await?;
         let messages = all.into_iter().filter_map(|(position, item)| match item {
             Item::Message(logged) => Some((position, logged)),
-            Item::Member(_) => None,
+            Item::Member(_) | Item::Settled(_) => None,
         });
         Ok(messages.collect())
+    }
+
+    async fn items(
+        &self,
+        after: u64,
+        to: u64,
+        are_members: bool,
+    ) -> Result<Vec<(u64, Item)>, Silent> {
+        let members = format!("mqtt.retained.{}.>", subject::MEMBER);
+        self.read_log(after, to, if are_members { vec![members] } else { Vec::new() }).await
     }
 
     async fn message(&self, position: u64) -> Result<Option<Logged>, Silent> {
@@ -255,10 +268,18 @@ impl Nats {
         self.ask(format!("$JS.API.{call}"), request).await
     }
 
+    /// Limits the time that the copy of the end of something is kept, which no newer item replaces.
+    fn limit(&self, append: &Append, headers: &mut HeaderMap) {
+        if let Some(time) = self.log_time.as_deref().filter(|_| append.is_end) {
+            headers.insert("Nats-TTL", time);
+        }
+    }
+
     /// Appends one message. Returns whether it was there already.
     async fn append_one(&self, append: &Append, token: &str) -> Result<bool, Silent> {
         let mut headers = HeaderMap::new();
         headers.insert(NATS_MESSAGE_ID, append.token.as_deref().unwrap_or(token));
+        self.limit(append, &mut headers);
         let request = Request::new().headers(headers).payload(append.bytes.to_vec().into());
         let answer = self.ask(subject_of(append), request).await?;
         check(&answer)?;
@@ -325,5 +346,6 @@ fn subject_of(append: &Append) -> String {
         Place::Member { share, client } => {
             format!("mqtt.retained.{}", subject::of_member(share, client))
         }
+        Place::Settled => format!("mqtt.retained.{}", subject::SETTLED),
     }
 }

@@ -126,7 +126,9 @@ impl Nats {
                 }
             }
         });
-        let nats = Self { client, context, instance, outbox, waiting };
+        let hours = arguments.cluster_log_hours;
+        let log_time = (hours > 0).then(|| format!("{hours}h"));
+        let nats = Self { client, context, instance, outbox, waiting, log_time };
         nats.check(arguments).await?;
         Ok(nats)
     }
@@ -158,6 +160,7 @@ impl Nats {
             max_bytes: arguments.cluster_log_bytes,
             discard: DiscardPolicy::Old,
             allow_atomic_publish: true,
+            allow_message_ttl: true,
             duplicate_window: Duration::from_secs(600)
                 .min(Duration::from_secs(arguments.cluster_log_hours * 3_600)),
             ..common(LOG)
@@ -167,8 +170,12 @@ impl Nats {
             filter_subject: Some("mqtt.retained.>".into()),
             ..Source::default()
         };
-        let retained =
-            Config { max_messages_per_subject: 1, sources: Some(vec![source]), ..common(RETAINED) };
+        let retained = Config {
+            max_messages_per_subject: 1,
+            sources: Some(vec![source]),
+            allow_message_ttl: true,
+            ..common(RETAINED)
+        };
         let sessions = Config {
             subjects: vec!["mqtt.session.>".into()],
             allow_rollup: true,

@@ -85,14 +85,16 @@ impl<E: Engine, P: Port> Node<E, P> {
                         (owned.sequence, owned.position) = (sequence, position);
                     }
                 }
-                None => {
-                    // Output that depends on the entry can belong to an older connection of the
-                    // client, also of a session that this node has given up.
-                    self.port.with(|broker, _| broker.drop_held_output_of_ended(&client));
-                    self.fence(&client);
-                    lost.insert(client);
-                }
+                None => _ = lost.insert(client),
             }
+        }
+        if !lost.is_empty() {
+            // Output that depends on an entry can belong to an older connection of the client, also
+            // of a session that this node has given up.
+            self.port.with(|broker, _| {
+                broker.drop_held_output_of_ended(|client| lost.contains(client));
+            });
+            self.fence(&lost);
         }
         let log: Vec<_> = log.into_iter().filter(|(client, _)| !lost.contains(client)).collect();
         self.append_all(log.into_iter().map(|(_, append)| append).collect()).await;
@@ -166,7 +168,7 @@ impl<E: Engine, P: Port> Node<E, P> {
         }
         let mut owed = FxHashMap::default();
         self.take_members(members, &evicted, &mut work, &mut owed);
-        self.take_forwards(forwards, &evicted, &mut work, &mut owed);
+        self.take_forwards(forwards, position, &evicted, &mut work, &mut owed);
         let repairs = mem::take(&mut self.state.borrow_mut().repairs);
         for (client, Append { token, bytes, .. }) in &repairs {
             // The position of the client's entry can be behind the message.
@@ -176,6 +178,10 @@ impl<E: Engine, P: Port> Node<E, P> {
         }
         work.log.extend(repairs);
         let state = &mut *self.state.borrow_mut();
+        if mem::take(&mut state.settles) {
+            // Behind all that this node appends again up to this position.
+            work.log.push(("".into(), Append::new(&Item::Settled(position), None)));
+        }
         let new_entry =
             || Entry { owner: self.instance, stamp: self.stamp(), position, ..Entry::default() };
         for (client, has_session, records) in evicted {
@@ -258,6 +264,7 @@ impl<E: Engine, P: Port> Node<E, P> {
     fn take_forwards(
         &self,
         forwards: Vec<(Forward, bool)>,
+        known: u64,
         evicted: &[Evicted],
         work: &mut Work,
         owed: &mut FxHashMap<Rc<str>, Vec<Owed>>,
@@ -288,7 +295,7 @@ impl<E: Engine, P: Port> Node<E, P> {
                 _ => (None, state.shares.choose(&message, true)),
             };
             let (client, publisher) = (publisher.clone(), publisher);
-            let logged = Logged { message, publisher, expires_at, share, choices };
+            let logged = Logged { message, publisher, expires_at, share, of: 0, known, choices };
             let append = Append::new(&Item::Message(logged), token.clone());
             if let Some(token) = token {
                 let message = append.bytes.to_vec();
@@ -340,35 +347,38 @@ impl<E: Engine, P: Port> Node<E, P> {
         }
     }
 
-    /// Ends a session here that another node has.
-    pub(super) fn fence(&self, client: &Rc<str>) {
-        self.forget(client);
-        {
-            let mut state = self.state.borrow_mut();
-            let Some(owned) = state.owned.remove(client) else { return };
-            owned.number.iter().for_each(|number| _ = state.by_number.remove(number));
-            state.figures.fenced += 1;
-        }
-        warn!(client = &**client, "another node has claimed the session: it ends here");
+    /// Ends sessions here that another node has. Costs a look at all that waits, however many
+    /// sessions they are.
+    fn fence(&self, clients: &FxHashSet<Rc<str>>) {
+        self.forget(clients);
         let disconnect = Disconnect::new(ReasonCode::SESSION_TAKEN_OVER);
-        self.port.with(|broker, now| {
-            // Its output that waits depends on an entry that was not appended.
-            let connection = broker.client(client).and_then(|client| client.connection);
-            connection.into_iter().for_each(|id| broker.drop_held_output(id));
-            let _ = broker.evict(client, None, &disconnect, now, |_| ());
-        });
-        self.forget(client);
+        for client in clients {
+            {
+                let mut state = self.state.borrow_mut();
+                let Some(owned) = state.owned.remove(client) else { continue };
+                owned.number.iter().for_each(|number| _ = state.by_number.remove(number));
+                state.figures.fenced += 1;
+            }
+            warn!(client = &**client, "another node has claimed the session: it ends here");
+            self.port.with(|broker, now| {
+                // Its output that waits depends on an entry that was not appended.
+                let connection = broker.client(client).and_then(|client| client.connection);
+                connection.into_iter().for_each(|id| broker.drop_held_output(id));
+                let _ = broker.evict(client, None, &disconnect, now, |_| ());
+            });
+        }
+        self.forget(clients);
     }
 
-    /// Forgets what a client has published. It publishes again at the other node, which publishes
-    /// the will, too, and finds its messages of shared subscriptions. A session that comes back
-    /// here must not have them again.
-    fn forget(&self, client: &Rc<str>) {
+    /// Forgets what clients have published. They publish again at the other node, which publishes
+    /// their wills, too, and finds their messages of shared subscriptions. A session that comes
+    /// back here must not have them again.
+    fn forget(&self, clients: &FxHashSet<Rc<str>>) {
         let state = &mut *self.state.borrow_mut();
-        state.forwards.retain(|forward| *forward.publisher != **client);
-        state.members.retain(|member| member.client != *client);
-        state.leaving.retain(|(leaving, _), _| leaving != client);
-        state.repairs.retain(|(leaving, _)| leaving != client);
+        state.forwards.retain(|forward| !clients.contains(&*forward.publisher));
+        state.members.retain(|member| !clients.contains(&member.client));
+        state.leaving.retain(|(leaving, _), _| !clients.contains(leaving));
+        state.repairs.retain(|(leaving, _)| !clients.contains(leaving));
     }
 
     /// Ends the sessions that other nodes have claimed while this one stood still.
@@ -379,17 +389,15 @@ impl<E: Engine, P: Port> Node<E, P> {
                 Err(Silent) => sleep(RETRY).await,
             }
         };
-        for Head { client, sequence, owner, .. } in heads {
-            let client: Rc<str> = client.into();
-            let is_lost = {
-                let state = self.state.borrow();
-                let owned = state.owned.get(&client);
-                owned.is_some_and(|owned| owner != self.instance && sequence > owned.sequence)
+        let lost = {
+            let state = self.state.borrow();
+            let is_lost = |Head { client, sequence, owner, .. }: &Head| {
+                let owned = state.owned.get(&**client);
+                owned.is_some_and(|owned| *owner != self.instance && *sequence > owned.sequence)
             };
-            if is_lost {
-                self.fence(&client);
-            }
-        }
+            heads.into_iter().filter(is_lost).map(|head| head.client.into()).collect()
+        };
+        self.fence(&lost);
     }
 }
 

@@ -184,8 +184,14 @@ impl<E: Engine, P: Port> Node<E, P> {
             .filter_map(|key| record::filter_of(key).map(ToOwned::to_owned))
             .collect();
         filters.extend(self.filters_of_groups(client, &owed));
-        // This node must not deliver again what is in the records.
-        while self.position() < from {
+        let is_session = |(key, value): (&Vec<u8>, &Vec<u8>)| {
+            key.first() == Some(&b's') && record::is_connected(value)
+        };
+        let was_connected = records.iter().any(is_session);
+        // This node must not deliver again what is in the records. The other one can have sent all
+        // that the log had until now.
+        let end = if was_connected { self.engine.bounds().await?.1 } else { from };
+        while self.position() < end.max(from) {
             let _ = timeout(BEAT, self.log_moved.notified()).await;
         }
         let (mut missed, mut unnamed) = (Vec::new(), 0_u64);
@@ -223,7 +229,7 @@ impl<E: Engine, P: Port> Node<E, P> {
             broker.import_session(records, now)?;
             self.leave_groups(broker, client);
             for (position, logged) in missed.iter().chain(&window) {
-                let Logged { message, publisher, expires_at, share, choices } = logged;
+                let Logged { message, publisher, expires_at, share, choices, .. } = logged;
                 if share.is_none() {
                     broker.catch_up(client, message, publisher, *expires_at, *position, now);
                 }
@@ -236,9 +242,13 @@ impl<E: Engine, P: Port> Node<E, P> {
                     if !is_taken {
                         let is_member = broker.member(client, &filter).is_some();
                         let not = if is_member { "" } else { client };
-                        self.append_for(state, &choice.share, *position, logged, [client, not]);
+                        let at = (*position, broker.position().unwrap_or(0));
+                        self.append_for(state, &choice.share, at, logged, [client, not]);
                     }
                 }
+            }
+            if was_connected {
+                broker.presume_sent(client, now);
             }
             Ok::<_, mqtt_sansio::broker::ImportError>(())
         });
@@ -260,7 +270,7 @@ impl<E: Engine, P: Port> Node<E, P> {
     fn filters_of_groups(&self, client: &str, owed: &[Owed]) -> Vec<String> {
         let left = owed.iter().filter_map(|owed| match Item::from_bytes(&owed.message)? {
             Item::Member(Member { share, .. }) => Filter::new(&*share, Version::V5_0).ok(),
-            Item::Message(_) => None,
+            Item::Message(_) | Item::Settled(_) => None,
         });
         let groups = self.groups_of(client).into_iter().map(|(_, filter, _)| filter);
         groups.chain(left).map(|filter| plain(&filter)).collect()
@@ -295,7 +305,10 @@ impl<E: Engine, P: Port> Node<E, P> {
         if from > 0 && from + 1 < first {
             missed = self.engine.log(from, (first - 1).min(position), &filters).await?;
         }
-        self.port.with(|broker, _| self.leave_groups(broker, client));
+        let known = self.port.with(|broker, _| {
+            self.leave_groups(broker, client);
+            broker.position().unwrap_or(0)
+        });
         let state = &mut *self.state.borrow_mut();
         if from > 0 {
             let window = state.window.iter().filter(|(position, _)| *position > from);
@@ -303,7 +316,7 @@ impl<E: Engine, P: Port> Node<E, P> {
         }
         for (position, logged) in missed {
             for Choice { share, .. } in logged.choices.iter().filter(|one| one.client == *client) {
-                self.append_for(state, share, position, &logged, [client, client]);
+                self.append_for(state, share, (position, known), &logged, [client, client]);
             }
         }
         Ok(())

@@ -40,6 +40,7 @@ impl<E: Engine, P: Port> Node<E, P> {
                 let (name, interest) = (self.name.clone(), self.interest.get());
                 self.engine.tell(&Notice::Alive { name, interest });
                 self.make_due(now);
+                self.make_settled();
             }
             let silent = |peer: &&Peer| now - peer.seen > LOST;
             let lost: Vec<u64> = {
@@ -118,6 +119,16 @@ impl<E: Engine, P: Port> Node<E, P> {
             }
         }
         if !state.due.is_empty() {
+            self.moved.notify_one();
+        }
+    }
+
+    /// Makes a settled position due, if this node is the one of all that writes them.
+    fn make_settled(&self) {
+        let state = &mut *self.state.borrow_mut();
+        let is_first = state.peers.keys().all(|peer| self.instance < *peer);
+        if is_first && self.is_settled.get() && state.last_message > state.settled {
+            state.settles = true;
             self.moved.notify_one();
         }
     }

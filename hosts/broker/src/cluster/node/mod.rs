@@ -61,6 +61,8 @@ pub(crate) struct Node<E, P> {
     was_silent: Cell<bool>,
     must_verify: Cell<bool>,
     must_reconcile: Cell<bool>,
+    /// Whether this node has handled the messages that were not settled when it started.
+    is_settled: Cell<bool>,
 }
 
 /// The broker of the node.
@@ -122,6 +124,12 @@ struct State {
     leaving: BTreeMap<(Rc<str>, Rc<str>), Option<Owed>>,
     /// Messages that are appended again, and the client whose session this node must have for that.
     repairs: Vec<(Rc<str>, Append)>,
+    /// The last settled position that the log has.
+    settled: u64,
+    /// The position of the last message that this node has read.
+    last_message: u64,
+    /// Whether the next batch has a settled position.
+    settles: bool,
     /// Messages with QoS 0 for members here.
     direct: Vec<Logged>,
     /// The end of the log, in order.
@@ -186,6 +194,7 @@ impl<E: Engine, P: Port> Node<E, P> {
             was_silent: Cell::new(false),
             must_verify: Cell::new(false),
             must_reconcile: Cell::new(false),
+            is_settled: Cell::new(false),
         }
     }
 
@@ -255,8 +264,8 @@ impl<E: Engine, P: Port> Node<E, P> {
         let to: Vec<u64> = to.map(|(instance, _)| *instance).collect();
         let is_own = is_chosen(self.instance);
         let (message, publisher) = (message.clone(), Rc::from(&**publisher));
-        let (expires_at, share) = (*expires_at, None);
-        let logged = Logged { message, publisher, expires_at, share, choices };
+        let (expires_at, share, of, known) = (*expires_at, None, 0, 0);
+        let logged = Logged { message, publisher, expires_at, share, of, known, choices };
         if !to.is_empty() {
             let bytes = logged.to_bytes();
             let is_lost = |one: &&u64| !self.engine.send(**one, bytes.clone());
@@ -294,6 +303,7 @@ impl<E: Engine, P: Port> Node<E, P> {
             for (position, item) in &all {
                 let is_new = self.take(broker, *position, item, now);
                 if let (true, Item::Message(logged)) = (is_new, item) {
+                    self.state.borrow_mut().last_message = *position;
                     self.deliver_shared(broker, *position, logged, now);
                 }
             }
@@ -324,6 +334,11 @@ impl<E: Engine, P: Port> Node<E, P> {
                 broker.remote(message, publisher, *expires_at, Some(position), now);
             }
             Item::Message(_) => _ = broker.advance(position),
+            Item::Settled(settled) => {
+                let _ = broker.advance(position);
+                let state = &mut *self.state.borrow_mut();
+                state.settled = state.settled.max(*settled);
+            }
             Item::Member(member) => {
                 let _ = broker.advance(position);
                 self.note_member(broker, member, position);

@@ -14,10 +14,16 @@
 //! Each other message is for the session that is chosen, as any message of one of its own
 //! subscriptions is: a node that claims the session finds it in the log. A session that ends leaves
 //! its messages, which its node appends again; the entry that ends the session has them, too.
+//!
+//! All nodes that have read a message whose choice does not count can be lost before they append it
+//! again. So one node writes a settled position into the log, at most once a second: all messages
+//! up to it that had to be appended again are in the log. A node that starts looks for others
+//! behind the last such position. A message says which one it repeats, and up to which position the
+//! node that chose had read, so the items of members between both show whether the choice counts.
 
 use super::others::rank;
-use super::{Node, Port, State};
-use crate::cluster::engine::{Append, Engine};
+use super::{Node, Port, RETRY, State};
+use crate::cluster::engine::{Append, Engine, Silent};
 use crate::cluster::record::{Choice, Item, Logged, Member};
 use mqtt_sansio::Instant;
 use mqtt_sansio::broker::Broker;
@@ -27,6 +33,7 @@ use mqtt_sansio::session::Message;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use tokio::time::sleep;
 
 /// The groups of all nodes.
 #[derive(Debug, Default)]
@@ -113,7 +120,7 @@ impl Shares {
     }
 
     /// Whether the client is still the member that was chosen.
-    pub(super) fn is_valid(&self, Choice { share, client, member }: &Choice) -> bool {
+    pub(super) fn is_valid(&self, Choice { share, client, member, .. }: &Choice) -> bool {
         self.seat(share, client).is_some_and(|seat| seat.position == *member)
     }
 
@@ -132,8 +139,8 @@ impl Shares {
         let choice = |share: Rc<str>| {
             let group = self.groups.get_mut(&share)?;
             group.turn = group.turn.wrapping_add(1);
-            let (client, member) = group.pick(group.turn, can_wait, None)?;
-            Some(Choice { share, client, member })
+            let (client, Seat { node, position, .. }) = group.pick(group.turn, can_wait, None)?;
+            Some(Choice { share, client, member: position, node })
         };
         shares.into_iter().filter_map(choice).collect()
     }
@@ -141,8 +148,39 @@ impl Shares {
     /// Chooses a member of one group, other than `not`. All nodes choose the same one.
     pub(super) fn choose_one(&self, share: &Rc<str>, turn: u64, not: &str) -> Option<Choice> {
         let turn = usize::try_from(turn).unwrap_or_default();
-        let (client, member) = self.groups.get(share)?.pick(turn, true, Some(not))?;
-        Some(Choice { share: share.clone(), client, member })
+        let group = self.groups.get(share)?;
+        let (client, Seat { node, position, .. }) = group.pick(turn, true, Some(not))?;
+        Some(Choice { share: share.clone(), client, member: position, node })
+    }
+
+    /// Returns the groups for which a message must be appended again, because its choice does not
+    /// count. `changes` are those of members between the position that the node that chose had read
+    /// and the message.
+    fn missed(&self, logged: &Logged, changes: &[(u64, Member)]) -> Vec<Rc<str>> {
+        let Logged { message, share, known, choices, .. } = logged;
+        let matching = |shares: &Self| match share {
+            Some(share) => vec![share.clone()],
+            None => shares.matching(&message.topic_name()),
+        };
+        if *known == 0 {
+            return matching(self);
+        }
+        if changes.is_empty() {
+            return Vec::new();
+        }
+        // The groups at the message, as far as they matter.
+        let mut then = Self::default();
+        for Choice { share, client, member, node } in choices {
+            let (node, share, client) = (*node, share.clone(), client.clone());
+            then.apply(&Member { node, share, client, is_connected: Some(true) }, *member);
+        }
+        changes.iter().for_each(|(position, member)| then.apply(member, *position));
+        let is_chosen = |share: &Rc<str>| choices.iter().any(|choice| choice.share == *share);
+        let mut missed = matching(&then);
+        missed.retain(|share| !is_chosen(share) && then.groups.contains_key(share));
+        let is_missed = |choice: &&Choice| !then.is_valid(choice);
+        missed.extend(choices.iter().filter(is_missed).map(|choice| choice.share.clone()));
+        missed
     }
 }
 
@@ -156,14 +194,14 @@ impl Group {
         (self.away, self.connected) = (of(false), of(true));
     }
 
-    fn pick(&self, turn: usize, can_wait: bool, not: Option<&str>) -> Option<(Rc<str>, u64)> {
+    fn pick(&self, turn: usize, can_wait: bool, not: Option<&str>) -> Option<(Rc<str>, Seat)> {
         let away: &[Rc<str>] = if can_wait { &self.away } else { &[] };
         for members in [&self.connected[..], away] {
             let from = turn.checked_rem(members.len()).unwrap_or_default();
             let (before, after) = members.split_at_checked(from)?;
             let mut members = after.iter().chain(before);
             if let Some(client) = members.find(|client| not != Some(&***client)) {
-                return Some((client.clone(), self.members.get(client)?.position));
+                return Some((client.clone(), *self.members.get(client)?));
             }
         }
         None
@@ -191,14 +229,20 @@ impl<E: Engine, P: Port> Node<E, P> {
             return;
         }
         // This node says again what is true if it has the session. If it had it only until now, it
-        // finds that out.
+        // finds that out: another node has its last entry.
         let filter = Filter::new(&**share, Version::V5_0).ok();
         let is_connected = filter.and_then(|filter| broker.member(client, &filter));
+        let is_seated = state.shares.seat(share, client).is_some();
         if is_connected.is_some() {
             state.members.push(Member { node: self.instance, is_connected, ..member.clone() });
-            self.must_verify.set(true);
-            self.moved.notify_one();
+        } else if is_seated && state.owned.contains_key(client) {
+            // The item was on its way while this node claimed the session.
+            state.leave(*node, share.clone(), client.clone());
+        } else {
+            return;
         }
+        self.must_verify.set(true);
+        self.moved.notify_one();
     }
 
     /// Delivers a message of the log to members of shared subscriptions, or appends it again.
@@ -220,7 +264,7 @@ impl<E: Engine, P: Port> Node<E, P> {
             let choice = choices.iter().find(|choice| choice.share == share);
             let choice = choice.filter(|choice| state.shares.is_valid(choice));
             let Some(Choice { client, .. }) = choice else {
-                self.append_for(state, &share, position, logged, ["", ""]);
+                self.append_for(state, &share, (position, position), logged, ["", ""]);
                 continue;
             };
             let (filter, at) = (&group.filter, Some(position));
@@ -237,26 +281,79 @@ impl<E: Engine, P: Port> Node<E, P> {
                 self.moved.notify_one();
             }
             if state.leaving.contains_key(&key) {
-                self.append_for(state, &share, position, logged, [client, client]);
+                self.append_for(state, &share, (position, position), logged, [client, client]);
             }
         }
     }
 
     /// Appends a message of the log again, for one shared subscription, and for another member than
-    /// `not`, if there is one. Does nothing if another node has the session of `client`.
+    /// `not`, if there is one. Does nothing if another node has the session of `client`. This node
+    /// has read the log up to `known`.
     pub(super) fn append_for(
         &self,
         state: &mut State,
         share: &Rc<str>,
-        position: u64,
+        (position, known): (u64, u64),
         logged: &Logged,
         [client, not]: [&str; 2],
     ) {
         let Some(choice) = state.shares.choose_one(share, position, not) else { return };
-        let logged = Logged { share: Some(share.clone()), choices: vec![choice], ..logged.clone() };
+        let (of, choices) = (position, vec![choice]);
+        let share_alone = Some(share.clone());
+        let logged = Logged { share: share_alone, of, known, choices, ..logged.clone() };
         let token = format!("share-{position:x}-{:016x}", rank(share, position));
         state.repairs.push((client.into(), Append::new(&Item::Message(logged), Some(token))));
         self.moved.notify_one();
+    }
+
+    /// Appends messages again that other nodes had to append again, and did not, because all that
+    /// had read them were lost: those behind the settled position, up to the one where this node
+    /// has started.
+    pub(crate) async fn settle(self: Rc<Self>, start: u64) {
+        let settled = self.state.borrow().settled;
+        while self.settle_between(settled, start).await.is_err() {
+            sleep(RETRY).await;
+        }
+        self.is_settled.set(true);
+    }
+
+    async fn settle_between(&self, settled: u64, start: u64) -> Result<(), Silent> {
+        let (mut members, mut messages) = (Vec::new(), Vec::new());
+        for (position, item) in self.engine.items(settled, start, false).await? {
+            match item {
+                Item::Message(logged) => messages.push((position, logged)),
+                Item::Member(member) => members.push((position, member)),
+                Item::Settled(_) => {}
+            }
+        }
+        let known = messages.iter().map(|(_, logged)| logged.known).filter(|known| *known > 0);
+        // A message can be appended long after its members were chosen.
+        let oldest = known.min().unwrap_or(settled);
+        for (position, item) in self.engine.items(oldest, settled, true).await? {
+            if let Item::Member(member) = item {
+                members.push((position, member));
+            }
+        }
+        members.sort_by_key(|(position, _)| *position);
+        let repeated =
+            messages.iter().filter_map(|(_, logged)| Some((logged.of, logged.share.clone()?)));
+        let repeated: BTreeSet<_> = repeated.collect();
+        self.port.with(|broker, _| {
+            let (state, known) = (&mut *self.state.borrow_mut(), broker.position().unwrap_or(0));
+            for (position, logged) in &messages {
+                let first = members.partition_point(|(at, _)| *at <= logged.known);
+                let behind = members.partition_point(|(at, _)| at < position);
+                let changes = members.get(first..behind).unwrap_or_default();
+                for share in state.shares.missed(logged, changes) {
+                    let place = (*position, share);
+                    if !repeated.contains(&place) {
+                        let (position, share) = place;
+                        self.append_for(state, &share, (position, known), logged, ["", ""]);
+                    }
+                }
+            }
+        });
+        Ok(())
     }
 
     /// Delivers messages that can be lost to the members here, for ever.
