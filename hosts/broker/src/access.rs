@@ -3,6 +3,8 @@
 use crate::acl::Acl;
 use crate::failures::Failures;
 use crate::flags::ListenerArguments;
+use crate::lock::Lock;
+use crate::settings::Reloaded;
 use crate::users::Users;
 use mqtt_sansio::broker::Grants;
 use mqtt_sansio::codec::ReasonCode;
@@ -10,7 +12,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tracing::{info, warn};
+use tracing::warn;
 use zeroize::Zeroizing;
 
 /// The users and their rights, as the files had them when they were last read.
@@ -77,26 +79,20 @@ impl Access {
         })
     }
 
-    /// Reads the files again. The content of a bad file is kept as it was.
-    pub(crate) fn reload(&mut self) {
-        if let Some(path) = &self.password_file {
-            match Users::read(path) {
-                Ok(users) => {
-                    self.users = Some(Arc::new(users));
-                    info!("reloaded the users");
-                }
-                Err(error) => warn!(error = format!("{error:#}"), "the users stay as they were"),
-            }
-        }
-        if let Some(path) = &self.acl_file {
-            match Acl::read(path) {
-                Ok(acl) => {
-                    self.acl = Some(acl);
-                    info!("reloaded the rights");
-                }
-                Err(error) => warn!(error = format!("{error:#}"), "the rights stay as they were"),
-            }
-        }
+    /// Reads the files again, while others use what was read before. The content of a bad file is
+    /// kept as it was.
+    pub(crate) fn reload(access: &Lock<Self>) -> Vec<Reloaded> {
+        let (password_file, acl_file) = {
+            let access = access.lock();
+            (access.password_file.clone(), access.acl_file.clone())
+        };
+        let users = password_file.map(|path| Users::read(&path));
+        let acl = acl_file.map(|path| Acl::read(&path));
+        let mut access = access.lock();
+        let users = users.map(|users| users.map(|users| access.users = Some(Arc::new(users))));
+        let acl = acl.map(|acl| acl.map(|acl| access.acl = Some(acl)));
+        let all = [("users", users), ("rights", acl)].into_iter();
+        all.filter_map(|(what, result)| Some((what, result?))).collect()
     }
 
     /// Decides about a CONNECT. A certificate can have proven the user name.

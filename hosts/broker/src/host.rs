@@ -34,9 +34,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
-use tokio::task::{spawn_local, yield_now};
+use tokio::task::{spawn_blocking, spawn_local, yield_now};
 use tokio::time::{sleep, sleep_until};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// The time between two reports of dropped messages.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -515,9 +515,14 @@ impl Host {
 
     /// Reads users, rights and certificates again. Clients stay connected, with their new rights,
     /// if they could connect again.
-    pub(crate) fn reload(self: &Rc<Self>) {
-        for settings in &self.shared.settings {
-            settings.reload();
+    pub(crate) async fn reload(self: &Rc<Self>) {
+        let mut reloaded = Vec::new();
+        for settings in self.shared.settings.clone() {
+            // A slow disk must not hold this thread up.
+            match spawn_blocking(move || settings.reload()).await {
+                Ok(all) => reloaded.extend(all),
+                Err(error) => error!(%error, "the files were not read"),
+            }
         }
         self.with_state(|State { broker, links, .. }, now| {
             for (id, link) in &*links {
@@ -540,6 +545,12 @@ impl Host {
                 }
             }
         });
+        for (what, result) in reloaded {
+            match result {
+                Ok(()) => info!("reloaded the {what}"),
+                Err(error) => warn!(error = format!("{error:#}"), "the {what} stay as they were"),
+            }
+        }
     }
 
     // ---- figures ----

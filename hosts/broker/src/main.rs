@@ -221,12 +221,15 @@ async fn run(configuration: &Configuration, helpers: Handle) -> anyhow::Result<(
     });
     let (stops, bridges): (Vec<oneshot::Sender<()>>, Vec<_>) = bridges.unzip();
     notify("READY=1");
-    loop {
-        tokio::select! {
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
-            _ = hang_up.recv() => host.reload(),
+    let reloading = host.clone();
+    spawn_local(async move {
+        while hang_up.recv().await.is_some() {
+            reloading.reload().await;
         }
+    });
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
     }
     notify("STOPPING=1");
     for task in tasks {

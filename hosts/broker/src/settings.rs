@@ -11,6 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_rustls::TlsAcceptor;
 
+/// A kind of content that files have, and whether they were read again.
+pub(crate) type Reloaded = (&'static str, anyhow::Result<()>);
+
 /// The settings of one listener, or of all those that share the flags of the program.
 pub(crate) struct Settings {
     pub(crate) access: Lock<Access>,
@@ -52,11 +55,9 @@ impl Settings {
         self.certificates.lock().as_ref().map(Certificates::acceptor)
     }
 
-    /// Reads the files again. The content of a bad file is kept as it was.
-    pub(crate) fn reload(&self) {
-        self.access.lock().reload();
-        if let Some(certificates) = &mut *self.certificates.lock() {
-            certificates.reload();
-        }
+    /// Reads the files again. Takes as long as the disk does.
+    pub(crate) fn reload(&self) -> Vec<Reloaded> {
+        let access = Access::reload(&self.access);
+        access.into_iter().chain(Certificates::reload(&self.certificates)).collect()
     }
 }

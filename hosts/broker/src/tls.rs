@@ -1,6 +1,8 @@
 //! Certificates and keys.
 
 use crate::flags::ListenerArguments;
+use crate::lock::Lock;
+use crate::settings::Reloaded;
 use anyhow::{Context as _, ensure};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,11 +13,10 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-use tracing::{info, warn};
 
 /// The certificates, as the files had them when they were last read.
 pub(crate) struct Certificates {
-    files: Files,
+    files: Arc<Files>,
     acceptor: TlsAcceptor,
     /// Checks the certificates of clients, if they must have one.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
@@ -39,20 +40,19 @@ impl Certificates {
             return Ok(None);
         };
         let (client_ca, client_crl) = (arguments.client_ca.clone(), arguments.client_crl.clone());
-        let files = Files { cert, key, client_ca, client_crl };
+        let files = Arc::new(Files { cert, key, client_ca, client_crl });
         let (acceptor, verifier) = files.read()?;
         Ok(Some(Self { files, acceptor, verifier }))
     }
 
-    /// Reads the files again. If one is bad, all stay as they were.
-    pub(crate) fn reload(&mut self) {
-        match self.files.read() {
-            Ok((acceptor, verifier)) => {
-                (self.acceptor, self.verifier) = (acceptor, verifier);
-                info!("reloaded the certificates");
-            }
-            Err(error) => warn!(error = format!("{error:#}"), "the certificates stay as they were"),
-        }
+    /// Reads the files again, if there are any, while others use what was read before. If one is
+    /// bad, all stay as they were.
+    pub(crate) fn reload(certificates: &Lock<Option<Self>>) -> Option<Reloaded> {
+        let files = certificates.lock().as_ref()?.files.clone();
+        let read = files.read().map(|(acceptor, verifier)| {
+            *certificates.lock() = Some(Self { files, acceptor, verifier });
+        });
+        Some(("certificates", read))
     }
 
     pub(crate) fn acceptor(&self) -> TlsAcceptor {

@@ -155,6 +155,29 @@ fn reload_changes_rights_and_users_of_live_connections() {
     assert_eq!(Client::tcp(&address).connect(4, "b", Some(("old", "OLD"))), 4);
 }
 
+/// A pipe is a file on a disk that is slow.
+#[test]
+fn slow_file_does_not_hold_clients_up() {
+    let directory = Directory::new();
+    let acl = directory.write("acl", "topic a/#\n");
+    let mut broker = Broker::start(&[&LISTEN[..], &["--acl-file", &acl]].concat());
+    let address = broker.address("tcp");
+    let mut live = Client::connected(&address, "live", None);
+    assert_eq!(live.subscribe("#"), 0);
+    std::fs::remove_file(&acl).unwrap();
+    assert!(run("mkfifo", &[&acl]));
+    broker.signal("-HUP");
+    std::thread::sleep(Duration::from_millis(200));
+    let mut new = Client::connected(&address, "new", None);
+    new.publish("a/1", "x");
+    live.expect("a/1", "x");
+    std::fs::write(&acl, "topic b/#\n").unwrap();
+    broker.wait(|log| log.contains("reloaded the rights"));
+    new.publish("a/1", "x");
+    new.publish("b/1", "y");
+    live.expect("b/1", "y");
+}
+
 #[test]
 fn open_listener_for_the_network_must_be_asked_for() {
     let mut broker = Broker::start_without_waiting(&["--listen", "tcp://0.0.0.0:0"]);
