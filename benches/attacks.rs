@@ -24,7 +24,7 @@ const V5: Version = Version::V5_0;
 type Attack = fn(&mut Host);
 
 fn main() {
-    let attacks: [(&str, Attack); 14] = [
+    let attacks: [(&str, Attack); 15] = [
         ("5,000 filters `+/nothing/i`, 50,000 retained messages", nothing),
         ("16 kB of `+/+/xN`, 20,000 retained messages", two_wildcards),
         ("`#` and `+/+`, 50,000 retained messages", everything),
@@ -37,6 +37,7 @@ fn main() {
         ("a topic that 10,000 filters of one client match", many_matches),
         ("10,000 wills at once", many_wills),
         ("64 KiB of the smallest packets in one call", small_packets),
+        ("the smallest messages to 100 subscribers", fan_out),
         ("a full group of 1,000 members that do not read", full_group),
         ("a member with 1,000 messages leaves a full group", hand_on),
     ];
@@ -335,6 +336,20 @@ fn small_packets(host: &mut Host) {
     host.is_measured = true;
     host.give(attacker, &encoded(Packet::Pingreq).repeat(32 * 1024), true);
     host.give(attacker, &encoded(Publish::new("a", b"")).repeat(10_000), true);
+}
+
+fn fan_out(host: &mut Host) {
+    let attacker = host.open("attacker", None);
+    let subscribe = host.subscribe(&["a".into()], at(QoS::AtLeastOnce));
+    for number in 0..100 {
+        let watcher = host.open(&format!("watcher-{number}"), None);
+        host.give(watcher, &subscribe, true);
+    }
+    host.is_measured = true;
+    for (qos, identifier) in [(QOS_0, None), (QoS::AtLeastOnce, PacketIdentifier::new(1))] {
+        let publish = Publish { qos, packet_identifier: identifier, ..Publish::new("a", b"") };
+        host.give(attacker, &encoded(publish).repeat(1_000), true);
+    }
 }
 
 fn full_group(host: &mut Host) {
