@@ -24,6 +24,10 @@ const LAST_INPUT: Duration = Duration::from_secs(30);
 /// The time for a client to take the last bytes.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
+/// The bytes of input after which other threads have their turn. With 16 KiB, two threads took 0.7
+/// to 0.9 µs for a message of 256 bytes that takes one thread 0.4.
+const INPUT_OF_A_TURN: usize = 64 * 1024;
+
 /// A stream of bytes both ways.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {}
 
@@ -46,6 +50,8 @@ pub(crate) fn serve<T: Transport>(
         input_ended: false,
         unfinished_since: None,
         deadline: None,
+        unturned: 0,
+        others: None,
     };
     // Not an async function, because the future of one has room for its argument twice.
     async move {
@@ -79,6 +85,10 @@ struct Connection<T> {
     unfinished_since: Option<Instant>,
     /// When to look whether a packet is late, or, at the end of input, when to read no further.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// The bytes of input since other threads had their turn.
+    unturned: usize,
+    /// Other threads have their turn: they write what was read here, before more is read.
+    others: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 /// The next steps that a connection can take.
@@ -100,13 +110,19 @@ impl<T: Transport> Connection<T> {
     /// or the broker can go on.
     fn poll_exchange(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut count = 0;
+        if let Some(others) = &mut self.others {
+            task::ready!(others.as_mut().poll(context));
+            self.others = None;
+        }
         loop {
             let next = self.step(count);
+            self.unturned += count;
             count = 0;
             let all_is_read = self.received.is_empty() || (next.wants_input && !next.has_input);
             if next.is_closed || (self.input_ended && all_is_read) {
                 return Poll::Ready(());
             }
+            let is_turn = next.has_input || self.unturned >= INPUT_OF_A_TURN;
             let mut goes_on = false;
             if self.output.is_pending() {
                 if let Poll::Ready(written) = self.poll_write(context) {
@@ -116,6 +132,15 @@ impl<T: Transport> Connection<T> {
                         self.output.fail();
                     }
                     goes_on = next.is_behind || self.output.is_pending();
+                }
+            }
+            if is_turn {
+                self.unturned = 0;
+                if let Some(mut others) = self.host.turn_of_others() {
+                    if others.as_mut().poll(context).is_pending() {
+                        self.others = Some(others);
+                        return Poll::Pending;
+                    }
                 }
             }
             if !self.input_ended && next.wants_input && !next.has_input {

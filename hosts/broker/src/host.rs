@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use std::cell::OnceCell;
 use std::cell::{Cell, RefCell};
 use std::mem;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, MutexGuard};
 use std::task::Waker;
@@ -87,8 +88,8 @@ pub(crate) struct Shared {
 pub(crate) enum Errand {
     /// Serve a connection.
     Serve(Accepted),
-    /// Answer when the input that there is has been read.
-    Read(oneshot::Sender<()>),
+    /// Answer when the connections that can be served now have had their turn.
+    Turn(oneshot::Sender<()>),
 }
 
 impl Shared {
@@ -428,9 +429,7 @@ impl Host {
     /// what has arrived there: perhaps a last message and a DISCONNECT. One thread alone reads in
     /// the order of arrival.
     async fn take_over(self: Rc<Self>, question: QuestionId, thread: u16) {
-        let (answer, answered) = oneshot::channel();
-        self.shared.ask(thread, Errand::Read(answer));
-        let _ = answered.await;
+        let _ = self.turn_of(thread).await;
         let id = question.connection();
         self.with_state(|State { broker, links, .. }, now| {
             if let Some(link) = links.get_mut(&id).filter(|_| is_open(broker, question)) {
@@ -621,14 +620,38 @@ impl Host {
         while let Some(errand) = errands.recv().await {
             match errand {
                 Errand::Serve(accepted) => serve_accepted(self.clone(), accepted),
-                Errand::Read(answer) => {
-                    // The tasks of connections with input are woken, and have their turn.
+                Errand::Turn(answer) => {
+                    // Their tasks are woken, and have their turn.
                     yield_now().await;
                     yield_now().await;
                     let _ = answer.send(());
                 }
             }
         }
+    }
+
+    /// Asks another thread to serve the connections that it can serve now.
+    fn turn_of(&self, thread: u16) -> oneshot::Receiver<()> {
+        let (answer, answered) = oneshot::channel();
+        self.shared.ask(thread, Errand::Turn(answer));
+        answered
+    }
+
+    /// Asks all other threads for their turn, if there are any. One thread alone writes what it has
+    /// read before it reads much more: else a client that publishes fast fills the queues of
+    /// subscribers that read well.
+    pub(crate) fn turn_of_others(&self) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
+        let others = (0..).zip(&self.shared.threads).map(|(number, _)| number);
+        let others = others.filter(|number| *number != self.thread);
+        let turns: Vec<_> = others.map(|number| self.turn_of(number)).collect();
+        if turns.is_empty() {
+            return None;
+        }
+        Some(Box::pin(async {
+            for turn in turns {
+                let _ = turn.await;
+            }
+        }))
     }
 
     /// Opens a connection of the broker.

@@ -187,6 +187,22 @@ fn clients_are_disconnected_with_a_reason_at_sigterm() {
 }
 
 /// [5.0 §3.2.2.2] [3.1.1 §3.2.2.3]
+/// The queue has room for as many messages as one thread reads before it lets the other one write.
+#[test]
+fn fast_publisher_fills_no_queue_of_another_thread() {
+    // They fit into the buffers of a socket.
+    const MESSAGES: usize = 8_000;
+    let broker = Broker::start(&[&LISTEN[..], &["--threads", "2"]].concat());
+    let address = broker.address("tcp");
+    let mut subscriber = Client::connected(&address, "subscriber", None);
+    assert_eq!(subscriber.subscribe("t"), 0);
+    let mut publisher = Client::connected(&address, "publisher", None);
+    for _ in 0..5 {
+        publisher.send(&publish("t", "x").repeat(MESSAGES));
+        (0..MESSAGES).for_each(|_| subscriber.expect("t", "x"));
+    }
+}
+
 #[test]
 fn connection_beyond_the_limit_is_refused_with_connack() {
     let mut broker = Broker::start(&[&LISTEN[..], &["--max-connections", "1"]].concat());
