@@ -459,6 +459,7 @@ impl Broker {
     /// A host that waits calls this method again to learn how far the batch is. It must not wait
     /// long, because acknowledgements to the publishers wait as well. If another change comes
     /// meanwhile, or [too much](BrokerConfig::maximum_unsynced), this method returns `None`.
+    #[must_use = "without a closed batch, the host need not wait"]
     pub fn close_batch(&mut self) -> Option<ClosedBatch> {
         if self.is_unsynced() {
             return None;
