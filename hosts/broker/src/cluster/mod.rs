@@ -21,14 +21,14 @@ use mqtt_sansio::Instant;
 use mqtt_sansio::broker::Broker;
 use mqtt_sansio::codec::{Connect, Disconnect, Publish, PublishProperties, ReasonCode, Version};
 use mqtt_sansio::session::Message;
-use nats::Nats;
+use nats::{Nats, START};
 use node::Port;
 use record::Logged;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
-use tracing::info;
+use tracing::{debug, info};
 
 /// The node of the program.
 pub(crate) type OwnNode = Node<Nats, Host>;
@@ -45,7 +45,19 @@ pub(crate) async fn start(host: &Rc<Host>, arguments: &Arguments) -> anyhow::Res
         .clone()
         .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
     let nats = Nats::connect(arguments, &name, instance).await?;
-    let (retained, position) = nats.read_retained().await?;
+    let mut attempts = 0;
+    let (retained, position) = loop {
+        match nats.read_retained().await {
+            Ok(read) => break read,
+            // The stream can have been created a moment ago, and have no leader yet.
+            Err(error) if attempts < START => {
+                debug!(error = format!("{error:#}"), attempts, "waiting for the log");
+                attempts += 1;
+                sleep(Duration::from_secs(1)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    };
     let (is_sys, count) = (*sys_interval > 0, retained.len());
     let node = Rc::new(Node::new(nats, host.clone(), name.clone(), instance));
     node.start(&retained);

@@ -12,6 +12,7 @@ mod reading;
 mod servers;
 
 pub(crate) use servers::ClusterArguments;
+pub(super) use servers::START;
 
 use super::engine::{Append, Engine, Evicted, Head, Notice, Place, Refusal, Silent};
 use super::record::{Entry, Item, Logged};

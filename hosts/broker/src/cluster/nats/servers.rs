@@ -12,10 +12,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-/// Attempts to create a stream.
-const START: u32 = 20;
+/// Attempts to create a stream, and to read the log for the first time.
+pub(in crate::cluster) const START: u32 = 20;
 /// The smallest `max_payload` of the servers. An entry has all records of a session.
 const PAYLOAD: usize = 8 * 1024 * 1024;
 
@@ -190,7 +190,10 @@ impl Nats {
                     Ok(stream) => break stream,
                     // The servers elect a leader, or another node creates the stream.
                     Err(error) if attempts < START => {
-                        debug!(%error, "waiting for the streams");
+                        if attempts == 0 {
+                            info!(stream = name, "waiting for NATS to have the stream");
+                        }
+                        debug!(%error, attempts, "the stream is not there yet");
                         attempts += 1;
                         sleep(Duration::from_secs(1)).await;
                     }
