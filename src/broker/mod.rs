@@ -40,6 +40,7 @@
 //!   [`Broker::evict`] takes it out there, and [`Broker::import_session`] and
 //!   [`Broker::catch_up`] add it here, before the client is [accepted](Broker::accept). The host
 //!   there appends what its clients have published before it gives the records away.
+//!   If that node is lost, [`Broker::presume_sent`] gives DUP to what it can have sent.
 //!
 //! A shared subscription has a group at each node, and each of them receives the message. If
 //! [groups span nodes](BrokerConfig::groups_span_nodes), there is one group, and the host chooses:
