@@ -9,7 +9,8 @@ use std::process::Command;
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
-const MESSAGES: usize = 30_000;
+/// The time for which messages are published.
+const TIME: Duration = Duration::from_secs(6);
 const PUBLISHERS: usize = 6;
 /// Messages in flight of each publisher.
 const WINDOW: usize = 200;
@@ -65,71 +66,69 @@ fn cpu(processes: &[u32]) -> f64 {
     processes.iter().map(of).sum()
 }
 
-/// Publishes to the nodes at these ports, and counts at the last one. Returns the seconds until all
-/// has arrived.
-fn throughput(ports: &[u16], qos: u8) -> f64 {
+/// Publishes to the nodes at these ports for some seconds, and counts at the last one. Returns the
+/// messages that have arrived, and the seconds until then.
+fn throughput(ports: &[u16], qos: u8) -> (f64, f64) {
     let mut receiver = connect(*ports.last().unwrap(), "receiver", true);
     subscribe(&mut receiver, "figures/#", 0);
+    receiver.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     sleep(Duration::from_millis(300));
     let start = Instant::now();
-    let publishers: Vec<_> = (0..PUBLISHERS)
-        .map(|index| {
-            let port = ports[index % ports.len()];
-            spawn(move || {
-                let mut stream = connect(port, &format!("publisher{index}"), true);
-                let (mut sent, mut acknowledged) = (0, 0);
-                let mut buffer = [0; 4_096];
-                while acknowledged < MESSAGES / PUBLISHERS {
-                    let mut out = Vec::new();
-                    while sent < MESSAGES / PUBLISHERS && sent - acknowledged < WINDOW {
-                        out.extend(publish("figures/topic", qos, sent));
-                        sent += 1;
-                    }
-                    stream.write_all(&out).unwrap();
-                    if qos == 0 {
-                        acknowledged = sent;
-                        continue;
-                    }
-                    let length = stream.read(&mut buffer).unwrap();
-                    // A part of a PUBACK can come later, but none is lost.
-                    acknowledged += length / 4;
-                    let rest = length % 4;
-                    if rest > 0 {
-                        stream.read_exact(&mut buffer[..4 - rest]).unwrap();
-                        acknowledged += 1;
-                    }
-                }
-                stream
-            })
-        })
-        .collect();
+    let publishers = (0..PUBLISHERS).map(|index| {
+        let port = ports[index % ports.len()];
+        spawn(move || publish_until(port, &format!("publisher{index}"), qos, start + TIME))
+    });
+    let publishers: Vec<_> = publishers.collect();
+    let sent = spawn(move || {
+        let all = publishers.into_iter().map(|one| one.join().unwrap());
+        let (streams, sent): (Vec<_>, Vec<usize>) = all.unzip();
+        (streams, sent.iter().sum::<usize>())
+    });
     let each = publish("figures/topic", 0, 0).len();
-    let (mut bytes, mut buffer) = (0, vec![0; 64 * 1024]);
-    let _streams: Vec<_> = if qos > 0 {
-        let receiving = spawn(move || {
-            while bytes < each * MESSAGES {
-                bytes += receiver.read(&mut buffer).unwrap();
-            }
-        });
-        let streams = publishers.into_iter().map(|one| one.join().unwrap()).collect();
-        receiving.join().unwrap();
-        streams
-    } else {
-        // QoS 0 is dropped where it comes too fast, so the rest is not awaited.
-        receiver.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-        let mut last = Instant::now();
-        while bytes < each * MESSAGES {
-            match receiver.read(&mut buffer) {
-                Ok(length) => bytes += length,
-                Err(_) => break,
-            }
+    let (mut bytes, mut last, mut buffer) = (0, start, vec![0; 64 * 1024]);
+    // Messages with QoS 0 are dropped where they come too fast, so not all are awaited.
+    while !sent.is_finished() || last.elapsed() < Duration::from_secs(1) {
+        if let Ok(length) = receiver.read(&mut buffer) {
+            bytes += length;
             last = Instant::now();
         }
-        println!("    {} of {MESSAGES} arrived", bytes / each);
-        let seconds = (last - start).as_secs_f64() * MESSAGES as f64 * each as f64;
-        return seconds / bytes.max(1) as f64;
-    };
-    start.elapsed().as_secs_f64()
+    }
+    let (_streams, sent) = sent.join().unwrap();
+    let arrived = bytes / each;
+    println!("    {arrived} of {sent} arrived");
+    assert!(qos == 0 || arrived == sent);
+    (arrived as f64, (last - start).as_secs_f64())
+}
+
+/// Publishes until a time, and then until all is acknowledged. Returns the number of messages.
+fn publish_until(port: u16, id: &str, qos: u8, end: Instant) -> (TcpStream, usize) {
+    let mut stream = connect(port, id, true);
+    let (mut sent, mut acknowledged, mut buffer) = (0, 0, [0; 4_096]);
+    loop {
+        let is_over = Instant::now() > end;
+        let mut out = Vec::new();
+        while !is_over && sent - acknowledged < WINDOW {
+            out.extend(publish("figures/topic", qos, sent));
+            sent += 1;
+        }
+        stream.write_all(&out).unwrap();
+        if qos == 0 {
+            acknowledged = sent;
+        }
+        if is_over && acknowledged == sent {
+            return (stream, sent);
+        }
+        if qos > 0 {
+            let length = stream.read(&mut buffer).unwrap();
+            // A part of a PUBACK can come later, but none is lost.
+            acknowledged += length / 4;
+            let rest = length % 4;
+            if rest > 0 {
+                stream.read_exact(&mut buffer[..4 - rest]).unwrap();
+                acknowledged += 1;
+            }
+        }
+    }
 }
 
 fn percentiles(mut times: Vec<f64>) -> String {
@@ -183,11 +182,11 @@ fn figures() {
     sleep(Duration::from_millis(500));
     for qos in [0, 1] {
         let before = cpu(&[single.id()]);
-        let seconds = throughput(&[port], qos);
-        let used = (cpu(&[single.id()]) - before) / MESSAGES as f64 * 1e6;
+        let (count, seconds) = throughput(&[port], qos);
+        let used = (cpu(&[single.id()]) - before) / count * 1e6;
         println!(
-            "one broker without a cluster, QoS {qos}: {:.0} messages/s, {used:.0} us of CPU each",
-            MESSAGES as f64 / seconds
+            "one broker without a cluster, QoS {qos}: {:.0} messages/s, {used:.1} us of CPU each",
+            count / seconds
         );
     }
     println!("QoS 1 within one broker: {}", latency(port, port, 1));
@@ -200,12 +199,12 @@ fn figures() {
         for qos in [0, 1] {
             let (brokers, servers) = cluster.processes();
             let (before, of_servers) = (cpu(&brokers), cpu(&servers));
-            let seconds = throughput(&ports[..count], qos);
-            let each = |after: f64, before: f64| (after - before) / MESSAGES as f64 * 1e6;
+            let (arrived, seconds) = throughput(&ports[..count], qos);
+            let each = |after: f64, before: f64| (after - before) / arrived * 1e6;
             println!(
-                "{count} nodes of 3, QoS {qos}: {:.0} messages/s, {:.0} us of CPU each in the \
-                 brokers, {:.0} us in NATS",
-                MESSAGES as f64 / seconds,
+                "{count} nodes of 3, QoS {qos}: {:.0} messages/s, {:.1} us of CPU each in the \
+                 brokers, {:.1} us in NATS",
+                arrived / seconds,
                 each(cpu(&brokers), before),
                 each(cpu(&servers), of_servers),
             );
