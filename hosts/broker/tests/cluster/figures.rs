@@ -67,7 +67,8 @@ fn cpu(processes: &[u32]) -> f64 {
 }
 
 /// Publishes to the nodes at these ports for some seconds, and counts at the last one. Returns the
-/// messages that have arrived, and the seconds until then.
+/// messages that were acknowledged, or with QoS 0 those that have arrived, and the seconds until
+/// the last one has arrived.
 fn throughput(ports: &[u16], qos: u8) -> (f64, f64) {
     let mut receiver = connect(*ports.last().unwrap(), "receiver", true);
     subscribe(&mut receiver, "figures/#", 0);
@@ -95,9 +96,10 @@ fn throughput(ports: &[u16], qos: u8) -> (f64, f64) {
     }
     let (_streams, sent) = sent.join().unwrap();
     let arrived = bytes / each;
+    // The queue of the receiver, which subscribes with QoS 0, can be full.
     println!("    {arrived} of {sent} arrived");
-    assert!(qos == 0 || arrived == sent);
-    (arrived as f64, (last - start).as_secs_f64())
+    let count = if qos > 0 { sent } else { arrived };
+    (count as f64, (last - start).as_secs_f64())
 }
 
 /// Publishes until a time, and then until all is acknowledged. Returns the number of messages.
