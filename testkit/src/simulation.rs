@@ -1,9 +1,14 @@
-//! A durable broker with clients, links that are slow and cut, and a store that loses what it has
-//! not synced, all on one clock. The host crashes and restores the broker. A seed replays.
+//! A durable broker with clients and a bridge, links that are slow and cut, and a store that loses
+//! what it has not synced, all on one clock. The host crashes and restores the broker, and makes the
+//! bridge anew. A seed replays.
+//!
+//! Both sides of the bridge are connected to the same broker: it carries messages from topics of
+//! their publishers to topics below `over/`.
 
 use crate::random::Random;
 use core::fmt::Write as _;
 use mqtt_sansio::Instant;
+use mqtt_sansio::bridge::{Bridge, BridgeConfig, Event, Side};
 use mqtt_sansio::broker::journal::Batch;
 use mqtt_sansio::broker::{
     Action, Admission, Broker, BrokerConfig, ConnectionId, Question, QuestionId, Restore,
@@ -21,6 +26,8 @@ use std::collections::{BTreeMap, VecDeque};
 pub struct Tally {
     pub crashes: usize,
     pub cuts: usize,
+    pub bridges: usize,
+    pub carried: usize,
     pub received: usize,
     pub repeated: usize,
     pub wills: usize,
@@ -38,9 +45,17 @@ pub enum Honesty {
 }
 
 const CLIENTS: usize = 4;
-const STEPS: usize = 250;
+const STEPS: usize = 300;
 
-/// The clients that have an ordinary subscription to `p/#`.
+/// The sides of the bridge, whose links follow those of the clients.
+const SIDES: [Side; 2] = [Side::Local, Side::Remote];
+const LINKS: usize = CLIENTS + SIDES.len();
+
+/// What the bridge carries: the messages of `b` from its local side to the other one, and those of
+/// `c` the other way.
+const CARRIED: [&str; 2] = ["b/# out 2 \"\" over/", "c/# in 2 over/ \"\""];
+
+/// The clients that have ordinary subscriptions to `p/#` and `over/#`.
 const LISTENERS: [usize; 2] = [2, 3];
 /// The clients that share a subscription to `s/#`.
 const MEMBERS: [usize; 2] = [1, 3];
@@ -51,14 +66,17 @@ const MORTAL: usize = 3;
 pub fn run(seed: u64, honesty: Honesty, tally: &mut Tally) -> Result<(), String> {
     let mut world = World::new(seed, honesty);
     world.heal(tally)?;
-    for (index, filters) in
-        [(1, &["$share/g/s/#"][..]), (2, &["p/#"]), (3, &["p/#", "$share/g/s/#"])]
-    {
+    for (index, filters) in [
+        (1, &["$share/g/s/#"][..]),
+        (2, &["p/#", "over/#"]),
+        (3, &["p/#", "over/#", "$share/g/s/#"]),
+    ] {
         let subscriptions: Vec<_> =
             filters.iter().map(|filter| Subscription::new(*filter, QoS::ExactlyOnce)).collect();
-        let (now, node) = (world.now, &mut world.nodes[index]);
+        let (now, client) = (world.now, &mut world.nodes[index].client);
         let properties = SubscribeProperties::default();
-        node.client.subscribe(0, &subscriptions, properties, now, &mut node.up).unwrap();
+        let up = &mut world.links[index].up;
+        client.subscribe(0, &subscriptions, properties, now, up).unwrap();
     }
     world.heal(tally)?;
     for _ in 0..STEPS {
@@ -68,9 +86,9 @@ pub fn run(seed: u64, honesty: Honesty, tally: &mut Tally) -> Result<(), String>
     world.check(tally)
 }
 
-/// A client, and its end of the link.
-struct Node {
-    client: Client,
+/// The link of a client, or of a side of the bridge.
+#[derive(Default)]
+struct Link {
     connection: Option<ConnectionId>,
     /// Bytes on their way to the broker, and those that have arrived there.
     up: Vec<u8>,
@@ -78,6 +96,11 @@ struct Node {
     /// Bytes on their way to the client, and those that have arrived there.
     down: Vec<u8>,
     input: Vec<u8>,
+}
+
+/// A client.
+struct Node {
+    client: Client,
     connects: usize,
     /// The messages that the client has published, by key: payload, QoS, whether acknowledged.
     published: Vec<(String, QoS, bool)>,
@@ -96,6 +119,10 @@ struct World {
     broker: Broker,
     asked: Vec<QuestionId>,
     nodes: [Node; CLIENTS],
+    bridge: Bridge,
+    /// Whether a bridge was made anew, which can double a message with QoS 2.
+    was_bridge_lost: bool,
+    links: [Link; LINKS],
     /// The durable records, and the batches that the store has not synced.
     store: BTreeMap<Vec<u8>, Vec<u8>>,
     unsynced: VecDeque<(Batch, Vec<StoredRecord>)>,
@@ -106,16 +133,16 @@ fn config() -> BrokerConfig {
     BrokerConfig::new(server).durable(true).maximum_unsynced(4_000)
 }
 
+fn new_bridge() -> Bridge {
+    let topics = CARRIED.map(|topic| topic.parse().unwrap());
+    Bridge::new(BridgeConfig::new(topics).unwrap())
+}
+
 impl World {
     fn new(seed: u64, honesty: Honesty) -> Self {
         let now = Instant::from_millis(1_000_000);
         let node = || Node {
             client: Client::new(ClientConfig::new().maximum_in_flight(4)),
-            connection: None,
-            up: Vec::new(),
-            arrived: Vec::new(),
-            down: Vec::new(),
-            input: Vec::new(),
             connects: 0,
             published: Vec::new(),
             inbox: Vec::new(),
@@ -129,15 +156,18 @@ impl World {
             broker: Broker::new(config(), seed.into(), now),
             asked: Vec::new(),
             nodes: core::array::from_fn(|_| node()),
+            bridge: new_bridge(),
+            was_bridge_lost: false,
+            links: core::array::from_fn(|_| Link::default()),
             store: BTreeMap::new(),
             unsynced: VecDeque::new(),
         }
     }
 
     fn step(&mut self, tally: &mut Tally) {
-        let index = self.random.index(CLIENTS);
+        let index = self.random.index(LINKS);
         match self.random.below(100) {
-            0..=19 => self.publish(index),
+            0..=19 => self.publish(index % CLIENTS),
             20..=39 => self.carry_up(index),
             40..=59 => self.carry_down(index, tally),
             60..=69 => self.obey_one(),
@@ -153,6 +183,8 @@ impl World {
                 tally.cuts += 1;
             }
             95 => self.crash(tally),
+            // Half of the seeds have one bridge from start to end.
+            96 if self.pace != 30 && self.random.percent(20) => self.replace_bridge(tally),
             _ => self.wait(),
         }
     }
@@ -160,10 +192,16 @@ impl World {
     // ---- clients ----
 
     fn connect(&mut self, index: usize) {
-        let (now, node) = (self.now, &mut self.nodes[index]);
-        if node.connection.is_some() {
+        let (now, link) = (self.now, &mut self.links[index]);
+        if link.connection.is_some() {
             return;
         }
+        link.connection = Some(self.broker.open(now));
+        let Some(node) = self.nodes.get_mut(index) else {
+            let side = SIDES[index - CLIENTS];
+            let connect = Connect::new(Version::V5_0, ["local", "remote"][index - CLIENTS]);
+            return self.bridge.connect(side, &connect, now).unwrap();
+        };
         node.connects += 1;
         let payload = format!("will {}", node.connects);
         let delay = Some(1).filter(|_| node.connects % 2 == 0);
@@ -179,14 +217,13 @@ impl World {
         };
         let name = ["zero", "one", "two", "three"][index];
         let connect = Connect { will, properties, ..Connect::new(Version::V5_0, name) };
-        node.client.connect(&connect, now, &mut node.up).unwrap();
-        node.connection = Some(self.broker.open(now));
+        node.client.connect(&connect, now, &mut link.up).unwrap();
     }
 
     fn publish(&mut self, index: usize) {
         let (now, node) = (self.now, &mut self.nodes[index]);
         let key = node.published.len();
-        let kind = self.random.pick(&["p", "p", "s", "r"]);
+        let kind = self.random.pick(&["p", "p", "s", "r", "b", "c"]);
         // Messages of one QoS keep their order, so the last one stays.
         let qos = match kind {
             "r" => QoS::AtLeastOnce,
@@ -195,41 +232,58 @@ impl World {
         let (topic, payload) = (format!("{kind}/{index}"), format!("{kind} {index} {key}"));
         let publish =
             Publish { qos, retain: kind == "r", ..Publish::new(&*topic, payload.as_bytes()) };
-        if node.client.publish(key as u64, &publish, now, &mut node.up).is_ok() {
+        let up = &mut self.links[index].up;
+        if node.client.publish(key as u64, &publish, now, up).is_ok() {
             node.published.push((payload, qos, false));
         }
     }
 
     fn carry_up(&mut self, index: usize) {
-        let node = &mut self.nodes[index];
-        let Some(id) = node.connection else { return };
-        let length = self.random.index(node.up.len() + 1).min(60);
-        node.arrived.extend(node.up.drain(..length));
+        self.collect(index);
+        let link = &mut self.links[index];
+        let Some(id) = link.connection else { return };
+        let length = self.random.index(link.up.len() + 1).min(60);
+        link.arrived.extend(link.up.drain(..length));
         self.feed(index, id);
     }
 
+    /// Takes what the bridge has written, which each of its calls can change for both sides.
+    fn collect(&mut self, index: usize) {
+        if let (Some(side), Some(_)) = (side(index), self.links[index].connection) {
+            self.bridge.transmit(side, &mut self.links[index].up);
+        }
+    }
+
     fn feed(&mut self, index: usize, id: ConnectionId) {
-        let node = &mut self.nodes[index];
-        let mut input = &node.arrived[..];
+        let link = &mut self.links[index];
+        let mut input = &link.arrived[..];
         while self.broker.handle_input(id, &mut input, self.now) {}
-        let read = node.arrived.len() - input.len();
-        node.arrived.drain(..read);
+        let read = link.arrived.len() - input.len();
+        link.arrived.drain(..read);
     }
 
     fn carry_down(&mut self, index: usize, tally: &mut Tally) {
-        let node = &mut self.nodes[index];
-        if node.connection.is_some() {
-            let length = self.random.index(node.down.len() + 1).min(60);
+        let link = &mut self.links[index];
+        if link.connection.is_some() {
+            let length = self.random.index(link.down.len() + 1).min(60);
             self.read(index, length, tally);
         }
     }
 
     fn read(&mut self, index: usize, length: usize, tally: &mut Tally) {
-        let (now, node) = (self.now, &mut self.nodes[index]);
-        node.input.extend(node.down.drain(..length));
-        let mut input = &node.input[..];
+        let (now, link) = (self.now, &mut self.links[index]);
+        link.input.extend(link.down.drain(..length));
+        let mut input = &link.input[..];
         let mut is_closed = false;
-        while let Some(action) = node.client.handle_input(&mut input, now, &mut node.up) {
+        if let Some(side) = side(index) {
+            while let Some(event) = self.bridge.handle_input(side, &mut input, now) {
+                assert!(!matches!(event, Event::Refused { .. }), "{event:?}");
+                is_closed |= matches!(event, Event::Closed(..));
+            }
+        }
+        while let Some(node) = self.nodes.get_mut(index) {
+            let action = node.client.handle_input(&mut input, now, &mut link.up);
+            let Some(action) = action else { break };
             match action {
                 client::Action::Message(message) => {
                     tally.received += 1;
@@ -245,18 +299,36 @@ impl World {
                 _ => {}
             }
         }
-        let read = node.input.len() - input.len();
-        node.input.drain(..read);
+        let read = link.input.len() - input.len();
+        link.input.drain(..read);
         if is_closed {
             self.cut(index);
         }
     }
 
     fn cut(&mut self, index: usize) {
-        let node = &mut self.nodes[index];
-        let Some(id) = node.connection.take() else { return };
-        let _ = self.broker.connection_lost(id, self.now);
-        node.hang_up();
+        if let Some(id) = self.hang_up(index) {
+            let _ = self.broker.connection_lost(id, self.now);
+        }
+    }
+
+    /// Ends a link for its client. Returns the connection of the broker.
+    fn hang_up(&mut self, index: usize) -> Option<ConnectionId> {
+        let id = self.links[index].connection.take()?;
+        self.links[index] = Link::default();
+        match side(index) {
+            Some(side) => while self.bridge.connection_lost(side, self.now).is_some() {},
+            None => while self.nodes[index].client.connection_lost().is_some() {},
+        }
+        Some(id)
+    }
+
+    /// Ends the program of the bridge, which keeps nothing, and starts it again.
+    fn replace_bridge(&mut self, tally: &mut Tally) {
+        tally.bridges += 1;
+        self.was_bridge_lost = true;
+        (CLIENTS..LINKS).for_each(|index| self.cut(index));
+        self.bridge = new_bridge();
     }
 
     // ---- the host ----
@@ -281,7 +353,7 @@ impl World {
     }
 
     fn of(&self, id: ConnectionId) -> Option<usize> {
-        self.nodes.iter().position(|node| node.connection == Some(id))
+        self.links.iter().position(|link| link.connection == Some(id))
     }
 
     fn answer(&mut self) {
@@ -293,9 +365,9 @@ impl World {
     }
 
     fn transmit(&mut self, index: usize) {
-        let node = &mut self.nodes[index];
-        if let Some(id) = node.connection {
-            while self.broker.transmit(id, self.now, &mut node.down) {}
+        let link = &mut self.links[index];
+        if let Some(id) = link.connection {
+            while self.broker.transmit(id, self.now, &mut link.down) {}
         }
     }
 
@@ -348,11 +420,7 @@ impl World {
         }
         self.unsynced.clear();
         self.asked.clear();
-        for node in &mut self.nodes {
-            if node.connection.take().is_some() {
-                node.hang_up();
-            }
-        }
+        (0..LINKS).for_each(|index| _ = self.hang_up(index));
         let mut restore = Restore::new(config(), 1, self.now);
         for (key, value) in &self.store {
             restore.record(key, value).unwrap();
@@ -366,9 +434,7 @@ impl World {
     fn heal(&mut self, tally: &mut Tally) -> Result<(), String> {
         for _ in 0..2_000 {
             let mut is_quiet = true;
-            for index in 0..CLIENTS {
-                self.connect(index);
-            }
+            (0..LINKS).for_each(|index| self.connect(index));
             while self.broker.wants_journal() || !self.unsynced.is_empty() {
                 is_quiet = false;
                 self.fetch_batch(tally);
@@ -378,8 +444,8 @@ impl World {
                 is_quiet = false;
                 self.broker.handle_timeout(due.max(self.now));
             }
-            for index in 0..CLIENTS {
-                let Some(id) = self.nodes[index].connection else { continue };
+            for index in 0..LINKS {
+                let Some(id) = self.links[index].connection else { continue };
                 if self.broker.is_closed(id) {
                     self.transmit(index);
                     self.cut(index);
@@ -390,13 +456,14 @@ impl World {
                     self.broker.accept(question, Admission::default(), self.now).unwrap();
                     is_quiet = false;
                 }
-                let node = &mut self.nodes[index];
-                is_quiet &= node.up.is_empty() && node.down.is_empty();
-                node.arrived.append(&mut node.up);
+                self.collect(index);
+                let link = &mut self.links[index];
+                is_quiet &= link.up.is_empty() && link.down.is_empty() && link.input.is_empty();
+                link.arrived.append(&mut link.up);
                 self.feed(index, id);
                 is_quiet &= !self.broker.wants_transmit(id);
                 self.transmit(index);
-                let length = self.nodes[index].down.len();
+                let length = self.links[index].down.len();
                 self.read(index, length, tally);
             }
             if is_quiet {
@@ -417,15 +484,18 @@ impl World {
                     self.nodes[index].inbox.iter().filter(|received| *received == payload).count()
                 };
                 let counts: Vec<usize> = match payload.get(..1) {
-                    Some("p") => LISTENERS.map(count).into(),
+                    Some("p" | "b" | "c") => LISTENERS.map(count).into(),
                     Some("s") => vec![MEMBERS.map(count).iter().sum()],
                     _ => continue,
                 };
+                let is_carried = payload.starts_with(['b', 'c']);
                 for count in counts {
                     tally.repeated += usize::from(count > 1);
+                    tally.carried += if is_carried { count } else { 0 };
                     let is_right = match qos {
                         QoS::AtMostOnce => count <= 1,
                         QoS::AtLeastOnce => count >= 1,
+                        QoS::ExactlyOnce if is_carried && self.was_bridge_lost => count >= 1,
                         QoS::ExactlyOnce => count == 1,
                     };
                     if !is_right {
@@ -433,20 +503,20 @@ impl World {
                     }
                 }
             }
-            for (qos, listener) in [QoS::AtLeastOnce, QoS::ExactlyOnce]
-                .into_iter()
-                .flat_map(|qos| LISTENERS.map(|listener| (qos, listener)))
-            {
+            for (kind, qos, listener) in ['p', 'b', 'c'].into_iter().flat_map(|kind| {
+                let both = [QoS::AtLeastOnce, QoS::ExactlyOnce].into_iter();
+                both.flat_map(move |qos| LISTENERS.map(|listener| (kind, qos, listener)))
+            }) {
                 let first = |payload: &String| {
                     self.nodes[listener].inbox.iter().position(|received| received == payload)
                 };
                 let sent = node
                     .published
                     .iter()
-                    .filter(|(payload, one, _)| *one == qos && payload.starts_with('p'));
+                    .filter(|(payload, one, _)| *one == qos && payload.starts_with(kind));
                 let arrived: Vec<_> = sent.filter_map(|(payload, ..)| first(payload)).collect();
                 if !arrived.is_sorted() {
-                    let _ = writeln!(wrong, "{qos:?} of {publisher} has lost its order");
+                    let _ = writeln!(wrong, "{kind} {qos:?} of {publisher} has lost its order");
                 }
             }
             let last = node.published.iter().rfind(|(payload, ..)| payload.starts_with('r'));
@@ -468,18 +538,14 @@ impl World {
         }
         let of = |kind: u8| self.store.keys().filter(|key| key[0] == kind).count();
         let left = [b'q', b'o', b'i'].map(of);
-        if left != [0; 3] || of(b'm') != of(b'r') || of(b's') != CLIENTS {
+        if left != [0; 3] || of(b'm') != of(b'r') || of(b's') != LINKS {
             let _ = writeln!(wrong, "records are left: q, o, i {left:?}, m {}", of(b'm'));
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 }
 
-impl Node {
-    fn hang_up(&mut self) {
-        while self.client.connection_lost().is_some() {}
-        for bytes in [&mut self.up, &mut self.arrived, &mut self.down, &mut self.input] {
-            bytes.clear();
-        }
-    }
+/// Returns the side of the bridge that a link belongs to, if it is not that of a client.
+fn side(index: usize) -> Option<Side> {
+    index.checked_sub(CLIENTS).map(|side| SIDES[side])
 }
