@@ -10,7 +10,10 @@
 //!   acknowledged it. So each broker keeps what the other one does not have yet: while a connection
 //!   is away, and if this program ends. QoS 1 messages are lost by neither, and QoS 2 messages are
 //!   doubled only if this program or a broker loses its state. QoS 0 messages are dropped while
-//!   their receiver is not connected.
+//!   their receiver is not connected. A known gap: a bridge that was made anew resumes its session,
+//!   but does not know which messages with QoS 2 the one before has not finished. If it gives the
+//!   packet identifier of such a message to another one, the receiving broker drops that as a
+//!   repeat.
 //! - **Content.** Payload, user properties, content type and correlation data stay the same, the
 //!   Message Expiry Interval is the remaining time, and RETAIN is as it was published. A response
 //!   topic gets the name under which a response on the other side is carried back, if a topic of

@@ -114,6 +114,10 @@ impl Session {
     /// A client that resumes the session of an earlier run without having stored its state needs
     /// this: by the standard it must close the connection if the server has a session and the
     /// client has none. [5.0 MQTT-3.2.2-4]
+    ///
+    /// The server may know messages with QoS 2 that the earlier run has not finished. It takes a
+    /// new message with the packet identifier of one of these for a repeat, and drops it. QoS 0 and
+    /// 1 have no such risk.
     #[must_use]
     pub fn established() -> Self {
         Self { established: true, ..Self::default() }

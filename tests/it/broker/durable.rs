@@ -25,7 +25,7 @@ fn simulate(seeds: u64, honesty: Honesty) -> (Tally, Vec<String>) {
 /// `SEEDS=1000000 cargo test --release --test it -- simulated_crashes` runs more.
 #[test]
 fn simulated_crashes_lose_and_double_nothing() {
-    let seeds = std::env::var("SEEDS").map_or(500, |seeds| seeds.parse().unwrap());
+    let seeds = std::env::var("SEEDS").map_or(3_000, |seeds| seeds.parse().unwrap());
     let (tally, wrong) = simulate(seeds, Honesty::Honest);
     assert_eq!(wrong, [""; 0]);
     let Tally { crashes, cuts, bridges, carried, received, repeated, wills, records } = tally;
@@ -36,7 +36,7 @@ fn simulated_crashes_lose_and_double_nothing() {
 /// The simulation notices what a host loses that reports records as durable too early.
 #[test]
 fn simulated_crashes_show_a_store_that_lies() {
-    let (_, wrong) = simulate(200, Honesty::Lies);
+    let (_, wrong) = simulate(1_000, Honesty::Lies);
     for what in ["has arrived 0 times", "has arrived 2 times"] {
         assert!(wrong.iter().any(|one| one.contains(what)), "{what}: {wrong:#?}");
     }
