@@ -25,6 +25,8 @@ impl Line {
                 let Ok(stream) = stream else { return };
                 wait(&shared);
                 let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else { continue };
+                // Otherwise the system waits up to 40 ms before it passes a short packet on.
+                let _ = stream.set_nodelay(true).and(server.set_nodelay(true));
                 let (back, forth) = (stream.try_clone().unwrap(), server.try_clone().unwrap());
                 let (one, other) = (shared.clone(), shared.clone());
                 spawn(move || carry(stream, forth, &one));
