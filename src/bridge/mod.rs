@@ -330,7 +330,14 @@ impl Bridge {
             Action::Subscribed(topic, suback) => {
                 let code = suback.reason_codes.iter().next().unwrap_or_default();
                 // The key was made from an index.
-                self.on_subscribed(side, usize::try_from(topic).unwrap_or(usize::MAX), code);
+                let topic = usize::try_from(topic).unwrap_or(usize::MAX);
+                if code == ReasonCode::PACKET_IDENTIFIER_IN_USE {
+                    // By a message of the bridge before this one. The next identifier may be free.
+                    self.ends(side).0.subscriptions.pending -= 1;
+                    self.subscribe(side, topic, true, now);
+                } else {
+                    self.on_subscribed(side, topic, code);
+                }
                 None
             }
             Action::Closed(cause) => {
