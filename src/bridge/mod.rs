@@ -10,10 +10,9 @@
 //!   acknowledged it. So each broker keeps what the other one does not have yet: while a connection
 //!   is away, and if this program ends. QoS 1 messages are lost by neither, and QoS 2 messages are
 //!   doubled only if this program or a broker loses its state. QoS 0 messages are dropped while
-//!   their receiver is not connected. A known gap: a bridge that was made anew resumes its session,
-//!   but does not know which messages with QoS 2 the one before has not finished. If it gives the
-//!   packet identifier of such a message to another one, the receiving broker drops that as a
-//!   repeat.
+//!   their receiver is not connected. Known gap: after a restart of this program, the broker still
+//!   has the packet identifiers of unfinished QoS 2 messages, and the new `Bridge` does not know
+//!   them. If it uses one of them for another message, the broker drops that message as a repeat.
 //! - **Content.** Payload, user properties, content type and correlation data stay the same, the
 //!   Message Expiry Interval is the remaining time, and RETAIN is as it was published. A response
 //!   topic gets the name under which a response on the other side is carried back, if a topic of
@@ -332,7 +331,7 @@ impl Bridge {
                 // The key was made from an index.
                 let topic = usize::try_from(topic).unwrap_or(usize::MAX);
                 if code == ReasonCode::PACKET_IDENTIFIER_IN_USE {
-                    // By a message of the bridge before this one. The next identifier may be free.
+                    // A QoS 2 message from before a restart has it. The next one may be free.
                     self.ends(side).0.subscriptions.pending -= 1;
                     self.subscribe(side, topic, true, now);
                 } else {

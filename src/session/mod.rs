@@ -115,9 +115,9 @@ impl Session {
     /// this: by the standard it must close the connection if the server has a session and the
     /// client has none. [5.0 MQTT-3.2.2-4]
     ///
-    /// The server may know messages with QoS 2 that the earlier run has not finished. It takes a
-    /// new message with the packet identifier of one of these for a repeat, and drops it. QoS 0 and
-    /// 1 have no such risk.
+    /// The server can still have packet identifiers of QoS 2 messages that the earlier run did not
+    /// finish. It drops a new QoS 2 message with one of these identifiers as a repeat. Messages
+    /// with QoS 0 and 1 have no such risk.
     #[must_use]
     pub fn established() -> Self {
         Self { established: true, ..Self::default() }

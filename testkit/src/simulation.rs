@@ -1,6 +1,6 @@
 //! A durable broker with clients and a bridge, links that are slow and cut, and a store that loses
-//! what it has not synced, all on one clock. The host crashes and restores the broker, and makes
-//! the bridge anew. A seed replays.
+//! records that are not synced, all on one clock. The host crashes and restores the broker, and
+//! restarts the bridge. A seed replays.
 //!
 //! Both sides of the bridge are connected to the same broker: it carries messages from topics of
 //! their publishers to topics below `over/`.
@@ -51,8 +51,8 @@ const STEPS: usize = 300;
 const SIDES: [Side; 2] = [Side::Local, Side::Remote];
 const LINKS: usize = CLIENTS + SIDES.len();
 
-/// What the bridge carries: the messages of `b` from its local side to the other one, and those of
-/// `c` the other way.
+/// The topics of the bridge: it carries messages of `b` from its local side to its remote side, and
+/// those of `c` the other way.
 const CARRIED: [&str; 2] = ["b/# out 2 \"\" over/", "c/# in 2 over/ \"\""];
 
 /// The clients that have ordinary subscriptions to `p/#` and `over/#`.
@@ -122,8 +122,8 @@ struct World {
     bridge: Bridge,
     /// Whether the program of the bridge ends now and then.
     has_mortal_bridge: bool,
-    /// Whether a bridge was made anew. The broker knows messages with QoS 2 of the one before, and
-    /// can take another one with the same packet identifier for one of these.
+    /// Whether the bridge was restarted. The broker still has packet identifiers of unfinished
+    /// QoS 2 messages, and can drop a new message with one of them as a repeat.
     was_bridge_lost: bool,
     links: [Link; LINKS],
     /// The durable records, and the batches that the store has not synced.
@@ -169,7 +169,7 @@ impl World {
     }
 
     fn step(&mut self, tally: &mut Tally) {
-        // What the bridge carries passes two links.
+        // Messages of the bridge pass two links.
         let index = self.random.pick(&[0, 1, 2, 3, 4, 4, 5, 5]);
         match self.random.below(100) {
             0..=19 => self.publish(index % CLIENTS),
@@ -251,7 +251,7 @@ impl World {
         self.feed(index, id);
     }
 
-    /// Takes what the bridge has written, which each of its calls can change for both sides.
+    /// Takes the output of the bridge. Each call of the bridge can add output for both sides.
     fn collect(&mut self, index: usize) {
         if let (Some(side), Some(_)) = (side(index), self.links[index].connection) {
             self.bridge.transmit(side, &mut self.links[index].up);

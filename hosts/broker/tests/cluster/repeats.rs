@@ -1,4 +1,4 @@
-//! A QoS 1 message that was sent and not acknowledged comes again from another node.
+//! A QoS 1 message that another node sends again has DUP.
 
 use crate::programs::{self, Cluster, has};
 use std::io::{Read as _, Write as _};
