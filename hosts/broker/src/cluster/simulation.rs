@@ -916,7 +916,7 @@ fn simulate(seeds: std::ops::Range<u64>, care: Care) -> (Tally, Vec<String>) {
 #[test]
 fn simulated_nodes_lose_and_double_nothing() {
     let number = |name: &str| std::env::var(name).ok().map(|number| number.parse().unwrap());
-    let (first, seeds) = (number("FIRST").unwrap_or(0), number("SEEDS").unwrap_or(40));
+    let (first, seeds) = (number("FIRST").unwrap_or(0), number("SEEDS").unwrap_or(100));
     let (tally, wrong) = simulate(first..first + seeds, Care::Careful);
     println!("{tally:?}");
     assert_eq!(wrong, [""; 0]);
