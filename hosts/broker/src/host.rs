@@ -25,11 +25,13 @@ use serde_json::{Value, json};
 #[cfg(feature = "cluster")]
 use std::cell::OnceCell;
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, MutexGuard};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -80,14 +82,22 @@ pub(crate) struct Shared {
     pub(crate) counters: Lock<Counters>,
     /// Runs handshakes of TLS, and checks passwords, on other threads.
     pub(crate) helpers: Handle,
-    /// The queues of errands, one for each thread.
-    threads: Vec<UnboundedSender<Errand>>,
+    threads: Vec<Thread>,
+}
+
+/// A thread, for the others.
+struct Thread {
+    errands: UnboundedSender<Errand>,
+    /// The batches of tasks that others have asked it to wake, and that have not had their turn.
+    behind: AtomicUsize,
 }
 
 /// A thread is asked for something by another one.
 pub(crate) enum Errand {
     /// Serve a connection.
     Serve(Accepted),
+    /// Wake tasks, all at once.
+    Wake(Vec<Waker>),
     /// Answer when the connections that can be served now have had their turn.
     Turn(oneshot::Sender<()>),
 }
@@ -104,6 +114,8 @@ impl Shared {
         threads: Vec<UnboundedSender<Errand>>,
     ) -> Self {
         let links = FxHashMap::default();
+        let thread = |errands| Thread { errands, behind: 0.into() };
+        let threads = threads.into_iter().map(thread).collect();
         Self {
             state: Lock::new(State { broker, links, timer: None, is_shutting_down: false }),
             clock,
@@ -126,7 +138,7 @@ impl Shared {
     /// Asks a thread for something.
     pub(crate) fn ask(&self, thread: u16, errand: Errand) {
         if let Some(thread) = self.threads.get(usize::from(thread)) {
-            let _ = thread.send(errand);
+            let _ = thread.errands.send(errand);
         }
     }
 }
@@ -138,8 +150,10 @@ pub(crate) struct Host {
     thread: u16,
     /// The connection whose task calls the broker.
     current: Cell<Option<ConnectionId>>,
-    /// The wakers of tasks on other threads, for after the call of the broker.
-    woken: RefCell<Vec<Waker>>,
+    /// The wakers of tasks on each other thread, on their way there.
+    woken: RefCell<Box<[Vec<Waker>]>>,
+    /// Wakes the task that brings them there.
+    postman: RefCell<Waker>,
     pub(crate) bridges: RefCell<Vec<Rc<bridge::Figures>>>,
     /// The drops that are logged already, by cause.
     reported: Cell<[u64; 7]>,
@@ -215,11 +229,13 @@ impl Link {
 
 impl Host {
     pub(crate) fn new(shared: Arc<Shared>, thread: u16) -> Self {
+        let woken = shared.threads.iter().map(|_| Vec::new()).collect();
         Self {
             shared,
             thread,
             current: Cell::default(),
-            woken: RefCell::default(),
+            woken: RefCell::new(woken),
+            postman: RefCell::new(Waker::noop().clone()),
             bridges: RefCell::default(),
             reported: Cell::default(),
             buffer: RefCell::new(vec![0; 64 * 1024].into()),
@@ -244,7 +260,7 @@ impl Host {
         let now = self.now();
         let result = call(&mut state, now);
         self.act(&mut state, now);
-        self.end_call(state);
+        self.end_call(&mut state);
         result
     }
 
@@ -267,7 +283,7 @@ impl Host {
             }
         };
         self.current.set(None);
-        self.end_call(state);
+        self.end_call(&mut state);
         result
     }
 
@@ -282,21 +298,49 @@ impl Host {
         }
     }
 
-    /// Wakes the task of a connection: at once, or after the call if it is on another thread,
-    /// which would only wait for the lock.
+    /// Wakes the task of a connection. If it is on another thread, the tasks that can run here now
+    /// have their turn first: the other thread, which would wait for the lock, gets more at once.
     pub(crate) fn wake(&self, links: &FxHashMap<ConnectionId, Box<Link>>, id: ConnectionId) {
         if self.current.get() == Some(id) {
             return;
         }
-        match links.get(&id) {
-            Some(link) if link.place.thread == self.thread => link.waker.wake_by_ref(),
-            Some(link) => self.woken.borrow_mut().push(link.waker.clone()),
-            None => {}
+        let Some(Link { place, waker, .. }) = links.get(&id).map(|link| &**link) else { return };
+        if place.thread == self.thread {
+            return waker.wake_by_ref();
+        }
+        if let Some(woken) = self.woken.borrow_mut().get_mut(usize::from(place.thread)) {
+            if woken.is_empty() {
+                self.postman.borrow().wake_by_ref();
+            }
+            // One subscriber often has messages of many publishers.
+            if woken.last().is_none_or(|last| !last.will_wake(waker)) {
+                woken.push(waker.clone());
+            }
         }
     }
 
-    fn end_call(&self, mut state: MutexGuard<'_, State>) {
-        let State { broker, timer, .. } = &mut *state;
+    /// Wakes tasks on other threads for ever.
+    async fn run_postman(self: Rc<Self>) {
+        poll_fn(|context| {
+            self.postman.borrow_mut().clone_from(context.waker());
+            self.wake_others();
+            Poll::<()>::Pending
+        })
+        .await;
+    }
+
+    /// Asks each other thread to wake its tasks that have something to do.
+    fn wake_others(&self) {
+        for (woken, thread) in self.woken.borrow_mut().iter_mut().zip(&self.shared.threads) {
+            if !woken.is_empty() {
+                thread.behind.fetch_add(1, Ordering::AcqRel);
+                let _ = thread.errands.send(Errand::Wake(mem::take(woken)));
+            }
+        }
+    }
+
+    fn end_call(&self, state: &mut State) {
+        let State { broker, timer, .. } = state;
         if let Some(due) = broker.poll_timeout() {
             if timer.is_none_or(|timer| due < timer) {
                 *timer = Some(due);
@@ -308,8 +352,6 @@ impl Host {
             node.pump(broker);
         }
         self.shared.journal.look(broker);
-        drop(state);
-        self.woken.borrow_mut().drain(..).for_each(Waker::wake);
     }
 
     /// Returns the time by the clock of the broker.
@@ -615,13 +657,26 @@ impl Host {
 
     // ---- connections ----
 
+    /// Starts the tasks that connect this thread with others.
+    pub(crate) fn start(self: Rc<Self>, errands: UnboundedReceiver<Errand>) {
+        spawn_local(self.clone().run_postman());
+        spawn_local(self.run_errands(errands));
+    }
+
     /// Does what this thread is asked for, for ever.
-    pub(crate) async fn run_errands(self: Rc<Self>, mut errands: UnboundedReceiver<Errand>) {
+    async fn run_errands(self: Rc<Self>, mut errands: UnboundedReceiver<Errand>) {
         while let Some(errand) = errands.recv().await {
             match errand {
                 Errand::Serve(accepted) => serve_accepted(self.clone(), accepted),
+                Errand::Wake(wakers) => {
+                    wakers.into_iter().for_each(Waker::wake);
+                    behind_others().await;
+                    if let Some(thread) = self.shared.threads.get(usize::from(self.thread)) {
+                        thread.behind.fetch_sub(1, Ordering::AcqRel);
+                    }
+                }
                 Errand::Turn(answer) => {
-                    // Their tasks are woken, and have their turn.
+                    // Tasks with input are woken, and have their turn.
                     yield_now().await;
                     yield_now().await;
                     let _ = answer.send(());
@@ -637,12 +692,14 @@ impl Host {
         answered
     }
 
-    /// Asks all other threads for their turn, if there are any. One thread alone writes what it has
-    /// read before it reads much more: else a client that publishes fast fills the queues of
-    /// subscribers that read well.
+    /// Asks the other threads for their turn, if their tasks still have something to write from
+    /// here. One thread alone writes what it has read before it reads much more: else a client that
+    /// publishes fast fills the queues of subscribers that read well.
     pub(crate) fn turn_of_others(&self) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
-        let others = (0..).zip(&self.shared.threads).map(|(number, _)| number);
-        let others = others.filter(|number| *number != self.thread);
+        self.wake_others();
+        let others = (0..).zip(&self.shared.threads);
+        let others = others.filter(|(_, other)| other.behind.load(Ordering::Acquire) > 0);
+        let others = others.map(|(number, _)| number).filter(|number| *number != self.thread);
         let turns: Vec<_> = others.map(|number| self.turn_of(number)).collect();
         if turns.is_empty() {
             return None;
@@ -702,6 +759,19 @@ impl Host {
             }
         });
     }
+}
+
+/// Lets all tasks run that can run now, but looks for no events of the system.
+async fn behind_others() {
+    let mut is_behind = false;
+    poll_fn(|context| match mem::replace(&mut is_behind, true) {
+        true => Poll::Ready(()),
+        false => {
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 /// Whether the broker still waits for the answer to a question.

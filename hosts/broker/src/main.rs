@@ -47,6 +47,7 @@ use mqtt_sansio::broker::Broker;
 use notify::notify;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use settings::Settings;
+use std::future::pending;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -160,7 +161,7 @@ async fn run(configuration: &Configuration, helpers: Handle) -> anyhow::Result<(
     let host = Rc::new(Host::new(shared.clone(), 0));
     for (number, errands) in (0..).zip(errands) {
         match number {
-            0 => drop(spawn_local(host.clone().run_errands(errands))),
+            0 => host.clone().start(errands),
             _ => start_thread(shared.clone(), number, errands).context("--threads")?,
         }
     }
@@ -269,7 +270,10 @@ fn start_thread(
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name(format!("connections-{number}")).spawn(move || {
         let host = Rc::new(Host::new(shared, number));
-        LocalSet::new().block_on(&runtime, host.run_errands(errands));
+        LocalSet::new().block_on(&runtime, async {
+            host.start(errands);
+            pending::<()>().await;
+        });
     })?;
     Ok(())
 }
