@@ -47,8 +47,10 @@ struct Arguments {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Table {
-    /// The broker beside mosquitto: processor time when saturated, and all else at low rates.
+    /// The broker beside mosquitto and a forwarder: processor time when saturated.
     Mosquitto,
+    /// The broker beside mosquitto at low rates: latency, system calls, and processor time.
+    Rates,
     /// One thread beside two.
     Threads,
     /// Records and transactions of a store.
@@ -186,10 +188,14 @@ fn main() -> anyhow::Result<()> {
     let directory = env::temp_dir().join(format!("load-{}", std::process::id()));
     fs::create_dir(&directory)?;
     let wants = |table| arguments.table.is_none_or(|one| one == table);
-    if wants(Table::Mosquitto) {
+    if wants(Table::Mosquitto) || wants(Table::Rates) {
         let servers = start(&arguments, &directory)?;
-        saturate(&arguments, &servers)?;
-        trickle(&arguments, &servers)?;
+        if wants(Table::Mosquitto) {
+            saturate(&arguments, &servers)?;
+        }
+        if wants(Table::Rates) {
+            trickle(&arguments, &servers)?;
+        }
     }
     if wants(Table::Threads) {
         spread(&arguments)?;
@@ -364,21 +370,25 @@ fn mean(ratios: &[f64]) -> f64 {
 
 /// Writes the table of system calls and latency at low rates.
 fn trickle(arguments: &Arguments, servers: &[Server; 4]) -> anyhow::Result<()> {
-    println!("| at a low rate | p50 µs | | p99 µs | | system calls | | CPU µs | |");
-    println!("|---|---|---|---|---|---|---|---|---|");
-    println!(
-        "| | broker | mosquitto | broker | mosquitto | broker | mosquitto | broker | mosquitto |"
-    );
+    println!("| at a low rate | p50 µs | | | p99 µs | | | system calls | | | CPU µs | | |");
+    println!("|{}", "---|".repeat(13));
+    println!("| |{}", " broker | store | mosquitto |".repeat(4));
     for (publishers, subscribers, rate) in [(1, 1, 2_000), (1, 100, 100)] {
         for qos in 0..=2 {
             let cell = Cell { publishers, subscribers, qos, size: 256, is_away: false };
             if !cell.to_string().contains(&arguments.only) {
                 continue;
             }
-            let mut columns: [Vec<String>; 4] = Default::default();
-            for server in servers.iter().take(2) {
-                let (mut p50, mut p99, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
-                for _ in 0..arguments.rounds.max(5) {
+            let [broker, mosquitto, _, stored] = servers;
+            let servers = [broker, stored, mosquitto];
+            // The store has nothing to do with QoS 0.
+            let is_left_out = |server: &Server| server.is_stored && qos == 0;
+            let mut values: [[Vec<f64>; 3]; 3] = Default::default();
+            for _ in 0..arguments.rounds.max(5) {
+                for (server, [p50, p99, cpu]) in servers.iter().zip(&mut values) {
+                    if is_left_out(server) {
+                        continue;
+                    }
                     let (mut played, spent) =
                         server.play(&cell, Pace::Rate(rate), Duration::from_millis(1_000))?;
                     played.latencies.sort();
@@ -390,8 +400,15 @@ fn trickle(arguments: &Arguments, servers: &[Server; 4]) -> anyhow::Result<()> {
                     p99.push(at(0.99));
                     cpu.push(spent.micros);
                 }
+            }
+            let mut columns: [Vec<String>; 4] = Default::default();
+            for (server, [p50, p99, cpu]) in servers.iter().zip(&mut values) {
+                if is_left_out(server) {
+                    columns.iter_mut().for_each(|column| column.push(String::new()));
+                    continue;
+                }
                 let calls = system_calls(server, &cell, rate)?;
-                let all = [median(&mut p50), median(&mut p99), calls, median(&mut cpu)];
+                let all = [median(p50), median(p99), calls, median(cpu)];
                 for (column, (value, digits)) in
                     columns.iter_mut().zip(all.into_iter().zip([0, 0, 2, 1]))
                 {
