@@ -47,6 +47,7 @@ pub(crate) fn serve<T: Transport>(
         is_connected: false,
         received: Vec::new(),
         output: Output::default(),
+        reads: false,
         input_ended: false,
         unfinished_since: None,
         deadline: None,
@@ -80,6 +81,8 @@ struct Connection<T> {
     /// Input that the broker has not consumed. Most of the time it is empty and takes no memory.
     received: Vec<u8>,
     output: Output,
+    /// Whether the broker wanted input at the last step.
+    reads: bool,
     input_ended: bool,
     /// Since when the packet at hand has been incomplete.
     unfinished_since: Option<Instant>,
@@ -109,21 +112,29 @@ impl<T: Transport> Connection<T> {
     /// Carries bytes both ways until the connection has ended. The task is woken when the transport
     /// or the broker can go on.
     fn poll_exchange(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let mut count = 0;
         if let Some(others) = &mut self.others {
             task::ready!(others.as_mut().poll(context));
             self.others = None;
         }
+        // The broker can have woken the task.
+        let mut is_due = true;
         loop {
+            // Before the step, so that one step is enough for what has arrived.
+            let count = self.poll_input(context);
+            is_due = is_due || count.is_none_or(|count| count > 0);
+            if !is_due && !self.poll_deadline(context) {
+                return Poll::Pending;
+            }
+            let count = count.unwrap_or_default();
             let next = self.step(count);
             self.unturned += count;
-            count = 0;
-            let all_is_read = self.received.is_empty() || (next.wants_input && !next.has_input);
+            self.reads = next.wants_input && !next.has_input;
+            let all_is_read = self.received.is_empty() || self.reads;
             if next.is_closed || (self.input_ended && all_is_read) {
                 return Poll::Ready(());
             }
             let is_turn = next.has_input || self.unturned >= INPUT_OF_A_TURN;
-            let mut goes_on = false;
+            is_due = false;
             if self.output.is_pending() {
                 if let Poll::Ready(written) = self.poll_write(context) {
                     if let Err(error) = written {
@@ -131,7 +142,7 @@ impl<T: Transport> Connection<T> {
                         debug!(connection = ?self.id, %error, "output failed");
                         self.output.fail();
                     }
-                    goes_on = next.is_behind || self.output.is_pending();
+                    is_due = next.is_behind || self.output.is_pending();
                 }
             }
             if is_turn {
@@ -143,30 +154,29 @@ impl<T: Transport> Connection<T> {
                     }
                 }
             }
-            if !self.input_ended && next.wants_input && !next.has_input {
-                match self.poll_read(context) {
-                    // Nothing runs between this line and the next step, so the buffer stays as it
-                    // is.
-                    Poll::Ready(Ok(length @ 1..)) => count = length,
-                    Poll::Ready(_) => {
-                        self.input_ended = true;
-                        self.deadline = Some(Box::pin(sleep(LAST_INPUT)));
-                        goes_on = true;
-                    }
-                    Poll::Pending => {}
-                }
-            }
-            if count > 0 {
-                continue;
-            }
             if next.has_input || next.has_output {
                 // Others have their turn, also those whose input has just arrived.
                 let _ = pin!(yield_now()).poll(context);
                 return Poll::Pending;
             }
-            if !goes_on && !self.poll_deadline(context) {
-                return Poll::Pending;
+        }
+    }
+
+    /// Reads input into the host's buffer, if the broker wants some. Returns how much has arrived,
+    /// or `None` at the end of input. The next step must follow at once, because all connections
+    /// share the buffer.
+    fn poll_input(&mut self, context: &mut Context<'_>) -> Option<usize> {
+        if !self.reads || self.input_ended {
+            return Some(0);
+        }
+        match self.poll_read(context) {
+            Poll::Ready(Ok(count @ 1..)) => Some(count),
+            Poll::Ready(_) => {
+                self.input_ended = true;
+                self.deadline = Some(Box::pin(sleep(LAST_INPUT)));
+                None
             }
+            Poll::Pending => Some(0),
         }
     }
 
