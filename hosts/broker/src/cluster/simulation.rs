@@ -39,6 +39,7 @@ struct Tally {
     moves: usize,
     crashes: usize,
     cuts: usize,
+    stalls: usize,
     lost_answers: usize,
     received: usize,
     repeated: usize,
@@ -99,7 +100,16 @@ struct Memory {
 #[derive(Default)]
 struct Line {
     is_cut: Cell<bool>,
+    /// Whether appends to the log are not answered, while all else works.
+    is_stalled: Cell<bool>,
     is_dead: Cell<bool>,
+}
+
+impl Line {
+    fn mend(&self) {
+        self.is_cut.set(false);
+        self.is_stalled.set(false);
+    }
 }
 
 impl Memory {
@@ -135,6 +145,12 @@ impl Memory {
 impl Engine for Memory {
     async fn append(&self, all: &[Append], token: &str) -> Result<(), Silent> {
         let all = all.to_vec();
+        let draw = |limit| self.store.random.borrow_mut().below(limit);
+        if self.state.is_stalled.get() && draw(4) > 0 {
+            sleep(Duration::from_millis(300)).await;
+            return Err(Silent);
+        }
+        let is_stalled = self.state.is_stalled.get();
         self.ask(move |store| {
             let (mut log, mut tokens) = (store.log.borrow_mut(), store.tokens.borrow_mut());
             let is_careful = store.care != Care::WithoutTokens;
@@ -150,7 +166,8 @@ impl Engine for Memory {
             drop(log);
             store.moved.notify_waiters();
         })
-        .await
+        .await?;
+        if is_stalled { Err(Silent) } else { Ok(()) }
     }
 
     async fn append_entry(
@@ -256,7 +273,7 @@ impl Engine for Memory {
             sleep(Duration::from_millis(1)).await;
             let nodes: Vec<_> = store.nodes.borrow().iter().filter_map(Weak::upgrade).collect();
             for node in nodes {
-                let Line { is_cut, is_dead } = &*node.engine.state;
+                let Line { is_cut, is_dead, .. } = &*node.engine.state;
                 if !is_cut.get() && !is_dead.get() {
                     node.notice(from, notice.clone());
                 }
@@ -275,7 +292,7 @@ impl Store {
         let nodes = self.nodes.borrow();
         let mut living = nodes.iter().filter_map(Weak::upgrade);
         living.find(|node| {
-            let Line { is_cut, is_dead } = &*node.engine.state;
+            let Line { is_cut, is_dead, .. } = &*node.engine.state;
             node.engine.instance == instance && !is_cut.get() && !is_dead.get()
         })
     }
@@ -560,7 +577,9 @@ impl World {
         match self.pick(100) {
             0..=41 => self.publish(index % 2),
             42..=44 => self.change_subscription(LEAVES),
-            45..=59 => self.lose(index),
+            45..=54 => self.lose(index),
+            // The broker does not notice it.
+            55..=59 => _ = self.leave(index),
             60..=89 => self.connect(index),
             90..=91 => {
                 let victim = self.pick(NODES);
@@ -575,11 +594,17 @@ impl World {
                 self.steps_with_power = Some(1 + self.pick(4));
             }
             93..=96 => {
-                let victim = self.pick(NODES);
-                self.tally.cuts += 1;
-                self.hosts[victim].node.engine.state.is_cut.set(true);
+                let (victim, is_stalled) = (self.pick(NODES), self.pick(3) == 0);
+                let Line { is_cut, is_stalled: stalls, .. } =
+                    &*self.hosts[victim].node.engine.state;
+                let (tally, state) = match is_stalled {
+                    true => (&mut self.tally.stalls, stalls),
+                    false => (&mut self.tally.cuts, is_cut),
+                };
+                *tally += 1;
+                state.set(true);
             }
-            _ => self.hosts.iter().for_each(|one| one.node.engine.state.is_cut.set(false)),
+            _ => self.hosts.iter().for_each(|one| one.node.engine.state.mend()),
         }
     }
 
@@ -625,23 +650,32 @@ impl World {
         };
         let will = Will { qos: QoS::ExactlyOnce, ..Will::new("t/will", will.as_bytes()) };
         let will = Some(will).filter(|_| index < 2);
-        let connect = Connect { properties, will, ..Connect::new(Version::V5_0, NAMES[index]) };
+        // Some connections end at their broker while their client waits for an answer.
+        let keep_alive = u16::from(self.random.below(2) == 0);
+        let connect = Connect::new(Version::V5_0, NAMES[index]);
+        let connect = Connect { keep_alive, properties, will, ..connect };
         one.client.connect(&connect, now, &mut one.up).unwrap();
         one.at = Some((node, id));
         self.exchange(index);
     }
 
     fn lose(&mut self, index: usize) {
-        let one = &mut self.clients[index];
-        let Some((node, id)) = one.at.take() else { return };
-        while one.client.connection_lost().is_some() {}
-        one.up.clear();
-        one.input.clear();
-        one.is_connected = false;
+        let Some((node, id)) = self.leave(index) else { return };
         let Machine { node, host, .. } = &self.hosts[node];
         if !node.engine.state.is_dead.get() {
             host.with(|broker, now| broker.connection_lost(id, now));
         }
+    }
+
+    /// Ends a connection at the client alone.
+    fn leave(&mut self, index: usize) -> Option<(usize, ConnectionId)> {
+        let one = &mut self.clients[index];
+        let at = one.at.take()?;
+        while one.client.connection_lost().is_some() {}
+        one.up.clear();
+        one.input.clear();
+        one.is_connected = false;
+        Some(at)
     }
 
     /// Carries bytes between a client and its broker until neither has more.
@@ -649,6 +683,13 @@ impl World {
         let Some((node, id)) = self.clients[index].at else { return };
         let (host, now) = (self.hosts[node].host.clone(), self.now());
         let instance = self.hosts[node].node.engine.instance;
+        let one = &mut self.clients[index];
+        if one.client.poll_timeout().is_some_and(|due| due <= now) {
+            let action = one.client.handle_timeout(now, &mut one.up);
+            if matches!(action, Some(client::Action::Closed(_))) {
+                return self.lose(index);
+            }
+        }
         loop {
             let one = &mut self.clients[index];
             let mut down = Vec::new();
@@ -745,7 +786,7 @@ impl World {
 
     /// Lets everything arrive.
     async fn settle(&mut self, is_start: bool) {
-        self.hosts.iter().for_each(|one| one.node.engine.state.is_cut.set(false));
+        self.hosts.iter().for_each(|one| one.node.engine.state.mend());
         let (start, mut done_at) = (time::Instant::now(), None);
         let (mut received, mut lacks) = (None, true);
         while start.elapsed() < Duration::from_secs(200) {
@@ -897,6 +938,7 @@ fn simulate(seeds: std::ops::Range<u64>, care: Care) -> (Tally, Vec<String>) {
         total.moves += tally.moves;
         total.crashes += tally.crashes;
         total.cuts += tally.cuts;
+        total.stalls += tally.stalls;
         total.lost_answers += tally.lost_answers;
         total.received += tally.received;
         total.repeated += tally.repeated;
@@ -924,10 +966,11 @@ fn simulated_nodes_lose_and_double_nothing() {
         return;
     }
     let Tally { moves, crashes, cuts, lost_answers, received, wills, shared, again, .. } = tally;
-    let Tally { fenced, adopted, resumed, repeated, .. } = tally;
-    let counts = [moves, crashes, cuts, lost_answers, received, repeated, wills, shared, again];
+    let Tally { fenced, adopted, resumed, repeated, stalls, .. } = tally;
+    let counts = [moves, crashes, cuts, stalls, lost_answers];
+    let counts = counts.into_iter().chain([received, repeated, wills, shared, again]);
     let counts = counts.map(|count| count as u64);
-    let is_often = counts.into_iter().chain([fenced, resumed]).all(|count| count > 20);
+    let is_often = counts.chain([fenced, resumed]).all(|count| count > 20);
     // Most clients come back before another node adopts their session.
     assert!(is_often && adopted > 0, "{tally:?}");
 }

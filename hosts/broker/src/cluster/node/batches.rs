@@ -88,14 +88,7 @@ impl<E: Engine, P: Port> Node<E, P> {
                 None => _ = lost.insert(client),
             }
         }
-        if !lost.is_empty() {
-            // Output that depends on an entry can belong to an older connection of the client, also
-            // of a session that this node has given up.
-            self.port.with(|broker, _| {
-                broker.drop_held_output_of_ended(|client| lost.contains(client));
-            });
-            self.fence(&lost);
-        }
+        self.fence(&lost);
         let log: Vec<_> = log.into_iter().filter(|(client, _)| !lost.contains(client)).collect();
         self.append_all(log.into_iter().map(|(_, append)| append).collect()).await;
         if self.last_tick.get().elapsed() > PAUSE || self.must_verify.take() {
@@ -350,6 +343,14 @@ impl<E: Engine, P: Port> Node<E, P> {
     /// Ends sessions here that another node has. Costs a look at all that waits, however many
     /// sessions they are.
     fn fence(&self, clients: &FxHashSet<Rc<str>>) {
+        if clients.is_empty() {
+            return;
+        }
+        // Output that depends on entries can belong to a connection that has ended, also of a
+        // session that this node has given up.
+        self.port.with(|broker, _| {
+            broker.drop_held_output_of_ended(|client| clients.contains(client));
+        });
         self.forget(clients);
         let disconnect = Disconnect::new(ReasonCode::SESSION_TAKEN_OVER);
         for client in clients {
