@@ -167,7 +167,12 @@ async fn run(configuration: &Configuration, helpers: Handle) -> anyhow::Result<(
     }
     #[cfg(feature = "cluster")]
     if !arguments.cluster.cluster.is_empty() {
-        let node = cluster::start(&host, arguments).await.context("--cluster")?;
+        // Without a majority of the servers, a node waits here.
+        let node = tokio::select! {
+            node = cluster::start(&host, arguments) => node.context("--cluster")?,
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+        };
         let _ = host.cluster.set(node);
     }
     // A client that comes before the broker can serve it is refused, and tries another node.

@@ -14,6 +14,7 @@ mod programs;
 mod repeats;
 mod security;
 mod shared;
+mod start;
 
 use client::{Peer, Role};
 use mqtt_sansio::codec::QoS;
