@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
 
 mod client;
+mod expiry;
 mod figures;
 mod line;
 mod network;

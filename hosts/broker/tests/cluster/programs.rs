@@ -97,6 +97,11 @@ impl Cluster {
         address.unwrap_or(Ipv4Addr::LOCALHOST)
     }
 
+    /// Returns the address of a server for clients of NATS.
+    pub(crate) fn address_of_server(&self, index: usize) -> SocketAddr {
+        (self.server(index), self.nats[index]).into()
+    }
+
     fn command(&self, machine: Machine, program: &str) -> Command {
         match &self.network {
             Some(network) => network.command(machine, program),
