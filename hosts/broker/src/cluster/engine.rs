@@ -1,9 +1,10 @@
 //! The engine that the nodes share: a log, and for each client the entries of its
 //! session, where an append says which entry it expects to be the last.
 
-use super::record::{Entry, Item, Logged, Member};
+use super::record::{Entry, Item, Logged, Mark, Member};
 use std::future::Future;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// The engine did not answer in time. It has possibly done what it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +24,10 @@ pub(crate) enum Refusal {
 pub(crate) struct Append {
     pub(crate) place: Place,
     pub(crate) bytes: Rc<[u8]>,
-    /// An item with this token is stored once.
+    /// An item with this token is stored once, within [`Engine::WINDOW`].
     pub(crate) token: Option<String>,
+    /// The mark of a message.
+    pub(crate) mark: Option<Mark>,
     /// Whether it is the end of a retained message or of a member, which need not be found for
     /// longer than the log keeps it.
     pub(crate) is_end: bool,
@@ -65,7 +68,11 @@ impl Append {
             Item::Settled(_) => false,
         };
         let is_end = is_end && !matches!(place, Place::Topic(_));
-        Self { place, bytes: item.to_bytes().into(), token, is_end }
+        let mark = match item {
+            Item::Message(logged) => Some(logged.mark()),
+            Item::Member(_) | Item::Settled(_) => None,
+        };
+        Self { place, bytes: item.to_bytes().into(), token, mark, is_end }
     }
 }
 
@@ -105,9 +112,20 @@ pub(crate) enum Notice {
 
 /// The engine that the nodes share.
 pub(crate) trait Engine: 'static {
+    /// The time for which the engine remembers tokens.
+    const WINDOW: Duration;
+
     /// Appends items to the log, all or none, and in their order. A repeat with the same token,
-    /// which is the same for all, appends nothing.
+    /// which is the same for all, appends nothing within [`WINDOW`](Self::WINDOW).
     fn append(&self, all: &[Append], token: &str) -> impl Future<Output = Result<(), Silent>>;
+
+    /// Returns which of these messages the log has already, behind a position, or behind the one
+    /// that a message repeats. Others than messages count as missing.
+    fn appended(
+        &self,
+        after: u64,
+        all: &[Append],
+    ) -> impl Future<Output = Result<Vec<bool>, Silent>>;
 
     /// Appends an entry to a session if the last one has this sequence, or if there is none and
     /// `expected` is 0. Returns its sequence.

@@ -100,7 +100,8 @@ pub(crate) fn will_of(connect: &Connect<'_>) -> Option<Logged> {
     let message = Message::new(&publish).ok()?;
     let publisher = connect.client_identifier.to_str().into();
     let (expires_at, share, choices) = (None, None, Vec::new());
-    Some(Logged { message, publisher, expires_at, share, of: 0, known: 0, choices })
+    let (of, number, known) = (0, 0, 0);
+    Some(Logged { message, publisher, expires_at, share, of, number, known, choices })
 }
 
 impl Port for Host {

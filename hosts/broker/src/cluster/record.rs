@@ -10,6 +10,7 @@
 //! | publisher | client identifier as a string, empty for the host of a node |
 //! | share | the filter of the shared subscription that the message is for alone, or empty |
 //! | of | if there is a share: position (8) of the message that this one repeats, or 0 |
+//! | number | (8) of the message, which no other one has, or 0 if it repeats one |
 //! | known | position (8) up to which the node that chose the members had read the log, or 0 if none has chosen |
 //! | choices | count (2); each the filter of a shared subscription and the client identifier of the member that receives the message, as strings, and the position (8) and the node (8) of the member |
 //! | message | in the format of stored messages of the library |
@@ -69,11 +70,20 @@ pub(crate) struct Logged {
     pub(crate) share: Option<Rc<str>>,
     /// The position of the message that it repeats for this share. 0 if it repeats none.
     pub(crate) of: u64,
+    /// Its number, which no other message has, or 0 if it repeats one or is not for the log.
+    pub(crate) number: u64,
     /// The position up to which the node that chose the members had read the log. 0 if no node has
     /// chosen.
     pub(crate) known: u64,
     /// The members that receive it.
     pub(crate) choices: Vec<Choice>,
+}
+
+/// The mark by which a message is found in the log, so that it is not appended twice.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Mark {
+    Number(u64),
+    Repeat { of: u64, share: Rc<str> },
 }
 
 /// The member of a shared subscription that receives a message.
@@ -127,6 +137,8 @@ pub(crate) struct State {
     pub(crate) records: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(crate) owed: Vec<Owed>,
     pub(crate) will: Option<Owed>,
+    /// The log up to this position does not have the will.
+    pub(crate) before_will: u64,
 }
 
 impl State {
@@ -144,7 +156,9 @@ impl State {
             // The writer of this entry has appended what was owed before.
             self.owed = owed;
         }
-        self.will = will.or(self.will.take());
+        if will.is_some() {
+            (self.will, self.before_will) = (will, position);
+        }
         for (key, value) in records {
             match value {
                 Some(value) => _ = self.records.insert(key, value),
@@ -183,6 +197,7 @@ impl Logged {
         if self.share.is_some() {
             out.extend(self.of.to_be_bytes());
         }
+        out.extend(self.number.to_be_bytes());
         out.extend(self.known.to_be_bytes());
         out.extend(u16::try_from(self.choices.len()).unwrap_or(u16::MAX).to_be_bytes());
         for Choice { share, client, member, node } in self.choices.iter().take(u16::MAX.into()) {
@@ -204,13 +219,20 @@ impl Logged {
         let publisher = reader.string()?.into();
         let share = Some(reader.string()?).filter(|share| !share.is_empty()).map(Rc::from);
         let of = if share.is_some() { reader.u64()? } else { 0 };
-        let (known, mut choices) = (reader.u64()?, Vec::new());
+        let (number, known, mut choices) = (reader.u64()?, reader.u64()?, Vec::new());
         for _ in 0..reader.u16()? {
             let (share, client) = (reader.string()?.into(), reader.string()?.into());
             choices.push(Choice { share, client, member: reader.u64()?, node: reader.u64()? });
         }
         let message = Message::from_bytes(reader.0).ok()?;
-        Some(Self { message, publisher, expires_at, share, of, known, choices })
+        Some(Self { message, publisher, expires_at, share, of, number, known, choices })
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        match &self.share {
+            Some(share) if self.of > 0 => Mark::Repeat { of: self.of, share: share.clone() },
+            _ => Mark::Number(self.number),
+        }
     }
 }
 
@@ -439,12 +461,12 @@ mod tests {
         let (share, client) = ("$share/g/a".into(), "member".into());
         let choice = Choice { share, client, member: 9, node: 7 };
         let (share, choices) = (Some(choice.share.clone()), vec![choice]);
-        let (publisher, of, known) = ("client".into(), 5, 11);
-        let logged = Logged { message, publisher, expires_at, share, of, known, choices };
+        let (publisher, of, number, known) = ("client".into(), 5, 13, 11);
+        let logged = Logged { message, publisher, expires_at, share, of, number, known, choices };
         let bytes = logged.to_bytes();
         let Some(Item::Message(read)) = Item::from_bytes(&bytes) else { panic!() };
         assert_eq!((&read.share, &read.choices), (&logged.share, &logged.choices));
-        assert_eq!((read.of, read.known), (of, known));
+        assert_eq!((read.of, read.number, read.known), (of, number, known));
         assert_eq!((read.message, read.expires_at), (logged.message, expires_at));
         assert_eq!(&*read.publisher, "client");
         for length in 0..bytes.len() {
@@ -476,5 +498,10 @@ mod tests {
         assert_eq!((state.position, state.owed.len(), state.is_kept()), (5, 0, false));
         state.apply(Entry { is_fresh: true, has_ended: true, ..Entry::default() });
         assert_eq!(state, State { has_ended: true, ..State::default() });
+        // The position of a will is that of the entry that has it.
+        let will = entry().will;
+        state.apply(Entry { is_claim: true, position: 9, will, ..Entry::default() });
+        state.apply(Entry { position: 12, ..Entry::default() });
+        assert_eq!((state.before_will, state.position), (9, 12));
     }
 }

@@ -4,7 +4,7 @@
 
 use super::engine::{Append, Engine, Evicted, Head, Notice, Refusal, Silent};
 use super::node::{Node, Port};
-use super::record::{Entry, Item, Logged};
+use super::record::{Entry, Item, Logged, Mark};
 use crate::host::is_open;
 use mqtt_sansio::Instant;
 use mqtt_sansio::broker::{
@@ -16,6 +16,7 @@ use mqtt_sansio::codec::{
     UnsubscribeProperties, Version, Will,
 };
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::btree_map::Entry as Token;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -59,6 +60,8 @@ enum Care {
     WithoutFence,
     /// A token is not looked at.
     WithoutTokens,
+    /// Messages are not found in the log, so nodes rely on tokens alone.
+    WithoutMarks,
     /// No answer is lost, and nothing fails.
     Calm,
 }
@@ -79,7 +82,8 @@ struct Store {
     random: RefCell<Random>,
     care: Care,
     log: RefCell<Vec<Vec<u8>>>,
-    tokens: RefCell<BTreeSet<String>>,
+    /// The tokens that are remembered, and since when.
+    tokens: RefCell<BTreeMap<String, time::Instant>>,
     sessions: RefCell<BTreeMap<String, Vec<(u64, Entry)>>>,
     last: Cell<u64>,
     moved: Notify,
@@ -143,22 +147,36 @@ impl Memory {
 }
 
 impl Engine for Memory {
+    const WINDOW: Duration = Duration::from_secs(12);
+
     async fn append(&self, all: &[Append], token: &str) -> Result<(), Silent> {
         let all = all.to_vec();
-        let draw = |limit| self.store.random.borrow_mut().below(limit);
-        if self.state.is_stalled.get() && draw(4) > 0 {
+        let is_stalled = self.state.is_stalled.get();
+        let never_arrives = || {
+            let is_one_of_four = self.store.random.borrow_mut().below(4) == 0;
+            self.store.care == Care::Calm || !is_one_of_four
+        };
+        if is_stalled && never_arrives() {
             sleep(Duration::from_millis(300)).await;
             return Err(Silent);
         }
-        let is_stalled = self.state.is_stalled.get();
         self.ask(move |store| {
             let (mut log, mut tokens) = (store.log.borrow_mut(), store.tokens.borrow_mut());
             let is_careful = store.care != Care::WithoutTokens;
-            if is_careful && !tokens.insert(format!("batch {token}")) {
+            let now = time::Instant::now();
+            tokens.retain(|_, since| now - *since < Self::WINDOW);
+            let mut is_new = |token| match tokens.entry(token) {
+                Token::Vacant(entry) => {
+                    entry.insert(now);
+                    true
+                }
+                Token::Occupied(_) => false,
+            };
+            if is_careful && !is_new(format!("batch {token}")) {
                 return;
             }
             for append in all {
-                let is_new = append.token.is_none_or(|token| tokens.insert(token));
+                let is_new = append.token.is_none_or(&mut is_new);
                 if is_new || !is_careful {
                     log.push(append.bytes.to_vec());
                 }
@@ -168,6 +186,22 @@ impl Engine for Memory {
         })
         .await?;
         if is_stalled { Err(Silent) } else { Ok(()) }
+    }
+
+    async fn appended(&self, after: u64, all: &[Append]) -> Result<Vec<bool>, Silent> {
+        self.ask(|store| {
+            let log = store.log.borrow();
+            let marks = (1..).zip(log.iter()).filter_map(|(at, bytes)| {
+                let mark = Logged::from_bytes(bytes)?.mark();
+                (at > after || matches!(mark, Mark::Repeat { .. })).then_some(mark)
+            });
+            let is_careful = store.care != Care::WithoutMarks;
+            let marks: BTreeSet<_> = marks.filter(|_| is_careful).collect();
+            let is_there =
+                |append: &Append| append.mark.as_ref().is_some_and(|it| marks.contains(it));
+            all.iter().map(is_there).collect()
+        })
+        .await
     }
 
     async fn append_entry(
@@ -543,7 +577,13 @@ impl World {
         self.settle(true).await;
         for _ in 0..STEPS {
             self.step();
-            let pause = self.random.below(if self.random.0 & 31 == 0 { 3_000 } else { 12 });
+            let pause = match self.random.0 & 0xFF {
+                // The engine forgets tokens meanwhile.
+                0 => 20_000,
+                bits if bits & 31 == 0 => 3_000,
+                _ => 12,
+            };
+            let pause = self.random.below(pause);
             sleep(Duration::from_millis(pause)).await;
             (0..NAMES.len()).for_each(|index| self.exchange(index));
         }
@@ -624,6 +664,10 @@ impl World {
 
     fn publish(&mut self, index: usize) {
         let qos = if self.pick(2) == 0 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+        self.publish_with(index, qos);
+    }
+
+    fn publish_with(&mut self, index: usize, qos: QoS) {
         let now = self.now();
         let one = &mut self.clients[index];
         let key = one.published.len();
@@ -638,7 +682,14 @@ impl World {
         if self.clients[index].at.is_some() {
             return;
         }
-        let (node, now) = (self.pick(NODES), self.now());
+        // Some connections end at their broker while their client waits for an answer.
+        let (node, keeps_alive) = (self.pick(NODES), self.pick(2) == 0);
+        let keep_alive = u16::from(keeps_alive && self.store.care != Care::Calm);
+        self.connect_to(index, node, keep_alive);
+    }
+
+    fn connect_to(&mut self, index: usize, node: usize, keep_alive: u16) {
+        let now = self.now();
         self.tally.moves += 1;
         let id = self.hosts[node].host.with(|broker, now| broker.open(now));
         let one = &mut self.clients[index];
@@ -650,8 +701,6 @@ impl World {
         };
         let will = Will { qos: QoS::ExactlyOnce, ..Will::new("t/will", will.as_bytes()) };
         let will = Some(will).filter(|_| index < 2);
-        // Some connections end at their broker while their client waits for an answer.
-        let keep_alive = u16::from(self.random.below(2) == 0);
         let connect = Connect::new(Version::V5_0, NAMES[index]);
         let connect = Connect { keep_alive, properties, will, ..connect };
         one.client.connect(&connect, now, &mut one.up).unwrap();
@@ -780,6 +829,14 @@ impl World {
         let properties = UnsubscribeProperties::default();
         let filters = [GROUP.into()];
         let _ = one.client.unsubscribe(0, &filters, properties, now, &mut one.up);
+    }
+
+    /// Lets time pass for some clients.
+    async fn pass(&mut self, milliseconds: u64, clients: &[usize]) {
+        for _ in 0..milliseconds / 10 {
+            clients.iter().for_each(|index| self.exchange(*index));
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     // ---- the end ----
@@ -923,12 +980,15 @@ impl World {
     }
 }
 
-fn run(seed: u64, care: Care) -> (Tally, Result<(), String>) {
+/// Lets time pass for a script.
+fn block_on<T>(script: impl Future<Output = T>) -> T {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let runtime = runtime.unwrap();
-    let local = LocalSet::new();
-    local.block_on(&runtime, async { World::new(seed, care).run().await })
+    LocalSet::new().block_on(&runtime.unwrap(), script)
+}
+
+fn run(seed: u64, care: Care) -> (Tally, Result<(), String>) {
+    block_on(async { World::new(seed, care).run().await })
 }
 
 fn simulate(seeds: std::ops::Range<u64>, care: Care) -> (Tally, Vec<String>) {
@@ -985,7 +1045,45 @@ fn simulated_group_receives_each_message_once_without_faults() {
 /// The simulation notices an engine that does not do what the nodes rely on.
 #[test]
 fn simulated_nodes_show_careless_engines() {
-    for care in [Care::WithoutFence, Care::WithoutTokens] {
-        assert!((0..60).any(|seed| run(seed, care).1.is_err()), "{care:?}");
+    for care in [Care::WithoutFence, Care::WithoutTokens, Care::WithoutMarks] {
+        assert!((0..200).any(|seed| run(seed, care).1.is_err()), "{care:?}");
     }
+}
+
+/// A node that cannot append to the log for a while notices by other means that another one has
+/// claimed a session. What waits for the client then, on a connection that has ended, is not sent.
+#[test]
+fn fenced_node_sends_nothing_on_ended_connections() {
+    block_on(async {
+        let mut world = World::new(1, Care::Calm);
+        world.settle(true).await;
+        let (p0, p1, s0) = (0, 1, 2);
+        [p0, p1, s0].into_iter().for_each(|index| world.lose(index));
+        world.connect_to(p0, 1, 0);
+        world.connect_to(p1, 0, 0);
+        world.pass(500, &[p0, p1]).await;
+        let line = world.hosts[0].node.engine.state.clone();
+        line.is_stalled.set(true);
+        world.publish_with(p1, QoS::AtLeastOnce);
+        world.pass(500, &[p0, p1]).await;
+        world.connect_to(s0, 0, 1);
+        world.pass(100, &[p0, p1, s0]).await;
+        world.publish_with(p0, QoS::ExactlyOnce);
+        // The client waits for CONNACK, and the keep alive ends its connection.
+        world.pass(3_000, &[p0]).await;
+        assert!(!world.clients[s0].is_connected);
+        let other = world.hosts[1].node.clone();
+        assert!(other.claim(NAMES[s0], None, || true).await.is_ok());
+        // An answer that does not come lets the node look at its sessions.
+        line.is_cut.set(true);
+        world.pass(3_000, &[p0]).await;
+        line.is_cut.set(false);
+        world.pass(3_000, &[p0]).await;
+        line.mend();
+        world.pass(3_000, &[p0]).await;
+        assert_eq!(world.hosts[0].node.figures().fenced, 1);
+        assert!(world.clients[p0].published[0].2, "the message was not acknowledged");
+        world.exchange(s0);
+        assert!(world.clients[s0].inbox.is_empty(), "{:?}", world.clients[s0].inbox);
+    });
 }

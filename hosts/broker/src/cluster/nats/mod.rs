@@ -15,7 +15,7 @@ pub(crate) use servers::ClusterArguments;
 pub(super) use servers::START;
 
 use super::engine::{Append, Engine, Evicted, Head, Notice, Place, Refusal, Silent};
-use super::record::{Entry, Item, Logged};
+use super::record::{Entry, Item, Logged, Mark};
 use super::subject;
 use async_nats::header::{HeaderMap, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::jetstream::Context;
@@ -26,6 +26,7 @@ use base64::engine::general_purpose::STANDARD;
 use reading::separate;
 use serde_json::{Value, json};
 use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -42,6 +43,10 @@ const ANSWER: Duration = Duration::from_secs(3);
 const OTHER_NODE: Duration = Duration::from_secs(2);
 /// The time that the end of a session is kept, so that nodes notice it.
 const TOMBSTONE: &str = "1h";
+/// The time for which the log remembers the identifiers of messages.
+const WINDOW: Duration = Duration::from_secs(600);
+/// Messages of a subject that are asked for one by one, before all others are read together.
+const FEW: usize = 16;
 /// Bytes that can wait for NATS and need no acknowledgement.
 const OUTBOX: usize = 32 * 1024 * 1024;
 
@@ -59,6 +64,8 @@ pub(crate) struct Nats {
 }
 
 impl Engine for Nats {
+    const WINDOW: Duration = WINDOW;
+
     async fn append(&self, all: &[Append], token: &str) -> Result<(), Silent> {
         // The message that shows whether all of them are there.
         let marked = all.iter().position(|append| append.token.is_none());
@@ -112,6 +119,26 @@ impl Engine for Nats {
         Ok(())
     }
 
+    async fn appended(&self, after: u64, all: &[Append]) -> Result<Vec<bool>, Silent> {
+        let mut subjects = BTreeMap::<String, (u64, BTreeSet<Mark>)>::new();
+        for append in all {
+            let Some(mark) = &append.mark else { continue };
+            let after = if let Mark::Repeat { of, .. } = mark { *of } else { after };
+            let (from, marks) =
+                subjects.entry(subject_of(append)).or_insert((after, BTreeSet::new()));
+            *from = after.min(*from);
+            marks.insert(mark.clone());
+        }
+        let mut found = BTreeSet::new();
+        for (subject, (from, mut marks)) in subjects {
+            self.find(subject, from, &mut marks, &mut found).await?;
+        }
+        Ok(all
+            .iter()
+            .map(|one| one.mark.as_ref().is_some_and(|mark| found.contains(mark)))
+            .collect())
+    }
+
     async fn append_entry(
         &self,
         client: &str,
@@ -140,22 +167,15 @@ impl Engine for Nats {
 
     async fn entries(&self, client: &str) -> Result<Vec<(u64, Entry)>, Silent> {
         let (subject, mut next, mut all) = (of_session(client), 1, Vec::new());
-        loop {
-            // The leader answers, so that no entry is missing that another node has appended.
-            let content = json!({ "seq": next, "next_by_subj": subject });
-            let answer = self.api(format!("STREAM.MSG.GET.{SESSIONS}"), content).await?;
-            if number(&answer, "/error/code") == Some(404) {
-                return Ok(all);
-            }
-            check(&answer)?;
-            let sequence = number(&answer, "/message/seq").ok_or(Silent)?;
-            let Some(entry) = data(&answer).and_then(|data| Entry::from_bytes(&data)) else {
+        while let Some((sequence, data)) = self.next(SESSIONS, &subject, next).await? {
+            let Some(entry) = Entry::from_bytes(&data) else {
                 warn!(client, sequence, "the entry of the session is of another version");
                 return Err(Silent);
             };
             all.push((sequence, entry));
             next = sequence + 1;
         }
+        Ok(all)
     }
 
     async fn heads(&self) -> Result<Vec<Head>, Silent> {
@@ -267,6 +287,59 @@ impl Nats {
     async fn api(&self, call: String, content: Value) -> Result<Value, Silent> {
         let request = Request::new().payload(content.to_string().into());
         self.ask(format!("$JS.API.{call}"), request).await
+    }
+
+    /// Returns the next message of a subject. The leader of the stream answers, so that none is
+    /// missing that another node has appended.
+    async fn next(
+        &self,
+        stream: &str,
+        subject: &str,
+        from: u64,
+    ) -> Result<Option<(u64, Vec<u8>)>, Silent> {
+        let content = json!({ "seq": from, "next_by_subj": subject });
+        let answer = self.api(format!("STREAM.MSG.GET.{stream}"), content).await?;
+        if number(&answer, "/error/code") == Some(404) {
+            return Ok(None);
+        }
+        check(&answer)?;
+        let sequence = number(&answer, "/message/seq").ok_or(Silent)?;
+        Ok(Some((sequence, data(&answer).ok_or(Silent)?)))
+    }
+
+    /// Moves the marks of the messages that the log has for a subject, behind a position, to
+    /// `found`.
+    async fn find(
+        &self,
+        subject: String,
+        after: u64,
+        marks: &mut BTreeSet<Mark>,
+        found: &mut BTreeSet<Mark>,
+    ) -> Result<(), Silent> {
+        let mut note = |item: Option<Item>| {
+            if let Some(Item::Message(logged)) = item {
+                found.extend(marks.take(&logged.mark()));
+            }
+            marks.is_empty()
+        };
+        let (mut next, mut count) = (after + 1, 0);
+        while let Some((position, data)) = self.next(LOG, &subject, next).await? {
+            if note(Item::from_bytes(&data)) {
+                break;
+            }
+            (next, count) = (position + 1, count + 1);
+            if count == FEW {
+                let (_, last) = self.bounds().await?;
+                for (position, item) in self.read_log(position, last, vec![subject.clone()]).await?
+                {
+                    if note(Some(item)) {
+                        return Ok(());
+                    }
+                    next = position + 1;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Limits the time that the copy of the end of something is kept, which no newer item replaces.

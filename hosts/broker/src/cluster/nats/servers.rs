@@ -1,6 +1,6 @@
 //! The servers that a node needs, and the streams there.
 
-use super::{LOG, Nats, RETAINED, SESSIONS};
+use super::{LOG, Nats, RETAINED, SESSIONS, WINDOW};
 use anyhow::{Context as _, bail, ensure};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Source, StorageType};
 use async_nats::{ConnectOptions, ServerAddr, jetstream};
@@ -161,8 +161,7 @@ impl Nats {
             discard: DiscardPolicy::Old,
             allow_atomic_publish: true,
             allow_message_ttl: true,
-            duplicate_window: Duration::from_secs(600)
-                .min(Duration::from_secs(arguments.cluster_log_hours * 3_600)),
+            duplicate_window: WINDOW,
             ..common(LOG)
         };
         let source = Source {
@@ -214,7 +213,8 @@ impl Nats {
             let has_features = found.storage == StorageType::File
                 && (!wanted.allow_atomic_publish || found.allow_atomic_publish)
                 && (!wanted.allow_rollup || found.allow_rollup)
-                && (!wanted.allow_message_ttl || found.allow_message_ttl);
+                && (!wanted.allow_message_ttl || found.allow_message_ttl)
+                && found.duplicate_window >= wanted.duplicate_window;
             ensure!(has_features, "stream {name} was not created by this program: remove it");
             let are_limits_equal =
                 (found.max_age, found.max_bytes) == (wanted.max_age, wanted.max_bytes);

@@ -12,13 +12,14 @@
 //! the next entry, or after [`LAZY`](super::clock).
 
 use super::claims::own;
-use super::{Node, Owned, PAUSE, Port, RETRY, State};
+use super::{Node, Owned, PAUSE, Port, RETRY, Repair, State};
 use crate::cluster::engine::{Append, Engine, Head, Refusal, Silent};
 use crate::cluster::record::{self, Entry, Item, Logged, Member, Owed};
 use mqtt_sansio::broker::journal::{Batch, Record};
 use mqtt_sansio::broker::{Forward, Route};
 use mqtt_sansio::codec::{Disconnect, QoS, ReasonCode};
 use rustc_hash::{FxHashMap, FxHashSet};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::rc::Rc;
@@ -62,7 +63,7 @@ impl<E: Engine, P: Port> Node<E, P> {
     }
 
     async fn store(self: &Rc<Self>, work: Work) {
-        let Work { batch, entries, log, replies } = work;
+        let Work { batch, entries, log, replies, since, position } = work;
         let appends = entries.into_iter().map(|pending| {
             let node = self.clone();
             spawn_local(async move {
@@ -90,7 +91,8 @@ impl<E: Engine, P: Port> Node<E, P> {
         }
         self.fence(&lost);
         let log: Vec<_> = log.into_iter().filter(|(client, _)| !lost.contains(client)).collect();
-        self.append_all(log.into_iter().map(|(_, append)| append).collect()).await;
+        let log = log.into_iter().map(|(_, append)| append).collect();
+        self.append_all(log, since, position).await;
         if self.last_tick.get().elapsed() > PAUSE || self.must_verify.take() {
             self.verify().await;
         }
@@ -106,9 +108,10 @@ impl<E: Engine, P: Port> Node<E, P> {
     /// Takes what the next batch needs. `None` if there is nothing to do.
     fn collect(&self) -> Option<Work> {
         let (mut work, mut changes) = (Work::default(), Vec::new());
+        let now = time::Instant::now();
         let (mut evicted, mut forwards) = (Vec::new(), Vec::new());
         let (mut gone, mut position, mut members) = (Vec::new(), 0, Vec::new());
-        self.port.with(|broker, now| {
+        self.port.with(|broker, broker_now| {
             let evictions = mem::take(&mut self.state.borrow_mut().evictions);
             let disconnect = Disconnect::new(ReasonCode::SESSION_TAKEN_OVER);
             for (client, reply) in evictions {
@@ -120,7 +123,7 @@ impl<E: Engine, P: Port> Node<E, P> {
                 let put = |Record { key, value }: Record<'_>| {
                     records.push((key.to_vec(), value.map(<[u8]>::to_vec)));
                 };
-                let has_session = broker.evict(&client, None, &disconnect, now, put);
+                let has_session = broker.evict(&client, None, &disconnect, broker_now, put);
                 evicted.push((client, has_session, records));
             }
             work.batch = broker.poll_journal(|Record { key, value }| {
@@ -163,13 +166,14 @@ impl<E: Engine, P: Port> Node<E, P> {
         self.take_members(members, &evicted, &mut work, &mut owed);
         self.take_forwards(forwards, position, &evicted, &mut work, &mut owed);
         let repairs = mem::take(&mut self.state.borrow_mut().repairs);
-        for (client, Append { token, bytes, .. }) in &repairs {
+        work.since = repairs.iter().map(|repair| repair.since).fold(Some(now), Ord::min);
+        for Repair { client, append: Append { token, bytes, .. }, .. } in &repairs {
             // The position of the client's entry can be behind the message.
             let owes = token.clone().filter(|_| !client.is_empty());
             let owes = owes.map(|token| Owed { token, message: bytes.to_vec() });
             owes.into_iter().for_each(|one| owed.entry(client.clone()).or_default().push(one));
         }
-        work.log.extend(repairs);
+        work.log.extend(repairs.into_iter().map(|Repair { client, append, .. }| (client, append)));
         let state = &mut *self.state.borrow_mut();
         if mem::take(&mut state.settles) {
             // Behind all that this node appends again up to this position.
@@ -217,7 +221,8 @@ impl<E: Engine, P: Port> Node<E, P> {
             let expected = owned.sequence;
             work.entries.push(Pending { client, expected, entry });
         }
-        let Work { batch, entries, log, replies } = &work;
+        work.position = position;
+        let Work { batch, entries, log, replies, .. } = &work;
         let is_empty =
             batch.is_none() && entries.is_empty() && log.is_empty() && replies.is_empty();
         (!is_empty).then_some(work)
@@ -288,7 +293,9 @@ impl<E: Engine, P: Port> Node<E, P> {
                 _ => (None, state.shares.choose(&message, true)),
             };
             let (client, publisher) = (publisher.clone(), publisher);
-            let logged = Logged { message, publisher, expires_at, share, of: 0, known, choices };
+            let (of, number) = (0, self.stamp());
+            let logged =
+                Logged { message, publisher, expires_at, share, of, number, known, choices };
             let append = Append::new(&Item::Message(logged), token.clone());
             if let Some(token) = token {
                 let message = append.bytes.to_vec();
@@ -299,8 +306,9 @@ impl<E: Engine, P: Port> Node<E, P> {
         }
     }
 
-    /// Appends messages to the log, however long that takes.
-    async fn append_all(&self, all: Vec<Append>) {
+    /// Appends messages to the log, however long that takes. `since` and `after` are those of
+    /// [`Work`].
+    async fn append_all(&self, all: Vec<Append>, since: Option<time::Instant>, after: u64) {
         let mut rest = &all[..];
         while !rest.is_empty() {
             let (mut count, mut bytes) = (0, 0);
@@ -311,16 +319,42 @@ impl<E: Engine, P: Port> Node<E, P> {
                 }
                 count += 1;
             }
-            let (part, after) = rest.split_at(count);
-            let token = self.token();
-            while self.engine.append(part, &token).await.is_err() {
+            let (part, others) = rest.split_at(count);
+            let (mut part, token) = (Cow::Borrowed(part), self.token());
+            while self.try_append(&mut part, &token, since, after).await.is_err() {
                 sleep(RETRY).await;
             }
             let now = time::Instant::now();
             self.healthy_at.set(now);
             self.waits_since.set(Some(now));
-            rest = after;
+            rest = others;
         }
+    }
+
+    /// Appends messages to the log. If an attempt that has possibly succeeded can be so old that
+    /// the engine does not remember its tokens, for instance because this node stood still, looks
+    /// for them in the log first.
+    async fn try_append(
+        &self,
+        all: &mut Cow<'_, [Append]>,
+        token: &str,
+        since: Option<time::Instant>,
+        after: u64,
+    ) -> Result<(), Silent> {
+        if since.is_none_or(|since| since.elapsed() > E::WINDOW / 4) {
+            *all = Cow::Owned(self.missing(after, all).await?);
+        }
+        match all.is_empty() {
+            true => Ok(()),
+            false => self.engine.append(all, token).await,
+        }
+    }
+
+    /// Returns the items that the log does not have behind a position.
+    pub(super) async fn missing(&self, after: u64, all: &[Append]) -> Result<Vec<Append>, Silent> {
+        let appended = self.engine.appended(after, all).await?;
+        let missing = all.iter().zip(appended).filter(|(_, is_there)| !is_there);
+        Ok(missing.map(|(append, _)| append.clone()).collect())
     }
 
     /// Appends an entry, however long that takes. Returns `None` if another node has appended one.
@@ -329,9 +363,13 @@ impl<E: Engine, P: Port> Node<E, P> {
             match self.engine.append_entry(client, expected, entry).await {
                 Ok(sequence) => return Some(sequence),
                 Err(Refusal::Stale) => {
-                    // The answer to an earlier attempt can be lost.
+                    // The answer to an earlier attempt can be lost. If there is no other entry,
+                    // that attempt is still on its way to a majority of the servers.
                     if let Ok(entries) = self.engine.entries(client).await {
-                        return own(&entries, entry, self.instance);
+                        let last = entries.last().map_or(0, |(sequence, _)| *sequence);
+                        if last != expected {
+                            return own(&entries, entry, self.instance);
+                        }
                     }
                 }
                 Err(Refusal::Silent) => {}
@@ -379,7 +417,7 @@ impl<E: Engine, P: Port> Node<E, P> {
         state.forwards.retain(|forward| !clients.contains(&*forward.publisher));
         state.members.retain(|member| !clients.contains(&member.client));
         state.leaving.retain(|(leaving, _), _| !clients.contains(leaving));
-        state.repairs.retain(|(leaving, _)| !clients.contains(leaving));
+        state.repairs.retain(|repair| !clients.contains(&repair.client));
     }
 
     /// Ends the sessions that other nodes have claimed while this one stood still.
@@ -433,6 +471,10 @@ struct Work {
     entries: Vec<Pending>,
     log: Vec<(Rc<str>, Append)>,
     replies: Vec<oneshot::Sender<()>>,
+    /// The time before which none of the messages was appended, if that is known.
+    since: Option<time::Instant>,
+    /// The position behind which they are, except for those that repeat an earlier message.
+    position: u64,
 }
 
 impl Owned {

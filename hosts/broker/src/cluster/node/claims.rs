@@ -26,7 +26,7 @@ impl<E: Engine, P: Port> Node<E, P> {
         let lock = self.state.borrow_mut().claims.entry(client.clone()).or_default().clone();
         let result = {
             let _guard = lock.lock().await;
-            let will = will.map(|will| Owed { token: self.token(), message: will.to_bytes() });
+            let will = will.map(|will| self.owed_will(will));
             let start = time::Instant::now();
             loop {
                 // The election of a leader takes a while.
@@ -50,7 +50,7 @@ impl<E: Engine, P: Port> Node<E, P> {
     pub(crate) fn note_assigned(&self, client: &str, will: Option<Logged>) {
         let client: Rc<str> = client.into();
         let will = will.map(|will| Logged { publisher: client.clone(), ..will });
-        let will = will.map(|will| Owed { token: self.token(), message: will.to_bytes() });
+        let will = will.map(|will| self.owed_will(will));
         let mut state = self.state.borrow_mut();
         if will.is_some() {
             state.due.insert(client.clone());
@@ -111,6 +111,8 @@ impl<E: Engine, P: Port> Node<E, P> {
                 stamp: self.stamp(),
                 is_fresh: is_over,
                 is_claim: true,
+                // That of the will.
+                position: self.position(),
                 will: will.clone(),
                 ..Entry::default()
             };
@@ -131,10 +133,15 @@ impl<E: Engine, P: Port> Node<E, P> {
         let Stored { owed, will: old_will, .. } = &stored;
         // A session without records whose owner is lost: its connection has ended, too.
         let old_will = old_will.iter().filter(|_| !is_kept && stored.owner != 0);
-        for Owed { token, message } in owed.iter().chain(old_will) {
+        let owed_after = owed.iter().map(|owed| (owed, stored.position));
+        let old_will = old_will.map(|will| (will, stored.before_will));
+        for (Owed { token, message }, after) in owed_after.chain(old_will) {
             let Some(item) = Item::from_bytes(message) else { continue };
             let append = Append::new(&item, Some(token.clone()));
-            self.engine.append(&[append], token).await?;
+            // The entry can be so old that the engine does not remember the token.
+            for append in self.missing(after, &[append]).await? {
+                self.engine.append(&[append], token).await?;
+            }
         }
         let owned = Owned { sequence, will, is_fresh: true, ..Owned::default() };
         if is_kept {
@@ -243,7 +250,7 @@ impl<E: Engine, P: Port> Node<E, P> {
                         let is_member = broker.member(client, &filter).is_some();
                         let not = if is_member { "" } else { client };
                         let at = (*position, broker.position().unwrap_or(0));
-                        self.append_for(state, &choice.share, at, logged, [client, not]);
+                        self.append_for(state, &choice.share, at, logged, [client, not], None);
                     }
                 }
             }
@@ -316,7 +323,8 @@ impl<E: Engine, P: Port> Node<E, P> {
         }
         for (position, logged) in missed {
             for Choice { share, .. } in logged.choices.iter().filter(|one| one.client == *client) {
-                self.append_for(state, share, (position, known), &logged, [client, client]);
+                let clients = [&**client, client];
+                self.append_for(state, share, (position, known), &logged, clients, None);
             }
         }
         Ok(())

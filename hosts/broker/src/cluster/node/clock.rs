@@ -86,9 +86,16 @@ impl<E: Engine, P: Port> Node<E, P> {
     /// Asks the engine for the bounds of the log, which shows whether it works, and writes new
     /// entries of sessions whose position is in the older part.
     async fn ask(self: Rc<Self>) {
+        let asked = time::Instant::now();
         let Ok((first, last)) = self.engine.bounds().await else {
             return self.was_silent.set(true);
         };
+        let (since, end) = self.end.take().unwrap_or((asked, last));
+        if self.position() >= end {
+            self.read_since.set(since);
+        } else {
+            self.end.set(Some((since, end)));
+        }
         self.healthy_at.set(time::Instant::now());
         if self.was_silent.take() {
             // Other nodes have possibly asked for sessions in vain, and claimed them.

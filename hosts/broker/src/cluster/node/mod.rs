@@ -56,6 +56,10 @@ pub(crate) struct Node<E, P> {
     /// Since when an append waits, if one does. Servers without a majority can still answer
     /// questions.
     waits_since: Cell<Option<time::Instant>>,
+    /// All that this node reads from now on was appended after this time.
+    read_since: Cell<time::Instant>,
+    /// A time, and the end of the log then, which this node has not read yet.
+    end: Cell<Option<(time::Instant, u64)>>,
     is_cut_off: Cell<bool>,
     /// Whether the engine did not answer when it was last asked.
     was_silent: Cell<bool>,
@@ -122,8 +126,7 @@ struct State {
     members: Vec<Member>,
     /// The members that have left here, with their shared subscriptions, until the log says so.
     leaving: BTreeMap<(Rc<str>, Rc<str>), Option<Owed>>,
-    /// Messages that are appended again, and the client whose session this node must have for that.
-    repairs: Vec<(Rc<str>, Append)>,
+    repairs: Vec<Repair>,
     /// The last settled position that the log has.
     settled: u64,
     /// The position of the last message that this node has read.
@@ -139,6 +142,16 @@ struct State {
     next_id: u32,
     claims: FxHashMap<Rc<str>, Rc<Mutex<()>>>,
     figures: Figures,
+}
+
+/// A message that is appended again.
+#[derive(Debug)]
+struct Repair {
+    /// The client whose session this node must have for that, or empty.
+    client: Rc<str>,
+    append: Append,
+    /// The time before which no other node has appended it, if that is known.
+    since: Option<time::Instant>,
 }
 
 /// A session of this node.
@@ -190,6 +203,8 @@ impl<E: Engine, P: Port> Node<E, P> {
             last_tick: Cell::new(now),
             healthy_at: Cell::new(now),
             waits_since: Cell::default(),
+            read_since: Cell::new(now),
+            end: Cell::default(),
             is_cut_off: Cell::new(false),
             was_silent: Cell::new(false),
             must_verify: Cell::new(false),
@@ -221,6 +236,13 @@ impl<E: Engine, P: Port> Node<E, P> {
     fn token(&self) -> String {
         format!("{:016x}-{:x}", self.instance, self.stamp())
     }
+
+    /// Returns the will of a client as a message that is appended if its node is lost.
+    fn owed_will(&self, will: Logged) -> Owed {
+        let will = Logged { number: self.stamp(), ..will };
+        Owed { token: self.token(), message: will.to_bytes() }
+    }
+
     // ---- what the broker has for the nodes ----
 
     /// Takes what the broker has for the nodes. The port calls it after each call of the broker.
@@ -264,8 +286,8 @@ impl<E: Engine, P: Port> Node<E, P> {
         let to: Vec<u64> = to.map(|(instance, _)| *instance).collect();
         let is_own = is_chosen(self.instance);
         let (message, publisher) = (message.clone(), Rc::from(&**publisher));
-        let (expires_at, share, of, known) = (*expires_at, None, 0, 0);
-        let logged = Logged { message, publisher, expires_at, share, of, known, choices };
+        let (expires_at, share, of, number, known) = (*expires_at, None, 0, 0, 0);
+        let logged = Logged { message, publisher, expires_at, share, of, number, known, choices };
         if !to.is_empty() {
             let bytes = logged.to_bytes();
             let is_lost = |one: &&u64| !self.engine.send(**one, bytes.clone());

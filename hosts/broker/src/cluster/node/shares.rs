@@ -22,7 +22,7 @@
 //! node that chose had read, so the items of members between both show whether the choice counts.
 
 use super::others::rank;
-use super::{Node, Port, RETRY, State};
+use super::{Node, Port, RETRY, Repair, State};
 use crate::cluster::engine::{Append, Engine, Silent};
 use crate::cluster::record::{Choice, Item, Logged, Member};
 use mqtt_sansio::Instant;
@@ -33,7 +33,7 @@ use mqtt_sansio::session::Message;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use tokio::time::sleep;
+use tokio::time::{self, sleep};
 
 /// The groups of all nodes.
 #[derive(Debug, Default)]
@@ -254,6 +254,7 @@ impl<E: Engine, P: Port> Node<E, P> {
         now: Instant,
     ) {
         let state = &mut *self.state.borrow_mut();
+        let since = Some(self.read_since.get());
         let Logged { message, expires_at, share, choices, .. } = logged;
         let shares = match share {
             Some(share) => vec![share.clone()],
@@ -264,7 +265,8 @@ impl<E: Engine, P: Port> Node<E, P> {
             let choice = choices.iter().find(|choice| choice.share == share);
             let choice = choice.filter(|choice| state.shares.is_valid(choice));
             let Some(Choice { client, .. }) = choice else {
-                self.append_for(state, &share, (position, position), logged, ["", ""]);
+                let at = (position, position);
+                self.append_for(state, &share, at, logged, ["", ""], since);
                 continue;
             };
             let (filter, at) = (&group.filter, Some(position));
@@ -281,14 +283,15 @@ impl<E: Engine, P: Port> Node<E, P> {
                 self.moved.notify_one();
             }
             if state.leaving.contains_key(&key) {
-                self.append_for(state, &share, (position, position), logged, [client, client]);
+                let at = (position, position);
+                self.append_for(state, &share, at, logged, [client, client], since);
             }
         }
     }
 
     /// Appends a message of the log again, for one shared subscription, and for another member than
     /// `not`, if there is one. Does nothing if another node has the session of `client`. This node
-    /// has read the log up to `known`.
+    /// has read the log up to `known`. `since` is that of the [`Repair`].
     pub(super) fn append_for(
         &self,
         state: &mut State,
@@ -296,13 +299,16 @@ impl<E: Engine, P: Port> Node<E, P> {
         (position, known): (u64, u64),
         logged: &Logged,
         [client, not]: [&str; 2],
+        since: Option<time::Instant>,
     ) {
         let Some(choice) = state.shares.choose_one(share, position, not) else { return };
         let (of, choices) = (position, vec![choice]);
         let share_alone = Some(share.clone());
-        let logged = Logged { share: share_alone, of, known, choices, ..logged.clone() };
+        let number = 0;
+        let logged = Logged { share: share_alone, of, number, known, choices, ..logged.clone() };
         let token = format!("share-{position:x}-{:016x}", rank(share, position));
-        state.repairs.push((client.into(), Append::new(&Item::Message(logged), Some(token))));
+        let append = Append::new(&Item::Message(logged), Some(token));
+        state.repairs.push(Repair { client: client.into(), append, since });
         self.moved.notify_one();
     }
 
@@ -348,7 +354,8 @@ impl<E: Engine, P: Port> Node<E, P> {
                     let place = (*position, share);
                     if !repeated.contains(&place) {
                         let (position, share) = place;
-                        self.append_for(state, &share, (position, known), logged, ["", ""]);
+                        let (at, since) = ((position, known), Some(self.started));
+                        self.append_for(state, &share, at, logged, ["", ""], since);
                     }
                 }
             }
