@@ -88,7 +88,7 @@ struct Connection<T> {
     unfinished_since: Option<Instant>,
     /// When to look whether a packet is late, or, at the end of input, when to read no further.
     deadline: Option<Pin<Box<Sleep>>>,
-    /// The bytes of input since other threads had their turn.
+    /// The bytes of input since other threads had written all, or had their turn.
     unturned: usize,
     /// Other threads have their turn: they write what was read here, before more is read.
     others: Option<Pin<Box<dyn Future<Output = ()>>>>,
@@ -126,8 +126,12 @@ impl<T: Transport> Connection<T> {
                 return Poll::Pending;
             }
             let count = count.unwrap_or_default();
-            let next = self.step(count);
+            if self.unturned + count >= INPUT_OF_A_TURN && self.host.others_behind().is_empty() {
+                // They have written all that was read before.
+                self.unturned = 0;
+            }
             self.unturned += count;
+            let next = self.step(count);
             self.reads = next.wants_input && !next.has_input;
             let all_is_read = self.received.is_empty() || self.reads;
             if next.is_closed || (self.input_ended && all_is_read) {

@@ -692,15 +692,24 @@ impl Host {
         answered
     }
 
-    /// Asks the other threads for their turn, if their tasks still have something to write from
-    /// here. One thread alone writes what it has read before it reads much more: else a client that
-    /// publishes fast fills the queues of subscribers that read well.
+    /// Returns the other threads whose tasks still have something to write from here.
+    pub(crate) fn others_behind(&self) -> Vec<u16> {
+        let woken = self.woken.borrow();
+        let threads = (0..).zip(self.shared.threads.iter().zip(&*woken));
+        let others = threads.filter(|(number, _)| *number != self.thread);
+        let is_behind = |(thread, woken): (&Thread, &Vec<Waker>)| {
+            !woken.is_empty() || thread.behind.load(Ordering::Acquire) > 0
+        };
+        others.filter(|(_, other)| is_behind(*other)).map(|(number, _)| number).collect()
+    }
+
+    /// Asks the other threads for their turn, if they are behind. One thread alone writes what it
+    /// has read before it reads much more: else a client that publishes fast fills the queues of
+    /// subscribers that read well.
     pub(crate) fn turn_of_others(&self) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
+        let behind = self.others_behind();
         self.wake_others();
-        let others = (0..).zip(&self.shared.threads);
-        let others = others.filter(|(_, other)| other.behind.load(Ordering::Acquire) > 0);
-        let others = others.map(|(number, _)| number).filter(|number| *number != self.thread);
-        let turns: Vec<_> = others.map(|number| self.turn_of(number)).collect();
+        let turns: Vec<_> = behind.into_iter().map(|number| self.turn_of(number)).collect();
         if turns.is_empty() {
             return None;
         }
