@@ -313,7 +313,10 @@ pub(crate) fn free_address() -> String {
 fn play_with_kills(rounds: u32, damage: impl Fn(&str)) -> [Flow; 2] {
     let (directory, address) = (Directory::new(), free_address());
     let data = directory.path("data");
-    let start = || Broker::start(&["--listen", &address, "--data-dir", &data]);
+    let mut flags = vec!["--listen", &address, "--data-dir", &data];
+    // On a busy machine, the subscriber can be late by more messages than the default.
+    flags.extend(["--max-queued-messages", "1000000", "--max-queued-bytes", "1000000000"]);
+    let start = || Broker::start(&flags);
     let mut broker = start();
     play(&address, || {
         for round in 0..rounds {
