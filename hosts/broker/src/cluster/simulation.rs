@@ -41,6 +41,7 @@ struct Tally {
     crashes: usize,
     cuts: usize,
     stalls: usize,
+    lags: usize,
     lost_answers: usize,
     received: usize,
     repeated: usize,
@@ -106,6 +107,8 @@ struct Line {
     is_cut: Cell<bool>,
     /// Whether appends to the log are not answered, while all else works.
     is_stalled: Cell<bool>,
+    /// Whether the node does not read the log, while all else works.
+    is_behind: Cell<bool>,
     is_dead: Cell<bool>,
 }
 
@@ -113,6 +116,7 @@ impl Line {
     fn mend(&self) {
         self.is_cut.set(false);
         self.is_stalled.set(false);
+        self.is_behind.set(false);
     }
 }
 
@@ -541,7 +545,7 @@ impl World {
                     let behind = (1_u64..).zip(log.iter()).skip(position).take(5);
                     behind.map(|(at, bytes)| (at, Item::from_bytes(bytes).unwrap())).collect()
                 };
-                if state.is_cut.get() {
+                if state.is_cut.get() || state.is_behind.get() {
                     sleep(Duration::from_millis(50)).await;
                     continue;
                 }
@@ -634,12 +638,13 @@ impl World {
                 self.steps_with_power = Some(1 + self.pick(4));
             }
             93..=96 => {
-                let (victim, is_stalled) = (self.pick(NODES), self.pick(3) == 0);
-                let Line { is_cut, is_stalled: stalls, .. } =
+                let (victim, kind) = (self.pick(NODES), self.pick(4));
+                let Line { is_cut, is_stalled, is_behind, .. } =
                     &*self.hosts[victim].node.engine.state;
-                let (tally, state) = match is_stalled {
-                    true => (&mut self.tally.stalls, stalls),
-                    false => (&mut self.tally.cuts, is_cut),
+                let (tally, state) = match kind {
+                    0 => (&mut self.tally.stalls, is_stalled),
+                    1 => (&mut self.tally.lags, is_behind),
+                    _ => (&mut self.tally.cuts, is_cut),
                 };
                 *tally += 1;
                 state.set(true);
@@ -999,6 +1004,7 @@ fn simulate(seeds: std::ops::Range<u64>, care: Care) -> (Tally, Vec<String>) {
         total.crashes += tally.crashes;
         total.cuts += tally.cuts;
         total.stalls += tally.stalls;
+        total.lags += tally.lags;
         total.lost_answers += tally.lost_answers;
         total.received += tally.received;
         total.repeated += tally.repeated;
@@ -1026,8 +1032,8 @@ fn simulated_nodes_lose_and_double_nothing() {
         return;
     }
     let Tally { moves, crashes, cuts, lost_answers, received, wills, shared, again, .. } = tally;
-    let Tally { fenced, adopted, resumed, repeated, stalls, .. } = tally;
-    let counts = [moves, crashes, cuts, stalls, lost_answers];
+    let Tally { fenced, adopted, resumed, repeated, stalls, lags, .. } = tally;
+    let counts = [moves, crashes, cuts, stalls, lags, lost_answers];
     let counts = counts.into_iter().chain([received, repeated, wills, shared, again]);
     let counts = counts.map(|count| count as u64);
     let is_often = counts.chain([fenced, resumed]).all(|count| count > 20);
