@@ -139,6 +139,8 @@ pub(crate) struct State {
     pub(crate) will: Option<Owed>,
     /// The log up to this position does not have the will.
     pub(crate) before_will: u64,
+    /// Whether a node has claimed the session since then, and has possibly published the will.
+    pub(crate) is_will_claimed: bool,
 }
 
 impl State {
@@ -156,6 +158,7 @@ impl State {
             // The writer of this entry has appended what was owed before.
             self.owed = owed;
         }
+        self.is_will_claimed = will.is_none() && (self.is_will_claimed || is_claim);
         if will.is_some() {
             (self.will, self.before_will) = (will, position);
         }
@@ -503,5 +506,9 @@ mod tests {
         state.apply(Entry { is_claim: true, position: 9, will, ..Entry::default() });
         state.apply(Entry { position: 12, ..Entry::default() });
         assert_eq!((state.before_will, state.position), (9, 12));
+        assert!(!state.is_will_claimed);
+        state.apply(Entry { is_claim: true, ..Entry::default() });
+        state.apply(Entry { position: 13, ..Entry::default() });
+        assert!(state.is_will_claimed);
     }
 }

@@ -373,12 +373,14 @@ fn messages_wills_and_retained_messages_reach_clients_of_mosquitto() {
     cluster.start_broker(0);
     let one = programs::mosquitto_sub(ports[0], &["-t", "a//b", "-C", "1"]);
     assert_eq!(one.trim_end(), "a//b");
-    // The will of a client whose node dies comes once.
+    // The will of a client whose node dies comes once, also behind others of its topic.
     let wills = spawn(move || programs::mosquitto_sub(ports[1], &["-t", "will", "-W", "14"]));
     let mut mortal = programs::mosquitto_sub_with_will(ports[2], "will", "gone");
     sleep(Duration::from_secs(1));
+    let others = ["-t", "will", "-m", "text", "-q", "1", "--repeat", "60"];
+    programs::mosquitto_pub(ports[0], &others);
     cluster.kill_broker(2);
-    assert_eq!(wills.join().unwrap(), "gone\n");
+    assert_eq!(wills.join().unwrap(), "text\n".repeat(60) + "gone\n");
     let _ = mortal.kill();
     let _ = mortal.wait();
 }

@@ -133,14 +133,20 @@ impl<E: Engine, P: Port> Node<E, P> {
         let Stored { owed, will: old_will, .. } = &stored;
         // A session without records whose owner is lost: its connection has ended, too.
         let old_will = old_will.iter().filter(|_| !is_kept && stored.owner != 0);
-        let owed_after = owed.iter().map(|owed| (owed, stored.position));
-        let old_will = old_will.map(|will| (will, stored.before_will));
+        let owed_after = owed.iter().map(|owed| (owed, Some(stored.position)));
+        let will_after = stored.is_will_claimed.then_some(stored.before_will);
+        let old_will = old_will.map(|will| (will, will_after));
         for (Owed { token, message }, after) in owed_after.chain(old_will) {
             let Some(item) = Item::from_bytes(message) else { continue };
-            let append = Append::new(&item, Some(token.clone()));
-            // The entry can be so old that the engine does not remember the token.
-            for append in self.missing(after, &[append]).await? {
-                self.engine.append(&[append], token).await?;
+            let all = vec![Append::new(&item, Some(token.clone()))];
+            // Another node can have appended it, so long ago that the engine has forgotten the
+            // token.
+            let all = match after {
+                Some(after) => self.missing(after, &all).await?,
+                None => all,
+            };
+            if !all.is_empty() {
+                self.engine.append(&all, token).await?;
             }
         }
         let owned = Owned { sequence, will, is_fresh: true, ..Owned::default() };
