@@ -729,6 +729,8 @@ impl World {
         one.up.clear();
         one.input.clear();
         one.is_connected = false;
+        // A SUBSCRIBE that was not answered is sent again.
+        one.is_asked = one.is_subscribed;
         Some(at)
     }
 
