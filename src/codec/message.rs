@@ -192,7 +192,8 @@ impl Message {
         // In 5.0 without an identifier, the bytes are as on the wire.
         let is_whole = version == Version::V5_0 && packet_identifier.is_none();
         if let (true, Ok(short @ ..0x80)) = (is_whole, u8::try_from(remaining)) {
-            out.append_room(2, remaining as usize)?.copy_from_slice(&[first, short]);
+            out.make_room(2, remaining as usize)?;
+            out.append_slice(&[first, short])?;
             return out.append_shared(&self.bytes, 0);
         }
         let topic = if is_whole { 0 } else { 2 + usize::from(self.topic_length) };

@@ -36,6 +36,10 @@ pub trait Output: Sealed {
         self.append_slice(bytes.get(from..).unwrap_or_default())
     }
 
+    /// Makes sure that `size` bytes can be appended, in any number of pieces, and then `more`, which
+    /// can be shared. Otherwise returns [`EncodeError::NoRoom`].
+    fn make_room(&mut self, size: usize, more: usize) -> Result<(), EncodeError>;
+
     /// Appends `size` bytes, which the caller then overwrites, if there is room for `more` after
     /// them. Otherwise leaves the output as it is and returns [`EncodeError::NoRoom`].
     fn append_room(&mut self, size: usize, more: usize) -> Result<&mut [u8], EncodeError>;
@@ -123,6 +127,12 @@ macro_rules! growing {
             }
 
             #[inline(always)]
+            fn make_room(&mut self, size: usize, more: usize) -> Result<(), EncodeError> {
+                self.reserve(size + more);
+                Ok(())
+            }
+
+            #[inline(always)]
             fn append_room(&mut self, size: usize, more: usize) -> Result<&mut [u8], EncodeError> {
                 let start = self.len();
                 let free = self.capacity() - start;
@@ -158,6 +168,12 @@ impl Output for Fixed<'_> {
     fn append_slice(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
         self.append_room(bytes.len(), 0)?.copy_from_slice(bytes);
         Ok(())
+    }
+
+    #[inline]
+    fn make_room(&mut self, size: usize, more: usize) -> Result<(), EncodeError> {
+        let needed = size.saturating_add(more);
+        if needed <= self.room() { Ok(()) } else { Err(EncodeError::NoRoom(needed)) }
     }
 
     #[inline]

@@ -235,16 +235,22 @@ impl Body for &Subscribe<'_> {
         self.properties.write(rules.version, sink);
         let mut are_simple = rules.options == Options::NONE;
         self.subscriptions.write(sink, |Subscription { topic_filter, options }, sink| {
-            let options = options.as_u8();
-            are_simple &=
-                is_simple(topic_filter) & (rules.version == Version::V5_0 || options <= 2);
-            sink.field(topic_filter.as_bytes());
-            sink.u8(options);
+            are_simple &= is_simple(topic_filter);
+            sink.list_field(topic_filter.as_bytes());
+            sink.u8(options.as_u8());
         });
         sink.check(|| {
-            if are_simple { Ok(()) } else { check_subscriptions(self.subscriptions, rules) }
+            let is_simple =
+                are_simple && (rules.version == Version::V5_0 || have_only_qos(self.subscriptions));
+            if is_simple { Ok(()) } else { check_subscriptions(self.subscriptions, rules) }
         });
     }
+}
+
+/// Whether the options are such that versions before 5.0 have them.
+#[inline(never)]
+fn have_only_qos(subscriptions: Sequence<'_, Subscription<'_>>) -> bool {
+    subscriptions.iter().all(|subscription| subscription.options.as_u8() <= 2)
 }
 
 #[inline(never)]
@@ -324,7 +330,7 @@ impl Body for &Unsubscribe<'_> {
         let mut are_simple = rules.options == Options::NONE;
         self.topic_filters.write(sink, |filter, sink| {
             are_simple &= is_simple(filter);
-            sink.field(filter.as_bytes());
+            sink.list_field(filter.as_bytes());
         });
         sink.check(|| if are_simple { Ok(()) } else { check_filters(self.topic_filters, rules) });
     }

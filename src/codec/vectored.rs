@@ -130,9 +130,15 @@ impl Output for Vectored {
     }
 
     #[inline]
-    fn append_room(&mut self, size: usize, more: usize) -> Result<&mut [u8], EncodeError> {
+    fn make_room(&mut self, size: usize, more: usize) -> Result<(), EncodeError> {
         self.compact();
         // The bytes that follow may be shared, so no room is reserved for them.
+        self.copied.make_room(size, if more < SHARED_FROM { more } else { 0 })
+    }
+
+    #[inline]
+    fn append_room(&mut self, size: usize, more: usize) -> Result<&mut [u8], EncodeError> {
+        self.compact();
         self.copied.append_room(size, if more < SHARED_FROM { more } else { 0 })
     }
 }

@@ -17,6 +17,9 @@ pub(crate) trait Sink {
     /// Writes a field with its length, which was checked.
     fn field(&mut self, bytes: &[u8]);
 
+    /// The same for a list of fields, in whose loop a call would cost more than the code.
+    fn list_field(&mut self, bytes: &[u8]);
+
     /// Writes a property whose value is such a field, or begins with one.
     fn field_property(&mut self, identifier: u8, bytes: &[u8]);
 
@@ -155,6 +158,11 @@ impl Sink for Size {
     }
 
     #[inline(always)]
+    fn list_field(&mut self, bytes: &[u8]) {
+        self.field(bytes);
+    }
+
+    #[inline(always)]
     fn field_property(&mut self, _: u8, bytes: &[u8]) {
         self.total += 3 + bytes.len() as u64;
     }
@@ -226,12 +234,6 @@ impl<'m> Writer<'m> {
         self.put([], bytes);
     }
 
-    /// Writes the only field of a packet. Inlined, because such a packet has one copy of the code.
-    #[inline(always)]
-    pub(super) fn only_field(&mut self, bytes: &[u8]) {
-        self.put(length(bytes), bytes);
-    }
-
     #[inline(always)]
     fn put<const N: usize>(&mut self, head: [u8; N], bytes: &[u8]) {
         self.room = put(core::mem::take(&mut self.room), head, bytes);
@@ -251,6 +253,11 @@ impl Sink for Writer<'_> {
     #[inline(always)]
     fn field(&mut self, bytes: &[u8]) {
         self.room = put_field(core::mem::take(&mut self.room), bytes);
+    }
+
+    #[inline(always)]
+    fn list_field(&mut self, bytes: &[u8]) {
+        self.put(length(bytes), bytes);
     }
 
     #[inline(always)]
