@@ -50,6 +50,8 @@ pub(super) struct Subscriptions {
     /// The number of requests that are not answered.
     pub(super) pending: usize,
     pub(super) refused: bool,
+    /// The number of requests on this connection whose packet identifier was in use.
+    pub(super) collisions: u16,
     /// Whether all were answered, and none refused, in this session.
     pub(super) complete: bool,
 }
@@ -213,7 +215,7 @@ impl End {
     /// Notes that the connection has ended. The broker will resend what is not acknowledged.
     pub(super) fn disconnected(&mut self) {
         self.exchanges.values_mut().for_each(|exchange| exchange.token = None);
-        self.subscriptions.pending = 0;
+        (self.subscriptions.pending, self.subscriptions.collisions) = (0, 0);
     }
 
     /// Notes that the broker has no session, so that it resends nothing.

@@ -61,6 +61,10 @@ use alloc::vec::Vec;
 use core::{fmt, mem};
 use end::End;
 
+/// A bridge subscribes again with so many other packet identifiers. More of them are in use only if
+/// the bridge before had more QoS 2 messages in flight.
+const MOST_COLLISIONS: u16 = 1_000;
+
 /// An event that the host of a bridge can log or must act on.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -330,9 +334,13 @@ impl Bridge {
                 let code = suback.reason_codes.iter().next().unwrap_or_default();
                 // The key was made from an index.
                 let topic = usize::try_from(topic).unwrap_or(usize::MAX);
-                if code == ReasonCode::PACKET_IDENTIFIER_IN_USE {
+                let subscriptions = &mut self.ends(side).0.subscriptions;
+                if code == ReasonCode::PACKET_IDENTIFIER_IN_USE
+                    && subscriptions.collisions < MOST_COLLISIONS
+                {
                     // A QoS 2 message from before a restart has it. The next one may be free.
-                    self.ends(side).0.subscriptions.pending -= 1;
+                    subscriptions.collisions += 1;
+                    subscriptions.pending -= 1;
                     self.subscribe(side, topic, true, now);
                 } else {
                     self.on_subscribed(side, topic, code);

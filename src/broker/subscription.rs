@@ -5,7 +5,9 @@ use super::config::Limit;
 use super::nodes::NodeId;
 use crate::codec::{Filter, QoS, RetainHandling, SubscriptionIdentifier, SubscriptionOptions};
 use crate::router::GroupId;
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 /// The receiver of the messages that a filter matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,11 +31,23 @@ pub(super) struct Subscriber {
 /// The subscriptions of a session.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
-    by_filter: BTreeMap<Filter, Subscriber>,
+    by_filter: ByFilter,
     bytes: usize,
     /// Numbers the subscriptions.
     last: u32,
 }
+
+/// Subscriptions in the order of their filters. Most sessions have few: a map takes room for eleven
+/// with the first.
+#[derive(Debug)]
+enum ByFilter {
+    Few(Vec<(Filter, Subscriber)>),
+    #[expect(clippy::box_collection, reason = "so that a session with none is no larger")]
+    Many(Box<BTreeMap<Filter, Subscriber>>),
+}
+
+/// The most subscriptions that are not in a map.
+const FEW: usize = 8;
 
 impl Subscriber {
     /// The value of another node, which has no options.
@@ -52,9 +66,9 @@ impl Subscriber {
 impl Subscriptions {
     /// Whether a filter can be added within a limit. A filter that is there already can.
     pub(super) fn has_room(&self, filter: &Filter, limit: Limit) -> bool {
-        let fits = self.by_filter.len() < limit.items
-            && self.bytes.saturating_add(size(filter)) <= limit.bytes;
-        fits || self.by_filter.contains_key(filter)
+        let fits =
+            self.len() < limit.items && self.bytes.saturating_add(size(filter)) <= limit.bytes;
+        fits || self.by_filter.contains(filter)
     }
 
     /// Adds a subscription, or replaces its options. Returns it, and whether it is new.
@@ -82,12 +96,18 @@ impl Subscriptions {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.by_filter.len()
+        match &self.by_filter {
+            ByFilter::Few(few) => few.len(),
+            ByFilter::Many(many) => many.len(),
+        }
     }
 
     /// Takes any subscription out.
     pub(super) fn pop(&mut self) -> Option<Filter> {
-        let (filter, _) = self.by_filter.pop_first()?;
+        let (filter, _) = match &mut self.by_filter {
+            ByFilter::Few(few) => few.pop(),
+            ByFilter::Many(many) => many.pop_first(),
+        }?;
         self.bytes -= size(&filter);
         Some(filter)
     }
@@ -96,14 +116,122 @@ impl Subscriptions {
     /// are of a client before 5.0.
     pub(super) fn shared(&self) -> impl Iterator<Item = &Filter> {
         let is_shared = |filter: &&Filter| filter.as_topic_filter().share_name().is_some();
-        self.by_filter.keys().filter(is_shared)
+        self.iter().map(|(filter, _)| filter).filter(is_shared)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Filter, &Subscriber)> {
-        self.by_filter.iter()
+        let (few, many) = match &self.by_filter {
+            ByFilter::Few(few) => (few.as_slice(), None),
+            ByFilter::Many(many) => (&[][..], Some(&**many)),
+        };
+        few.iter()
+            .map(|(filter, subscriber)| (filter, subscriber))
+            .chain(many.into_iter().flatten())
     }
+}
+
+impl Default for ByFilter {
+    fn default() -> Self {
+        Self::Few(Vec::new())
+    }
+}
+
+impl ByFilter {
+    fn contains(&self, filter: &Filter) -> bool {
+        match self {
+            Self::Few(few) => find(few, filter).is_ok(),
+            Self::Many(many) => many.contains_key(filter),
+        }
+    }
+
+    fn get_mut(&mut self, filter: &Filter) -> Option<&mut Subscriber> {
+        match self {
+            Self::Few(few) => {
+                let position = find(few, filter).ok()?;
+                few.get_mut(position).map(|(_, subscriber)| subscriber)
+            }
+            Self::Many(many) => many.get_mut(filter),
+        }
+    }
+
+    fn insert(&mut self, filter: Filter, subscriber: Subscriber) {
+        match self {
+            Self::Few(few) if few.len() < FEW => {
+                if let Err(position) = find(few, &filter) {
+                    few.reserve_exact(1);
+                    few.insert(position, (filter, subscriber));
+                }
+            }
+            Self::Few(few) => {
+                let mut many: BTreeMap<_, _> = few.drain(..).collect();
+                many.insert(filter, subscriber);
+                *self = Self::Many(Box::new(many));
+            }
+            Self::Many(many) => _ = many.insert(filter, subscriber),
+        }
+    }
+
+    fn remove(&mut self, filter: &Filter) -> Option<Subscriber> {
+        match self {
+            Self::Few(few) => {
+                let position = find(few, filter).ok()?;
+                Some(few.remove(position).1)
+            }
+            Self::Many(many) => many.remove(filter),
+        }
+    }
+}
+
+/// Returns the position of a filter, or the one at which it belongs.
+fn find(few: &[(Filter, Subscriber)], filter: &Filter) -> Result<usize, usize> {
+    few.binary_search_by(|(other, _)| other.cmp(filter))
 }
 
 fn size(filter: &Filter) -> usize {
     filter.as_topic_filter().as_text().as_bytes().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Version;
+    use alloc::format;
+
+    #[test]
+    fn few_and_many_subscriptions_are_kept_alike() {
+        let filters: Vec<_> = (0..3 * FEW)
+            .map(|number| Filter::new(&format!("a/{}", number * 7 % 24), Version::V5_0).unwrap())
+            .collect();
+        for count in 0..=filters.len() {
+            let filters = &filters[..count];
+            let mut subscriptions = Subscriptions::default();
+            for (number, filter) in (1..).zip(filters) {
+                let options = SubscriptionOptions::default();
+                let (subscriber, is_new) = subscriptions.insert(filter, options, None);
+                assert_eq!((subscriber.number, is_new), (number, true));
+            }
+            for (number, filter) in (1..).zip(filters) {
+                let options = SubscriptionOptions { no_local: true, ..Default::default() };
+                let (subscriber, is_new) = subscriptions.insert(filter, options, None);
+                assert_eq!((subscriber.number, is_new), (number, false));
+                let no_room = Limit { items: count, bytes: usize::MAX };
+                assert!(subscriptions.has_room(filter, no_room));
+            }
+            assert_eq!(subscriptions.len(), count);
+            assert!(subscriptions.iter().is_sorted_by(|(one, _), (other, _)| one < other));
+            assert!(subscriptions.iter().all(|(_, subscriber)| subscriber.options.no_local));
+            for (number, filter) in (1..).zip(filters).step_by(2) {
+                assert_eq!(subscriptions.remove(filter).unwrap().number, number);
+                assert_eq!(subscriptions.remove(filter), None);
+            }
+            let mut left = Vec::new();
+            while let Some(filter) = subscriptions.pop() {
+                left.push(filter);
+            }
+            left.sort();
+            let mut expected: Vec<_> = filters.iter().skip(1).step_by(2).cloned().collect();
+            expected.sort();
+            assert_eq!((left, subscriptions.bytes), (expected, 0));
+        }
+    }
 }

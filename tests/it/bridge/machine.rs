@@ -162,6 +162,50 @@ fn reason_code_of_a_refusal_is_passed_on() {
     }
 }
 
+/// Returns the answer to a SUBSCRIBE with one topic filter.
+fn suback(subscribe: &[u8], reason_code: u8) -> Vec<u8> {
+    assert_eq!(subscribe[0], 0x82, "{subscribe:x?}");
+    vec![0x90, 4, subscribe[2], subscribe[3], 0, reason_code]
+}
+
+#[test]
+fn topic_is_subscribed_again_while_its_packet_identifier_is_in_use() {
+    let awaits_suback = || {
+        let mut bridge = connecting(config(&["t in"]), V5);
+        for side in [Side::Local, Side::Remote] {
+            output(&mut bridge, side);
+            hear(&mut bridge, side, &encoded(Connack::default(), V5));
+        }
+        bridge
+    };
+    let subscribes = |bridge: &mut Bridge| output(bridge, Side::Remote);
+    let hears = |bridge: &mut Bridge, answer: Vec<u8>| {
+        bridge.handle_input(Side::Remote, &mut &answer[..], NOW).map(|event| format!("{event:?}"))
+    };
+    let mut bridge = awaits_suback();
+    let first = subscribes(&mut bridge);
+    assert_eq!(hears(&mut bridge, suback(&first, 0x91)), None);
+    let second = subscribes(&mut bridge);
+    assert_ne!(first[2..4], second[2..4]);
+    assert_eq!((&first[4..], first.len()), (&second[4..], second.len()));
+    assert_eq!(hears(&mut bridge, suback(&second, 0x01)), None);
+    assert_eq!(subscribes(&mut bridge), b"");
+
+    // A broker that always answers so is not asked for ever.
+    let mut bridge = awaits_suback();
+    let refused = (0..2_000).find_map(|_| {
+        let subscribe = subscribes(&mut bridge);
+        hears(&mut bridge, suback(&subscribe, 0x91))
+    });
+    let expected = Event::Refused {
+        side: Side::Remote,
+        topic: 0,
+        reason_code: ReasonCode::PACKET_IDENTIFIER_IN_USE,
+    };
+    assert_eq!(refused, Some(format!("{expected:?}")));
+    assert_eq!(subscribes(&mut bridge), b"");
+}
+
 #[test]
 fn message_repeated_within_a_connection_is_carried_once() {
     let mut bridge = connected(config(&["t out 1"]), V5);
