@@ -61,8 +61,8 @@ use alloc::vec::Vec;
 use core::{fmt, mem};
 use end::End;
 
-/// A bridge subscribes again with so many other packet identifiers. More of them are in use only if
-/// the bridge before had more QoS 2 messages in flight.
+/// How often a bridge subscribes again with another packet identifier on one connection. The broker
+/// uses more of them only if the bridge before had more QoS 2 messages in flight.
 const MOST_COLLISIONS: u16 = 1_000;
 
 /// An event that the host of a bridge can log or must act on.

@@ -36,8 +36,8 @@ pub trait Output: Sealed {
         self.append_slice(bytes.get(from..).unwrap_or_default())
     }
 
-    /// Makes sure that `size` bytes can be appended, in any number of pieces, and then `more`, which
-    /// can be shared. Otherwise returns [`EncodeError::NoRoom`].
+    /// Makes sure that `size` bytes can be appended, in any number of pieces, and then `more`,
+    /// which can be shared. Otherwise returns [`EncodeError::NoRoom`].
     fn make_room(&mut self, size: usize, more: usize) -> Result<(), EncodeError>;
 
     /// Appends `size` bytes, which the caller then overwrites, if there is room for `more` after

@@ -17,7 +17,7 @@ pub(crate) trait Sink {
     /// Writes a field with its length, which was checked.
     fn field(&mut self, bytes: &[u8]);
 
-    /// The same for a list of fields, in whose loop a call would cost more than the code.
+    /// Writes one field of a list, in whose loop a call would cost more than the code.
     fn list_field(&mut self, bytes: &[u8]);
 
     /// Writes a property whose value is such a field, or begins with one.
