@@ -99,8 +99,9 @@ impl<'a> PublishStart<'a> {
             dup = false;
         }
         let is_checked = rules.is_checked && !rules.tolerate_unreadable_topic();
-        let topic_name = match Text::read_topic_name(&mut r, is_checked) {
-            Ok(topic_name) => topic_name,
+        let bytes = r.binary()?;
+        let topic_name = match Text::check_topic_name_bytes(bytes, is_checked) {
+            Ok(()) => Text::assume_topic_name(bytes),
             Err(DecodeError::InvalidUtf8) if rules.tolerate_unreadable_topic() => {
                 Text::literal(UNREADABLE)
             }
@@ -117,24 +118,34 @@ impl<'a> PublishStart<'a> {
         self,
         rules: Rules,
     ) -> Result<Option<DecodedPublish<'a>>, DecodeError> {
+        let parts = self.parts_without_properties(rules)?;
+        Ok(parts.map(|(topic_name, payload)| DecodedPublish(self.packet(topic_name, payload))))
+    }
+
+    /// Returns the topic name and the payload of a packet without properties.
+    #[inline(always)]
+    fn parts_without_properties(
+        &self,
+        rules: Rules,
+    ) -> Result<Option<(Text<'a>, &'a [u8])>, DecodeError> {
         let mut r = Reader(self.rest);
         if rules.version == Version::V5_0 && !r.skip_zero() {
             return Ok(None);
         }
-        let mut topic_name = self.topic_name;
+        let topic_name = self.topic_name;
         if topic_name.is_empty() {
             return Err(missing_topic_name(rules));
         }
-        if rules.options != Options::NONE {
-            topic_name = check_topic_name_options(topic_name, rules)?;
+        if rules.options != Options::NONE && !is_readable(topic_name, rules)? {
+            return Ok(Some((Text::default(), r.0)));
         }
-        Ok(Some(DecodedPublish(Publish { topic_name, ..self.packet(r.0) })))
+        Ok(Some((topic_name, r.0)))
     }
 
     /// Returns a packet that has properties, as only packets of 5.0 have.
     #[inline(always)]
     pub(crate) fn with_properties(self, rules: Rules) -> Result<DecodedPublish<'a>, DecodeError> {
-        let mut publish = self.packet(self.rest);
+        let mut publish = self.packet(self.topic_name, self.rest);
         publish.read_properties(rules)?;
         Ok(DecodedPublish(publish))
     }
@@ -147,8 +158,8 @@ impl<'a> PublishStart<'a> {
     }
 
     #[inline(always)]
-    fn packet(self, payload: &'a [u8]) -> Publish<'a> {
-        let Self { dup, qos, retain, topic_name, packet_identifier, .. } = self;
+    fn packet(self, topic_name: Text<'a>, payload: &'a [u8]) -> Publish<'a> {
+        let Self { dup, qos, retain, packet_identifier, .. } = self;
         let properties = PublishProperties::default();
         Publish { dup, qos, retain, topic_name, packet_identifier, properties, payload }
     }
@@ -192,12 +203,12 @@ impl<'a> Publish<'a> {
         wrap: impl FnOnce(Self) -> P,
     ) -> Result<P, DecodeError> {
         let start = PublishStart::read(r, flags, rules)?;
-        let Some(publish) = start.without_properties(rules)? else {
-            let mut publish = start.packet(start.rest);
+        let Some((topic_name, payload)) = start.parts_without_properties(rules)? else {
+            let mut publish = start.packet(start.topic_name, start.rest);
             publish.read_properties(rules)?;
             return Ok(wrap(publish));
         };
-        Ok(wrap(publish.0))
+        Ok(wrap(start.packet(topic_name, payload)))
     }
 
     /// Reads the properties, which the payload still begins with.
@@ -257,19 +268,16 @@ fn missing_topic_name(rules: Rules) -> DecodeError {
     }
 }
 
-/// Checks the rules of options for a PUBLISH without properties, and returns the topic name, which
-/// is empty if it cannot be read.
+/// Checks the rules of options for a PUBLISH without properties. Returns whether its topic name can
+/// be read.
 #[cold]
 #[inline(never)]
-fn check_topic_name_options<'a>(
-    topic_name: Text<'a>,
-    rules: Rules,
-) -> Result<Text<'a>, DecodeError> {
+fn is_readable(topic_name: Text<'_>, rules: Rules) -> Result<bool, DecodeError> {
     if topic_name == Text::literal(UNREADABLE) {
-        return Ok(Text::default());
+        return Ok(false);
     }
     rules.check_texts(|| topic_name.is_clean())?;
-    Ok(topic_name)
+    Ok(true)
 }
 
 /// A PUBLISH with a packet identifier in place of its own. A copy of the packet with another one

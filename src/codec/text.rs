@@ -156,10 +156,20 @@ impl<'a> Text<'a> {
         is_checked: bool,
     ) -> Result<Self, DecodeError> {
         let bytes = reader.binary()?;
+        Self::check_topic_name_bytes(bytes, is_checked)?;
+        Ok(Self::assume_topic_name(bytes))
+    }
+
+    /// Checks the bytes of a Topic Name, unless they were decoded before.
+    #[inline(always)]
+    pub(super) fn check_topic_name_bytes(
+        bytes: &[u8],
+        is_checked: bool,
+    ) -> Result<(), DecodeError> {
         if !is_checked && !scan::is_plain::<true>(bytes) {
             look_closer::<true>(bytes)?;
         }
-        Ok(Self::assume_topic_name(bytes))
+        Ok(())
     }
 
     /// Reads a Response Topic. [5.0 MQTT-4.7.3-1] [5.0 MQTT-3.3.2-14]
