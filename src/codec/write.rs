@@ -18,7 +18,10 @@ pub(crate) trait Sink {
     fn field(&mut self, bytes: &[u8]);
 
     /// Writes one field of a list, in whose loop a call would cost more than the code.
-    fn list_field(&mut self, bytes: &[u8]);
+    #[inline(always)]
+    fn list_field(&mut self, bytes: &[u8]) {
+        self.field(bytes);
+    }
 
     /// Writes a property whose value is such a field, or begins with one.
     fn field_property(&mut self, identifier: u8, bytes: &[u8]);
@@ -155,11 +158,6 @@ impl Sink for Size {
     #[inline(always)]
     fn field(&mut self, bytes: &[u8]) {
         self.total += 2 + bytes.len() as u64;
-    }
-
-    #[inline(always)]
-    fn list_field(&mut self, bytes: &[u8]) {
-        self.field(bytes);
     }
 
     #[inline(always)]

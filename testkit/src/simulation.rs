@@ -52,7 +52,7 @@ const SIDES: [Side; 2] = [Side::Local, Side::Remote];
 const LINKS: usize = CLIENTS + SIDES.len();
 
 /// The topics of the bridge: it carries messages of `b` from its local side to its remote side, and
-/// those of `c` the other way.
+/// messages of `c` from its remote side to its local side.
 const CARRIED: [&str; 2] = ["b/# out 2 \"\" over/", "c/# in 2 over/ \"\""];
 
 /// The clients that have ordinary subscriptions to `p/#` and `over/#`.

@@ -384,8 +384,8 @@ impl<E: Engine, P: Port> Node<E, P> {
         if clients.is_empty() {
             return;
         }
-        // Output that depends on entries can belong to a connection that has ended, also of a
-        // session that this node has given up.
+        // A connection that has ended can have output that depends on entries, even if this node no
+        // longer has its session.
         self.port.with(|broker, _| {
             broker.drop_held_output_of_ended(|client| clients.contains(client));
         });

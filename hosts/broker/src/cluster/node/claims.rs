@@ -111,7 +111,7 @@ impl<E: Engine, P: Port> Node<E, P> {
                 stamp: self.stamp(),
                 is_fresh: is_over,
                 is_claim: true,
-                // That of the will.
+                // The log up to here does not have the will.
                 position: self.position(),
                 will: will.clone(),
                 ..Entry::default()
