@@ -6,10 +6,10 @@ use super::question::{Pending, Question, QuestionId};
 use super::request::Request;
 use super::stats::Counted;
 use super::throttle::Throttle;
-use crate::codec::OwnedPacket;
+use crate::codec::{OwnedPacket, QoS};
 use crate::router::Slab;
 use crate::server::Server;
-use crate::session::{Message, Outgoing};
+use crate::session::{Message, Outgoing, Prepared};
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -34,6 +34,8 @@ pub(super) struct Connections {
     connections: Slab<Connection>,
     /// The connections whose hint is in the queue, and some that were removed.
     hints: VecDeque<ConnectionId>,
+    /// The message that is written to connections at once.
+    pub(super) prepared: Prepared,
     /// Empty outputs that have room.
     spare: Vec<Vec<u8>>,
     /// The last batch of the journal that is durable.
@@ -126,6 +128,10 @@ impl Connection {
         &self.phase
     }
 
+    const fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed(_))
+    }
+
     pub(super) const fn session(&self) -> Option<SessionId> {
         if let Phase::Connected(session) = self.phase { Some(session) } else { None }
     }
@@ -152,6 +158,7 @@ impl Connection {
     }
 
     /// Whether there is output to send, or to write.
+    #[inline]
     fn wants_transmit(&self, durable: u64) -> bool {
         let is_held = self.is_output_held(durable);
         !(is_held || self.output.is_empty())
@@ -180,6 +187,13 @@ impl Connection {
         length
     }
 
+    /// Moves the output that is not held back to `out`.
+    #[inline(never)]
+    fn take_released(&mut self, durable: u64, out: &mut Vec<u8>) {
+        let length = self.pass_gates(durable);
+        out.extend(self.output.drain(..length));
+    }
+
     /// Returns when the connection must be looked at.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let question = self.question.as_ref().and_then(|question| question.deadline);
@@ -190,8 +204,8 @@ impl Connection {
     /// Notes that the host is about to transmit all output: more of it is a new hint. A hint that
     /// there is a question or that the connection has ended stays due.
     pub(super) fn forget_hint(&mut self) {
-        let is_due = matches!(self.phase, Phase::Closed(_))
-            || self.question.as_ref().is_some_and(|question| !question.told);
+        let is_due =
+            self.is_closed() || self.question.as_ref().is_some_and(|question| !question.told);
         self.hint = match self.hint {
             Hint::Told => Hint::Quiet,
             Hint::Queued if !is_due => Hint::Outdated,
@@ -256,16 +270,14 @@ impl Connections {
         out: &mut Vec<u8>,
     ) -> Option<&mut Connection> {
         let connection = self.connections.get_mut(id.0)?;
-        if connection.output.is_empty() {
-            return Some(connection);
+        if !connection.output.is_empty() {
+            if connection.gates.is_none() {
+                out.append(&mut connection.output);
+            } else {
+                connection.take_released(self.durable, out);
+            }
+            take_back(&mut self.spare, connection);
         }
-        if connection.gates.is_none() {
-            out.append(&mut connection.output);
-        } else {
-            let length = connection.pass_gates(self.durable);
-            out.extend(connection.output.drain(..length));
-        }
-        take_back(&mut self.spare, connection);
         Some(connection)
     }
 
@@ -334,8 +346,14 @@ impl Connections {
         self.sweep = Some(0);
     }
 
+    /// Whether [`hint_released`](Self::hint_released) has something to look at.
+    fn is_releasing(&self) -> bool {
+        self.sweep.is_some() || !self.held.is_empty()
+    }
+
     /// Queues a hint for the next connection whose output is not held back any more, or that can be
     /// read from again. Returns whether there was one.
+    #[inline(never)]
     fn hint_released(&mut self) -> bool {
         if self.held.front().is_some_and(|(batch, _)| *batch <= self.durable) {
             if let Some((_, id)) = self.held.pop_front() {
@@ -409,6 +427,14 @@ impl Connections {
         }
     }
 
+    /// Queues a hint if there is output to send, or to write, unless the host knows.
+    pub(super) fn hint_output(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id.0) else { return };
+        if connection.wants_transmit(self.durable) && connection.hint() {
+            self.hints.push_back(id);
+        }
+    }
+
     /// Queues a hint, even if the host knows another.
     fn hint_again(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id.0) else { return };
@@ -419,8 +445,9 @@ impl Connections {
     }
 
     /// Takes the first hint that is due out of the queue. The host then counts as told.
+    #[inline]
     pub(super) fn next_action(&mut self) -> Option<Action> {
-        while !self.hints.is_empty() || self.hint_released() {
+        while !self.hints.is_empty() || (self.is_releasing() && self.hint_released()) {
             let Some(id) = self.hints.pop_front() else { continue };
             let Some(connection) = self.connections.get_mut(id.0) else { continue };
             if connection.hint == Hint::Outdated {
@@ -428,41 +455,53 @@ impl Connections {
                 continue;
             }
             let wants_transmit = connection.wants_transmit(self.durable);
-            let is_held = connection.is_output_held(self.durable);
             // A host that need not transmit can leave it. Then the next output is a hint again.
             connection.hint = if wants_transmit { Hint::Told } else { Hint::Quiet };
-            if let Phase::Closed(closed) = &connection.phase {
-                if is_held {
-                    // The hint follows when its output is not held back any more.
-                    connection.hint = Hint::Quiet;
-                    continue;
-                }
-                return Some(Action::Closed(id, (**closed).clone()));
-            }
-            let question = connection.question.as_mut();
-            let Some(question) = question.filter(|question| !question.told) else {
+            if !connection.is_closed() && connection.question.is_none() {
                 return Some(Action::Ready(id));
-            };
-            question.told = true;
-            connection.hint = Hint::Quiet;
-            let name = QuestionId { connection: id, number: question.number };
-            let content = question.content.clone();
-            // There can be output beside the question.
-            if wants_transmit {
-                self.hint_again(id);
             }
-            return Some(Action::Ask(name, content));
+            if let Some(action) = self.next_rare_action(id, wants_transmit) {
+                return Some(action);
+            }
         }
         None
     }
 
-    /// Writes a message for the client of a connection at once, if it is short and none waits
-    /// before it. Returns whether it was written.
+    /// Returns what the host must know about a connection that has ended or asks a question.
+    #[inline(never)]
+    fn next_rare_action(&mut self, id: ConnectionId, wants_transmit: bool) -> Option<Action> {
+        let connection = self.connections.get_mut(id.0)?;
+        if let Phase::Closed(closed) = &connection.phase {
+            if connection.is_output_held(self.durable) {
+                // The hint follows when its output is not held back any more.
+                connection.hint = Hint::Quiet;
+                return None;
+            }
+            return Some(Action::Closed(id, (**closed).clone()));
+        }
+        let question = connection.question.as_mut();
+        let Some(question) = question.filter(|question| !question.told) else {
+            return Some(Action::Ready(id));
+        };
+        question.told = true;
+        connection.hint = Hint::Quiet;
+        let name = QuestionId { connection: id, number: question.number };
+        let content = question.content.clone();
+        // There can be output beside the question.
+        if wants_transmit {
+            self.hint_again(id);
+        }
+        Some(Action::Ask(name, content))
+    }
+
+    /// Writes a message for the client of a connection at once, with that QoS and RETAIN flag, if it
+    /// is short and none waits before it. Returns whether it was written.
     #[inline]
     pub(super) fn write_through(
         &mut self,
         id: ConnectionId,
         message: &Message,
+        flags: (QoS, bool),
         now: Instant,
     ) -> bool {
         let Some(connection) = self.connections.get_mut(id.0) else { return false };
@@ -470,7 +509,8 @@ impl Connections {
             return false;
         }
         lend(&mut self.spare, connection);
-        if !connection.server.write_through(message, now, &mut connection.output) {
+        let Connection { server, output, .. } = &mut *connection;
+        if !server.write_through(message, flags, &mut self.prepared, now, output) {
             return false;
         }
         connection.counted.messages_queued += 1;

@@ -36,6 +36,7 @@ pub(super) fn deliver_to_all(
 ) {
     matches.sort_unstable_by_key(|(target, _)| *target);
     broker.tasks.take(matches.len() / COPIES_OF_A_STEP);
+    broker.connections.prepared.begin();
     let topic_name = message.topic_name();
     for same in matches.chunk_by(|(one, _), (other, _)| one == other) {
         match same.first() {
@@ -56,6 +57,7 @@ pub(super) fn deliver_to_all(
 }
 
 /// Queues a copy of a message for a session. `same` are its subscriptions that match.
+#[inline]
 fn deliver_to_session(
     broker: &mut Broker,
     session: SessionId,
@@ -81,20 +83,35 @@ fn deliver_to_session(
     // [5.0 MQTT-3.8.4-8] [3.1.1 MQTT-3.8.4-6]
     let qos = message.qos().min(granted);
     // [5.0 MQTT-3.3.1-12] [5.0 MQTT-3.3.1-13] [3.1.1 MQTT-3.3.1-9]
-    let message = message.with(qos, message.retain() && as_published);
+    let retain = message.retain() && as_published;
     let is_due = broker.cursors.is_due(session);
     if at_once && is_plain && !is_due && broker.journal.is_none() {
         if let Presence::Connected(id) = state.presence {
-            if broker.connections.write_through(id, &message, now) {
+            if broker.connections.write_through(id, message, (qos, retain), now) {
                 stats::count(&mut broker.stats.messages_queued, qos);
                 return;
             }
         }
     }
+    let copy = message.with(qos, retain);
+    queue_copy(broker, session, same, (copy, topic_name), expires_at, now);
+}
+
+/// Queues a copy of a message that cannot be written at once.
+#[inline(never)]
+fn queue_copy(
+    broker: &mut Broker,
+    session: SessionId,
+    same: &[(Target, Subscriber)],
+    (message, topic_name): (Message, &TopicName<'_>),
+    expires_at: Option<Instant>,
+    now: Instant,
+) {
     // [5.0 MQTT-3.3.4-3] [5.0 MQTT-3.3.4-4]
     let identifiers = same.iter().filter_map(|(_, subscriber)| subscriber.identifier);
     let subscription_identifiers = identifiers.collect();
     let outgoing = Outgoing { message, key: None, subscription_identifiers, expires_at };
+    let is_due = broker.cursors.is_due(session);
     let is_next = !is_due || deliver_retained_before(broker, session, same, topic_name, now);
     if is_next {
         deliver_or_drop(broker, session, outgoing, now);
@@ -205,6 +222,7 @@ pub(super) fn is_only_for_the_connected(outgoing: &Outgoing, now: Instant) -> bo
 
 /// Queues a message for one member of a group: for one that is connected and has room, else for one
 /// that is away. [5.0 §4.8.2]
+#[inline(never)]
 pub(super) fn deliver_to_group(
     broker: &mut Broker,
     group: GroupId,

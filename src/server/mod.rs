@@ -11,12 +11,13 @@ pub use config::ServerConfig;
 pub use reply::{AcceptError, AnswerError};
 
 use crate::codec::{
-    AckProperties, Auth, ConnackProperties, Disconnect, Expiry, Output, Packet, ReasonCode, Role,
-    Version,
+    AckProperties, Auth, ConnackProperties, Disconnect, Expiry, Output, Packet, QoS, ReasonCode,
+    Role, Version,
 };
 use crate::session::{
     AckToken, AcknowledgeError, Acknowledgement, Available, Change, Ending, Endpoint, Limits,
-    Machine, Message, Outgoing, Published, Reauthentication, Request, Requested, Session, advance,
+    Machine, Message, Outgoing, Prepared, Published, Reauthentication, Request, Requested, Session,
+    advance,
 };
 use crate::sync::Arc;
 use crate::time::Instant;
@@ -394,17 +395,19 @@ impl Server {
         if self.endpoint.is_open() { self.endpoint.enqueue(outgoing, now) } else { Err(outgoing) }
     }
 
-    /// Writes a message at once, unless it must be [queued](Self::deliver). Returns whether it was
-    /// written.
+    /// Writes a message at once with that QoS and RETAIN flag, unless it must be
+    /// [queued](Self::deliver). Returns whether it was written.
     #[inline]
     pub(crate) fn write_through(
         &mut self,
         message: &Message,
+        flags: (QoS, bool),
+        prepared: &mut Prepared,
         now: Instant,
         out: &mut impl Output,
     ) -> bool {
         let mut step = self.endpoint.step(now, out);
-        let is_written = self.endpoint.write_through(message, &mut step);
+        let is_written = self.endpoint.write_through(message, flags, prepared, &mut step);
         self.endpoint.finish(&step);
         is_written
     }
@@ -433,11 +436,11 @@ impl Server {
     /// Messages that have expired, or that the client does not allow, are reported by the next
     /// step. An empty output of limited room that is too small for the next message stays empty,
     /// and the result is true.
+    #[inline]
     #[must_use = "more may have to be flushed"]
     pub fn flush(&mut self, now: Instant, out: &mut impl Output) -> bool {
         let mut step = self.endpoint.step(now, out);
-        self.endpoint.flush(&mut step);
-        self.wants_flush()
+        self.endpoint.flush(&mut step) && self.wants_flush()
     }
 
     /// Whether [`flush`](Self::flush) would write something, given room.

@@ -21,6 +21,7 @@ mod inbound;
 mod limits;
 mod message;
 mod outbound;
+mod prepared;
 mod queue;
 mod rare;
 mod slot;
@@ -41,6 +42,7 @@ pub(crate) use endpoint::{Endpoint, Step};
 pub(crate) use error::{WriteError, from_write_error};
 pub(crate) use handshake::{Reauthentication, Requested};
 pub(crate) use limits::Limits;
+pub(crate) use prepared::Prepared;
 pub(crate) use slot::Request;
 
 use crate::codec::Text;

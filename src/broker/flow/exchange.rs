@@ -68,7 +68,8 @@ pub(crate) fn handle_input(
         broker.tasks.take(1 + read / BYTES_OF_A_STEP);
         answer = match action {
             Some(action) => handle_action(broker, id, action, now),
-            None if read > 0 => None,
+            // A piece was read, and there is more.
+            None if read > 0 && !input.is_empty() => None,
             None => break false,
         };
     };
@@ -114,7 +115,7 @@ fn handle_action(
 ///
 /// If the connection still awaits retained messages afterwards, others are queued before them.
 pub(crate) fn settle(broker: &mut Broker, id: ConnectionId, now: Instant) {
-    if awaits_retained(broker, id) {
+    if !broker.cursors.is_empty() && awaits_retained(broker, id) {
         deliver_retained(broker, id, now);
     }
     keep::settle(broker, id);
@@ -122,9 +123,7 @@ pub(crate) fn settle(broker: &mut Broker, id: ConnectionId, now: Instant) {
     if let Some(due) = connection.next_deadline() {
         broker.timers.advance(Timer::Connection(id), &mut connection.timer, due);
     }
-    if broker.connections.wants_transmit(id) {
-        broker.connections.hint(id);
-    }
+    broker.connections.hint_output(id);
 }
 
 /// Settles a connection that was held, and tells the host if it can read again.
@@ -142,10 +141,6 @@ pub(super) fn resume(broker: &mut Broker, id: ConnectionId, now: Instant) {
 }
 
 fn awaits_retained(broker: &Broker, id: ConnectionId) -> bool {
-    // For most connections there is nothing to look up.
-    if broker.cursors.is_empty() {
-        return false;
-    }
     let session = broker.connections.get(id).and_then(Connection::session);
     session.is_some_and(|session| broker.cursors.is_due(session))
 }
@@ -160,8 +155,11 @@ pub(crate) fn transmit(
 ) -> bool {
     let before = out.len();
     let mut has_more = flush(broker, id, now, out);
-    while !has_more && awaits_retained(broker, id) && deliver_retained(broker, id, now) {
-        has_more = flush(broker, id, now, out);
+    // For most connections there is nothing to look up.
+    if !broker.cursors.is_empty() {
+        while !has_more && awaits_retained(broker, id) && deliver_retained(broker, id, now) {
+            has_more = flush(broker, id, now, out);
+        }
     }
     broker.stats.bytes_sent += (out.len() - before) as u64;
     has_more
@@ -171,15 +169,28 @@ pub(crate) fn transmit(
 /// wait. Returns whether it would write more.
 ///
 /// With a journal they pass through the output of the connection, where they may have to wait.
+#[inline]
 fn flush(broker: &mut Broker, id: ConnectionId, now: Instant, out: &mut Vec<u8>) -> bool {
     let before = out.len();
     let Some(connection) = broker.connections.take_output(id, out) else { return false };
     connection.forget_hint();
-    if broker.journal.is_none() {
-        let has_more = connection.server.flush(now, out);
-        connection.counted.bytes_sent += (out.len() - before) as u64;
-        return has_more;
+    if broker.journal.is_some() {
+        return flush_stored(broker, id, now, out, before);
     }
+    let has_more = connection.server.flush(now, out);
+    connection.counted.bytes_sent += (out.len() - before) as u64;
+    has_more
+}
+
+#[inline(never)]
+fn flush_stored(
+    broker: &mut Broker,
+    id: ConnectionId,
+    now: Instant,
+    out: &mut Vec<u8>,
+    before: usize,
+) -> bool {
+    let Some(connection) = broker.connections.get_mut(id) else { return false };
     if out.len() < OUTPUT_LIMIT && connection.server.wants_flush() {
         broker.connections.lend_output(id);
         if let Some(Connection { server, output, .. }) = broker.connections.get_mut(id) {

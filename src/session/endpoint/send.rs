@@ -2,7 +2,7 @@
 
 use super::super::error::WriteError;
 use super::super::slot::{Request, Slot};
-use super::super::{Change, Message, Outcome, Outgoing, PublishError, RequestError};
+use super::super::{Change, Message, Outcome, Outgoing, Prepared, PublishError, RequestError};
 use super::{Endpoint, Step};
 use crate::codec::{
     Body, EncodeError, Output, PacketIdentifier, PacketType, Publish, PublishProperties, QoS,
@@ -114,31 +114,45 @@ impl Endpoint {
         queued.map_err(|_| PublishError::QueueFull)
     }
 
-    /// Writes a message at once as it is, unless it must wait or change. Returns whether it was
-    /// written.
+    /// Writes a message at once with that QoS and RETAIN flag, unless it must wait or change
+    /// otherwise. Returns whether it was written.
     #[inline]
     pub(crate) fn write_through(
         &mut self,
         message: &Message,
+        (qos, retain): (QoS, bool),
+        prepared: &mut Prepared,
         step: &mut Step<'_, impl Output>,
     ) -> bool {
-        let is_acknowledged = message.qos() > QoS::AtMostOnce;
+        let is_acknowledged = qos > QoS::AtMostOnce;
         if !self.is_open()
             || self.session.outbound.waits()
             || !self.is_sent_unchanged()
             || (is_acknowledged && !self.has_quota())
+            // A message that is not allowed is reported where it leaves the queue.
+            || self.check_allowed(qos, retain).is_err()
         {
             return false;
         }
         let identifier =
             if is_acknowledged { self.session.outbound.slots.allocate() } else { None };
-        // A message that is not allowed is reported where it leaves the queue.
-        if self.write_message(message, identifier, false, step.out).is_err() {
+        let version = self.connection.version;
+        let is_written = match prepared.packet(message, version, (qos, retain), identifier) {
+            Some(packet) => {
+                let maximum = self.connection.peer.maximum_packet_size as usize;
+                packet.len() <= maximum && step.out.append_slice(packet).is_ok()
+            }
+            None => {
+                let message = message.with(qos, retain);
+                self.write_message(&message, identifier, false, step.out).is_ok()
+            }
+        };
+        if !is_written {
             return false;
         }
         if let Some(identifier) = identifier {
             self.connection.sent += 1;
-            self.insert_sent(identifier, Outgoing::new(None, message.clone()));
+            self.insert_sent(identifier, Outgoing::new(None, message.with(qos, retain)));
         }
         true
     }
@@ -163,12 +177,14 @@ impl Endpoint {
     }
 
     /// Sends what waits, as far as the Receive Maximum and the room in the output go: first what
-    /// must be resent.
+    /// must be resent. Returns whether something possibly still waits.
     #[inline]
-    pub(crate) fn flush(&mut self, step: &mut Step<'_, impl Output>) {
-        if self.is_open() && self.session.outbound.waits() {
+    pub(crate) fn flush(&mut self, step: &mut Step<'_, impl Output>) -> bool {
+        let waits = self.is_open() && self.session.outbound.waits();
+        if waits {
             self.flush_waiting(step);
         }
+        waits
     }
 
     #[inline(never)]
