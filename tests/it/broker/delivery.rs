@@ -23,6 +23,44 @@ fn message_has_the_lesser_of_published_and_granted_qos() {
     });
 }
 
+/// Receivers of one message that differ in their version, QoS or RETAIN flag, and two of each kind.
+#[test]
+fn each_of_many_receivers_has_its_own_version_qos_and_flag() {
+    play(|net| {
+        let sender = helper(net, "sender");
+        let mut receivers = Vec::new();
+        for number in 0..2 {
+            for version in VERSIONS {
+                for granted in 0..=2 {
+                    for retain_as_published in [false, true] {
+                        if retain_as_published && version < V5_0 {
+                            continue;
+                        }
+                        let name = format!("{version} {granted} {retain_as_published} {number}");
+                        let receiver = net.join(clean(version, &name));
+                        let options = SubscriptionOptions { retain_as_published, ..at(granted) };
+                        net.subscribe_all(receiver, None, &[("t/#", options)]);
+                        receivers.push((receiver, granted, retain_as_published));
+                    }
+                }
+            }
+        }
+        let properties = ConnectProperties { maximum_packet_size: Some(60), ..Default::default() };
+        let small = net.join(Connect { properties, ..clean(V5_0, "small") });
+        net.subscribe(small, "t/#", 2);
+        let long = format!("t/{}", "x".repeat(60));
+        for (topic, published) in [("t", 0), (&*long, 1), ("t/u", 2), ("t", 1)] {
+            net.retain(sender, topic, "x", published);
+            for (receiver, granted, retains) in &receivers {
+                let flag = ["", " q1", " q2"][usize::from(published.min(*granted))];
+                let expected = format!("{topic}=x{flag}{}", if *retains { " R" } else { "" });
+                assert_eq!(net.messages(*receiver), [expected]);
+            }
+        }
+        assert_eq!(net.messages(small), ["t=x", "t/u=x q2", "t=x q1"]);
+    });
+}
+
 /// [5.0 MQTT-4.7.1-1] [5.0 MQTT-4.7.1-2] [5.0 MQTT-4.7.3-4] [3.1.1 MQTT-4.7.3-4] [5.0 §4.7.1]
 /// [3.1.1 §4.7.1]
 #[test]
