@@ -494,8 +494,8 @@ impl Connections {
         Some(Action::Ask(name, content))
     }
 
-    /// Writes a message for the client of a connection at once, with that QoS and RETAIN flag, if it
-    /// is short and none waits before it. Returns whether it was written.
+    /// Writes a message for the client of a connection at once, with that QoS and RETAIN flag, if
+    /// it is short and none waits before it. Returns whether it was written.
     #[inline]
     pub(super) fn write_through(
         &mut self,

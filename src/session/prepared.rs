@@ -30,8 +30,8 @@ impl Prepared {
         (self.are_wanted, self.are_there) = (0, 0);
     }
 
-    /// Returns the PUBLISH of the message at hand, from the second time on that it is asked for: most
-    /// messages have one receiver.
+    /// Returns the PUBLISH of the message at hand, from the second time on that it is asked for:
+    /// most messages have one receiver.
     #[inline]
     pub(crate) fn packet(
         &mut self,
