@@ -13,11 +13,13 @@ use mqtt_sansio::server::ServerConfig;
 use std::collections::BTreeMap;
 
 const NOW: Instant = Instant::from_millis(1);
+const PUBLISH: u8 = PacketType::Publish as u8;
+const PUBREL: u8 = PacketType::Pubrel as u8;
 
 pub fn add(cases: &mut Cases) {
     for version in [Version::V3_1_1, Version::V5_0] {
         for subscribers in [1, 100] {
-            for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+            for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
                 let level = qos.as_u8();
                 cases.add(format!("broker 1:{subscribers} {version} QoS {level}"), move || {
                     fan_out(subscribers, qos, version, None)
@@ -48,8 +50,8 @@ struct Host {
     broker: Broker,
     version: Version,
     out: Vec<u8>,
-    /// The packet identifiers that subscribers have to acknowledge.
-    identifiers: Vec<(ConnectionId, PacketIdentifier)>,
+    /// The packets with which subscribers have to answer, without their packet identifiers.
+    answers: Vec<(ConnectionId, PacketType, [u8; 2])>,
     delivered: usize,
     store: Option<Store>,
     records: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -91,21 +93,23 @@ impl Host {
         }
     }
 
-    /// Counts the messages in the output of a connection, and takes their packet identifiers. It
-    /// does not decode them, because the client's work is not the broker's.
+    /// Counts the messages in the output of a connection, and notes the answers to them. It does
+    /// not decode them, because the client's work is not the broker's.
     fn read(&mut self, id: ConnectionId) {
         let mut rest = &self.out[..];
         while let [first, length, ..] = *rest {
             let (packet, after) = rest.split_at(2 + usize::from(length));
             rest = after;
-            if first >> 4 == PacketType::Publish as u8 {
-                self.delivered += 1;
-                if first & 0b0110 != 0 {
-                    let position = 4 + TOPIC.len();
-                    let identifier = [packet[position], packet[position + 1]];
-                    let identifier = PacketIdentifier::new(u16::from_be_bytes(identifier));
-                    self.identifiers.push((id, identifier.unwrap()));
-                }
+            let (position, answer) = match (first >> 4, first >> 1 & 0b11) {
+                (PUBLISH, 0) => (0, None),
+                (PUBLISH, 1) => (4 + TOPIC.len(), Some(PacketType::Puback)),
+                (PUBLISH, _) => (4 + TOPIC.len(), Some(PacketType::Pubrec)),
+                (PUBREL, _) => (2, Some(PacketType::Pubcomp)),
+                _ => continue,
+            };
+            self.delivered += usize::from(first >> 4 == PUBLISH);
+            if let Some(answer) = answer {
+                self.answers.push((id, answer, [packet[position], packet[position + 1]]));
             }
         }
     }
@@ -133,7 +137,7 @@ fn fan_out(subscribers: usize, qos: QoS, version: Version, store: Option<Store>)
         broker: Broker::new(config, 1, NOW),
         version,
         out: Vec::new(),
-        identifiers: Vec::new(),
+        answers: Vec::new(),
         delivered: 0,
         store,
         records: BTreeMap::new(),
@@ -152,17 +156,16 @@ fn fan_out(subscribers: usize, qos: QoS, version: Version, store: Option<Store>)
     let packet_identifier = (qos != QoS::AtMostOnce).then_some(PacketIdentifier::new(1).unwrap());
     let publish = Publish { qos, packet_identifier, ..Publish::new(TOPIC, &[b'x'; 64]) };
     let publish = encoded(publish, version);
-    let puback = encoded(
-        Packet::Puback(Ack::new(PacketIdentifier::new(1).unwrap(), ReasonCode::SUCCESS)),
-        version,
-    );
+    let pubrel = Packet::Pubrel(Ack::new(PacketIdentifier::new(1).unwrap(), ReasonCode::SUCCESS));
+    let pubrel = encoded(pubrel, version);
     Box::new(move |count| {
         for _ in 0..count {
             host.receive(publisher, black_box(&publish));
-            while let Some((id, identifier)) = host.identifiers.pop() {
-                let mut puback = [puback[0], puback[1], 0, 0];
-                puback[2..].copy_from_slice(&identifier.get().to_be_bytes());
-                host.receive(id, &puback);
+            if qos == QoS::ExactlyOnce {
+                host.receive(publisher, &pubrel);
+            }
+            while let Some((id, answer, [high, low])) = host.answers.pop() {
+                host.receive(id, &[(answer as u8) << 4, 2, high, low]);
             }
             host.sync();
         }
