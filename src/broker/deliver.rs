@@ -13,7 +13,7 @@ use super::subscription::{Subscriber, Target};
 use super::tasks::Task;
 use crate::codec::{Filter, QoS, TopicName};
 use crate::router::GroupId;
-use crate::session::{Message, Outgoing, QueueLimit, Session};
+use crate::session::{Key, Message, Outgoing, QueueLimit, Session};
 use crate::time::Instant;
 use alloc::collections::VecDeque;
 
@@ -180,14 +180,14 @@ fn deliver(
     share: Option<(GroupId, &Filter)>,
     now: Instant,
 ) -> Result<(), Outgoing> {
-    outgoing.key = share.map(|(group, _)| group.as_u64());
+    outgoing.key = share.and_then(|(group, _)| Key::new(group.as_u64()));
     if broker.journal.is_none() {
         return queue(broker, session, outgoing, now);
     }
     keep::enter(broker, session, &mut outgoing, share, now);
     let queued = queue(broker, session, outgoing, now);
     keep::take_outcomes(broker, session);
-    queued.inspect_err(|outgoing| keep::leave(broker, outgoing.key))
+    queued.inspect_err(|outgoing| keep::leave(broker, outgoing.number()))
 }
 
 /// Queues a message for a client, connected or away.
@@ -357,7 +357,7 @@ fn try_members(
 /// this call reach. [5.0 §4.8.2]
 pub(super) fn hand_on(broker: &mut Broker, mut messages: VecDeque<Outgoing>, now: Instant) {
     while let Some(outgoing) = messages.pop_front() {
-        let key = outgoing.key;
+        let key = outgoing.number();
         let journal = broker.journal.as_deref();
         if let Some(group) = key.and_then(|key| Journal::group(journal, key)) {
             broker.tasks.take(1);
@@ -464,5 +464,5 @@ fn queue_retained(
     connection.server.forget_outcomes();
     stats::count(&mut broker.stats.messages_queued, outgoing.message.qos());
     let queued = connection.server.deliver(outgoing, now);
-    queued.inspect_err(|outgoing| keep::leave(broker, outgoing.key)).is_ok()
+    queued.inspect_err(|outgoing| keep::leave(broker, outgoing.number())).is_ok()
 }

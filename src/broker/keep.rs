@@ -11,7 +11,7 @@ use super::wills::StoredWill;
 use super::{Broker, BrokerConfig};
 use crate::codec::{Expiry, Filter, PacketIdentifier, QoS, TopicName};
 use crate::router::{GroupId, Retained};
-use crate::session::{Change, Outgoing, Owed, OwedRef, Published, Session};
+use crate::session::{Change, Key, Outgoing, Owed, OwedRef, Published, Session};
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -73,10 +73,15 @@ pub(super) fn insert_exchanges(
         let packet_identifier = *packet_identifier;
         match owed {
             Owed::Publish(outgoing) if outgoing.message.qos() == QoS::AtLeastOnce => {
-                outgoing.key.into_iter().for_each(|key| journal.note_sent(key, packet_identifier));
+                outgoing
+                    .number()
+                    .into_iter()
+                    .for_each(|key| journal.note_sent(key, packet_identifier));
                 None
             }
-            Owed::Publish(outgoing) => Some(Change::Sent { packet_identifier, key: outgoing.key }),
+            Owed::Publish(outgoing) => {
+                Some(Change::Sent { packet_identifier, key: outgoing.number() })
+            }
             Owed::Pubrel(key) => Some(Change::Released { packet_identifier, key: *key }),
             Owed::Nothing => Some(Change::Withheld { packet_identifier }),
         }
@@ -96,7 +101,7 @@ pub(super) fn note_sent(broker: &mut Broker, id: SessionId) {
     for (identifier, owed) in session.owed() {
         if let OwedRef::Publish(Outgoing { message, key: Some(key), .. }) = owed {
             if message.qos() == QoS::AtLeastOnce {
-                journal.note_sent(*key, identifier);
+                journal.note_sent(key.get(), identifier);
             }
         }
     }
@@ -184,7 +189,7 @@ pub(super) fn end_session(
     journal.delete_session(number);
     let mut exchanges = Vec::new();
     let leave = |journal: &mut Journal, outgoing: &Outgoing, can_be_handed_on: bool| {
-        if let Some(key) = outgoing.key {
+        if let Some(key) = outgoing.number() {
             if !can_be_handed_on || Journal::group(Some(journal), key).is_none() {
                 journal.leave(key);
             }
@@ -287,7 +292,7 @@ pub(super) fn enter(
     let is_queued = is_connected || !is_only_for_the_connected(outgoing, now);
     if let (Some(journal), Some(number)) = (&mut broker.journal, state.number) {
         if is_queued && outgoing.message.qos() > QoS::AtMostOnce {
-            outgoing.key = Some(journal.enter(number, outgoing, share, is_connected));
+            outgoing.key = Key::new(journal.enter(number, outgoing, share, is_connected));
         }
     }
 }

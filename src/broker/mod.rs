@@ -277,7 +277,7 @@ impl Broker {
         }
     }
 
-    /// Returns the figures of all clients that have a session, in the order of their identifiers.
+    /// Returns the figures of all clients that have a session, in any order.
     pub fn clients(&self) -> impl Iterator<Item = ClientStats<'_>> {
         self.sessions.iter().map(|(_, state)| self.client_stats(state))
     }

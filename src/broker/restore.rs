@@ -296,7 +296,7 @@ impl Building<'_> {
                     waiting.insert(position, outgoing.clone());
                     return None;
                 }
-                self.journal().adopt_sent(outgoing.key, identifier);
+                self.journal().adopt_sent(outgoing.number(), identifier);
             }
             if outgoing.is_none() {
                 let key = Key::Outbound(number.get(), identifier);
@@ -321,12 +321,12 @@ impl Building<'_> {
         for (identifier, owed) in owed {
             journal.ended(number, identifier);
             if let Owed::Publish(Outgoing { key: Some(key), .. }) = owed {
-                journal.leave(key);
+                journal.leave(key.get());
             }
         }
         inbound.iter().for_each(|identifier| journal.completed(number, *identifier));
         let is_kept = |outgoing: &Outgoing| {
-            let Some(key) = outgoing.key else { return false };
+            let Some(key) = outgoing.number() else { return false };
             let is_kept = Journal::group(Some(journal), key).is_some();
             if !is_kept {
                 journal.leave(key);
@@ -347,7 +347,8 @@ impl Building<'_> {
         let message = self.messages.get(&message)?.with(qos, retain);
         let group = share.and_then(|filter| self.broker.groups.find(&filter));
         let key = self.journal().adopt_delivery(position, session, &message, group);
-        Some(Outgoing { message, key: Some(key), subscription_identifiers, expires_at })
+        let outgoing = Outgoing::new(Some(key), message);
+        Some(Outgoing { subscription_identifiers, expires_at, ..outgoing })
     }
 }
 

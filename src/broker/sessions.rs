@@ -3,12 +3,11 @@
 use super::action::{ConnectionId, SessionId, SessionNumber};
 use super::grants::Grants;
 use super::subscription::Subscriptions;
-use crate::router::Slab;
+use crate::router::{HashKey, Slab, Table};
 use crate::session::Session;
 use crate::sync::Arc;
 use crate::time::Instant;
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use core::hash::{Hash, Hasher as _};
@@ -16,8 +15,10 @@ use core::hash::{Hash, Hasher as _};
 #[derive(Debug)]
 pub(super) struct Sessions {
     sessions: Slab<SessionState>,
+    /// The places of the sessions, by the hashes of their Client Identifiers.
     /// [5.0 MQTT-3.1.3-2] [3.1.1 MQTT-3.1.3-2]
-    by_client: BTreeMap<Arc<str>, SessionId>,
+    by_client: Table,
+    key: HashKey,
     seed: u128,
     assigned: u64,
 }
@@ -64,8 +65,14 @@ impl SessionState {
 }
 
 impl Sessions {
-    pub(super) const fn new(seed: u128) -> Self {
-        Self { sessions: Slab::new(), by_client: BTreeMap::new(), seed, assigned: 0 }
+    pub(super) fn new(seed: u128) -> Self {
+        Self {
+            sessions: Slab::new(),
+            by_client: Table::default(),
+            key: HashKey::new(seed),
+            seed,
+            assigned: 0,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -73,12 +80,22 @@ impl Sessions {
     }
 
     pub(super) fn find(&self, client_identifier: &str) -> Option<SessionId> {
-        self.by_client.get(client_identifier).copied()
+        let hash = self.hash(client_identifier);
+        let is_it = |place| {
+            let state = self.sessions.at(place).map(|(_, state)| state);
+            state.is_some_and(|state| &*state.client_identifier == client_identifier)
+        };
+        let place = self.by_client.find(hash, is_it)?;
+        self.sessions.at(place).map(|(id, _)| SessionId(id))
     }
 
-    /// Returns an iterator over all sessions, in the order of their Client Identifiers.
+    /// Returns an iterator over all sessions, in the order of their places.
     pub(super) fn iter(&self) -> impl Iterator<Item = (SessionId, &SessionState)> {
-        self.by_client.values().filter_map(|id| Some((*id, self.get(*id)?)))
+        self.sessions.iter().map(|(id, state)| (SessionId(id), state))
+    }
+
+    fn hash(&self, client_identifier: &str) -> u32 {
+        self.key.short(client_identifier.as_bytes())
     }
 
     pub(super) fn get(&self, id: SessionId) -> Option<&SessionState> {
@@ -91,21 +108,22 @@ impl Sessions {
 
     /// Adds a session for a client that has none.
     pub(super) fn insert(&mut self, client_identifier: &str, presence: Presence) -> SessionId {
-        let client_identifier: Arc<str> = client_identifier.into();
+        let hash = self.hash(client_identifier);
         let id = SessionId(self.sessions.insert(SessionState {
             presence,
             subscriptions: Subscriptions::default(),
             grants: Grants::all(),
             number: None,
-            client_identifier: client_identifier.clone(),
+            client_identifier: client_identifier.into(),
         }));
-        self.by_client.insert(client_identifier, id);
+        self.by_client.insert(hash, Slab::<SessionState>::place(id.0));
         id
     }
 
     pub(super) fn remove(&mut self, id: SessionId) -> Option<SessionState> {
         let state = self.sessions.remove(id.0)?;
-        self.by_client.remove(&state.client_identifier);
+        let hash = self.hash(&state.client_identifier);
+        self.by_client.remove(hash, Slab::<SessionState>::place(id.0));
         Some(state)
     }
 
@@ -117,7 +135,7 @@ impl Sessions {
             self.assigned += 1;
             let half = |which: u64| self.keyed_hash([self.assigned, which]);
             let name = format!("auto-{:016x}{:016x}", half(0), half(1));
-            if !self.by_client.contains_key(&*name) {
+            if self.find(&name).is_none() {
                 return name;
             }
         }

@@ -32,7 +32,8 @@ pub(super) struct Subscriber {
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     by_filter: ByFilter,
-    bytes: usize,
+    /// The bytes of all filters. A session is refused more than this can count.
+    bytes: u32,
     /// Numbers the subscriptions.
     last: u32,
 }
@@ -66,9 +67,9 @@ impl Subscriber {
 impl Subscriptions {
     /// Whether a filter can be added within a limit. A filter that is there already can.
     pub(super) fn has_room(&self, filter: &Filter, limit: Limit) -> bool {
-        let fits =
-            self.len() < limit.items && self.bytes.saturating_add(size(filter)) <= limit.bytes;
-        fits || self.by_filter.contains(filter)
+        let bytes = self.bytes.checked_add(size(filter));
+        let fits_bytes = bytes.is_some_and(|bytes| bytes as usize <= limit.bytes);
+        (self.len() < limit.items && fits_bytes) || self.by_filter.contains(filter)
     }
 
     /// Adds a subscription, or replaces its options. Returns it, and whether it is new.
@@ -84,14 +85,14 @@ impl Subscriptions {
         }
         self.last = self.last.wrapping_add(1);
         let subscriber = Subscriber { options, identifier, number: self.last };
-        self.bytes += size(filter);
+        self.bytes = self.bytes.saturating_add(size(filter));
         self.by_filter.insert(filter.clone(), subscriber);
         (subscriber, true)
     }
 
     pub(super) fn remove(&mut self, filter: &Filter) -> Option<Subscriber> {
         let subscriber = self.by_filter.remove(filter)?;
-        self.bytes -= size(filter);
+        self.bytes = self.bytes.saturating_sub(size(filter));
         Some(subscriber)
     }
 
@@ -108,7 +109,7 @@ impl Subscriptions {
             ByFilter::Few(few) => few.pop(),
             ByFilter::Many(many) => many.pop_first(),
         }?;
-        self.bytes -= size(&filter);
+        self.bytes = self.bytes.saturating_sub(size(&filter));
         Some(filter)
     }
 
@@ -187,8 +188,8 @@ fn find(few: &[(Filter, Subscriber)], filter: &Filter) -> Result<usize, usize> {
     few.binary_search_by(|(other, _)| other.cmp(filter))
 }
 
-fn size(filter: &Filter) -> usize {
-    filter.as_topic_filter().as_text().as_bytes().len()
+fn size(filter: &Filter) -> u32 {
+    u32::try_from(filter.as_topic_filter().as_text().as_bytes().len()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

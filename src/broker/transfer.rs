@@ -80,7 +80,8 @@ impl Broker {
                 })
             });
             last += 1;
-            let group = outgoing.key.and_then(|key| Journal::group(self.journal.as_deref(), key));
+            let group =
+                outgoing.number().and_then(|key| Journal::group(self.journal.as_deref(), key));
             let share = group.and_then(|group| self.groups.filter(group)).cloned();
             put(Key::Queued(1, last), &StoredQueued::new(number, outgoing, share).write());
             Some(last)
@@ -171,8 +172,8 @@ impl Broker {
             let Some(message) = messages.get(&message) else { continue };
             let message = message.with(qos, retain);
             let group = share.as_ref().and_then(|filter| self.groups.find(filter));
-            let key = group.map(|group| group.as_u64());
-            let mut outgoing = Outgoing { message, key, subscription_identifiers, expires_at };
+            let outgoing = Outgoing::new(group.map(|group| group.as_u64()), message);
+            let mut outgoing = Outgoing { subscription_identifiers, expires_at, ..outgoing };
             keep::enter(self, id, &mut outgoing, group.zip(share.as_ref()), now);
             waiting.insert(position, outgoing);
         }

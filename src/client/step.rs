@@ -195,11 +195,9 @@ impl Client {
         let usual = if version == Version::V5_0 { IN_FLIGHT } else { IN_FLIGHT_BEFORE_5_0 };
         let mut peer = Limits::of_connack(properties);
         let configured = self.config.maximum_in_flight;
-        peer.receive_maximum = peer
-            .receive_maximum
-            .map(|stated| stated.min(configured.unwrap_or(u16::MAX)))
-            .or(configured)
-            .or(Some(usual));
+        let stated = properties.receive_maximum.is_some();
+        let allowed = configured.unwrap_or(if stated { u16::MAX } else { usual });
+        peer.receive_maximum = peer.receive_maximum.min(allowed);
         self.endpoint.connection.peer = peer;
         self.terms = Terms {
             available: Available::of_connack(properties),

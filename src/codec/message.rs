@@ -113,7 +113,13 @@ impl Message {
     }
 
     fn topic_text(&self) -> Text<'_> {
-        Text::assume_topic_name(self.parts().0)
+        Text::assume_topic_name(self.topic_bytes())
+    }
+
+    /// Returns the bytes of the topic name.
+    #[inline]
+    pub(crate) fn topic_bytes(&self) -> &[u8] {
+        self.bytes.get(2..2 + usize::from(self.topic_length)).unwrap_or_default()
     }
 
     /// Returns the payload, which can be any bytes.

@@ -112,14 +112,14 @@ impl Name {
     }
 }
 
-/// The key of the hashes of one index.
+/// The key of the hashes of one index, or of the sessions of a broker.
 ///
 /// The hashes are those of wyhash in a short form: words that were mixed with the key are
 /// multiplied, and the halves of the product are combined. Clients that do not know the key cannot
 /// compute names that collide. The function is not a cryptographic one: it does not protect a key
 /// whose hashes can be observed.
 #[derive(Clone, Copy)]
-pub(super) struct Key {
+pub(crate) struct Key {
     words: [u64; 3],
     /// The bits of a hash that are left.
     #[cfg(test)]
@@ -135,7 +135,7 @@ impl fmt::Debug for Key {
 
 impl Key {
     #[expect(clippy::cast_possible_truncation, reason = "takes the halves")]
-    pub(super) fn new(seed: u128) -> Self {
+    pub(crate) fn new(seed: u128) -> Self {
         let (low, high) = (seed as u64, (seed >> 64) as u64);
         // The numbers of SplitMix64 after one half, mixed with the other: each bit of the seed
         // changes about half of the bits of each word.
@@ -184,6 +184,12 @@ impl Key {
         };
         let state = multiply(low ^ second, high ^ state);
         self.left(multiply(state ^ third, name.len() as u64 ^ second))
+    }
+
+    /// Returns the hash of a name for a [`Table`].
+    #[inline]
+    pub(crate) fn short(self, name: &[u8]) -> u32 {
+        shorten(self.name(name))
     }
 
     /// Returns the hash of a child by its parent and the hash of its name.

@@ -17,4 +17,6 @@ pub use index::SubscriptionIndex;
 pub use retained::{Retained, RetainedCursor, RetainedStore};
 pub use shared::{Changed, GroupId, ShareGroups};
 
+pub(crate) use levels::Key as HashKey;
 pub(crate) use slab::Slab;
+pub(crate) use table::Table;

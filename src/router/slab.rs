@@ -72,6 +72,27 @@ impl<T> Slab<T> {
         Some(value)
     }
 
+    /// Returns the number of the place of a key. No two values have the same at a time.
+    pub(crate) const fn place(key: u64) -> u32 {
+        low_half(key)
+    }
+
+    /// Returns the value at a place, with its key.
+    pub(crate) fn at(&self, place: u32) -> Option<(u64, &T)> {
+        let position = place as usize;
+        let found = self.pages.get(position / PAGE)?.get(position % PAGE)?;
+        Some((u64::from(found.generation) << 32 | u64::from(place), found.value.as_ref()?))
+    }
+
+    /// Returns the values with their keys, in the order of their places.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
+        // Memory ends before four thousand million places.
+        let places = (0_u32..).zip(self.pages.iter().flatten());
+        places.filter_map(|(number, place)| {
+            Some((u64::from(place.generation) << 32 | u64::from(number), place.value.as_ref()?))
+        })
+    }
+
     /// Returns the key of the first value at a position or after it, and the position after that.
     pub(crate) fn next_key(&self, position: usize) -> Option<(u64, usize)> {
         // Each page is full, except for the last one.

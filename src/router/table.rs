@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 /// table is. Within a segment, a number is at the place that its hash says or behind it (linear
 /// probing). A slot has the hash, too, so other keys are hardly ever compared.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Table {
+pub(crate) struct Table {
     segments: Vec<Segment>,
     /// The smallest power of two that is not below the number of segments, minus one.
     mask: usize,
@@ -31,12 +31,12 @@ impl Table {
 
     /// Returns the number with this hash that `is_it` accepts.
     #[inline]
-    pub(super) fn find(&self, hash: u32, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub(crate) fn find(&self, hash: u32, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         self.segments.get(self.segment(hash))?.find(hash, is_it)
     }
 
     /// Adds a number that is not in the table.
-    pub(super) fn insert(&mut self, hash: u32, number: u32) {
+    pub(crate) fn insert(&mut self, hash: u32, number: u32) {
         if self.segments.is_empty() {
             self.segments.push(Segment::with_room(0));
         }
@@ -48,7 +48,7 @@ impl Table {
     }
 
     /// Removes a number.
-    pub(super) fn remove(&mut self, hash: u32, number: u32) {
+    pub(crate) fn remove(&mut self, hash: u32, number: u32) {
         let segment = self.segment(hash);
         let Some(segment) = self.segments.get_mut(segment) else { return };
         if !segment.remove(slot(hash, number)) {

@@ -220,7 +220,7 @@ impl ServerConfig {
         let v5 = version == Version::V5_0;
         let lower = self.lower_before_5_0 && !v5;
         Limits {
-            receive_maximum: v5.then_some(self.receive_maximum),
+            receive_maximum: if v5 { self.receive_maximum } else { u16::MAX },
             maximum_packet_size: self.maximum_packet_size,
             topic_alias_maximum: if v5 { self.topic_alias_maximum } else { 0 },
             maximum_qos: if lower { QoS::ExactlyOnce } else { self.maximum_qos },

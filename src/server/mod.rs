@@ -109,12 +109,35 @@ pub struct Server {
     available: Available,
 }
 
-/// How long the session outlives the connection.
+/// How long the session outlives the connection. The numbers are those of packets, because an
+/// [`Expiry`] takes twice the room.
 #[derive(Clone, Copy, Debug)]
 struct SessionExpiry {
-    granted: Expiry,
+    granted: u32,
     /// The greatest value for DISCONNECT: that of CONNACK, or else of the configuration.
-    maximum: Expiry,
+    maximum: u32,
+}
+
+impl SessionExpiry {
+    const fn new(maximum: Expiry) -> Self {
+        Self { granted: Expiry::AT_DISCONNECT.to_seconds(), maximum: maximum.to_seconds() }
+    }
+
+    const fn granted(self) -> Expiry {
+        Expiry::from_seconds(self.granted)
+    }
+
+    const fn maximum(self) -> Expiry {
+        Expiry::from_seconds(self.maximum)
+    }
+
+    const fn set_granted(&mut self, granted: Expiry) {
+        self.granted = granted.to_seconds();
+    }
+
+    const fn set_maximum(&mut self, maximum: Expiry) {
+        self.maximum = maximum.to_seconds();
+    }
 }
 
 impl Server {
@@ -128,10 +151,7 @@ impl Server {
             state: State::AwaitConnect { deadline: now + config.connect_timeout },
             requested: Requested::NONE,
             was_accepted: false,
-            expiry: SessionExpiry {
-                granted: Expiry::AT_DISCONNECT,
-                maximum: config.maximum_session_expiry,
-            },
+            expiry: SessionExpiry::new(config.maximum_session_expiry),
             available: config.available,
             config,
         }
@@ -171,7 +191,7 @@ impl Server {
     /// DISCONNECT. [5.0 §3.1.2.11.2]
     #[must_use]
     pub const fn session_expiry(&self) -> Expiry {
-        self.expiry.granted
+        self.expiry.granted()
     }
 
     /// Takes the session out, for the client's next connection. If the connection is still open,
@@ -241,13 +261,13 @@ impl Server {
         let keep_alive = stated.server_keep_alive;
         let asked = self.requested.session_expiry;
         if self.version() == Version::V5_0 {
-            self.expiry.granted = expiry.unwrap_or(asked);
-            self.expiry.maximum = expiry.unwrap_or(self.expiry.maximum);
+            self.expiry.set_granted(expiry.unwrap_or(asked));
+            self.expiry.set_maximum(expiry.unwrap_or_else(|| self.expiry.maximum()));
             self.requested.keep_alive = keep_alive.unwrap_or(self.requested.keep_alive);
             self.available = available;
             self.endpoint.connection.own = own;
         } else {
-            self.expiry.granted = asked.min(self.config.maximum_session_expiry);
+            self.expiry.set_granted(asked.min(self.config.maximum_session_expiry));
         }
         if let Some(session) = session {
             self.endpoint.session = session;

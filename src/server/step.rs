@@ -235,13 +235,12 @@ impl Server {
         step: &mut Step<'_, impl Output>,
     ) -> Result<(), ProtocolError> {
         let mut peer = Limits::of_connect(&connect.properties);
-        let stated = peer.receive_maximum.unwrap_or(u16::MAX);
-        peer.receive_maximum = Some(stated.min(self.config.maximum_in_flight));
+        peer.receive_maximum = peer.receive_maximum.min(self.config.maximum_in_flight);
         self.endpoint.connection.version = connect.version;
         self.endpoint.connection.own = self.config.limits(connect.version);
         self.endpoint.connection.peer = peer;
         self.requested = Requested::of(connect);
-        self.expiry.maximum = self.config.maximum_session_expiry;
+        self.expiry.set_maximum(self.config.maximum_session_expiry);
         let Some(will) = connect.will else { return Ok(()) };
         // [5.0 MQTT-3.2.2-12] [5.0 MQTT-3.2.2-13]
         let own = &self.endpoint.connection.own;
@@ -266,7 +265,7 @@ impl Server {
             if was_zero && expiry > Expiry::AT_DISCONNECT {
                 return Err(ProtocolError::SessionExpiryInterval);
             }
-            self.expiry.granted = expiry.min(self.expiry.maximum);
+            self.expiry.set_granted(expiry.min(self.expiry.maximum()));
         }
         self.end(Ending::Packet);
         Ok(())

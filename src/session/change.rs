@@ -6,6 +6,7 @@ use super::slot::Slot;
 use super::{Outgoing, Session};
 use crate::codec::{PacketIdentifier, QoS};
 use crate::time::Instant;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 /// A change of the exchange of a QoS 2 message.
@@ -171,7 +172,8 @@ impl Session {
     /// A client that has stored its session in pieces continues with it after a crash.
     #[must_use]
     pub fn established_for(self, client_identifier: Option<&str>) -> Self {
-        let client_identifier = client_identifier.filter(|text| !text.is_empty()).map(Into::into);
+        let client_identifier = client_identifier.filter(|text| !text.is_empty());
+        let client_identifier = client_identifier.map(|text| Box::new(text.into()));
         Self { established: true, client_identifier, ..self }
     }
 

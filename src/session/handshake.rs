@@ -4,6 +4,7 @@ use super::ProtocolError;
 use crate::codec::{Auth, Connect, Expiry, Text};
 use crate::time::Instant;
 use alloc::boxed::Box;
+use alloc::string::String;
 
 /// The parts of a CONNECT that matter later.
 #[derive(Debug)]
@@ -17,7 +18,9 @@ pub(crate) struct Requested {
     /// If the session ends with the connection, DISCONNECT must not change it. [5.0 §3.14.2.2.2]
     pub(crate) session_expiry: Expiry,
     pub(crate) response_information: bool,
-    authentication_method: Option<Box<str>>,
+    /// In a block that has its length, because most connections have none.
+    #[expect(clippy::box_collection, reason = "so that a connection without one is no larger")]
+    authentication_method: Option<Box<String>>,
 }
 
 impl Requested {
@@ -40,12 +43,12 @@ impl Requested {
             keep_alive: connect.keep_alive,
             session_expiry: connect.session_expiry(),
             response_information: properties.request_response_information == Some(true),
-            authentication_method: method.map(|method| method.to_str().into()),
+            authentication_method: method.map(|method| Box::new(method.to_str().into())),
         }
     }
 
     pub(crate) fn authentication_method(&self) -> Option<Text<'_>> {
-        self.authentication_method.as_deref().map(Text::from)
+        self.authentication_method.as_deref().map(|method| Text::from(&**method))
     }
 
     /// Checks that an AUTH has the authentication method of CONNECT. [5.0 MQTT-4.12.0-5]

@@ -7,6 +7,8 @@ use crate::codec::{
 };
 use crate::time::Instant;
 use alloc::boxed::Box;
+use core::num::NonZero;
+use core::ops::Deref;
 
 /// A message that has arrived. It is a view of the input, except for a topic name that an alias
 /// stood for.
@@ -64,7 +66,7 @@ impl<'a> Received<'a> {
 ///
 /// let message = Message::new(&Publish::new("room/4", b"21.5"))?;
 /// let outgoing = Outgoing::new(Some(7), message.clone());
-/// assert_eq!((outgoing.key, outgoing.message), (Some(7), message));
+/// assert_eq!((outgoing.key.unwrap().get(), outgoing.message), (7, message));
 /// # Ok::<_, mqtt_sansio::codec::EncodeError>(())
 /// ```
 #[expect(clippy::exhaustive_structs, reason = "all fields are the caller's to choose")]
@@ -74,19 +76,28 @@ pub struct Outgoing {
     pub message: Message,
     /// The caller's name for the message, with which its outcome is reported. Without a key there
     /// is no report.
-    pub key: Option<u64>,
+    pub key: Option<Key>,
     /// The identifiers of the subscriptions for which it is sent. None before 5.0 and from a
     /// client.
-    pub subscription_identifiers: Box<[SubscriptionIdentifier]>,
+    pub subscription_identifiers: SubscriptionIdentifiers,
     /// The time after which the message must not be sent for the first time. [5.0 MQTT-3.3.2-5]
     pub expires_at: Option<Instant>,
 }
 
 impl Outgoing {
-    /// Creates an outgoing message without subscription identifiers that does not expire.
+    /// Creates an outgoing message without subscription identifiers that does not expire. The key
+    /// `u64::MAX` stands for none.
     #[must_use]
+    #[inline]
     pub fn new(key: Option<u64>, message: Message) -> Self {
-        Self { message, key, subscription_identifiers: Box::default(), expires_at: None }
+        let (key, subscription_identifiers) = (key.and_then(Key::new), Default::default());
+        Self { message, key, subscription_identifiers, expires_at: None }
+    }
+
+    /// Returns the key as a number.
+    #[inline]
+    pub(crate) fn number(&self) -> Option<u64> {
+        self.key.map(Key::get)
     }
 
     /// Returns the number of bytes that count towards a queue limit: those of the message, and four
@@ -98,8 +109,93 @@ impl Outgoing {
 
     /// Returns the report of its outcome. There is none for QoS 0 or without a key.
     pub(crate) fn ended(self, outcome: Outcome<'static>) -> Option<Published<'static>> {
-        let key = self.key.filter(|_| self.message.qos() > QoS::AtMostOnce)?;
+        let key = self.number().filter(|_| self.message.qos() > QoS::AtMostOnce)?;
         Some(Published { key, outcome })
+    }
+}
+
+/// The caller's name for a message: any number but `u64::MAX`.
+///
+/// ```
+/// use mqtt_sansio::session::Key;
+///
+/// assert_eq!(Key::new(7).map(Key::get), Some(7));
+/// assert!(Key::new(u64::MAX).is_none());
+/// assert_eq!(size_of::<Option<Key>>(), 8);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(
+    /// One more than the number, so that an `Option<Key>` takes eight bytes.
+    NonZero<u64>,
+);
+
+impl Key {
+    /// Creates a key. There is none for `u64::MAX`.
+    #[must_use]
+    #[inline]
+    pub const fn new(number: u64) -> Option<Self> {
+        match number.checked_add(1) {
+            Some(more) => match NonZero::new(more) {
+                Some(more) => Some(Self(more)),
+                None => None,
+            },
+            None => None,
+        }
+    }
+
+    /// Returns the number.
+    #[must_use]
+    #[inline]
+    pub const fn get(self) -> u64 {
+        self.0.get() - 1
+    }
+}
+
+/// The identifiers of the subscriptions for which a message is sent. Most messages have none, so
+/// they take the room of a pointer.
+///
+/// ```
+/// use mqtt_sansio::codec::SubscriptionIdentifier;
+/// use mqtt_sansio::session::SubscriptionIdentifiers;
+///
+/// let none = SubscriptionIdentifiers::default();
+/// let both = SubscriptionIdentifiers::from_iter([SubscriptionIdentifier::MAX; 2]);
+/// assert_eq!((none.len(), both.len()), (0, 2));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubscriptionIdentifiers(Option<Box<Identifiers>>);
+
+/// One identifier is in the same block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Identifiers {
+    One([SubscriptionIdentifier; 1]),
+    Many(Box<[SubscriptionIdentifier]>),
+}
+
+impl Deref for SubscriptionIdentifiers {
+    type Target = [SubscriptionIdentifier];
+
+    #[inline]
+    fn deref(&self) -> &[SubscriptionIdentifier] {
+        match self.0.as_deref() {
+            None => &[],
+            Some(Identifiers::One(one)) => one,
+            Some(Identifiers::Many(many)) => many,
+        }
+    }
+}
+
+impl FromIterator<SubscriptionIdentifier> for SubscriptionIdentifiers {
+    #[inline]
+    fn from_iter<I: IntoIterator<Item = SubscriptionIdentifier>>(identifiers: I) -> Self {
+        let mut identifiers = identifiers.into_iter();
+        let Some(first) = identifiers.next() else { return Self(None) };
+        Self(Some(Box::new(match identifiers.next() {
+            None => Identifiers::One([first]),
+            Some(second) => {
+                Identifiers::Many([first, second].into_iter().chain(identifiers).collect())
+            }
+        })))
     }
 }
 

@@ -31,7 +31,7 @@ mod unacknowledged;
 pub use crate::codec::Message;
 pub use change::{Change, Owed};
 pub use error::{AcknowledgeError, CloseCause, ProtocolError, PublishError, RequestError};
-pub use message::{Outcome, Outgoing, Published, Received};
+pub use message::{Key, Outcome, Outgoing, Published, Received, SubscriptionIdentifiers};
 pub use unacknowledged::{AckToken, Acknowledgement};
 
 pub(crate) use available::Available;
@@ -49,6 +49,7 @@ use crate::codec::Text;
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::vec::Vec;
 use inbound::Inbound;
 use outbound::Outbound;
@@ -93,7 +94,8 @@ pub struct Session {
     /// when the next connection begins.
     pub(crate) established: bool,
     /// For a client: the identifier that the session belongs to, once there is one.
-    client_identifier: Option<Box<str>>,
+    #[expect(clippy::box_collection, reason = "so that a server's session is no larger")]
+    client_identifier: Option<Box<String>>,
     /// The number of connections that have used it, so that a token is good for one only.
     connections: u64,
     /// Outcomes not yet reported to the host, for messages that ended without an answer from the
@@ -129,7 +131,7 @@ impl Session {
     /// connected. A server's session has none; a server keeps sessions by identifier.
     #[must_use]
     pub fn client_identifier(&self) -> Option<&str> {
-        self.client_identifier.as_deref()
+        self.client_identifier.as_ref().map(|identifier| identifier.as_str())
     }
 
     /// Returns the number of QoS 1 and 2 messages that are in flight. Costs a look at each of them.
@@ -202,7 +204,8 @@ impl Session {
     pub fn discard(mut self) -> impl Iterator<Item = Published<'static>> {
         let in_flight = self.outbound.forget();
         let queued = self.outbound.queue.take_all();
-        let queued = queued.filter_map(|outgoing| Some((outgoing.key?, Some(outgoing.message))));
+        let queued =
+            queued.filter_map(|outgoing| Some((outgoing.number()?, Some(outgoing.message))));
         self.completed.into_iter().chain(in_flight.chain(queued).map(session_lost))
     }
 
@@ -233,7 +236,7 @@ impl Session {
         if identifier.is_empty() {
             self.client_identifier = None;
         } else if self.client_identifier.is_none() {
-            self.client_identifier = Some(identifier.to_str().into());
+            self.client_identifier = Some(Box::new(identifier.to_str().into()));
         }
     }
 

@@ -112,7 +112,7 @@ impl Slot {
             _ => None,
         };
         if let Some((outgoing, counted)) = publish {
-            let key = outgoing.key;
+            let key = outgoing.number();
             return match (outgoing.message.qos(), packet) {
                 (QoS::AtLeastOnce, PacketType::Puback) => Meaning::Completes { key, counted },
                 (QoS::ExactlyOnce, PacketType::Pubrec) if is_error => {
@@ -161,7 +161,7 @@ impl Slot {
     pub(crate) fn lost(self) -> Option<(u64, Option<Message>)> {
         match self {
             Self::DuePublish(outgoing) | Self::AwaitAck(outgoing) => {
-                Some((outgoing.key?, Some(outgoing.message)))
+                Some((outgoing.number()?, Some(outgoing.message)))
             }
             Self::DuePubrel { key } | Self::AwaitPubcomp { key, .. } => Some((key?, None)),
             Self::Withheld | Self::AwaitSuback { .. } => None,

@@ -30,11 +30,12 @@
 use super::inbound::Exchange;
 use super::outbound::Outbound;
 use super::slot::Slot;
-use super::{Message, Outcome, Outgoing, Published, Session};
+use super::{Key, Message, Outcome, Outgoing, Published, Session};
 use crate::codec::{
     DecodeError, PacketIdentifier, Publish, QoS, Reader, SubscriptionIdentifier, Text,
 };
 use crate::time::Instant;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -86,7 +87,7 @@ impl Session {
     #[must_use]
     pub fn to_bytes(&self, now: Instant) -> Vec<u8> {
         let mut out = Writer { bytes: FORMAT.to_vec(), now };
-        let identifier = self.client_identifier.as_deref();
+        let identifier = self.client_identifier();
         out.put([u8::from(self.established) * ESTABLISHED + identifier.map_or(0, |_| IDENTIFIER)]);
         if let Some(identifier) = identifier {
             out.short(identifier.as_bytes());
@@ -118,7 +119,7 @@ impl Session {
         if identifier.is_some_and(Text::is_empty) {
             return Err(LoadError::Damaged);
         }
-        let client_identifier = identifier.map(|text| text.to_str().into());
+        let client_identifier = identifier.map(|text| Box::new(text.to_str().into()));
         let next = input.identifier()?;
         let slots =
             input.list(u32::from(u16::MAX), |input| Ok((input.identifier()?, input.slot()?)))?;
@@ -224,7 +225,7 @@ impl Writer {
         let Outgoing { message, key, subscription_identifiers, expires_at } = outgoing;
         self.put([key.map_or(0, |_| KEY) | expires_at.map_or(0, |_| EXPIRY)]);
         if let Some(key) = key {
-            self.put(key.to_be_bytes());
+            self.put(key.get().to_be_bytes());
         }
         if let Some(at) = expires_at {
             self.put(at.as_millis().saturating_sub(self.now.as_millis()).to_be_bytes());
@@ -311,14 +312,15 @@ impl<'a> Loader<'a> {
 
     fn outgoing(&mut self) -> Result<Outgoing, LoadError> {
         let flags = self.flags(KEY | EXPIRY)?;
-        let key = (flags & KEY != 0).then(|| self.u64()).transpose()?;
+        let key = |input: &mut Self| Key::new(input.u64()?).ok_or(LoadError::Damaged);
+        let key = (flags & KEY != 0).then(|| key(self)).transpose()?;
         let left = (flags & EXPIRY != 0).then(|| self.u64()).transpose()?;
         let left = left.map(|left| Duration::from_millis(left).saturating_sub(self.ago));
         let expires_at = left.map(|left| self.now + left);
         let identifier = |input: &mut Self| {
             SubscriptionIdentifier::new(input.reader.u32()?).ok_or(LoadError::Damaged)
         };
-        let subscription_identifiers = self.list(u32::MAX, identifier)?.into();
+        let subscription_identifiers = self.list(u32::MAX, identifier)?.into_iter().collect();
         Ok(Outgoing { message: self.message()?, key, subscription_identifiers, expires_at })
     }
 

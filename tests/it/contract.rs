@@ -1,6 +1,7 @@
 //! The guarantees to a host, whatever the peer does: outcomes, identifiers, deadlines, and outputs
 //! with limited room.
 
+use core::iter::repeat_n;
 use core::time::Duration;
 use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, Client, ClientConfig, ConnectError};
@@ -312,7 +313,7 @@ fn queue_limit_counts_subscription_identifiers() {
     let limit = QueueLimit { messages: 1_000, bytes: 1_000 };
     let message = Message::new(&message(QoS::AtMostOnce, "x")).unwrap();
     let outgoing = Outgoing {
-        subscription_identifiers: vec![SubscriptionIdentifier::MAX; 100].into(),
+        subscription_identifiers: repeat_n(SubscriptionIdentifier::MAX, 100).collect(),
         ..Outgoing::new(None, message)
     };
     assert!(outgoing.size() >= 400);

@@ -51,7 +51,8 @@ fn full() -> Session {
         ..outgoing(Some(9), QoS::AtLeastOnce, "late")
     };
     session.enqueue(expiring, LIMIT, Instant::default()).unwrap();
-    let identified = [SubscriptionIdentifier::new(1).unwrap(), SubscriptionIdentifier::MAX].into();
+    let identified = [SubscriptionIdentifier::new(1).unwrap(), SubscriptionIdentifier::MAX];
+    let identified = identified.into_iter().collect();
     let anonymous =
         Outgoing { subscription_identifiers: identified, ..outgoing(None, QoS::AtMostOnce, "") };
     session.enqueue(anonymous, LIMIT, Instant::default()).unwrap();

@@ -33,8 +33,8 @@ fn all_public_types_are_send_and_sync() {
         client: Action Client ClientConfig ConnectError;
         server: Action AnswerError Server ServerConfig;
         broker: Action Broker BrokerConfig ConnectionId;
-        session: AckToken CloseCause Message Outcome Outgoing ProtocolError Published PublishError
-            QueueLimit Received RequestError Session;
+        session: AckToken CloseCause Key Message Outcome Outgoing ProtocolError Published
+            PublishError QueueLimit Received RequestError Session SubscriptionIdentifiers;
         router: RetainedStore SubscriptionIndex<u32, u32>;
     }
     check::<mqtt_sansio::Instant>();

@@ -113,7 +113,9 @@ impl Host {
         match request {
             Request::List => {
                 let (state, now) = (self.shared.lock(), self.now());
-                Ok(state.broker.clients().map(|client| state.describe(&client, now)).collect())
+                let mut clients: Vec<_> = state.broker.clients().collect();
+                clients.sort_unstable_by_key(|client| client.client_identifier);
+                Ok(clients.iter().map(|client| state.describe(client, now)).collect())
             }
             Request::Show { client } => {
                 let (state, now) = (self.shared.lock(), self.now());

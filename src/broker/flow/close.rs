@@ -176,7 +176,7 @@ pub(crate) fn forget_session(broker: &mut Broker, id: SessionId, now: Instant) {
         nodes.forget_members(state.client_identifier());
     }
     remove_session(broker, id, now, |broker, messages, _| {
-        messages.into_iter().for_each(|outgoing| keep::leave(broker, outgoing.key));
+        messages.into_iter().for_each(|outgoing| keep::leave(broker, outgoing.number()));
     });
 }
 

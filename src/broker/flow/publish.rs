@@ -13,7 +13,7 @@ use crate::broker::subscription::Target;
 use crate::broker::wills::StoredWill;
 use crate::broker::{sparkplug, stats};
 use crate::codec::{QoS, ReasonCode, TopicName, Version};
-use crate::session::{AckToken, Acknowledgement, Message, Outgoing, Received};
+use crate::session::{AckToken, Acknowledgement, Key, Message, Outgoing, Received};
 use crate::sync::Arc;
 use crate::time::Instant;
 use alloc::collections::VecDeque;
@@ -125,6 +125,7 @@ pub(super) fn return_to_groups(
     messages: VecDeque<Outgoing>,
 ) {
     for Outgoing { message, key, expires_at, .. } in messages {
+        let key = key.map(Key::get);
         let group = key.and_then(|key| Journal::group(broker.journal.as_deref(), key));
         if let Some(filter) = group.and_then(|group| broker.groups.filter(group)).cloned() {
             let route = Route::Share(filter);

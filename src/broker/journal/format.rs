@@ -7,10 +7,9 @@ use crate::codec::{
 };
 use crate::router::Retained;
 use crate::session::stored::LoadError;
-use crate::session::{Message, Outgoing};
+use crate::session::{Message, Outgoing, SubscriptionIdentifiers};
 use crate::sync::Arc;
 use crate::time::Instant;
-use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -295,7 +294,7 @@ pub(in crate::broker) struct LoadedQueued {
     pub(in crate::broker) qos: QoS,
     pub(in crate::broker) retain: bool,
     pub(in crate::broker) expires_at: Option<Instant>,
-    pub(in crate::broker) subscription_identifiers: Box<[SubscriptionIdentifier]>,
+    pub(in crate::broker) subscription_identifiers: SubscriptionIdentifiers,
     pub(in crate::broker) share: Option<Filter>,
 }
 

@@ -635,7 +635,7 @@ impl Journal {
         &self,
         outgoing: &Outgoing,
     ) -> Option<(SessionNumber, u64, Option<GroupId>)> {
-        let position = outgoing.key.filter(|key| key & STORED != 0)? & !STORED;
+        let position = outgoing.number().filter(|key| key & STORED != 0)? & !STORED;
         let delivery = self.deliveries.get(&position)?;
         Some((delivery.session, position, delivery.group))
     }

@@ -4,13 +4,15 @@ use super::super::Limits;
 use super::super::slot::Request;
 use super::super::unacknowledged::Unacknowledged;
 use super::alias::AliasTables;
-use crate::codec::{PacketIdentifier, Version};
+use crate::codec::{PacketIdentifier, Role, Version};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 
 /// State that lasts as long as a connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
+    /// The role of this side.
+    pub(super) role: Role,
     pub(crate) version: Version,
     /// The limits that the peer must keep.
     pub(crate) own: Limits,
@@ -28,8 +30,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(version: Version, own: Limits, peer: Limits) -> Self {
+    pub(super) fn new(role: Role, version: Version, own: Limits, peer: Limits) -> Self {
         Self {
+            role,
             version,
             own,
             peer,
@@ -52,7 +55,7 @@ impl Connection {
     /// Whether the peer's Receive Maximum allows one more QoS 1 or 2 message. [5.0 §4.9]
     #[inline]
     pub(super) fn may_send(&self) -> bool {
-        self.sent < self.peer.receive_maximum.unwrap_or(u16::MAX)
+        self.sent < self.peer.receive_maximum
     }
 }
 

@@ -16,7 +16,6 @@ pub(crate) use send::REPLY_ROOM;
 /// One end of a connection, whatever its role.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
-    role: Role,
     pub(crate) session: Session,
     pub(crate) connection: Connection,
     config: CommonConfig,
@@ -52,14 +51,14 @@ impl Clock {
 impl Endpoint {
     /// Creates an endpoint that is not [opened](Self::open). The session is not in use.
     pub(crate) fn new(role: Role, session: Session, config: CommonConfig, now: Instant) -> Self {
-        let connection = Connection::new(Version::V5_0, Limits::default(), Limits::default());
-        Self { role, session, connection, config, clock: Clock::starting_at(now) }
+        let connection = Connection::new(role, Version::V5_0, Limits::default(), Limits::default());
+        Self { session, connection, config, clock: Clock::starting_at(now) }
     }
 
     /// Returns the rules by which the peer's packets are read.
     #[inline]
     pub(crate) fn peer_rules(&self) -> Rules {
-        let peer = if self.role == Role::Client { Role::Server } else { Role::Client };
+        let peer = if self.connection.role == Role::Client { Role::Server } else { Role::Client };
         Rules::new(self.connection.version).sent_by(peer).with(self.config.options)
     }
 
@@ -71,7 +70,7 @@ impl Endpoint {
 
     /// Returns the rules by which a message of the application is checked.
     fn application_rules(&self, version: Version) -> Rules {
-        Rules::new(version).sent_by(self.role).with(self.config.options)
+        Rules::new(version).sent_by(self.connection.role).with(self.config.options)
     }
 
     // ---- the connection ----
@@ -79,7 +78,7 @@ impl Endpoint {
     /// Starts a connection on which no messages are exchanged until it is
     /// [opened](Self::open).
     pub(crate) fn begin(&mut self, version: Version, own: Limits, peer: Limits) {
-        self.connection = Connection::new(version, own, peer);
+        self.connection = Connection::new(self.connection.role, version, own, peer);
     }
 
     /// Whether messages are exchanged.

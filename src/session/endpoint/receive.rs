@@ -142,8 +142,7 @@ impl Endpoint {
     /// Counts a message towards this side's Receive Maximum. [5.0 §3.3.4]
     #[inline]
     fn count_received(&mut self) -> Result<(), ProtocolError> {
-        let maximum = self.connection.own.receive_maximum.unwrap_or(u16::MAX);
-        if self.connection.received >= maximum {
+        if self.connection.received >= self.connection.own.receive_maximum {
             return Err(ProtocolError::ReceiveMaximumExceeded);
         }
         self.connection.received += 1;
@@ -203,7 +202,7 @@ impl Endpoint {
             return Err(AcknowledgeError::Stale);
         }
         let Acknowledgement { reason_code, properties } = acknowledgement;
-        let rules = Rules::new(Version::V5_0).sent_by(self.role);
+        let rules = Rules::new(Version::V5_0).sent_by(self.connection.role);
         if !rules.allows(reason_code, PacketType::Puback) {
             return Err(AcknowledgeError::ReasonCode(reason_code));
         }

@@ -217,7 +217,7 @@ impl Endpoint {
     }
 
     fn has_room(&self, out: &impl Output) -> bool {
-        out.room() >= REPLY_ROOM && (self.role == Role::Client || out.len() < HIGH_WATER)
+        out.room() >= REPLY_ROOM && (self.connection.role == Role::Client || out.len() < HIGH_WATER)
     }
 
     /// Whether [`flush`](Self::flush) would send something, given room.
@@ -314,7 +314,7 @@ impl Endpoint {
     #[inline]
     fn insert_sent(&mut self, packet_identifier: PacketIdentifier, outgoing: Outgoing) {
         if outgoing.message.qos() == QoS::ExactlyOnce {
-            self.session.note(Change::Sent { packet_identifier, key: outgoing.key });
+            self.session.note(Change::Sent { packet_identifier, key: outgoing.number() });
         }
         self.session.outbound.slots.insert(packet_identifier, Slot::AwaitAck(outgoing));
     }

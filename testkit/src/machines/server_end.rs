@@ -3,6 +3,7 @@
 use super::draw::{Draw, Operation, Setup, draw_common};
 use super::{HIGH_WATER, Host, Machine, payload};
 use crate::watch::{Event, Kept, Phase};
+use core::iter::repeat_n;
 use core::time::Duration;
 use mqtt_sansio::Instant;
 use mqtt_sansio::codec::{
@@ -331,7 +332,7 @@ fn deliver(
     let expiry = publish.properties.message_expiry_interval;
     let Ok(message) = Message::new(publish) else { return };
     let outgoing = Outgoing {
-        subscription_identifiers: vec![SubscriptionIdentifier::MAX; identifiers].into(),
+        subscription_identifiers: repeat_n(SubscriptionIdentifier::MAX, identifiers).collect(),
         expires_at: expiry.map(|seconds| host.now + Duration::from_secs(seconds.into())),
         ..Outgoing::new(Some(number), message)
     };

@@ -38,10 +38,6 @@ struct Arguments {
     /// Only cells whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
-    /// Keep the programs on the first core and the load on the second, with `taskset`. Otherwise
-    /// two threads have both cores, of which the load takes a part.
-    #[arg(long)]
-    apart: bool,
     /// Only this table.
     table: Option<Table>,
     /// Be the plain forwarder, on this port.
@@ -82,7 +78,6 @@ impl Drop for Server {
 impl Server {
     fn start(
         name: &'static str,
-        arguments: &Arguments,
         command: impl FnOnce(u16) -> anyhow::Result<Command>,
     ) -> anyhow::Result<Self> {
         let port = free_port()?;
@@ -91,9 +86,6 @@ impl Server {
         let process = command.spawn().with_context(|| format!("{command:?}"))?;
         let server = Self { name, process, port, is_stored: name == "stored", metrics: None };
         thread::sleep(Duration::from_millis(500));
-        if arguments.apart {
-            pin(server.process.id(), "0")?;
-        }
         Ok(server)
     }
 
@@ -193,9 +185,6 @@ fn main() -> anyhow::Result<()> {
     if let Some(port) = arguments.forward {
         return forward::run(port);
     }
-    if arguments.apart {
-        pin(std::process::id(), "1")?;
-    }
     let directory = env::temp_dir().join(format!("load-{}", std::process::id()));
     fs::create_dir(&directory)?;
     let wants = |table| arguments.table.is_none_or(|one| one == table);
@@ -218,14 +207,6 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Keeps all threads of a process on one core.
-fn pin(process: u32, core: &str) -> anyhow::Result<()> {
-    let mut command = Command::new("taskset");
-    command.args(["-a", "-c", "-p", core, &process.to_string()]).stdout(Stdio::null());
-    ensure!(command.status().context("taskset")?.success(), "{command:?}");
-    Ok(())
-}
-
 fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
@@ -240,8 +221,8 @@ fn broker(program: &std::path::Path, port: u16) -> Command {
 fn start(arguments: &Arguments, directory: &std::path::Path) -> anyhow::Result<[Server; 4]> {
     let broker = |port| broker(&arguments.broker, port);
     Ok([
-        Server::start("broker", arguments, |port| Ok(broker(port)))?,
-        Server::start("mosquitto", arguments, |port| {
+        Server::start("broker", |port| Ok(broker(port)))?,
+        Server::start("mosquitto", |port| {
             let file = directory.join("mosquitto.conf");
             let text = format!(
                 "listener {port} 127.0.0.1\nallow_anonymous true\nsys_interval 0\n\
@@ -252,12 +233,12 @@ fn start(arguments: &Arguments, directory: &std::path::Path) -> anyhow::Result<[
             command.arg("-c").arg(file);
             Ok(command)
         })?,
-        Server::start("forwarder", arguments, |port| {
+        Server::start("forwarder", |port| {
             let mut command = Command::new(env::current_exe()?);
             command.arg(format!("--forward={port}"));
             Ok(command)
         })?,
-        Server::start("stored", arguments, |port| {
+        Server::start("stored", |port| {
             let mut command = broker(port);
             command.arg("--data-dir").arg(directory.join("data"));
             Ok(command)
@@ -310,7 +291,7 @@ fn saturate(arguments: &Arguments, servers: &[Server; 4]) -> anyhow::Result<()> 
 /// Writes the table of one thread beside two.
 fn spread(arguments: &Arguments) -> anyhow::Result<()> {
     let start = |name, program: &std::path::Path, threads| {
-        Server::start(name, arguments, |port| {
+        Server::start(name, |port| {
             let mut command = broker(program, port);
             command.args(["--threads", threads]);
             Ok(command)
@@ -352,7 +333,7 @@ fn spread(arguments: &Arguments) -> anyhow::Result<()> {
 /// Writes the table of records and transactions.
 fn store(arguments: &Arguments, directory: &std::path::Path) -> anyhow::Result<()> {
     let metrics = free_port()?;
-    let mut server = Server::start("stored", arguments, |port| {
+    let mut server = Server::start("stored", |port| {
         let mut command = broker(&arguments.broker, port);
         command.args(["--metrics", &format!("127.0.0.1:{metrics}")]);
         command.args(["--max-queued-messages", "1000000"]);
