@@ -87,10 +87,13 @@ impl fmt::Debug for Connection {
 }
 
 /// The parts of an output that are held back.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Gates {
-    /// The length of each part, and the batch that must be durable before it is sent.
-    parts: VecDeque<(usize, u64)>,
+    /// The length of the first part, and the batch that must be durable before it is sent. Most
+    /// outputs have one part, which then takes no further allocation.
+    first: (usize, u64),
+    /// The same of the other parts.
+    others: VecDeque<(usize, u64)>,
     /// The length of all parts. Output after them need not wait by itself, but keeps its place.
     length: usize,
 }
@@ -167,23 +170,22 @@ impl Connection {
 
     /// Whether the first byte of the output is held back.
     fn is_output_held(&self, durable: u64) -> bool {
-        let first = self.gates.as_ref().and_then(|gates| gates.parts.front());
-        first.is_some_and(|(_, batch)| *batch > durable)
+        self.gates.as_ref().is_some_and(|gates| gates.first.1 > durable)
     }
 
     /// Returns the length of the output that is not held back, and forgets that it was.
     fn pass_gates(&mut self, durable: u64) -> usize {
         let Some(gates) = &mut self.gates else { return self.output.len() };
         let mut length = 0;
-        while let Some((part, _)) = gates.parts.front().filter(|(_, batch)| *batch <= durable) {
-            length += part;
-            gates.parts.pop_front();
+        while gates.first.1 <= durable {
+            length += gates.first.0;
+            let Some(next) = gates.others.pop_front() else {
+                self.gates = None;
+                return self.output.len();
+            };
+            gates.first = next;
         }
         gates.length -= length;
-        if gates.parts.is_empty() {
-            self.gates = None;
-            length = self.output.len();
-        }
         length
     }
 
@@ -324,15 +326,19 @@ impl Connections {
         if length == 0 {
             return false;
         }
-        let gates = connection.gates.get_or_insert_default();
-        gates.length += length;
-        match gates.parts.back_mut() {
-            Some((last, at)) if *at == batch => *last += length,
-            _ => {
-                gates.parts.push_back((length, batch));
-                self.held.push_back((batch, id));
+        if let Some(gates) = &mut connection.gates {
+            gates.length += length;
+            let (last, at) = gates.others.back_mut().unwrap_or(&mut gates.first);
+            if *at == batch {
+                *last += length;
+                return true;
             }
+            gates.others.push_back((length, batch));
+        } else {
+            let gates = Gates { first: (length, batch), others: VecDeque::new(), length };
+            connection.gates = Some(Box::new(gates));
         }
+        self.held.push_back((batch, id));
         true
     }
 

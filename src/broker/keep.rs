@@ -2,6 +2,7 @@
 //! for it. Without a journal nothing here does anything.
 
 use super::action::{ConnectionId, SessionId, SessionNumber};
+use super::connections::Connections;
 use super::deliver::is_only_for_the_connected;
 use super::journal::{self, Journal, Left, StoredSession, StoredSubscription};
 use super::sessions::{Presence, SessionState};
@@ -283,17 +284,14 @@ pub(super) fn enter(
     share: Option<(GroupId, &Filter)>,
     now: Instant,
 ) {
-    if broker.journal.is_none() {
-        return;
-    }
-    take_outcomes(broker, session);
-    let Some(state) = broker.sessions.get(session) else { return };
+    let Broker { journal: Some(journal), sessions, connections, .. } = broker else { return };
+    let Some(state) = sessions.get_mut(session) else { return };
+    leave_ended(journal, state, connections);
+    let Some(number) = state.number else { return };
     let is_connected = state.presence.connection().is_some();
     let is_queued = is_connected || !is_only_for_the_connected(outgoing, now);
-    if let (Some(journal), Some(number)) = (&mut broker.journal, state.number) {
-        if is_queued && outgoing.message.qos() > QoS::AtMostOnce {
-            outgoing.key = Key::new(journal.enter(number, outgoing, share, is_connected));
-        }
+    if is_queued && outgoing.message.qos() > QoS::AtMostOnce {
+        outgoing.key = Key::new(journal.enter(number, outgoing, share, is_connected));
     }
 }
 
@@ -307,7 +305,12 @@ pub(super) fn leave(broker: &mut Broker, key: Option<u64>) {
 /// Ends the messages of a session whose outcomes are known and not reported.
 pub(super) fn take_outcomes(broker: &mut Broker, session: SessionId) {
     let Broker { journal: Some(journal), sessions, connections, .. } = broker else { return };
-    let Some(state) = sessions.get_mut(session) else { return };
+    if let Some(state) = sessions.get_mut(session) {
+        leave_ended(journal, state, connections);
+    }
+}
+
+fn leave_ended(journal: &mut Journal, state: &mut SessionState, connections: &mut Connections) {
     match &mut state.presence {
         Presence::Away { session, .. } => leave_all(journal, || session.next_completed()),
         Presence::Connected(id) => {

@@ -93,6 +93,37 @@ impl<T> Slab<T> {
         })
     }
 
+    /// Returns all values, in the order of their places.
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.pages.iter_mut().flatten().filter_map(|place| place.value.as_mut())
+    }
+
+    /// Removes the values that `is_removed` accepts. Looks at all of them, in the order of their
+    /// places.
+    pub(crate) fn remove_if(&mut self, mut is_removed: impl FnMut(&T) -> bool) {
+        let mut left = self.length;
+        // Memory ends before four thousand million places.
+        let places = (0_u32..).zip(self.pages.iter_mut().flatten());
+        for (number, place) in places {
+            if left == 0 {
+                break;
+            }
+            let Some(value) = &place.value else { continue };
+            left -= 1;
+            if is_removed(value) {
+                place.value = None;
+                place.generation = place.generation.wrapping_add(1);
+                self.free.push(number);
+                self.length -= 1;
+            }
+        }
+    }
+
+    /// Returns the number of places, with and without a value.
+    pub(crate) fn places(&self) -> usize {
+        self.length + self.free.len()
+    }
+
     /// Returns the key of the first value at a position or after it, and the position after that.
     pub(crate) fn next_key(&self, position: usize) -> Option<(u64, usize)> {
         // Each page is full, except for the last one.

@@ -90,7 +90,7 @@ impl Session {
         let identifier = self.client_identifier();
         out.put([u8::from(self.established) * ESTABLISHED + identifier.map_or(0, |_| IDENTIFIER)]);
         if let Some(identifier) = identifier {
-            out.short(identifier.as_bytes());
+            put_short(&mut out.bytes, identifier.as_bytes());
         }
         out.put(self.outbound.slots.next.to_be_bytes());
         let slots = self.outbound.slots.iter();
@@ -143,9 +143,19 @@ impl Message {
     /// Returns the message as bytes, in the [format](crate::session::stored) of stored sessions.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Writer { bytes: Vec::new(), now: Instant::default() };
-        out.message(self);
-        out.bytes
+        let mut out = Vec::new();
+        self.write_bytes(&mut out);
+        out
+    }
+
+    /// Appends the message in the format of [`to_bytes`](Self::to_bytes).
+    pub(crate) fn write_bytes(&self, out: &mut Vec<u8>) {
+        let (topic_name, properties, payload) = self.parts();
+        out.reserve(11 + topic_name.len() + properties.len() + payload.len());
+        out.push(self.qos().as_u8() | if self.retain() { RETAIN } else { 0 });
+        put_short(out, topic_name);
+        put_long(out, properties);
+        put_long(out, payload);
     }
 
     /// Loads a message from bytes. Any bytes can be passed.
@@ -177,17 +187,6 @@ impl Writer {
         let items: Vec<_> = items.collect();
         self.count(items.len());
         items.into_iter().for_each(|item| write(self, item));
-    }
-
-    /// Writes a string whose length was checked when it was made.
-    fn short(&mut self, bytes: &[u8]) {
-        self.put(u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes());
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    fn long(&mut self, bytes: &[u8]) {
-        self.count(bytes.len());
-        self.bytes.extend_from_slice(bytes);
     }
 
     /// Writes a slot as it will be after the connection has ended.
@@ -237,12 +236,20 @@ impl Writer {
     }
 
     fn message(&mut self, message: &Message) {
-        let (topic_name, properties, payload) = message.parts();
-        self.put([message.qos().as_u8() | if message.retain() { RETAIN } else { 0 }]);
-        self.short(topic_name);
-        self.long(properties);
-        self.long(payload);
+        message.write_bytes(&mut self.bytes);
     }
+}
+
+/// Writes a string whose length was checked when it was made.
+fn put_short(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+/// Writes bytes that were in one packet.
+fn put_long(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend_from_slice(bytes);
 }
 
 struct Loader<'a> {

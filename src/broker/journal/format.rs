@@ -92,15 +92,17 @@ impl Key {
         out.push(kind);
         match self {
             Self::Format | Self::Position => {}
-            Self::Message(number) | Self::Session(number) => out.extend(number.to_be_bytes()),
+            Self::Message(number) | Self::Session(number) => {
+                out.extend_from_slice(&number.to_be_bytes());
+            }
             Self::Subscription(session, filter) => {
                 out.extend(session.to_be_bytes());
                 out.push(is_shared(filter).into());
                 out.extend(filter.as_text().as_bytes());
             }
             Self::Queued(session, position) => {
-                out.extend(session.to_be_bytes());
-                out.extend(position.to_be_bytes());
+                let number = (u128::from(*session) << 64) | u128::from(*position);
+                out.extend_from_slice(&number.to_be_bytes());
             }
             Self::Outbound(session, identifier) | Self::Inbound(session, identifier) => {
                 out.extend(session.to_be_bytes());
@@ -312,22 +314,53 @@ impl<'o> StoredQueued<'o> {
         Self { message, qos, retain, expires_at, subscription_identifiers, share }
     }
 
-    pub(in crate::broker) fn write(&self) -> Vec<u8> {
-        let identifiers = self.subscription_identifiers;
-        let mut out = Vec::with_capacity(19 + 4 * identifiers.len());
-        out.extend(self.message.to_be_bytes());
+    /// Returns the record if it is only its first part, as most are.
+    pub(in crate::broker) fn as_head(&self) -> Option<QueuedHead> {
+        let is_whole = self.subscription_identifiers.is_empty() && self.share.is_none();
+        is_whole.then(|| self.head())
+    }
+
+    fn head(&self) -> QueuedHead {
         let retain = if self.retain { RETAIN } else { 0 };
         let shared = if self.share.is_some() { SHARED } else { 0 };
-        out.push(self.qos.as_u8() | retain | shared);
-        put_time(&mut out, self.expires_at);
         // A packet has room for fewer than 2¹⁶ subscriptions of a client that match a topic.
-        let count = u16::try_from(identifiers.len()).unwrap_or(u16::MAX);
-        out.extend(count.to_be_bytes());
-        for identifier in identifiers.iter().take(count.into()) {
+        let count = u16::try_from(self.subscription_identifiers.len()).unwrap_or(u16::MAX);
+        let flags = self.qos.as_u8() | retain | shared;
+        QueuedHead { message: self.message, flags, expires_at: self.expires_at, count }
+    }
+
+    pub(in crate::broker) fn write(&self) -> Vec<u8> {
+        let (head, identifiers) = (self.head(), self.subscription_identifiers);
+        let mut out = Vec::with_capacity(QUEUED_HEAD + 4 * identifiers.len());
+        out.extend(head.write());
+        for identifier in identifiers.iter().take(head.count.into()) {
             out.extend(identifier.get().to_be_bytes());
         }
         self.share.iter().for_each(|filter| put_filter(&mut out, filter));
         out
+    }
+}
+
+/// The first part of the record of a message that waits for a client or is in flight, which has a
+/// fixed size.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::broker) struct QueuedHead {
+    message: u64,
+    flags: u8,
+    expires_at: Option<Instant>,
+    /// The number of Subscription Identifiers that follow.
+    count: u16,
+}
+
+/// The size of a [`QueuedHead`] as bytes.
+pub(in crate::broker) const QUEUED_HEAD: usize = 19;
+
+impl QueuedHead {
+    pub(in crate::broker) fn write(self) -> [u8; QUEUED_HEAD] {
+        let [a, b, c, d, e, f, g, h] = self.message.to_be_bytes();
+        let [i, j, k, l, m, n, o, p] = time_bytes(self.expires_at);
+        let [q, r] = self.count.to_be_bytes();
+        [a, b, c, d, e, f, g, h, self.flags, i, j, k, l, m, n, o, p, q, r]
     }
 }
 
@@ -443,7 +476,11 @@ fn length(length: usize) -> u32 {
 }
 
 fn put_time(out: &mut Vec<u8>, time: Option<Instant>) {
-    out.extend(time.map_or(u64::MAX, Instant::as_millis).to_be_bytes());
+    out.extend(time_bytes(time));
+}
+
+fn time_bytes(time: Option<Instant>) -> [u8; 8] {
+    time.map_or(u64::MAX, Instant::as_millis).to_be_bytes()
 }
 
 fn time(reader: &mut Reader<'_>) -> Result<Option<Instant>, RecordError> {

@@ -99,7 +99,7 @@ use super::action::SessionNumber;
 #[cfg(doc)]
 use super::{Broker, BrokerConfig, Restore};
 use crate::codec::{Filter, PacketIdentifier, QoS, Topic};
-use crate::router::{GroupId, Retained};
+use crate::router::{GroupId, Retained, Slab};
 use crate::session::{Message, Outgoing};
 #[cfg(doc)]
 use crate::time::Instant;
@@ -107,8 +107,9 @@ use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 pub(super) use format::{
-    Key, Left, LoadedQueued, LoadedRetained, LoadedSession, StoredOutbound, StoredQueued,
-    StoredRetained, StoredSession, StoredSubscription, StoredWill, VERSION, check_version,
+    Key, Left, LoadedQueued, LoadedRetained, LoadedSession, QUEUED_HEAD, QueuedHead,
+    StoredOutbound, StoredQueued, StoredRetained, StoredSession, StoredSubscription, StoredWill,
+    VERSION, check_version,
 };
 
 /// The new value of a key of the durable state, or its end.
@@ -150,6 +151,14 @@ const STORED: u64 = 1 << 63;
 #[derive(Debug)]
 pub(super) struct Journal {
     pending: BTreeMap<Key, Pending>,
+    /// The records of messages and of their places in sessions, those of the closed batch and those
+    /// of the batch that is collected. Their keys are never put again, so that no search is needed:
+    /// what the record belongs to knows its place here.
+    once: Slab<Once>,
+    /// How many of them belong to the batch that is collected.
+    collected: usize,
+    /// Room for the bytes of records.
+    buffers: [Vec<u8>; 2],
     /// The batch before the one that is collected, if the host has closed it and not fetched it.
     closed: Option<Closed>,
     /// The number of the batch that is collected.
@@ -200,13 +209,29 @@ struct Pending {
     value: Value,
 }
 
-/// Messages are encoded only when the host fetches them.
+/// A record whose key is put once, and deleted once.
+#[derive(Debug)]
+struct Once {
+    /// The batch that it belongs to.
+    batch: u64,
+    key: Key,
+    record: Pending,
+}
+
+/// Most records of messages are never fetched, so they are encoded only then.
 #[derive(Debug)]
 enum Value {
     Deleted,
     Bytes(Vec<u8>),
     Message(Message),
+    Queued(QueuedHead),
 }
+
+/// Buffers that have become larger are not kept.
+const BUFFER_KEPT: usize = 1_024;
+
+/// An empty store of records with more places is not kept.
+const PLACES_KEPT: usize = 1_024;
 
 /// A stored message. It keeps the bytes, so that their address stays theirs.
 #[derive(Debug)]
@@ -214,6 +239,8 @@ struct Kept {
     number: u64,
     references: usize,
     message: Message,
+    /// The place of its record in [`Journal::once`], until the host fetches the record.
+    place: Option<u64>,
 }
 
 /// A stored message in one session.
@@ -225,6 +252,8 @@ struct Delivery {
     group: Option<GroupId>,
     /// The identifier of a QoS 1 message, if its record says that it was sent.
     sent: Option<PacketIdentifier>,
+    /// The place of its record in [`Journal::once`], until the host fetches the record.
+    place: Option<u64>,
 }
 
 impl Value {
@@ -233,8 +262,35 @@ impl Value {
             Self::Deleted => 0,
             Self::Bytes(bytes) => bytes.len(),
             Self::Message(message) => message.size(),
+            Self::Queued(_) => QUEUED_HEAD,
         }
     }
+}
+
+/// Writes a record with these buffers, and hands it out.
+fn hand_out(
+    key: &Key,
+    value: &Value,
+    [key_bytes, value_bytes]: &mut [Vec<u8>; 2],
+    mut record: impl FnMut(Record<'_>),
+) {
+    key_bytes.clear();
+    value_bytes.clear();
+    key.write(key_bytes);
+    let head;
+    let value = match value {
+        Value::Deleted => None,
+        Value::Bytes(bytes) => Some(&**bytes),
+        Value::Message(message) => {
+            message.write_bytes(value_bytes);
+            Some(&**value_bytes)
+        }
+        Value::Queued(queued) => {
+            head = queued.write();
+            Some(&head[..])
+        }
+    };
+    record(Record { key: key_bytes, value });
 }
 
 impl Journal {
@@ -261,6 +317,9 @@ impl Journal {
         Self {
             is_node,
             pending: BTreeMap::new(),
+            once: Slab::new(),
+            collected: 0,
+            buffers: [Vec::new(), Vec::new()],
             closed: None,
             batch: 1,
             durable: 0,
@@ -288,7 +347,12 @@ impl Journal {
 
     /// Whether there is something to fetch, or output waits for a batch without records.
     pub(super) fn wants_poll(&self) -> bool {
-        self.is_awaited || self.has_forwards || !self.pending.is_empty() || self.closed.is_some()
+        self.is_awaited || self.has_forwards || self.has_collected() || self.closed.is_some()
+    }
+
+    /// Whether the batch that is collected has a record.
+    fn has_collected(&self) -> bool {
+        self.collected > 0 || !self.pending.is_empty()
     }
 
     /// Closes the batch that is collected, unless the one before is still there, or a record is
@@ -297,10 +361,12 @@ impl Journal {
         if self.is_urgent {
             return None;
         }
-        if self.closed.is_none() && !self.pending.is_empty() {
+        if self.closed.is_none() && self.has_collected() {
             let records = core::mem::take(&mut self.pending);
             let bytes = core::mem::take(&mut self.bytes);
-            let new = records.values().filter(|pending| pending.is_new).count();
+            let once = self.once.iter().map(|(_, once)| &once.record);
+            let new = records.values().chain(once).filter(|pending| pending.is_new).count();
+            self.collected = 0;
             self.closed = Some(Closed { number: self.batch, records, new, bytes });
             self.batch += 1;
             self.is_awaited = false;
@@ -325,29 +391,33 @@ impl Journal {
                 records.append(&mut self.pending);
                 has_forwards = core::mem::take(&mut self.has_forwards);
                 (self.is_awaited, self.is_urgent) = (false, false);
+                self.collected = 0;
                 self.batch += 1;
                 (self.batch - 1, records, bytes + core::mem::take(&mut self.bytes))
             }
         };
-        if records.is_empty() && !has_forwards && self.unsynced.is_empty() {
+        let has_records = self.once.len() > self.collected || !records.is_empty();
+        if !has_records && !has_forwards && self.unsynced.is_empty() {
             // All before it are durable, so this one is.
             self.durable = batch;
             return None;
         }
-        let mut key_bytes = Vec::new();
-        for (key, Pending { value, .. }) in records {
-            key_bytes.clear();
-            key.write(&mut key_bytes);
-            let message;
-            let value = match &value {
-                Value::Deleted => None,
-                Value::Bytes(bytes) => Some(&**bytes),
-                Value::Message(stored) => {
-                    message = stored.to_bytes();
-                    Some(&*message)
-                }
-            };
-            record(Record { key: &key_bytes, value });
+        let buffers = &mut self.buffers;
+        self.once.remove_if(|once| {
+            let is_due = once.batch <= batch;
+            if is_due {
+                hand_out(&once.key, &once.record.value, buffers, &mut record);
+            }
+            is_due
+        });
+        for (key, Pending { value, .. }) in &records {
+            hand_out(key, value, buffers, &mut record);
+        }
+        if self.once.len() == 0 && self.once.places() > PLACES_KEPT {
+            self.once = Slab::new();
+        }
+        if buffers.iter().any(|buffer| buffer.capacity() > BUFFER_KEPT) {
+            *buffers = [Vec::new(), Vec::new()];
         }
         self.unsynced.push_back((batch, bytes));
         self.unsynced_bytes += bytes;
@@ -388,7 +458,7 @@ impl Journal {
     /// Notes that the output of this call must wait for all records that are not durable.
     pub(super) fn hold_output(&mut self) {
         self.holds_output |=
-            !self.pending.is_empty() || self.closed.is_some() || !self.unsynced.is_empty();
+            self.has_collected() || self.closed.is_some() || !self.unsynced.is_empty();
     }
 
     /// Notes that the host has all records in its store, as a snapshot hands them out.
@@ -397,7 +467,9 @@ impl Journal {
             closed.new = 0;
             closed.records.values_mut()
         });
-        closed.chain(self.pending.values_mut()).for_each(|pending| pending.is_new = false);
+        let once = self.once.values_mut().map(|once| &mut once.record);
+        let pending = self.pending.values_mut();
+        closed.chain(pending).chain(once).for_each(|pending| pending.is_new = false);
     }
 
     /// Returns the batch that the output of this call must wait for, if it must wait.
@@ -470,6 +542,49 @@ impl Journal {
         }
     }
 
+    /// Puts a record whose key is put once. Returns its place.
+    fn put_once(&mut self, key: Key, value: Value) -> u64 {
+        self.holds_output = true;
+        self.collect(key, Pending { is_new: true, value })
+    }
+
+    /// Deletes a key that was put once, by the place of its record, which the host can have fetched
+    /// since. The caller decides whether output waits for that.
+    fn delete_once(&mut self, key: Key, place: Option<u64>) {
+        let found = place.and_then(|place| Some((place, self.once.get_mut(place)?)));
+        if let Some((place, Once { batch, record, .. })) = found.filter(|(_, one)| one.key == key) {
+            let size = record.value.size();
+            let closed = self.closed.as_mut().filter(|closed| closed.number == *batch);
+            match (closed, record.is_new) {
+                (Some(closed), true) => {
+                    closed.bytes -= RECORD + size;
+                    closed.new -= 1;
+                    self.once.remove(place);
+                    return;
+                }
+                (None, true) => {
+                    self.bytes -= RECORD + size;
+                    self.collected -= 1;
+                    self.once.remove(place);
+                    return;
+                }
+                (None, false) => {
+                    self.bytes -= size;
+                    record.value = Value::Deleted;
+                    return;
+                }
+                (Some(_), false) => {}
+            }
+        }
+        self.collect(key, Pending { is_new: false, value: Value::Deleted });
+    }
+
+    fn collect(&mut self, key: Key, record: Pending) -> u64 {
+        self.bytes += RECORD + record.value.size();
+        self.collected += 1;
+        self.once.insert(Once { batch: self.batch, key, record })
+    }
+
     fn number(&mut self) -> u64 {
         self.last += 1;
         self.last
@@ -485,21 +600,21 @@ impl Journal {
             return kept.number;
         }
         let number = self.number();
-        let kept = Kept { number, references: 1, message: message.clone() };
-        self.messages.insert(address, kept);
-        self.put(Key::Message(number), true, Value::Message(message.clone()));
+        let place = self.put_once(Key::Message(number), Value::Message(message.clone()));
+        let place = Some(place);
+        self.messages
+            .insert(address, Kept { number, references: 1, message: message.clone(), place });
         number
     }
 
     /// Gives up one reference to a message.
     fn release(&mut self, address: usize) {
-        let Some(kept) = self.messages.get_mut(&address) else { return };
-        kept.references -= 1;
-        if kept.references == 0 {
-            let number = kept.number;
-            self.messages.remove(&address);
+        let Entry::Occupied(mut entry) = self.messages.entry(address) else { return };
+        entry.get_mut().references -= 1;
+        if entry.get().references == 0 {
+            let Kept { number, place, .. } = entry.remove();
             if !self.is_in_log(number) {
-                self.delete(Key::Message(number));
+                self.delete_once(Key::Message(number), place);
             }
         }
     }
@@ -529,13 +644,16 @@ impl Journal {
         let number = self.hold(&outgoing.message);
         let queued = StoredQueued::new(number, outgoing, share.map(|(_, filter)| filter.clone()));
         let position = self.number();
-        let value = Value::Bytes(queued.write());
-        self.put(Key::Queued(session.get(), position), true, value);
+        let value = match queued.as_head() {
+            Some(head) => Value::Queued(head),
+            None => Value::Bytes(queued.write()),
+        };
+        let place = Some(self.put_once(Key::Queued(session.get(), position), value));
         // A message with QoS 2 is sent when it is durable.
         self.is_urgent |= !is_connected || outgoing.message.qos() == QoS::ExactlyOnce;
         let group = share.map(|(group, _)| group);
         let message = outgoing.message.address();
-        self.deliveries.insert(position, Delivery { session, message, group, sent: None });
+        self.deliveries.insert(position, Delivery { session, message, group, sent: None, place });
         STORED | position
     }
 
@@ -547,9 +665,10 @@ impl Journal {
     }
 
     fn forget_delivery(&mut self, position: u64) {
-        if let Some(Delivery { session, message, sent, .. }) = self.deliveries.remove(&position) {
+        if let Some(delivery) = self.deliveries.remove(&position) {
+            let Delivery { session, message, sent, place, .. } = delivery;
             self.ended += 1;
-            self.delete(Key::Queued(session.get(), position));
+            self.delete_once(Key::Queued(session.get(), position), place);
             sent.into_iter().for_each(|identifier| self.ended(session, identifier));
             self.release(message);
         }
@@ -557,7 +676,7 @@ impl Journal {
 
     /// Takes a message that is stored already, to which nothing refers that is not counted yet.
     pub(super) fn adopt(&mut self, number: u64, message: &Message) {
-        let kept = || Kept { number, references: 0, message: message.clone() };
+        let kept = || Kept { number, references: 0, message: message.clone(), place: None };
         self.messages.entry(message.address()).or_insert_with(kept);
     }
 
@@ -601,8 +720,8 @@ impl Journal {
         group: Option<GroupId>,
     ) -> u64 {
         self.refer(message);
-        let message = message.address();
-        self.deliveries.insert(position, Delivery { session, message, group, sent: None });
+        let (message, sent, place) = (message.address(), None, None);
+        self.deliveries.insert(position, Delivery { session, message, group, sent, place });
         STORED | position
     }
 
@@ -616,7 +735,7 @@ impl Journal {
         });
         unused.retain(|number| !self.is_in_log(*number));
         if !is_damaged {
-            unused.into_iter().for_each(|number| self.delete(Key::Message(number)));
+            unused.into_iter().for_each(|number| self.delete_once(Key::Message(number), None));
         }
     }
 
@@ -642,7 +761,7 @@ impl Journal {
 
     /// Ends a stored message of a session that cannot be restored.
     pub(super) fn delete_queued(&mut self, session: SessionNumber, position: u64) {
-        self.delete(Key::Queued(session.get(), position));
+        self.delete_once(Key::Queued(session.get(), position), None);
     }
 
     /// Returns the group of a message by its key in a session.

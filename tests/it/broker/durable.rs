@@ -108,18 +108,21 @@ impl Host {
         packets(&out, V5_0).iter().map(|one| show(one, true)).collect::<Vec<_>>().join(", ")
     }
 
-    /// Fetches a batch and stores it. Returns the kinds of its records, with `-` for deletions.
+    /// Fetches a batch and stores it. Returns the kinds of its records, with `-` for deletions, in
+    /// the order of the page of `journal`. The broker hands them out in any order.
     fn fetch(&mut self) -> (Option<Batch>, String) {
-        let mut kinds = String::new();
+        let mut records = Vec::new();
         let store = &mut self.store;
         let batch = self.broker.poll_journal(|record| {
-            if record.value.is_none() {
-                kinds.push('-');
-            }
-            kinds.push(record.key[0].into());
+            let place = b"vmsfqoinr".iter().position(|kind| *kind == record.key[0]);
+            records.push((place, record.key.to_vec(), record.value.is_none()));
             store.put(record);
         });
-        (batch, kinds)
+        records.sort();
+        let shown = records.iter().map(|(_, key, is_deleted)| {
+            format!("{}{}", if *is_deleted { "-" } else { "" }, char::from(key[0]))
+        });
+        (batch, shown.collect())
     }
 
     /// Stores a batch and syncs it. Returns the kinds of its records.
