@@ -1,8 +1,10 @@
 //! Several brokers that share their clients over a log that all of them read, each at its own pace
-//! and some entries twice. Clients are cut off, and come back at another node. A seed replays.
+//! and some entries twice. Clients are cut off, and come back at another node. A bridge links these
+//! nodes to another broker: its local side is a client that moves as others do. A seed replays.
 
 use crate::random::Random;
 use mqtt_sansio::Instant;
+use mqtt_sansio::bridge::{Bridge, BridgeConfig, Event, Side};
 use mqtt_sansio::broker::journal::Record;
 use mqtt_sansio::broker::{
     Action, Admission, Broker, BrokerConfig, ConnectionId, Forward, Interest, NodeId, Question,
@@ -24,6 +26,9 @@ pub struct Tally {
     pub repeated: usize,
     pub caught_up: usize,
     pub received: usize,
+    /// The moves of the bridge, and the messages that it has carried.
+    pub bridge_moves: usize,
+    pub carried: usize,
 }
 
 /// How the hosts of the nodes treat the log.
@@ -38,19 +43,39 @@ pub enum Care {
 }
 
 const NODES: usize = 3;
-/// The publishers are 0 and 1, the subscribers 2 and 3.
-const CLIENTS: usize = 4;
-const NAMES: [&str; CLIENTS] = ["p0", "p1", "s0", "s1"];
+/// The broker at the other end of the bridge, which follows the nodes.
+const FAR: usize = NODES;
+
+/// The publishers are 0 and 1, the subscribers 2 and 3. The client of the broker at the other end
+/// of the bridge does both, and the last two are the sides of the bridge.
+const CLIENTS: usize = 7;
+const FAR_CLIENT: usize = 4;
+const LOCAL: usize = 5;
+const REMOTE: usize = 6;
+const NAMES: [&str; CLIENTS] = ["p0", "p1", "s0", "s1", "far", "local", "remote"];
+/// Each client with a subscription, and its greatest QoS.
+const SUBSCRIBERS: [(usize, QoS, &[&str]); 3] = [
+    (2, QoS::ExactlyOnce, &["t/#", "u/#", "x/#"]),
+    (3, QoS::AtLeastOnce, &["t/#", "u/#", "x/#"]),
+    (FAR_CLIENT, QoS::ExactlyOnce, &["over/#", "x/#"]),
+];
+
+/// The topics of the bridge. Messages of `x` go in both directions, and must not come back.
+const CARRIED: [&str; 3] = ["t/# out 2 \"\" over/", "u/# in 2", "x/# both 2"];
+
 const STEPS: usize = 300;
+/// The rounds in which nothing arrives, after which nothing more is on its way.
+const QUIET_ROUNDS: usize = 10;
 const NOW: Instant = Instant::from_millis(1_000_000);
 
 /// Runs one seed to its end. Returns what was wrong.
 pub fn run(seed: u64, care: Care, tally: &mut Tally) -> Result<(), String> {
     let mut world = World::new(seed, care);
     world.settle(tally);
-    for (index, qos) in [(2, QoS::ExactlyOnce), (3, QoS::AtLeastOnce)] {
+    for (index, qos, filters) in SUBSCRIBERS {
         let one = &mut world.clients[index];
-        let subscriptions = [Subscription::new("t/#", qos)];
+        let subscriptions: Vec<_> =
+            filters.iter().map(|filter| Subscription::new(*filter, qos)).collect();
         let properties = SubscribeProperties::default();
         one.client.subscribe(0, &subscriptions, properties, NOW, &mut one.up).unwrap();
     }
@@ -59,7 +84,7 @@ pub fn run(seed: u64, care: Care, tally: &mut Tally) -> Result<(), String> {
         world.step(tally);
     }
     world.settle(tally);
-    world.check()
+    world.check(tally)
 }
 
 struct World {
@@ -67,6 +92,7 @@ struct World {
     care: Care,
     nodes: Vec<Node>,
     clients: Vec<One>,
+    bridge: Bridge,
     /// The one log that all nodes read.
     log: Vec<Forward>,
 }
@@ -79,7 +105,7 @@ struct Node {
     news: VecDeque<(NodeId, Interest)>,
 }
 
-/// A client and its connection.
+/// A client and its connection. A side of the bridge does not use its client.
 struct One {
     client: Client,
     at: Option<(usize, ConnectionId)>,
@@ -93,8 +119,8 @@ struct One {
 
 impl World {
     fn new(seed: u64, care: Care) -> Self {
-        let node = |_| Node {
-            broker: Broker::new(BrokerConfig::default().is_node(true), seed.into(), NOW),
+        let node = |number| Node {
+            broker: Broker::new(BrokerConfig::default().is_node(number != FAR), seed.into(), NOW),
             position: 0,
             news: VecDeque::new(),
         };
@@ -107,11 +133,13 @@ impl World {
             published: Vec::new(),
             inbox: Vec::new(),
         };
+        let topics = CARRIED.map(|topic| topic.parse().unwrap());
         Self {
             random: Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
             care,
-            nodes: (0..NODES).map(node).collect(),
+            nodes: (0..=FAR).map(node).collect(),
             clients: (0..CLIENTS).map(one).collect(),
+            bridge: Bridge::new(BridgeConfig::new(topics).unwrap()),
             log: Vec::new(),
         }
     }
@@ -119,7 +147,10 @@ impl World {
     fn step(&mut self, tally: &mut Tally) {
         let index = self.random.index(CLIENTS);
         match self.random.below(100) {
-            0..=19 => self.publish(index % 2),
+            0..=19 => {
+                let publisher = self.random.pick(&[0, 1, FAR_CLIENT]);
+                self.publish(publisher);
+            }
             20..=59 => self.exchange(index, tally),
             60..=69 => {
                 let node = self.random.index(NODES);
@@ -144,20 +175,23 @@ impl World {
         let one = &mut self.clients[index];
         let key = one.published.len();
         let qos = self.random.pick(&[QoS::AtLeastOnce, QoS::ExactlyOnce]);
-        let retain = key.is_multiple_of(7);
-        let payload = format!("{index} {qos:?} {key:04}");
-        let publish = Publish { qos, retain, ..Publish::new("t/a", payload.as_bytes()) };
+        let kind = self.random.pick(&[if index == FAR_CLIENT { "u" } else { "t" }, "x"]);
+        let retain = kind == "t" && key.is_multiple_of(7);
+        let (topic, payload) = (format!("{kind}/a"), format!("{kind} {index} {qos:?} {key:04}"));
+        let publish = Publish { qos, retain, ..Publish::new(&*topic, payload.as_bytes()) };
         if one.client.publish(key as u64, &publish, NOW, &mut one.up).is_ok() {
             one.published.push((payload, qos, false));
         }
     }
 
-    /// Connects a client to any node, which takes its session from the node that has it.
+    /// Connects a client to any node, which takes its session from the node that has it, or to the
+    /// broker at the other end of the bridge.
     fn connect(&mut self, index: usize, tally: &mut Tally) {
         if self.clients[index].at.is_some() {
             return;
         }
-        let node = self.random.index(NODES);
+        let is_far = matches!(index, FAR_CLIENT | REMOTE);
+        let node = if is_far { FAR } else { self.random.index(NODES) };
         let home = self.clients[index].home.replace(node).filter(|home| *home != node);
         let properties = ConnectProperties {
             session_expiry_interval: Some(u32::MAX),
@@ -166,10 +200,14 @@ impl World {
         let connect = Connect { properties, ..Connect::new(Version::V5_0, NAMES[index]) };
         let one = &mut self.clients[index];
         one.up.clear();
-        one.client.connect(&connect, NOW, &mut one.up).unwrap();
+        match side(index) {
+            Some(side) => self.bridge.connect(side, &connect, NOW).unwrap(),
+            None => one.client.connect(&connect, NOW, &mut one.up).unwrap(),
+        }
         one.at = Some((node, self.nodes[node].broker.open(NOW)));
         if let Some(home) = home {
             tally.moves += 1;
+            tally.bridge_moves += usize::from(index == LOCAL);
             // What the client has published there comes before what it publishes here.
             self.append(home, tally);
             let position = self.nodes[home].position;
@@ -220,7 +258,10 @@ impl World {
         let Some((node, id)) = self.clients[index].at.take() else { return };
         let _ = self.nodes[node].broker.connection_lost(id, NOW);
         let one = &mut self.clients[index];
-        let _ = one.client.connection_lost();
+        match side(index) {
+            Some(side) => while self.bridge.connection_lost(side, NOW).is_some() {},
+            None => while one.client.connection_lost().is_some() {},
+        }
         one.up.clear();
         one.input.clear();
     }
@@ -230,6 +271,9 @@ impl World {
         let Some((node, id)) = self.clients[index].at else { return };
         loop {
             let (one, broker) = (&mut self.clients[index], &mut self.nodes[node].broker);
+            if let Some(side) = side(index) {
+                self.bridge.transmit(side, &mut one.up);
+            }
             let mut input = &one.up[..];
             while broker.handle_input(id, &mut input, NOW) {}
             let read = one.up.len() - input.len();
@@ -243,7 +287,18 @@ impl World {
             }
             one.input.extend(&down);
             let (mut input, before) = (&one.input[..], one.up.len());
-            while let Some(action) = one.client.handle_input(&mut input, NOW, &mut one.up) {
+            if let Some(side) = side(index) {
+                while let Some(event) = self.bridge.handle_input(side, &mut input, NOW) {
+                    assert!(
+                        !matches!(event, Event::Refused { .. } | Event::Closed(..)),
+                        "{event:?}"
+                    );
+                }
+                self.bridge.transmit(side, &mut one.up);
+            }
+            while side(index).is_none() {
+                let action = one.client.handle_input(&mut input, NOW, &mut one.up);
+                let Some(action) = action else { break };
                 match action {
                     client::Action::Message(message) => {
                         tally.received += 1;
@@ -265,12 +320,18 @@ impl World {
         self.collect_interest(node);
     }
 
+    /// Returns how much was received, so that a round without more shows.
+    fn progress(&self) -> usize {
+        self.log.len() + self.clients.iter().map(|one| one.inbox.len()).sum::<usize>()
+    }
+
     // ---- the hosts ----
 
     fn collect_interest(&mut self, node: usize) {
         while let Some(interest) = self.nodes[node].broker.poll_interest() {
             for (other, receiver) in self.nodes.iter_mut().enumerate() {
-                if other != node {
+                // The broker at the other end is no node, and reports nothing to be told.
+                if node != FAR && other != FAR && other != node {
                     receiver.news.push_back((NodeId(node as u32), interest.clone()));
                 }
             }
@@ -319,7 +380,9 @@ impl World {
 
     /// Lets everything arrive.
     fn settle(&mut self, tally: &mut Tally) {
+        let mut quiet_rounds = 0;
         for _ in 0..2_000 {
+            let before = self.progress();
             for index in 0..CLIENTS {
                 self.connect(index, tally);
                 self.exchange(index, tally);
@@ -329,12 +392,15 @@ impl World {
                 self.read_log(node, tally);
                 self.append(node, tally);
             }
-            let is_read = self
-                .nodes
+            let is_read = self.nodes[..NODES]
                 .iter()
                 .all(|node| node.position == self.log.len() && node.news.is_empty());
             let mut published = self.clients.iter().flat_map(|one| &one.published);
-            if is_read && published.all(|(.., is_acknowledged)| *is_acknowledged) {
+            let is_acknowledged = published.all(|(.., is_acknowledged)| *is_acknowledged);
+            let is_quiet = is_read && is_acknowledged && self.progress() == before;
+            quiet_rounds = if is_quiet { quiet_rounds + 1 } else { 0 };
+            // A message on the bridge shows when it arrives at the other end.
+            if quiet_rounds == QUIET_ROUNDS {
                 break;
             }
         }
@@ -345,29 +411,39 @@ impl World {
         }
     }
 
-    fn check(&self) -> Result<(), String> {
-        for (payload, qos, is_acknowledged) in self.clients.iter().flat_map(|one| &one.published) {
-            if !is_acknowledged {
-                return Err(format!("{payload} was not acknowledged"));
-            }
-            for subscriber in [2, 3] {
-                let inbox = &self.clients[subscriber].inbox;
-                let times = inbox.iter().filter(|one| *one == payload).count();
-                let is_right = match qos {
-                    QoS::ExactlyOnce if subscriber == 2 => times == 1,
-                    _ => times >= 1,
-                };
-                if !is_right {
-                    return Err(format!("{payload} has arrived {times} times"));
+    fn check(&self, tally: &mut Tally) -> Result<(), String> {
+        for (publisher, one) in self.clients.iter().enumerate() {
+            for (payload, qos, is_acknowledged) in &one.published {
+                if !is_acknowledged {
+                    return Err(format!("{payload} was not acknowledged"));
+                }
+                for (subscriber, granted, _) in SUBSCRIBERS {
+                    if payload.starts_with('u') && subscriber == FAR_CLIENT {
+                        continue;
+                    }
+                    let inbox = &self.clients[subscriber].inbox;
+                    let times = inbox.iter().filter(|one| *one == payload).count();
+                    if (publisher == FAR_CLIENT) != (subscriber == FAR_CLIENT) {
+                        tally.carried += times;
+                    }
+                    let is_right = match qos.min(&granted) {
+                        QoS::ExactlyOnce => times == 1,
+                        _ => times >= 1,
+                    };
+                    if !is_right {
+                        let name = NAMES[subscriber];
+                        return Err(format!("{payload} has arrived {times} times at {name}"));
+                    }
                 }
             }
         }
         for inbox in self.clients.iter().map(|one| &one.inbox) {
             let mut seen = BTreeSet::new();
             let first: Vec<_> = inbox.iter().filter(|one| seen.insert(one.as_str())).collect();
-            for kind in ["0 AtLeastOnce", "0 ExactlyOnce", "1 AtLeastOnce", "1 ExactlyOnce"] {
-                let of_kind = || first.iter().filter(|one| one.starts_with(kind));
-                if !of_kind().is_sorted() {
+            // Messages of one publisher, topic and QoS.
+            let kinds: BTreeSet<_> = first.iter().filter_map(|one| one.rsplit_once(' ')).collect();
+            for kind in kinds.iter().map(|(kind, _)| kind) {
+                if !first.iter().filter(|one| one.starts_with(kind)).is_sorted() {
                     return Err(format!("{kind} is out of order"));
                 }
             }
@@ -376,9 +452,18 @@ impl World {
         let retained = |node: &Node| {
             node.broker.retained().get(&topic_name).map(|one| one.message.payload().to_vec())
         };
-        if self.nodes.iter().any(|node| retained(node) != retained(&self.nodes[0])) {
+        if self.nodes[..NODES].iter().any(|node| retained(node) != retained(&self.nodes[0])) {
             return Err("the nodes have retained different messages".into());
         }
         Ok(())
+    }
+}
+
+/// Returns the side of the bridge that a client is, if it is one.
+const fn side(index: usize) -> Option<Side> {
+    match index {
+        LOCAL => Some(Side::Local),
+        REMOTE => Some(Side::Remote),
+        _ => None,
     }
 }

@@ -21,14 +21,13 @@ fn simulate(seeds: u64, care: Care) -> (Tally, Vec<String>) {
 /// `SEEDS=1000000 cargo test --release --test it -- simulated_nodes` runs more.
 #[test]
 fn simulated_nodes_lose_and_double_nothing() {
-    let seeds = std::env::var("SEEDS").map_or(200, |seeds| seeds.parse().unwrap());
+    let seeds = std::env::var("SEEDS").map_or(400, |seeds| seeds.parse().unwrap());
     let (tally, wrong) = simulate(seeds, Care::Careful);
     assert_eq!(wrong, [""; 0]);
-    let Tally { moves, cuts, forwarded, repeated, caught_up, received } = tally;
-    assert!(
-        [moves, cuts, forwarded, repeated, caught_up, received].iter().all(|count| *count > 200),
-        "{tally:?}"
-    );
+    let Tally { moves, cuts, forwarded, repeated, caught_up, received, .. } = tally;
+    let Tally { bridge_moves, carried, .. } = tally;
+    let counts = [moves, cuts, forwarded, repeated, caught_up, received, bridge_moves, carried];
+    assert!(counts.iter().all(|count| *count > 200), "{tally:?}");
 }
 
 /// The simulation notices hosts that do not follow the rules.
