@@ -9,7 +9,7 @@ use super::throttle::Throttle;
 use crate::codec::{OwnedPacket, QoS};
 use crate::router::Slab;
 use crate::server::Server;
-use crate::session::{Message, Outgoing, Prepared};
+use crate::session::{Key, Message, Outgoing, Prepared};
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -508,6 +508,7 @@ impl Connections {
         id: ConnectionId,
         message: &Message,
         flags: (QoS, bool),
+        key: impl FnOnce(&Outgoing) -> Option<Key>,
         now: Instant,
     ) -> bool {
         let Some(connection) = self.connections.get_mut(id.0) else { return false };
@@ -516,7 +517,7 @@ impl Connections {
         }
         lend(&mut self.spare, connection);
         let Connection { server, output, .. } = &mut *connection;
-        if !server.write_through(message, flags, &mut self.prepared, now, output) {
+        if !server.write_through(message, flags, &mut self.prepared, key, now, output) {
             return false;
         }
         connection.counted.messages_queued += 1;

@@ -85,9 +85,12 @@ fn deliver_to_session(
     // [5.0 MQTT-3.3.1-12] [5.0 MQTT-3.3.1-13] [3.1.1 MQTT-3.3.1-9]
     let retain = message.retain() && as_published;
     let is_due = broker.cursors.is_due(session);
-    if at_once && is_plain && !is_due && broker.journal.is_none() {
+    // A message with QoS 2 waits for its record.
+    if at_once && is_plain && !is_due && (broker.journal.is_none() || qos < QoS::ExactlyOnce) {
         if let Presence::Connected(id) = state.presence {
-            if broker.connections.write_through(id, message, (qos, retain), now) {
+            let (journal, number) = (&mut broker.journal, state.number);
+            let key = |outgoing: &Outgoing| keep::enter_sent(journal, number, outgoing);
+            if broker.connections.write_through(id, message, (qos, retain), key, now) {
                 stats::count(&mut broker.stats.messages_queued, qos);
                 return;
             }

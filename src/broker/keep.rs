@@ -295,6 +295,16 @@ pub(super) fn enter(
     }
 }
 
+/// Stores a message that was written at once to the client of a session. Returns its key there.
+#[inline]
+pub(super) fn enter_sent(
+    journal: &mut OptionalJournal,
+    session: Option<SessionNumber>,
+    outgoing: &Outgoing,
+) -> Option<Key> {
+    Key::new(journal.as_mut()?.enter(session?, outgoing, None, true))
+}
+
 /// Ends a message that has left its session.
 pub(super) fn leave(broker: &mut Broker, key: Option<u64>) {
     if let (Some(journal), Some(key)) = (&mut broker.journal, key) {

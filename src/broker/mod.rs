@@ -469,9 +469,9 @@ impl Broker {
     }
 
     /// Hands out the records that have changed since the last call, or those of the batch that is
-    /// [closed](Self::close_batch), as one batch that belongs into one transaction. Returns its
-    /// number, which the host passes to [`durable`](Self::durable) when it has stored them. `None`
-    /// if there is nothing to store.
+    /// [closed](Self::close_batch), as one batch that belongs into one transaction, in any order.
+    /// Returns its number, which the host passes to [`durable`](Self::durable) when it has stored
+    /// them. `None` if there is nothing to store.
     ///
     /// Afterwards output can have been released, so the host fetches [actions](Self::poll_action)
     /// after this method and after [`durable`](Self::durable).

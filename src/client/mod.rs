@@ -314,9 +314,9 @@ impl Client {
     /// Sends a message, or queues it while it cannot be sent.
     ///
     /// A QoS 1 or 2 message ends with an [`Action::Published`] with `key`, unless that is
-    /// `u64::MAX`. There is no outcome for QoS 0, and no limit for QoS 0 messages during a connection, so a host that publishes many of
-    /// them must check the length of `out`. The host can set a topic alias. A
-    /// message that is queued or resent carries its full topic name.
+    /// `u64::MAX`. There is no outcome for QoS 0, and no limit for QoS 0 messages during a
+    /// connection, so a host that publishes many of them must check the length of `out`. The host
+    /// can set a topic alias. A message that is queued or resent carries its full topic name.
     ///
     /// A message can be published at any time. Without a connection it is queued for the next one,
     /// which judges it by its own version and limits: properties that an older version does not

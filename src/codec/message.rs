@@ -122,6 +122,11 @@ impl Message {
         self.bytes.get(2..2 + usize::from(self.topic_length)).unwrap_or_default()
     }
 
+    /// Returns the topic name with its length before it, as a packet has it.
+    pub(crate) fn topic_name_with_length(&self) -> &[u8] {
+        self.bytes.get(..2 + usize::from(self.topic_length)).unwrap_or_default()
+    }
+
     /// Returns the payload, which can be any bytes.
     #[must_use]
     pub fn payload(&self) -> &[u8] {

@@ -509,8 +509,12 @@ mod tests {
         /// [5.0 §4.7.1] [5.0 MQTT-4.7.2-1]
         #[test]
         fn search_agrees_with_a_look_at_each_topic(
-            names in prop::collection::vec(topic(&["a", "ab", "a-", "b", "$c", "", "\u{1}"]), 0..60),
-            filters in prop::collection::vec(topic(&["a", "ab", "a-", "b", "$c", "", "+", "#"]), 1..10),
+            names in prop::collection::vec(
+                topic(&["a", "ab", "a-", "b", "$c", "", "\u{1}"]), 0..60,
+            ),
+            filters in prop::collection::vec(
+                topic(&["a", "ab", "a-", "b", "$c", "", "+", "#"]), 1..10,
+            ),
             budget in 1..7_usize,
         ) {
             let mut store = RetainedStore::new();

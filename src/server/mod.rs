@@ -15,7 +15,7 @@ use crate::codec::{
     Role, Version,
 };
 use crate::session::{
-    AckToken, AcknowledgeError, Acknowledgement, Available, Change, Ending, Endpoint, Limits,
+    AckToken, AcknowledgeError, Acknowledgement, Available, Change, Ending, Endpoint, Key, Limits,
     Machine, Message, Outgoing, Prepared, Published, Reauthentication, Request, Requested, Session,
     advance,
 };
@@ -423,11 +423,12 @@ impl Server {
         message: &Message,
         flags: (QoS, bool),
         prepared: &mut Prepared,
+        key: impl FnOnce(&Outgoing) -> Option<Key>,
         now: Instant,
         out: &mut impl Output,
     ) -> bool {
         let mut step = self.endpoint.step(now, out);
-        let is_written = self.endpoint.write_through(message, flags, prepared, &mut step);
+        let is_written = self.endpoint.write_through(message, flags, prepared, key, &mut step);
         self.endpoint.finish(&step);
         is_written
     }

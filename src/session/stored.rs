@@ -90,7 +90,9 @@ impl Session {
         let identifier = self.client_identifier();
         out.put([u8::from(self.established) * ESTABLISHED + identifier.map_or(0, |_| IDENTIFIER)]);
         if let Some(identifier) = identifier {
-            put_short(&mut out.bytes, identifier.as_bytes());
+            // Its length was checked when it was made.
+            out.put(u16::try_from(identifier.len()).unwrap_or(u16::MAX).to_be_bytes());
+            out.bytes.extend_from_slice(identifier.as_bytes());
         }
         out.put(self.outbound.slots.next.to_be_bytes());
         let slots = self.outbound.slots.iter();
@@ -150,10 +152,11 @@ impl Message {
 
     /// Appends the message in the format of [`to_bytes`](Self::to_bytes).
     pub(crate) fn write_bytes(&self, out: &mut Vec<u8>) {
-        let (topic_name, properties, payload) = self.parts();
-        out.reserve(11 + topic_name.len() + properties.len() + payload.len());
+        let (_, properties, payload) = self.parts();
+        let topic_name = self.topic_name_with_length();
+        out.reserve(9 + topic_name.len() + properties.len() + payload.len());
         out.push(self.qos().as_u8() | if self.retain() { RETAIN } else { 0 });
-        put_short(out, topic_name);
+        out.extend_from_slice(topic_name);
         put_long(out, properties);
         put_long(out, payload);
     }
@@ -238,12 +241,6 @@ impl Writer {
     fn message(&mut self, message: &Message) {
         message.write_bytes(&mut self.bytes);
     }
-}
-
-/// Writes a string whose length was checked when it was made.
-fn put_short(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes());
-    out.extend_from_slice(bytes);
 }
 
 /// Writes bytes that were in one packet.

@@ -78,37 +78,32 @@ pub(in crate::broker) enum Key {
 
 impl Key {
     pub(in crate::broker) fn write(&self, out: &mut Vec<u8>) {
-        let kind = match self {
-            Self::Format => b'v',
-            Self::Message(_) => b'm',
-            Self::Session(_) => b's',
-            Self::Subscription(..) => b'f',
-            Self::Queued(..) => b'q',
-            Self::Outbound(..) => b'o',
-            Self::Inbound(..) => b'i',
-            Self::Position => b'n',
-            Self::Retained(_) => b'r',
-        };
-        out.push(kind);
         match self {
-            Self::Format | Self::Position => {}
-            Self::Message(number) | Self::Session(number) => {
-                out.extend_from_slice(&number.to_be_bytes());
-            }
+            Self::Format => out.push(b'v'),
+            Self::Message(number) => out.extend_from_slice(&numbered(b'm', *number)),
+            Self::Session(number) => out.extend_from_slice(&numbered(b's', *number)),
             Self::Subscription(session, filter) => {
-                out.extend(session.to_be_bytes());
+                out.extend_from_slice(&numbered(b'f', *session));
                 out.push(is_shared(filter).into());
-                out.extend(filter.as_text().as_bytes());
+                out.extend_from_slice(filter.as_text().as_bytes());
             }
             Self::Queued(session, position) => {
-                let number = (u128::from(*session) << 64) | u128::from(*position);
-                out.extend_from_slice(&number.to_be_bytes());
+                out.extend_from_slice(&numbered(b'q', *session));
+                out.extend_from_slice(&position.to_be_bytes());
             }
-            Self::Outbound(session, identifier) | Self::Inbound(session, identifier) => {
-                out.extend(session.to_be_bytes());
-                out.extend(identifier.get().to_be_bytes());
+            Self::Outbound(session, identifier) => {
+                out.extend_from_slice(&numbered(b'o', *session));
+                out.extend_from_slice(&identifier.get().to_be_bytes());
             }
-            Self::Retained(topic) => out.extend(topic.as_text().as_bytes()),
+            Self::Inbound(session, identifier) => {
+                out.extend_from_slice(&numbered(b'i', *session));
+                out.extend_from_slice(&identifier.get().to_be_bytes());
+            }
+            Self::Position => out.push(b'n'),
+            Self::Retained(topic) => {
+                out.push(b'r');
+                out.extend_from_slice(topic.as_text().as_bytes());
+            }
         }
     }
 
@@ -154,6 +149,12 @@ impl Key {
         reader.end().ok()?;
         Some(key)
     }
+}
+
+/// Returns the kind of a key and its first number.
+const fn numbered(kind: u8, number: u64) -> [u8; 9] {
+    let [a, b, c, d, e, f, g, h] = number.to_be_bytes();
+    [kind, a, b, c, d, e, f, g, h]
 }
 
 fn number(reader: &mut Reader<'_>) -> Option<u64> {

@@ -227,8 +227,8 @@ enum Value {
     Queued(QueuedHead),
 }
 
-/// Buffers that have become larger are not kept.
-const BUFFER_KEPT: usize = 1_024;
+/// After a batch of more bytes the buffers are not kept.
+const BUFFERS_KEPT: usize = 4_096;
 
 /// An empty store of records with more places is not kept.
 const PLACES_KEPT: usize = 1_024;
@@ -416,7 +416,7 @@ impl Journal {
         if self.once.len() == 0 && self.once.places() > PLACES_KEPT {
             self.once = Slab::new();
         }
-        if buffers.iter().any(|buffer| buffer.capacity() > BUFFER_KEPT) {
+        if bytes > BUFFERS_KEPT {
             *buffers = [Vec::new(), Vec::new()];
         }
         self.unsynced.push_back((batch, bytes));

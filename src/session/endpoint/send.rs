@@ -2,7 +2,7 @@
 
 use super::super::error::WriteError;
 use super::super::slot::{Request, Slot};
-use super::super::{Change, Message, Outcome, Outgoing, Prepared, PublishError, RequestError};
+use super::super::{Change, Key, Message, Outcome, Outgoing, Prepared, PublishError, RequestError};
 use super::{Endpoint, Step};
 use crate::codec::{
     Body, EncodeError, Output, PacketIdentifier, PacketType, Publish, PublishProperties, QoS,
@@ -115,13 +115,15 @@ impl Endpoint {
     }
 
     /// Writes a message at once with that QoS and RETAIN flag, unless it must wait or change
-    /// otherwise. Returns whether it was written.
+    /// otherwise. Returns whether it was written. `key` returns the key of a QoS 1 or 2 message
+    /// that was.
     #[inline]
     pub(crate) fn write_through(
         &mut self,
         message: &Message,
         (qos, retain): (QoS, bool),
         prepared: &mut Prepared,
+        key: impl FnOnce(&Outgoing) -> Option<Key>,
         step: &mut Step<'_, impl Output>,
     ) -> bool {
         let is_acknowledged = qos > QoS::AtMostOnce;
@@ -152,7 +154,9 @@ impl Endpoint {
         }
         if let Some(identifier) = identifier {
             self.connection.sent += 1;
-            self.insert_sent(identifier, Outgoing::new(None, message.with(qos, retain)));
+            let mut outgoing = Outgoing::new(None, message.with(qos, retain));
+            outgoing.key = key(&outgoing);
+            self.insert_sent(identifier, outgoing);
         }
         true
     }
