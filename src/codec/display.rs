@@ -340,6 +340,8 @@ mod tests {
         let start = "\u{20AC}".repeat(21);
         let expected = alloc::format!("topic=\"{start}\"... (300 bytes) qos=0 payload=65 bytes");
         assert_eq!(line, alloc::format!("PUBLISH {expected}"));
+        let line = Publish::new("t", b"text").to_string();
+        assert_eq!(line, "PUBLISH topic=\"t\" qos=0 payload=4 bytes \"text\"");
 
         let filters: Vec<_> = (0..20).map(|i| i.to_string()).collect();
         let filters: Vec<_> = filters.iter().map(|i| Text::literal(i)).collect();

@@ -249,6 +249,44 @@ mod tests {
             let publish = Publish { packet_identifier: identifier, ..publish };
             crate::codec::encode(&publish.into(), version, &mut expected).unwrap();
             assert_eq!(whole, expected);
+            assert_eq!(size.packet_size() as usize, whole.len());
+        }
+    }
+
+    #[test]
+    fn slices_stay_in_order_when_sent_bytes_are_removed() {
+        let mut out = Vectored::new();
+        out.append_slice(&[1; COMPACTED_FROM]).unwrap();
+        out.advance(COMPACTED_FROM - 1);
+        out.append_shared(&Arc::from(vec![2; SHARED_FROM]), 0).unwrap();
+        out.append_slice(&[3; 2]).unwrap();
+        out.append_slice(&[3; 2]).unwrap();
+        out.advance(1);
+        assert_eq!(out.copied.len(), COMPACTED_FROM + 4);
+        // The next packet removes what was sent.
+        out.append_slice(&[3; 1]).unwrap();
+        assert_eq!((out.copied.len(), out.remaining()), (5, SHARED_FROM + 5));
+        assert_eq!(out.slices().collect::<Vec<_>>(), [&[2; SHARED_FROM][..], &[3; 5]]);
+        assert_eq!(out.room(), usize::MAX);
+        out.clear();
+        assert!(out.is_empty() && out.slices().next().is_none());
+        // As long as more is left than was sent, nothing is moved.
+        out.append_slice(&[4; 3 * COMPACTED_FROM]).unwrap();
+        out.advance(COMPACTED_FROM);
+        out.append_slice(&[4]).unwrap();
+        assert_eq!(out.copied.len(), 3 * COMPACTED_FROM + 1);
+    }
+
+    #[test]
+    fn room_is_reserved_for_the_bytes_that_are_copied() {
+        for (more, is_reserved) in [(SHARED_FROM - 1, true), (SHARED_FROM, false)] {
+            let (mut made, mut appended) = (Vectored::new(), Vectored::new());
+            made.make_room(2, more).unwrap();
+            appended.append_room(2, more).unwrap();
+            for out in [made, appended] {
+                assert_eq!(out.copied.capacity() >= 2 + more, is_reserved);
+                assert!(out.copied.capacity() >= 2);
+            }
         }
     }
 

@@ -2,10 +2,10 @@
 
 use mqtt_sansio::codec::{
     self, Ack, AckProperties, Auth, AuthProperties, Connack, Connect, ConnectProperties,
-    DecodeError, Disconnect, DisconnectProperties, EncodeError, Fixed, OwnedPacket, Packet,
-    Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Sequence, Suback, Subscribe,
-    SubscribeProperties, Subscription, SubscriptionOptions, Text, TopicFilter, Unsubscribe,
-    UnsubscribeProperties, UserProperty, Vectored, Version, Will,
+    DecodeError, Disconnect, DisconnectProperties, EncodeError, Fixed, Options, Output,
+    OwnedPacket, Packet, Publish, PublishProperties, QoS, ReasonCode, Role, Rules, Sequence,
+    Suback, Subscribe, SubscribeProperties, Subscription, SubscriptionOptions, Text, TopicFilter,
+    Unsubscribe, UnsubscribeProperties, UserProperty, Vectored, Version, Will,
 };
 use mqtt_sansio::session::Message;
 use testkit::wire::{VERSIONS, identifier};
@@ -23,6 +23,7 @@ fn encode(packet: &Packet<'_>, rules: impl Into<Rules> + Copy) -> Result<Vec<u8>
     codec::encode(&Packet::Pingreq, Version::V5_0, &mut fixed).unwrap();
     assert_eq!(codec::encode(packet, rules, &mut fixed), result);
     assert_eq!(fixed.written()[2..], vec[6..]);
+    assert_eq!(Output::len(&fixed), fixed.written().len());
     let mut vectored = Vectored::new();
     assert_eq!(codec::encode(packet, rules, &mut vectored), result);
     assert_eq!(vectored.slices().collect::<Vec<_>>().concat(), vec[6..]);
@@ -299,6 +300,50 @@ fn encoder_refuses_strings_that_a_receiver_must_refuse() {
                 "{packet:?}"
             );
         }
+    }
+}
+
+/// [3.1.1 MQTT-3.8.3-3] [3.1.1 MQTT-3.10.3-2] [5.0 MQTT-3.8.3-2] [5.0 MQTT-3.10.3-2]
+#[test]
+fn encoder_refuses_requests_without_topic_filters() {
+    let refused = Err(EncodeError::Forbidden(DecodeError::EmptySubscribe));
+    for version in VERSIONS {
+        let subscribe = Subscribe::new(identifier(7), &[]);
+        assert_eq!(encode(&subscribe.into(), version), refused, "{version}");
+        let unsubscribe = Unsubscribe::new(identifier(7), &[]);
+        assert_eq!(encode(&unsubscribe.into(), version), refused, "{version}");
+    }
+}
+
+/// What was checked when a filter was made depends on the version and on options.
+#[test]
+fn encoder_checks_the_rest_of_checked_filters() {
+    let refused = |filter: TopicFilter<'_>, options: SubscriptionOptions, rules: Rules| {
+        let subscription = Subscription { options, ..Subscription::new(filter, QoS::AtMostOnce) };
+        let (subscriptions, filters) = ([subscription], [Text::from(filter)]);
+        let subscribe = Subscribe::new(identifier(7), &subscriptions);
+        let unsubscribe = Unsubscribe::new(identifier(7), &filters);
+        (encode(&subscribe.into(), rules).is_err(), encode(&unsubscribe.into(), rules).is_err())
+    };
+    let (old, new) = (Rules::new(Version::V3_1_1), Rules::new(Version::V5_0));
+    let none = SubscriptionOptions::default();
+    let no_local = SubscriptionOptions { no_local: true, ..none };
+    let filter = |text| TopicFilter::new(text, Version::V3_1_1).unwrap();
+    assert_eq!(refused(filter("a/+"), none, old), (false, false));
+    assert_eq!(refused(filter("a/+"), no_local, old), (true, false));
+    assert_eq!(refused(filter("a/+"), no_local, new), (false, false));
+    assert_eq!(refused(filter("$share/g"), none, old), (false, false));
+    assert_eq!(refused(filter("$share/g"), none, new), (true, true));
+    let clean = old.with(Options::REFUSE_CONTROL_CHARACTERS);
+    assert_eq!(refused(filter("a\x01"), none, old), (false, false));
+    assert_eq!(refused(filter("a\x01"), none, clean), (true, true));
+}
+
+/// [3.1.1 MQTT-4.7.3-1] [5.0 MQTT-4.7.3-1]
+#[test]
+fn encoder_refuses_publish_without_topic_name() {
+    for version in VERSIONS {
+        assert!(encode(&Publish::new("", b"x").into(), version).is_err(), "{version}");
     }
 }
 

@@ -148,6 +148,9 @@ fn option_accepts_a_topic_name_that_is_not_utf8() {
                 ..Publish::new("", b"!")
             };
             assert_eq!(packet, expected.into());
+            let mut input = ::bytes::BytesMut::from(&bytes[..]);
+            let owned = OwnedPacket::split_from(&mut input, u32::MAX, rules).unwrap();
+            assert_eq!(owned.unwrap().decode(), packet);
             // It cannot be sent on under an empty name.
             let sent = codec::encode(&packet, rules, &mut Vec::new());
             assert_eq!(sent, Err(DecodeError::EmptyTopicName.into()));

@@ -55,7 +55,7 @@ fn user_properties_are_found_among_all_properties() {
         b"\x24\x01",
         b"\x25\x01",
         b"\x27\0\0\0\x09",
-        b"\x28\x01",
+        b"\x28\x00",
         b"\x29\x01",
         b"\x2A\x01",
     ];

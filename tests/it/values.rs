@@ -2,15 +2,19 @@
 
 #![allow(elided_lifetimes_in_paths, reason = "types are listed by their names alone")]
 
+use arbitrary::Unstructured;
 use core::error::Error;
+use core::hash::{Hash, Hasher as _};
 use mqtt_sansio::codec::{
-    self, ConversionError, DecodeError, EncodeError, Filter, Options, OwnedPacket, Packet,
-    PacketIdentifier, PacketType, Publish, QoS, ReasonCode, Role, Rules, Sequence, Subscription,
-    Text, Topic, TopicFilter, TopicName, Unsubscribe, UserProperty, Version, Will, WillProperties,
+    self, ConversionError, DecodeError, EncodeError, Filter, Fixed, Malformed, Options,
+    OwnedPacket, Packet, PacketIdentifier, PacketType, Publish, QoS, ReasonCode, Role, Rules,
+    Sequence, Subscription, SubscriptionOptions, Text, Topic, TopicFilter, TopicName, Unsubscribe,
+    UserProperty, Vectored, Version, Will, WillProperties,
 };
-use mqtt_sansio::session::{CloseCause, ProtocolError};
+use mqtt_sansio::session::{CloseCause, Message, ProtocolError};
 use mqtt_sansio::{broker, client, router, server, session};
 use std::collections::HashSet;
+use std::hash::DefaultHasher;
 
 #[test]
 fn all_public_types_are_send_and_sync() {
@@ -50,10 +54,97 @@ fn text_compares_with_strings_in_both_directions() {
     assert_eq!(text, *"a/b");
     assert_eq!(*"a/b", text);
     assert_ne!("a/c", text);
+    assert_ne!(text, *"a/c");
+    assert_ne!(*"a/c", text);
     assert_ne!(String::new(), text);
     assert_eq!(text.len(), 3);
     assert!(text.starts_with("a/"));
     assert!(!text.starts_with("b"));
+    assert!(text < Text::from("a/c"));
+    assert_eq!(<&str>::from(text), "a/b");
+}
+
+fn hash(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[test]
+fn hashes_depend_on_the_value() {
+    assert_ne!(hash(Text::from("a")), hash(Text::from("b")));
+    let [one, other] = [[Text::from("a")], [Text::from("b")]];
+    assert_ne!(hash(Sequence::from(&one)), hash(Sequence::from(&other)));
+    let packet = |topic: &str| OwnedPacket::new(&Publish::new(topic, b"").into(), Version::V5_0);
+    assert_ne!(hash(packet("a").unwrap()), hash(packet("b").unwrap()));
+}
+
+#[test]
+fn owned_packet_is_its_bytes_and_rules() {
+    let packet =
+        |topic: &str, version| OwnedPacket::new(&Publish::new(topic, b"").into(), version).unwrap();
+    let one = packet("a", Version::V3_1_1);
+    assert_eq!(one, packet("a", Version::V3_1_1));
+    assert_ne!(one, packet("b", Version::V3_1_1));
+    assert_ne!(one, packet("a", Version::V3_1));
+    assert_eq!(one.as_ref(), b"\x30\x03\0\x01a");
+    assert_eq!(bytes::Bytes::from(one), b"\x30\x03\0\x01a"[..]);
+}
+
+#[test]
+fn topic_name_compares_and_converts_as_its_text() {
+    let name = TopicName::try_from("a/b").unwrap();
+    assert_eq!(name.to_str(), "a/b");
+    assert_eq!(name, TopicName::try_from("a/b").unwrap());
+    assert_ne!(name, TopicName::try_from("a/c").unwrap());
+    assert_ne!(name, "a/c");
+    assert_eq!(Text::from(&name), "a/b");
+    assert_eq!(Text::from(&"a/b".parse::<Topic>().unwrap()), "a/b");
+    let filter = TopicFilter::try_from("$share/g/+").unwrap();
+    assert_eq!(Text::from(filter), "$share/g/+");
+    assert_eq!(Text::from(&filter.to_filter()), "$share/g/+");
+}
+
+#[test]
+fn debug_forms_show_the_fields() {
+    let publish = Publish { retain: true, ..Publish::new("a/b", b"x") };
+    let bytes = OwnedPacket::new(&publish.into(), Version::V3_1_1).unwrap();
+    let frame = codec::frame(bytes.as_bytes(), u32::MAX).unwrap().unwrap();
+    let malformed = Malformed::arbitrary(Version::V5_0, &mut Unstructured::new(&[7; 100])).unwrap();
+    for (debug, shown) in [
+        (format!("{frame:?}"), "packet_size: 8"),
+        (format!("{bytes:?}"), "retain: true"),
+        (format!("{:?}", Message::new(&publish).unwrap()), "retain: true"),
+        (format!("{:?}", Fixed::new(&mut [0; 3])), "Fixed"),
+        (format!("{:?}", Vectored::new()), "Vectored"),
+        (format!("{malformed:?}"), "Malformed"),
+        (format!("{:?}", PacketIdentifier::new(7).unwrap()), "7"),
+    ] {
+        assert!(debug.contains(shown), "{debug}");
+    }
+}
+
+#[test]
+fn numbers_and_names_are_printed_as_their_values() {
+    assert_eq!(format!("{:#x} {:#X}", ReasonCode::new(0x8D), ReasonCode::new(0x8D)), "0x8d 0x8D");
+    assert_eq!(format!("{:b}", Options::NONE), "0");
+    let two = Options::DUP_WITH_QOS_0 | Options::SUBACK_FAILURE;
+    let names: Vec<_> = two.iter().map(|option| option.to_string()).collect();
+    assert_eq!(two.to_string(), names.join(" | "));
+    assert_ne!(Role::Client.to_string(), Role::Server.to_string());
+    let options = SubscriptionOptions { no_local: true, ..SubscriptionOptions::default() };
+    assert_eq!(u8::from(options), 4);
+}
+
+#[test]
+fn message_has_the_fields_of_its_publish() {
+    let mut publish = Publish { qos: QoS::AtLeastOnce, retain: true, ..Publish::new("a/b", b"xy") };
+    publish.properties.content_type = Some("c".into());
+    let message = Message::new(&publish).unwrap();
+    assert_eq!(message.to_publish(), publish);
+    assert_eq!(message.size(), 9);
+    let other = message.with(QoS::ExactlyOnce, false);
+    assert_eq!((other.qos(), other.retain()), (QoS::ExactlyOnce, false));
 }
 
 #[test]
