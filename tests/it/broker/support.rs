@@ -35,15 +35,17 @@ pub type C = usize;
 /// cut in two at each position, with a durable broker, and with sessions that are exported and
 /// imported. Each client must receive the same packets at the same times.
 ///
-/// With a [program](super::program) it is played once, if it needs no configuration.
+/// With a [program](super::program) it is played once, if the program can be given the
+/// configuration.
 pub fn play_with(config: &BrokerConfig, scenario: impl Fn(&mut Net)) {
     if let Some(command) = program::command() {
         if command == sn::COMMAND {
             return sn::play(config, scenario);
         }
         let is_default = format!("{config:?}") == format!("{:?}", BrokerConfig::default());
-        if is_default {
-            play_with_program(&command, scenario);
+        let limits = program::limits(config);
+        if let Some(limits) = limits.filter(|_| is_default || command.contains("{limits}")) {
+            play_with_program(&command.replace("{limits}", &limits), scenario);
         }
         return;
     }
