@@ -189,7 +189,7 @@ impl Message {
 
     /// Writes the message as a PUBLISH with its properties, after it was measured for the same
     /// version. Its parts were checked when it was made, so they are only copied.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn write(
         &self,
         size: MessageSize,

@@ -31,6 +31,7 @@ impl Queue {
         self.messages.push_back(outgoing);
     }
 
+    #[inline]
     pub(crate) fn pop(&mut self) -> Option<Outgoing> {
         let outgoing = self.messages.pop_front()?;
         self.bytes -= outgoing.size();
