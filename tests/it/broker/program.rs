@@ -2,8 +2,8 @@
 //! is started for it, in place of the core. `.ci/scenarios` does this for several programs.
 //!
 //! The value is a command of the shell in which `{port}` stands for a free TCP port, and `{limits}`
-//! for the flags of `broker` that give it the configuration of the scenario. A program whose command
-//! has no `{limits}` plays the scenarios with the default configuration.
+//! for the flags of `broker` that give it the configuration of the scenario. A program whose
+//! command has no `{limits}` plays the scenarios with the default configuration.
 //!
 //! A scenario ends where it needs the core itself, and counts as not played. A program cannot be
 //! told to
@@ -37,8 +37,8 @@ pub fn command() -> Option<String> {
     std::env::var("SCENARIO_BROKER").ok()
 }
 
-/// Returns the flags that give `broker` this configuration, if there is a flag for each setting that
-/// is not the default.
+/// Returns the flags that give `broker` this configuration, if there is a flag for each setting
+/// that is not the default.
 pub fn limits(config: &BrokerConfig) -> Option<String> {
     let default = settings(&BrokerConfig::default());
     // The program has defaults of its own for these two.
