@@ -406,7 +406,8 @@ impl Broker {
     }
 
     /// Hands out all records of the state as it is, for a host whose store is a log. They include
-    /// what [`poll_journal`](Self::poll_journal) has not handed out yet.
+    /// what [`poll_journal`](Self::poll_journal) has not handed out yet. The record of a message of
+    /// a shared subscription does not name the subscription if it has no member any more.
     ///
     /// Without [`BrokerConfig::durable`] there are no records.
     pub fn snapshot(&mut self, mut record: impl FnMut(Record<'_>)) {

@@ -6,7 +6,7 @@ use mqtt_sansio::Instant;
 use mqtt_sansio::client::{self, ClientConfig};
 use mqtt_sansio::codec::{ConnackProperties, Publish, QoS, Version};
 use mqtt_sansio::server::{self, ServerConfig};
-use mqtt_sansio::session::{Message, Outcome, Outgoing, Published};
+use mqtt_sansio::session::{Key, Message, Outcome, Outgoing, Published};
 
 const NOW: Instant = Instant::from_millis(1);
 
@@ -138,7 +138,7 @@ impl Machine for Server {
     fn publish(&mut self, message: Outgoing) -> u64 {
         self.key += 1;
         self.server
-            .deliver(Outgoing { key: Some(self.key), ..message }, NOW)
+            .deliver(Outgoing { key: Key::new(self.key), ..message }, NOW)
             .expect("there is room");
         let _ = self.server.flush(NOW, &mut self.buffers.out);
         self.key
