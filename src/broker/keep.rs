@@ -305,6 +305,13 @@ pub(super) fn enter_sent(
     Key::new(journal.as_mut()?.enter(session?, outgoing, None, true))
 }
 
+/// Returns the shared subscription for which a message was queued, by its key in the session. If
+/// the last member has gone, only a stored message still has it.
+pub(super) fn share(broker: &Broker, key: u64) -> Option<&Filter> {
+    let stored = broker.journal.as_deref().and_then(|journal| journal.share(key));
+    stored.or_else(|| broker.groups.filter(Journal::group(None, key)?))
+}
+
 /// Ends a message that has left its session.
 pub(super) fn leave(broker: &mut Broker, key: Option<u64>) {
     if let (Some(journal), Some(key)) = (&mut broker.journal, key) {

@@ -345,8 +345,11 @@ impl Building<'_> {
         let LoadedQueued { message, qos, retain, .. } = loaded;
         let LoadedQueued { expires_at, subscription_identifiers, share, .. } = loaded;
         let message = self.messages.get(&message)?.with(qos, retain);
-        let group = share.and_then(|filter| self.broker.groups.find(&filter));
-        let key = self.journal().adopt_delivery(position, session, &message, group);
+        let share = share.map(|filter| {
+            let group = self.broker.groups.find(&filter);
+            (filter, group)
+        });
+        let key = self.journal().adopt_delivery(position, session, &message, share);
         let outgoing = Outgoing::new(Some(key), message);
         Some(Outgoing { subscription_identifiers, expires_at, ..outgoing })
     }
@@ -406,8 +409,7 @@ impl Broker {
     }
 
     /// Hands out all records of the state as it is, for a host whose store is a log. They include
-    /// what [`poll_journal`](Self::poll_journal) has not handed out yet. The record of a message of
-    /// a shared subscription does not name the subscription if it has no member any more.
+    /// what [`poll_journal`](Self::poll_journal) has not handed out yet.
     ///
     /// Without [`BrokerConfig::durable`] there are no records.
     pub fn snapshot(&mut self, mut record: impl FnMut(Record<'_>)) {
@@ -490,9 +492,9 @@ impl Broker {
 
     /// Returns the record of a message of a session, with its position, if it is stored.
     fn queued(&self, journal: &Journal, outgoing: &Outgoing) -> Option<(Key, u64, Vec<u8>)> {
-        let (session, position, group) = journal.place(outgoing)?;
+        let (session, position) = journal.place(outgoing)?;
         let number = journal.number_of(&outgoing.message)?;
-        let share = group.and_then(|group| self.groups.filter(group)).cloned();
+        let share = outgoing.number().and_then(|key| journal.share(key)).cloned();
         let value = StoredQueued::new(number, outgoing, share).write();
         Some((Key::Queued(session.get(), position), position, value))
     }

@@ -3,9 +3,7 @@
 use super::Broker;
 use super::action::SessionId;
 use super::flow::{close, subscribe};
-use super::journal::{
-    Journal, Key, LoadedQueued, OWN, Record, RecordError, StoredOutbound, StoredQueued,
-};
+use super::journal::{Key, LoadedQueued, OWN, Record, RecordError, StoredOutbound, StoredQueued};
 use super::keep;
 use super::nodes::NodeId;
 use super::restore::{Parts, Records, owed};
@@ -80,9 +78,7 @@ impl Broker {
                 })
             });
             last += 1;
-            let group =
-                outgoing.number().and_then(|key| Journal::group(self.journal.as_deref(), key));
-            let share = group.and_then(|group| self.groups.filter(group)).cloned();
+            let share = outgoing.number().and_then(|key| keep::share(self, key)).cloned();
             put(Key::Queued(1, last), &StoredQueued::new(number, outgoing, share).write());
             Some(last)
         };

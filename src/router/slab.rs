@@ -40,7 +40,7 @@ impl<T> Slab<T> {
                 place.value = Some(value);
                 place.generation
             });
-            return u64::from(generation) << 32 | u64::from(free);
+            return key(generation, free);
         }
         if self.pages.last().is_none_or(|page| page.len() == PAGE) {
             self.pages.push(Vec::with_capacity(PAGE));
@@ -81,7 +81,7 @@ impl<T> Slab<T> {
     pub(crate) fn at(&self, place: u32) -> Option<(u64, &T)> {
         let position = place as usize;
         let found = self.pages.get(position / PAGE)?.get(position % PAGE)?;
-        Some((u64::from(found.generation) << 32 | u64::from(place), found.value.as_ref()?))
+        Some((key(found.generation, place), found.value.as_ref()?))
     }
 
     /// Returns the values with their keys, in the order of their places.
@@ -89,7 +89,7 @@ impl<T> Slab<T> {
         // Memory ends before four thousand million places.
         let places = (0_u32..).zip(self.pages.iter().flatten());
         places.filter_map(|(number, place)| {
-            Some((u64::from(place.generation) << 32 | u64::from(number), place.value.as_ref()?))
+            Some((key(place.generation, number), place.value.as_ref()?))
         })
     }
 
@@ -131,7 +131,7 @@ impl<T> Slab<T> {
         let places = pages.flat_map(|(page, places)| (page * PAGE..).zip(places));
         let mut values = places.skip(position % PAGE).filter(|(_, place)| place.value.is_some());
         let (position, place) = values.next()?;
-        Some((u64::from(place.generation) << 32 | position as u64, position + 1))
+        Some((key(place.generation, low_half(position as u64)), position + 1))
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -142,6 +142,11 @@ impl<T> Slab<T> {
         let position = position(key);
         self.pages.get_mut(position / PAGE)?.get_mut(position % PAGE)
     }
+}
+
+/// Returns the key of a value at a place, which had that many values before.
+fn key(generation: u32, place: u32) -> u64 {
+    u64::from(generation) << 32 | u64::from(place)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "it returns the lower half")]

@@ -315,7 +315,7 @@ fn encoder_refuses_requests_without_topic_filters() {
     }
 }
 
-/// What was checked when a filter was made depends on the version and on options.
+/// A filter was checked for one version and set of options. Others need another check.
 #[test]
 fn encoder_checks_the_rest_of_checked_filters() {
     let refused = |filter: TopicFilter<'_>, options: SubscriptionOptions, rules: Rules| {

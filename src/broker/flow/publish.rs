@@ -5,7 +5,6 @@ use crate::broker::Broker;
 use crate::broker::action::{ConnectionId, SessionId};
 use crate::broker::deliver::deliver_to_all;
 use crate::broker::grants::{Access, Verdict};
-use crate::broker::journal::Journal;
 use crate::broker::keep;
 use crate::broker::nodes::{Forward, Route, take_groups, take_nodes};
 use crate::broker::question::{Pending, Question};
@@ -126,8 +125,7 @@ pub(super) fn return_to_groups(
 ) {
     for Outgoing { message, key, expires_at, .. } in messages {
         let key = key.map(Key::get);
-        let group = key.and_then(|key| Journal::group(broker.journal.as_deref(), key));
-        if let Some(filter) = group.and_then(|group| broker.groups.filter(group)).cloned() {
+        if let Some(filter) = key.and_then(|key| keep::share(broker, key)).cloned() {
             let route = Route::Share(filter);
             push_forward(broker, client_identifier.clone(), message, expires_at, route);
         }

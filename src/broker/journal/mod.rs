@@ -103,6 +103,7 @@ use crate::router::{GroupId, Retained, Slab};
 use crate::session::{Message, Outgoing};
 #[cfg(doc)]
 use crate::time::Instant;
+use alloc::boxed::Box;
 use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -152,8 +153,8 @@ const STORED: u64 = 1 << 63;
 pub(super) struct Journal {
     pending: BTreeMap<Key, Pending>,
     /// The records of messages and of their places in sessions, those of the closed batch and those
-    /// of the batch that is collected. Their keys are never put again, so that no search is needed:
-    /// what the record belongs to knows its place here.
+    /// of the batch that is collected. A message and a delivery keep the place of their record, so
+    /// that no key is searched for, because no key is put twice.
     once: Slab<Once>,
     /// How many of them belong to the batch that is collected.
     collected: usize,
@@ -249,11 +250,21 @@ struct Delivery {
     session: SessionNumber,
     /// The address of the message.
     message: usize,
-    group: Option<GroupId>,
+    /// The shared subscription for which it was queued. Most messages have none, so it is in a box.
+    share: Option<Box<Share>>,
     /// The identifier of a QoS 1 message, if its record says that it was sent.
     sent: Option<PacketIdentifier>,
     /// The place of its record in [`Journal::once`], until the host fetches the record.
     place: Option<u64>,
+}
+
+/// A shared subscription by its filter, which the record of a message has also after the last
+/// member has gone.
+#[derive(Debug)]
+struct Share {
+    filter: Filter,
+    /// `None` if it had no member when the message was restored.
+    group: Option<GroupId>,
 }
 
 impl Value {
@@ -651,9 +662,10 @@ impl Journal {
         let place = Some(self.put_once(Key::Queued(session.get(), position), value));
         // A message with QoS 2 is sent when it is durable.
         self.is_urgent |= !is_connected || outgoing.message.qos() == QoS::ExactlyOnce;
-        let group = share.map(|(group, _)| group);
+        let share = share
+            .map(|(group, filter)| Box::new(Share { filter: filter.clone(), group: Some(group) }));
         let message = outgoing.message.address();
-        self.deliveries.insert(position, Delivery { session, message, group, sent: None, place });
+        self.deliveries.insert(position, Delivery { session, message, share, sent: None, place });
         STORED | position
     }
 
@@ -717,11 +729,12 @@ impl Journal {
         position: u64,
         session: SessionNumber,
         message: &Message,
-        group: Option<GroupId>,
+        share: Option<(Filter, Option<GroupId>)>,
     ) -> u64 {
         self.refer(message);
+        let share = share.map(|(filter, group)| Box::new(Share { filter, group }));
         let (message, sent, place) = (message.address(), None, None);
-        self.deliveries.insert(position, Delivery { session, message, group, sent, place });
+        self.deliveries.insert(position, Delivery { session, message, share, sent, place });
         STORED | position
     }
 
@@ -749,14 +762,16 @@ impl Journal {
         self.messages.get(&message.address()).map(|kept| kept.number)
     }
 
-    /// Returns the session, the position and the group of a message, if it is stored.
-    pub(super) fn place(
-        &self,
-        outgoing: &Outgoing,
-    ) -> Option<(SessionNumber, u64, Option<GroupId>)> {
-        let position = outgoing.number().filter(|key| key & STORED != 0)? & !STORED;
-        let delivery = self.deliveries.get(&position)?;
-        Some((delivery.session, position, delivery.group))
+    /// Returns the session and the position of a message, if it is stored.
+    pub(super) fn place(&self, outgoing: &Outgoing) -> Option<(SessionNumber, u64)> {
+        let (position, delivery) = self.delivery(outgoing.number()?)?;
+        Some((delivery.session, position))
+    }
+
+    /// Returns a stored message of a session, and its position, by its key there.
+    fn delivery(&self, key: u64) -> Option<(u64, &Delivery)> {
+        let position = (key & STORED != 0).then_some(key & !STORED)?;
+        Some((position, self.deliveries.get(&position)?))
     }
 
     /// Ends a stored message of a session that cannot be restored.
@@ -769,7 +784,12 @@ impl Journal {
         if key & STORED == 0 {
             return Some(GroupId::from_u64(key));
         }
-        journal?.deliveries.get(&(key & !STORED))?.group
+        journal?.delivery(key)?.1.share.as_ref()?.group
+    }
+
+    /// Returns the shared subscription of a stored message by its key in a session.
+    pub(super) fn share(&self, key: u64) -> Option<&Filter> {
+        Some(&self.delivery(key)?.1.share.as_ref()?.filter)
     }
 
     /// Stores a retained message in place of `old`.

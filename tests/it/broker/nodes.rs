@@ -372,5 +372,12 @@ fn host_chooses_members_of_groups_that_span_nodes() {
     assert_eq!(members(&mut net), [("a".to_owned(), None)]);
     let [left] = &forwards(&mut net)[..] else { panic!() };
     assert_eq!((&left.message, &*left.publisher), (&two, "a"));
+    assert_eq!(left.route, Route::Share(share.clone()));
+    // So is what the last member leaves here after it has left the group.
+    assert_eq!(net.unsubscribe(b, &["$share/g/t"]), [0]);
+    assert!(net.broker.end_session("b", &Disconnect::default(), now));
+    assert_eq!(members(&mut net), [("b".to_owned(), None)]);
+    let [left] = &forwards(&mut net)[..] else { panic!() };
+    assert_eq!((&left.message, &*left.publisher), (&one, "b"));
     assert_eq!(left.route, Route::Share(share));
 }

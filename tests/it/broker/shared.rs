@@ -17,6 +17,26 @@ fn received(net: &mut Net, members: &[C]) -> Vec<Vec<String>> {
     members.iter().map(|member| net.messages(*member)).collect()
 }
 
+/// The store of the state has its shared subscription as long as the message waits.
+#[test]
+fn message_waits_after_the_last_member_has_left_its_group() {
+    for is_read in [false, true] {
+        play(|net| {
+            let (sender, member) = (helper(net, "sender"), net.join(kept(V5_0, "member")));
+            net.subscribe(member, "$share/g/t", 1);
+            net.cut(member);
+            net.publish(sender, "t", "x", 1);
+            let member = net.resume(kept(V5_0, "member"));
+            assert_eq!(net.unsubscribe(member, &["$share/g/t"]), [0]);
+            net.cut(member);
+            if is_read {
+                let member = net.resume(kept(V5_0, "member"));
+                assert_eq!(net.messages(member), ["t=x q1 D"]);
+            }
+        });
+    }
+}
+
 /// [5.0 §4.8.2] [5.0 MQTT-4.8.2-3]
 #[test]
 fn members_take_turns() {
